@@ -1,0 +1,112 @@
+// The configs and call options of the documented components, as they stand in golden files and in the port ABI (JSON).
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "moeref/dtype.hpp"
+
+namespace moeref {
+
+enum class ScoreFunc : std::uint8_t { softmax, sigmoid, sigmoid_with_bias, softmax_with_bias, sqrtsoftplus };
+enum class ActivationKind : std::uint8_t { swiglu, swigluoai, quick_geglu, geglu, relu2 };
+
+std::string_view name(ScoreFunc score_func);
+std::string_view name(ActivationKind activation);
+
+/// The documented system's MoEConfig: same field names, same defaults. Fields without a default there have none here.
+struct MoEConfig {
+  std::int64_t n_routed_experts = 0;     ///< E
+  std::int64_t n_shared_experts = 0;     ///< 0 = none
+  std::int64_t n_activated_experts = 0;  ///< k
+  std::int64_t n_expert_groups = 1;      ///< G
+  std::int64_t n_limited_groups = 1;     ///< g
+  bool train_gate = true;                ///< gate parameters get gradients
+  double gate_bias_update_factor = 0.0;  ///< > 0: a correction bias exists and is updated
+  double aux_loss_coeff = 0.0;
+  ScoreFunc score_func = ScoreFunc::softmax;
+  double route_scale = 1.0;
+  std::int64_t dim = 0;            ///< D
+  std::int64_t inter_dim = 0;      ///< width of the model's dense layers, unused here
+  std::int64_t moe_inter_dim = 0;  ///< I
+  bool norm_topk_prob = false;
+  bool softmax_before_topk = false;
+  bool router_bias = false;
+  bool expert_bias = false;
+  ActivationKind expert_activation = ActivationKind::swiglu;
+  double activation_alpha = 1.702;
+  double activation_limit = 7.0;
+  double swiglu_limit = 0.0;
+  bool apply_router_weight_after_down = false;
+  bool router_weights_fp32 = false;
+  bool router_weight_uses_score_correction_bias = false;
+  DType dtype = DType::bfloat16;
+  bool shared_expert_gate = false;
+  std::optional<std::int64_t> shared_expert_inter_dim;
+  ActivationKind shared_expert_activation = ActivationKind::swiglu;
+  bool force_e_score_correction_bias = false;
+  std::optional<std::int64_t> moe_latent_size;
+  bool enable_routing_replay = false;
+
+  /// D': the width in which experts work, the latent size where there is one.
+  std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }
+  bool gated_experts() const { return expert_activation != ActivationKind::relu2; }
+  /// Columns of gate_and_up_projs: 2I, or I without a gate.
+  std::int64_t up_dim() const { return gated_experts() ? 2 * moe_inter_dim : moe_inter_dim; }
+  bool has_correction_bias() const { return gate_bias_update_factor > 0.0 || force_e_score_correction_bias; }
+  /// Width of the shared experts' MLP.
+  std::int64_t shared_dim() const {
+    return n_shared_experts * shared_expert_inter_dim.value_or(moe_inter_dim);
+  }
+};
+
+/// The arguments of the documented MLP's constructor.
+struct MLPConfig {
+  std::int64_t dim = 0;
+  std::int64_t inter_dim = 0;
+  DType dtype = DType::float32;  ///< what the recorded cases mean when they do not say
+  ActivationKind activation = ActivationKind::swiglu;  ///< swiglu or relu2
+  bool bias = false;
+  double swiglu_limit = 0.0;
+};
+
+/// How a modelled multi-rank call spreads its work. One rank = no parallelism.
+struct ParallelOptions {
+  std::int64_t ep_size = 1;                       ///< expert-parallel ranks; must divide E
+  std::vector<std::int64_t> tokens_per_rank;      ///< ep_size counts that sum to T; empty = as even as possible
+  std::string exchange = "all_gather";            ///< or "all_to_all"
+};
+
+/// How a component is called; the fields that a component does not know are errors when they are set in JSON.
+struct CallOptions {
+  std::optional<DType> gate_precision;
+  bool training = true;
+  bool fake_balanced_gate = false;
+  double fake_gate_noise = 0.0;  ///< in moe; "noise" in fake_balanced_gate
+  std::int64_t skip_first_n_experts = 0;
+  double aux_loss_backward_scale = 1.0;  ///< the main-loss backward scale
+  std::int64_t steps = 1;                ///< bias_update: rounds
+  std::int64_t micro_batches = 1;        ///< bias_update: forwards a round
+  double init_std = 0.02;
+  double fill_before = 0.0;  ///< init: what every parameter holds before
+  std::optional<std::uint64_t> torch_cpu_seed;  ///< init: PyTorch's CPU generator
+  std::optional<std::uint64_t> seed;            ///< init: our counter-based generator
+  ParallelOptions parallel;
+};
+
+/// Throw InputError naming the field, its value and what would be right: unknown field, wrong type, missing field,
+/// impossible combination (SPEC: E % G != 0, g > G, k > E, k > g E / G, a top-2 group score in groups of one, k < 1,
+/// non-positive sizes, unknown names, a bias update without train_gate, ...).
+MoEConfig parse_moe_config(const nlohmann::json& json);
+MLPConfig parse_mlp_config(const nlohmann::json& json);
+CallOptions parse_call_options(const nlohmann::json& json);
+
+/// The fields with a default appear only where they differ from it.
+nlohmann::json to_json(const MoEConfig& config);
+nlohmann::json to_json(const MLPConfig& config);
+
+}  // namespace moeref

@@ -1,0 +1,84 @@
+// Named tensors: what implementations take and give, what golden files hold.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "moeref/dtype.hpp"
+
+namespace moeref {
+
+using Shape = std::vector<std::int64_t>;
+
+/// Product of the extents; 1 for a scalar (empty shape).
+std::int64_t element_count(const Shape& shape);
+
+/// "[37, 8]".
+std::string to_string(const Shape& shape);
+
+/// A dense row-major array of one dtype that owns its memory. Elements start as zero.
+class Tensor {
+ public:
+  Tensor() = default;
+  Tensor(DType dtype, Shape shape);
+
+  /// A float64 tensor of these values. Throws InputError if their count is not that of the shape.
+  static Tensor of(Shape shape, std::span<const double> values);
+  static Tensor of(Shape shape, std::span<const std::int64_t> values);
+
+  DType dtype() const { return dtype_; }
+  const Shape& shape() const { return shape_; }
+  std::int64_t size() const { return size_; }
+  std::int64_t extent(std::size_t axis) const { return shape_.at(axis); }
+
+  /// Element `i` in row-major order as a double; exact for every dtype but large int64.
+  double operator[](std::int64_t i) const;
+
+  /// Stores `value` rounded to the dtype.
+  void set(std::int64_t i, double value);
+
+  /// Elements [first, first + out.size()) as doubles.
+  void read(std::int64_t first, std::span<double> out) const;
+  std::vector<double> doubles() const;
+
+  /// The same values in another dtype, rounded to nearest even.
+  Tensor cast(DType dtype) const;
+
+  /// The same elements under another shape of the same size. Throws InputError otherwise.
+  Tensor reshaped(Shape shape) const;
+
+  /// Typed access; T must be the dtype's own type (double, float, uint16_t for both 16-bit formats, int64_t, uint8_t for
+  /// bool). Throws std::logic_error otherwise.
+  template <typename T>
+  std::span<T> as();
+  template <typename T>
+  std::span<const T> as() const;
+
+  std::span<std::byte> bytes() { return data_; }
+  std::span<const std::byte> bytes() const { return data_; }
+
+  /// Same dtype, shape and bits.
+  friend bool operator==(const Tensor&, const Tensor&) = default;
+
+ private:
+  DType dtype_ = DType::float64;
+  Shape shape_ = {0};
+  std::int64_t size_ = 0;
+  std::vector<std::byte> data_;
+};
+
+/// Tensors by the path they have in a golden file: "inputs/x", "params/gate.weight", "cotangents/y", "outputs/y",
+/// "grads/x", "stages/logits".
+using NamedTensors = std::map<std::string, Tensor, std::less<>>;
+
+/// The tensor of that name. Throws InputError naming it when it is missing.
+const Tensor& require(const NamedTensors& tensors, std::string_view name);
+
+/// Null where there is none.
+const Tensor* find(const NamedTensors& tensors, std::string_view name);
+
+}  // namespace moeref

@@ -1,0 +1,58 @@
+// How agreement is decided (TOLERANCE.md): derived bounds for values, certified or explainable selections for routing.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "moeref/implementation.hpp"
+#include "moeref/reference.hpp"
+
+namespace moeref {
+
+enum class Verdict : std::uint8_t { pass, ambiguous, waived, not_supported, fail, hung, crashed };
+
+/// "PASS", "AMBIGUOUS", "WAIVED", "NOT_SUPPORTED", "FAIL", "HUNG", "CRASHED".
+std::string_view name(Verdict verdict);
+
+/// The worse of two, in the order of the enumeration.
+Verdict worse(Verdict a, Verdict b);
+
+/// The verdict on one tensor of one case. r = |value - reference| / bound; r <= 1 passes.
+struct TensorVerdict {
+  std::string tensor;  ///< "outputs/y"
+  Verdict verdict = Verdict::pass;
+  double ratio = 0.0;           ///< the largest r; infinity for a wrong exact value, NaN or a wrong shape
+  double probable_ratio = 0.0;  ///< the same against the probabilistic model (about sqrt(K) in place of K); a warning when far above 1
+  std::int64_t elements = 0;
+  std::int64_t index = -1;      ///< row-major index of the worst element, -1 where there is none
+  double value = 0.0, reference = 0.0, bound = 0.0;
+  std::string finding;          ///< one line in words: "missing", "shape [3] where [4] belongs", "token 7: ids {1, 2}, ..."
+};
+
+struct CaseVerdict {
+  Verdict verdict = Verdict::pass;
+  std::vector<TensorVerdict> tensors;  ///< in stage order, so that the first failing one is the first divergence
+  std::int64_t tokens = 0;             ///< routed tokens judged
+  std::int64_t uncertified_tokens = 0; ///< an honest port could choose differently there
+  std::int64_t ambiguous_tokens = 0;   ///< and this one did, explainably
+
+  /// The first tensor that fails, null if none does.
+  const TensorVerdict* first_failure() const;
+  double worst_ratio() const;
+};
+
+struct JudgeOptions {
+  /// Largest share of tokens that may be ambiguous before the case fails (beside one token that always may).
+  double ambiguity_ceiling = 0.10;
+};
+
+/// Judges what an implementation or a file gave for a call: the routing first, then everything else on that routing.
+/// Tensors that the call's signature requires must be there; "stages/..." are judged where present.
+CaseVerdict judge(const Call& call, const NamedTensors& candidate, const JudgeOptions& options = {});
+
+/// Position of a tensor in the order of the stages: logits, scores, selection, weights, load, aux loss, permutation,
+/// up projection, activation, down projection, combine, shared, output, then each gradient.
+int stage_order(std::string_view tensor);
+
+}  // namespace moeref

@@ -1,0 +1,271 @@
+#include "moeref/signature.hpp"
+
+#include <algorithm>
+
+#include "moeref/config.hpp"
+#include "moeref/error.hpp"
+
+namespace moeref {
+namespace {
+
+/// Collects specs; every function below adds the tensors of one component under a prefix.
+struct Builder {
+  Signature out;
+  bool backward = false;
+
+  void input(std::string name, DType dtype, Shape shape, bool required = true) {
+    out.inputs.push_back({"inputs/" + name, dtype, std::move(shape), required});
+  }
+  /// A parameter, with a gradient of its own dtype where it is trained.
+  void param(const std::string& name, DType dtype, const Shape& shape, bool trained = true) {
+    out.inputs.push_back({"params/" + name, dtype, shape, true});
+    if (backward && trained) out.outputs.push_back({"grads/" + name, dtype, shape, true});
+  }
+  void output(std::string name, DType dtype, Shape shape, bool required = true) {
+    out.outputs.push_back({"outputs/" + name, dtype, std::move(shape), required});
+  }
+  void cotangent(std::string name, DType dtype, Shape shape) {
+    if (backward) out.inputs.push_back({"cotangents/" + name, dtype, std::move(shape), true});
+  }
+  void grad(std::string name, DType dtype, Shape shape) {
+    if (backward) out.outputs.push_back({"grads/" + name, dtype, std::move(shape), true});
+  }
+};
+
+void linear(Builder& b, const std::string& name, DType dtype, std::int64_t out, std::int64_t in, bool bias) {
+  b.param(name + ".weight", dtype, {out, in});
+  if (bias) b.param(name + ".bias", dtype, {out});
+}
+
+void mlp_params(Builder& b, const std::string& prefix, const MLPConfig& c) {
+  if (c.activation != ActivationKind::relu2) linear(b, prefix + "gate_proj", c.dtype, c.inter_dim, c.dim, c.bias);
+  linear(b, prefix + "up_proj", c.dtype, c.inter_dim, c.dim, c.bias);
+  linear(b, prefix + "down_proj", c.dtype, c.dim, c.inter_dim, c.bias);
+}
+
+void gate_params(Builder& b, const std::string& prefix, const MoEConfig& c) {
+  b.param(prefix + "weight", c.dtype, {c.n_routed_experts, c.dim}, c.train_gate);
+  if (c.router_bias) b.param(prefix + "bias", c.dtype, {c.n_routed_experts}, c.train_gate);
+  if (c.has_correction_bias())
+    b.param(prefix + "e_score_correction_bias", DType::float32, {c.n_routed_experts}, false);
+}
+
+void experts_params(Builder& b, const std::string& prefix, const MoEConfig& c) {
+  const std::int64_t e = c.n_routed_experts;
+  b.param(prefix + "gate_and_up_projs", c.dtype, {e, c.expert_dim(), c.up_dim()});
+  b.param(prefix + "down_projs", c.dtype, {e, c.moe_inter_dim, c.expert_dim()});
+  if (!c.expert_bias) return;
+  b.param(prefix + "gate_up_proj_bias", c.dtype, {e, c.up_dim()});
+  b.param(prefix + "down_proj_bias", c.dtype, {e, c.expert_dim()});
+}
+
+void moe_params(Builder& b, const MoEConfig& c, const CallOptions& o) {
+  if (!o.fake_balanced_gate) gate_params(b, "gate.", c);
+  experts_params(b, "experts.", c);
+  if (c.n_shared_experts > 0) {
+    mlp_params(b, "shared_experts.",
+               {c.dim, c.shared_dim(), c.dtype, c.shared_expert_activation, c.expert_bias, c.swiglu_limit});
+    if (c.shared_expert_gate) linear(b, "shared_expert_gate", c.dtype, 1, c.dim, false);
+  }
+  if (c.moe_latent_size) {
+    linear(b, "fc1_latent_proj", c.dtype, *c.moe_latent_size, c.dim, c.expert_bias);
+    linear(b, "fc2_latent_proj", c.dtype, c.dim, *c.moe_latent_size, c.expert_bias);
+  }
+}
+
+void gate(Builder& b, const MoEConfig& c, const CallOptions& o, std::int64_t t) {
+  const DType weights = c.router_weights_fp32 ? DType::float32 : c.dtype;
+  const Shape slots{t, c.n_activated_experts};
+  b.input("x", c.dtype, {t, c.dim});
+  b.input("token_mask", DType::boolean, {t}, false);
+  b.input("replay_indices", DType::int64, slots, false);
+  gate_params(b, "", c);
+  b.cotangent("weights", weights, slots);
+  b.output("weights", weights, slots);
+  b.output("indices", DType::int64, slots);
+  b.output("expert_load", DType::int64, {c.n_routed_experts});
+  if (o.training && c.aux_loss_coeff > 0.0) b.output("aux_loss", DType::float32, {});
+  b.grad("x", c.dtype, {t, c.dim});
+}
+
+void aux_loss(Builder& b, const MoEConfig& c, std::int64_t t) {
+  const Shape scores{t, c.n_routed_experts};
+  b.input("original_scores", c.dtype, scores);
+  b.input("token_mask", DType::boolean, {t}, false);
+  b.input("indices", DType::int64, {t, c.n_activated_experts});
+  b.output("expert_load", DType::int64, {c.n_routed_experts});
+  b.output("aux_loss", DType::float32, {});
+  b.grad("original_scores", c.dtype, scores);
+}
+
+void bias_update(Builder& b, const MoEConfig& c, const CallOptions& o, std::int64_t t) {
+  b.backward = false;
+  gate_params(b, "", c);
+  for (std::int64_t s = 0; s < o.steps; ++s) {
+    for (std::int64_t m = 0; m < o.micro_batches; ++m) {
+      const std::string at = "_" + std::to_string(s) + "_" + std::to_string(m);
+      b.input("x" + at, c.dtype, {t, c.dim});
+      b.input("token_mask" + at, DType::boolean, {t}, false);
+      b.input("replay_indices" + at, DType::int64, {t, c.n_activated_experts}, false);
+      b.output("indices" + at, DType::int64, {t, c.n_activated_experts});
+    }
+    const std::string at = "_" + std::to_string(s);
+    b.output("cumulative_expert_load" + at, DType::int64, {c.n_routed_experts});
+    b.output("e_score_correction_bias" + at, DType::float32, {c.n_routed_experts});
+  }
+}
+
+void fake_balanced_gate(Builder& b, const MoEConfig& c, std::int64_t t) {
+  b.backward = false;
+  b.input("x", c.dtype, {t, c.dim});
+  b.input("token_mask", DType::boolean, {t}, false);
+  b.output("weights", c.dtype, {t, c.n_activated_experts});
+  b.output("indices", DType::int64, {t, c.n_activated_experts});
+}
+
+void mlp(Builder& b, const MLPConfig& c, const Shape& tokens) {
+  Shape x = tokens;
+  x.push_back(c.dim);
+  b.input("x", c.dtype, x);
+  mlp_params(b, "", c);
+  b.cotangent("y", c.dtype, x);
+  b.output("y", c.dtype, x);
+  b.grad("x", c.dtype, x);
+}
+
+void experts(Builder& b, const MoEConfig& c, std::int64_t t) {
+  const Shape x{t, c.expert_dim()};
+  const Shape slots{t, c.n_activated_experts};
+  const DType weights = c.router_weights_fp32 ? DType::float32 : c.dtype;
+  b.input("x", c.dtype, x);
+  b.input("token_mask", DType::boolean, {t}, false);
+  b.input("weights", weights, slots);
+  b.input("indices", DType::int64, slots);
+  experts_params(b, "", c);
+  b.cotangent("y", c.dtype, x);
+  b.output("y", c.dtype, x);
+  b.grad("x", c.dtype, x);
+  b.grad("weights", weights, slots);
+}
+
+void moe(Builder& b, const MoEConfig& c, const CallOptions& o, const Shape& tokens) {
+  const std::int64_t t = element_count(tokens);
+  const Shape slots{t, c.n_activated_experts};
+  Shape x = tokens;
+  x.push_back(c.dim);
+  b.input("x", c.dtype, x);
+  b.input("padding_mask", DType::boolean, tokens, false);
+  b.input("replay_indices", DType::int64, slots, false);
+  moe_params(b, c, o);
+  b.cotangent("y", c.dtype, x);
+  b.output("y", c.dtype, x);
+  b.output("weights", c.router_weights_fp32 && !o.fake_balanced_gate ? DType::float32 : c.dtype, slots, false);
+  b.output("indices", DType::int64, slots, false);
+  b.output("expert_load", DType::int64, {c.n_routed_experts}, false);
+  if (o.training && c.aux_loss_coeff > 0.0 && !o.fake_balanced_gate) b.output("aux_loss", DType::float32, {});
+  b.grad("x", c.dtype, x);
+}
+
+/// The parameters of moe, as outputs.
+void init(Builder& b, const MoEConfig& c, const CallOptions& o) {
+  Builder params;
+  moe_params(params, c, o);
+  for (const TensorSpec& spec : params.out.inputs)
+    b.output(spec.name.substr(std::string("params/").size()), spec.dtype, spec.shape);
+}
+
+void metrics(Builder& b, const MoEConfig& c, const Shape& tokens) {
+  b.backward = false;
+  const std::int64_t layers = element_count(tokens);
+  b.input("expert_load", DType::int64, {layers, c.n_routed_experts});
+  for (const char* per_layer : {"cv", "dead_expert_frac", "expert_diversity"})
+    b.output(per_layer, DType::float64, {layers});
+  b.output("expert_utilization", DType::float64, {layers, c.n_routed_experts});
+  for (const char* aggregate :
+       {"cv_mean", "cv_median", "cv_min", "cv_max", "expert_utilization_p25", "expert_utilization_median",
+        "expert_utilization_p75", "expert_utilization_min", "expert_utilization_max", "dead_expert_frac_mean",
+        "expert_diversity_mean", "expert_diversity_min"})
+    b.output(aggregate, DType::float64, {});
+}
+
+/// x's shape without its last axis, from whichever input the component is given.
+Shape token_shape(const Call& call) {
+  std::string_view from = "inputs/x";
+  switch (call.component) {
+    case Component::aux_loss: from = "inputs/original_scores"; break;
+    case Component::bias_update: from = "inputs/x_0_0"; break;
+    case Component::metrics: from = "inputs/expert_load"; break;
+    case Component::init: return {};
+    default: break;
+  }
+  const Tensor& x = require(call.tensors, from);
+  if (x.shape().empty()) throw InputError("dataset '" + std::string(from) + "' is a scalar: want [..., width]");
+  return {x.shape().begin(), x.shape().end() - 1};
+}
+
+void check_indices(const Tensor& indices, std::string_view name, std::int64_t experts) {
+  for (std::int64_t i = 0; i < indices.size(); ++i) {
+    const auto id = static_cast<std::int64_t>(indices[i]);
+    if (id < -1 || id >= experts)
+      throw InputError("dataset '" + std::string(name) + "' holds the expert id " + std::to_string(id) +
+                       ": want -1 (no expert) to " + std::to_string(experts - 1));
+  }
+}
+
+}  // namespace
+
+Signature signature(Component component, const nlohmann::json& config, const nlohmann::json& options,
+                    const Shape& tokens, bool backward) {
+  const CallOptions o = parse_call_options(options);
+  Builder b;
+  b.backward = backward;
+  if (component == Component::mlp) {
+    mlp(b, parse_mlp_config(config), tokens);
+    return std::move(b.out);
+  }
+  const MoEConfig c = parse_moe_config(config);
+  const std::int64_t t = element_count(tokens);
+  switch (component) {
+    case Component::gate: gate(b, c, o, t); break;
+    case Component::aux_loss: aux_loss(b, c, t); break;
+    case Component::bias_update: bias_update(b, c, o, t); break;
+    case Component::fake_balanced_gate: fake_balanced_gate(b, c, t); break;
+    case Component::experts: experts(b, c, t); break;
+    case Component::moe: moe(b, c, o, tokens); break;
+    case Component::init: init(b, c, o); break;
+    case Component::metrics: metrics(b, c, tokens); break;
+    case Component::mlp: break;
+  }
+  return std::move(b.out);
+}
+
+Signature signature(const Call& call) {
+  return signature(call.component, call.config, call.options, token_shape(call), call.backward);
+}
+
+void check_inputs(const Call& call) {
+  const Signature want = signature(call);
+  for (const TensorSpec& spec : want.inputs) {
+    const Tensor* tensor = find(call.tensors, spec.name);
+    if (!tensor) {
+      // A cotangent of the auxiliary loss is 1 where none is given; the others must be there.
+      if (spec.required) throw InputError("missing dataset '" + spec.name + "'");
+      continue;
+    }
+    if (tensor->shape() != spec.shape)
+      throw InputError("dataset '" + spec.name + "' has shape " + to_string(tensor->shape()) + ": want " +
+                       to_string(spec.shape));
+    if (is_floating(spec.dtype) != is_floating(tensor->dtype()) ||
+        (!is_floating(spec.dtype) && spec.dtype != tensor->dtype()))
+      throw InputError("dataset '" + spec.name + "' has dtype " + std::string(name(tensor->dtype())) + ": want " +
+                       (is_floating(spec.dtype) ? "a floating one such as " : "") + std::string(name(spec.dtype)));
+    if (spec.name.find("indices") != std::string::npos)
+      check_indices(*tensor, spec.name, parse_moe_config(call.config).n_routed_experts);
+  }
+  for (const auto& [name, tensor] : call.tensors) {
+    const bool known = std::ranges::any_of(want.inputs, [&](const TensorSpec& spec) { return spec.name == name; });
+    if (!known) throw InputError("dataset '" + name + "' belongs to no input of this " + std::string(moeref::name(call.component)) + " call");
+  }
+}
+
+}  // namespace moeref

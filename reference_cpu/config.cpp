@@ -258,6 +258,8 @@ CallOptions parse_call_options(const json& object) {
     else if (key == "torch_cpu_seed") read(key, value, out.torch_cpu_seed);
     else if (key == "seed") read(key, value, out.seed);
     else if (key == "ep_size") read(key, value, out.parallel.ep_size);
+    else if (key == "cp_size") read(key, value, out.parallel.cp_size);
+    else if (key == "dp_size") read(key, value, out.parallel.dp_size);
     else if (key == "tokens_per_rank") read(key, value, out.parallel.tokens_per_rank);
     else if (key == "exchange") read(key, value, out.parallel.exchange);
     else if (key == "experts_backend") continue;  // which of its code paths the documented system took; same contract
@@ -268,7 +270,15 @@ CallOptions parse_call_options(const json& object) {
   want(out.steps >= 1 && out.steps <= 10000, "steps", out.steps, "want 1 to 10000");
   want(out.micro_batches >= 1 && out.micro_batches <= 10000, "micro_batches", out.micro_batches, "want 1 to 10000");
   want(out.init_std >= 0.0, "init_std", out.init_std, "want 0 or more");
-  want(out.parallel.ep_size >= 1, "ep_size", out.parallel.ep_size, "want 1 or more");
+  const ParallelOptions& p = out.parallel;
+  for (const auto& [field, ranks] : {std::pair{"ep_size", p.ep_size}, {"cp_size", p.cp_size}, {"dp_size", p.dp_size}})
+    want(ranks >= 1 && ranks <= 1024, field, ranks, "want 1 to 1024");
+  want((p.ep_size > 1) + (p.cp_size > 1) + (p.dp_size > 1) <= 1, "ep_size", p.ep_size,
+       "want one of ep_size, cp_size and dp_size above 1 at most");
+  want(p.tokens_per_rank.empty() || static_cast<std::int64_t>(p.tokens_per_rank.size()) == p.size(), "tokens_per_rank",
+       p.tokens_per_rank, "want one count a rank");
+  for (const std::int64_t tokens : p.tokens_per_rank)
+    want(tokens >= 0, "tokens_per_rank", p.tokens_per_rank, "want counts of 0 or more");
   want(out.parallel.exchange == "all_gather" || out.parallel.exchange == "all_to_all", "exchange",
        out.parallel.exchange, "want all_gather or all_to_all");
   return out;

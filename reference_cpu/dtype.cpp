@@ -22,7 +22,7 @@ constexpr std::array<Traits, 6> kTraits{{
     {"float64", 8, 0x1p-53, 0x1p-1022},
     {"float32", 4, 0x1p-24, 0x1p-126},
     {"bfloat16", 2, 0x1p-8, 0x1p-126},
-    {"float16", 2, 0x1p-11, 0x1p-14},
+    {"float16", 2, 0x1p-11, 0x1p-24},
     {"int64", 8, 0.0, 0.0},
     {"bool", 1, 0.0, 0.0},
 }};

@@ -1,6 +1,7 @@
 // The configs and call options of the documented components, as they stand in golden files and in the port ABI (JSON).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -74,11 +75,15 @@ struct MLPConfig {
   double swiglu_limit = 0.0;
 };
 
-/// How a modelled multi-rank call spreads its work. One rank = no parallelism.
+/// How a modelled multi-rank call spreads its work (SPEC 8). One rank = no parallelism. At most one size is above 1.
 struct ParallelOptions {
-  std::int64_t ep_size = 1;                       ///< expert-parallel ranks; must divide E
-  std::vector<std::int64_t> tokens_per_rank;      ///< ep_size counts that sum to T; empty = as even as possible
+  std::int64_t ep_size = 1;                       ///< experts, moe: expert-parallel ranks; must divide E
+  std::int64_t cp_size = 1;                       ///< gate, moe: context-parallel ranks of the auxiliary loss
+  std::int64_t dp_size = 1;                       ///< bias_update: data-parallel ranks that sum their loads
+  std::vector<std::int64_t> tokens_per_rank;      ///< counts that sum to T; empty = as even as possible
   std::string exchange = "all_gather";            ///< or "all_to_all"
+
+  std::int64_t size() const { return std::max({ep_size, cp_size, dp_size}); }
 };
 
 /// How a component is called; the fields that a component does not know are errors when they are set in JSON.

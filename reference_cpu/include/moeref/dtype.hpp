@@ -24,7 +24,8 @@ bool is_floating(DType dtype);
 /// 0 for the integer types.
 double unit_roundoff(DType dtype);
 
-/// Largest absolute error that underflow can add, the smallest normal number: covers flushing subnormals to zero.
+/// Largest absolute error that underflow can add: the smallest normal number, which covers flushing subnormals to zero;
+/// for float16, whose subnormals nobody flushes, their spacing.
 double underflow(DType dtype);
 
 /// The value that `dtype` holds when `value` is stored in it, round to nearest even, overflow to infinity.

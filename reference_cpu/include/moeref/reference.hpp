@@ -15,7 +15,7 @@ struct BoundedTensor {
   DType dtype = DType::float64;  ///< what an honest implementation returns it in
   Shape shape;
   std::vector<double> value;
-  std::vector<double> bound;
+  std::vector<float> bound;  ///< rounded up
 };
 
 /// What one routing decision was made from, so that any other implementation's ids can be judged (verdict.hpp).
@@ -23,7 +23,6 @@ struct RoutingScores {
   std::string indices;  ///< the name of the ids it belongs to: "outputs/indices", "outputs/indices_2_0"
   std::int64_t tokens = 0, experts = 0, groups = 1, limited_groups = 1, k = 0;
   bool discarded_groups_are_zero = false;    ///< else they cannot be chosen
-  bool any_ids = false;                      ///< no rule for the ids (a generator of its own): only range and distinctness
   std::vector<double> score, score_bound;    ///< [tokens, experts], before groups are discarded
   std::vector<double> group, group_bound;    ///< [tokens, groups]; empty without groups
 };

@@ -1,0 +1,228 @@
+#include "moeref/experts.hpp"
+
+#include "moeref/activation.hpp"
+#include "moeref/parallel_for.hpp"
+#include "moeref/product.hpp"
+
+namespace moeref {
+namespace {
+
+// The documented system adds the slots of a token in fp32 whatever the layer's type.
+const Precision kFloat = precision(DType::float32);
+
+/// The slots (t k + j) of each expert of the range, in ascending order.
+std::vector<std::vector<std::int64_t>> slots_by_expert(const Routing& r, ExpertRange range) {
+  std::vector<std::vector<std::int64_t>> out(static_cast<std::size_t>(range.count));
+  const std::int64_t k = r.weights.cols;
+  for (std::int64_t slot = 0; slot < r.weights.rows * k; ++slot) {
+    const std::int64_t local = r.indices[static_cast<std::size_t>(slot)] - range.first;
+    if (r.mask[static_cast<std::size_t>(slot / k)] && local >= 0 && local < range.count)
+      out[static_cast<std::size_t>(local)].push_back(slot);
+  }
+  return out;
+}
+
+std::vector<std::int64_t> tokens_of(const std::vector<std::int64_t>& slots, std::int64_t k) {
+  std::vector<std::int64_t> out;
+  for (const std::int64_t slot : slots) out.push_back(slot / k);
+  return out;
+}
+
+void scatter_rows(const Bounded& rows, const std::vector<std::int64_t>& to, Bounded& into) {
+  for (std::size_t r = 0; r < to.size(); ++r)
+    for (std::int64_t c = 0; c < rows.cols; ++c) into.set(to[r], c, rows.at(static_cast<std::int64_t>(r), c));
+}
+
+/// One expert's parameters as activations of type `compute` meet them.
+struct Expert {
+  Bounded up, down;
+  Bounded up_bias, down_bias;  ///< empty without expert_bias
+
+  Expert(const MoEConfig& c, const ExpertsParams& p, std::int64_t e, DType compute)
+      : up(load(p.gate_and_up_projs, e * c.expert_dim() * c.up_dim(), c.expert_dim(), c.up_dim(), compute)),
+        down(load(p.down_projs, e * c.moe_inter_dim * c.expert_dim(), c.moe_inter_dim, c.expert_dim(), compute)) {
+    if (!p.gate_up_proj_bias) return;
+    up_bias = load(*p.gate_up_proj_bias, e * c.up_dim(), 1, c.up_dim(), compute);
+    down_bias = load(*p.down_proj_bias, e * c.expert_dim(), 1, c.expert_dim(), compute);
+  }
+};
+
+/// act(h) of one element of one slot's row.
+Real activate(const Activation& act, const ActivationParams& params, const Bounded& h, std::int64_t row,
+              std::int64_t i, std::int64_t width) {
+  return act.value(act.gated ? h.at(row, act.gate_column(i, width)) : Real{}, h.at(row, act.up_column(i, width)),
+                   params);
+}
+
+BoundedTensor& gradient(std::map<std::string, BoundedTensor>& grads, const std::string& name, const Tensor& param) {
+  BoundedTensor& out = grads["grads/" + name];
+  if (out.value.empty()) {
+    out.dtype = param.dtype();
+    out.shape = param.shape();
+    out.value.resize(static_cast<std::size_t>(param.size()));
+    out.bound.resize(out.value.size());
+  }
+  return out;
+}
+
+void write_row(const Bounded& row, BoundedTensor& out, std::int64_t first) {
+  for (std::int64_t i = 0; i < row.cols; ++i) {
+    out.value[static_cast<std::size_t>(first + i)] = row.at(i).value;
+    out.bound[static_cast<std::size_t>(first + i)] = round_up(row.at(i).error);
+  }
+}
+
+}  // namespace
+
+ExpertsParams find_experts(const MoEConfig& c, const NamedTensors& tensors, const std::string& prefix) {
+  return {require(tensors, prefix + "gate_and_up_projs"), require(tensors, prefix + "down_projs"),
+          c.expert_bias ? &require(tensors, prefix + "gate_up_proj_bias") : nullptr,
+          c.expert_bias ? &require(tensors, prefix + "down_proj_bias") : nullptr};
+}
+
+ExpertsForward experts_forward(const MoEConfig& c, const ExpertsParams& p, const Bounded& x, const Routing& routing,
+                               ExpertRange range) {
+  const std::int64_t k = routing.weights.cols, slots = routing.weights.rows * k, width = c.moe_inter_dim;
+  const Activation& act = activation(c.expert_activation, c.swiglu_limit);
+  const ActivationParams act_params = activation_params(c);
+  const bool weight_after = c.apply_router_weight_after_down;
+  const DType accumulate = accumulator(x.dtype);
+  ExpertsForward f{Bounded(slots, c.up_dim(), x.dtype), Bounded(slots, width, x.dtype),
+                   Bounded(slots, c.expert_dim(), x.dtype), {}};
+  const auto by_expert = slots_by_expert(routing, range);
+
+  parallel_for(range.count, [&](std::int64_t local) {
+    const auto& mine = by_expert[static_cast<std::size_t>(local)];
+    if (mine.empty()) return;
+    const Expert expert(c, p, range.first + local, x.dtype);
+
+    Bounded h = multiply(gather_rows(x, tokens_of(mine, k)), false, expert.up, false, accumulate, x.dtype);
+    if (c.expert_bias) add_row(h, expert.up_bias);
+    scatter_rows(h, mine, f.up);
+
+    Bounded a(h.rows, width, x.dtype);
+    for (std::int64_t row = 0; row < h.rows; ++row) {
+      const Real weight = routing.weights.at(mine[static_cast<std::size_t>(row)]);
+      for (std::int64_t i = 0; i < width; ++i) {
+        const Real value = activate(act, act_params, h, row, i, width);
+        a.set(row, i, weight_after ? value : value * weight);
+      }
+    }
+    scatter_rows(a, mine, f.activation);
+
+    Bounded o = multiply(a, false, expert.down, false, accumulate, x.dtype);
+    if (c.expert_bias)
+      for (std::int64_t row = 0; row < o.rows; ++row) {
+        const Real weight = routing.weights.at(mine[static_cast<std::size_t>(row)]);
+        for (std::int64_t d = 0; d < o.cols; ++d)
+          o.set(row, d, o.at(row, d) + (weight_after ? expert.down_bias.at(d) : expert.down_bias.at(d) * weight));
+      }
+    scatter_rows(o, mine, f.down);
+  });
+  f.y = combine(c, f, routing, x.dtype);
+  return f;
+}
+
+Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& routing, DType stored) {
+  const std::int64_t k = routing.weights.cols;
+  Bounded y(routing.weights.rows, f.down.cols, stored);
+  parallel_for(y.rows, [&](std::int64_t t) {
+    for (std::int64_t d = 0; d < y.cols; ++d) {
+      Sum sum(kFloat);
+      for (std::int64_t slot = t * k; slot < (t + 1) * k; ++slot) {
+        const Real o = store(f.down.at(slot, d), kFloat);
+        sum += c.apply_router_weight_after_down ? o * routing.weights.at(slot) : o;
+      }
+      y.set(t, d, sum.total());
+    }
+  });
+  return y;
+}
+
+ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, const Bounded& x, const Routing& routing,
+                                 ExpertRange range, const ExpertsForward& f, const Bounded& dy,
+                                 const std::string& prefix, std::map<std::string, BoundedTensor>& grads) {
+  const std::int64_t k = routing.weights.cols, slots = routing.weights.rows * k, width = c.moe_inter_dim;
+  const std::int64_t dim = c.expert_dim(), up_dim = c.up_dim();
+  const Activation& act = activation(c.expert_activation, c.swiglu_limit);
+  const ActivationParams act_params = activation_params(c);
+  const bool weight_after = c.apply_router_weight_after_down;
+  const DType accumulate = accumulator(x.dtype);
+  const auto by_expert = slots_by_expert(routing, range);
+
+  Bounded dx_slots(slots, dim, x.dtype);
+  ExpertsBackward out{Bounded(x.rows, dim, x.dtype), Bounded(routing.weights.rows, k, routing.weights.dtype)};
+  BoundedTensor& d_up_param = gradient(grads, prefix + "gate_and_up_projs", p.gate_and_up_projs);
+  BoundedTensor& d_down_param = gradient(grads, prefix + "down_projs", p.down_projs);
+  BoundedTensor* d_up_bias = c.expert_bias ? &gradient(grads, prefix + "gate_up_proj_bias", *p.gate_up_proj_bias) : nullptr;
+  BoundedTensor* d_down_bias = c.expert_bias ? &gradient(grads, prefix + "down_proj_bias", *p.down_proj_bias) : nullptr;
+
+  parallel_for(range.count, [&](std::int64_t local) {
+    const auto& mine = by_expert[static_cast<std::size_t>(local)];
+    if (mine.empty()) return;  // its gradients stay exactly zero
+    const std::int64_t e = range.first + local;
+    const Expert expert(c, p, e, x.dtype);
+    const std::vector<std::int64_t> tokens = tokens_of(mine, k);
+    const Bounded h = gather_rows(f.up, mine), a = gather_rows(f.activation, mine);
+    const auto rows = static_cast<std::int64_t>(mine.size());
+
+    // The cotangent of o: dy, times the weight where that comes after down.
+    Bounded d_out = gather_rows(dy, tokens);
+    if (d_out.exact()) d_out.error.resize(d_out.count());
+    if (weight_after)
+      for (std::int64_t row = 0; row < rows; ++row)
+        for (std::int64_t d = 0; d < dim; ++d)
+          d_out.set(row, d, widen(d_out.at(row, d), kFloat) * routing.weights.at(mine[static_cast<std::size_t>(row)]));
+
+    const Bounded d_act = multiply(d_out, false, expert.down, true, accumulate, x.dtype);
+    multiply_into(a, true, d_out, false, accumulate, x.dtype, d_down_param.value.data() + e * width * dim,
+                  d_down_param.bound.data() + e * width * dim);
+
+    // The router's gradient, and back through the activation.
+    Bounded dh(rows, up_dim, x.dtype);
+    Bounded weighted_d_out = d_out;  // what the down bias sees
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const std::int64_t slot = mine[static_cast<std::size_t>(row)];
+      const Real weight = routing.weights.at(slot);
+      Sum d_weight(kFloat);
+      if (weight_after) {
+        for (std::int64_t d = 0; d < dim; ++d) d_weight += widen(dy.at(slot / k, d), kFloat) * f.down.at(slot, d);
+      } else {
+        for (std::int64_t i = 0; i < width; ++i)
+          d_weight += widen(activate(act, act_params, h, row, i, width), weight.held) * d_act.at(row, i);
+        for (std::int64_t d = 0; c.expert_bias && d < dim; ++d) {
+          d_weight += widen(expert.down_bias.at(d), weight.held) * d_out.at(row, d);
+          weighted_d_out.set(row, d, d_out.at(row, d) * weight);
+        }
+      }
+      out.weights.set(slot, d_weight.total());
+
+      for (std::int64_t i = 0; i < width; ++i) {
+        const Real gate = act.gated ? h.at(row, act.gate_column(i, width)) : Real{};
+        const Real d = weight_after ? d_act.at(row, i) : d_act.at(row, i) * weight;
+        const auto [d_gate, d_up] = act.gradient(gate, h.at(row, act.up_column(i, width)), d, act_params);
+        if (act.gated) dh.set(row, act.gate_column(i, width), d_gate);
+        dh.set(row, act.up_column(i, width), d_up);
+      }
+    }
+    multiply_into(gather_rows(x, tokens), true, dh, false, accumulate, x.dtype,
+                  d_up_param.value.data() + e * dim * up_dim, d_up_param.bound.data() + e * dim * up_dim);
+    if (c.expert_bias) {
+      write_row(sum_rows(dh, x.dtype), *d_up_bias, e * up_dim);
+      write_row(sum_rows(weighted_d_out, x.dtype), *d_down_bias, e * dim);
+    }
+    scatter_rows(multiply(dh, false, expert.up, true, accumulate, x.dtype), mine, dx_slots);
+  });
+
+  // A token's rows add up in x's own type: the gradient of a gather.
+  parallel_for(x.rows, [&](std::int64_t t) {
+    for (std::int64_t d = 0; d < dim; ++d) {
+      Sum sum(precision(x.dtype));
+      for (std::int64_t slot = t * k; slot < (t + 1) * k; ++slot) sum += dx_slots.at(slot, d);
+      out.x.set(t, d, sum.total());
+    }
+  });
+  return out;
+}
+
+}  // namespace moeref

@@ -1,0 +1,95 @@
+// A matrix of numbers with running error bounds: what the stages of the reference pass on.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "moeref/real.hpp"
+#include "moeref/reference.hpp"
+#include "moeref/tensor.hpp"
+
+namespace moeref {
+
+/// Row-major [rows, cols]; values and bounds apart, so that products run over plain arrays of doubles.
+struct Bounded {
+  std::int64_t rows = 0, cols = 0;
+  DType dtype = DType::float64;  ///< in which the documented system holds it
+  std::vector<double> value;
+  std::vector<double> error;     ///< empty = exact
+
+  Bounded() = default;
+  Bounded(std::int64_t rows, std::int64_t cols, DType dtype)
+      : rows(rows), cols(cols), dtype(dtype), value(count()), error(count()) {}
+
+  std::size_t count() const { return static_cast<std::size_t>(rows * cols); }
+  bool exact() const { return error.empty(); }
+
+  Real at(std::int64_t i) const {
+    const auto n = static_cast<std::size_t>(i);
+    return {value[n], error.empty() ? 0.0 : error[n], precision(dtype)};
+  }
+  Real at(std::int64_t row, std::int64_t col) const { return at(row * cols + col); }
+
+  /// Stores in the matrix's dtype: rounds where that is coarser than the number's own.
+  void set(std::int64_t i, Real a) {
+    const Real stored = store(a, precision(dtype));
+    value[static_cast<std::size_t>(i)] = stored.value;
+    error[static_cast<std::size_t>(i)] = stored.error;
+  }
+  void set(std::int64_t row, std::int64_t col, Real a) { set(row * cols + col, a); }
+};
+
+/// `rows` x `cols` elements of a tensor from element `first` on, exact; or, where the compute type is coarser than the
+/// tensor's own (fp32 parameters under bf16 activations), with the error of that cast.
+Bounded load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols);
+Bounded load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols, DType compute);
+
+/// The whole tensor as [size / cols, cols].
+Bounded load(const Tensor& tensor, std::int64_t cols);
+
+/// The rows named, in that order.
+Bounded gather_rows(const Bounded& from, const std::vector<std::int64_t>& rows);
+
+/// a + b elementwise, stored in a's dtype.
+Bounded add(const Bounded& a, const Bounded& b);
+
+/// Every row plus the same [1, cols] row, stored in a's dtype.
+void add_row(Bounded& a, const Bounded& row);
+
+/// Rows [first, last).
+Bounded rows_of(const Bounded& from, std::int64_t first, std::int64_t last);
+
+/// Sum over rows, [1, cols], accumulated in fp32 at least and stored in `stored`.
+Bounded sum_rows(const Bounded& a, DType stored);
+
+/// Sum of numbers in one precision in any order: gamma_n times the sum of magnitudes, and the errors (Higham 4.2).
+class Sum {
+ public:
+  explicit Sum(Precision accumulate) : accumulate_(accumulate) {}
+  void operator+=(Real a) {
+    value_ += a.value;
+    magnitude_ += std::abs(a.value) + a.error;
+    error_ += a.error;
+    if (a.value != 0.0 || a.error != 0.0) ++terms_;
+  }
+  Real total() const;
+
+ private:
+  Precision accumulate_;
+  double value_ = 0.0, magnitude_ = 0.0, error_ = 0.0;
+  std::int64_t terms_ = 0;
+};
+
+/// gamma_n = n u / (1 - n u).
+double gamma(std::int64_t n, double unit);
+
+/// The type sums and products of a dtype are accumulated in: fp64 for float64, else fp32.
+inline DType accumulator(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
+
+/// The smallest float that is not below.
+float round_up(double bound);
+
+BoundedTensor to_result(Bounded matrix, Shape shape);
+BoundedTensor exact_result(const Tensor& tensor);
+
+}  // namespace moeref

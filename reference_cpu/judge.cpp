@@ -1,0 +1,127 @@
+// judge(): the routing first, then everything else on that routing.
+#include <algorithm>
+#include <cmath>
+
+#include "moeref/routing_verdict.hpp"
+#include "moeref/signature.hpp"
+#include "moeref/verdict.hpp"
+
+namespace moeref {
+namespace {
+
+TensorVerdict fail(const std::string& tensor, std::string finding) {
+  TensorVerdict out;
+  out.tensor = tensor;
+  out.verdict = Verdict::fail;
+  out.ratio = INFINITY;
+  out.finding = std::move(finding);
+  return out;
+}
+
+/// |value - reference| / bound; where the reference is not finite, the value must not be either.
+double ratio(double value, double reference, double bound) {
+  if (std::isfinite(reference) != std::isfinite(value)) return INFINITY;
+  if (!std::isfinite(reference)) return std::isnan(reference) || std::isnan(value) || value == reference ? 0.0 : INFINITY;
+  const double difference = std::abs(value - reference);
+  if (difference == 0.0) return 0.0;
+  return bound > 0.0 ? difference / bound : INFINITY;
+}
+
+TensorVerdict compare(const std::string& tensor, const Tensor& candidate, const BoundedTensor& reference) {
+  if (candidate.shape() != reference.shape)
+    return fail(tensor, "has shape " + to_string(candidate.shape()) + " where " + to_string(reference.shape) + " belongs");
+  if (is_floating(reference.dtype) && !is_floating(candidate.dtype()))
+    return fail(tensor, "has dtype " + std::string(name(candidate.dtype())) + " where a floating one belongs");
+  TensorVerdict out;
+  out.tensor = tensor;
+  out.elements = candidate.size();
+  for (std::int64_t i = 0; i < candidate.size(); ++i) {
+    const auto n = static_cast<std::size_t>(i);
+    const double value = candidate[i];
+    const double r = ratio(value, reference.value[n], reference.bound[n]);
+    if (out.index < 0 || r > out.ratio) {
+      out.index = i;
+      out.ratio = r;
+      out.value = value;
+      out.reference = reference.value[n];
+      out.bound = reference.bound[n];
+    }
+  }
+  if (out.ratio > 1.0) {
+    out.verdict = Verdict::fail;
+    out.finding = std::isfinite(out.value) == std::isfinite(out.reference) ? "outside the bound"
+                  : std::isfinite(out.reference) ? "not finite where the reference is" : "finite where the reference is not";
+  }
+  return out;
+}
+
+/// The verdict on all ids of one routing decision; counts go to `total`.
+TensorVerdict judge_ids(const RoutingScores& routing, const Tensor& ids, CaseVerdict& total, double ceiling) {
+  const Shape want{routing.tokens, routing.k};
+  if (ids.shape() != want)
+    return fail(routing.indices, "has shape " + to_string(ids.shape()) + " where " + to_string(want) + " belongs");
+  if (ids.dtype() != DType::int64)
+    return fail(routing.indices, "has dtype " + std::string(name(ids.dtype())) + " where int64 belongs");
+  TensorVerdict out;
+  out.tensor = routing.indices;
+  out.elements = ids.size();
+  std::int64_t ambiguous = 0;
+  const auto all = ids.as<std::int64_t>();
+  for (std::int64_t t = 0; t < routing.tokens; ++t) {
+    const auto chosen = all.subspan(static_cast<std::size_t>(t * routing.k), static_cast<std::size_t>(routing.k));
+    const SelectionVerdict verdict = judge_selection(routing, t, chosen);
+    total.uncertified_tokens += !verdict.certain;
+    if (verdict.selection == Selection::wrong && out.verdict != Verdict::fail) {
+      out = fail(routing.indices, "token " + std::to_string(t) + ": " + verdict.finding);
+      out.elements = ids.size();
+      out.index = t * routing.k;
+    }
+    if (verdict.selection == Selection::explainable && !verdict.own) ++ambiguous;
+  }
+  total.tokens += routing.tokens;
+  total.ambiguous_tokens += ambiguous;
+  if (out.verdict == Verdict::fail || ambiguous == 0) return out;
+  const bool too_many = static_cast<double>(ambiguous) > std::max(1.0, ceiling * static_cast<double>(routing.tokens));
+  out.verdict = too_many ? Verdict::fail : Verdict::ambiguous;
+  out.finding = std::to_string(ambiguous) + " of " + std::to_string(routing.tokens) +
+                " tokens chose other experts than the reference within the bounds" +
+                (too_many ? ": more than the ceiling allows" : "");
+  return out;
+}
+
+}  // namespace
+
+CaseVerdict judge(const Call& call, const NamedTensors& candidate, const JudgeOptions& options) {
+  CaseVerdict out;
+  const Evaluation own = evaluate(call);
+  const Signature want = signature(call);
+
+  // The routing is judged on the reference's own scores; everything else then on the candidate's routing.
+  NamedTensors routing;
+  bool same = true;
+  for (const RoutingScores& scores : own.routing) {
+    const Tensor* ids = find(candidate, scores.indices);
+    if (!ids) continue;
+    out.tensors.push_back(judge_ids(scores, *ids, out, options.ambiguity_ceiling));
+    if (out.tensors.back().verdict == Verdict::fail) continue;
+    routing[scores.indices] = *ids;
+    const auto& mine = own.results.at(scores.indices).value;
+    for (std::int64_t i = 0; i < ids->size(); ++i) same = same && (*ids)[i] == mine[static_cast<std::size_t>(i)];
+  }
+  const Evaluation forced = same ? Evaluation{} : evaluate(call, routing);
+  const auto& reference = same ? own.results : forced.results;
+
+  for (const auto& [name, result] : reference) {
+    if (std::ranges::any_of(own.routing, [&](const RoutingScores& r) { return r.indices == name; })) continue;
+    if (const Tensor* tensor = find(candidate, name)) out.tensors.push_back(compare(name, *tensor, result));
+  }
+  for (const TensorSpec& spec : want.outputs)
+    if (spec.required && !find(candidate, spec.name)) out.tensors.push_back(fail(spec.name, "missing"));
+
+  std::ranges::stable_sort(out.tensors, {}, [](const TensorVerdict& t) { return stage_order(t.tensor); });
+  for (const TensorVerdict& t : out.tensors) out.verdict = worse(out.verdict, t.verdict);
+  if (out.tensors.empty()) out.verdict = Verdict::fail;
+  return out;
+}
+
+}  // namespace moeref

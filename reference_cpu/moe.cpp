@@ -1,0 +1,153 @@
+#include "moeref/moe.hpp"
+
+#include "moeref/fake_balanced_gate.hpp"
+#include "moeref/product.hpp"
+
+namespace moeref {
+namespace {
+
+MLPConfig shared_config(const MoEConfig& c) {
+  return {c.dim, c.shared_dim(), c.dtype, c.shared_expert_activation, c.expert_bias, c.swiglu_limit};
+}
+
+/// A latent projection with its bias.
+struct Projection {
+  Bounded weight;
+  std::optional<Bounded> bias;
+
+  Projection(const MoEConfig& c, const NamedTensors& tensors, const std::string& name, std::int64_t out,
+             std::int64_t in, DType compute)
+      : weight(load(require(tensors, "params/" + name + ".weight"), 0, out, in, compute)) {
+    if (c.expert_bias) bias = load(require(tensors, "params/" + name + ".bias"), 0, 1, out, compute);
+  }
+  Bounded operator()(const Bounded& x) const { return linear(x, weight, bias ? &*bias : nullptr, x.dtype); }
+};
+
+Projection fc1(const MoEConfig& c, const NamedTensors& tensors, DType compute) {
+  return {c, tensors, "fc1_latent_proj", *c.moe_latent_size, c.dim, compute};
+}
+Projection fc2(const MoEConfig& c, const NamedTensors& tensors, DType compute) {
+  return {c, tensors, "fc2_latent_proj", c.dim, *c.moe_latent_size, compute};
+}
+
+/// Gradients of a Linear's parameters under "grads/{name}"; returns that of its input.
+Bounded linear_backward(const Bounded& x, const Bounded& weight, bool bias, const Bounded& dy, const std::string& name,
+                        std::map<std::string, BoundedTensor>& grads) {
+  const DType accumulate = accumulator(x.dtype);
+  grads["grads/" + name + ".weight"] =
+      to_result(multiply(dy, true, x, false, accumulate, x.dtype), {weight.rows, weight.cols});
+  if (bias) grads["grads/" + name + ".bias"] = to_result(sum_rows(dy, x.dtype), {weight.rows});
+  return multiply(dy, false, weight, false, accumulate, x.dtype);
+}
+
+}  // namespace
+
+void add_mlp_gradients(const MLPConfig& c, MLPParams g, const std::string& prefix,
+                       std::map<std::string, BoundedTensor>& grads) {
+  const auto put = [&](const char* name, std::optional<Bounded> gradient, Shape shape) {
+    if (gradient) grads[prefix + name] = to_result(*std::move(gradient), std::move(shape));
+  };
+  put("gate_proj.weight", std::move(g.gate_weight), {c.inter_dim, c.dim});
+  put("gate_proj.bias", std::move(g.gate_bias), {c.inter_dim});
+  put("up_proj.weight", std::move(g.up_weight), {c.inter_dim, c.dim});
+  put("up_proj.bias", std::move(g.up_bias), {c.inter_dim});
+  put("down_proj.weight", std::move(g.down_weight), {c.dim, c.inter_dim});
+  put("down_proj.bias", std::move(g.down_bias), {c.dim});
+}
+
+MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors, const Bounded& x,
+                       const std::vector<bool>& mask, const std::vector<std::int64_t>* replay) {
+  MoEForward f;
+  if (o.fake_balanced_gate) {
+    const FakeRouting fake = fake_balanced_gate(require(tensors, "inputs/x"), c, 0, o.fake_gate_noise);
+    const auto ids = fake.indices.as<std::int64_t>();
+    f.indices = replay ? *replay : std::vector<std::int64_t>(ids.begin(), ids.end());
+    f.weights = fake_balanced_weights(fake, c.n_activated_experts, x.dtype);
+  } else {
+    f.gate = gate_forward(c, o, load_gate(c, o, tensors, "params/gate.", x.dtype), x, mask, replay);
+    f.indices = f.gate->indices;
+    f.weights = f.gate->weights;
+  }
+
+  f.latent = c.moe_latent_size ? fc1(c, tensors, x.dtype)(x) : x;
+  const ExpertsParams experts = find_experts(c, tensors, "params/experts.");
+  const Routing routing{f.indices, f.weights, mask};
+  if (o.parallel.ep_size > 1) {
+    f.parallel = experts_forward_parallel(c, o.parallel, experts, f.latent, routing);
+    f.routed = f.parallel->y;
+  } else {
+    f.experts = experts_forward(c, experts, f.latent, routing, {0, c.n_routed_experts});
+    f.routed = f.experts->y;
+  }
+  f.y = c.moe_latent_size ? fc2(c, tensors, x.dtype)(f.routed) : f.routed;
+
+  if (c.n_shared_experts == 0) return f;
+  const MLPConfig shared = shared_config(c);
+  f.shared = mlp_forward(shared, load_mlp(shared, tensors, "params/shared_experts.", x.dtype), x);
+  Bounded z = f.shared->y;
+  if (c.shared_expert_gate) {
+    const Bounded weight = load(require(tensors, "params/shared_expert_gate.weight"), 0, 1, c.dim, x.dtype);
+    const Bounded logit = linear(x, weight, nullptr, x.dtype);
+    f.shared_gate = Bounded(x.rows, 1, x.dtype);
+    for (std::int64_t t = 0; t < x.rows; ++t) {
+      f.shared_gate->set(t, sigmoid(logit.at(t)));
+      for (std::int64_t d = 0; d < c.dim; ++d) z.set(t, d, f.shared_gate->at(t) * z.at(t, d));
+    }
+  }
+  f.y = add(f.y, z);
+  return f;
+}
+
+Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors, const Bounded& x,
+                     const std::vector<bool>& mask, const MoEForward& f, const Bounded& dy,
+                     std::map<std::string, BoundedTensor>& grads) {
+  // Routed: back through fc2, the experts, fc1.
+  const Bounded d_routed =
+      c.moe_latent_size ? linear_backward(f.routed, fc2(c, tensors, x.dtype).weight, c.expert_bias, dy,
+                                          "fc2_latent_proj", grads)
+                        : dy;
+  const ExpertsParams params = find_experts(c, tensors, "params/experts.");
+  const Routing routing{f.indices, f.weights, mask};
+  const ExpertsBackward experts =
+      f.parallel ? experts_backward_parallel(c, params, *f.parallel, d_routed, "experts.", grads)
+                 : experts_backward(c, params, f.latent, routing, {0, c.n_routed_experts}, *f.experts, d_routed,
+                                    "experts.", grads);
+  Bounded dx = c.moe_latent_size ? linear_backward(x, fc1(c, tensors, x.dtype).weight, c.expert_bias, experts.x,
+                                                   "fc1_latent_proj", grads)
+                                 : experts.x;
+
+  if (f.gate) {
+    const GateParams gate = load_gate(c, o, tensors, "params/gate.", x.dtype);
+    GateBackward back = gate_backward(c, o, gate, x, mask, *f.gate, experts.weights);
+    dx = add(dx, back.x);
+    if (c.train_gate) {
+      grads["grads/gate.weight"] = to_result(std::move(back.weight), {c.n_routed_experts, c.dim});
+      if (back.bias) grads["grads/gate.bias"] = to_result(*std::move(back.bias), {c.n_routed_experts});
+    }
+  }
+
+  if (!f.shared) return dx;
+  const MLPConfig shared = shared_config(c);
+  Bounded dz = dy;
+  if (f.shared_gate) {
+    // z' = sigmoid(l) z: dz = dz' s, dl = s (1 - s) sum_d dz' z.
+    dz = Bounded(dy.rows, dy.cols, x.dtype);
+    Bounded d_logit(dy.rows, 1, x.dtype);
+    for (std::int64_t t = 0; t < dy.rows; ++t) {
+      const Real s = f.shared_gate->at(t);
+      Sum d_gate(precision(accumulator(x.dtype)));
+      for (std::int64_t d = 0; d < dy.cols; ++d) {
+        d_gate += dy.at(t, d) * f.shared->y.at(t, d);
+        dz.set(t, d, dy.at(t, d) * s);
+      }
+      d_logit.set(t, store(d_gate.total(), precision(x.dtype)) * (1.0 - s) * s);
+    }
+    const Bounded weight = load(require(tensors, "params/shared_expert_gate.weight"), 0, 1, c.dim, x.dtype);
+    dx = add(dx, linear_backward(x, weight, false, d_logit, "shared_expert_gate", grads));
+  }
+  MLPBackward back = mlp_backward(shared, load_mlp(shared, tensors, "params/shared_experts.", x.dtype), x, *f.shared, dz);
+  add_mlp_gradients(shared, std::move(back.params), "grads/shared_experts.", grads);
+  return add(dx, back.x);
+}
+
+}  // namespace moeref

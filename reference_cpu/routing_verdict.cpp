@@ -1,0 +1,145 @@
+#include "moeref/routing_verdict.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "moeref/selection.hpp"
+
+namespace moeref {
+namespace {
+
+/// Numbers that honest ports may disagree on within their bounds.
+struct Scores {
+  std::vector<double> value, bound;
+
+  double low(std::size_t i) const { return value[i] - bound[i]; }
+  double high(std::size_t i) const { return value[i] + bound[i]; }
+};
+
+using Members = std::vector<bool>;
+
+/// Some scores in the box make `members` the largest: extremal, all members high and all others low.
+bool explainable(const Scores& s, const Members& members) {
+  double weakest = INFINITY, strongest = -INFINITY;
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    if (members[i])
+      weakest = std::min(weakest, s.high(i));
+    else
+      strongest = std::max(strongest, s.low(i));
+  }
+  // NaN scores order nothing: any choice is as good.
+  return !(weakest < strongest);
+}
+
+/// All scores in the box make `members` the largest.
+bool certain(const Scores& s, const Members& members) {
+  double weakest = INFINITY, strongest = -INFINITY;
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    if (members[i])
+      weakest = std::min(weakest, s.low(i));
+    else
+      strongest = std::max(strongest, s.high(i));
+  }
+  return weakest > strongest;
+}
+
+Scores discarded(const Scores& s, const Members& groups, bool to_zero) {
+  Scores out = s;
+  const std::size_t size = s.value.size() / groups.size();
+  for (std::size_t i = 0; i < s.value.size(); ++i)
+    if (!groups[i / size]) {
+      out.value[i] = to_zero ? 0.0 : -INFINITY;
+      out.bound[i] = 0.0;
+    }
+  return out;
+}
+
+/// Every set of `count` groups that some group scores within the bounds make the largest. Groups that are in or out in any
+/// case are fixed first; the rest are few.
+std::vector<Members> explainable_groups(const Scores& g, std::int64_t count) {
+  const std::size_t n = g.value.size();
+  Members fixed(n, false);
+  std::vector<std::size_t> open;
+  std::int64_t taken = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    std::int64_t surely_above = 0, maybe_above = 0;
+    for (std::size_t j = 0; j < n; ++j) {
+      surely_above += j != i && g.low(j) > g.high(i);
+      maybe_above += j != i && !(g.high(j) < g.low(i));
+    }
+    if (maybe_above < count) {
+      fixed[i] = true;
+      ++taken;
+    } else if (surely_above < count) {
+      open.push_back(i);
+    }
+  }
+  std::vector<Members> out;
+  const auto choose = [&](auto&& self, std::size_t next, std::int64_t left, Members members) -> void {
+    if (left == 0) {
+      if (explainable(g, members)) out.push_back(std::move(members));
+      return;
+    }
+    if (next == open.size()) return;
+    members[open[next]] = true;
+    self(self, next + 1, left - 1, members);
+    members[open[next]] = false;
+    self(self, next + 1, left, std::move(members));
+  };
+  choose(choose, 0, count - taken, fixed);
+  return out;
+}
+
+Scores row(const std::vector<double>& value, const std::vector<double>& bound, std::int64_t token, std::int64_t width) {
+  const auto first = token * width, last = first + width;
+  return {{value.begin() + first, value.begin() + last}, {bound.begin() + first, bound.begin() + last}};
+}
+
+Members best(const std::vector<double>& value, std::int64_t count) {
+  Members out(value.size(), false);
+  for (const std::int64_t i : top_k(value, count)) out[static_cast<std::size_t>(i)] = true;
+  return out;
+}
+
+}  // namespace
+
+SelectionVerdict judge_selection(const RoutingScores& r, std::int64_t token, std::span<const std::int64_t> ids) {
+  Members chosen(static_cast<std::size_t>(r.experts), false);
+  for (const std::int64_t id : ids) {
+    if (id < 0 || id >= r.experts)
+      return {Selection::wrong, false, false, "expert id " + std::to_string(id) + " is outside [0, " + std::to_string(r.experts) + ")"};
+    if (chosen[static_cast<std::size_t>(id)])
+      return {Selection::wrong, false, false, "expert id " + std::to_string(id) + " comes twice"};
+    chosen[static_cast<std::size_t>(id)] = true;
+  }
+  const Scores scores = row(r.score, r.score_bound, token, r.experts);
+
+  std::vector<Scores> worlds;  // the scores after each choice of groups that an honest port can make
+  bool groups_certain = true;
+  Scores own = scores;
+  if (r.group.empty()) {
+    worlds.push_back(scores);
+  } else {
+    const Scores groups = row(r.group, r.group_bound, token, r.groups);
+    const Members own_groups = best(groups.value, r.limited_groups);
+    groups_certain = certain(groups, own_groups);
+    own = discarded(scores, own_groups, r.discarded_groups_are_zero);
+    for (const Members& kept : explainable_groups(groups, r.limited_groups))
+      worlds.push_back(discarded(scores, kept, r.discarded_groups_are_zero));
+  }
+  const Members own_set = best(own.value, r.k);
+  const bool one_set = groups_certain && certain(own, own_set);
+  if (chosen == own_set) return {one_set ? Selection::certified : Selection::explainable, one_set, true, ""};
+  if (!one_set && std::ranges::any_of(worlds, [&](const Scores& s) { return explainable(s, chosen); }))
+    return {Selection::explainable, false, false, ""};
+
+  std::string finding = "chose {";
+  for (const std::int64_t id : ids) finding += (finding.back() == '{' ? "" : ", ") + std::to_string(id);
+  finding += "} where the reference has {";
+  for (std::size_t i = 0; i < own_set.size(); ++i)
+    if (own_set[i]) finding += (finding.back() == '{' ? "" : ", ") + std::to_string(i);
+  return {Selection::wrong, one_set, false, finding + "}, and no scores within the bounds explain it"};
+}
+
+}  // namespace moeref

@@ -55,13 +55,17 @@ TensorVerdict compare(const std::string& tensor, const Tensor& candidate, const 
   return out;
 }
 
-/// The verdict on all ids of one routing decision; counts go to `total`.
-TensorVerdict judge_ids(const RoutingScores& routing, const Tensor& ids, CaseVerdict& total, double ceiling) {
+/// The verdict on all ids of one routing decision; counts go to `total`. `usable` says whether the rest can be computed
+/// on these ids.
+TensorVerdict judge_ids(const RoutingScores& routing, const Tensor& ids, const JudgeOptions& options, CaseVerdict& total,
+                        bool& usable) {
+  usable = false;
   const Shape want{routing.tokens, routing.k};
   if (ids.shape() != want)
     return fail(routing.indices, "has shape " + to_string(ids.shape()) + " where " + to_string(want) + " belongs");
   if (ids.dtype() != DType::int64)
     return fail(routing.indices, "has dtype " + std::string(name(ids.dtype())) + " where int64 belongs");
+  usable = true;
   TensorVerdict out;
   out.tensor = routing.indices;
   out.elements = ids.size();
@@ -69,19 +73,25 @@ TensorVerdict judge_ids(const RoutingScores& routing, const Tensor& ids, CaseVer
   const auto all = ids.as<std::int64_t>();
   for (std::int64_t t = 0; t < routing.tokens; ++t) {
     const auto chosen = all.subspan(static_cast<std::size_t>(t * routing.k), static_cast<std::size_t>(routing.k));
-    const SelectionVerdict verdict = judge_selection(routing, t, chosen);
-    total.uncertified_tokens += !verdict.certain;
-    if (verdict.selection == Selection::wrong && out.verdict != Verdict::fail) {
-      out = fail(routing.indices, "token " + std::to_string(t) + ": " + verdict.finding);
-      out.elements = ids.size();
-      out.index = t * routing.k;
+    SelectionVerdict verdict = judge_selection(routing, t, chosen);
+    if (verdict.selection == Selection::tied && options.lowest_id_first) {
+      verdict.selection = Selection::wrong;
+      verdict.finding = "equal scores at the cut, and not the lowest ids";
     }
-    if (verdict.selection == Selection::explainable && !verdict.own) ++ambiguous;
+    total.uncertified_tokens += !verdict.certified;
+    total.tied_tokens += verdict.selection == Selection::tied;
+    ambiguous += verdict.selection == Selection::explainable;
+    usable = usable && verdict.selection != Selection::invalid;
+    if (verdict.selection < Selection::wrong || out.verdict == Verdict::fail) continue;
+    out = fail(routing.indices, "token " + std::to_string(t) + ": " + verdict.finding);
+    out.elements = ids.size();
+    out.index = t * routing.k;
   }
   total.tokens += routing.tokens;
   total.ambiguous_tokens += ambiguous;
   if (out.verdict == Verdict::fail || ambiguous == 0) return out;
-  const bool too_many = static_cast<double>(ambiguous) > std::max(1.0, ceiling * static_cast<double>(routing.tokens));
+  const bool too_many =
+      static_cast<double>(ambiguous) > std::max(1.0, options.ambiguity_ceiling * static_cast<double>(routing.tokens));
   out.verdict = too_many ? Verdict::fail : Verdict::ambiguous;
   out.finding = std::to_string(ambiguous) + " of " + std::to_string(routing.tokens) +
                 " tokens chose other experts than the reference within the bounds" +
@@ -102,8 +112,9 @@ CaseVerdict judge(const Call& call, const NamedTensors& candidate, const JudgeOp
   for (const RoutingScores& scores : own.routing) {
     const Tensor* ids = find(candidate, scores.indices);
     if (!ids) continue;
-    out.tensors.push_back(judge_ids(scores, *ids, out, options.ambiguity_ceiling));
-    if (out.tensors.back().verdict == Verdict::fail) continue;
+    bool usable = false;
+    out.tensors.push_back(judge_ids(scores, *ids, options, out, usable));
+    if (!usable) continue;
     routing[scores.indices] = *ids;
     const auto& mine = own.results.at(scores.indices).value;
     for (std::int64_t i = 0; i < ids->size(); ++i) same = same && (*ids)[i] == mine[static_cast<std::size_t>(i)];

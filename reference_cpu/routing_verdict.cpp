@@ -102,44 +102,58 @@ Members best(const std::vector<double>& value, std::int64_t count) {
   return out;
 }
 
+/// Some scores within the bounds, group scores first, lead to `chosen`.
+bool leads_to(const RoutingScores& r, const Scores& scores, const Scores& groups, const Members& chosen) {
+  if (r.group.empty()) return explainable(scores, chosen);
+  return std::ranges::any_of(explainable_groups(groups, r.limited_groups), [&](const Members& kept) {
+    return explainable(discarded(scores, kept, r.discarded_groups_are_zero), chosen);
+  });
+}
+
+Scores without_bounds(Scores s) {
+  std::ranges::fill(s.bound, 0.0);
+  return s;
+}
+
+std::string set_text(const Members& members) {
+  std::string out;
+  for (std::size_t i = 0; i < members.size(); ++i)
+    if (members[i]) out += (out.empty() ? "{" : ", ") + std::to_string(i);
+  return out + "}";
+}
+
 }  // namespace
+
 
 SelectionVerdict judge_selection(const RoutingScores& r, std::int64_t token, std::span<const std::int64_t> ids) {
   Members chosen(static_cast<std::size_t>(r.experts), false);
   for (const std::int64_t id : ids) {
     if (id < 0 || id >= r.experts)
-      return {Selection::wrong, false, false, "expert id " + std::to_string(id) + " is outside [0, " + std::to_string(r.experts) + ")"};
+      return {Selection::invalid, false,
+              "expert id " + std::to_string(id) + " is outside [0, " + std::to_string(r.experts) + ")"};
     if (chosen[static_cast<std::size_t>(id)])
-      return {Selection::wrong, false, false, "expert id " + std::to_string(id) + " comes twice"};
+      return {Selection::invalid, false, "expert id " + std::to_string(id) + " comes twice"};
     chosen[static_cast<std::size_t>(id)] = true;
   }
   const Scores scores = row(r.score, r.score_bound, token, r.experts);
+  const Scores groups = r.group.empty() ? Scores{} : row(r.group, r.group_bound, token, r.groups);
 
-  std::vector<Scores> worlds;  // the scores after each choice of groups that an honest port can make
-  bool groups_certain = true;
   Scores own = scores;
-  if (r.group.empty()) {
-    worlds.push_back(scores);
-  } else {
-    const Scores groups = row(r.group, r.group_bound, token, r.groups);
+  bool certified = true;
+  if (!r.group.empty()) {
     const Members own_groups = best(groups.value, r.limited_groups);
-    groups_certain = certain(groups, own_groups);
+    certified = certain(groups, own_groups);
     own = discarded(scores, own_groups, r.discarded_groups_are_zero);
-    for (const Members& kept : explainable_groups(groups, r.limited_groups))
-      worlds.push_back(discarded(scores, kept, r.discarded_groups_are_zero));
   }
   const Members own_set = best(own.value, r.k);
-  const bool one_set = groups_certain && certain(own, own_set);
-  if (chosen == own_set) return {one_set ? Selection::certified : Selection::explainable, one_set, true, ""};
-  if (!one_set && std::ranges::any_of(worlds, [&](const Scores& s) { return explainable(s, chosen); }))
-    return {Selection::explainable, false, false, ""};
-
-  std::string finding = "chose {";
-  for (const std::int64_t id : ids) finding += (finding.back() == '{' ? "" : ", ") + std::to_string(id);
-  finding += "} where the reference has {";
-  for (std::size_t i = 0; i < own_set.size(); ++i)
-    if (own_set[i]) finding += (finding.back() == '{' ? "" : ", ") + std::to_string(i);
-  return {Selection::wrong, one_set, false, finding + "}, and no scores within the bounds explain it"};
+  certified = certified && certain(own, own_set);
+  if (chosen == own_set) return {Selection::own, certified, ""};
+  if (!certified && leads_to(r, without_bounds(scores), without_bounds(groups), chosen))
+    return {Selection::tied, false, ""};
+  if (!certified && leads_to(r, scores, groups, chosen)) return {Selection::explainable, false, ""};
+  return {Selection::wrong, certified,
+          "chose " + set_text(chosen) + " where the reference has " + set_text(own_set) +
+              ", and no scores within the bounds explain it"};
 }
 
 }  // namespace moeref

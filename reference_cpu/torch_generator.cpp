@@ -13,14 +13,12 @@ namespace {
 
 constexpr std::int64_t kBlock = 16;
 
-// A single-precision polynomial, highest coefficient first; every product and sum is rounded to float.
+// PyTorch's binaries fuse products into sums wherever a sum takes one, so the fusions below are part of the
+// rule. std::fma and std::sqrt are correctly rounded and so have the same bits everywhere.
 template <std::size_t N>
-float polynomial(float x, const float (&c)[N]) {
+float polynomial(float x, const float (&c)[N]) {  // highest coefficient first
   float y = c[0];
-  for (std::size_t i = 1; i < N; ++i) {
-    y = y * x;
-    y = y + c[i];
-  }
+  for (std::size_t i = 1; i < N; ++i) y = std::fma(y, x, c[i]);
   return y;
 }
 
@@ -36,13 +34,11 @@ float cephes_log(float x) {
     m = m - 1.0f;
   }
   const float z = m * m;
-  float y = polynomial(m, {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
-                           -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f});
-  y = y * m;
-  y = y * z;
-  y = y + e * -2.12194440e-4f;
-  y = y - z * 0.5f;
-  return (m + y) + e * 0.693359375f;
+  float y = polynomial(
+      m, {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
+          -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f});
+  y = std::fma(y * m, z, e * -2.12194440e-4f) - z * 0.5f;
+  return std::fma(e, 0.693359375f, m + y);
 }
 
 struct FloatSinCos {
@@ -54,19 +50,14 @@ FloatSinCos cephes_sin_cos(float x) {
   std::int32_t octant = static_cast<std::int32_t>(x * 1.27323954473516f);
   octant = (octant + 1) & ~1;
   const float y = static_cast<float>(octant);
-  x = x + y * -0.78515625f;
-  x = x + y * -2.4187564849853515625e-4f;
-  x = x + y * -3.77489497744594108e-8f;
+  x = std::fma(y, -0.78515625f, x);
+  x = std::fma(y, -2.4187564849853515625e-4f, x);
+  x = std::fma(y, -3.77489497744594108e-8f, x);
   const float z = x * x;
-  float c = polynomial(z, {2.443315711809948e-5f, -1.388731625493765e-3f, 4.166664568298827e-2f});
-  c = c * z;
-  c = c * z;
-  c = c - z * 0.5f;
-  c = c + 1.0f;
-  float s = polynomial(z, {-1.9515295891e-4f, 8.3321608736e-3f, -1.6666654611e-1f});
-  s = s * z;
-  s = s * x;
-  s = s + x;
+  const float c_poly = polynomial(z, {2.443315711809948e-5f, -1.388731625493765e-3f, 4.166664568298827e-2f});
+  const float c = std::fma(c_poly * z, z, z * -0.5f) + 1.0f;
+  const float s_poly = polynomial(z, {-1.9515295891e-4f, 8.3321608736e-3f, -1.6666654611e-1f});
+  const float s = std::fma(s_poly * z, x, x);
   const bool swapped = (octant & 2) != 0;
   const float sin = swapped ? c : s, cos = swapped ? s : c;
   return {(octant & 4) != 0 ? -sin : sin, ((octant - 2) & 4) == 0 ? -cos : cos};
@@ -76,7 +67,6 @@ FloatSinCos cephes_sin_cos(float x) {
 void transform(std::span<float, kBlock> v, float mean, float std) {
   constexpr float two_pi = static_cast<float>(2.0 * std::numbers::pi);
   for (std::size_t j = 0; j < 8; ++j) {
-    // Both factors are correctly rounded operations, so std::sqrt and std::fma have the same bits everywhere.
     const float radius = std::sqrt(-2.0f * cephes_log(1.0f - v[j]));
     const FloatSinCos angle = cephes_sin_cos(two_pi * v[j + 8]);
     v[j] = std::fma(radius * angle.cos, std, mean);
@@ -94,7 +84,9 @@ void transform(std::span<double, kBlock> v, double mean, double std) {
 }
 
 // PyTorch converts double to a 16-bit type through float.
-double through_float(DType dtype, double x) { return round_to(dtype, static_cast<double>(static_cast<float>(x))); }
+double through_float(DType dtype, double x) {
+  return round_to(dtype, static_cast<double>(static_cast<float>(x)));
+}
 
 // The 16-bit types: every function and operator returns the 16-bit type; the arithmetic inside is float.
 void transform(DType dtype, std::span<double, kBlock> v, double mean, double std) {
@@ -145,11 +137,16 @@ double TorchGenerator::normal_double() {
 
 double TorchGenerator::uniform_element(DType dtype) {
   switch (dtype) {
-    case DType::float64: return uniform_double();
-    case DType::float32: return uniform_float();
-    case DType::bfloat16: return (draw() & 0xffu) * 0x1p-8;
-    case DType::float16: return (draw() & 0x7ffu) * 0x1p-11;
-    default: throw std::logic_error("TorchGenerator draws floating tensors only");
+    case DType::float64:
+      return uniform_double();
+    case DType::float32:
+      return uniform_float();
+    case DType::bfloat16:
+      return (draw() & 0xffu) * 0x1p-8;
+    case DType::float16:
+      return (draw() & 0x7ffu) * 0x1p-11;
+    default:
+      throw std::logic_error("TorchGenerator draws floating tensors only");
   }
 }
 
@@ -170,15 +167,19 @@ Tensor TorchGenerator::normal(DType dtype, const Shape& shape, double mean, doub
     }
   } else if (dtype == DType::float32) {
     std::vector<float> v(size);
-    fill_blocks(v, [&] { return uniform_float(); }, [&](std::span<float, kBlock> block) {
-      transform(block, static_cast<float>(mean), static_cast<float>(std));
-    });
+    fill_blocks(
+        v, [&] { return uniform_float(); },
+        [&](std::span<float, kBlock> block) {
+          transform(block, static_cast<float>(mean), static_cast<float>(std));
+        });
     for (std::size_t i = 0; i < size; ++i) out.set(static_cast<std::int64_t>(i), v[i]);
   } else {
     std::vector<double> v(size);
-    fill_blocks(v, [&] { return uniform_element(dtype); }, [&](std::span<double, kBlock> block) {
-      dtype == DType::float64 ? transform(block, mean, std) : transform(dtype, block, mean, std);
-    });
+    fill_blocks(
+        v, [&] { return uniform_element(dtype); },
+        [&](std::span<double, kBlock> block) {
+          dtype == DType::float64 ? transform(block, mean, std) : transform(dtype, block, mean, std);
+        });
     for (std::size_t i = 0; i < size; ++i) out.set(static_cast<std::int64_t>(i), v[i]);
   }
   return out;

@@ -1,4 +1,5 @@
-// exact_math.hpp: errors against long double, special values, and pinned digests that any compiler difference would change.
+// exact_math.hpp: errors against long double, special values, and pinned digests that any compiler difference
+// would change.
 #include "moeref/exact_math.hpp"
 
 #include <gtest/gtest.h>
@@ -25,9 +26,9 @@ struct Case {
   const char* name;
   Function function;
   Reference reference;
-  double first, last;        ///< where errors are measured
-  double ulps;               ///< the documented largest error
-  std::uint64_t digest;      ///< of the bits of all results on points()
+  double first, last;    ///< where errors are measured
+  double ulps;           ///< the documented largest error
+  std::uint64_t digest;  ///< of the bits of all results on points()
 };
 
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
@@ -41,7 +42,9 @@ long double sine_of_turns_reference(long double u) {
   const int q = static_cast<int>(quarter) & 3;
   return q == 0 ? std::sin(r) : q == 1 ? std::cos(r) : q == 2 ? -std::sin(r) : -std::cos(r);
 }
-long double cosine_of_turns_reference(long double u) { return sine_of_turns_reference(u < 0.75L ? u + 0.25L : u - 0.75L); }
+long double cosine_of_turns_reference(long double u) {
+  return sine_of_turns_reference(u < 0.75L ? u + 0.25L : u - 0.75L);
+}
 
 const Case kCases[] = {
     {"exp", exact::exp, std::exp, -745.2, 709.79, 0.90, 0xca25abe49626f919u},
@@ -87,7 +90,8 @@ double error_in_ulps(double value, long double exact_value) {
 
 std::uint64_t digest(const Case& c) {
   std::uint64_t hash = 0xcbf29ce484222325u;
-  for (const double x : points(c)) hash = (hash ^ std::bit_cast<std::uint64_t>(c.function(x))) * 0x100000001b3u;
+  for (const double x : points(c))
+    hash = (hash ^ std::bit_cast<std::uint64_t>(c.function(x))) * 0x100000001b3u;
   return hash;
 }
 
@@ -103,8 +107,9 @@ TEST_P(ExactMath, StaysWithinDocumentedError) {
   EXPECT_LE(worst, GetParam().ulps) << "at " << std::hexfloat << where;
 }
 
-// The same on every compiler, optimisation level and machine. A mismatch means that this build contracts or reorders
-// floating-point operations, or that the method changed; then every value drawn from a normal changes too.
+// The same on every compiler, optimisation level and machine. A mismatch means that this build contracts or
+// reorders floating-point operations, or that the method changed; then every value drawn from a normal
+// changes too.
 TEST_P(ExactMath, KeepsPinnedDigest) {
   EXPECT_EQ(digest(GetParam()), GetParam().digest) << std::hex << "0x" << digest(GetParam());
 }
@@ -113,17 +118,20 @@ INSTANTIATE_TEST_SUITE_P(Functions, ExactMath, testing::ValuesIn(kCases),
                          [](const auto& info) { return std::string(info.param.name); });
 
 void expect_bits(double value, double expected) {
-  EXPECT_EQ(std::bit_cast<std::uint64_t>(value), std::bit_cast<std::uint64_t>(expected)) << value << " " << expected;
+  EXPECT_EQ(std::bit_cast<std::uint64_t>(value), std::bit_cast<std::uint64_t>(expected))
+      << value << " " << expected;
 }
 
 TEST(ExactMathSpecialValues, NanGivesTheOneNan) {
   const double signalling = std::bit_cast<double>(std::uint64_t{0xfff4000000000001u});
-  for (const Function f : {exact::exp, exact::expm1, exact::log, exact::log1p, exact::tanh, exact::sin, exact::cos, exact::sqrt})
+  for (const Function f :
+       {exact::exp, exact::expm1, exact::log, exact::log1p, exact::tanh, exact::sin, exact::cos, exact::sqrt})
     for (const double nan : {std::nan(""), -std::nan(""), signalling})
       EXPECT_EQ(std::bit_cast<std::uint64_t>(f(nan)), 0x7ff8000000000000u);
   for (const double outside : {-1.0, -kInf, -kTiny}) EXPECT_TRUE(std::isnan(exact::log(outside)));
   for (const double outside : {-1.0 - 0x1p-52, -2.0, -kInf}) EXPECT_TRUE(std::isnan(exact::log1p(outside)));
-  for (const double outside : {kInf, -kInf, 0x1p21, -1e300}) EXPECT_TRUE(std::isnan(exact::sin(outside) + exact::cos(outside)));
+  for (const double outside : {kInf, -kInf, 0x1p21, -1e300})
+    EXPECT_TRUE(std::isnan(exact::sin(outside) + exact::cos(outside)));
   EXPECT_TRUE(std::isnan(exact::sqrt(-1.0)));
 }
 
@@ -157,7 +165,8 @@ TEST(ExactMathSpecialValues, TinyArgumentsPassThrough) {
 }
 
 TEST(ExactMathSpecialValues, SubnormalsAreHonoured) {
-  for (const double x : {kTiny, 0x1.8p-1040, 0x1.fp-1023}) EXPECT_LE(error_in_ulps(exact::log(x), std::log(static_cast<long double>(x))), 1);
+  for (const double x : {kTiny, 0x1.8p-1040, 0x1.fp-1023})
+    EXPECT_LE(error_in_ulps(exact::log(x), std::log(static_cast<long double>(x))), 1);
   for (double x = -745.0; x < -708.0; x += 0.37)
     EXPECT_LE(error_in_ulps(exact::exp(x), std::exp(static_cast<long double>(x))), 1) << x;
 }

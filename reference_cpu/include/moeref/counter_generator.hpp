@@ -1,9 +1,10 @@
 // A counter-based generator: every value is a pure function of (seed, tensor name, element index).
 //
-// So a tensor can be drawn in any order, in parts, on any number of ranks, on CPU or GPU, and a smaller case keeps the
-// values of the indices that it still has. Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as
-// 1, 2, 3", SC 2011): key = seed, counter = (block number, hash of the tensor name). A block of 128 bits holds the words of
-// elements 2 b and 2 b + 1. The same words feed every kind of draw: use another name for another kind.
+// So a tensor can be drawn in any order, in parts, on any number of ranks, on CPU or GPU, and a smaller case
+// keeps the values of the indices that it still has. Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel
+// random numbers: as easy as 1, 2, 3", SC 2011): key = seed, counter = (block number, hash of the tensor
+// name). A block of 128 bits holds the words of elements 2 b and 2 b + 1. The same words feed every kind of
+// draw: use another name for another kind.
 #pragma once
 
 #include <algorithm>
@@ -43,13 +44,15 @@ constexpr std::uint64_t name_hash(std::string_view name) {
   return hash;
 }
 
-/// The odd multiple of 2^-53 nearest to bits / 2^64: strictly inside (0, 1), symmetric about 1/2, mean exactly 1/2.
+/// The odd multiple of 2^-53 nearest to bits / 2^64: strictly inside (0, 1), symmetric about 1/2, mean
+/// exactly 1/2.
 MOEREF_HOST_DEVICE inline double open_unit(std::uint64_t bits) {
   // [1, 2) from 52 bits, less 1 - 2^-53; every step is exact and none is a 64-bit conversion.
   return exact::detail::from_bits((bits >> 12) | 0x3ff0000000000000u) - (1.0 - 0x1p-53);
 }
 
-/// Two independent standard normals from two uniforms in (0, 1) (Box and Muller 1958). At most 8.6 in magnitude.
+/// Two independent standard normals from two uniforms in (0, 1) (Box and Muller 1958). At most 8.6 in
+/// magnitude.
 struct NormalPair {
   double even, odd;
 };
@@ -62,7 +65,8 @@ MOEREF_HOST_DEVICE inline NormalPair box_muller(double u1, double u2) {
 /// The values of one named tensor.
 class CounterGenerator {
  public:
-  MOEREF_HOST_DEVICE CounterGenerator(std::uint64_t seed, std::uint64_t name_hash) : seed_(seed), name_(name_hash) {}
+  MOEREF_HOST_DEVICE CounterGenerator(std::uint64_t seed, std::uint64_t name_hash)
+      : seed_(seed), name_(name_hash) {}
   CounterGenerator(std::uint64_t seed, std::string_view name) : CounterGenerator(seed, name_hash(name)) {}
 
   /// The 64 bits of an element.
@@ -74,9 +78,11 @@ class CounterGenerator {
   /// Uniform in (0, 1), see open_unit.
   MOEREF_HOST_DEVICE double uniform(std::uint64_t index) const { return open_unit(bits(index)); }
 
-  /// Uniform in {0, ..., n - 1}: floor(bits n / 2^64), so no value is off its share by more than n / 2^64. 0 for n = 0.
+  /// Uniform in {0, ..., n - 1}: floor(bits n / 2^64), so no value is off its share by more than n / 2^64. 0
+  /// for n = 0.
   MOEREF_HOST_DEVICE std::uint64_t integer(std::uint64_t index, std::uint64_t n) const {
-    const std::uint64_t x = bits(index), x0 = x & 0xffffffffu, x1 = x >> 32, n0 = n & 0xffffffffu, n1 = n >> 32;
+    const std::uint64_t x = bits(index), x0 = x & 0xffffffffu, x1 = x >> 32, n0 = n & 0xffffffffu,
+                        n1 = n >> 32;
     const std::uint64_t middle = x1 * n0 + ((x0 * n0) >> 32), low = x0 * n1 + (middle & 0xffffffffu);
     return x1 * n1 + (middle >> 32) + (low >> 32);
   }
@@ -107,10 +113,12 @@ class CounterGenerator {
   static constexpr std::size_t kChunk = 256;  // pairs; the three arrays below stay in the first-level cache
 
   MOEREF_HOST_DEVICE Words block(std::uint64_t number) const {
-    const PhiloxBlock random = philox4x32_10({{static_cast<std::uint32_t>(number), static_cast<std::uint32_t>(number >> 32),
-                                               static_cast<std::uint32_t>(name_), static_cast<std::uint32_t>(name_ >> 32)}},
-                                             seed_);
-    return {random.word[0] | std::uint64_t{random.word[1]} << 32, random.word[2] | std::uint64_t{random.word[3]} << 32};
+    const PhiloxBlock random =
+        philox4x32_10({{static_cast<std::uint32_t>(number), static_cast<std::uint32_t>(number >> 32),
+                        static_cast<std::uint32_t>(name_), static_cast<std::uint32_t>(name_ >> 32)}},
+                      seed_);
+    return {random.word[0] | std::uint64_t{random.word[1]} << 32,
+            random.word[2] | std::uint64_t{random.word[3]} << 32};
   }
 
   /// box_muller, one step of it at a time over many pairs, so that compilers vectorise each loop.
@@ -134,7 +142,8 @@ class CounterGenerator {
 };
 
 /// Standard normals of elements [first_index, first_index + out.size()) of the named tensor.
-inline void normal_fill(std::uint64_t seed, std::string_view name, std::uint64_t first_index, std::span<double> out) {
+inline void normal_fill(std::uint64_t seed, std::string_view name, std::uint64_t first_index,
+                        std::span<double> out) {
   CounterGenerator(seed, name).normals(first_index, out);
 }
 

@@ -1,13 +1,17 @@
-// Elementary functions with the same bits everywhere: any compiler, optimisation level, vector width, C library or GPU.
+// Elementary functions with the same bits everywhere: any compiler, optimisation level, vector width, C
+// library or GPU.
 //
-// Only + - * / sqrt, comparisons and bit operations, each correctly rounded by IEEE 754, in a fixed order. This holds as
-// long as nothing contracts a * b + c into one operation or reorders sums: compile with -ffp-contract=off (nvcc:
-// -fmad=false) and never with -ffast-math. The pinned digests of exact_math_test.cpp catch a build that breaks this.
+// Only + - * / sqrt, comparisons and bit operations, each correctly rounded by IEEE 754, in a fixed order.
+// This holds as long as nothing contracts a * b + c into one operation or reorders sums: compile with
+// -ffp-contract=off (nvcc: -fmad=false) and never with -ffast-math. The pinned digests of exact_math_test.cpp
+// catch a build that breaks this.
 //
-// Methods: argument reduction and polynomials in the manner of Cody and Waite (Software Manual for the Elementary
-// Functions, 1980) and of Muller (Elementary Functions, 3rd ed., 2016); the coefficients are Chebyshev fits made at
-// 200 bits. Errors against long double, over six million points each, stay below, in units of the result's last place:
-//   exp 0.90, expm1 1.05, log 0.85, log1p 0.90, tanh 1.25, sin and cos 0.85 (|x| <= 2^20), sin_cos_turns 1.50.
+// Methods: argument reduction and polynomials in the manner of Cody and Waite (Software Manual for the
+// Elementary Functions, 1980) and of Muller (Elementary Functions, 3rd ed., 2016); the coefficients are
+// Chebyshev fits made at 200 bits. Errors against long double, over six million points each, stay below, in
+// units of the result's last place:
+//   exp 0.90, expm1 1.05, log 0.85, log1p 0.90, tanh 1.25, sin and cos 0.85 (|x| <= 2^20),
+//   sin_cos_turns 1.50.
 // NaN in gives the one quiet NaN out (0x7ff8000000000000). Subnormal arguments and results are honoured.
 #pragma once
 
@@ -84,9 +88,10 @@ MOEREF_HOST_DEVICE inline ExpParts exp_parts(double x) {
   const double k = shifted - kRounder;
   const double high = x - k * kLn2High, low = k * kLn2Low;
   const double r = high - low, tail = (high - r) - low;
-  const double p = horner(r, 0.5, 0x1.5555555555557p-3, 0x1.5555555555556p-5, 0x1.11111111100dcp-7, 0x1.6c16c16c162d4p-10,
-                          0x1.a01a01abe7fe1p-13, 0x1.a01a01a6d889cp-16, 0x1.71de0231960ebp-19, 0x1.27e4db646b17ep-22,
-                          0x1.af4de97ca4194p-26, 0x1.1f730349868cep-29);
+  const double p =
+      horner(r, 0.5, 0x1.5555555555557p-3, 0x1.5555555555556p-5, 0x1.11111111100dcp-7, 0x1.6c16c16c162d4p-10,
+             0x1.a01a01abe7fe1p-13, 0x1.a01a01a6d889cp-16, 0x1.71de0231960ebp-19, 0x1.27e4db646b17ep-22,
+             0x1.af4de97ca4194p-26, 0x1.1f730349868cep-29);
   return {r, tail + r * r * p, to_bits(shifted) - kRounderBits};
 }
 
@@ -94,8 +99,9 @@ MOEREF_HOST_DEVICE inline ExpParts exp_parts(double x) {
 /// log(1 + f) = 2 atanh(s) = f - (f^2/2 - s (f^2/2 + s^2 R(s^2))).
 MOEREF_HOST_DEVICE inline double log_parts(double k, double f, double tail) {
   const double s = f / (2.0 + f), z = s * s, half_square = 0.5 * f * f;
-  const double r = z * horner(z, 0x1.5555555555555p-1, 0x1.9999999999a38p-2, 0x1.2492492476c42p-2, 0x1.c71c720168523p-3,
-                              0x1.745cf8fe32a46p-3, 0x1.3b1c36b44161bp-3, 0x1.0fbe71adfbddap-3, 0x1.0c051669ed051p-3);
+  const double r =
+      z * horner(z, 0x1.5555555555555p-1, 0x1.9999999999a38p-2, 0x1.2492492476c42p-2, 0x1.c71c720168523p-3,
+                 0x1.745cf8fe32a46p-3, 0x1.3b1c36b44161bp-3, 0x1.0fbe71adfbddap-3, 0x1.0c051669ed051p-3);
   return k * kLn2High - ((half_square - (s * (half_square + r) + (k * kLn2Low + tail))) - f);
 }
 
@@ -111,14 +117,16 @@ MOEREF_HOST_DEVICE inline LogParts split(double x) {
   return {k, from_bits((shifted & 0x000fffffffffffffu) + root_half) - 1.0};
 }
 
-/// sin and cos of y + tail, |y| <= pi / 4 and the tail below its last place, turned by `quadrant` quarter turns.
+/// sin and cos of y + tail, |y| <= pi / 4 and the tail below its last place, turned by `quadrant` quarter
+/// turns.
 struct SinCos {
   double sin, cos;
 };
 MOEREF_HOST_DEVICE inline SinCos sin_cos_parts(double y, double tail, std::uint64_t quadrant) {
   const double z = y * y, half = 0.5 * z, w = 1.0 - half;
-  const double s_poly = horner(z, -0x1.5555555555555p-3, 0x1.111111111111p-7, -0x1.a01a01a019936p-13, 0x1.71de3a54605eep-19,
-                               -0x1.ae64541266378p-26, 0x1.61217ec01749dp-33, -0x1.ab17a79237a19p-41);
+  const double s_poly =
+      horner(z, -0x1.5555555555555p-3, 0x1.111111111111p-7, -0x1.a01a01a019936p-13, 0x1.71de3a54605eep-19,
+             -0x1.ae64541266378p-26, 0x1.61217ec01749dp-33, -0x1.ab17a79237a19p-41);
   const double c_poly = horner(z, 0x1.5555555555555p-5, -0x1.6c16c16c16966p-10, 0x1.a01a019f4e867p-16,
                                -0x1.27e4fa17a41b4p-22, 0x1.1eeb68b109173p-29, -0x1.907d7aebd5e3dp-37);
   const double s = y + (y * z * s_poly + tail * w);
@@ -155,7 +163,8 @@ MOEREF_HOST_DEVICE inline double exp(double x) {
 MOEREF_HOST_DEVICE inline double expm1(double x) {
   const double low = x < -40.0 ? -40.0 : x;
   const auto [r, t, k] = detail::exp_parts(low > 710.0 ? 710.0 : low);
-  // 2^k (1 + r + t) - 1 = 2^k ((1 - 2^-k) + r + t), the first sum without error. 2^-k stops mattering far below 2^-1000.
+  // 2^k (1 + r + t) - 1 = 2^k ((1 - 2^-k) + r + t), the first sum without error. 2^-k stops mattering far
+  // below 2^-1000.
   const std::uint64_t shift = k + 2048 > 3048 ? 1000 : k;
   const double power = detail::from_bits((1023 - shift) << 52), w = 1.0 - power, sum = w + r;
   const double lost = (r - (sum - w)) + ((1.0 - w) - power);
@@ -190,21 +199,24 @@ MOEREF_HOST_DEVICE inline double log1p(double x) {
 MOEREF_HOST_DEVICE inline double tanh(double x) {
   const double a = detail::magnitude(x), z = x * x;
   const double small =
-      x + x * z * detail::horner(z, -0x1.5555555555555p-2, 0x1.1111111111109p-3, -0x1.ba1ba1ba1ad79p-5, 0x1.664f488284a62p-6,
-                                 -0x1.226e3554e44b7p-7, 0x1.d6d3cf0c9f4f0p-9, -0x1.7da3468275600p-10, 0x1.3556d1497c973p-11,
-                                 -0x1.f567a08729e42p-13, 0x1.95f8917d9e05ap-14, -0x1.4716206d34c37p-15, 0x1.02a4681561bf1p-16,
-                                 -0x1.83b86bf37b691p-18, 0x1.01ed0537aafe1p-19, -0x1.1306c68e489eap-21, 0x1.922fdbe58a872p-24,
-                                 -0x1.255e7760dc76dp-27);
+      x + x * z *
+              detail::horner(z, -0x1.5555555555555p-2, 0x1.1111111111109p-3, -0x1.ba1ba1ba1ad79p-5,
+                             0x1.664f488284a62p-6, -0x1.226e3554e44b7p-7, 0x1.d6d3cf0c9f4f0p-9,
+                             -0x1.7da3468275600p-10, 0x1.3556d1497c973p-11, -0x1.f567a08729e42p-13,
+                             0x1.95f8917d9e05ap-14, -0x1.4716206d34c37p-15, 0x1.02a4681561bf1p-16,
+                             -0x1.83b86bf37b691p-18, 0x1.01ed0537aafe1p-19, -0x1.1306c68e489eap-21,
+                             0x1.922fdbe58a872p-24, -0x1.255e7760dc76dp-27);
   const double large = 1.0 - 2.0 / (exact::exp(2.0 * (a < 22.0 ? a : 22.0)) + 1.0);
   // The sign of -0 is set by hand: -0 + 0 is +0.
   const double y = detail::with_sign_of(a < 1.0 ? detail::magnitude(small) : large, x);
   return x == x ? y : detail::quiet_nan();
 }
 
-/// Both at once. Arguments beyond 2^20 in magnitude, and infinities, give NaN: nothing here needs them, and a reduction
-/// that is right there (Payne and Hanek 1983) costs more than it is worth.
+/// Both at once. Arguments beyond 2^20 in magnitude, and infinities, give NaN: nothing here needs them, and a
+/// reduction that is right there (Payne and Hanek 1983) costs more than it is worth.
 MOEREF_HOST_DEVICE inline SinCos sin_cos(double x) {
-  // pi / 2 in three parts, the first two of 33 bits, so that their products with the quadrant count are exact.
+  // pi / 2 in three parts, the first two of 33 bits, so that their products with the quadrant count are
+  // exact.
   constexpr double part1 = 0x1.921fb544p+0, part2 = 0x1.0b4611a6p-34, part3 = 0x1.3198a2e037073p-69;
   const double a = detail::magnitude(x);
   const bool inside = a <= 0x1p20;
@@ -214,14 +226,16 @@ MOEREF_HOST_DEVICE inline SinCos sin_cos(double x) {
   const double r = t - w, back = r - t;
   const double error = (t - (r - back)) - (w + back);  // t - w = r + error, exactly (Knuth 1997, 4.2.2)
   const double w3 = q * part3, y = r - w3;
-  const SinCos both = detail::sin_cos_parts(y, ((r - y) - w3) + error, detail::to_bits(shifted) - detail::kRounderBits);
+  const SinCos both =
+      detail::sin_cos_parts(y, ((r - y) - w3) + error, detail::to_bits(shifted) - detail::kRounderBits);
   const double sin = a < 0x1p-27 ? x : both.sin;  // keeps -0
   return {inside ? sin : detail::quiet_nan(), inside ? both.cos : detail::quiet_nan()};
 }
 MOEREF_HOST_DEVICE inline double sin(double x) { return sin_cos(x).sin; }
 MOEREF_HOST_DEVICE inline double cos(double x) { return sin_cos(x).cos; }
 
-/// sin and cos of 2 pi u for u in [0, 1]: counting in turns makes the reduction exact. Other u are not defined.
+/// sin and cos of 2 pi u for u in [0, 1]: counting in turns makes the reduction exact. Other u are not
+/// defined.
 MOEREF_HOST_DEVICE inline SinCos sin_cos_turns(double u) {
   const double shifted = 4.0 * u + detail::kRounder;
   const double r = u - 0.25 * (shifted - detail::kRounder);

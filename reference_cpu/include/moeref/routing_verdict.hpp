@@ -10,20 +10,21 @@
 namespace moeref {
 
 enum class Selection : std::uint8_t {
-  certified,    ///< every honest port chooses this set, and it was chosen
-  explainable,  ///< some scores within the bounds give the chosen set
-  wrong,        ///< none do
+  own,          ///< the reference's own set
+  tied,         ///< another set of the reference's own scores, which has equal ones at the cut: the order is left open
+  explainable,  ///< another set, that some scores within the bounds give
+  wrong,        ///< no scores within the bounds give it
+  invalid,      ///< an id out of range or twice
 };
 
 struct SelectionVerdict {
   Selection selection = Selection::wrong;
-  bool certain = false;  ///< the bounds leave one set only
-  bool own = false;      ///< the reference's own set
-  std::string finding;   ///< why, where it is wrong
+  bool certified = false;  ///< the bounds leave one set only
+  std::string finding;     ///< why, where it is wrong or invalid
 };
 
-/// Judges ids [k] of token t. Certified when min over S* of (s - e) > max outside of (s + e), S* the reference's set;
-/// explainable when min over S of (s + e) >= max outside of (s - e), S the ids' set. With groups the same holds for group
+/// Judges ids [k] of token t. A token is certified when min over S* of (s - e) > max outside of (s + e), S* the reference's set;
+/// ids are explainable when min over S of (s + e) >= max outside of (s - e), S the ids' set. With groups the same holds for group
 /// scores first, then inside every set of groups that is explainable.
 SelectionVerdict judge_selection(const RoutingScores& routing, std::int64_t token, std::span<const std::int64_t> ids);
 

@@ -35,7 +35,8 @@ struct CaseVerdict {
   std::vector<TensorVerdict> tensors;  ///< in stage order, so that the first failing one is the first divergence
   std::int64_t tokens = 0;             ///< routed tokens judged
   std::int64_t uncertified_tokens = 0; ///< an honest port could choose differently there
-  std::int64_t ambiguous_tokens = 0;   ///< and this one did, explainably
+  std::int64_t tied_tokens = 0;        ///< this one chose otherwise among exactly equal scores, which is left open
+  std::int64_t ambiguous_tokens = 0;   ///< this one chose otherwise, explainably
 
   /// The first tensor that fails, null if none does.
   const TensorVerdict* first_failure() const;
@@ -45,6 +46,8 @@ struct CaseVerdict {
 struct JudgeOptions {
   /// Largest share of tokens that may be ambiguous before the case fails (beside one token that always may).
   double ambiguity_ceiling = 0.10;
+  /// The candidate declares that among equal scores it takes the lowest id: another choice is then wrong.
+  bool lowest_id_first = false;
 };
 
 /// Judges what an implementation or a file gave for a call: the routing first, then everything else on that routing.

@@ -1,0 +1,37 @@
+# What is installed, and the package that find_package(moeref) finds.
+include(CMakePackageConfigHelpers)
+
+# A downloaded HDF5 is linked in statically and belongs to no package that an outside project could find.
+if(HDF5_FETCHED)
+  set(MOEREF_INSTALL_STATE "no: it needs the system's HDF5")
+  return()
+endif()
+
+set(_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/moeref)
+
+foreach(_library reference_cpu golden)
+  if(NOT TARGET moeref_${_library})
+    continue()
+  endif()
+  set_target_properties(moeref_${_library} PROPERTIES EXPORT_NAME ${_library})
+  install(TARGETS moeref_${_library} EXPORT moerefTargets
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
+    INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+  install(DIRECTORY ${_library}/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+endforeach()
+if(TARGET moeref)
+  install(TARGETS moeref EXPORT moerefTargets RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endif()
+install(EXPORT moerefTargets NAMESPACE moeref:: DESTINATION ${_package_dir})
+
+configure_package_config_file(ci/cmake/moerefConfig.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/moerefConfig.cmake
+  INSTALL_DESTINATION ${_package_dir})
+write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/moerefConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/moerefConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/moerefConfigVersion.cmake
+  DESTINATION ${_package_dir})
+
+# The cases that the documented system computed, to validate a port against without a checkout.
+install(DIRECTORY golden/documented_system DESTINATION ${CMAKE_INSTALL_DATADIR}/moeref)
+install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+set(MOEREF_INSTALL_STATE "yes: cmake --install ${CMAKE_BINARY_DIR} --prefix DIR")

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The gate: sets up the machine, builds everything with warnings as errors and runs all tests but those on a GPU.
+#   ci/test.sh              all of them
+#   ci/test.sh -L unit      ctest's own options are handed on
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash ci/setup.sh
+. ci/env.sh
+
+jobs=$(nproc 2>/dev/null || echo 2)
+cmake --preset ci
+cmake --build --preset ci --parallel "$jobs"
+# Tests use all cores themselves where they have work for them.
+ctest --preset ci --label-exclude gpu "$@"

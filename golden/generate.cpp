@@ -1,0 +1,55 @@
+#include "moeref/generate.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+namespace moeref {
+namespace {
+
+bool holds_nonfinite(const Tensor& tensor) {
+  if (!is_floating(tensor.dtype())) return false;
+  std::vector<double> block(4096);
+  for (std::int64_t first = 0; first < tensor.size(); first += static_cast<std::int64_t>(block.size())) {
+    block.resize(static_cast<std::size_t>(std::min<std::int64_t>(4096, tensor.size() - first)));
+    tensor.read(first, block);
+    if (!std::ranges::all_of(block, [](double v) { return std::isfinite(v); })) return true;
+  }
+  return false;
+}
+
+/// Moves a result out of the evaluation into tensors, one at a time, so that no more than one is held twice.
+void take(const std::string& name, BoundedTensor& result, GoldenFile& file) {
+  file.result_dtypes[name] = result.dtype;
+  file.results[name] = Tensor::of(result.shape, result.value);
+  std::vector<double>().swap(result.value);
+  Tensor bound(DType::float32, result.shape);
+  std::ranges::copy(result.bound, bound.as<float>().begin());
+  file.bounds[name] = std::move(bound);
+  std::vector<float>().swap(result.bound);
+}
+
+}  // namespace
+
+GeneratedCase generate_case(const CaseSpec& spec) {
+  GeneratedCase out;
+  out.file.case_name = spec.name;
+  out.file.producer = "moeref " MOEREF_VERSION;
+  out.file.flags = spec.flags;
+  out.file.recipe = to_json(spec).dump();
+  out.file.call = build_call(spec);
+  out.file.allow_nonfinite =
+      std::ranges::any_of(out.file.call.tensors, [](const auto& entry) { return holds_nonfinite(entry.second); });
+  out.evaluation = evaluate(out.file.call);
+  // Stages of a whole layer would be larger than everything else in the file.
+  if (spec.component != Component::gate)
+    std::erase_if(out.evaluation.results, [](const auto& entry) { return entry.first.starts_with("stages/"); });
+  return out;
+}
+
+GoldenFile generate_golden(const CaseSpec& spec) {
+  GeneratedCase generated = generate_case(spec);
+  for (auto& [name, result] : generated.evaluation.results) take(name, result, generated.file);
+  return std::move(generated.file);
+}
+
+}  // namespace moeref

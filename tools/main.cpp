@@ -1,0 +1,56 @@
+// moeref: golden files for Mixture-of-Experts layers, and verdicts on implementations of them.
+//
+// Exit codes: commands.hpp. Anything that a user can get wrong is one line on stderr and exit code 2.
+#include <fmt/core.h>
+
+#include <cstdio>
+#include <exception>
+#include <vector>
+
+#include "commands.hpp"
+#include "moeref/error.hpp"
+#include "terminal.hpp"
+
+namespace {
+
+constexpr const char* kFooter = R"(
+Exit codes: 0 all that ran passed and something ran; 1 at least one FAIL, or nothing ran; 2 bad usage or bad
+input, with one line that says what is wrong; 3 a port crashed or hung.
+
+  moeref generate --out goldens                         the whole catalogue
+  moeref generate --out layer --preset qwen3_30b        one layer of a published model
+  moeref generate --out mine --config my_layer.json     your own layer
+  moeref validate --port cpu goldens                    are these files what the reference computes?
+  moeref validate --port results:my_results goldens     what did my implementation make of them?)";
+
+int report_error(const std::string& message, int exit_code) {
+  fmt::print(stderr, "moeref: error: {}\n", moeref::one_line(message));
+  return exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("A reference for Mixture-of-Experts layers: golden files, and verdicts on implementations.", "moeref");
+  app.set_version_flag("--version", "moeref " MOEREF_VERSION);
+  app.require_subcommand(1);
+  app.footer(kFooter);
+  const std::vector<moeref::Command> commands{moeref::list_command(app), moeref::generate_command(app),
+                                              moeref::validate_command(app), moeref::inspect_command(app)};
+  try {
+    app.parse(argc, argv);
+    for (const moeref::Command& command : commands)
+      if (command.app->parsed()) return command.run();
+    return report_error("no command was given", moeref::kExitBadInput);
+  } catch (const CLI::Success& asked) {  // --help and --version
+    return app.exit(asked);
+  } catch (const CLI::ParseError& error) {
+    return report_error(std::string(error.what()) + " (moeref --help)", moeref::kExitBadInput);
+  } catch (const moeref::InputError& error) {
+    return report_error(error.what(), moeref::kExitBadInput);
+  } catch (const std::bad_alloc&) {
+    return report_error("not enough memory for a case of this size", moeref::kExitBadInput);
+  } catch (const std::exception& error) {
+    return report_error(std::string("internal: ") + error.what(), moeref::kExitCrashed);
+  }
+}

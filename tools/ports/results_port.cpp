@@ -1,0 +1,54 @@
+// results:DIR, files that a port wrote beforehand, in whatever language it lives.
+#include "moeref/error.hpp"
+#include "moeref/golden_file.hpp"
+#include "ports/port.hpp"
+
+namespace moeref {
+namespace {
+
+namespace fs = std::filesystem;
+
+class ResultsPort final : public Port {
+ public:
+  explicit ResultsPort(fs::path folder) : folder_(std::move(folder)) {}
+
+  std::string name() const override { return "results:" + folder_.string(); }
+
+  /// Reads every file once, so that a damaged one is told before an hour of work and not after it.
+  void prepare(std::span<const fs::path> golden_files) override {
+    std::size_t there = 0;
+    for (const fs::path& golden : golden_files) {
+      const fs::path file = results_of(golden);
+      if (!fs::exists(file)) continue;
+      std::error_code error;
+      if (fs::equivalent(file, golden, error))
+        throw InputError(file.string() + ": is the golden file itself, which says nothing about a port");
+      read_results(file);
+      ++there;
+    }
+    if (there == 0)
+      throw InputError(folder_.string() + ": holds no results file for any of these cases; want, for example, " +
+                       results_of(golden_files.front()).string());
+  }
+
+  PortOutcome run(const fs::path& golden_file, const Call&) override {
+    const fs::path file = results_of(golden_file);
+    if (!fs::exists(file)) return {{}, Verdict::fail, "the port gave no results: there is no " + file.string()};
+    return {read_results(file), Verdict::pass, ""};
+  }
+
+ private:
+  fs::path results_of(const fs::path& golden_file) const { return folder_ / golden_file.filename(); }
+
+  fs::path folder_;
+};
+
+}  // namespace
+
+std::unique_ptr<Port> make_results_port(const fs::path& folder) {
+  if (folder.empty()) throw InputError("the port 'results:' names no folder: want results:DIR");
+  if (!fs::is_directory(folder)) throw InputError(folder.string() + ": is no folder with results files");
+  return std::make_unique<ResultsPort>(folder);
+}
+
+}  // namespace moeref

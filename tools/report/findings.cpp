@@ -1,0 +1,57 @@
+#include "report/findings.hpp"
+
+#include <fmt/core.h>
+
+#include "terminal.hpp"
+
+namespace moeref {
+
+std::string ratio_text(double ratio) { return fmt::format("{:.3g}", ratio); }
+
+std::string describe(const TensorFinding& finding) {
+  const TensorVerdict& v = finding.verdict;
+  std::string text = fmt::format("{} {}", name(finding.subject), finding.place());
+  if (v.index >= 0) {
+    // Enough digits to tell a float32 from its neighbour; more when that would show two values as the same.
+    const std::string value = fmt::format("{:.9g}", v.value), reference = fmt::format("{:.9g}", v.reference);
+    if (value == reference && v.value != v.reference)
+      text += fmt::format(" = {:.17g}, reference {:.17g}", v.value, v.reference);
+    else
+      text += fmt::format(" = {}, reference {}", value, reference);
+    text += fmt::format(", bound {:.3g}, r = {}", v.bound, ratio_text(v.ratio));
+  }
+  if (!v.finding.empty()) text += (v.index >= 0 ? "; " : ": ") + one_line(v.finding);
+  return text;
+}
+
+std::string headline(const CaseReport& report) {
+  std::string text(name(report.verdict));
+  if (!report.finding.empty()) return text + ": " + one_line(report.finding);
+  if (const TensorFinding* first = report.first_failure()) return text + ": " + describe(*first);
+  if (report.ambiguous_tokens > 0)
+    text += fmt::format(": {} of {} tokens took other experts within the error bounds", report.ambiguous_tokens,
+                        report.tokens);
+  return text;
+}
+
+std::vector<std::string> finding_lines(const CaseReport& report, std::size_t limit) {
+  std::vector<std::string> lines;
+  if (!report.finding.empty()) lines.push_back(one_line(report.finding));
+  std::size_t more = 0;
+  std::string names;
+  std::size_t shown = 0;
+  for (const TensorFinding& finding : report.tensors) {
+    if (finding.verdict.verdict != Verdict::fail) continue;
+    if (shown < limit) {
+      lines.push_back(describe(finding));
+      ++shown;
+    } else {
+      names += (more++ == 0 ? "" : ", ") + finding.verdict.tensor;
+    }
+  }
+  if (more > 0) lines.push_back(fmt::format("and {} more: {}", more, names));
+  lines.push_back("repeat: " + report.repeat);
+  return lines;
+}
+
+}  // namespace moeref

@@ -1,0 +1,24 @@
+// A case's findings in words, as the terminal and JUnit show them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "report/report.hpp"
+
+namespace moeref {
+
+/// One line that says the verdict and the first divergence:
+/// "FAIL: port outputs/weights[12, 3] = 0.25, reference 0.3, bound 1.2e-07, r = 4.2e+05".
+std::string headline(const CaseReport& report);
+
+/// "port outputs/weights[12, 3] = 0.25, reference 0.3, bound 1.2e-07, r = 4.2e+05; token 12: ...".
+std::string describe(const TensorFinding& finding);
+
+/// Up to `limit` failing tensors from the first stage on, how many more there are, and the line that repeats the case.
+std::vector<std::string> finding_lines(const CaseReport& report, std::size_t limit);
+
+/// "0.431", "4.2e+05", "inf", in few characters.
+std::string ratio_text(double ratio);
+
+}  // namespace moeref

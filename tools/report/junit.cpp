@@ -1,0 +1,122 @@
+#include "report/junit.hpp"
+
+#include <fmt/core.h>
+#include <fmt/format.h>
+
+#include <iterator>
+
+#include "report/findings.hpp"
+
+namespace moeref {
+namespace {
+
+/// The code point that starts at `at` and its length in bytes; length 0 for what is no UTF-8.
+std::pair<std::uint32_t, std::size_t> decode(std::string_view text, std::size_t at) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const std::uint32_t first = byte(at);
+  if (first < 0x80) return {first, 1};
+  const std::size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+  if (first < 0xc2 || first > 0xf4 || at + length > text.size()) return {0, 0};
+  std::uint32_t point = first & (0x7fu >> length);
+  for (std::size_t i = 1; i < length; ++i) {
+    if ((byte(at + i) & 0xc0) != 0x80) return {0, 0};
+    point = point << 6 | (byte(at + i) & 0x3fu);
+  }
+  constexpr std::uint32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};
+  if (point < kSmallest[length] || point > 0x10ffff) return {0, 0};
+  return {point, length};
+}
+
+bool xml_can_hold(std::uint32_t point) {
+  if (point < 0x20) return point == '\t' || point == '\n' || point == '\r';
+  return point < 0xd800 || (point >= 0xe000 && point != 0xfffe && point != 0xffff);
+}
+
+std::string failure_text(const CaseReport& report) {
+  std::string text;
+  for (const std::string& line : finding_lines(report, report.tensors.size())) text += line + "\n";
+  return text;
+}
+
+/// The elements inside a testcase.
+std::string verdict_elements(const CaseReport& report) {
+  const std::string message = xml_escaped(headline(report));
+  const std::string body = xml_escaped(failure_text(report));
+  switch (report.verdict) {
+    case Verdict::fail: return fmt::format("      <failure type=\"FAIL\" message=\"{}\">{}</failure>\n", message, body);
+    case Verdict::crashed:
+    case Verdict::hung:
+      return fmt::format("      <error type=\"{}\" message=\"{}\">{}</error>\n", name(report.verdict), message, body);
+    case Verdict::not_supported:
+    case Verdict::waived: return fmt::format("      <skipped message=\"{}\"/>\n", message);
+    case Verdict::pass:
+    case Verdict::ambiguous: break;
+  }
+  std::string notes;
+  if (report.verdict == Verdict::ambiguous) notes += headline(report) + "\n";
+  for (const std::string& warning : report.warnings) notes += "warning: " + warning + "\n";
+  return notes.empty() ? "" : fmt::format("      <system-out>{}</system-out>\n", xml_escaped(notes));
+}
+
+void add_counts(std::string& out, const Summary& sum) {
+  fmt::format_to(std::back_inserter(out), " tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\"", sum.cases,
+                 sum.count(Verdict::fail), sum.count(Verdict::crashed) + sum.count(Verdict::hung),
+                 sum.count(Verdict::not_supported) + sum.count(Verdict::waived));
+}
+
+}  // namespace
+
+std::string xml_escaped(std::string_view text) {
+  std::string out;
+  for (std::size_t at = 0; at < text.size();) {
+    const auto [point, length] = decode(text, at);
+    if (length == 0 || !xml_can_hold(point)) {
+      out += '?';
+      at += length == 0 ? 1 : length;
+      continue;
+    }
+    switch (point) {
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&quot;"; break;
+      case '\'': out += "&apos;"; break;
+      // In attributes, parsers turn bare white space into spaces.
+      case '\n': out += "&#10;"; break;
+      case '\t': out += "&#9;"; break;
+      case '\r': out += "&#13;"; break;
+      default: out += text.substr(at, length);
+    }
+    at += length;
+  }
+  return out;
+}
+
+std::string junit_text(const Report& report) {
+  std::string out = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"moeref validate\"";
+  add_counts(out, report.total());
+  fmt::format_to(std::back_inserter(out), " time=\"{:.3f}\">\n", report.seconds);
+  for (const auto& [component, sum] : report.by_component()) {
+    double seconds = 0.0;
+    std::string cases;
+    for (const CaseReport& one : report.cases) {
+      if (one.component != component) continue;
+      seconds += one.seconds;
+      const std::string elements = verdict_elements(one);
+      fmt::format_to(std::back_inserter(cases),
+                     "    <testcase classname=\"moeref.{}\" name=\"{}\" file=\"{}\" time=\"{:.3f}\"", name(component),
+                     xml_escaped(one.case_name), xml_escaped(one.file.string()), one.seconds);
+      cases += elements.empty() ? "/>\n" : ">\n" + elements + "    </testcase>\n";
+    }
+    fmt::format_to(std::back_inserter(out), "  <testsuite name=\"{}\"", name(component));
+    add_counts(out, sum);
+    fmt::format_to(std::back_inserter(out), " time=\"{:.3f}\">\n    <properties>\n", seconds);
+    fmt::format_to(std::back_inserter(out), "      <property name=\"port\" value=\"{}\"/>\n", xml_escaped(report.port));
+    fmt::format_to(std::back_inserter(out), "      <property name=\"moeref\" value=\"{}\"/>\n    </properties>\n",
+                   xml_escaped(report.moeref));
+    out += cases + "  </testsuite>\n";
+  }
+  return out + "</testsuites>\n";
+}
+
+}  // namespace moeref

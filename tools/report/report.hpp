@@ -1,0 +1,81 @@
+// What a validation found: the model that every format of the report is made from.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "moeref/verdict.hpp"
+
+namespace moeref {
+
+/// Whose results were judged.
+enum class Subject : std::uint8_t {
+  recorded,  ///< those in the golden file itself
+  port,      ///< those that the port gave
+};
+
+std::string_view name(Subject subject);
+
+/// The verdict on one tensor, with the tensor's shape for coordinates.
+struct TensorFinding {
+  Subject subject = Subject::recorded;
+  TensorVerdict verdict;
+  Shape shape;  ///< of the judged tensor; empty also where there is none
+
+  /// "outputs/weights[12, 3]", or the name alone where no element is to blame.
+  std::string place() const;
+};
+
+/// One golden file.
+struct CaseReport {
+  std::filesystem::path file;
+  std::string case_name;
+  Component component = Component::gate;
+  std::string dtype;               ///< the config's
+  std::vector<std::string> flags;  ///< the named bugs that the case catches
+  Verdict verdict = Verdict::pass;
+  std::string finding;  ///< why there is nothing to judge: not supported, threw, gave no results
+  std::vector<TensorFinding> tensors;  ///< in stage order, the recorded ones first
+  std::vector<std::string> warnings;   ///< what passes and still looks wrong
+  std::int64_t tokens = 0, uncertified_tokens = 0, ambiguous_tokens = 0;  ///< of the judged routing
+  double seconds = 0.0;
+  std::string repeat;  ///< the command line that judges this case alone
+
+  /// "gate__sigmoid".
+  std::string name() const;
+  const TensorFinding* first_failure() const;
+  /// The tensor with the largest ratio, null where nothing was judged.
+  const TensorFinding* worst() const;
+};
+
+/// Sums over the cases of a component, or over all.
+struct Summary {
+  std::int64_t cases = 0, tokens = 0, uncertified_tokens = 0, ambiguous_tokens = 0, warnings = 0;
+  std::map<Verdict, std::int64_t> verdicts;
+  const CaseReport* worst_case = nullptr;  ///< null where nothing was judged
+  const TensorFinding* worst = nullptr;
+
+  void add(const CaseReport& report);
+  std::int64_t count(Verdict verdict) const;
+};
+
+struct Report {
+  std::string moeref;  ///< version
+  std::string port;
+  std::string compared;  ///< in words: what was held against what
+  std::vector<CaseReport> cases;
+  double seconds = 0.0;
+
+  Summary total() const;
+  /// The components that occur, in their order.
+  std::map<Component, Summary> by_component() const;
+  int exit_code() const;
+};
+
+/// "[12, 3]": row-major index as coordinates.
+std::string coordinates(std::int64_t index, const Shape& shape);
+
+}  // namespace moeref

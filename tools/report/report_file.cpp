@@ -1,0 +1,23 @@
+#include "report/report_file.hpp"
+
+#include <fstream>
+
+#include "moeref/error.hpp"
+
+namespace moeref {
+
+ReportFile::ReportFile(const std::filesystem::path& path) : path_(path) {
+  if (path.empty()) return;
+  if (std::filesystem::is_directory(path)) throw InputError(path.string() + ": is a folder: want a file name");
+  file_.emplace(path);
+}
+
+void ReportFile::write(std::string_view text) {
+  std::ofstream out(file_->path(), std::ios::binary);
+  out.write(text.data(), static_cast<std::streamsize>(text.size()));
+  out.close();
+  if (!out) throw InputError(path_.string() + ": cannot be written: is the disk full?");
+  file_->commit();
+}
+
+}  // namespace moeref

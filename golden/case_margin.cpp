@@ -127,7 +127,6 @@ void ensure_bias_update(const CaseSpec& spec, Call& call) {
 
 std::vector<std::int64_t> close_tokens(const RoutingScores& routing, double margin) {
   std::vector<std::int64_t> close;
-  if (routing.any_ids) return close;
   for (std::int64_t t = 0; t < routing.tokens; ++t)
     if (is_close(routing, t, margin)) close.push_back(t);
   return close;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 namespace moeref {
 namespace {
@@ -17,10 +18,17 @@ bool holds_nonfinite(const Tensor& tensor) {
   return false;
 }
 
+/// Nothing is known of what a NaN reaches: its bound is infinite.
+void bound_nonfinite(BoundedTensor& result) {
+  for (float& bound : result.bound)
+    if (std::isnan(bound)) bound = std::numeric_limits<float>::infinity();
+}
+
 /// Moves a result out of the evaluation into tensors, one at a time, so that no more than one is held twice.
 void take(const std::string& name, BoundedTensor& result, GoldenFile& file) {
   file.result_dtypes[name] = result.dtype;
-  file.results[name] = Tensor::of(result.shape, result.value);
+  Tensor value = Tensor::of(result.shape, result.value);
+  file.results[name] = is_floating(result.dtype) ? std::move(value) : value.cast(result.dtype);
   std::vector<double>().swap(result.value);
   Tensor bound(DType::float32, result.shape);
   std::ranges::copy(result.bound, bound.as<float>().begin());
@@ -40,6 +48,7 @@ GeneratedCase generate_case(const CaseSpec& spec) {
   out.file.allow_nonfinite =
       std::ranges::any_of(out.file.call.tensors, [](const auto& entry) { return holds_nonfinite(entry.second); });
   out.evaluation = evaluate(out.file.call);
+  for (auto& [name, result] : out.evaluation.results) bound_nonfinite(result);
   // Stages of a whole layer would be larger than everything else in the file.
   if (spec.component != Component::gate)
     std::erase_if(out.evaluation.results, [](const auto& entry) { return entry.first.starts_with("stages/"); });

@@ -5,6 +5,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "crash_probe.hpp"
 #include "golden_check.hpp"
 #include "hdf5_io.hpp"
 #include "moeref/error.hpp"
@@ -35,12 +36,13 @@ std::string to_text(double value) {
 
 std::string dataset_name(std::string_view path) { return "dataset '" + std::string(path) + "'"; }
 
-/// Runs `read` and puts the file's name before whatever goes wrong in it.
+/// Runs `read`, first where it can crash, and puts the file's name before whatever goes wrong in it.
 template <typename Read>
 auto named(const fs::path& path, Read&& read) {
   const hdf5::Quiet quiet;
   std::string what;
   try {
+    if (!survives([&] { read(); })) throw InputError("is a damaged HDF5 file: HDF5 crashes on it");
     return read();
   } catch (const InputError& error) {
     what = error.what();
@@ -158,7 +160,14 @@ DatasetInfo Reader::describe(hid_t dataset, const std::string& path) {
   return info;
 }
 
+/// Plain data that lie in the file as they are.
+bool is_contiguous(hid_t dataset) {
+  const Handle creation(H5Dget_create_plist(dataset), H5Pclose);
+  return H5Pget_layout(creation.get()) == H5D_CONTIGUOUS;
+}
+
 void read_elements(hid_t dataset, const std::string& path, hid_t memory_type, hid_t memory, hid_t file, void* out) {
+  if (in_crash_probe() && is_contiguous(dataset)) return;  // cannot crash, and may be gigabytes
   if (H5Dread(dataset, memory_type, memory, file, H5P_DEFAULT, out) < 0)
     throw InputError(dataset_name(path) + kDamaged);
 }

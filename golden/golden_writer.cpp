@@ -147,7 +147,7 @@ double widened(double bound, double value) {
 void write_result(Writer& writer, const ResultView& result, bool narrow) {
   const std::string& path = result.spec.name;
   const Shape& shape = result.spec.shape;
-  const bool narrowed = narrow && result.spec.held == DType::float64;
+  const bool narrowed = narrow && result.spec.held == DType::float64 && *result.documented != DType::float64;
   if (result.raw && !narrowed)
     writer.tensor(path, *result.raw, *result.documented);
   else

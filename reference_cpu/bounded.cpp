@@ -2,25 +2,28 @@
 
 namespace moeref {
 
-Bounded load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols) {
-  Bounded out;
+void load_into(Bounded& out, const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols,
+               DType compute) {
   out.rows = rows;
   out.cols = cols;
-  out.dtype = tensor.dtype();
+  out.dtype = compute;
   out.value.resize(out.count());
+  out.error.clear();
   tensor.read(first, out.value);
-  return out;
+  if (unit_roundoff(compute) <= unit_roundoff(tensor.dtype())) return;
+  const Precision p = precision(compute);
+  out.error.resize(out.count());
+  for (std::size_t i = 0; i < out.count(); ++i) out.error[i] = p.unit * std::abs(out.value[i]) + p.tiny;
 }
 
 Bounded load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols, DType compute) {
-  Bounded out = load(tensor, first, rows, cols);
-  if (unit_roundoff(compute) > unit_roundoff(tensor.dtype())) {
-    const Precision p = precision(compute);
-    out.error.resize(out.count());
-    for (std::size_t i = 0; i < out.count(); ++i) out.error[i] = p.unit * std::abs(out.value[i]) + p.tiny;
-  }
-  out.dtype = compute;
+  Bounded out;
+  load_into(out, tensor, first, rows, cols, compute);
   return out;
+}
+
+Bounded load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols) {
+  return load(tensor, first, rows, cols, tensor.dtype());
 }
 
 Bounded load(const Tensor& tensor, std::int64_t cols) {

@@ -79,6 +79,13 @@ DType promote(DType a, DType b) {
 }
 
 std::uint16_t to_bfloat16(double value) {
+  // Normal results straight from the bits: drop 45 of 52 fraction bits, to nearest even. A carry runs into the exponent.
+  const auto bits = std::bit_cast<std::uint64_t>(value);
+  const auto exponent = static_cast<int>((bits >> 52) & 0x7ff);
+  if (exponent > 1023 - 127 && exponent <= 1023 + 127) {
+    const std::uint64_t rounded = (bits & 0x7fffffffffffffff) + 0xfffffffffff + ((bits >> 45) & 1);
+    return static_cast<std::uint16_t>((bits >> 48) & 0x8000) | static_cast<std::uint16_t>((rounded >> 45) - ((1023 - 127) << 7));
+  }
   if (std::isnan(value)) return 0x7fc0;
   const auto rounded = static_cast<float>(round_to(DType::bfloat16, value));
   return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(rounded) >> 16);

@@ -36,16 +36,23 @@ void scatter_rows(const Bounded& rows, const std::vector<std::int64_t>& to, Boun
 /// One expert's parameters as activations of type `compute` meet them.
 struct Expert {
   Bounded up, down;
-  Bounded up_bias, down_bias;  ///< empty without expert_bias
+  Bounded up_bias, down_bias;  ///< unused without expert_bias
 
-  Expert(const MoEConfig& c, const ExpertsParams& p, std::int64_t e, DType compute)
-      : up(load(p.gate_and_up_projs, e * c.expert_dim() * c.up_dim(), c.expert_dim(), c.up_dim(), compute)),
-        down(load(p.down_projs, e * c.moe_inter_dim * c.expert_dim(), c.moe_inter_dim, c.expert_dim(), compute)) {
+  void load(const MoEConfig& c, const ExpertsParams& p, std::int64_t e, DType compute) {
+    load_into(up, p.gate_and_up_projs, e * c.expert_dim() * c.up_dim(), c.expert_dim(), c.up_dim(), compute);
+    load_into(down, p.down_projs, e * c.moe_inter_dim * c.expert_dim(), c.moe_inter_dim, c.expert_dim(), compute);
     if (!p.gate_up_proj_bias) return;
-    up_bias = load(*p.gate_up_proj_bias, e * c.up_dim(), 1, c.up_dim(), compute);
-    down_bias = load(*p.down_proj_bias, e * c.expert_dim(), 1, c.expert_dim(), compute);
+    load_into(up_bias, *p.gate_up_proj_bias, e * c.up_dim(), 1, c.up_dim(), compute);
+    load_into(down_bias, *p.down_proj_bias, e * c.expert_dim(), 1, c.expert_dim(), compute);
   }
 };
+
+/// This thread's expert: tens of megabytes at real width, whose pages are worth keeping from one expert to the next.
+const Expert& load_expert(const MoEConfig& c, const ExpertsParams& p, std::int64_t e, DType compute) {
+  thread_local Expert expert;
+  expert.load(c, p, e, compute);
+  return expert;
+}
 
 /// act(h) of one element of one slot's row.
 Real activate(const Activation& act, const ActivationParams& params, const Bounded& h, std::int64_t row,
@@ -94,7 +101,7 @@ ExpertsForward experts_forward(const MoEConfig& c, const ExpertsParams& p, const
   parallel_for(range.count, [&](std::int64_t local) {
     const auto& mine = by_expert[static_cast<std::size_t>(local)];
     if (mine.empty()) return;
-    const Expert expert(c, p, range.first + local, x.dtype);
+    const Expert& expert = load_expert(c, p, range.first + local, x.dtype);
 
     Bounded h = multiply(gather_rows(x, tokens_of(mine, k)), false, expert.up, false, accumulate, x.dtype);
     if (c.expert_bias) add_row(h, expert.up_bias);
@@ -161,7 +168,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
     const auto& mine = by_expert[static_cast<std::size_t>(local)];
     if (mine.empty()) return;  // its gradients stay exactly zero
     const std::int64_t e = range.first + local;
-    const Expert expert(c, p, e, x.dtype);
+    const Expert& expert = load_expert(c, p, e, x.dtype);
     const std::vector<std::int64_t> tokens = tokens_of(mine, k);
     const Bounded h = gather_rows(f.up, mine), a = gather_rows(f.activation, mine);
     const auto rows = static_cast<std::int64_t>(mine.size());

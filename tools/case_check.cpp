@@ -17,8 +17,8 @@ namespace {
 constexpr double kImprobable = 8.0;
 
 std::string dtype_of(const Call& call) {
-  const DType dtype =
-      call.component == Component::mlp ? parse_mlp_config(call.config).dtype : parse_moe_config(call.config).dtype;
+  const DType dtype = call.component == Component::mlp ? parse_mlp_config(call.config).dtype
+                                                       : parse_moe_config(call.config).dtype;
   return std::string(name(dtype));
 }
 
@@ -30,24 +30,29 @@ bool looks_like_the_reference(const TensorVerdict& verdict, const Tensor& tensor
   return false;
 }
 
-void add_tensors(CaseReport& report, Subject subject, const CaseVerdict& verdict, const NamedTensors& judged) {
+void add_tensors(CaseReport& report, Subject subject, const CaseVerdict& verdict,
+                 const NamedTensors& judged) {
   for (const TensorVerdict& tensor : verdict.tensors) {
     const Tensor* values = find(judged, tensor.tensor);
     report.tensors.push_back({subject, tensor, values ? values->shape() : Shape{}});
     if (tensor.verdict == Verdict::pass && tensor.probable_ratio > kImprobable)
-      report.warnings.push_back(fmt::format("{} {} is within the bound but {:.3g} times what rounding errors probably make",
-                                            name(subject), tensor.tensor, tensor.probable_ratio));
+      report.warnings.push_back(
+          fmt::format("{} {} is within the bound but {:.3g} times what rounding errors probably make",
+                      name(subject), tensor.tensor, tensor.probable_ratio));
   }
 }
 
 /// Says so when a port in low precision gives the very numbers of the reference.
-void warn_of_the_reference_itself(CaseReport& report, const CaseVerdict& verdict, const NamedTensors& results) {
+void warn_of_the_reference_itself(CaseReport& report, const CaseVerdict& verdict,
+                                  const NamedTensors& results) {
   if (report.dtype == name(DType::float64)) return;
   for (const TensorVerdict& tensor : verdict.tensors) {
     const Tensor* values = find(results, tensor.tensor);
     if (!values || !looks_like_the_reference(tensor, *values)) continue;
-    report.warnings.push_back(fmt::format("port {} equals the fp64 reference to the last bit although the case is in {}: is the "
-                                          "port calling the reference?", tensor.tensor, report.dtype));
+    report.warnings.push_back(
+        fmt::format("port {} equals the fp64 reference to the last bit although the case is in {}: is the "
+                    "port calling the reference?",
+                    tensor.tensor, report.dtype));
     return;
   }
 }
@@ -67,11 +72,13 @@ void judge_recorded(CaseReport& report, const GoldenFile& golden, const JudgeOpt
   if (verdict.verdict == Verdict::fail || !made_by_moeref(golden.producer)) return;
   if (const auto difference = differing_bits(golden.call, golden.results)) {
     report.verdict = Verdict::fail;
-    report.finding = fmt::format("recorded by {} and not the bits of this reference: {}", golden.producer, *difference);
+    report.finding =
+        fmt::format("recorded by {} and not the bits of this reference: {}", golden.producer, *difference);
   }
 }
 
-void judge_port(CaseReport& report, const GoldenFile& golden, const PortOutcome& outcome, const JudgeOptions& options) {
+void judge_port(CaseReport& report, const GoldenFile& golden, const PortOutcome& outcome,
+                const JudgeOptions& options) {
   // A wrong golden file stays a failure; whether its recorded routing was ambiguous is not about the port.
   const Verdict recorded = report.verdict == Verdict::fail ? Verdict::fail : Verdict::pass;
   report.verdict = worse(recorded, outcome.verdict);
@@ -88,7 +95,9 @@ void judge_port(CaseReport& report, const GoldenFile& golden, const PortOutcome&
 
 }  // namespace
 
-bool made_by_moeref(std::string_view producer) { return producer == "moeref" || producer.starts_with("moeref "); }
+bool made_by_moeref(std::string_view producer) {
+  return producer == "moeref" || producer.starts_with("moeref ");
+}
 
 std::optional<std::string> differing_bits(const Call& call, const NamedTensors& recorded) {
   const Evaluation own = evaluate(call);
@@ -98,9 +107,12 @@ std::optional<std::string> differing_bits(const Call& call, const NamedTensors& 
     const BoundedTensor& reference = it->second;
     if (reference.shape != tensor.shape()) return fmt::format("{} has another shape", name);
     for (std::int64_t i = 0; i < tensor.size(); ++i) {
-      const double want = round_to(tensor.dtype(), reference.value[static_cast<std::size_t>(i)]), value = tensor[i];
-      if (want == value ? std::signbit(want) == std::signbit(value) : std::isnan(want) && std::isnan(value)) continue;
-      return fmt::format("{}{} is {:.17g} where {:.17g} belongs", name, coordinates(i, tensor.shape()), value, want);
+      const double exact = reference.value[static_cast<std::size_t>(i)], value = tensor[i];
+      const double want = is_floating(tensor.dtype()) ? round_to(tensor.dtype(), exact) : exact;
+      if (want == value ? std::signbit(want) == std::signbit(value) : std::isnan(want) && std::isnan(value))
+        continue;
+      return fmt::format("{}{} is {:.17g} where {:.17g} belongs", name, coordinates(i, tensor.shape()), value,
+                         want);
     }
   }
   return std::nullopt;
@@ -116,7 +128,8 @@ CaseReport CaseChecker::check(const std::filesystem::path& file) {
   report.component = golden.call.component;
   report.dtype = dtype_of(golden.call);
   report.flags = golden.flags;
-  report.repeat = fmt::format("moeref validate --port {} {}", shell_word(port.name()), shell_word(file.string()));
+  report.repeat =
+      fmt::format("moeref validate --port {} {}", shell_word(port.name()), shell_word(file.string()));
   PortOutcome outcome;
   if (!port.is_reference()) outcome = port.run(file, golden.call);
   lock.unlock();

@@ -8,7 +8,8 @@
 
 namespace moeref {
 
-/// Bad usage and bad input are exceptions (CLI::ParseError, InputError) until main.cpp makes an exit code of them.
+/// Bad usage and bad input are exceptions (CLI::ParseError, InputError) until main.cpp makes an exit code of
+/// them.
 struct Command {
   CLI::App* app;             ///< tells whether it was asked for
   std::function<int()> run;  ///< gives an ExitCode

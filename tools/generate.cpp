@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "commands.hpp"
+#include "file_batch.hpp"
 #include "moeref/error.hpp"
 #include "moeref/generate.hpp"
 #include "moeref/manifest.hpp"
@@ -21,7 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Cases that take up to this much memory are computed one a core; larger ones one after the other, each on all cores.
+/// Cases that take up to this much memory are computed one a core; larger ones one after the other, each on
+/// all cores.
 constexpr double kLargeCase = 64e6;
 
 struct GenerateOptions {
@@ -33,20 +35,28 @@ struct GenerateOptions {
   std::optional<std::uint64_t> seed;
 };
 
-std::string file_name(const CaseSpec& spec) { return std::string(name(spec.component)) + "__" + spec.name + ".h5"; }
+std::string file_name(const CaseSpec& spec) {
+  return std::string(name(spec.component)) + "__" + spec.name + ".h5";
+}
 
 /// The recipes that the command line selects; all when it names none.
-std::vector<CaseSpec> from_catalogue(const GenerateOptions& options, const std::vector<Component>& components) {
+std::vector<CaseSpec> from_catalogue(const GenerateOptions& options,
+                                     const std::vector<Component>& components) {
   std::vector<CaseSpec> chosen;
-  const auto full_name = [](const CaseSpec& spec) { return std::string(name(spec.component)) + "__" + spec.name; };
+  const auto full_name = [](const CaseSpec& spec) {
+    return std::string(name(spec.component)) + "__" + spec.name;
+  };
   for (const std::string& wanted : options.cases)
-    if (std::ranges::none_of(recipes(), [&](const CaseSpec& s) { return s.name == wanted || full_name(s) == wanted; }))
+    if (std::ranges::none_of(recipes(),
+                             [&](const CaseSpec& s) { return s.name == wanted || full_name(s) == wanted; }))
       throw InputError("no case has the name '" + wanted + "': moeref list cases shows them");
   for (const CaseSpec& spec : recipes()) {
-    const bool component = components.empty() || std::ranges::find(components, spec.component) != components.end();
-    const bool named = options.cases.empty() || std::ranges::any_of(options.cases, [&](const std::string& wanted) {
-                         return spec.name == wanted || full_name(spec) == wanted;
-                       });
+    const bool component =
+        components.empty() || std::ranges::find(components, spec.component) != components.end();
+    const bool named =
+        options.cases.empty() || std::ranges::any_of(options.cases, [&](const std::string& wanted) {
+          return spec.name == wanted || full_name(spec) == wanted;
+        });
     if (component && named) chosen.push_back(spec);
   }
   if (chosen.empty()) throw InputError("no case of the catalogue is of these components and names");
@@ -64,9 +74,11 @@ std::vector<CaseSpec> selected(const GenerateOptions& options) {
       throw InputError("--dtype is " + options.dtype + ": want float64, float32, bfloat16 or float16");
   }
   const bool layer = !options.preset.empty() || !options.config.empty();
-  if (!options.preset.empty() && !options.config.empty()) throw InputError("--preset and --config exclude each other");
+  if (!options.preset.empty() && !options.config.empty())
+    throw InputError("--preset and --config exclude each other");
   if (options.full_width && options.preset.empty()) throw InputError("--full-width belongs to --preset");
-  if (layer && !options.cases.empty()) throw InputError("--case selects from the catalogue, not with --preset or --config");
+  if (layer && !options.cases.empty())
+    throw InputError("--case selects from the catalogue, not with --preset or --config");
   if (!layer && (request.tokens || request.dtype || request.seed))
     throw InputError("--tokens, --dtype and --seed belong to --preset and --config: the catalogue is fixed");
   if (!options.preset.empty()) return preset_layer(options.preset, options.full_width, request);
@@ -74,7 +86,8 @@ std::vector<CaseSpec> selected(const GenerateOptions& options) {
   return from_catalogue(options, request.components);
 }
 
-/// Bytes that the tensors of a case take at least, results in fp64 with their bounds. Throws for an impossible config.
+/// Bytes that the tensors of a case take at least, results in fp64 with their bounds. Throws for an
+/// impossible config.
 double bytes_of(const CaseSpec& spec) {
   const Signature tensors = signature(spec.component, spec.config, spec.options, spec.tokens, spec.backward);
   double bytes = 0.0;
@@ -83,8 +96,10 @@ double bytes_of(const CaseSpec& spec) {
     for (const std::int64_t extent : tensor.shape) count *= static_cast<double>(extent);
     return count;
   };
-  for (const TensorSpec& tensor : tensors.inputs) bytes += elements(tensor) * static_cast<double>(size_of(tensor.dtype));
-  for (const TensorSpec& tensor : tensors.outputs) bytes += elements(tensor) * (sizeof(double) + sizeof(float));
+  for (const TensorSpec& tensor : tensors.inputs)
+    bytes += elements(tensor) * static_cast<double>(size_of(tensor.dtype));
+  for (const TensorSpec& tensor : tensors.outputs)
+    bytes += elements(tensor) * (sizeof(double) + sizeof(float));
   return bytes;
 }
 
@@ -92,37 +107,47 @@ double memory_of_machine() {
   return static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
 }
 
-/// The spec's errors begin with the user's file where there is one.
+/// Errors of a user's own layer begin with its file, all others with the case.
 template <typename Work>
 auto naming_source(const GenerateOptions& options, const CaseSpec& spec, Work&& work) {
   try {
     return work();
   } catch (const InputError& error) {
-    const std::string text = error.what(), source = options.config.empty() ? file_name(spec) : options.config.string();
-    throw InputError(text.starts_with(options.out.string()) ? text : source + ": " + text);
+    const std::string text = error.what();
+    if (!options.config.empty()) throw InputError(options.config.string() + ": " + text);
+    if (text.starts_with("case '")) throw;
+    throw InputError("case '" + label(spec) + "': " + text);
   }
 }
 
-/// Writes the files; each is there whole or not at all.
-void generate_all(const GenerateOptions& options, const std::vector<CaseSpec>& specs, const std::vector<double>& bytes) {
+/// Made when there is something to put into it, so that bad input leaves nothing behind.
+void make_folder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw InputError(folder.string() + ": cannot be made: " + error.message());
+}
+
+/// Writes the files, all of them or none.
+void generate_all(const GenerateOptions& options, const std::vector<CaseSpec>& specs,
+                  const std::vector<double>& bytes) {
   std::vector<std::size_t> small, large;
   for (std::size_t i = 0; i < specs.size(); ++i) (bytes[i] > kLargeCase ? large : small).push_back(i);
   Progress progress("generate", specs.size());
   std::mutex writing;  // HDF5 takes one thread at a time
+  FileBatch batch;
   const auto generate = [&](std::size_t i) {
     const CaseSpec& spec = specs[i];
     progress.start(label(spec));
-    naming_source(options, spec, [&] {
-      const GeneratedCase made = generate_case(spec);
-      const std::lock_guard lock(writing);
-      fs::create_directories(options.out);
-      write_golden(options.out / file_name(spec), made.file, made.evaluation);
-    });
+    const GeneratedCase made = naming_source(options, spec, [&] { return generate_case(spec); });
+    const std::lock_guard lock(writing);
+    make_folder(options.out);
+    write_golden(batch.hidden(options.out / file_name(spec)), made.file, made.evaluation);
     progress.finish();
   };
   parallel_for(static_cast<std::int64_t>(small.size()),
                [&](std::int64_t i) { generate(small[static_cast<std::size_t>(i)]); });
   for (const std::size_t i : large) generate(i);
+  batch.commit();
 }
 
 int generate(const GenerateOptions& options) {
@@ -134,27 +159,34 @@ int generate(const GenerateOptions& options) {
   for (const CaseSpec& spec : specs) {
     bytes.push_back(naming_source(options, spec, [&] { return bytes_of(spec); }));
     if (bytes.back() > memory_of_machine())
-      throw InputError(fmt::format("{}: takes at least {:.1f} GiB and this machine has {:.1f} GiB", file_name(spec),
-                                   bytes.back() / (1u << 30), memory_of_machine() / (1u << 30)));
+      throw InputError(fmt::format("{}: takes at least {:.1f} GiB and this machine has {:.1f} GiB",
+                                   file_name(spec), bytes.back() / (1u << 30),
+                                   memory_of_machine() / (1u << 30)));
   }
   generate_all(options, specs, bytes);
-  write_manifest(options.out);
+  // The catalogue has a manifest, and it stays true; hashing the gigabytes of one layer would take longer than they did.
+  if (specs.size() > 1 || fs::exists(options.out / kManifestName)) write_manifest(options.out);
   double written = 0.0;
-  for (const CaseSpec& spec : specs) written += static_cast<double>(fs::file_size(options.out / file_name(spec)));
-  fmt::print("{} golden file{} ({:.2f} MB) and {} in {}\n", specs.size(), specs.size() == 1 ? "" : "s", written / 1e6,
-             kManifestName, options.out.string());
+  for (const CaseSpec& spec : specs)
+    written += static_cast<double>(fs::file_size(options.out / file_name(spec)));
+  fmt::print("{} golden file{} ({:.2f} MB) and {} in {}\n", specs.size(), specs.size() == 1 ? "" : "s",
+             written / 1e6, kManifestName, options.out.string());
   return kExitPassed;
 }
 
 }  // namespace
 
 Command generate_command(CLI::App& parent) {
-  CLI::App* app = parent.add_subcommand("generate", "Compute golden files: the catalogue, a model's layer, or your own");
+  CLI::App* app =
+      parent.add_subcommand("generate", "Compute golden files: the catalogue, a model's layer, or your own");
   const auto o = std::make_shared<GenerateOptions>();
   app->add_option("--out", o->out, "The folder to write to")->required()->type_name("DIR");
-  app->add_option("--component", o->components, "Only these components (moeref list components)")->type_name("C");
-  app->add_option("--case", o->cases, "Only these cases of the catalogue (moeref list cases)")->type_name("NAME");
-  app->add_option("--preset", o->preset, "One layer of a published model (moeref list presets), at reduced width")
+  app->add_option("--component", o->components, "Only these components (moeref list components)")
+      ->type_name("C");
+  app->add_option("--case", o->cases, "Only these cases of the catalogue (moeref list cases)")
+      ->type_name("NAME");
+  app->add_option("--preset", o->preset,
+                  "One layer of a published model (moeref list presets), at reduced width")
       ->type_name("P");
   app->add_flag("--full-width", o->full_width, "The preset's layer at its real width");
   app->add_option("--config", o->config,

@@ -58,7 +58,9 @@ void print_flags(const std::vector<std::string>& flags) {
   std::vector<Row> rows;
   for (const std::string& flag : flags) {
     const BugNote* note = find_bug(flag);
-    rows.push_back({{"  " + flag}, {note ? note->type : ""}, {note ? note->wrong : "no note on this one"},
+    rows.push_back({{"  " + flag},
+                    {note ? note->type : ""},
+                    {note ? note->wrong : "no note on this one"},
                     {note ? note->project : "", Colour::faint}});
   }
   fmt::print("{}", columns(rows, shows_colours(stdout)));
@@ -66,22 +68,29 @@ void print_flags(const std::vector<std::string>& flags) {
 
 void print_datasets(const GoldenHeader& header, const GoldenFile& golden) {
   const auto head = [](const char* text, bool right) { return Cell{text, Colour::bold, right}; };
-  std::vector<Row> rows{{head("dataset", false), head("dtype", false), head("stored", false), head("shape", false),
-                         head("min", true), head("max", true), head("mean", true), head("NaN", true), head("inf", true)}};
+  std::vector<Row> rows{{head("dataset", false), head("dtype", false), head("stored", false),
+                         head("shape", false), head("min", true), head("max", true), head("mean", true),
+                         head("NaN", true), head("inf", true)}};
   const auto value = [](double v, std::int64_t of) {
     return Cell{of == 0 ? "." : fmt::format("{:.6g}", v), Colour::plain, true};
   };
   const auto bad = [](std::int64_t count) {
-    return count == 0 ? Cell{".", Colour::faint, true} : Cell{fmt::to_string(count), Colour::red, true};
+    return count == 0 ? Cell{".", Colour::faint, true} : Cell{std::to_string(count), Colour::red, true};
   };
   for (const DatasetInfo& info : header.datasets) {
     const Tensor* tensor = tensor_at(golden, info.path);
     if (!tensor) continue;
     const Statistics s = statistics_of(*tensor);
     const double mean = s.sum / static_cast<double>(std::max<std::int64_t>(s.finite, 1));
-    rows.push_back({{info.path}, {std::string(name(info.documented.value_or(info.stored)))},
-                    {std::string(name(info.stored))}, {to_string(info.shape)}, value(s.least, s.finite),
-                    value(s.most, s.finite), value(mean, s.finite), bad(s.nan), bad(s.infinite)});
+    rows.push_back({{info.path},
+                    {std::string(name(info.documented.value_or(info.stored)))},
+                    {std::string(name(info.stored))},
+                    {to_string(info.shape)},
+                    value(s.least, s.finite),
+                    value(s.most, s.finite),
+                    value(mean, s.finite),
+                    bad(s.nan),
+                    bad(s.infinite)});
   }
   fmt::print("\n{}", columns(rows, shows_colours(stdout)));
 }
@@ -89,15 +98,15 @@ void print_datasets(const GoldenHeader& header, const GoldenFile& golden) {
 void print_values(const GoldenFile& golden, const InspectOptions& options) {
   const Tensor* tensor = tensor_at(golden, options.dataset);
   if (!tensor)
-    throw InputError(options.file.string() + ": has no dataset '" + options.dataset + "'; moeref inspect lists them");
+    throw InputError(options.file.string() + ": has no dataset '" + options.dataset +
+                     "'; moeref inspect lists them");
   const Tensor* bound = find(golden.bounds, options.dataset);
   const std::int64_t count = options.limit == 0 ? tensor->size() : std::min(tensor->size(), options.limit);
   fmt::print("{} {} {}\n", options.dataset, name(tensor->dtype()), to_string(tensor->shape()));
   for (std::int64_t i = 0; i < count; ++i)
     fmt::print("{} {:.17g}{}\n", coordinates(i, tensor->shape()), (*tensor)[i],
                bound ? fmt::format(" bound {:.3g}", (*bound)[i]) : "");
-  if (count < tensor->size())
-    fmt::print("and {} more: --limit 0 shows them all\n", tensor->size() - count);
+  if (count < tensor->size()) fmt::print("and {} more: --limit 0 shows them all\n", tensor->size() - count);
 }
 
 int inspect(const InspectOptions& options) {
@@ -108,9 +117,9 @@ int inspect(const InspectOptions& options) {
     print_values(golden, options);
     return kExitPassed;
   }
-  fmt::print("case       {}__{}\nproducer   {}\nconfig     {}\ncall       {}\npasses     {}\n", name(header.component),
-             header.case_name, one_line(header.producer), header.config.dump(), header.options.dump(),
-             golden.call.backward ? "forward and backward" : "forward");
+  fmt::print("case       {}__{}\nproducer   {}\nconfig     {}\ncall       {}\npasses     {}\n",
+             name(header.component), header.case_name, one_line(header.producer), header.config.dump(),
+             header.options.dump(), golden.call.backward ? "forward and backward" : "forward");
   if (!header.recipe.empty()) fmt::print("recipe     {}\n", one_line(header.recipe));
   if (header.allow_nonfinite) fmt::print("NaN and infinities may stand in its inputs\n");
   print_flags(header.flags);
@@ -123,8 +132,9 @@ int inspect(const InspectOptions& options) {
 Command inspect_command(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand("inspect", "Show what a golden file holds");
   const auto o = std::make_shared<InspectOptions>();
-  app->add_option("file", o->file, "A golden file")->required()->type_name("FILE");
-  app->add_option("--dataset", o->dataset, "The values of this dataset, with their bounds where the file has them")
+  app->add_option("FILE", o->file, "A golden file")->required()->type_name("");
+  app->add_option("--dataset", o->dataset,
+                  "The values of this dataset, with their bounds where the file has them")
       ->type_name("NAME");
   app->add_option("--limit", o->limit, "How many values at most, 0 = all (256)")->type_name("N");
   return {app, [o] { return inspect(*o); }};

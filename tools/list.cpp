@@ -18,11 +18,12 @@ namespace moeref {
 namespace {
 
 Cell bold(std::string text, bool right = false) { return {std::move(text), Colour::bold, right}; }
-Cell number(std::int64_t value) { return {fmt::to_string(value), Colour::plain, true}; }
+Cell number(std::int64_t value) { return {std::to_string(value), Colour::plain, true}; }
 
 std::vector<Row> implementations() {
   std::vector<Row> rows{{bold("port"), bold("what it is")}};
-  for (const PortKind& kind : port_kinds()) rows.push_back({{std::string(kind.syntax)}, {std::string(kind.summary)}});
+  for (const PortKind& kind : port_kinds())
+    rows.push_back({{std::string(kind.syntax)}, {std::string(kind.summary)}});
   return rows;
 }
 
@@ -36,7 +37,8 @@ std::vector<Row> components() {
 }
 
 std::vector<Row> cases() {
-  std::vector<Row> rows{{bold("case"), bold("tokens", true), bold("passes"), bold("bugs that it catches"), bold("note")}};
+  std::vector<Row> rows{
+      {bold("case"), bold("tokens", true), bold("passes"), bold("bugs that it catches"), bold("note")}};
   for (const CaseSpec& spec : recipes())
     rows.push_back({{std::string(name(spec.component)) + "__" + spec.name},
                     {to_string(spec.tokens), Colour::plain, true},
@@ -51,9 +53,15 @@ std::vector<Row> preset_rows() {
                          bold("shared", true), bold("scores"), bold("activation"), bold("model")}};
   for (const Preset& preset : presets()) {
     const MoEConfig& c = preset.full;
-    rows.push_back({{preset.name}, number(c.n_routed_experts), number(c.n_activated_experts), number(c.dim),
-                    number(c.moe_inter_dim), number(c.n_shared_experts), {std::string(name(c.score_func))},
-                    {std::string(name(c.expert_activation))}, {preset.model}});
+    rows.push_back({{preset.name},
+                    number(c.n_routed_experts),
+                    number(c.n_activated_experts),
+                    number(c.dim),
+                    number(c.moe_inter_dim),
+                    number(c.n_shared_experts),
+                    {std::string(name(c.score_func))},
+                    {std::string(name(c.expert_activation))},
+                    {preset.model}});
   }
   return rows;
 }
@@ -78,7 +86,8 @@ int list(const std::string& wanted) {
   bool first = true;
   for (const Section& section : kSections) {
     if (!wanted.empty() && section.name != wanted) continue;
-    if (wanted.empty()) fmt::print("{}{}\n", first ? "" : "\n", coloured(section.name, Colour::bold, shows_colours(stdout)));
+    if (wanted.empty())
+      fmt::print("{}{}\n", first ? "" : "\n", coloured(section.name, Colour::bold, shows_colours(stdout)));
     fmt::print("{}", columns(section.rows(), shows_colours(stdout)));
     first = false;
   }
@@ -90,7 +99,7 @@ int list(const std::string& wanted) {
 Command list_command(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand("list", "Show what there is: " + section_names());
   const auto wanted = std::make_shared<std::string>();
-  app->add_option("what", *wanted, "One of " + section_names() + "; everything without it");
+  app->add_option("WHAT", *wanted, "One of " + section_names() + "; everything without it")->type_name("");
   return {app, [wanted] { return list(*wanted); }};
 }
 

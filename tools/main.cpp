@@ -5,6 +5,8 @@
 
 #include <cstdio>
 #include <exception>
+#include <new>
+#include <string>
 #include <vector>
 
 #include "commands.hpp"
@@ -28,16 +30,27 @@ int report_error(const std::string& message, int exit_code) {
   return exit_code;
 }
 
+std::string names_of(const std::vector<moeref::Command>& commands) {
+  std::string names;
+  for (const moeref::Command& command : commands)
+    names += (names.empty() ? "" : ", ") + command.app->get_name();
+  return names;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("A reference for Mixture-of-Experts layers: golden files, and verdicts on implementations.", "moeref");
+  CLI::App app("A reference for Mixture-of-Experts layers: golden files, and verdicts on implementations.",
+               "moeref");
   app.set_version_flag("--version", "moeref " MOEREF_VERSION);
   app.require_subcommand(1);
-  app.footer(kFooter);
   const std::vector<moeref::Command> commands{moeref::list_command(app), moeref::generate_command(app),
                                               moeref::validate_command(app), moeref::inspect_command(app)};
+  app.footer(kFooter);  // after the commands, which would inherit it
   try {
+    if (argc > 1 && argv[1][0] != '-' && !app.get_subcommand_no_throw(argv[1]))
+      throw moeref::InputError(
+          fmt::format("unknown command '{}': want one of {}", argv[1], names_of(commands)));
     app.parse(argc, argv);
     for (const moeref::Command& command : commands)
       if (command.app->parsed()) return command.run();

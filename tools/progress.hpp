@@ -9,7 +9,8 @@
 
 namespace moeref {
 
-/// May be told of progress from several threads. The line is wiped when it goes, so that what is printed next starts clean.
+/// May be told of progress from several threads. The line is wiped when it goes, so that what is printed next
+/// starts clean.
 class Progress {
  public:
   Progress(std::string what, std::size_t total);

@@ -27,12 +27,14 @@ int terminal_width(std::FILE* stream) {
 std::string coloured(std::string_view text, Colour colour, bool enabled) {
   constexpr std::array<std::string_view, 6> kCodes{"", "32", "33", "31", "2", "1"};
   if (!enabled || colour == Colour::plain) return std::string(text);
-  return "\033[" + std::string(kCodes[static_cast<std::size_t>(colour)]) + "m" + std::string(text) + "\033[0m";
+  return "\033[" + std::string(kCodes[static_cast<std::size_t>(colour)]) + "m" + std::string(text) +
+         "\033[0m";
 }
 
 std::string one_line(std::string_view text) {
   std::string out(text);
-  std::ranges::replace_if(out, [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+  std::ranges::replace_if(
+      out, [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
   return out;
 }
 

@@ -22,11 +22,13 @@ bool has_backward(Component component) {
     case Component::aux_loss:
     case Component::mlp:
     case Component::experts:
-    case Component::moe: return true;
+    case Component::moe:
+      return true;
     case Component::bias_update:
     case Component::fake_balanced_gate:
     case Component::init:
-    case Component::metrics: break;
+    case Component::metrics:
+      break;
   }
   return false;
 }

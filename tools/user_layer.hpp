@@ -19,11 +19,13 @@ struct LayerRequest {
   std::optional<std::uint64_t> seed;
 };
 
-/// Forward and backward, where the component has one, of a published model's layer at its reduced or real width.
+/// Forward and backward, where the component has one, of a published model's layer at its reduced or real
+/// width.
 std::vector<CaseSpec> preset_layer(const std::string& preset, bool full_width, const LayerRequest& request);
 
-/// `file` holds MoEConfig's fields, or {"config": {...}} with any of component, call, tokens and the other fields of a
-/// recipe's case beside it. The command line wins. Throws InputError that begins with the file and names the field.
+/// `file` holds MoEConfig's fields, or {"config": {...}} with any of component, call, tokens and the other
+/// fields of a recipe's case beside it. The command line wins. Throws InputError that begins with the file
+/// and names the field.
 std::vector<CaseSpec> user_layer(const std::filesystem::path& file, const LayerRequest& request);
 
 }  // namespace moeref

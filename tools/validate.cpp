@@ -50,14 +50,16 @@ void check_header(const fs::path& file) {
 std::vector<CaseReport> check_all(CaseChecker& checker, const std::vector<fs::path>& files) {
   std::vector<CaseReport> reports(files.size());
   std::vector<std::size_t> small, large;
-  for (std::size_t i = 0; i < files.size(); ++i) (fs::file_size(files[i]) > kLargeFile ? large : small).push_back(i);
+  for (std::size_t i = 0; i < files.size(); ++i)
+    (fs::file_size(files[i]) > kLargeFile ? large : small).push_back(i);
   Progress progress("validate", files.size());
   const auto check = [&](std::size_t i) {
     progress.start(files[i].stem().string());
     reports[i] = checker.check(files[i]);
     progress.finish();
   };
-  parallel_for(static_cast<std::int64_t>(small.size()), [&](std::int64_t i) { check(small[static_cast<std::size_t>(i)]); });
+  parallel_for(static_cast<std::int64_t>(small.size()),
+               [&](std::int64_t i) { check(small[static_cast<std::size_t>(i)]); });
   for (const std::size_t i : large) check(i);
   return reports;
 }
@@ -74,8 +76,9 @@ int validate(const ValidateOptions& options) {
   Report report;
   report.moeref = MOEREF_VERSION;
   report.port = port->name();
-  report.compared = port->is_reference() ? "the results recorded in the files, judged against the reference"
-                                         : "recorded results and the port's, each judged against the reference";
+  report.compared = port->is_reference()
+                        ? "the results recorded in the files, judged against the reference"
+                        : "recorded results and the port's, each judged against the reference";
   report.cases = check_all(checker, files);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
 
@@ -97,11 +100,13 @@ Command validate_command(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand("validate", "Judge golden files, and a port's results on them");
   const auto options = std::make_shared<ValidateOptions>();
   app->add_option("--port", options->port, port_help())->required()->type_name("PORT");
-  app->add_option("paths", options->paths, "Golden files, or folders that are searched for *.h5")
+  app->add_option("FILE_OR_DIR", options->paths, "Golden files, or folders that are searched for *.h5")
       ->required()
-      ->type_name("FILE_OR_DIR");
-  app->add_option("--json", options->json, "Write the whole report to this file, for programs")->type_name("FILE");
-  app->add_option("--junit", options->junit, "Write a JUnit report to this file, for CI systems")->type_name("FILE");
+      ->type_name("");
+  app->add_option("--json", options->json, "Write the whole report to this file, for programs")
+      ->type_name("FILE");
+  app->add_option("--junit", options->junit, "Write a JUnit report to this file, for CI systems")
+      ->type_name("FILE");
   app->add_flag("--quiet", options->quiet, "Show the failures and the last line alone");
   return {app, [options] { return validate(*options); }};
 }

@@ -18,7 +18,8 @@ class ImplementationPort final : public Port {
 
   PortOutcome run(const std::filesystem::path&, const Call& call) override {
     try {
-      if (const auto reason = implementation_->unsupported(call)) return {{}, Verdict::not_supported, *reason};
+      if (const auto reason = implementation_->unsupported(call))
+        return {{}, Verdict::not_supported, *reason};
       PortOutcome outcome{implementation_->run(call), Verdict::pass, ""};
       if (outcome.results.empty()) return {{}, Verdict::fail, "the port gave no results"};
       return outcome;
@@ -40,8 +41,8 @@ class ImplementationPort final : public Port {
 constexpr std::array kKinds{
     PortKind{"cpu", "the reference; judges what the golden files record", "cpu",
              [](std::string_view) { return make_port(std::make_unique<CpuReference>(), true); }},
-    PortKind{"results:DIR", "files that your implementation wrote: DIR/<name of the golden file>", "results:",
-             [](std::string_view folder) { return make_results_port(folder); }},
+    PortKind{"results:DIR", "files that your implementation wrote: DIR/<name of the golden file>",
+             "results:", [](std::string_view folder) { return make_results_port(folder); }},
 };
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Ports: where the results that `moeref validate` judges come from. A new kind is one entry of the table in port.cpp.
+// Ports: where the results that `moeref validate` judges come from. A new kind is one entry of the table in
+// port.cpp.
 #pragma once
 
 #include <filesystem>
@@ -26,14 +27,15 @@ class Port {
   /// As it was given on the command line: "cpu", "results:out".
   virtual std::string name() const = 0;
 
-  /// The reference itself: comparing it with itself would prove nothing, so what the files record is judged alone.
+  /// The reference itself: comparing it with itself would prove nothing, so what the files record is judged
+  /// alone.
   virtual bool is_reference() const { return false; }
 
   /// Looks at whatever the port needs for these golden files before any work starts. Throws InputError.
   virtual void prepare(std::span<const std::filesystem::path> golden_files) { (void)golden_files; }
 
-  /// Called from one thread at a time. What goes wrong in the port is a verdict; throws InputError only for what prepare()
-  /// would have thrown for.
+  /// Called from one thread at a time. What goes wrong in the port is a verdict; throws InputError only for
+  /// what prepare() would have thrown for.
   virtual PortOutcome run(const std::filesystem::path& golden_file, const Call& call) = 0;
 };
 

@@ -27,13 +27,15 @@ class ResultsPort final : public Port {
       ++there;
     }
     if (there == 0)
-      throw InputError(folder_.string() + ": holds no results file for any of these cases; want, for example, " +
+      throw InputError(folder_.string() +
+                       ": holds no results file for any of these cases; want, for example, " +
                        results_of(golden_files.front()).string());
   }
 
   PortOutcome run(const fs::path& golden_file, const Call&) override {
     const fs::path file = results_of(golden_file);
-    if (!fs::exists(file)) return {{}, Verdict::fail, "the port gave no results: there is no " + file.string()};
+    if (!fs::exists(file))
+      return {{}, Verdict::fail, "the port gave no results: there is no " + file.string()};
     return {read_results(file), Verdict::pass, ""};
   }
 

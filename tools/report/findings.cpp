@@ -29,8 +29,8 @@ std::string headline(const CaseReport& report) {
   if (!report.finding.empty()) return text + ": " + one_line(report.finding);
   if (const TensorFinding* first = report.first_failure()) return text + ": " + describe(*first);
   if (report.ambiguous_tokens > 0)
-    text += fmt::format(": {} of {} tokens took other experts within the error bounds", report.ambiguous_tokens,
-                        report.tokens);
+    text += fmt::format(": {} of {} tokens took other experts within the error bounds",
+                        report.ambiguous_tokens, report.tokens);
   return text;
 }
 

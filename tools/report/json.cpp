@@ -72,9 +72,11 @@ Json one_case(const CaseReport& report) {
 }  // namespace
 
 Json json_report(const Report& report) {
-  Json out{{"format", "moeref-report"}, {"format_version", 1},      {"moeref", report.moeref},
-           {"port", report.port},       {"compared", report.compared}, {"exit_code", report.exit_code()},
-           {"seconds", report.seconds}, {"total", summary(report.total())}};
+  Json out{{"format", "moeref-report"},       {"format_version", 1},
+           {"moeref", report.moeref},         {"port", report.port},
+           {"compared", report.compared},     {"exit_code", report.exit_code()},
+           {"seconds", report.seconds},       {"finding", report.run_finding()},
+           {"total", summary(report.total())}};
   out["components"] = Json::object();
   for (const auto& [component, sum] : report.by_component())
     out["components"][std::string(name(component))] = summary(sum);

@@ -43,14 +43,18 @@ std::string verdict_elements(const CaseReport& report) {
   const std::string message = xml_escaped(headline(report));
   const std::string body = xml_escaped(failure_text(report));
   switch (report.verdict) {
-    case Verdict::fail: return fmt::format("      <failure type=\"FAIL\" message=\"{}\">{}</failure>\n", message, body);
+    case Verdict::fail:
+      return fmt::format("      <failure type=\"FAIL\" message=\"{}\">{}</failure>\n", message, body);
     case Verdict::crashed:
     case Verdict::hung:
-      return fmt::format("      <error type=\"{}\" message=\"{}\">{}</error>\n", name(report.verdict), message, body);
+      return fmt::format("      <error type=\"{}\" message=\"{}\">{}</error>\n", name(report.verdict),
+                         message, body);
     case Verdict::not_supported:
-    case Verdict::waived: return fmt::format("      <skipped message=\"{}\"/>\n", message);
+    case Verdict::waived:
+      return fmt::format("      <skipped message=\"{}\"/>\n", message);
     case Verdict::pass:
-    case Verdict::ambiguous: break;
+    case Verdict::ambiguous:
+      break;
   }
   std::string notes;
   if (report.verdict == Verdict::ambiguous) notes += headline(report) + "\n";
@@ -59,8 +63,8 @@ std::string verdict_elements(const CaseReport& report) {
 }
 
 void add_counts(std::string& out, const Summary& sum) {
-  fmt::format_to(std::back_inserter(out), " tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\"", sum.cases,
-                 sum.count(Verdict::fail), sum.count(Verdict::crashed) + sum.count(Verdict::hung),
+  fmt::format_to(std::back_inserter(out), " tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\"",
+                 sum.cases, sum.count(Verdict::fail), sum.count(Verdict::crashed) + sum.count(Verdict::hung),
                  sum.count(Verdict::not_supported) + sum.count(Verdict::waived));
 }
 
@@ -76,16 +80,33 @@ std::string xml_escaped(std::string_view text) {
       continue;
     }
     switch (point) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      case '\'': out += "&apos;"; break;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\'':
+        out += "&apos;";
+        break;
       // In attributes, parsers turn bare white space into spaces.
-      case '\n': out += "&#10;"; break;
-      case '\t': out += "&#9;"; break;
-      case '\r': out += "&#13;"; break;
-      default: out += text.substr(at, length);
+      case '\n':
+        out += "&#10;";
+        break;
+      case '\t':
+        out += "&#9;";
+        break;
+      case '\r':
+        out += "&#13;";
+        break;
+      default:
+        out += text.substr(at, length);
     }
     at += length;
   }
@@ -104,18 +125,27 @@ std::string junit_text(const Report& report) {
       seconds += one.seconds;
       const std::string elements = verdict_elements(one);
       fmt::format_to(std::back_inserter(cases),
-                     "    <testcase classname=\"moeref.{}\" name=\"{}\" file=\"{}\" time=\"{:.3f}\"", name(component),
-                     xml_escaped(one.case_name), xml_escaped(one.file.string()), one.seconds);
+                     "    <testcase classname=\"moeref.{}\" name=\"{}\" file=\"{}\" time=\"{:.3f}\"",
+                     name(component), xml_escaped(one.case_name), xml_escaped(one.file.string()),
+                     one.seconds);
       cases += elements.empty() ? "/>\n" : ">\n" + elements + "    </testcase>\n";
     }
     fmt::format_to(std::back_inserter(out), "  <testsuite name=\"{}\"", name(component));
     add_counts(out, sum);
     fmt::format_to(std::back_inserter(out), " time=\"{:.3f}\">\n    <properties>\n", seconds);
-    fmt::format_to(std::back_inserter(out), "      <property name=\"port\" value=\"{}\"/>\n", xml_escaped(report.port));
-    fmt::format_to(std::back_inserter(out), "      <property name=\"moeref\" value=\"{}\"/>\n    </properties>\n",
+    fmt::format_to(std::back_inserter(out), "      <property name=\"port\" value=\"{}\"/>\n",
+                   xml_escaped(report.port));
+    fmt::format_to(std::back_inserter(out),
+                   "      <property name=\"moeref\" value=\"{}\"/>\n    </properties>\n",
                    xml_escaped(report.moeref));
     out += cases + "  </testsuite>\n";
   }
+  if (const std::string finding = report.run_finding(); !finding.empty())
+    fmt::format_to(std::back_inserter(out),
+                   "  <testsuite name=\"run\" tests=\"1\" failures=\"1\" errors=\"0\" skipped=\"0\">\n"
+                   "    <testcase classname=\"moeref\" name=\"run\"><failure message=\"{}\"/></testcase>\n  "
+                   "</testsuite>\n",
+                   xml_escaped(finding));
   return out + "</testsuites>\n";
 }
 

@@ -1,5 +1,7 @@
 #include "report/report.hpp"
 
+#include <fmt/core.h>
+
 #include "exit_code.hpp"
 
 namespace moeref {
@@ -66,13 +68,27 @@ std::map<Component, Summary> Report::by_component() const {
   return sums;
 }
 
+std::string Report::run_finding() const {
+  // A case may hold a few ties; where they are many over all cases, ambiguity hides wrong selections.
+  constexpr std::int64_t kFew = 20;
+  constexpr double kCeiling = 0.02;
+  const Summary sum = total();
+  const auto share = kCeiling * static_cast<double>(sum.tokens);
+  if (sum.ambiguous_tokens > kFew && static_cast<double>(sum.ambiguous_tokens) > share)
+    return fmt::format(
+        "{} of {} tokens over all cases took other experts than the reference within the bounds: more than "
+        "{} %",
+        sum.ambiguous_tokens, sum.tokens, kCeiling * 100);
+  if (sum.count(Verdict::pass) + sum.count(Verdict::ambiguous) + sum.count(Verdict::fail) == 0 &&
+      sum.count(Verdict::crashed) + sum.count(Verdict::hung) == 0)
+    return "no case ran, which proves nothing";
+  return "";
+}
+
 int Report::exit_code() const {
   const Summary sum = total();
   if (sum.count(Verdict::crashed) + sum.count(Verdict::hung) > 0) return kExitCrashed;
-  if (sum.count(Verdict::fail) > 0) return kExitFailed;
-  // Cases that the port does not support, or that are waived, prove nothing.
-  const bool ran = sum.count(Verdict::pass) + sum.count(Verdict::ambiguous) > 0;
-  return ran ? kExitPassed : kExitFailed;
+  return sum.count(Verdict::fail) > 0 || !run_finding().empty() ? kExitFailed : kExitPassed;
 }
 
 }  // namespace moeref

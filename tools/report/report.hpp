@@ -72,6 +72,8 @@ struct Report {
   Summary total() const;
   /// The components that occur, in their order.
   std::map<Component, Summary> by_component() const;
+  /// What fails the run although every case passed, in words; empty when nothing does.
+  std::string run_finding() const;
   int exit_code() const;
 };
 

@@ -8,7 +8,8 @@ namespace moeref {
 
 ReportFile::ReportFile(const std::filesystem::path& path) : path_(path) {
   if (path.empty()) return;
-  if (std::filesystem::is_directory(path)) throw InputError(path.string() + ": is a folder: want a file name");
+  if (std::filesystem::is_directory(path))
+    throw InputError(path.string() + ": is a folder: want a file name");
   file_.emplace(path);
 }
 

@@ -12,32 +12,38 @@
 namespace moeref {
 namespace {
 
-constexpr std::array<Verdict, 7> kColumns{Verdict::pass,          Verdict::ambiguous, Verdict::waived, Verdict::not_supported,
-                                          Verdict::fail,          Verdict::hung,      Verdict::crashed};
+constexpr std::array<Verdict, 7> kColumns{Verdict::pass,          Verdict::ambiguous, Verdict::waived,
+                                          Verdict::not_supported, Verdict::fail,      Verdict::hung,
+                                          Verdict::crashed};
 constexpr std::size_t kFailuresOfCase = 3;
 constexpr std::size_t kCasesShown = 20;
 constexpr std::size_t kWarningsShown = 10;
 
 Colour colour_of(Verdict verdict) {
   switch (verdict) {
-    case Verdict::pass: return Colour::green;
+    case Verdict::pass:
+      return Colour::green;
     case Verdict::ambiguous:
     case Verdict::waived:
-    case Verdict::not_supported: return Colour::yellow;
-    default: return Colour::red;
+    case Verdict::not_supported:
+      return Colour::yellow;
+    default:
+      return Colour::red;
   }
 }
 
-Cell number(std::int64_t value) { return {fmt::to_string(value), Colour::plain, true}; }
+Cell number(std::int64_t value) { return {std::to_string(value), Colour::plain, true}; }
 
 Row row_of(const std::string& title, const Summary& sum, const std::vector<Verdict>& verdicts) {
   Row row{{title}, number(sum.cases)};
   for (const Verdict verdict : verdicts) {
     const std::int64_t count = sum.count(verdict);
-    row.push_back(count == 0 ? Cell{".", Colour::faint, true} : Cell{fmt::to_string(count), colour_of(verdict), true});
+    row.push_back(count == 0 ? Cell{".", Colour::faint, true}
+                             : Cell{std::to_string(count), colour_of(verdict), true});
   }
   row.push_back({sum.worst ? ratio_text(sum.worst->verdict.ratio) : ".", Colour::plain, true});
-  for (const std::int64_t tokens : {sum.tokens, sum.uncertified_tokens, sum.ambiguous_tokens}) row.push_back(number(tokens));
+  for (const std::int64_t tokens : {sum.tokens, sum.uncertified_tokens, sum.ambiguous_tokens})
+    row.push_back(number(tokens));
   row.push_back({sum.worst ? sum.worst_case->name() + " " + sum.worst->place() : "."});
   return row;
 }
@@ -46,10 +52,12 @@ std::string component_table(const Report& report, bool colours) {
   const Summary total = report.total();
   std::vector<Verdict> verdicts;
   for (const Verdict verdict : kColumns)
-    if (verdict == Verdict::pass || verdict == Verdict::fail || total.count(verdict) > 0) verdicts.push_back(verdict);
+    if (verdict == Verdict::pass || verdict == Verdict::fail || total.count(verdict) > 0)
+      verdicts.push_back(verdict);
   Row head{{"component", Colour::bold}, {"cases", Colour::bold, true}};
   for (const Verdict verdict : verdicts) head.push_back({std::string(name(verdict)), Colour::bold, true});
-  for (const char* title : {"worst r", "tokens", "uncertified", "ambiguous"}) head.push_back({title, Colour::bold, true});
+  for (const char* title : {"worst r", "tokens", "uncertified", "ambiguous"})
+    head.push_back({title, Colour::bold, true});
   head.push_back({"where r is worst", Colour::bold});
   std::vector<Row> rows{head};
   for (const auto& [component, sum] : report.by_component())
@@ -85,8 +93,10 @@ std::string warnings(const Report& report, bool colours) {
   for (const CaseReport& one : report.cases)
     for (const std::string& warning : one.warnings)
       if (shown++ < kWarningsShown)
-        out += fmt::format("{} {}: {}\n", coloured("warning", Colour::yellow, colours), one.name(), one_line(warning));
-  if (shown > kWarningsShown) out += fmt::format("{} more warnings; --json lists them all.\n", shown - kWarningsShown);
+        out += fmt::format("{} {}: {}\n", coloured("warning", Colour::yellow, colours), one.name(),
+                           one_line(warning));
+  if (shown > kWarningsShown)
+    out += fmt::format("{} more warnings; --json lists them all.\n", shown - kWarningsShown);
   return out.empty() ? out : "\n" + out;
 }
 
@@ -98,10 +108,11 @@ std::string last_line(const Report& report, bool colours) {
   for (const Verdict verdict : kColumns)
     if (const std::int64_t count = total.count(verdict); count > 0)
       text += fmt::format("{}{} {}", text.empty() ? "" : ", ", count, name(verdict));
-  if (code == kExitFailed && total.count(Verdict::fail) == 0) text += ": nothing ran, which proves nothing";
+  if (const std::string finding = report.run_finding(); !finding.empty()) text += "; " + finding;
   return fmt::format("{} {} of {} cases passed ({}) in {:.1f} s\n",
                      coloured(passed ? "PASSED" : "FAILED", passed ? Colour::green : Colour::red, colours),
-                     total.count(Verdict::pass) + total.count(Verdict::ambiguous), total.cases, text, report.seconds);
+                     total.count(Verdict::pass) + total.count(Verdict::ambiguous), total.cases, text,
+                     report.seconds);
 }
 
 }  // namespace

@@ -44,6 +44,10 @@ struct Bounded {
 Bounded load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols);
 Bounded load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols, DType compute);
 
+/// The same into a matrix whose memory is used again.
+void load_into(Bounded& out, const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols,
+               DType compute);
+
 /// The whole tensor as [size / cols, cols].
 Bounded load(const Tensor& tensor, std::int64_t cols);
 

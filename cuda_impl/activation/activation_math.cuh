@@ -1,0 +1,84 @@
+// The activations of SPEC.md 5 as functors: forward(g, u) and backward(g, u, d) in fp32. relu2 reads only u.
+// One entry here and one in grouped_gemm/activation_*.cu per activation.
+#pragma once
+
+#include "moeref/cuda/activation.hpp"
+
+namespace moeref::cuda {
+
+/// Where the gate and up columns of H are: in two halves, alternating, or up alone.
+enum class UpLayout { halves, interleaved, up_only };
+
+struct ActivationGradient {
+  float value, gate, up;
+};
+
+// Clamps that keep NaN, unlike fminf and fmaxf.
+__device__ __forceinline__ float at_most(float x, float limit) { return x > limit ? limit : x; }
+__device__ __forceinline__ float at_least(float x, float limit) { return x < limit ? limit : x; }
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+
+struct Swiglu {
+  static constexpr UpLayout layout = UpLayout::halves;
+  static __device__ float forward(float g, float u, const ActivationParameters& p) {
+    if (p.limit > 0) g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
+    return g * sigmoid(g) * u;
+  }
+  static __device__ ActivationGradient backward(float g, float u, float d, const ActivationParameters& p) {
+    float open_gate = 1, open_up = 1;
+    if (p.limit > 0) {
+      open_gate = g <= p.limit, open_up = fabsf(u) <= p.limit;
+      g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
+    }
+    const float s = sigmoid(g), silu = g * s;
+    return {silu * u, d * u * s * (1 + g * (1 - s)) * open_gate, d * silu * open_up};
+  }
+};
+
+// g sigmoid(alpha g) (u + 1), with clamps on g and u when `clamp`.
+template <UpLayout Layout, bool AlwaysClamp>
+struct ScaledGlu {
+  static constexpr UpLayout layout = Layout;
+  static __device__ float forward(float g, float u, const ActivationParameters& p) {
+    if (AlwaysClamp || p.limit > 0) g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
+    return g * sigmoid(p.alpha * g) * (u + 1);
+  }
+  static __device__ ActivationGradient backward(float g, float u, float d, const ActivationParameters& p) {
+    float open_gate = 1, open_up = 1;
+    if (AlwaysClamp || p.limit > 0) {
+      open_gate = g <= p.limit, open_up = fabsf(u) <= p.limit;
+      g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
+    }
+    const float s = sigmoid(p.alpha * g), v = g * s;
+    return {v * (u + 1), d * (u + 1) * s * (1 + p.alpha * g * (1 - s)) * open_gate, d * v * open_up};
+  }
+};
+using SwigluOai = ScaledGlu<UpLayout::halves, false>;
+using QuickGeglu = ScaledGlu<UpLayout::interleaved, true>;
+
+// gelu_tanh(g) = g sigmoid(2 z), z = sqrt(2 / pi) (g + 0.044715 g^3).
+struct Geglu {
+  static constexpr UpLayout layout = UpLayout::halves;
+  static constexpr float c = 1.5957691216057308f, c3 = 0.044715f;  // 2 sqrt(2 / pi)
+  static __device__ float forward(float g, float u, const ActivationParameters&) {
+    return g * sigmoid(c * (g + c3 * g * g * g)) * u;
+  }
+  static __device__ ActivationGradient backward(float g, float u, float d, const ActivationParameters&) {
+    const float s = sigmoid(c * (g + c3 * g * g * g)), gelu = g * s;
+    return {gelu * u, d * u * (s + g * s * (1 - s) * c * (1 + 3 * c3 * g * g)), d * gelu};
+  }
+};
+
+struct Relu2 {
+  static constexpr UpLayout layout = UpLayout::up_only;
+  static __device__ float forward(float, float u, const ActivationParameters&) {
+    const float r = fmaxf(u, 0.0f);
+    return r * r;
+  }
+  static __device__ ActivationGradient backward(float, float u, float d, const ActivationParameters&) {
+    const float r = fmaxf(u, 0.0f);
+    return {r * r, 0, d * 2 * r};
+  }
+};
+
+}  // namespace moeref::cuda

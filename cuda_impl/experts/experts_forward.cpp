@@ -1,0 +1,30 @@
+// Sort, up product with the activation, down product, combine.
+#include "combine/combine.hpp"
+#include "experts/plan.hpp"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+
+void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in, __nv_bfloat16* output, void* saved,
+                     void* workspace, cudaStream_t stream) {
+  check_config(c);
+  check_device();
+  check_aligned(in.x, "x");
+  check_aligned(output, "output");
+  check_aligned(w.gate_and_up, "gate_and_up_projs");
+  check_aligned(w.down, "down_projs");
+  if (w.gate_and_up_bias) check_aligned(w.gate_and_up_bias, "gate_up_proj_bias");
+  Arena scratch(workspace), kept(saved);
+  const ForwardWorkspace work(scratch, c);
+  const Saved keep(kept, c);
+  const Permutation rows = carve_permutation(permutation_shape(c), saved ? keep.permutation : work.permutation);
+  sort_by_expert(permutation_shape(c), in.ids, in.weights, in.token_mask, rows, work.sort, stream);
+  if (c.tokens == 0) return;
+  const GroupedShape shape = grouped_shape(c, rows);
+  up_product(shape, {in.x, w.gate_and_up, w.gate_and_up_bias, saved ? keep.h : nullptr, work.a, !c.apply_router_weight_after_down},
+             c.activation, c.activation_parameters, stream);
+  down_product(shape, {work.a, w.down, w.down_bias, work.rows, c.apply_router_weight_after_down}, stream);
+  combine(work.rows, rows.slot_row, c.tokens, c.slots, c.dim, output, stream);
+}
+
+}  // namespace moeref::cuda

@@ -1,0 +1,38 @@
+// One warp a slot; the order of the sums depends on the shape alone.
+#include "gradients/gradients.hpp"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+__global__ void sum_parts(const int* __restrict__ slot_row, int total, int slots, const float* __restrict__ dot_parts, int parts,
+                          const int* __restrict__ ids, const __nv_bfloat16* __restrict__ dy,
+                          const __nv_bfloat16* __restrict__ down_bias, int dim, float* __restrict__ out) {
+  const int slot = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (slot >= total) return;
+  const int row = slot_row[slot];
+  float sum = 0;
+  if (row >= 0) {
+    for (int i = lane; i < parts; i += 32) sum += dot_parts[std::int64_t(row) * parts + i];
+    if (down_bias != nullptr) {
+      const __nv_bfloat16* b = down_bias + std::int64_t(ids[slot]) * dim;
+      const __nv_bfloat16* y = dy + std::int64_t(slot / slots) * dim;
+      for (int i = lane; i < dim; i += 32) sum += __bfloat162float(b[i]) * __bfloat162float(y[i]);
+    }
+    for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, d);
+  }
+  if (lane == 0) out[slot] = sum;
+}
+
+}  // namespace
+
+void router_weight_gradient(const Permutation& permutation, std::int64_t slots_total, int slots, const float* dot_parts,
+                            int parts, const int* ids, const __nv_bfloat16* dy, const __nv_bfloat16* down_bias, int dim,
+                            float* out, cudaStream_t stream) {
+  if (slots_total == 0) return;
+  sum_parts<<<static_cast<unsigned>((slots_total + 7) / 8), 256, 0, stream>>>(
+      permutation.slot_row, static_cast<int>(slots_total), slots, dot_parts, parts, ids, dy, down_bias, dim, out);
+  check(cudaGetLastError(), "router_weight_gradient");
+}
+
+}  // namespace moeref::cuda

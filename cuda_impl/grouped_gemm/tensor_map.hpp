@@ -1,0 +1,16 @@
+// Tensor maps for TMA: matrices of bf16, 128-byte swizzle, elements outside read as zero.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+namespace moeref::cuda {
+
+/// Map of `data` [count, rows, columns] with boxes of [1, box_rows, box_columns]. `columns` a multiple of 8, data 16-byte
+/// aligned. Throws CudaError when the driver refuses.
+CUtensorMap tensor_map(const __nv_bfloat16* data, std::int64_t count, std::int64_t rows, std::int64_t columns, int box_rows,
+                       int box_columns);
+
+}  // namespace moeref::cuda

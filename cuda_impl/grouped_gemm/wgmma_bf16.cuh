@@ -1,0 +1,64 @@
+// wgmma m64nNk16, bf16 in, fp32 accumulate, for N = 16, 32 .. 160: the accumulator is the first N / 2 registers of `d`.
+#pragma once
+
+#include <cstdint>
+
+namespace moeref::cuda::sm90 {
+
+#define MOEREF_A8(i) \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define MOEREF_R16 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define MOEREF_D16 MOEREF_A8(0)
+#define MOEREF_R32 MOEREF_R16 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define MOEREF_D32 MOEREF_D16, MOEREF_A8(8)
+#define MOEREF_R48 MOEREF_R32 ", %16, %17, %18, %19, %20, %21, %22, %23"
+#define MOEREF_D48 MOEREF_D32, MOEREF_A8(16)
+#define MOEREF_R64 MOEREF_R48 ", %24, %25, %26, %27, %28, %29, %30, %31"
+#define MOEREF_D64 MOEREF_D48, MOEREF_A8(24)
+#define MOEREF_R80 MOEREF_R64 ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define MOEREF_D80 MOEREF_D64, MOEREF_A8(32)
+#define MOEREF_R96 MOEREF_R80 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define MOEREF_D96 MOEREF_D80, MOEREF_A8(40)
+#define MOEREF_R112 MOEREF_R96 ", %48, %49, %50, %51, %52, %53, %54, %55"
+#define MOEREF_D112 MOEREF_D96, MOEREF_A8(48)
+#define MOEREF_R128 MOEREF_R112 ", %56, %57, %58, %59, %60, %61, %62, %63"
+#define MOEREF_D128 MOEREF_D112, MOEREF_A8(56)
+#define MOEREF_R144 MOEREF_R128 ", %64, %65, %66, %67, %68, %69, %70, %71"
+#define MOEREF_D144 MOEREF_D128, MOEREF_A8(64)
+#define MOEREF_R160 MOEREF_R144 ", %72, %73, %74, %75, %76, %77, %78, %79"
+#define MOEREF_D160 MOEREF_D144, MOEREF_A8(72)
+
+#define MOEREF_WGMMA(n, a, b, p, ta, tb)                                                                          \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #p ", 0;\n"                                                   \
+               "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" MOEREF_R##n "}, %" #a ", %" #b          \
+               ", p, 1, 1, %" #ta ", %" #tb ";\n}\n"                                                              \
+               : MOEREF_D##n                                                                                      \
+               : "l"(desc_a), "l"(desc_b), "r"(accumulate), "n"(TransposeA), "n"(TransposeB))
+
+/// d += A B over 16 of K, or d = A B where `accumulate` is 0. Transpose*: 1 where the operand is MN-major.
+template <int N, int TransposeA, int TransposeB, int Registers>
+__device__ __forceinline__ void wgmma(float (&d)[Registers], std::uint64_t desc_a, std::uint64_t desc_b, int accumulate) {
+  static_assert(N % 16 == 0 && N <= 160 && N / 2 <= Registers);
+  if constexpr (N == 16) MOEREF_WGMMA(16, 8, 9, 10, 11, 12);
+  if constexpr (N == 32) MOEREF_WGMMA(32, 16, 17, 18, 19, 20);
+  if constexpr (N == 48) MOEREF_WGMMA(48, 24, 25, 26, 27, 28);
+  if constexpr (N == 64) MOEREF_WGMMA(64, 32, 33, 34, 35, 36);
+  if constexpr (N == 80) MOEREF_WGMMA(80, 40, 41, 42, 43, 44);
+  if constexpr (N == 96) MOEREF_WGMMA(96, 48, 49, 50, 51, 52);
+  if constexpr (N == 112) MOEREF_WGMMA(112, 56, 57, 58, 59, 60);
+  if constexpr (N == 128) MOEREF_WGMMA(128, 64, 65, 66, 67, 68);
+  if constexpr (N == 144) MOEREF_WGMMA(144, 72, 73, 74, 75, 76);
+  if constexpr (N == 160) MOEREF_WGMMA(160, 80, 81, 82, 83, 84);
+}
+
+#undef MOEREF_WGMMA
+#undef MOEREF_A8
+
+// Keeps the compiler from moving reads or writes of the accumulator across this point.
+template <int Registers>
+__device__ __forceinline__ void fence_accumulator(float (&d)[Registers]) {
+#pragma unroll
+  for (int i = 0; i < Registers; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+}  // namespace moeref::cuda::sm90

@@ -1,0 +1,55 @@
+// Device memory for tests.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda::test {
+
+/// Empty when there is a device that runs these kernels, else why not.
+inline std::string device_missing() {
+  int count = 0, major = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) return "no CUDA device: nothing was tested";
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+  return major == 9 ? "" : "the device has compute capability " + std::to_string(major) + ".x, not 9.0: nothing was tested";
+}
+#define MOEREF_NEEDS_DEVICE() \
+  if (const std::string why = ::moeref::cuda::test::device_missing(); !why.empty()) GTEST_SKIP() << why
+
+/// An array on the device, filled with 0xff bytes (NaN as bf16 or float, -1 as int) unless given values.
+template <class T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(std::size_t count) : count_(count) {
+    check(cudaMalloc(reinterpret_cast<void**>(&data_), std::max<std::size_t>(count * sizeof(T), 256)), "cudaMalloc");
+    poison();
+  }
+  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) { set(values); }
+  DeviceArray(const DeviceArray&) = delete;
+  ~DeviceArray() { cudaFree(data_); }
+
+  void poison(int byte = 0xff) { check(cudaMemset(data_, byte, count_ * sizeof(T)), "cudaMemset"); }
+  void set(const std::vector<T>& values) {
+    check(cudaMemcpy(data_, values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice), "cudaMemcpy");
+  }
+  std::vector<T> get() const {
+    std::vector<T> out(count_);
+    check(cudaMemcpy(out.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost), "cudaMemcpy");
+    return out;
+  }
+  T* data() const { return data_; }
+  std::size_t size() const { return count_; }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t count_;
+};
+
+}  // namespace moeref::cuda::test

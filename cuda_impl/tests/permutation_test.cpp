@@ -1,0 +1,58 @@
+// The counting sort against the definition.
+#include "moeref/cuda/permutation.hpp"
+
+#include <random>
+
+#include "device.hpp"
+
+namespace moeref::cuda::test {
+namespace {
+
+std::vector<int> ints(const int* device, std::size_t n) {
+  std::vector<int> out(n);
+  check(cudaMemcpy(out.data(), device, n * 4, cudaMemcpyDeviceToHost), "cudaMemcpy");
+  return out;
+}
+
+TEST(SortByExpert, FollowsTheDefinition) {
+  MOEREF_NEEDS_DEVICE();
+  std::mt19937 rng(5);
+  for (const PermutationShape s : {PermutationShape{0, 2, 4, 160}, {1, 1, 1, 160}, {255, 1, 3, 160}, {257, 8, 128, 160},
+                                   {5000, 3, 1024, 160}, {20000, 8, 256, 64}}) {
+    SCOPED_TRACE(testing::Message() << s.tokens << " x " << s.slots << " over " << s.experts);
+    const std::size_t total = s.tokens * s.slots;
+    std::vector<int> ids(total);
+    std::vector<float> weights(total);
+    std::vector<std::uint8_t> mask(s.tokens);
+    for (auto& m : mask) m = rng() % 8 != 0;
+    for (std::size_t i = 0; i < total; ++i) ids[i] = int(rng() % (s.experts + 2)) - 1, weights[i] = float(i);
+    DeviceArray<int> device_ids(ids);
+    DeviceArray<float> device_weights(weights);
+    DeviceArray<std::uint8_t> device_mask(mask);
+    DeviceArray<char> memory(permutation_bytes(s)), work(sort_workspace_bytes(s));
+    const Permutation p = carve_permutation(s, memory.data());
+    sort_by_expert(s, device_ids.data(), device_weights.data(), device_mask.data(), p, work.data(), nullptr);
+    check(cudaDeviceSynchronize(), "sort_by_expert");
+
+    std::vector<int> offsets{0}, row_slot, slot_row(total, -1), tile_begin{0}, tile_expert;
+    for (int e = 0; e < s.experts; ++e) {
+      for (std::size_t i = 0; i < total; ++i)
+        if (ids[i] == e && mask[i / s.slots]) slot_row[i] = int(row_slot.size()), row_slot.push_back(int(i));
+      offsets.push_back(int(row_slot.size()));
+      const int rows = offsets[e + 1] - offsets[e], most = (rows + s.tile_rows - 1) / s.tile_rows;
+      const int size = most ? ((rows + most - 1) / most + 15) / 16 * 16 : 1;
+      tile_begin.push_back(tile_begin.back() + (rows + size - 1) / size);
+      tile_expert.insert(tile_expert.end(), (rows + size - 1) / size, e);
+    }
+    EXPECT_EQ(ints(p.offsets, s.experts + 1), offsets);
+    EXPECT_EQ(ints(p.row_slot, row_slot.size()), row_slot);
+    EXPECT_EQ(ints(p.slot_row, total), slot_row);
+    EXPECT_EQ(ints(p.expert_tile_begin, s.experts + 1), tile_begin);
+    EXPECT_EQ(ints(p.tile_expert, tile_expert.size()), tile_expert);
+    const std::vector<int> tokens = ints(p.row_token, row_slot.size());
+    for (std::size_t r = 0; r < row_slot.size(); ++r) ASSERT_EQ(tokens[r], row_slot[r] / s.slots);
+  }
+}
+
+}  // namespace
+}  // namespace moeref::cuda::test

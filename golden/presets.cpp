@@ -30,16 +30,16 @@ MoEConfig layer(std::int64_t dim, std::int64_t inter_dim, std::int64_t moe_inter
 
 /// The same layer with a few small experts.
 MoEConfig reduce(MoEConfig c, std::int64_t experts, std::int64_t active) {
-  c.dim = 16;
+  c.dim = 12;
   c.inter_dim = 32;
-  c.moe_inter_dim = 12;
+  c.moe_inter_dim = 8;
   c.n_routed_experts = experts;
   c.n_activated_experts = active;
   if (c.n_expert_groups > 1) {
     c.n_expert_groups = 4;
     c.n_limited_groups = 2;
   }
-  if (c.shared_expert_inter_dim) c.shared_expert_inter_dim = 20;
+  if (c.shared_expert_inter_dim) c.shared_expert_inter_dim = 12;
   if (c.swiglu_limit > 0.0) c.swiglu_limit = 1.0;
   c.activation_limit = 1.5;
   return c;

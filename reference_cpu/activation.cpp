@@ -31,8 +31,8 @@ Real swiglu_limited(Real g, Real u, const Params& p) {
 Gradient swiglu_limited_gradient(Real g, Real u, Real d, const Params& p) {
   const Real gate = clamp(in_fp32(g), -kInfinity, p.limit);
   const Real up = clamp(in_fp32(u), -p.limit, p.limit);
-  return {d * silu_slope(gate) * up * inside(g, -kInfinity, p.limit),
-          d * silu(gate) * inside(u, -p.limit, p.limit)};
+  return {d * silu_slope(gate) * up * inside(in_fp32(g), -kInfinity, p.limit),
+          d * silu(gate) * inside(in_fp32(u), -p.limit, p.limit)};
 }
 
 // g sigmoid(alpha g) (u + 1), and its derivatives.
@@ -50,7 +50,7 @@ Gradient swigluoai_gradient(Real g, Real u, Real d, const Params& p) {
   const double limit = p.limit > 0.0 ? p.limit : kInfinity;
   const auto [dg, du] =
       scaled_glu_gradient(clamp(in_fp32(g), -kInfinity, limit), clamp(in_fp32(u), -limit, limit), d, p.alpha);
-  return {dg * inside(g, -kInfinity, limit), du * inside(u, -limit, limit)};
+  return {dg * inside(in_fp32(g), -kInfinity, limit), du * inside(in_fp32(u), -limit, limit)};
 }
 
 Real quick_geglu(Real g, Real u, const Params& p) {

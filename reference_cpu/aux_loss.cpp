@@ -32,7 +32,7 @@ AuxStatistics aux_statistics(const Bounded& scores, const std::vector<bool>& mas
     Sum sum(kFloat);
     for (std::int64_t t = 0; t < scores.rows; ++t)
       if (mask[static_cast<std::size_t>(t)]) sum += store(scores.at(t, i), kFloat);
-    out.score_sum.push_back(sum.total());
+    out.score_sum.push_back(sum);
   }
   return out;
 }
@@ -41,7 +41,7 @@ void add(AuxStatistics& sum, const AuxStatistics& rank) {
   sum.real_tokens += rank.real_tokens;
   for (std::size_t i = 0; i < sum.load.size(); ++i) {
     sum.load[i] += rank.load[i];
-    sum.score_sum[i] = sum.score_sum[i] + rank.score_sum[i];
+    sum.score_sum[i] += rank.score_sum[i];
   }
 }
 
@@ -55,15 +55,15 @@ AuxLoss aux_loss(const AuxStatistics& statistics, std::int64_t k) {
     const Real load = known(static_cast<double>(statistics.load[i]), kFloat);
     const Real f = load * experts / (static_cast<double>(k) * n);
     out.terms.f.push_back(f);
-    loss += f * (statistics.score_sum[i] / n);
+    loss += f * (statistics.score_sum[i].total() / n);
   }
   out.value = loss.total();
   return out;
 }
 
-std::vector<Real> aux_loss_gradient(const AuxLossTerms& terms, double scale) {
+std::vector<Real> aux_loss_gradient(const AuxLossTerms& terms, Real scale) {
   std::vector<Real> out;
-  for (const Real f : terms.f) out.push_back(f * constant(scale, kFloat) / static_cast<double>(terms.n));
+  for (const Real f : terms.f) out.push_back(f * scale / static_cast<double>(terms.n));
   return out;
 }
 

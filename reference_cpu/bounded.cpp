@@ -2,6 +2,18 @@
 
 namespace moeref {
 
+namespace {
+
+/// Gives exact numbers of type `from` the error of storing them in the matrix's own type.
+void round_exact(Bounded& m, DType from) {
+  const Precision held = precision(from), to = precision(m.dtype);
+  if (to.unit <= held.unit && to.largest >= held.largest) return;
+  m.error.resize(m.count());
+  for (std::size_t i = 0; i < m.count(); ++i) m.error[i] = store(known(m.value[i], held), to).error;
+}
+
+}  // namespace
+
 void load_into(Bounded& out, const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols,
                DType compute) {
   out.rows = rows;
@@ -10,10 +22,7 @@ void load_into(Bounded& out, const Tensor& tensor, std::int64_t first, std::int6
   out.value.resize(out.count());
   out.error.clear();
   tensor.read(first, out.value);
-  if (unit_roundoff(compute) <= unit_roundoff(tensor.dtype())) return;
-  const Precision p = precision(compute);
-  out.error.resize(out.count());
-  for (std::size_t i = 0; i < out.count(); ++i) out.error[i] = p.unit * std::abs(out.value[i]) + p.tiny;
+  round_exact(out, tensor.dtype());
 }
 
 Bounded load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols, DType compute) {
@@ -27,7 +36,23 @@ Bounded load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::i
 }
 
 Bounded load(const Tensor& tensor, std::int64_t cols) {
-  return load(tensor, 0, cols == 0 ? 0 : tensor.size() / cols, cols);
+  return load(tensor, cols, tensor.dtype());
+}
+
+Bounded load(const Tensor& tensor, std::int64_t cols, DType compute) {
+  return load(tensor, 0, cols == 0 ? 0 : tensor.size() / cols, cols, compute);
+}
+
+Bounded cast(Bounded from, DType to) {
+  if (from.exact()) {
+    std::swap(from.dtype, to);
+    round_exact(from, to);
+    return from;
+  }
+  const Precision held = precision(from.dtype), next = precision(to);
+  for (std::size_t i = 0; i < from.count(); ++i) from.error[i] = store({from.value[i], from.error[i], held}, next).error;
+  from.dtype = to;
+  return from;
 }
 
 Bounded gather_rows(const Bounded& from, const std::vector<std::int64_t>& rows) {
@@ -61,6 +86,26 @@ Bounded add(const Bounded& a, const Bounded& b) {
   return out;
 }
 
+Bounded add_in_any_order(const std::vector<Bounded>& terms, DType stored, const std::vector<std::int64_t>& others) {
+  Bounded out(terms[0].rows, terms[0].cols, stored);
+  for (std::int64_t r = 0; r < out.rows; ++r)
+    for (std::int64_t c = 0; c < out.cols; ++c) {
+      Sum sum(precision(stored));
+      for (const Bounded& term : terms) sum += term.at(r, c);
+      out.set(r, c, sum.total(others.empty() ? 0 : others[static_cast<std::size_t>(r)]));
+    }
+  return out;
+}
+
+void add_part(Bounded& sum, std::int64_t row, const Bounded& part, std::int64_t part_row) {
+  for (std::int64_t c = 0; c < sum.cols; ++c) {
+    const auto to = static_cast<std::size_t>(row * sum.cols + c);
+    const Real a = part.at(part_row, c);
+    sum.value[to] += a.value;
+    sum.error[to] += a.error;
+  }
+}
+
 void add_row(Bounded& a, const Bounded& row) {
   for (std::int64_t r = 0; r < a.rows; ++r)
     for (std::int64_t c = 0; c < a.cols; ++c) a.set(r, c, a.at(r, c) + row.at(c));
@@ -81,14 +126,10 @@ double gamma(std::int64_t n, double unit) {
   return nu < 1.0 ? nu / (1.0 - nu) : INFINITY;
 }
 
-Real Sum::total() const {
-  const double rounding = terms_ > 1 ? gamma(terms_ - 1, accumulate_.unit) * magnitude_ : 0.0;
-  return {value_, error_ + rounding, accumulate_};
-}
-
-float round_up(double bound) {
-  const auto nearest = static_cast<float>(bound);
-  return nearest < bound ? std::nextafter(nearest, INFINITY) : nearest;
+Real Sum::total(std::int64_t others) const {
+  const double additions = terms_ > 0 ? gamma(terms_ - 1 + others, accumulate_.unit) : 0.0;
+  const bool overflows = !(magnitude_ * (1.0 + additions) <= accumulate_.largest);
+  return {value_, overflows ? INFINITY : error_ + additions * magnitude_, accumulate_};
 }
 
 BoundedTensor to_result(Bounded matrix, Shape shape) {

@@ -16,29 +16,30 @@ struct Traits {
   std::int64_t size;
   double unit_roundoff;
   double underflow;
+  double largest;
 };
 
 constexpr std::array<Traits, 6> kTraits{{
-    {"float64", 8, 0x1p-53, 0x1p-1022},
-    {"float32", 4, 0x1p-24, 0x1p-126},
-    {"bfloat16", 2, 0x1p-8, 0x1p-126},
-    {"float16", 2, 0x1p-11, 0x1p-24},
-    {"int64", 8, 0.0, 0.0},
-    {"bool", 1, 0.0, 0.0},
+    {"float64", 8, 0x1p-53, 0x1p-1022, std::numeric_limits<double>::max()},
+    {"float32", 4, 0x1p-24, 0x1p-126, std::numeric_limits<float>::max()},
+    {"bfloat16", 2, 0x1p-8, 0x1p-126, 0x1.fep127},
+    {"float16", 2, 0x1p-11, 0x1p-24, 65504.0},
+    {"int64", 8, 0.0, 0.0, 0x1p63},
+    {"bool", 1, 0.0, 0.0, 1.0},
 }};
 
 const Traits& traits(DType dtype) { return kTraits[static_cast<std::size_t>(dtype)]; }
 
 /// Rounds to `digits` significand bits with exponents from `min_exponent` on (the exponent of the last subnormal bit),
 /// to nearest even, straight from double so that nothing is rounded twice.
-double round_significand(double value, int digits, int min_exponent, double largest) {
+double round_significand(double value, int digits, int min_exponent, double most) {
   if (!std::isfinite(value) || value == 0.0) return value;
   int exponent = 0;
   std::frexp(value, &exponent);  // |value| in [2^(exponent-1), 2^exponent)
   const int last_bit = std::max(exponent - digits, min_exponent);
   // ldexp to units of the last bit is exact here, and nearbyint rounds to even in the default mode.
   const double rounded = std::ldexp(std::nearbyint(std::ldexp(value, -last_bit)), last_bit);
-  return std::abs(rounded) > largest ? std::copysign(std::numeric_limits<double>::infinity(), value) : rounded;
+  return std::abs(rounded) > most ? std::copysign(std::numeric_limits<double>::infinity(), value) : rounded;
 }
 
 }  // namespace
@@ -58,13 +59,14 @@ std::int64_t size_of(DType dtype) { return traits(dtype).size; }
 bool is_floating(DType dtype) { return traits(dtype).unit_roundoff > 0.0; }
 double unit_roundoff(DType dtype) { return traits(dtype).unit_roundoff; }
 double underflow(DType dtype) { return traits(dtype).underflow; }
+double largest(DType dtype) { return traits(dtype).largest; }
 
 double round_to(DType dtype, double value) {
   switch (dtype) {
     case DType::float64: return value;
     case DType::float32: return static_cast<double>(static_cast<float>(value));
-    case DType::bfloat16: return round_significand(value, 8, -133, 0x1.fep127);
-    case DType::float16: return round_significand(value, 11, -24, 65504.0);
+    case DType::bfloat16: return round_significand(value, 8, -133, largest(dtype));
+    case DType::float16: return round_significand(value, 11, -24, largest(dtype));
     case DType::int64:
     case DType::boolean: break;
   }

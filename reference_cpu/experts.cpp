@@ -22,6 +22,29 @@ std::vector<std::vector<std::int64_t>> slots_by_expert(const Routing& r, ExpertR
   return out;
 }
 
+/// How many slots of a token go to experts of the range, and elsewhere.
+struct LiveSlots {
+  std::vector<std::int64_t> here;
+  std::int64_t elsewhere = 0;
+};
+LiveSlots live_slots(const Routing& r, ExpertRange range, std::int64_t t) {
+  LiveSlots out;
+  if (!r.mask[static_cast<std::size_t>(t)]) return out;
+  const std::int64_t k = r.weights.cols;
+  for (std::int64_t slot = t * k; slot < (t + 1) * k; ++slot) {
+    const std::int64_t id = r.indices[static_cast<std::size_t>(slot)];
+    if (id >= range.first && id < range.first + range.count) out.here.push_back(slot);
+    else if (id >= 0) ++out.elsewhere;
+  }
+  return out;
+}
+
+/// A routing weight as the experts see it: fp32 at the finest, in which grouped products and several ranks pass it.
+Real seen_weight(const Routing& r, std::int64_t slot) {
+  const Real weight = r.weights.at(slot);
+  return weight.held.unit < kFloat.unit ? store(weight, kFloat) : weight;
+}
+
 std::vector<std::int64_t> tokens_of(const std::vector<std::int64_t>& slots, std::int64_t k) {
   std::vector<std::int64_t> out;
   for (const std::int64_t slot : slots) out.push_back(slot / k);
@@ -74,9 +97,18 @@ BoundedTensor& gradient(std::map<std::string, BoundedTensor>& grads, const std::
 
 void write_row(const Bounded& row, BoundedTensor& out, std::int64_t first) {
   for (std::int64_t i = 0; i < row.cols; ++i) {
-    out.value[static_cast<std::size_t>(first + i)] = row.at(i).value;
-    out.bound[static_cast<std::size_t>(first + i)] = round_up(row.at(i).error);
+    const Real a = store(row.at(i), precision(out.dtype));
+    out.value[static_cast<std::size_t>(first + i)] = a.value;
+    out.bound[static_cast<std::size_t>(first + i)] = round_up(a.error);
   }
+}
+
+/// The cast of a gradient from the type of its activations to its parameter's own, where that rounds.
+void cast_block(BoundedTensor& out, DType from, std::int64_t first, std::int64_t count) {
+  const Precision held = precision(from), to = precision(out.dtype);
+  if (to.unit <= held.unit && to.largest >= held.largest) return;
+  for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(first + count); ++i)
+    out.bound[i] = round_up(store({out.value[i], out.bound[i], held}, to).error);
 }
 
 }  // namespace
@@ -109,7 +141,7 @@ ExpertsForward experts_forward(const MoEConfig& c, const ExpertsParams& p, const
 
     Bounded a(h.rows, width, x.dtype);
     for (std::int64_t row = 0; row < h.rows; ++row) {
-      const Real weight = routing.weights.at(mine[static_cast<std::size_t>(row)]);
+      const Real weight = seen_weight(routing, mine[static_cast<std::size_t>(row)]);
       for (std::int64_t i = 0; i < width; ++i) {
         const Real value = activate(act, act_params, h, row, i, width);
         a.set(row, i, weight_after ? value : value * weight);
@@ -120,27 +152,27 @@ ExpertsForward experts_forward(const MoEConfig& c, const ExpertsParams& p, const
     Bounded o = multiply(a, false, expert.down, false, accumulate, x.dtype);
     if (c.expert_bias)
       for (std::int64_t row = 0; row < o.rows; ++row) {
-        const Real weight = routing.weights.at(mine[static_cast<std::size_t>(row)]);
+        const Real weight = seen_weight(routing, mine[static_cast<std::size_t>(row)]);
         for (std::int64_t d = 0; d < o.cols; ++d)
           o.set(row, d, o.at(row, d) + (weight_after ? expert.down_bias.at(d) : expert.down_bias.at(d) * weight));
       }
     scatter_rows(o, mine, f.down);
   });
-  f.y = combine(c, f, routing, x.dtype);
+  f.y = combine(c, f, routing, range, x.dtype);
   return f;
 }
 
-Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& routing, DType stored) {
-  const std::int64_t k = routing.weights.cols;
+Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& routing, ExpertRange range, DType stored) {
   Bounded y(routing.weights.rows, f.down.cols, stored);
   parallel_for(y.rows, [&](std::int64_t t) {
+    const LiveSlots slots = live_slots(routing, range, t);
     for (std::int64_t d = 0; d < y.cols; ++d) {
       Sum sum(kFloat);
-      for (std::int64_t slot = t * k; slot < (t + 1) * k; ++slot) {
+      for (const std::int64_t slot : slots.here) {
         const Real o = store(f.down.at(slot, d), kFloat);
-        sum += c.apply_router_weight_after_down ? o * routing.weights.at(slot) : o;
+        sum += c.apply_router_weight_after_down ? o * store(routing.weights.at(slot), kFloat) : o;
       }
-      y.set(t, d, sum.total());
+      y.set(t, d, sum.total(slots.elsewhere));
     }
   });
   return y;
@@ -148,7 +180,8 @@ Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& rout
 
 ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, const Bounded& x, const Routing& routing,
                                  ExpertRange range, const ExpertsForward& f, const Bounded& dy,
-                                 const std::string& prefix, std::map<std::string, BoundedTensor>& grads) {
+                                 const std::string& prefix, std::map<std::string, BoundedTensor>& grads,
+                                 std::int64_t others) {
   const std::int64_t k = routing.weights.cols, slots = routing.weights.rows * k, width = c.moe_inter_dim;
   const std::int64_t dim = c.expert_dim(), up_dim = c.up_dim();
   const Activation& act = activation(c.expert_activation, c.swiglu_limit);
@@ -173,36 +206,43 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
     const Bounded h = gather_rows(f.up, mine), a = gather_rows(f.activation, mine);
     const auto rows = static_cast<std::int64_t>(mine.size());
 
-    // The cotangent of o: dy, times the weight where that comes after down.
+    // The cotangent of o: dy, which comes through the fp32 sum of the slots, times the weight where that comes after down.
     Bounded d_out = gather_rows(dy, tokens);
+    if (x.dtype == DType::float64) d_out = cast(std::move(d_out), DType::float32);
+    const Bounded d_sum = d_out;
+    d_out.dtype = x.dtype;
     if (d_out.exact()) d_out.error.resize(d_out.count());
     if (weight_after)
       for (std::int64_t row = 0; row < rows; ++row)
         for (std::int64_t d = 0; d < dim; ++d)
-          d_out.set(row, d, widen(d_out.at(row, d), kFloat) * routing.weights.at(mine[static_cast<std::size_t>(row)]));
+          d_out.set(row, d, widen(d_sum.at(row, d), kFloat) *
+                                store(routing.weights.at(mine[static_cast<std::size_t>(row)]), kFloat));
 
     const Bounded d_act = multiply(d_out, false, expert.down, true, accumulate, x.dtype);
     multiply_into(a, true, d_out, false, accumulate, x.dtype, d_down_param.value.data() + e * width * dim,
                   d_down_param.bound.data() + e * width * dim);
+    cast_block(d_down_param, x.dtype, e * width * dim, width * dim);
 
     // The router's gradient, and back through the activation.
     Bounded dh(rows, up_dim, x.dtype);
     Bounded weighted_d_out = d_out;  // what the down bias sees
     for (std::int64_t row = 0; row < rows; ++row) {
       const std::int64_t slot = mine[static_cast<std::size_t>(row)];
-      const Real weight = routing.weights.at(slot);
-      Sum d_weight(kFloat);
+      const Real weight = seen_weight(routing, slot);
+      Sum d_weight(kFloat), through_bias(kFloat);
       if (weight_after) {
-        for (std::int64_t d = 0; d < dim; ++d) d_weight += widen(dy.at(slot / k, d), kFloat) * f.down.at(slot, d);
+        for (std::int64_t d = 0; d < dim; ++d)
+          d_weight += widen(d_sum.at(row, d), kFloat) * store(f.down.at(slot, d), kFloat);
       } else {
         for (std::int64_t i = 0; i < width; ++i)
           d_weight += widen(activate(act, act_params, h, row, i, width), weight.held) * d_act.at(row, i);
         for (std::int64_t d = 0; c.expert_bias && d < dim; ++d) {
-          d_weight += widen(expert.down_bias.at(d), weight.held) * d_out.at(row, d);
+          through_bias += widen(expert.down_bias.at(d), weight.held) * d_out.at(row, d);
           weighted_d_out.set(row, d, d_out.at(row, d) * weight);
         }
       }
-      out.weights.set(slot, d_weight.total());
+      // Two gradients that meet in the weight, each in the weight's type.
+      out.weights.set(slot, store(d_weight.total(), weight.held) + store(through_bias.total(), weight.held));
 
       for (std::int64_t i = 0; i < width; ++i) {
         const Real gate = act.gated ? h.at(row, act.gate_column(i, width)) : Real{};
@@ -214,6 +254,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
     }
     multiply_into(gather_rows(x, tokens), true, dh, false, accumulate, x.dtype,
                   d_up_param.value.data() + e * dim * up_dim, d_up_param.bound.data() + e * dim * up_dim);
+    cast_block(d_up_param, x.dtype, e * dim * up_dim, dim * up_dim);
     if (c.expert_bias) {
       write_row(sum_rows(dh, x.dtype), *d_up_bias, e * up_dim);
       write_row(sum_rows(weighted_d_out, x.dtype), *d_down_bias, e * dim);
@@ -223,10 +264,11 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
 
   // A token's rows add up in x's own type: the gradient of a gather.
   parallel_for(x.rows, [&](std::int64_t t) {
+    const LiveSlots slots = live_slots(routing, range, t);
     for (std::int64_t d = 0; d < dim; ++d) {
       Sum sum(precision(x.dtype));
-      for (std::int64_t slot = t * k; slot < (t + 1) * k; ++slot) sum += dx_slots.at(slot, d);
-      out.x.set(t, d, sum.total());
+      for (const std::int64_t slot : slots.here) sum += dx_slots.at(slot, d);
+      out.x.set(t, d, sum.total(slots.elsewhere + others));
     }
   });
   return out;

@@ -72,20 +72,26 @@ Real denominator(const Row& row) {
   return store(sum.total(), held) + 1e-20;
 }
 
-/// a_i / sum, and its gradient: d_i / sum - (sum_j d_j a_j / sum) / sum.
+/// a_i / sum, and its gradient d_i / sum - (sum_j d_j a_j / sum) / sum: what comes directly, and what through the sum.
 Row normalise(const Row& row) {
   const Real sum = denominator(row);
   Row out;
   for (const Real a : row) out.push_back(a / sum);
   return out;
 }
-Row normalise_gradient(const Row& row, const Row& cotangent) {
+struct NormaliseGradient {
+  Row direct;
+  Real through_sum;
+};
+NormaliseGradient normalise_gradient(const Row& row, const Row& cotangent) {
   const Real total = denominator(row);
   Sum inner(finer(total.held, precision(DType::float32)));
-  for (std::size_t i = 0; i < row.size(); ++i) inner += cotangent[i] * (row[i] / total) / total;
-  const Real through_sum = store(inner.total(), total.held);
-  Row out;
-  for (const Real d : cotangent) out.push_back(d / total - through_sum);
+  NormaliseGradient out;
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    inner += -cotangent[i] * (row[i] / total / total);
+    out.direct.push_back(cotangent[i] / total);
+  }
+  out.through_sum = store(inner.total(), total.held);
   return out;
 }
 
@@ -145,6 +151,7 @@ GateParams load_gate(const MoEConfig& c, const CallOptions& o, const NamedTensor
                      DType x) {
   const DType compute = gate_compute_type(o, x);
   GateParams p;
+  p.stored = require(tensors, prefix + "weight").dtype();
   p.weight = load(require(tensors, prefix + "weight"), 0, c.n_routed_experts, c.dim, compute);
   if (c.router_bias) p.bias = load(require(tensors, prefix + "bias"), 0, 1, c.n_routed_experts, compute);
   if (c.has_correction_bias()) {
@@ -159,8 +166,7 @@ GateParams load_gate(const MoEConfig& c, const CallOptions& o, const NamedTensor
 GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& x,
                          const std::vector<bool>& mask, const std::vector<std::int64_t>* replay) {
   const std::int64_t tokens = x.rows, k = c.n_activated_experts;
-  Bounded input = x;
-  input.dtype = gate_compute_type(o, x.dtype);
+  const Bounded input = cast(x, gate_compute_type(o, x.dtype));
   GateForward f;
   f.logits = linear(input, p.weight, p.bias ? &*p.bias : nullptr, input.dtype);
   f.scores = Bounded(tokens, c.n_routed_experts, scores_type(c, o, x.dtype));
@@ -198,7 +204,13 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
   const std::int64_t tokens = x.rows, k = c.n_activated_experts;
   const auto experts = static_cast<std::size_t>(c.n_routed_experts);
   const ScoreRule& rule = score_rule(c.score_func);
-  const Row aux = f.aux_loss ? aux_loss_gradient(f.aux_terms, c.aux_loss_coeff * o.aux_loss_backward_scale) : Row{};
+  const Precision scores_held = precision(f.scores.dtype);
+  Row aux;
+  if (f.aux_loss) {
+    const Real scale = store(known(o.aux_loss_backward_scale, {}), precision(DType::float32)) * c.aux_loss_coeff;
+    for (const Real d : aux_loss_gradient(f.aux_terms, scale)) aux.push_back(store(d, scores_held));
+  }
+  const Precision z_held = precision(f.logits.dtype);
   Bounded dz(tokens, c.n_routed_experts, f.logits.dtype);
 
   parallel_for(tokens, [&](std::int64_t t) {
@@ -206,44 +218,50 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     const Ids ids(f.indices.data() + t * k, static_cast<std::size_t>(k));
     const Row values = select_values(c, o, token, ids);
 
-    // Through scale and normalisation to the selected values.
+    // Back through the casts, scale and normalisation to the selected values.
+    const Precision held = token.weighed[0].held;
     Row d_values;
     for (std::int64_t j = 0; j < k; ++j)
-      d_values.push_back(widen(dw.at(t, j), values[0].held) * c.route_scale);
-    if (normalises(c)) d_values = normalise_gradient(values, d_values);
+      d_values.push_back(store(store(dw.at(t, j), scores_held), held) * c.route_scale);
+    if (normalises(c)) {
+      const NormaliseGradient back = normalise_gradient(values, d_values);
+      for (std::size_t j = 0; j < d_values.size(); ++j) d_values[j] = back.direct[j] + back.through_sum;
+    }
 
-    // What S receives: the auxiliary loss, and the selected values where they were gathered from S.
-    Row d_scores(experts, known(0.0, token.weighed[0].held));
+    // What S and z receive meets there in any order: the auxiliary loss, directly and through S's sum, and the selected
+    // values, at S or at z.
+    std::vector<Sum> at_scores(experts, Sum(held)), at_logits(experts, Sum(z_held));
     if (!aux.empty() && mask[static_cast<std::size_t>(t)]) {
-      d_scores = aux;
-      if (normalises(c)) d_scores = normalise_gradient(token.weighed, aux);
-    }
-    Row d_logits(experts, known(0.0, token.logits[0].held));
-    if (softmax_after_topk(c)) {
-      const Row d_selected = softmax_gradient(values, d_values);
-      for (std::size_t j = 0; j < ids.size(); ++j) {
-        Real& d = d_logits[static_cast<std::size_t>(ids[j])];
-        d = d + store(d_selected[j], precision(f.logits.dtype));
+      Row d_scores;
+      for (const Real d : aux) d_scores.push_back(store(d, held));
+      if (normalises(c)) {
+        const NormaliseGradient back = normalise_gradient(token.weighed, d_scores);
+        for (Sum& sum : at_scores) sum += back.through_sum;
+        d_scores = back.direct;
       }
-    } else {
-      for (std::size_t j = 0; j < ids.size(); ++j) {
-        Real& d = d_scores[static_cast<std::size_t>(ids[j])];
-        d = d + d_values[j];
-      }
+      for (std::size_t i = 0; i < experts; ++i) at_scores[i] += d_scores[i];
     }
+    if (softmax_after_topk(c)) d_values = softmax_gradient(values, d_values);
+    for (std::size_t j = 0; j < ids.size(); ++j) {
+      const auto id = static_cast<std::size_t>(ids[j]);
+      if (softmax_after_topk(c)) at_logits[id] += store(d_values[j], z_held);
+      else at_scores[id] += d_values[j];
+    }
+    Row d_scores;
+    for (std::size_t i = 0; i < experts; ++i) d_scores.push_back(store(at_scores[i].total(), token.scores[i].held));
     const Row through_scores = rule.gradient(token.logits, token.scores, d_scores);
-    for (std::size_t i = 0; i < experts; ++i)
-      dz.set(t, static_cast<std::int64_t>(i),
-             store(through_scores[i], precision(f.logits.dtype)) + d_logits[i]);
+    for (std::size_t i = 0; i < experts; ++i) {
+      at_logits[i] += store(through_scores[i], z_held);
+      dz.set(t, static_cast<std::int64_t>(i), at_logits[i].total());
+    }
   });
 
-  const DType accumulate = accumulator(f.logits.dtype);
+  // Products are stored in the compute type first.
+  const DType compute = f.logits.dtype, accumulate = accumulator(compute);
   GateBackward out;
-  out.x = multiply(dz, false, p.weight, false, accumulate, x.dtype);
-  Bounded input = x;
-  input.dtype = f.logits.dtype;
-  out.weight = multiply(dz, true, input, false, accumulate, x.dtype);
-  if (p.bias) out.bias = sum_rows(dz, x.dtype);
+  out.x = cast(multiply(dz, false, p.weight, false, accumulate, compute), x.dtype);
+  out.weight = cast(multiply(dz, true, cast(x, compute), false, accumulate, compute), p.stored);
+  if (p.bias) out.bias = cast(sum_rows(dz, compute), p.stored);
   return out;
 }
 

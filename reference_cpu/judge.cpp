@@ -18,8 +18,10 @@ TensorVerdict fail(const std::string& tensor, std::string finding) {
   return out;
 }
 
-/// |value - reference| / bound; where the reference is not finite, the value must not be either.
+/// |value - reference| / bound; where the reference is not finite, the value must not be either. Without a bound an honest
+/// implementation may hold anything.
 double ratio(double value, double reference, double bound) {
+  if (std::isfinite(reference) && std::isinf(bound)) return 0.0;
   if (std::isfinite(reference) != std::isfinite(value)) return INFINITY;
   if (!std::isfinite(reference)) return std::isnan(reference) || std::isnan(value) || value == reference ? 0.0 : INFINITY;
   const double difference = std::abs(value - reference);
@@ -39,6 +41,7 @@ TensorVerdict compare(const std::string& tensor, const Tensor& candidate, const 
     const auto n = static_cast<std::size_t>(i);
     const double value = candidate[i];
     const double r = ratio(value, reference.value[n], reference.bound[n]);
+    out.unbounded += std::isinf(reference.bound[n]);
     if (out.index < 0 || r > out.ratio) {
       out.index = i;
       out.ratio = r;
@@ -46,6 +49,11 @@ TensorVerdict compare(const std::string& tensor, const Tensor& candidate, const 
       out.reference = reference.value[n];
       out.bound = reference.bound[n];
     }
+  }
+  if (out.unbounded > 0) {
+    out.verdict = Verdict::ambiguous;
+    out.finding = std::to_string(out.unbounded) + " of " + std::to_string(out.elements) +
+                  " elements have no finite bound: nothing is proven there";
   }
   if (out.ratio > 1.0) {
     out.verdict = Verdict::fail;

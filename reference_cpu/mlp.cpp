@@ -66,11 +66,11 @@ MLPBackward mlp_backward(const MLPConfig& c, const MLPParams& p, const Bounded& 
   }
   out.params.up_weight = weight_gradient(d_up, x);
   if (c.bias) out.params.up_bias = sum_rows(d_up, x.dtype);
-  out.x = multiply(d_up, false, p.up_weight, false, accumulate, x.dtype);
+  out.x.push_back(multiply(d_up, false, p.up_weight, false, accumulate, x.dtype));
   if (act.gated) {
     out.params.gate_weight = weight_gradient(d_gate, x);
     if (c.bias) out.params.gate_bias = sum_rows(d_gate, x.dtype);
-    out.x = add(out.x, multiply(d_gate, false, *p.gate_weight, false, accumulate, x.dtype));
+    out.x.push_back(multiply(d_gate, false, *p.gate_weight, false, accumulate, x.dtype));
   }
   return out;
 }

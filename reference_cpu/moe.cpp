@@ -30,29 +30,35 @@ Projection fc2(const MoEConfig& c, const NamedTensors& tensors, DType compute) {
   return {c, tensors, "fc2_latent_proj", c.dim, *c.moe_latent_size, compute};
 }
 
+/// Puts a parameter's gradient into `grads`, in the parameter's own type.
+void put_gradient(const NamedTensors& tensors, const std::string& name, Bounded gradient,
+                  std::map<std::string, BoundedTensor>& grads) {
+  const Tensor& param = require(tensors, "params/" + name);
+  grads["grads/" + name] = to_result(cast(std::move(gradient), param.dtype()), param.shape());
+}
+
 /// Gradients of a Linear's parameters under "grads/{name}"; returns that of its input.
-Bounded linear_backward(const Bounded& x, const Bounded& weight, bool bias, const Bounded& dy, const std::string& name,
-                        std::map<std::string, BoundedTensor>& grads) {
+Bounded linear_backward(const NamedTensors& tensors, const Bounded& x, const Bounded& weight, bool bias, const Bounded& dy,
+                        const std::string& name, std::map<std::string, BoundedTensor>& grads) {
   const DType accumulate = accumulator(x.dtype);
-  grads["grads/" + name + ".weight"] =
-      to_result(multiply(dy, true, x, false, accumulate, x.dtype), {weight.rows, weight.cols});
-  if (bias) grads["grads/" + name + ".bias"] = to_result(sum_rows(dy, x.dtype), {weight.rows});
+  put_gradient(tensors, name + ".weight", multiply(dy, true, x, false, accumulate, x.dtype), grads);
+  if (bias) put_gradient(tensors, name + ".bias", sum_rows(dy, x.dtype), grads);
   return multiply(dy, false, weight, false, accumulate, x.dtype);
 }
 
 }  // namespace
 
-void add_mlp_gradients(const MLPConfig& c, MLPParams g, const std::string& prefix,
+void add_mlp_gradients(const NamedTensors& tensors, MLPParams g, const std::string& prefix,
                        std::map<std::string, BoundedTensor>& grads) {
-  const auto put = [&](const char* name, std::optional<Bounded> gradient, Shape shape) {
-    if (gradient) grads[prefix + name] = to_result(*std::move(gradient), std::move(shape));
+  const auto put = [&](const char* name, std::optional<Bounded> gradient) {
+    if (gradient) put_gradient(tensors, prefix + name, *std::move(gradient), grads);
   };
-  put("gate_proj.weight", std::move(g.gate_weight), {c.inter_dim, c.dim});
-  put("gate_proj.bias", std::move(g.gate_bias), {c.inter_dim});
-  put("up_proj.weight", std::move(g.up_weight), {c.inter_dim, c.dim});
-  put("up_proj.bias", std::move(g.up_bias), {c.inter_dim});
-  put("down_proj.weight", std::move(g.down_weight), {c.dim, c.inter_dim});
-  put("down_proj.bias", std::move(g.down_bias), {c.dim});
+  put("gate_proj.weight", std::move(g.gate_weight));
+  put("gate_proj.bias", std::move(g.gate_bias));
+  put("up_proj.weight", std::move(g.up_weight));
+  put("up_proj.bias", std::move(g.up_bias));
+  put("down_proj.weight", std::move(g.down_weight));
+  put("down_proj.bias", std::move(g.down_bias));
 }
 
 MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors, const Bounded& x,
@@ -98,35 +104,11 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
   return f;
 }
 
-Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors, const Bounded& x,
-                     const std::vector<bool>& mask, const MoEForward& f, const Bounded& dy,
-                     std::map<std::string, BoundedTensor>& grads) {
-  // Routed: back through fc2, the experts, fc1.
-  const Bounded d_routed =
-      c.moe_latent_size ? linear_backward(f.routed, fc2(c, tensors, x.dtype).weight, c.expert_bias, dy,
-                                          "fc2_latent_proj", grads)
-                        : dy;
-  const ExpertsParams params = find_experts(c, tensors, "params/experts.");
-  const Routing routing{f.indices, f.weights, mask};
-  const ExpertsBackward experts =
-      f.parallel ? experts_backward_parallel(c, params, *f.parallel, d_routed, "experts.", grads)
-                 : experts_backward(c, params, f.latent, routing, {0, c.n_routed_experts}, *f.experts, d_routed,
-                                    "experts.", grads);
-  Bounded dx = c.moe_latent_size ? linear_backward(x, fc1(c, tensors, x.dtype).weight, c.expert_bias, experts.x,
-                                                   "fc1_latent_proj", grads)
-                                 : experts.x;
+namespace {
 
-  if (f.gate) {
-    const GateParams gate = load_gate(c, o, tensors, "params/gate.", x.dtype);
-    GateBackward back = gate_backward(c, o, gate, x, mask, *f.gate, experts.weights);
-    dx = add(dx, back.x);
-    if (c.train_gate) {
-      grads["grads/gate.weight"] = to_result(std::move(back.weight), {c.n_routed_experts, c.dim});
-      if (back.bias) grads["grads/gate.bias"] = to_result(*std::move(back.bias), {c.n_routed_experts});
-    }
-  }
-
-  if (!f.shared) return dx;
+/// Back through the shared experts and their gate; what reaches x goes to `terms`.
+void shared_backward(const MoEConfig& c, const NamedTensors& tensors, const Bounded& x, const MoEForward& f, const Bounded& dy,
+                     std::vector<Bounded>& terms, std::map<std::string, BoundedTensor>& grads) {
   const MLPConfig shared = shared_config(c);
   Bounded dz = dy;
   if (f.shared_gate) {
@@ -143,11 +125,55 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
       d_logit.set(t, store(d_gate.total(), precision(x.dtype)) * (1.0 - s) * s);
     }
     const Bounded weight = load(require(tensors, "params/shared_expert_gate.weight"), 0, 1, c.dim, x.dtype);
-    dx = add(dx, linear_backward(x, weight, false, d_logit, "shared_expert_gate", grads));
+    terms.push_back(linear_backward(tensors, x, weight, false, d_logit, "shared_expert_gate", grads));
   }
   MLPBackward back = mlp_backward(shared, load_mlp(shared, tensors, "params/shared_experts.", x.dtype), x, *f.shared, dz);
-  add_mlp_gradients(shared, std::move(back.params), "grads/shared_experts.", grads);
-  return add(dx, back.x);
+  add_mlp_gradients(tensors, std::move(back.params), "shared_experts.", grads);
+  for (Bounded& term : back.x) terms.push_back(std::move(term));
+}
+
+}  // namespace
+
+Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors, const Bounded& x,
+                     const std::vector<bool>& mask, const MoEForward& f, const Bounded& dy,
+                     std::map<std::string, BoundedTensor>& grads) {
+  // Routed: back through fc2, the experts, fc1.
+  const Bounded d_routed =
+      c.moe_latent_size ? linear_backward(tensors, f.routed, fc2(c, tensors, x.dtype).weight, c.expert_bias, dy,
+                                          "fc2_latent_proj", grads)
+                        : dy;
+  const ExpertsParams params = find_experts(c, tensors, "params/experts.");
+  const Routing routing{f.indices, f.weights, mask};
+  // Everything that meets in d x, in any order: the slots of a token among them unless fc1 comes between.
+  const bool gated_sharing = f.shared && c.shared_expert_activation != ActivationKind::relu2;
+  const std::int64_t others = c.moe_latent_size ? 0 : f.gate.has_value() + f.shared.has_value() + gated_sharing + f.shared_gate.has_value();
+  ExpertsBackward experts =
+      f.parallel ? experts_backward_parallel(c, params, *f.parallel, d_routed, "experts.", grads, others)
+                 : experts_backward(c, params, f.latent, routing, {0, c.n_routed_experts}, *f.experts, d_routed,
+                                    "experts.", grads, others);
+  std::vector<Bounded> terms;
+  if (c.moe_latent_size)
+    terms.push_back(linear_backward(tensors, x, fc1(c, tensors, x.dtype).weight, c.expert_bias, experts.x,
+                                    "fc1_latent_proj", grads));
+
+  if (f.gate) {
+    const GateParams gate = load_gate(c, o, tensors, "params/gate.", x.dtype);
+    GateBackward back = gate_backward(c, o, gate, x, mask, *f.gate, experts.weights);
+    terms.push_back(std::move(back.x));
+    if (c.train_gate) {
+      grads["grads/gate.weight"] = to_result(std::move(back.weight), {c.n_routed_experts, c.dim});
+      if (back.bias) grads["grads/gate.bias"] = to_result(*std::move(back.bias), {c.n_routed_experts});
+    }
+  }
+  if (f.shared) shared_backward(c, tensors, x, f, dy, terms, grads);
+
+  if (c.moe_latent_size) return add_in_any_order(terms, x.dtype);
+  if (terms.empty()) return std::move(experts.x);
+  std::vector<std::int64_t> slots;
+  for (std::int64_t t = 0; t < x.rows; ++t) slots.push_back(mask[static_cast<std::size_t>(t)] ? c.n_activated_experts : 0);
+  Bounded dx = add_in_any_order(terms, x.dtype, slots);
+  for (std::int64_t t = 0; t < x.rows; ++t) add_part(dx, t, experts.x, t);
+  return dx;
 }
 
 }  // namespace moeref

@@ -62,17 +62,10 @@ RankWork receive(const Bounded& x, const Routing& r, std::vector<std::int64_t> t
   return work;
 }
 
-/// Adds a rank's rows to the rows of their tokens: the way back of either exchange, in the order of the ranks.
+/// Adds a rank's rows to the rows of their tokens: the way back of either exchange, in the order of the ranks. The bounds of
+/// the parts hold for their sum in any order.
 void add_back(const Bounded& rows, const std::vector<std::int64_t>& tokens, Bounded& into) {
-  for (std::size_t row = 0; row < tokens.size(); ++row)
-    for (std::int64_t c = 0; c < rows.cols; ++c)
-      into.set(tokens[row], c, into.at(tokens[row], c) + rows.at(static_cast<std::int64_t>(row), c));
-}
-
-Bounded stored(const Bounded& from, DType dtype) {
-  Bounded out(from.rows, from.cols, dtype);
-  for (std::int64_t i = 0; i < from.rows * from.cols; ++i) out.set(i, from.at(i));
-  return out;
+  for (std::size_t row = 0; row < tokens.size(); ++row) add_part(into, tokens[row], rows, static_cast<std::int64_t>(row));
 }
 
 }  // namespace
@@ -87,21 +80,21 @@ ParallelForward experts_forward_parallel(const MoEConfig& c, const ParallelOptio
     RankWork& work =
         out.ranks.emplace_back(receive(x, routing, received_tokens(routing, o.exchange, experts, offsets), experts));
     work.forward = experts_forward(c, p, work.x, work.routing(), experts);
-    add_back(combine(c, work.forward, work.routing(), DType::float32), work.tokens, sum);
+    add_back(combine(c, work.forward, work.routing(), experts, DType::float32), work.tokens, sum);
   }
-  out.y = stored(sum, x.dtype);
+  out.y = cast(std::move(sum), x.dtype);
   return out;
 }
 
 ExpertsBackward experts_backward_parallel(const MoEConfig& c, const ExpertsParams& p, const ParallelForward& saved,
                                           const Bounded& dy, const std::string& prefix,
-                                          std::map<std::string, BoundedTensor>& grads) {
+                                          std::map<std::string, BoundedTensor>& grads, std::int64_t others) {
   const RankWork& any = saved.ranks.front();
   ExpertsBackward out{Bounded(dy.rows, c.expert_dim(), any.x.dtype),
                       Bounded(dy.rows, any.weights.cols, any.weights.dtype)};
   for (const RankWork& work : saved.ranks) {
     const ExpertsBackward part = experts_backward(c, p, work.x, work.routing(), work.experts, work.forward,
-                                                  gather_rows(dy, work.tokens), prefix, grads);
+                                                  gather_rows(dy, work.tokens), prefix, grads, others);
     add_back(part.x, work.tokens, out.x);
     add_back(part.weights, work.tokens, out.weights);
   }

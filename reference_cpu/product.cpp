@@ -84,6 +84,8 @@ void product(const Bounded& a, bool transpose_a, const Bounded& b, bool transpos
   const std::int64_t cols = transpose_b ? b.rows : b.cols;
   const double rounding = gamma(depth, precision(accumulate).unit);
   const double underflows = static_cast<double>(depth) * precision(accumulate).tiny;
+  // gamma sum |a||b| is part of the error, so that this keeps every partial sum below the largest number.
+  const double most = rounding * precision(accumulate).largest;
 
   // sum (gamma |a| + (1 + gamma) e_a) |b|, and sum (1 + gamma) (|a| + e_a) e_b.
   std::vector<double> weighted_a(a.count()), bounded_a;
@@ -119,8 +121,8 @@ void product(const Bounded& a, bool transpose_a, const Bounded& b, bool transpos
       for (std::int64_t r = 0; r < last_row; ++r)
         for (std::int64_t j = 0; j < last_col; ++j) {
           const std::int64_t at = r * kCols + j;
-          write((row_panel * kRows + r) * cols + first_col + j, out[0][at],
-                out[1][at] + (terms.size() > 2 ? out[2][at] : 0.0) + (out[1][at] > 0.0 ? underflows : 0.0));
+          const double error = out[1][at] + (terms.size() > 2 ? out[2][at] : 0.0) + (out[1][at] > 0.0 ? underflows : 0.0);
+          write((row_panel * kRows + r) * cols + first_col + j, out[0][at], error <= most ? error : INFINITY);
         }
     }
   });

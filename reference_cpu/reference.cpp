@@ -64,7 +64,8 @@ void put_gate(Work& w, const MoEConfig& c, GateForward f) {
   if (f.aux_loss) w.put("outputs/aux_loss", scalar(*f.aux_loss, DType::float32));
   w.put("stages/logits", std::move(f.logits), {t, e});
   w.put("stages/scores", std::move(f.scores), {t, e});
-  w.out.routing.push_back(std::move(f.routing));
+  // Replayed ids are given: there is no choice to judge, only their copy.
+  if (!find(w.call.tensors, "inputs/replay_indices")) w.out.routing.push_back(std::move(f.routing));
 }
 
 void gate(Work& w) {
@@ -75,7 +76,7 @@ void gate(Work& w) {
   const auto ids = given_ids(w.call, w.routing, "");
   GateForward f = gate_forward(c, w.options, params, x, mask, pointer(ids));
   if (w.call.backward) {
-    const Bounded dw = load(require(w.call.tensors, "cotangents/weights"), c.n_activated_experts);
+    const Bounded dw = load(require(w.call.tensors, "cotangents/weights"), c.n_activated_experts, f.weights.dtype);
     GateBackward b = gate_backward(c, w.options, params, x, mask, f, dw);
     w.put("grads/x", std::move(b.x), {x.rows, c.dim});
     if (c.train_gate) {
@@ -95,7 +96,7 @@ void aux_loss_component(Work& w) {
   w.put("outputs/expert_load", integers(load, {c.n_routed_experts}));
   w.put("outputs/aux_loss", scalar(loss.value, DType::float32));
   if (!w.call.backward) return;
-  const std::vector<Real> d = aux_loss_gradient(loss.terms, 1.0);
+  const std::vector<Real> d = aux_loss_gradient(loss.terms, known(1.0, precision(DType::float32)));
   Bounded grad(scores.rows, scores.cols, scores.dtype);
   for (std::int64_t t = 0; t < scores.rows; ++t)
     for (std::int64_t i = 0; i < scores.cols; ++i)
@@ -128,7 +129,7 @@ void bias_update(Work& w) {
                                        {mask.begin() + offsets[r], mask.begin() + offsets[r + 1]}, c.n_routed_experts));
       w.put("outputs/indices" + at, integers(f.indices, {x.rows, c.n_activated_experts}));
       f.routing.indices = "outputs/indices" + at;
-      w.out.routing.push_back(std::move(f.routing));
+      if (!find(w.call.tensors, "inputs/replay_indices" + at)) w.out.routing.push_back(std::move(f.routing));
     }
     const std::string at = "_" + std::to_string(s);
     w.put("outputs/cumulative_expert_load" + at, integers(*update->cumulative_load(), {c.n_routed_experts}));
@@ -156,9 +157,9 @@ void mlp(Work& w) {
   const MLPParams params = load_mlp(c, w.call.tensors, "params/", x.dtype);
   MLPForward f = mlp_forward(c, params, x);
   if (w.call.backward) {
-    MLPBackward b = mlp_backward(c, params, x, f, load(require(w.call.tensors, "cotangents/y"), c.dim));
-    w.put("grads/x", std::move(b.x), input.shape());
-    add_mlp_gradients(c, std::move(b.params), "grads/", w.out.results);
+    MLPBackward b = mlp_backward(c, params, x, f, load(require(w.call.tensors, "cotangents/y"), c.dim, x.dtype));
+    w.put("grads/x", add_in_any_order(b.x, x.dtype), input.shape());
+    add_mlp_gradients(w.call.tensors, std::move(b.params), "", w.out.results);
   }
   w.put("outputs/y", std::move(f.y), input.shape());
 }
@@ -172,7 +173,7 @@ void experts(Work& w) {
   const Routing routing{ids, weights, mask};
   const ExpertsParams params = find_experts(c, w.call.tensors, "params/");
   const bool backward = w.call.backward;
-  const Bounded dy = backward ? load(require(w.call.tensors, "cotangents/y"), dim) : Bounded();
+  const Bounded dy = backward ? load(require(w.call.tensors, "cotangents/y"), dim, x.dtype) : Bounded();
   ExpertsBackward b;
   Bounded y;
   if (w.options.parallel.ep_size > 1) {
@@ -203,7 +204,7 @@ void moe(Work& w) {
   const auto ids = given_ids(w.call, w.routing, "");
   MoEForward f = moe_forward(c, w.options, w.call.tensors, x, mask, pointer(ids));
   if (w.call.backward) {
-    const Bounded dy = load(require(w.call.tensors, "cotangents/y"), c.dim);
+    const Bounded dy = load(require(w.call.tensors, "cotangents/y"), c.dim, x.dtype);
     w.put("grads/x", moe_backward(c, w.options, w.call.tensors, x, mask, f, dy, w.out.results), input.shape());
   }
   w.put("outputs/y", std::move(f.y), input.shape());

@@ -164,7 +164,8 @@ int generate(const GenerateOptions& options) {
                                    memory_of_machine() / (1u << 30)));
   }
   generate_all(options, specs, bytes);
-  // The catalogue has a manifest, and it stays true; hashing the gigabytes of one layer would take longer than they did.
+  // The catalogue has a manifest, and it stays true; hashing the gigabytes of one layer would take longer
+  // than they did.
   if (specs.size() > 1 || fs::exists(options.out / kManifestName)) write_manifest(options.out);
   double written = 0.0;
   for (const CaseSpec& spec : specs)

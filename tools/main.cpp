@@ -3,6 +3,7 @@
 // Exit codes: commands.hpp. Anything that a user can get wrong is one line on stderr and exit code 2.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -48,7 +49,8 @@ int main(int argc, char** argv) {
                                               moeref::validate_command(app), moeref::inspect_command(app)};
   app.footer(kFooter);  // after the commands, which would inherit it
   try {
-    if (argc > 1 && argv[1][0] != '-' && !app.get_subcommand_no_throw(argv[1]))
+    const auto named = [&](const moeref::Command& command) { return command.app->check_name(argv[1]); };
+    if (argc > 1 && argv[1][0] != '-' && std::ranges::none_of(commands, named))
       throw moeref::InputError(
           fmt::format("unknown command '{}': want one of {}", argv[1], names_of(commands)));
     app.parse(argc, argv);

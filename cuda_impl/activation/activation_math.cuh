@@ -1,5 +1,6 @@
 // The activations of SPEC.md 5 as functors: forward(g, u) and backward(g, u, d) in fp32. relu2 reads only u.
-// One entry here and one in grouped_gemm/activation_*.cu per activation.
+// Callers ask `clamps` once and take the loop with or without clamps. One entry here and one in
+// grouped_gemm/activation_*.cu per activation.
 #pragma once
 
 #include "moeref/cuda/activation.hpp"
@@ -20,13 +21,16 @@ __device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f
 
 struct Swiglu {
   static constexpr UpLayout layout = UpLayout::halves;
+  static __device__ bool clamps(const ActivationParameters& p) { return p.limit > 0; }
+  template <bool Clamp>
   static __device__ float forward(float g, float u, const ActivationParameters& p) {
-    if (p.limit > 0) g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
+    if (Clamp) g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
     return g * sigmoid(g) * u;
   }
+  template <bool Clamp>
   static __device__ ActivationGradient backward(float g, float u, float d, const ActivationParameters& p) {
     float open_gate = 1, open_up = 1;
-    if (p.limit > 0) {
+    if (Clamp) {
       open_gate = g <= p.limit, open_up = fabsf(u) <= p.limit;
       g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
     }
@@ -39,13 +43,16 @@ struct Swiglu {
 template <UpLayout Layout, bool AlwaysClamp>
 struct ScaledGlu {
   static constexpr UpLayout layout = Layout;
+  static __device__ bool clamps(const ActivationParameters& p) { return AlwaysClamp || p.limit > 0; }
+  template <bool Clamp>
   static __device__ float forward(float g, float u, const ActivationParameters& p) {
-    if (AlwaysClamp || p.limit > 0) g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
+    if (Clamp) g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
     return g * sigmoid(p.alpha * g) * (u + 1);
   }
+  template <bool Clamp>
   static __device__ ActivationGradient backward(float g, float u, float d, const ActivationParameters& p) {
     float open_gate = 1, open_up = 1;
-    if (AlwaysClamp || p.limit > 0) {
+    if (Clamp) {
       open_gate = g <= p.limit, open_up = fabsf(u) <= p.limit;
       g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
     }
@@ -60,9 +67,12 @@ using QuickGeglu = ScaledGlu<UpLayout::interleaved, true>;
 struct Geglu {
   static constexpr UpLayout layout = UpLayout::halves;
   static constexpr float c = 1.5957691216057308f, c3 = 0.044715f;  // 2 sqrt(2 / pi)
+  static __device__ bool clamps(const ActivationParameters&) { return false; }
+  template <bool>
   static __device__ float forward(float g, float u, const ActivationParameters&) {
     return g * sigmoid(c * (g + c3 * g * g * g)) * u;
   }
+  template <bool Clamp>
   static __device__ ActivationGradient backward(float g, float u, float d, const ActivationParameters&) {
     const float s = sigmoid(c * (g + c3 * g * g * g)), gelu = g * s;
     return {gelu * u, d * u * (s + g * s * (1 - s) * c * (1 + 3 * c3 * g * g)), d * gelu};
@@ -71,10 +81,13 @@ struct Geglu {
 
 struct Relu2 {
   static constexpr UpLayout layout = UpLayout::up_only;
+  static __device__ bool clamps(const ActivationParameters&) { return false; }
+  template <bool>
   static __device__ float forward(float, float u, const ActivationParameters&) {
     const float r = fmaxf(u, 0.0f);
     return r * r;
   }
+  template <bool Clamp>
   static __device__ ActivationGradient backward(float, float u, float d, const ActivationParameters&) {
     const float r = fmaxf(u, 0.0f);
     return {r * r, 0, d * 2 * r};

@@ -1,7 +1,9 @@
-// Times the routed experts, whole and by product, against the same flops as dense cuBLAS products in the same run.
+// Times the routed experts, whole and by product, against the same flops as dense cuBLAS products in the same
+// run.
 //   moeref_cuda_bench [--json FILE] [--repeat N] [shape]...
-// TF counts 6 T k D I flops forward and 12 backward; share = time of the dense equivalent / time, where the dense equivalent of
-// forward + backward is three times the forward one. Inputs alternate between two sets; each is larger than the L2.
+// TF counts 6 T k D I flops forward and 12 backward; share = time of the dense equivalent / time, where the
+// dense equivalent of forward + backward is three times the forward one. Inputs alternate between two sets;
+// each is larger than the L2.
 #include <cublas_v2.h>
 
 #include <algorithm>
@@ -24,7 +26,8 @@ namespace {
 using bf16 = __nv_bfloat16;
 
 __global__ void fill_random(bf16* out, std::size_t n, float scale, unsigned seed) {
-  for (std::size_t i = blockIdx.x * std::size_t(blockDim.x) + threadIdx.x; i < n; i += std::size_t(gridDim.x) * blockDim.x) {
+  for (std::size_t i = blockIdx.x * std::size_t(blockDim.x) + threadIdx.x; i < n;
+       i += std::size_t(gridDim.x) * blockDim.x) {
     unsigned long long z = (i + 1) * 0x9e3779b97f4a7c15ull + seed * 0xd1342543de82ef95ull;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
@@ -38,12 +41,16 @@ __global__ void fill_random(bf16* out, std::size_t n, float scale, unsigned seed
 template <class T>
 struct Buffer {
   T* data = nullptr;
-  explicit Buffer(std::size_t n) { check(cudaMalloc(&data, std::max<std::size_t>(n * sizeof(T), 256)), "cudaMalloc"); }
+  explicit Buffer(std::size_t n) {
+    check(cudaMalloc(&data, std::max<std::size_t>(n * sizeof(T), 256)), "cudaMalloc");
+  }
   Buffer(const Buffer&) = delete;
   ~Buffer() { cudaFree(data); }
 };
 struct RandomBuffer : Buffer<bf16> {
-  RandomBuffer(std::size_t n, float scale, unsigned seed) : Buffer(n) { fill_random<<<1024, 256>>>(data, n, scale, seed); }
+  RandomBuffer(std::size_t n, float scale, unsigned seed) : Buffer(n) {
+    fill_random<<<1024, 256>>>(data, n, scale, seed);
+  }
 };
 
 double median_ms(int repeat, const std::function<void(int)>& run) {
@@ -87,12 +94,15 @@ Result measure(const Shape& s, int repeat, cublasHandle_t blas) {
   Buffer<int> d_ids(R);
   Buffer<float> d_weights(R), dw(R);
   Buffer<bf16> output(T * D), dx(T * D), dgate_up(E * D * 2 * I), ddown(E * I * D);
-  Buffer<char> saved(saved_bytes(c)), forward_memory(forward_workspace_bytes(c)), backward_memory(backward_workspace_bytes(c));
+  Buffer<char> saved(saved_bytes(c)), forward_memory(forward_workspace_bytes(c)),
+      backward_memory(backward_workspace_bytes(c));
   check(cudaMemcpy(d_ids.data, ids.data(), R * 4, cudaMemcpyHostToDevice), "cudaMemcpy");
   check(cudaMemcpy(d_weights.data, weights.data(), R * 4, cudaMemcpyHostToDevice), "cudaMemcpy");
   const ExpertsWeights w{gate_up.data, down.data, nullptr, nullptr};
   const ExpertsGradients g{dx.data, dw.data, dgate_up.data, ddown.data, nullptr, nullptr};
-  const auto input = [&](int i) { return ExpertsInput{i % 2 ? x1.data : x0.data, d_ids.data, d_weights.data, nullptr}; };
+  const auto input = [&](int i) {
+    return ExpertsInput{i % 2 ? x1.data : x0.data, d_ids.data, d_weights.data, nullptr};
+  };
   const auto dy = [&](int i) { return i % 2 ? dy1.data : dy0.data; };
 
   Result r{&s, *std::max_element(load.begin(), load.end()) * double(E) / double(R), 0, 0, 0, {}};
@@ -110,7 +120,9 @@ Result measure(const Shape& s, int repeat, cublasHandle_t blas) {
   const BackwardWorkspace bw(back, c);
   const Permutation p = carve_permutation(permutation_shape(c), keep.permutation);
   const GroupedShape shape = grouped_shape(c, p);
-  const auto part = [&](const char* name, const std::function<void(int)>& run) { r.parts.push_back({name, median_ms(repeat, run)}); };
+  const auto part = [&](const char* name, const std::function<void(int)>& run) {
+    r.parts.push_back({name, median_ms(repeat, run)});
+  };
   part("sort", [&](int) {
     sort_by_expert(permutation_shape(c), d_ids.data, d_weights.data, nullptr, p, fw.sort, nullptr);
   });
@@ -120,9 +132,12 @@ Result measure(const Shape& s, int repeat, cublasHandle_t blas) {
   part("down", [&](int) { down_product(shape, {fw.a, w.down, nullptr, fw.rows, false}, nullptr); });
   part("combine", [&](int) { combine(fw.rows, p.slot_row, T, s.slots, s.dim, output.data, nullptr); });
   part("d_act", [&](int i) {
-    down_gradient_product(shape, {dy(i), w.down, keep.h, bw.dh, bw.a, bw.dot_parts}, c.activation, {}, nullptr);
+    down_gradient_product(shape, {dy(i), w.down, keep.h, bw.dh, bw.a, bw.dot_parts}, c.activation, {},
+                          nullptr);
   });
-  part("dW_down", [&](int i) { weight_gradient_product(shape, bw.a, s.inter_dim, dy(i), s.dim, false, ddown.data, nullptr); });
+  part("dW_down", [&](int i) {
+    weight_gradient_product(shape, bw.a, s.inter_dim, dy(i), s.dim, false, ddown.data, nullptr);
+  });
   part("dW_up", [&](int i) {
     weight_gradient_product(shape, bw.dh, 2 * s.inter_dim, input(i).x, s.dim, true, dgate_up.data, nullptr);
   });
@@ -130,12 +145,15 @@ Result measure(const Shape& s, int repeat, cublasHandle_t blas) {
     input_gradient_product(shape, {bw.dh, w.gate_and_up, nullptr, bw.rows, false}, 2 * s.inter_dim, nullptr);
   });
 
-  // Row-major C = A B is column-major C' = B' A'. Operands: random bits of the buffers above, as large as the dense layer's.
+  // Row-major C = A B is column-major C' = B' A'. Operands: random bits of the buffers above, as large as the
+  // dense layer's.
   RandomBuffer dense_x(R * D, 1, 8), dense_a(R * I, 1, 9);
   const float one = 1, zero = 0;
-  const auto dense = [&](const bf16* a, const bf16* b, bf16* out, std::size_t m, std::size_t k, std::size_t n) {
-    if (cublasGemmEx(blas, CUBLAS_OP_N, CUBLAS_OP_N, int(n), int(m), int(k), &one, b, CUDA_R_16BF, int(n), a, CUDA_R_16BF, int(k),
-                     &zero, out, CUDA_R_16BF, int(n), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT) != CUBLAS_STATUS_SUCCESS)
+  const auto dense = [&](const bf16* a, const bf16* b, bf16* out, std::size_t m, std::size_t k,
+                         std::size_t n) {
+    if (cublasGemmEx(blas, CUBLAS_OP_N, CUBLAS_OP_N, int(n), int(m), int(k), &one, b, CUDA_R_16BF, int(n), a,
+                     CUDA_R_16BF, int(k), &zero, out, CUDA_R_16BF, int(n), CUBLAS_COMPUTE_32F,
+                     CUBLAS_GEMM_DEFAULT) != CUBLAS_STATUS_SUCCESS)
       throw CudaError("cublasGemmEx failed");
   };
   r.dense = median_ms(repeat, [&](int) {
@@ -145,14 +163,17 @@ Result measure(const Shape& s, int repeat, cublasHandle_t blas) {
   return r;
 }
 
-void write_json(const char* path, const std::vector<Result>& results, const cudaDeviceProp& device, int driver, int repeat) {
+void write_json(const char* path, const std::vector<Result>& results, const cudaDeviceProp& device,
+                int driver, int repeat) {
   FILE* f = std::fopen(path, "w");
   if (!f) throw ArgumentError(std::string("--json: cannot write ") + path);
-  std::fprintf(f, "{\"device\": \"%s\", \"driver_cuda\": %d, \"toolkit\": %d, \"repeat\": %d, \"results\": [", device.name, driver,
-               CUDART_VERSION, repeat);
+  std::fprintf(f, "{\"device\": \"%s\", \"driver_cuda\": %d, \"toolkit\": %d, \"repeat\": %d, \"results\": [",
+               device.name, driver, CUDART_VERSION, repeat);
   for (std::size_t i = 0; i < results.size(); ++i) {
     const Result& r = results[i];
-    std::fprintf(f, "%s\n  {\"shape\": \"%s\", \"imbalance\": %.4f, \"dense_ms\": %.4f, \"forward_ms\": %.4f, \"both_ms\": %.4f",
+    std::fprintf(f,
+                 "%s\n  {\"shape\": \"%s\", \"imbalance\": %.4f, \"dense_ms\": %.4f, \"forward_ms\": %.4f, "
+                 "\"both_ms\": %.4f",
                  i ? "," : "", r.shape->name, r.imbalance, r.dense, r.forward, r.both);
     for (const auto& [name, ms] : r.parts) std::fprintf(f, ", \"%s_ms\": %.4f", name, ms);
     std::fprintf(f, "}");
@@ -166,9 +187,12 @@ int run(int argc, char** argv) {
   int repeat = 10;
   std::vector<std::string> names;
   for (int i = 1; i < argc; ++i) {
-    if (!std::strcmp(argv[i], "--json") && i + 1 < argc) json = argv[++i];
-    else if (!std::strcmp(argv[i], "--repeat") && i + 1 < argc) repeat = std::max(1, std::atoi(argv[++i]));
-    else names.push_back(argv[i]);
+    if (!std::strcmp(argv[i], "--json") && i + 1 < argc)
+      json = argv[++i];
+    else if (!std::strcmp(argv[i], "--repeat") && i + 1 < argc)
+      repeat = std::max(1, std::atoi(argv[++i]));
+    else
+      names.push_back(argv[i]);
   }
   for (const std::string& name : names)
     if (std::none_of(std::begin(kShapes), std::end(kShapes), [&](const Shape& s) { return name == s.name; }))
@@ -179,15 +203,19 @@ int run(int argc, char** argv) {
   check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
   cublasHandle_t blas;
   if (cublasCreate(&blas) != CUBLAS_STATUS_SUCCESS) throw CudaError("cublasCreate failed");
-  std::printf("%s, driver for CUDA %d, toolkit %d, medians of %d\n\n", device.name, driver, CUDART_VERSION, repeat);
-  std::printf("| shape | imbalance | dense ms (TF) | forward ms (TF) | share | f+b ms (TF) | share |\n|---|---|---|---|---|---|---|\n");
+  std::printf("%s, driver for CUDA %d, toolkit %d, medians of %d\n\n", device.name, driver, CUDART_VERSION,
+              repeat);
+  std::printf(
+      "| shape | imbalance | dense ms (TF) | forward ms (TF) | share | f+b ms (TF) | share "
+      "|\n|---|---|---|---|---|---|---|\n");
   std::vector<Result> results;
   for (const Shape& s : kShapes) {
     if (!names.empty() && std::find(names.begin(), names.end(), s.name) == names.end()) continue;
     const Result r = measure(s, repeat, blas);
     const double tf = 6e-9 * s.tokens * s.slots * double(s.dim) * s.inter_dim;
-    std::printf("| %s | %.2f | %.3f (%.0f) | %.3f (%.0f) | %.3f | %.3f (%.0f) | %.3f |\n", s.name, r.imbalance, r.dense, tf / r.dense,
-                r.forward, tf / r.forward, r.dense / r.forward, r.both, 3 * tf / r.both, 3 * r.dense / r.both);
+    std::printf("| %s | %.2f | %.3f (%.0f) | %.3f (%.0f) | %.3f | %.3f (%.0f) | %.3f |\n", s.name,
+                r.imbalance, r.dense, tf / r.dense, r.forward, tf / r.forward, r.dense / r.forward, r.both,
+                3 * tf / r.both, 3 * r.dense / r.both);
     std::fflush(stdout);
     results.push_back(r);
   }
@@ -196,9 +224,10 @@ int run(int argc, char** argv) {
     const double third = 2e-9 * r.shape->tokens * r.shape->slots * double(r.shape->dim) * r.shape->inter_dim;
     std::printf("%-10s", r.shape->name);
     for (const auto& [name, ms] : r.parts) {
-      const double flops = !std::strcmp(name, "sort") || !std::strcmp(name, "combine") ? 0
-                           : !std::strcmp(name, "up") || !std::strcmp(name, "dW_up") || !std::strcmp(name, "dX") ? 2 * third
-                                                                                                                 : third;
+      const double flops =
+          !std::strcmp(name, "sort") || !std::strcmp(name, "combine")                           ? 0
+          : !std::strcmp(name, "up") || !std::strcmp(name, "dW_up") || !std::strcmp(name, "dX") ? 2 * third
+                                                                                                : third;
       std::printf(" %s %.3f", name, ms);
       if (flops > 0) std::printf(" (%.0f)", flops / ms);
     }

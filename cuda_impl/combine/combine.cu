@@ -10,8 +10,8 @@
 namespace moeref::cuda {
 namespace {
 
-__global__ void gather_sum(const __nv_bfloat16* __restrict__ rows, const int* __restrict__ slot_row, int slots, int dim,
-                           __nv_bfloat16* __restrict__ out) {
+__global__ void gather_sum(const __nv_bfloat16* __restrict__ rows, const int* __restrict__ slot_row,
+                           int slots, int dim, __nv_bfloat16* __restrict__ out) {
   const std::int64_t token = blockIdx.x;
   const int* mine = slot_row + token * slots;
   for (int c = threadIdx.x * 8; c < dim; c += blockDim.x * 8) {
@@ -21,7 +21,8 @@ __global__ void gather_sum(const __nv_bfloat16* __restrict__ rows, const int* __
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
         const int row = first + j < slots ? mine[first + j] : -1;
-        v[j] = row >= 0 ? __ldcs(reinterpret_cast<const uint4*>(rows + std::int64_t(row) * dim + c)) : uint4{};
+        v[j] =
+            row >= 0 ? __ldcs(reinterpret_cast<const uint4*>(rows + std::int64_t(row) * dim + c)) : uint4{};
       }
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
@@ -37,8 +38,8 @@ __global__ void gather_sum(const __nv_bfloat16* __restrict__ rows, const int* __
 
 }  // namespace
 
-void combine(const __nv_bfloat16* rows, const int* slot_row, std::int64_t tokens, int slots, int dim, __nv_bfloat16* out,
-             cudaStream_t stream) {
+void combine(const __nv_bfloat16* rows, const int* slot_row, std::int64_t tokens, int slots, int dim,
+             __nv_bfloat16* out, cudaStream_t stream) {
   if (tokens == 0) return;
   const int threads = std::min(512, (dim / 8 + 31) / 32 * 32);
   gather_sum<<<static_cast<unsigned>(tokens), threads, 0, stream>>>(rows, slot_row, slots, dim, out);

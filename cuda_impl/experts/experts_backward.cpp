@@ -7,8 +7,9 @@
 
 namespace moeref::cuda {
 
-void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in, const __nv_bfloat16* d_output,
-                      const void* saved, const ExpertsGradients& d, void* workspace, cudaStream_t stream) {
+void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in,
+                      const __nv_bfloat16* d_output, const void* saved, const ExpertsGradients& d,
+                      void* workspace, cudaStream_t stream) {
   check_config(c);
   check_device();
   check_aligned(d_output, "d_output");
@@ -20,7 +21,8 @@ void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const Exp
     const std::size_t e = static_cast<std::size_t>(c.experts) * sizeof(__nv_bfloat16);
     check(cudaMemsetAsync(d.gate_and_up, 0, e * c.dim * up_width, stream), "cudaMemsetAsync");
     check(cudaMemsetAsync(d.down, 0, e * c.dim * c.inter_dim, stream), "cudaMemsetAsync");
-    if (d.gate_and_up_bias) check(cudaMemsetAsync(d.gate_and_up_bias, 0, e * up_width, stream), "cudaMemsetAsync");
+    if (d.gate_and_up_bias)
+      check(cudaMemsetAsync(d.gate_and_up_bias, 0, e * up_width, stream), "cudaMemsetAsync");
     if (d.down_bias) check(cudaMemsetAsync(d.down_bias, 0, e * c.dim, stream), "cudaMemsetAsync");
     return;
   }
@@ -31,11 +33,12 @@ void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const Exp
   const GroupedShape shape = grouped_shape(c, rows);
   down_gradient_product(shape, {d_output, w.down, keep.h, work.dh, work.a, work.dot_parts}, c.activation,
                         c.activation_parameters, stream);
-  router_weight_gradient(rows, rows_of(c), c.slots, work.dot_parts, (c.inter_dim + 127) / 128, in.ids, d_output, w.down_bias,
-                         c.dim, d.weights, stream);
+  router_weight_gradient(rows, rows_of(c), c.slots, work.dot_parts, (c.inter_dim + 127) / 128, in.ids,
+                         d_output, w.down_bias, c.dim, d.weights, stream);
   weight_gradient_product(shape, work.a, c.inter_dim, d_output, c.dim, false, d.down, stream);
   weight_gradient_product(shape, work.dh, up_width, in.x, c.dim, true, d.gate_and_up, stream);
-  if (d.gate_and_up_bias) bias_gradient(rows, c.experts, work.dh, up_width, false, d.gate_and_up_bias, stream);
+  if (d.gate_and_up_bias)
+    bias_gradient(rows, c.experts, work.dh, up_width, false, d.gate_and_up_bias, stream);
   if (d.down_bias) bias_gradient(rows, c.experts, d_output, c.dim, true, d.down_bias, stream);
   input_gradient_product(shape, {work.dh, w.gate_and_up, nullptr, work.rows, false}, up_width, stream);
   combine(work.rows, rows.slot_row, c.tokens, c.slots, c.dim, d.x, stream);

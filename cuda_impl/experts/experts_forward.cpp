@@ -5,8 +5,8 @@
 
 namespace moeref::cuda {
 
-void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in, __nv_bfloat16* output, void* saved,
-                     void* workspace, cudaStream_t stream) {
+void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in,
+                     __nv_bfloat16* output, void* saved, void* workspace, cudaStream_t stream) {
   check_config(c);
   check_device();
   check_aligned(in.x, "x");
@@ -17,11 +17,14 @@ void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const Expe
   Arena scratch(workspace), kept(saved);
   const ForwardWorkspace work(scratch, c);
   const Saved keep(kept, c);
-  const Permutation rows = carve_permutation(permutation_shape(c), saved ? keep.permutation : work.permutation);
+  const Permutation rows =
+      carve_permutation(permutation_shape(c), saved ? keep.permutation : work.permutation);
   sort_by_expert(permutation_shape(c), in.ids, in.weights, in.token_mask, rows, work.sort, stream);
   if (c.tokens == 0) return;
   const GroupedShape shape = grouped_shape(c, rows);
-  up_product(shape, {in.x, w.gate_and_up, w.gate_and_up_bias, saved ? keep.h : nullptr, work.a, !c.apply_router_weight_after_down},
+  up_product(shape,
+             {in.x, w.gate_and_up, w.gate_and_up_bias, saved ? keep.h : nullptr, work.a,
+              !c.apply_router_weight_after_down},
              c.activation, c.activation_parameters, stream);
   down_product(shape, {work.a, w.down, w.down_bias, work.rows, c.apply_router_weight_after_down}, stream);
   combine(work.rows, rows.slot_row, c.tokens, c.slots, c.dim, output, stream);

@@ -16,7 +16,8 @@ void want(bool right, const char* field, std::int64_t value, const char* wanted)
 void check_config(const ExpertsConfig& c) {
   want(c.tokens >= 0, "tokens", c.tokens, "0 or more");
   want(c.dim > 0 && c.dim % 8 == 0, "dim", c.dim, "a positive multiple of 8 (16 bytes of bfloat16)");
-  want(c.inter_dim > 0 && c.inter_dim % 8 == 0, "inter_dim", c.inter_dim, "a positive multiple of 8 (16 bytes of bfloat16)");
+  want(c.inter_dim > 0 && c.inter_dim % 8 == 0, "inter_dim", c.inter_dim,
+       "a positive multiple of 8 (16 bytes of bfloat16)");
   want(c.experts >= 1 && c.experts <= 1024, "experts", c.experts, "1 to 1024");
   want(c.slots >= 1, "slots", c.slots, "1 or more");
   want(c.tokens < (std::int64_t{1} << 31) / c.slots - 4096, "tokens", c.tokens, "tokens * slots under 2^31");
@@ -28,15 +29,18 @@ void check_device() {
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
   check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
   if (major != 9 || minor != 0)
-    throw CudaError("the device has compute capability " + std::to_string(major) + "." + std::to_string(minor) +
-                    ": the grouped products need 9.0");
+    throw CudaError("the device has compute capability " + std::to_string(major) + "." +
+                    std::to_string(minor) + ": the grouped products need 9.0");
 }
 
 void check_aligned(const void* p, const char* name) {
-  if (reinterpret_cast<std::uintptr_t>(p) % 16 != 0) throw ArgumentError(std::string(name) + " is not aligned to 16 bytes");
+  if (reinterpret_cast<std::uintptr_t>(p) % 16 != 0)
+    throw ArgumentError(std::string(name) + " is not aligned to 16 bytes");
 }
 
-PermutationShape permutation_shape(const ExpertsConfig& c) { return {c.tokens, c.slots, c.experts, kTileConfigs[0].tile_rows}; }
+PermutationShape permutation_shape(const ExpertsConfig& c) {
+  return {c.tokens, c.slots, c.experts, kTileConfigs[0].tile_rows};
+}
 
 GroupedShape grouped_shape(const ExpertsConfig& c, const Permutation& permutation) {
   return {permutation, rows_of(c), c.dim, c.inter_dim, c.experts, permutation_shape(c).tile_rows};

@@ -1,4 +1,5 @@
-// What the forward and backward passes share: argument checks, shapes and the layout of `saved` and of the workspaces.
+// What the forward and backward passes share: argument checks, shapes and the layout of `saved` and of the
+// workspaces.
 #pragma once
 
 #include "grouped_gemm/grouped_gemm.hpp"
@@ -15,7 +16,8 @@ PermutationShape permutation_shape(const ExpertsConfig& config);
 inline std::int64_t rows_of(const ExpertsConfig& config) { return config.tokens * config.slots; }
 GroupedShape grouped_shape(const ExpertsConfig& config, const Permutation& permutation);
 
-/// Takes arrays one after another from one block of memory, each at a multiple of 256 bytes; without memory it only counts.
+/// Takes arrays one after another from one block of memory, each at a multiple of 256 bytes; without memory
+/// it only counts.
 class Arena {
  public:
   explicit Arena(void* memory) : memory_(static_cast<char*>(memory)) {}

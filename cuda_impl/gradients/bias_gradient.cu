@@ -1,5 +1,5 @@
-// Column sums per expert. A block takes 64 columns of one expert: 8 threads across, 32 down, each every 32nd row, then the 32
-// partial sums are added in order. Floor: the rows read once.
+// Column sums per expert. A block takes 64 columns of one expert: 8 threads across, 32 down, each every 32nd
+// row, then the 32 partial sums are added in order. Floor: the rows read once.
 #include "gradients/gradients.hpp"
 #include "grouped_gemm/ptx_sm90.cuh"
 #include "moeref/cuda/error.hpp"
@@ -9,10 +9,11 @@ namespace {
 
 template <bool Gathered>
 __global__ void column_sums(const int* __restrict__ offsets, const int* __restrict__ row_token,
-                            const float* __restrict__ row_weight, const __nv_bfloat16* __restrict__ rows, int width,
-                            __nv_bfloat16* __restrict__ out) {
+                            const float* __restrict__ row_weight, const __nv_bfloat16* __restrict__ rows,
+                            int width, __nv_bfloat16* __restrict__ out) {
   __shared__ float partial[32][65];
-  const int e = blockIdx.y, across = threadIdx.x % 8, down = threadIdx.x / 8, column = blockIdx.x * 64 + across * 8;
+  const int e = blockIdx.y, across = threadIdx.x % 8, down = threadIdx.x / 8,
+            column = blockIdx.x * 64 + across * 8;
   float sum[8] = {};
   if (column < width)
     for (int r = offsets[e] + down; r < offsets[e + 1]; r += 32) {
@@ -35,8 +36,8 @@ __global__ void column_sums(const int* __restrict__ offsets, const int* __restri
 
 }  // namespace
 
-void bias_gradient(const Permutation& p, int experts, const __nv_bfloat16* rows, int width, bool gathered, __nv_bfloat16* out,
-                   cudaStream_t stream) {
+void bias_gradient(const Permutation& p, int experts, const __nv_bfloat16* rows, int width, bool gathered,
+                   __nv_bfloat16* out, cudaStream_t stream) {
   const dim3 grid((width + 63) / 64, experts);
   if (gathered)
     column_sums<true><<<grid, 256, 0, stream>>>(p.offsets, p.row_token, p.row_weight, rows, width, out);

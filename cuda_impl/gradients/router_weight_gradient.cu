@@ -5,9 +5,10 @@
 namespace moeref::cuda {
 namespace {
 
-__global__ void sum_parts(const int* __restrict__ slot_row, int total, int slots, const float* __restrict__ dot_parts, int parts,
-                          const int* __restrict__ ids, const __nv_bfloat16* __restrict__ dy,
-                          const __nv_bfloat16* __restrict__ down_bias, int dim, float* __restrict__ out) {
+__global__ void sum_parts(const int* __restrict__ slot_row, int total, int slots,
+                          const float* __restrict__ dot_parts, int parts, const int* __restrict__ ids,
+                          const __nv_bfloat16* __restrict__ dy, const __nv_bfloat16* __restrict__ down_bias,
+                          int dim, float* __restrict__ out) {
   const int slot = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (slot >= total) return;
   const int row = slot_row[slot];
@@ -26,12 +27,13 @@ __global__ void sum_parts(const int* __restrict__ slot_row, int total, int slots
 
 }  // namespace
 
-void router_weight_gradient(const Permutation& permutation, std::int64_t slots_total, int slots, const float* dot_parts,
-                            int parts, const int* ids, const __nv_bfloat16* dy, const __nv_bfloat16* down_bias, int dim,
-                            float* out, cudaStream_t stream) {
+void router_weight_gradient(const Permutation& permutation, std::int64_t slots_total, int slots,
+                            const float* dot_parts, int parts, const int* ids, const __nv_bfloat16* dy,
+                            const __nv_bfloat16* down_bias, int dim, float* out, cudaStream_t stream) {
   if (slots_total == 0) return;
   sum_parts<<<static_cast<unsigned>((slots_total + 7) / 8), 256, 0, stream>>>(
-      permutation.slot_row, static_cast<int>(slots_total), slots, dot_parts, parts, ids, dy, down_bias, dim, out);
+      permutation.slot_row, static_cast<int>(slots_total), slots, dot_parts, parts, ids, dy, down_bias, dim,
+      out);
   check(cudaGetLastError(), "router_weight_gradient");
 }
 

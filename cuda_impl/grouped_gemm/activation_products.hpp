@@ -10,6 +10,7 @@ struct ActivationProducts {
   void (*down_gradient)(const GroupedShape&, const DownGradient&, const ActivationParameters&, cudaStream_t);
 };
 
-extern const ActivationProducts kSwigluProducts, kSwigluOaiProducts, kQuickGegluProducts, kGegluProducts, kRelu2Products;
+extern const ActivationProducts kSwigluProducts, kSwigluOaiProducts, kQuickGegluProducts, kGegluProducts,
+    kRelu2Products;
 
 }  // namespace moeref::cuda

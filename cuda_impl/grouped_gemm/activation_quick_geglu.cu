@@ -5,6 +5,7 @@
 
 namespace moeref::cuda {
 
-const ActivationProducts kQuickGegluProducts{sm90::launch_up<QuickGeglu>, sm90::launch_down_gradient<QuickGeglu>};
+const ActivationProducts kQuickGegluProducts{sm90::launch_up<QuickGeglu>,
+                                             sm90::launch_down_gradient<QuickGeglu>};
 
 }  // namespace moeref::cuda

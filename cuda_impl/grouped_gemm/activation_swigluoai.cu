@@ -5,6 +5,7 @@
 
 namespace moeref::cuda {
 
-const ActivationProducts kSwigluOaiProducts{sm90::launch_up<SwigluOai>, sm90::launch_down_gradient<SwigluOai>};
+const ActivationProducts kSwigluOaiProducts{sm90::launch_up<SwigluOai>,
+                                            sm90::launch_down_gradient<SwigluOai>};
 
 }  // namespace moeref::cuda

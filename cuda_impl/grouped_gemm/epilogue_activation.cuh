@@ -1,5 +1,5 @@
-// Epilogues around the activation. The fp32 accumulator passes through shared memory 16 tokens at a time, so that each thread
-// then holds 8 neighbouring columns of one token, whatever the layout of gate and up.
+// Epilogues around the activation. The fp32 accumulator passes through shared memory 16 tokens at a time, so
+// that each thread then holds 8 neighbouring columns of one token, whatever the layout of gate and up.
 #pragma once
 
 #include "activation/activation_math.cuh"
@@ -7,18 +7,24 @@
 
 namespace moeref::cuda::sm90 {
 
-constexpr int kStagedRow = 132;  // floats: 16 rows of 128 and a pad that spreads the accumulator's columns over the banks
+constexpr int kStagedRow =
+    132;  // floats: 16 rows of 128 and a pad that spreads the accumulator's columns over the banks
 constexpr int kStagedBytes = 16 * kStagedRow * 4;
 
+// Only this step, whose registers must be compile-time constants, exists once per chunk;
+// the rest of the epilogue is a loop.
 template <int MaxN>
 __device__ __forceinline__ void stage_tokens(const Accumulator<MaxN>& acc, int chunk, float* staging) {
   const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
+  float* mine = staging + (lane % 4) * 2 * kStagedRow + warp * 16 + lane / 4;
 #pragma unroll
-  for (int b = 0; b < 2; ++b)
+  for (int c = 0; c < MaxN / 16; ++c)
+    if (c == chunk) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const int n = (i / 4) * 8 + (lane % 4) * 2 + i % 2, m = b * 64 + warp * 16 + lane / 4 + (i / 2 % 2) * 8;
-      staging[n * kStagedRow + m] = acc.d[b][8 * chunk + i];
+      for (int b = 0; b < 2; ++b)
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+          mine[((i / 4) * 8 + i % 2) * kStagedRow + b * 64 + (i / 2 % 2) * 8] = acc.d[b][8 * c + i];
     }
 }
 
@@ -31,7 +37,8 @@ __device__ __forceinline__ void load_staged(const float* s, int lane, float (&v)
   v[0] = lo.x, v[1] = lo.y, v[2] = lo.z, v[3] = lo.w, v[4] = hi.x, v[5] = hi.y, v[6] = hi.z, v[7] = hi.w;
 }
 
-// Loads the 8 gates and 8 ups of inner columns i .. i + 7 from a row of H (or of its bias), as they lie in memory.
+// Loads the 8 gates and 8 ups of inner columns i .. i + 7 from a row of H (or of its bias), as they lie in
+// memory.
 template <UpLayout Layout>
 __device__ __forceinline__ void load_pair(const __nv_bfloat16* row, int i, int inter_dim, uint4 (&v)[2]) {
   if constexpr (Layout == UpLayout::halves) {
@@ -45,7 +52,8 @@ __device__ __forceinline__ void load_pair(const __nv_bfloat16* row, int i, int i
   }
 }
 template <UpLayout Layout>
-__device__ __forceinline__ void store_pair(__nv_bfloat16* row, int i, int inter_dim, const float (&gate)[8], const float (&up)[8]) {
+__device__ __forceinline__ void store_pair(__nv_bfloat16* row, int i, int inter_dim, const float (&gate)[8],
+                                           const float (&up)[8]) {
   if constexpr (Layout == UpLayout::halves) {
     *reinterpret_cast<uint4*>(row + i) = pack_bf16(gate);
     *reinterpret_cast<uint4*>(row + inter_dim + i) = pack_bf16(up);
@@ -94,25 +102,26 @@ struct ActivationForward {
   }
 
   template <int MaxN>
-  static __device__ __forceinline__ void run(const Arguments& args, const Accumulator<MaxN>& acc, const TileOutput& tile,
-                                             char* staging_memory, int warpgroup) {
+  static __device__ __forceinline__ void run(const Arguments& args, const Accumulator<MaxN>& acc,
+                                             const TileOutput& tile, char* staging_memory, int warpgroup) {
     constexpr bool gated = Act::layout != UpLayout::up_only;
     constexpr int columns = gated ? 64 : 128, units = columns / 8, per_thread = gated ? 1 : 2;
     float* staging = reinterpret_cast<float*>(staging_memory);
     const int thread = threadIdx.x % 128, unit = thread % units, first_token = thread / units;
     const int i = tile.m_tile * 2 * columns + warpgroup * columns + unit * 8;
     const int width = gated ? 2 * args.inter_dim : args.inter_dim;
-    const bool inside = i < args.inter_dim;
+    const bool inside = i < args.inter_dim, clamp = Act::clamps(args.parameters);
     uint4 bias[2] = {};
     if (args.bias != nullptr && inside)
       load_pair<Act::layout>(args.bias + std::int64_t(tile.expert) * width, i, args.inter_dim, bias);
-    auto weight = [&](int n) { return args.row_weight != nullptr && n < tile.rows ? args.row_weight[tile.row + n] : 1.0f; };
+    auto weight = [&](int n) {
+      return args.row_weight != nullptr && n < tile.rows ? args.row_weight[tile.row + n] : 1.0f;
+    };
     float next[per_thread];
 #pragma unroll
     for (int q = 0; q < per_thread; ++q) next[q] = weight(first_token + q * 8);
-#pragma unroll
-    for (int c = 0; c < MaxN / 16; ++c) {
-      if (c * 16 >= tile.rows) break;
+#pragma unroll 1
+    for (int c = 0; c * 16 < tile.rows; ++c) {
       warpgroup_barrier(1 + warpgroup);
       stage_tokens(acc, c, staging);
       warpgroup_barrier(1 + warpgroup);
@@ -143,41 +152,48 @@ struct ActivationForward {
         for (int k = 0; k < 8; ++k) {
           if constexpr (gated) gate[k] += bias_gate[k];
           up[k] += bias_up[k];
-          a[k] = Act::forward(gate[k], up[k], args.parameters) * p;
         }
-        if (args.h != nullptr) store_pair<Act::layout>(args.h + (tile.row + n) * width, i, args.inter_dim, gate, up);
+        if (clamp)
+#pragma unroll
+          for (int k = 0; k < 8; ++k) a[k] = Act::template forward<true>(gate[k], up[k], args.parameters) * p;
+        else
+#pragma unroll
+          for (int k = 0; k < 8; ++k)
+            a[k] = Act::template forward<false>(gate[k], up[k], args.parameters) * p;
+        if (args.h != nullptr)
+          store_pair<Act::layout>(args.h + (tile.row + n) * width, i, args.inter_dim, gate, up);
         *reinterpret_cast<uint4*>(args.a + (tile.row + n) * args.inter_dim + i) = pack_bf16(a);
       }
     }
   }
 };
 
-// acc = dY W_down^T. With H saved: dH = p acc act'(H), A' = p act(H) for the down weights' gradient, and the part of this
-// warpgroup's 128 columns in the router gradient's row dot product acc . act(H).
+// acc = dY W_down^T. With H saved: dH = p acc act'(H), A' = p act(H) for the down weights' gradient, and the
+// part of this warpgroup's 128 columns in the router gradient's row dot product acc . act(H).
 template <class Act>
 struct ActivationBackward {
   static constexpr bool paired_columns = false;
   static constexpr int staging_bytes = kStagedBytes;
   struct Arguments {
-    const __nv_bfloat16* h;     // [R, up_width]
-    __nv_bfloat16* dh;          // [R, up_width]
-    __nv_bfloat16* a;           // [R, I]
-    const float* row_weight;    // [R]
-    float* dot_parts;           // [R, ceil(I / 128)]
+    const __nv_bfloat16* h;   // [R, up_width]
+    __nv_bfloat16* dh;        // [R, up_width]
+    __nv_bfloat16* a;         // [R, I]
+    const float* row_weight;  // [R]
+    float* dot_parts;         // [R, ceil(I / 128)]
     int inter_dim;
     ActivationParameters parameters;
   };
   static __device__ int m_extent(const Arguments& args) { return args.inter_dim; }
 
   template <int MaxN>
-  static __device__ __forceinline__ void run(const Arguments& args, const Accumulator<MaxN>& acc, const TileOutput& tile,
-                                             char* staging_memory, int warpgroup) {
+  static __device__ __forceinline__ void run(const Arguments& args, const Accumulator<MaxN>& acc,
+                                             const TileOutput& tile, char* staging_memory, int warpgroup) {
     float* staging = reinterpret_cast<float*>(staging_memory);
     const int thread = threadIdx.x % 128, unit = thread % 16, first_token = thread / 16;
     const int part = tile.m_tile * 2 + warpgroup, parts = (args.inter_dim + 127) / 128;
     const int i = part * 128 + unit * 8;
     const int width = Act::layout == UpLayout::up_only ? args.inter_dim : 2 * args.inter_dim;
-    const bool inside = i < args.inter_dim;
+    const bool inside = i < args.inter_dim, clamp = Act::clamps(args.parameters);
     uint4 next_h[2][2] = {};
     float next_p[2] = {};
     auto prefetch = [&](int q, int n) {
@@ -187,9 +203,8 @@ struct ActivationBackward {
     };
     prefetch(0, first_token);
     prefetch(1, first_token + 8);
-#pragma unroll
-    for (int c = 0; c < MaxN / 16; ++c) {
-      if (c * 16 >= tile.rows) break;
+#pragma unroll 1
+    for (int c = 0; c * 16 < tile.rows; ++c) {
       warpgroup_barrier(1 + warpgroup);
       stage_tokens(acc, c, staging);
       warpgroup_barrier(1 + warpgroup);
@@ -202,12 +217,19 @@ struct ActivationBackward {
         unpack_pair<Act::layout>(next_h[q], gate, up);
         prefetch(q, n + 16);
         load_staged(staging + token * kStagedRow + unit * 8, thread, d);
+        const auto differentiate = [&]<bool Clamp>() {
 #pragma unroll
-        for (int k = 0; k < 8; ++k) {
-          const ActivationGradient g = Act::backward(gate[k], up[k], d[k] * p, args.parameters);
-          dot += d[k] * g.value;
-          a[k] = g.value * p, gate[k] = g.gate, up[k] = g.up;
-        }
+          for (int k = 0; k < 8; ++k) {
+            const ActivationGradient g =
+                Act::template backward<Clamp>(gate[k], up[k], d[k] * p, args.parameters);
+            dot += d[k] * g.value;
+            a[k] = g.value * p, gate[k] = g.gate, up[k] = g.up;
+          }
+        };
+        if (clamp)
+          differentiate.template operator()<true>();
+        else
+          differentiate.template operator()<false>();
         if (valid) {
           store_pair<Act::layout>(args.dh + (tile.row + n) * width, i, args.inter_dim, gate, up);
           *reinterpret_cast<uint4*>(args.a + (tile.row + n) * args.inter_dim + i) = pack_bf16(a);

@@ -1,5 +1,6 @@
-// Epilogues that store the product: C[n][m] (rows of the result run along N) or C[m][n] as bf16, through shared memory so that
-// the stores to device memory are 16 bytes a thread and at least 128 contiguous bytes a row.
+// Epilogues that store the product: C[n][m] (rows of the result run along N) or C[m][n] as bf16, through
+// shared memory so that the stores to device memory are 16 bytes a thread and at least 128 contiguous bytes a
+// row.
 #pragma once
 
 #include "grouped_gemm/pipeline_sm90.cuh"
@@ -14,8 +15,8 @@ struct TileOutput {
   int m_tile;
 };
 
-// out[row + n][m] = acc * row_scale + bias * bias_scale, with row_scale and bias_scale 1 or the row's routing weight.
-// Also the transposed half of the weight gradients, where n runs along the gradient's rows.
+// out[row + n][m] = acc * row_scale + bias * bias_scale, with row_scale and bias_scale 1 or the row's routing
+// weight. Also the transposed weight gradient, where n runs along the gradient's rows.
 struct StoreRows {
   static constexpr bool paired_columns = false;
   static constexpr int staging_bytes = 32 * 136 * 2;
@@ -30,8 +31,8 @@ struct StoreRows {
   static __device__ int m_extent(const Arguments& args) { return args.width; }
 
   template <int MaxN>
-  static __device__ __forceinline__ void run(const Arguments& args, const Accumulator<MaxN>& acc, const TileOutput& tile,
-                                             char* staging, int warpgroup) {
+  static __device__ __forceinline__ void run(const Arguments& args, const Accumulator<MaxN>& acc,
+                                             const TileOutput& tile, char* staging, int warpgroup) {
     const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
     const int column = tile.m_tile * kBlockM + warpgroup * 128;
     __nv_bfloat16* tilebuf = reinterpret_cast<__nv_bfloat16*>(staging);
@@ -44,34 +45,38 @@ struct StoreRows {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
           const int m = column + b * 64 + warp * 16 + lane / 4 + h * 8;
-          if (m < args.width) bias[b][h] = __bfloat162float(args.bias[std::int64_t(tile.expert) * args.width + m]);
+          if (m < args.width)
+            bias[b][h] = __bfloat162float(args.bias[std::int64_t(tile.expert) * args.width + m]);
         }
+#pragma unroll 1
+    for (int c = 0; c * 32 < tile.rows; ++c) {
+      float product_scale[8], bias_scale[8];
 #pragma unroll
-    for (int c = 0; c < MaxN / 32; ++c) {
-      if (c * 32 >= tile.rows) break;
+      for (int i = 0; i < 8; ++i) {
+        const int n = c * 32 + (i / 2) * 8 + (lane % 4) * 2 + i % 2;
+        bias_scale[i] = args.row_weight != nullptr && n < tile.rows ? args.row_weight[tile.row + n] : 1.0f;
+        product_scale[i] = args.scale_product ? bias_scale[i] : 1.0f;
+      }
       warpgroup_barrier(1 + warpgroup);
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float product_scale[4] = {1, 1, 1, 1}, bias_scale[4] = {1, 1, 1, 1};
-        if (args.row_weight != nullptr)
+      for (int unrolled = 0; unrolled < MaxN / 32;
+           ++unrolled)  // the accumulator's registers must be constants
+        if (unrolled == c) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const int n = c * 32 + half * 16 + (i / 2) * 8 + (lane % 4) * 2 + i % 2;
-            bias_scale[i] = n < tile.rows ? args.row_weight[tile.row + n] : 0.0f;
-            if (args.scale_product) product_scale[i] = bias_scale[i];
-          }
+          for (int half = 0; half < 2; ++half)
 #pragma unroll
-        for (int b = 0; b < 2; ++b) {
-          std::uint32_t v[4];
+            for (int b = 0; b < 2; ++b) {
+              std::uint32_t v[4];
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {  // i: 8-column group (high bit), row half (low bit)
-            const int at = 4 * (4 * c + 2 * half + i / 2) + 2 * (i % 2), s = i / 2 * 2;
-            v[i] = pack_bf16(acc.d[b][at] * product_scale[s] + bias[b][i % 2] * bias_scale[s],
-                             acc.d[b][at + 1] * product_scale[s + 1] + bias[b][i % 2] * bias_scale[s + 1]);
-          }
-          stmatrix4_transposed(matrix_row + (half * 16 * 136 + b * 64) * 2, v);
+              for (int i = 0; i < 4; ++i) {  // i: 8-column group (high bit), row half (low bit)
+                const int at = 4 * (4 * unrolled + 2 * half + i / 2) + 2 * (i % 2), s = 4 * half + i / 2 * 2;
+                v[i] =
+                    pack_bf16(acc.d[b][at] * product_scale[s] + bias[b][i % 2] * bias_scale[s],
+                              acc.d[b][at + 1] * product_scale[s + 1] + bias[b][i % 2] * bias_scale[s + 1]);
+              }
+              stmatrix4_transposed(matrix_row + (half * 16 * 136 + b * 64) * 2, v);
+            }
         }
-      }
       warpgroup_barrier(1 + warpgroup);
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
@@ -85,30 +90,38 @@ struct StoreRows {
 };
 
 // out[m][row + n] = acc: the result's rows run along M. Each warp stages its own 16 rows.
+// Tried: a whole staged tile leaving by bulk copies, which costs one of the four pipeline stages: 5 to 10 %
+// slower.
 struct StoreColumns {
   static constexpr int staging_bytes = 4 * 16 * 136 * 2;
 
   template <int MaxN>
-  static __device__ __forceinline__ void run(__nv_bfloat16* out, std::int64_t row_stride, int m_extent, const Accumulator<MaxN>& acc,
-                                             const TileOutput& tile, char* staging, int warpgroup) {
+  static __device__ __forceinline__ void run(__nv_bfloat16* out, std::int64_t row_stride, int m_extent,
+                                             const Accumulator<MaxN>& acc, const TileOutput& tile,
+                                             char* staging, int warpgroup) {
     static_assert(MaxN == 128);
     const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
     const int first = tile.m_tile * kBlockM + warpgroup * 128 + warp * 16;
     __nv_bfloat16* tilebuf = reinterpret_cast<__nv_bfloat16*>(staging) + warp * 16 * 136;
-    const std::uint32_t matrix_row = shared_address(tilebuf + (((lane >> 3) & 1) * 8 + lane % 8) * 136 + (lane >> 4) * 8);
-#pragma unroll
+    const std::uint32_t matrix_row =
+        shared_address(tilebuf + (((lane >> 3) & 1) * 8 + lane % 8) * 136 + (lane >> 4) * 8);
+#pragma unroll 1
     for (int b = 0; b < 2; ++b) {
       __syncwarp();
 #pragma unroll
-      for (int j = 0; j < MaxN / 16; ++j) {
-        std::uint32_t v[4];
+      for (int unrolled = 0; unrolled < 2; ++unrolled)
+        if (unrolled == b) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int at = 4 * (2 * j + i / 2) + 2 * (i % 2);
-          v[i] = pack_bf16(acc.d[b][at], acc.d[b][at + 1]);
+          for (int j = 0; j < MaxN / 16; ++j) {
+            std::uint32_t v[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              const int at = 4 * (2 * j + i / 2) + 2 * (i % 2);
+              v[i] = pack_bf16(acc.d[unrolled][at], acc.d[unrolled][at + 1]);
+            }
+            stmatrix4(matrix_row + j * 32, v);
+          }
         }
-        stmatrix4(matrix_row + j * 32, v);
-      }
       __syncwarp();
 #pragma unroll
       for (int q = 0; q < 8; ++q) {

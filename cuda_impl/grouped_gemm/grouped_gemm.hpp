@@ -1,4 +1,5 @@
-// The grouped products of the layer, one function each. Shapes as in moeref/cuda/experts.hpp; R = tokens * slots rows.
+// The grouped products of the layer, one function each. Shapes as in moeref/cuda/experts.hpp; R = tokens *
+// slots rows.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -12,9 +13,9 @@ namespace moeref::cuda {
 /// Row tiles of every token product: the one table of configurations. `kind` is picked by rows per expert.
 struct TileConfig {
   const char* name;
-  int tile_rows;  // most rows of a tile
+  int tile_rows;  // most rows of a row tile, for both blocks of a cluster
 };
-inline constexpr TileConfig kTileConfigs[] = {{"256x160", 160}};
+inline constexpr TileConfig kTileConfigs[] = {{"256x160, clusters of 2", 320}};
 
 struct GroupedShape {
   Permutation permutation;
@@ -39,7 +40,8 @@ struct StoredProduct {
 /// O = A' W_down (+ p bias), or (A' W_down + bias) p. K = I, width = D.
 void down_product(const GroupedShape& shape, const StoredProduct& product, cudaStream_t stream);
 /// dX rows = dH W_gate_up^T. K = up_width, width = D.
-void input_gradient_product(const GroupedShape& shape, const StoredProduct& product, int up_width, cudaStream_t stream);
+void input_gradient_product(const GroupedShape& shape, const StoredProduct& product, int up_width,
+                            cudaStream_t stream);
 
 struct DownGradient {
   const __nv_bfloat16 *dy, *weights, *h;  // [T, D], [E, I, D], [R, up_width]
@@ -50,8 +52,10 @@ struct DownGradient {
 void down_gradient_product(const GroupedShape& shape, const DownGradient& product, Activation activation,
                            const ActivationParameters& parameters, cudaStream_t stream);
 
-/// out [E, n_width, m_width] when transposed, else [E, m_width, n_width]: sum over an expert's rows of rows x tokens[row_token].
-void weight_gradient_product(const GroupedShape& shape, const __nv_bfloat16* rows, int m_width, const __nv_bfloat16* tokens,
-                             int n_width, bool transposed, __nv_bfloat16* out, cudaStream_t stream);
+/// out [E, n_width, m_width] when transposed, else [E, m_width, n_width]: sum over an expert's rows of rows x
+/// tokens[row_token].
+void weight_gradient_product(const GroupedShape& shape, const __nv_bfloat16* rows, int m_width,
+                             const __nv_bfloat16* tokens, int n_width, bool transposed, __nv_bfloat16* out,
+                             cudaStream_t stream);
 
 }  // namespace moeref::cuda

@@ -19,7 +19,7 @@ inline int multiprocessors() {
 template <auto Kernel, class... Arguments>
 void launch(const char* name, int shared_bytes, cudaStream_t stream, const Arguments&... arguments) {
   check(cudaFuncSetAttribute(Kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), name);
-  Kernel<<<multiprocessors(), kThreads, shared_bytes, stream>>>(arguments...);
+  Kernel<<<multiprocessors() / 2 * 2, kThreads, shared_bytes, stream>>>(arguments...);
   check(cudaGetLastError(), name);
 }
 
@@ -32,42 +32,48 @@ int m_tiles_of(int m_extent) {
   return (m_extent + columns - 1) / columns;
 }
 
-inline TokenProductShape token_shape(const GroupedShape& g, const __nv_bfloat16* tokens, int k_extent, int m_tiles) {
+inline TokenProductShape token_shape(const GroupedShape& g, const __nv_bfloat16* tokens, int k_extent,
+                                     int m_tiles) {
   const Permutation& p = g.permutation;
-  return {p.offsets, p.expert_tile_begin, p.tile_expert, p.row_token, tokens, k_extent, g.experts, g.tile_rows, m_tiles};
+  return {p.offsets, p.expert_tile_begin, p.tile_expert, p.row_token, tokens,
+          k_extent,  g.experts,           g.tile_rows,   m_tiles};
 }
 
 /// weights [E, K, M]: box of 64 columns of M.
 inline CUtensorMap weights_mn_major(const __nv_bfloat16* w, int experts, int k, int m) {
   return tensor_map(w, experts, k, m, 64, 64);
 }
-/// weights [E, M, K].
+/// weights [E, M, K]: box of 128 rows of M.
 inline CUtensorMap weights_k_major(const __nv_bfloat16* w, int experts, int m, int k) {
-  return tensor_map(w, experts, m, k, 256, 64);
+  return tensor_map(w, experts, m, k, 128, 64);
 }
 
 template <class Act>
-void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParameters& parameters, cudaStream_t stream) {
+void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParameters& parameters,
+               cudaStream_t stream) {
   using Epilogue = ActivationForward<Act>;
   using Layout = TokenLayout<Epilogue>;
   const int width = Act::layout == UpLayout::up_only ? g.inter_dim : 2 * g.inter_dim;
-  const typename Epilogue::Arguments e{u.h,         u.a, u.bias, u.weighted ? g.permutation.row_weight : nullptr,
-                                       g.inter_dim, parameters};
+  const typename Epilogue::Arguments e{
+      u.h, u.a, u.bias, u.weighted ? g.permutation.row_weight : nullptr, g.inter_dim, parameters};
   const CUtensorMap weights = weights_mn_major(u.weights, g.experts, g.dim, width);
   const int m_extent = Act::layout == UpLayout::interleaved ? width : g.inter_dim;
-  launch<token_product<Layout, true, true, Epilogue>>("up_product", Layout::total, stream, weights, weights,
-                                                      token_shape(g, u.x, g.dim, m_tiles_of<Epilogue>(m_extent)), e);
+  launch<token_product<Layout, true, true, Epilogue>>(
+      "up_product", Layout::total, stream, weights, weights,
+      token_shape(g, u.x, g.dim, m_tiles_of<Epilogue>(m_extent)), e);
 }
 
 template <class Act>
-void launch_down_gradient(const GroupedShape& g, const DownGradient& d, const ActivationParameters& parameters,
-                          cudaStream_t stream) {
+void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
+                          const ActivationParameters& parameters, cudaStream_t stream) {
   using Epilogue = ActivationBackward<Act>;
   using Layout = TokenLayout<Epilogue>;
-  const typename Epilogue::Arguments e{d.h, d.dh, d.a, g.permutation.row_weight, d.dot_parts, g.inter_dim, parameters};
+  const typename Epilogue::Arguments e{d.h,         d.dh,        d.a,       g.permutation.row_weight,
+                                       d.dot_parts, g.inter_dim, parameters};
   const CUtensorMap weights = weights_k_major(d.weights, g.experts, g.inter_dim, g.dim);
-  launch<token_product<Layout, true, false, Epilogue>>("down_gradient_product", Layout::total, stream, weights, weights,
-                                                       token_shape(g, d.dy, g.dim, m_tiles_of<Epilogue>(g.inter_dim)), e);
+  launch<token_product<Layout, true, false, Epilogue>>(
+      "down_gradient_product", Layout::total, stream, weights, weights,
+      token_shape(g, d.dy, g.dim, m_tiles_of<Epilogue>(g.inter_dim)), e);
 }
 
 }  // namespace moeref::cuda::sm90

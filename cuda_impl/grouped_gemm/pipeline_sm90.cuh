@@ -1,8 +1,11 @@
 // The shared-memory pipeline and the wgmma loop of all grouped products.
 //
-// A block is two consumer warpgroups and one producer warpgroup. One stage holds 64 of K: operand A (256 rows of M, warpgroup w
-// takes rows 128 w to 128 w + 127 as two m64 blocks) and operand B (up to MaxN rows of N). M is always a weight dimension and
-// N, which wgmma takes in any multiple of 16, the other one: a tile of 136 tokens costs 144 and not 256.
+// A block is two consumer warpgroups and one producer warpgroup. One stage holds 64 of K: operand A (256 rows
+// of M, warpgroup w takes rows 128 w to 128 w + 127 as two m64 blocks) and operand B (up to MaxN rows of N).
+// M is always a weight dimension and N, which wgmma takes in any multiple of 16, the other one: a tile of 136
+// tokens costs 144 and not 256. Two blocks form a cluster: the same rows of M and K, neighbouring tiles of N.
+// Each loads half of A into both (multicast), which takes a third off the traffic from L2, the limit of the
+// loop without it; a stage is free when both have read it.
 #pragma once
 
 #include "grouped_gemm/ptx_sm90.cuh"
@@ -17,15 +20,21 @@ constexpr int kBlock64Bytes = 64 * kBlockK * 2;  // one m64 (or n64, MN-major) b
 template <int MaxN, int Stages, int StagingBytes>
 struct SharedLayout {
   static constexpr int max_n = MaxN, stages = Stages;
-  static constexpr int a_bytes = kBlockM * kBlockK * 2, b_bytes = MaxN * kBlockK * 2, stage_bytes = a_bytes + b_bytes;
-  static constexpr int staging = Stages * stage_bytes, barriers = staging + 2 * StagingBytes, total = barriers + 16 * Stages;
+  static constexpr int a_bytes = kBlockM * kBlockK * 2, b_bytes = MaxN * kBlockK * 2,
+                       stage_bytes = a_bytes + b_bytes;
+  static constexpr int staging = Stages * stage_bytes, barriers = staging + 2 * StagingBytes,
+                       total = barriers + 16 * Stages;
   static constexpr int staging_bytes = StagingBytes;
   static_assert(b_bytes % 1024 == 0 && total <= 232448);
 
   static __device__ std::uint32_t a(std::uint32_t base, int stage) { return base + stage * stage_bytes; }
-  static __device__ std::uint32_t b(std::uint32_t base, int stage) { return base + stage * stage_bytes + a_bytes; }
+  static __device__ std::uint32_t b(std::uint32_t base, int stage) {
+    return base + stage * stage_bytes + a_bytes;
+  }
   static __device__ std::uint32_t full(std::uint32_t base, int stage) { return base + barriers + 8 * stage; }
-  static __device__ std::uint32_t empty(std::uint32_t base, int stage) { return base + barriers + 8 * (Stages + stage); }
+  static __device__ std::uint32_t empty(std::uint32_t base, int stage) {
+    return base + barriers + 8 * (Stages + stage);
+  }
 };
 
 template <class Layout>
@@ -42,29 +51,38 @@ __device__ void initialise_barriers(std::uint32_t base, int full_arrivals) {
   if (threadIdx.x == 0)
     for (int s = 0; s < Layout::stages; ++s) {
       mbarrier_init(Layout::full(base, s), full_arrivals);
-      mbarrier_init(Layout::empty(base, s), 8);  // one arrival per consumer warp
+      mbarrier_init(Layout::empty(base, s), 16);  // one arrival per consumer warp of both blocks
     }
   fence_proxy_async();
-  __syncthreads();
+  cluster_sync();
 }
 
-// Accumulators of one consumer thread: d[b][4 j + q] is row 64 b + 16 warp + lane / 4 + 8 (q / 2) of the warpgroup's 128 rows of
-// M, column 8 j + 2 (lane % 4) + q % 2 of N.
+template <class Layout>
+__device__ __forceinline__ void release(std::uint32_t base, int stage) {
+  if (threadIdx.x % 32 < 2) mbarrier_arrive_at(Layout::empty(base, stage), threadIdx.x % 32);
+}
+
+// No proxy fence stands between the producers' cp.async and wgmma: the barrier's arrival comes after the data
+// have landed, and a fence by the consumers in every step cost 5 to 13 % of a product, one by the producers
+// more.
+
+// Accumulators of one consumer thread: d[b][4 j + q] is row 64 b + 16 warp + lane / 4 + 8 (q / 2) of the
+// warpgroup's 128 rows of M, column 8 j + 2 (lane % 4) + q % 2 of N.
 template <int MaxN>
 struct Accumulator {
   float d[2][MaxN / 2];
 };
 
-template <class Layout, int N, bool AMnMajor, bool BMnMajor, bool FenceProxy>
-__device__ __forceinline__ void accumulate_n(Accumulator<Layout::max_n>& acc, std::uint32_t base, int warpgroup, int k_blocks,
-                                             PipelineState<Layout>& pipe) {
+template <class Layout, int N, bool AMnMajor, bool BMnMajor, class WhileRunning>
+__device__ __forceinline__ void accumulate_n(Accumulator<Layout::max_n>& acc, std::uint32_t base,
+                                             int warpgroup, int k_blocks, PipelineState<Layout>& pipe,
+                                             const WhileRunning& while_running) {
   constexpr int a_step = AMnMajor ? 2048 >> 4 : 32 >> 4, b_step = BMnMajor ? 2048 >> 4 : 32 >> 4;
-  const bool leader = threadIdx.x % 32 == 0;
   int previous = 0;
   for (int kb = 0; kb < k_blocks; ++kb) {
     mbarrier_wait(Layout::full(base, pipe.stage), pipe.phase);
-    if constexpr (FenceProxy) fence_proxy_async();
-    const std::uint64_t a = descriptor(Layout::a(base, pipe.stage) + warpgroup * 2 * kBlock64Bytes, kBlock64Bytes);
+    const std::uint64_t a =
+        descriptor(Layout::a(base, pipe.stage) + warpgroup * 2 * kBlock64Bytes, kBlock64Bytes);
     const std::uint64_t b = descriptor(Layout::b(base, pipe.stage), kBlock64Bytes);
     wgmma_fence();
 #pragma unroll
@@ -76,27 +94,30 @@ __device__ __forceinline__ void accumulate_n(Accumulator<Layout::max_n>& acc, st
     wgmma_commit();
     if (kb > 0) {
       wgmma_wait<1>();
-      if (leader) mbarrier_arrive(Layout::empty(base, previous));
+      release<Layout>(base, previous);
     }
     previous = pipe.stage;
     pipe.advance();
   }
+  while_running();
   wgmma_wait<0>();
-  if (k_blocks > 0 && leader) mbarrier_arrive(Layout::empty(base, previous));
+  if (k_blocks > 0) release<Layout>(base, previous);
 }
 
-// Sums k_blocks stages into acc for the first n columns (a multiple of 16 up to MaxN); clears acc when k_blocks is 0.
-template <class Layout, bool AMnMajor, bool BMnMajor, bool FenceProxy>
-__device__ __forceinline__ void accumulate(Accumulator<Layout::max_n>& acc, std::uint32_t base, int warpgroup, int n,
-                                           int k_blocks, PipelineState<Layout>& pipe) {
+// Sums k_blocks stages into acc for the first n columns (a multiple of 16 up to MaxN); clears acc when
+// k_blocks is 0. while_running() is called once the last product is issued.
+template <class Layout, bool AMnMajor, bool BMnMajor, class WhileRunning>
+__device__ __forceinline__ void accumulate(Accumulator<Layout::max_n>& acc, std::uint32_t base, int warpgroup,
+                                           int n, int k_blocks, PipelineState<Layout>& pipe,
+                                           const WhileRunning& while_running) {
 #pragma unroll
   for (int i = 0; i < Layout::max_n / 2; ++i) acc.d[0][i] = acc.d[1][i] = 0;
   fence_accumulator(acc.d[0]);
   fence_accumulator(acc.d[1]);
-#define MOEREF_N(v)                                                                                                    \
-  case v:                                                                                                              \
-    if constexpr (16 * v <= Layout::max_n)                                                                             \
-      accumulate_n<Layout, 16 * v, AMnMajor, BMnMajor, FenceProxy>(acc, base, warpgroup, k_blocks, pipe);              \
+#define MOEREF_N(v)                                                                                          \
+  case v:                                                                                                    \
+    if constexpr (16 * v <= Layout::max_n)                                                                   \
+      accumulate_n<Layout, 16 * v, AMnMajor, BMnMajor>(acc, base, warpgroup, k_blocks, pipe, while_running); \
     break;
   switch (n / 16) {
     MOEREF_N(1)
@@ -120,7 +141,7 @@ template <class Layout>
 __device__ __forceinline__ void skip(std::uint32_t base, int k_blocks, PipelineState<Layout>& pipe) {
   for (int kb = 0; kb < k_blocks; ++kb) {
     mbarrier_wait(Layout::full(base, pipe.stage), pipe.phase);
-    if (threadIdx.x % 32 == 0) mbarrier_arrive(Layout::empty(base, pipe.stage));
+    release<Layout>(base, pipe.stage);
     pipe.advance();
   }
 }

@@ -1,4 +1,5 @@
-// The sm_90a instructions that the grouped products use, one function each. Shared-memory addresses are 32-bit.
+// The sm_90a instructions that the grouped products use, one function each. Shared-memory addresses are
+// 32-bit.
 #pragma once
 
 #include <cuda.h>
@@ -31,22 +32,50 @@ __device__ __forceinline__ void mbarrier_wait(std::uint32_t bar, std::uint32_t p
         : "r"(bar), "r"(parity)
         : "memory");
 }
+// Clusters
+__device__ __forceinline__ int cluster_rank() {
+  std::uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return static_cast<int>(rank);
+}
+__device__ __forceinline__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive;\nbarrier.cluster.wait;" ::: "memory");
+}
+__device__ __forceinline__ void mbarrier_arrive_at(std::uint32_t bar, int rank) {
+  asm volatile(
+      "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\nmbarrier.arrive.shared::cluster.b64 "
+      "_, [remote];\n}\n" ::"r"(bar),
+      "r"(rank)
+      : "memory");
+}
 // Makes ordinary (and cp.async) accesses to shared memory visible to wgmma and TMA, and mbarrier.init to all.
 __device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async;" ::: "memory"); }
 
 // Copies
-__device__ __forceinline__ void tma_load(std::uint32_t dst, const CUtensorMap* map, std::uint32_t bar, int c0, int c1, int c2) {
+__device__ __forceinline__ void tma_load(std::uint32_t dst, const CUtensorMap* map, std::uint32_t bar, int c0,
+                                         int c1, int c2) {
   asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(dst),
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
+      "[%2];" ::"r"(dst),
       "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2)
       : "memory");
 }
-__device__ __forceinline__ void tma_prefetch_map(const CUtensorMap* map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+// The same, into the same place of every block of the cluster in `blocks`, each of whose barriers gets the
+// bytes.
+__device__ __forceinline__ void tma_load_multicast(std::uint32_t dst, const CUtensorMap* map,
+                                                   std::uint32_t bar, int c0, int c1, int c2,
+                                                   std::uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%3, %4, %5}], "
+      "[%2], %6;" ::"r"(dst),
+      "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "h"(blocks)
+      : "memory");
 }
 // 16 bytes, of which the first `bytes` (0 or 16) are read and the rest zero.
 __device__ __forceinline__ void cp_async(std::uint32_t dst, const void* src, int bytes) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(bytes) : "memory");
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(bytes)
+               : "memory");
 }
 // One arrival on `bar` once all cp.async of this thread so far have landed.
 __device__ __forceinline__ void cp_async_arrive(std::uint32_t bar) {
@@ -62,16 +91,21 @@ template <int Registers>
 __device__ __forceinline__ void set_registers_up() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers));
 }
-__device__ __forceinline__ void warpgroup_barrier(int id) { asm volatile("bar.sync %0, 128;" ::"r"(id) : "memory"); }
+__device__ __forceinline__ void warpgroup_barrier(int id) {
+  asm volatile("bar.sync %0, 128;" ::"r"(id) : "memory");
+}
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
 template <int Pending>
 __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
 }
 
-// Matrix descriptor for the 128-byte swizzle. Atoms are 8 rows of 128 bytes. K-major: rows are M or N, 8-row groups follow
-// each other. MN-major: rows are K, 8-row groups follow each other, the next 64 columns of M or N are `leading` bytes away.
+// Matrix descriptor for the 128-byte swizzle. Atoms are 8 rows of 128 bytes. K-major: rows are M or N, 8-row
+// groups follow each other. MN-major: rows are K, 8-row groups follow each other, the next 64 columns of M or
+// N are `leading` bytes away.
 __device__ __forceinline__ std::uint64_t descriptor(std::uint32_t address, std::uint32_t leading) {
   return (std::uint64_t{1} << 62) | (std::uint64_t{1024 >> 4} << 32) | (std::uint64_t{leading >> 4} << 16) |
          ((address & 0x3ffff) >> 4);
@@ -79,13 +113,13 @@ __device__ __forceinline__ std::uint64_t descriptor(std::uint32_t address, std::
 
 // 8x8 matrices of 16-bit values, each lane giving the address of one row of 16 bytes.
 __device__ __forceinline__ void stmatrix4(std::uint32_t row, const std::uint32_t (&v)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(v[0]), "r"(v[1]), "r"(v[2]),
-               "r"(v[3])
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(v[0]),
+               "r"(v[1]), "r"(v[2]), "r"(v[3])
                : "memory");
 }
 __device__ __forceinline__ void stmatrix4_transposed(std::uint32_t row, const std::uint32_t (&v)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(v[0]), "r"(v[1]),
-               "r"(v[2]), "r"(v[3])
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(v[0]),
+               "r"(v[1]), "r"(v[2]), "r"(v[3])
                : "memory");
 }
 __device__ __forceinline__ std::uint32_t pack_bf16(float lo, float hi) {

@@ -8,9 +8,9 @@
 
 namespace moeref::cuda {
 
-/// Map of `data` [count, rows, columns] with boxes of [1, box_rows, box_columns]. `columns` a multiple of 8, data 16-byte
-/// aligned. Throws CudaError when the driver refuses.
-CUtensorMap tensor_map(const __nv_bfloat16* data, std::int64_t count, std::int64_t rows, std::int64_t columns, int box_rows,
-                       int box_columns);
+/// Map of `data` [count, rows, columns] with boxes of [1, box_rows, box_columns]. `columns` a multiple of 8,
+/// data 16-byte aligned. Throws CudaError when the driver refuses.
+CUtensorMap tensor_map(const __nv_bfloat16* data, std::int64_t count, std::int64_t rows, std::int64_t columns,
+                       int box_rows, int box_columns);
 
 }  // namespace moeref::cuda

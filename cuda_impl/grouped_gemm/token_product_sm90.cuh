@@ -1,10 +1,13 @@
-// Grouped product over a fixed K: for each expert e and each of its rows r, C[r][m] = sum_k tokens[r][k] W_e[k][m], with the
-// epilogue on the accumulator. All four token products of the layer: X W_gate_up, A' W_down, dY W_down^T, dH W_gate_up^T.
+// Grouped product over a fixed K: for each expert e and each of its rows r, C[r][m] = sum_k tokens[r][k]
+// W_e[k][m], with the epilogue on the accumulator. All four token products of the layer: X W_gate_up, A'
+// W_down, dY W_down^T, dH W_gate_up^T.
 //
-// Tile 256 (M, weight columns) x up to 160 (N, tokens) x 64, four stages of 52 KiB; persistent, one block per multiprocessor.
-// Tiles run expert by expert, token tiles fastest, so that the blocks in flight share weights and tokens in L2. Operand A comes
-// by TMA; operand B either by cp.async with the row's token as index (gathered) or by TMA (contiguous rows).
-// Floor: 2 R K M flops at the dense rate; each weight read once. Measured figures: bench/results.
+// Tile 256 (M, weight columns) x up to 160 (N, tokens) x 64, four stages of 52 KiB; persistent, one block per
+// multiprocessor, clusters of two blocks with the same weights and half each of a row tile of up to 320 rows.
+// Tiles run expert by expert, token tiles fastest, so that the blocks in flight share weights and tokens in
+// L2. Operand A comes by TMA; operand B either by cp.async with the row's token as index (gathered) or by TMA
+// (contiguous rows). Floor: 2 R K M flops at the dense rate; each weight read once. Measured figures:
+// bench/results.
 #pragma once
 
 #include "grouped_gemm/epilogue_store.cuh"
@@ -19,33 +22,37 @@ struct TokenProductShape {
   const int* offsets;
   const int* expert_tile_begin;
   const int* tile_expert;
-  const int* row_token;             // gathered only
-  const __nv_bfloat16* tokens;      // gathered only: [T, k_extent]
+  const int* row_token;         // gathered only
+  const __nv_bfloat16* tokens;  // gathered only: [T, k_extent]
   int k_extent, experts, tile_rows;
   int m_tiles;
 };
 
-template <int MaxN>
-__device__ __forceinline__ TileOutput locate(const TokenProductShape& s, int work) {
+// The rows of the cluster's block `rank`; none where the first block takes all.
+__device__ __forceinline__ TileOutput locate(const TokenProductShape& s, int work, int rank) {
   const int e = s.tile_expert[work / s.m_tiles];
   const int first = s.expert_tile_begin[e], begin = s.offsets[e], rows = s.offsets[e + 1] - begin;
   const int size = tile_size(rows, s.tile_rows), count = (rows + size - 1) / size;
   const int local = work - first * s.m_tiles, m = local / count, at = (local - m * count) * size;
-  return {e, begin + at, min(size, rows - at), m};
+  const int both = min(size, rows - at), half = half_tile(both);
+  return rank == 0 ? TileOutput{e, begin + at, min(half, both), m}
+                   : TileOutput{e, begin + at + half, max(both - half, 0), m};
 }
 
 template <class Layout, bool Gathered, bool WeightsMnMajor, class Epilogue>
 __device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const CUtensorMap& contiguous,
-                                               const TokenProductShape& s, int m_half, std::uint32_t base, int total) {
+                                               const TokenProductShape& s, int m_half, std::uint32_t base,
+                                               int total) {
   const int thread = threadIdx.x - 256;
   if (!Gathered && thread != 0) return;
+  const int rank = cluster_rank();
   const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK;
   PipelineState<Layout> pipe;
   pipe.phase = 1;  // the first pass over the stages finds them empty
   const int chunk = thread % 8, first_row = thread / 8;
   const std::uint32_t swizzled = first_row * 128 + ((chunk ^ (first_row & 7)) << 4);
-  for (int work = blockIdx.x; work < total; work += gridDim.x) {
-    const TileOutput tile = locate<Layout::max_n>(s, work);
+  for (int work = blockIdx.x / 2; work < total; work += gridDim.x / 2) {
+    const TileOutput tile = locate(s, work, rank);
     const int boxes = (tile.rows + kTokenBox - 1) / kTokenBox;
     int token[Layout::max_n / 16];
     if constexpr (Gathered)
@@ -53,23 +60,27 @@ __device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const
       for (int i = 0; i < Layout::max_n / 16; ++i)
         token[i] = first_row + 16 * i < tile.rows ? s.row_token[tile.row + first_row + 16 * i] : -1;
     for (int kb = 0; kb < k_blocks; ++kb) {
-      const std::uint32_t full = Layout::full(base, pipe.stage), a = Layout::a(base, pipe.stage), b = Layout::b(base, pipe.stage);
+      const std::uint32_t full = Layout::full(base, pipe.stage), a = Layout::a(base, pipe.stage),
+                          b = Layout::b(base, pipe.stage);
       mbarrier_wait(Layout::empty(base, pipe.stage), pipe.phase);
       if (thread == 0) {
         mbarrier_arrive_expect(full, Layout::a_bytes + (Gathered ? 0 : boxes * kTokenBox * kBlockK * 2));
         if constexpr (WeightsMnMajor) {
 #pragma unroll
-          for (int box = 0; box < 4; ++box) {
-            const int column = Epilogue::paired_columns ? (box % 2) * m_half + tile.m_tile * 128 + (box / 2) * 64
-                                                        : tile.m_tile * kBlockM + box * 64;
-            tma_load(a + box * kBlock64Bytes, &weights, full, column, kb * kBlockK, tile.expert);
+          for (int i = 0; i < 2; ++i) {
+            const int box = 2 * rank + i, column = Epilogue::paired_columns
+                                                       ? i * m_half + tile.m_tile * 128 + rank * 64
+                                                       : tile.m_tile * kBlockM + box * 64;
+            tma_load_multicast(a + box * kBlock64Bytes, &weights, full, column, kb * kBlockK, tile.expert, 3);
           }
         } else {
-          tma_load(a, &weights, full, kb * kBlockK, tile.m_tile * kBlockM, tile.expert);
+          tma_load_multicast(a + rank * 2 * kBlock64Bytes, &weights, full, kb * kBlockK,
+                             tile.m_tile * kBlockM + rank * 128, tile.expert, 3);
         }
         if constexpr (!Gathered)
           for (int box = 0; box < boxes; ++box)
-            tma_load(b + box * kTokenBox * kBlockK * 2, &contiguous, full, kb * kBlockK, int(tile.row) + box * kTokenBox, 0);
+            tma_load(b + box * kTokenBox * kBlockK * 2, &contiguous, full, kb * kBlockK,
+                     int(tile.row) + box * kTokenBox, 0);
       }
       if constexpr (Gathered) {
         const int k = kb * kBlockK + chunk * 8;
@@ -88,9 +99,10 @@ __device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const
 }
 
 template <class Layout, bool Gathered, bool WeightsMnMajor, class Epilogue>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __cluster_dims__(2) __launch_bounds__(kThreads, 1)
     token_product(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap contiguous,
-                  const __grid_constant__ TokenProductShape s, const __grid_constant__ typename Epilogue::Arguments epilogue) {
+                  const __grid_constant__ TokenProductShape s,
+                  const __grid_constant__ typename Epilogue::Arguments epilogue) {
   extern __shared__ __align__(1024) char shared[];
   const std::uint32_t base = shared_address(shared);
   initialise_barriers<Layout>(base, Gathered ? 129 : 1);
@@ -105,16 +117,26 @@ __global__ void __launch_bounds__(kThreads, 1)
     constexpr int columns = Epilogue::paired_columns ? 64 : 128;
     PipelineState<Layout> pipe;
     Accumulator<Layout::max_n> acc;
-    for (int work = blockIdx.x; work < total; work += gridDim.x) {
-      const TileOutput tile = locate<Layout::max_n>(s, work);
-      if (tile.m_tile * 2 * columns + warpgroup * columns >= m_extent) {
+    const int rank = cluster_rank();
+    TileOutput next{};
+    if (static_cast<int>(blockIdx.x / 2) < total) next = locate(s, blockIdx.x / 2, rank);
+    for (int work = blockIdx.x / 2; work < total; work += gridDim.x / 2) {
+      const TileOutput tile = next;
+      const auto find_next = [&] {
+        if (work + static_cast<int>(gridDim.x / 2) < total) next = locate(s, work + gridDim.x / 2, rank);
+      };
+      if (tile.rows == 0 || tile.m_tile * 2 * columns + warpgroup * columns >= m_extent) {
+        find_next();
         skip(base, k_blocks, pipe);
         continue;
       }
-      accumulate<Layout, WeightsMnMajor, false, Gathered>(acc, base, warpgroup, (tile.rows + 15) / 16 * 16, k_blocks, pipe);
-      Epilogue::run(epilogue, acc, tile, shared + Layout::staging + warpgroup * Layout::staging_bytes, warpgroup);
+      accumulate<Layout, WeightsMnMajor, false>(acc, base, warpgroup, (tile.rows + 15) / 16 * 16, k_blocks,
+                                                pipe, find_next);
+      Epilogue::run(epilogue, acc, tile, shared + Layout::staging + warpgroup * Layout::staging_bytes,
+                    warpgroup);
     }
   }
+  cluster_sync();  // no block leaves while the other may still write to it
 }
 
 }  // namespace moeref::cuda::sm90

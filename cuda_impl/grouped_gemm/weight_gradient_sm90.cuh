@@ -1,14 +1,18 @@
-// Grouped product over a varying K: for each expert e, G_e[m][n] = sum over its rows r of rows[r][m] * tokens[row_token[r]][n],
-// stored as [m][n], or as [n][m] when Transposed. An expert without rows gets exact zeros.
-//   dW_gate_up [D, 2I]: rows = dH (M = 2I), tokens = X (N = D), transposed.   dW_down [I, D]: rows = A', tokens = dY.
+// Grouped product over a varying K: for each expert e, G_e[m][n] = sum over its rows r of rows[r][m] *
+// tokens[row_token[r]][n], stored as [m][n], or as [n][m] when Transposed. An expert without rows gets exact
+// zeros.
+//   dW_gate_up [D, 2I]: rows = dH (M = 2I), tokens = X (N = D), transposed.   dW_down [I, D]: rows = A',
+//   tokens = dY.
 //
-// Tile 256 x 128 x 64, four stages of 48 KiB; persistent; N tiles fastest, so that a column block of `rows` is read once and
-// `tokens` stays in L2. Both operands are MN-major. `rows` comes by TMA, but for an expert's last block by cp.async with zero
-// fill: rows of the next expert, or unwritten ones, must not enter as 0 * NaN.
-// Floor: 2 R M N flops, and 2 E M N bytes written, which is the larger term under about 250 rows an expert.
+// Tile 256 x 128 x 64, four stages of 48 KiB; persistent; clusters of two blocks with half each of 256
+// columns of N; N fastest, so that a column block of `rows` is read once and `tokens` stays in L2. Both
+// operands are MN-major. `rows` comes by TMA, but for an expert's last block by cp.async with zero fill: rows
+// of the next expert, or unwritten ones, must not enter as 0 * NaN. Floor: 2 R M N flops, and 2 E M N bytes
+// written, which is the larger term under about 250 rows an expert.
 #pragma once
 
 #include "grouped_gemm/epilogue_store.cuh"
+#include "permutation/tile_split.hpp"
 
 namespace moeref::cuda::sm90 {
 
@@ -22,42 +26,53 @@ struct WeightGradientShape {
 };
 
 struct GradientTile {
-  int expert, m, n, begin, rows;
+  int expert, m;
+  int n, columns;  // first column of N, and how many; none where the cluster's first block takes all
+  int begin, rows;
 };
 
-__device__ __forceinline__ GradientTile locate(const WeightGradientShape& s, int work) {
+__device__ __forceinline__ GradientTile locate(const WeightGradientShape& s, int work, int rank) {
   const int per_expert = s.m_tiles * s.n_tiles, e = work / per_expert, rest = work - e * per_expert;
-  const int begin = s.offsets[e];
-  return {e, rest / s.n_tiles, rest % s.n_tiles, begin, s.offsets[e + 1] - begin};
+  const int begin = s.offsets[e], n = rest % s.n_tiles * 256, both = min(256, s.n_width - n),
+            half = half_tile(both);
+  return {e,     rest / s.n_tiles,        n + rank * half, rank ? max(both - half, 0) : min(half, both),
+          begin, s.offsets[e + 1] - begin};
 }
 
 template <class Layout>
-__device__ __forceinline__ void produce_gradient(const CUtensorMap& rows_map, const WeightGradientShape& s, std::uint32_t base) {
+__device__ __forceinline__ void produce_gradient(const CUtensorMap& rows_map, const WeightGradientShape& s,
+                                                 std::uint32_t base) {
   const int thread = threadIdx.x - 256, total = s.experts * s.m_tiles * s.n_tiles;
-  const int chunk = thread % 16, first_row = thread / 16;
+  const int chunk = thread % 16, first_row = thread / 16, rank = cluster_rank();
   PipelineState<Layout> pipe;
   pipe.phase = 1;
-  for (int work = blockIdx.x; work < total; work += gridDim.x) {
-    const GradientTile tile = locate(s, work);
-    const int n = tile.n * 128 + chunk * 8, k_blocks = (tile.rows + kBlockK - 1) / kBlockK;
-    const bool n_inside = n < s.n_width;
+  for (int work = blockIdx.x / 2; work < total; work += gridDim.x / 2) {
+    const GradientTile tile = locate(s, work, rank);
+    const int n = tile.n + chunk * 8, k_blocks = (tile.rows + kBlockK - 1) / kBlockK;
+    const bool n_inside = chunk * 8 < tile.columns;
     const __nv_bfloat16* column = s.tokens + (n_inside ? n : 0);
-    for (int kb = 0; kb < k_blocks; ++kb) {
-      int token[8];
+    const auto load_tokens = [&](int kb, int(&token)[8]) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         const int r = kb * kBlockK + first_row + 8 * i;
         token[i] = r < tile.rows ? s.row_token[tile.begin + r] : -1;
       }
-      const std::uint32_t full = Layout::full(base, pipe.stage), a = Layout::a(base, pipe.stage), b = Layout::b(base, pipe.stage);
+    };
+    int token[8], next_token[8];
+    load_tokens(0, token);
+    for (int kb = 0; kb < k_blocks; ++kb) {
+      load_tokens(kb + 1, next_token);  // a block ahead: their latency is longer than a step
+      const std::uint32_t full = Layout::full(base, pipe.stage), a = Layout::a(base, pipe.stage),
+                          b = Layout::b(base, pipe.stage);
       const bool whole = (kb + 1) * kBlockK <= tile.rows;
       mbarrier_wait(Layout::empty(base, pipe.stage), pipe.phase);
       if (thread == 0) {
         if (whole) {
           mbarrier_arrive_expect(full, Layout::a_bytes);
 #pragma unroll
-          for (int box = 0; box < 4; ++box)
-            tma_load(a + box * kBlock64Bytes, &rows_map, full, tile.m * kBlockM + box * 64, tile.begin + kb * kBlockK, 0);
+          for (int box = 2 * rank; box < 2 * rank + 2; ++box)
+            tma_load_multicast(a + box * kBlock64Bytes, &rows_map, full, tile.m * kBlockM + box * 64,
+                               tile.begin + kb * kBlockK, 0, 3);
         } else {
           mbarrier_arrive(full);
         }
@@ -79,13 +94,16 @@ __device__ __forceinline__ void produce_gradient(const CUtensorMap& rows_map, co
       }
       cp_async_arrive(full);
       pipe.advance();
+#pragma unroll
+      for (int i = 0; i < 8; ++i) token[i] = next_token[i];
     }
   }
 }
 
 template <class Layout, bool Transposed>
-__global__ void __launch_bounds__(kThreads, 1)
-    weight_gradient(const __grid_constant__ CUtensorMap rows_map, const __grid_constant__ WeightGradientShape s) {
+__global__ void __cluster_dims__(2) __launch_bounds__(kThreads, 1)
+    weight_gradient(const __grid_constant__ CUtensorMap rows_map,
+                    const __grid_constant__ WeightGradientShape s) {
   extern __shared__ __align__(1024) char shared[];
   const std::uint32_t base = shared_address(shared);
   initialise_barriers<Layout>(base, 129);
@@ -97,16 +115,23 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int warpgroup = threadIdx.x / 128, total = s.experts * s.m_tiles * s.n_tiles;
     PipelineState<Layout> pipe;
     Accumulator<Layout::max_n> acc;
-    for (int work = blockIdx.x; work < total; work += gridDim.x) {
-      const GradientTile tile = locate(s, work);
-      const int k_blocks = (tile.rows + kBlockK - 1) / kBlockK, columns = min(128, s.n_width - tile.n * 128);
-      if (tile.m * kBlockM + warpgroup * 128 >= s.m_width) {
+    const int rank = cluster_rank();
+    GradientTile next = locate(s, min(static_cast<int>(blockIdx.x / 2), total - 1), rank);
+    for (int work = blockIdx.x / 2; work < total; work += gridDim.x / 2) {
+      const GradientTile tile = next;
+      const auto find_next = [&] {
+        next = locate(s, min(work + static_cast<int>(gridDim.x / 2), total - 1), rank);
+      };
+      const int k_blocks = (tile.rows + kBlockK - 1) / kBlockK;
+      if (tile.columns == 0 || tile.m * kBlockM + warpgroup * 128 >= s.m_width) {
+        find_next();
         skip(base, k_blocks, pipe);
         continue;
       }
-      accumulate<Layout, true, true, true>(acc, base, warpgroup, (columns + 15) / 16 * 16, k_blocks, pipe);
+      accumulate<Layout, true, true>(acc, base, warpgroup, (tile.columns + 15) / 16 * 16, k_blocks, pipe,
+                                     find_next);
       __nv_bfloat16* out = s.out + std::int64_t(tile.expert) * s.m_width * s.n_width;
-      const TileOutput at{tile.expert, tile.n * 128, columns, tile.m};
+      const TileOutput at{tile.expert, tile.n, tile.columns, tile.m};
       char* staging = shared + Layout::staging + warpgroup * Layout::staging_bytes;
       if constexpr (Transposed)
         StoreRows::run({out, s.m_width, s.m_width, nullptr, nullptr, false}, acc, at, staging, warpgroup);
@@ -114,6 +139,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         StoreColumns::run(out, s.n_width, s.m_width, acc, at, staging, warpgroup);
     }
   }
+  cluster_sync();  // no block leaves while the other may still write to it
 }
 
 }  // namespace moeref::cuda::sm90

@@ -1,12 +1,14 @@
-// wgmma m64nNk16, bf16 in, fp32 accumulate, for N = 16, 32 .. 160: the accumulator is the first N / 2 registers of `d`.
+// wgmma m64nNk16, bf16 in, fp32 accumulate, for N = 16, 32 .. 160: the accumulator is the first N / 2
+// registers of `d`.
 #pragma once
 
 #include <cstdint>
 
 namespace moeref::cuda::sm90 {
 
-#define MOEREF_A8(i) \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define MOEREF_A8(i)                                                                          \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
+      "+f"(d[i + 6]), "+f"(d[i + 7])
 #define MOEREF_R16 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define MOEREF_D16 MOEREF_A8(0)
 #define MOEREF_R32 MOEREF_R16 ", %8, %9, %10, %11, %12, %13, %14, %15"
@@ -28,16 +30,18 @@ namespace moeref::cuda::sm90 {
 #define MOEREF_R160 MOEREF_R144 ", %72, %73, %74, %75, %76, %77, %78, %79"
 #define MOEREF_D160 MOEREF_D144, MOEREF_A8(72)
 
-#define MOEREF_WGMMA(n, a, b, p, ta, tb)                                                                          \
-  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #p ", 0;\n"                                                   \
-               "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" MOEREF_R##n "}, %" #a ", %" #b          \
-               ", p, 1, 1, %" #ta ", %" #tb ";\n}\n"                                                              \
-               : MOEREF_D##n                                                                                      \
+#define MOEREF_WGMMA(n, a, b, p, ta, tb)                                                \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #p                                  \
+               ", 0;\n"                                                                 \
+               "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" MOEREF_R##n \
+               "}, %" #a ", %" #b ", p, 1, 1, %" #ta ", %" #tb ";\n}\n"                 \
+               : MOEREF_D##n                                                            \
                : "l"(desc_a), "l"(desc_b), "r"(accumulate), "n"(TransposeA), "n"(TransposeB))
 
 /// d += A B over 16 of K, or d = A B where `accumulate` is 0. Transpose*: 1 where the operand is MN-major.
 template <int N, int TransposeA, int TransposeB, int Registers>
-__device__ __forceinline__ void wgmma(float (&d)[Registers], std::uint64_t desc_a, std::uint64_t desc_b, int accumulate) {
+__device__ __forceinline__ void wgmma(float (&d)[Registers], std::uint64_t desc_a, std::uint64_t desc_b,
+                                      int accumulate) {
   static_assert(N % 16 == 0 && N <= 160 && N / 2 <= Registers);
   if constexpr (N == 16) MOEREF_WGMMA(16, 8, 9, 10, 11, 12);
   if constexpr (N == 32) MOEREF_WGMMA(32, 16, 17, 18, 19, 20);

@@ -1,10 +1,11 @@
 // Stable counting sort of (token, slot) pairs by expert, and the row tiles of the grouped products.
 //
-// Three launches. count_segments: one warp per segment of 256 slots counts its experts. scan_segments: one block per expert
-// turns the counts of its column into exclusive prefixes and writes the expert's total. scatter: each block scans the totals
-// (offsets), then each warp walks its segment 32 slots at a time; a slot's rank is its segment's prefix + the slots of the same
-// expert before it, found with __match_any_sync. Integer counts only: no result depends on the order of atomics.
-// Floor: about 30 bytes a slot, under 2 us at 131072 slots; latency of three launches dominates.
+// Three launches. count_segments: one warp per segment of 256 slots counts its experts. scan_segments: one
+// block per expert turns the counts of its column into exclusive prefixes and writes the expert's total.
+// scatter: each block scans the totals (offsets), then each warp walks its segment 32 slots at a time; a
+// slot's rank is its segment's prefix + the slots of the same expert before it, found with __match_any_sync.
+// Integer counts only: no result depends on the order of atomics. Floor: about 30 bytes a slot, under 2 us at
+// 131072 slots; latency of three launches dominates.
 #include <algorithm>
 #include <string>
 
@@ -21,18 +22,21 @@ constexpr int kMaxExperts = 1024;
 
 std::size_t align256(std::size_t n) { return (n + 255) / 256 * 256; }
 std::int64_t rows_of(const PermutationShape& s) { return s.tokens * s.slots; }
-int segments_of(const PermutationShape& s) { return static_cast<int>((rows_of(s) + kSegment - 1) / kSegment); }
+int segments_of(const PermutationShape& s) {
+  return static_cast<int>((rows_of(s) + kSegment - 1) / kSegment);
+}
 std::int64_t tiles_of(const PermutationShape& s) { return rows_of(s) / 16 + s.experts + 1; }
 
-__device__ int expert_of(const int* ids, const std::uint8_t* mask, int slot, int total, int slots, int experts) {
+__device__ int expert_of(const int* ids, const std::uint8_t* mask, int slot, int total, int slots,
+                         int experts) {
   if (slot >= total) return -1;
   const int id = ids[slot];
   if (id < 0 || id >= experts) return -1;
   return mask == nullptr || mask[slot / slots] ? id : -1;
 }
 
-__global__ void count_segments(const int* ids, const std::uint8_t* mask, int total, int slots, int experts, int segments,
-                               int* counts) {
+__global__ void count_segments(const int* ids, const std::uint8_t* mask, int total, int slots, int experts,
+                               int segments, int* counts) {
   extern __shared__ int histogram[];
   for (int i = threadIdx.x; i < kWarps * experts; i += blockDim.x) histogram[i] = 0;
   __syncthreads();
@@ -94,12 +98,13 @@ __device__ void scan_experts(int experts, int* out, int* warp_sums, F f) {
   __syncthreads();
 }
 
-__global__ void scatter(const int* ids, const float* weights, const std::uint8_t* mask, int total, int slots, int experts,
-                        int segments, int tile_rows, const int* prefixes, const int* totals, Permutation out) {
+__global__ void scatter(const int* ids, const float* weights, const std::uint8_t* mask, int total, int slots,
+                        int experts, int segments, int tile_rows, const int* prefixes, const int* totals,
+                        Permutation out) {
   extern __shared__ int shared[];
   __shared__ int warp_sums[8];
-  int* offsets = shared;                 // [experts + 1]
-  int* next = shared + experts + 1;      // [kWarps][experts]
+  int* offsets = shared;             // [experts + 1]
+  int* next = shared + experts + 1;  // [kWarps][experts]
   scan_experts(experts, offsets, warp_sums, [&](int e) { return totals[e]; });
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, segment = blockIdx.x * kWarps + warp;
   if (segment < segments) {
@@ -127,7 +132,8 @@ __global__ void scatter(const int* ids, const float* weights, const std::uint8_t
     __syncthreads();
     for (int e = threadIdx.x; e <= experts; e += blockDim.x) out.offsets[e] = offsets[e];
     int* tiles = next;
-    scan_experts(experts, tiles, warp_sums, [&](int e) { return tile_count(offsets[e + 1] - offsets[e], tile_rows); });
+    scan_experts(experts, tiles, warp_sums,
+                 [&](int e) { return tile_count(offsets[e + 1] - offsets[e], tile_rows); });
     for (int e = threadIdx.x; e <= experts; e += blockDim.x) out.expert_tile_begin[e] = tiles[e];
     for (int e = warp; e < experts; e += kWarps)
       for (int t = tiles[e] + lane; t < tiles[e + 1]; t += 32) out.tile_expert[t] = e;
@@ -164,10 +170,12 @@ Permutation carve_permutation(const PermutationShape& s, void* memory) {
   return out;
 }
 
-void sort_by_expert(const PermutationShape& s, const int* ids, const float* weights, const std::uint8_t* token_mask,
-                    const Permutation& out, void* workspace, cudaStream_t stream) {
+void sort_by_expert(const PermutationShape& s, const int* ids, const float* weights,
+                    const std::uint8_t* token_mask, const Permutation& out, void* workspace,
+                    cudaStream_t stream) {
   if (s.experts < 1 || s.experts > kMaxExperts)
-    throw ArgumentError("experts is " + std::to_string(s.experts) + ": want 1 to " + std::to_string(kMaxExperts));
+    throw ArgumentError("experts is " + std::to_string(s.experts) + ": want 1 to " +
+                        std::to_string(kMaxExperts));
   if (s.tokens < 0 || s.slots < 1 || rows_of(s) >= (std::int64_t{1} << 31) - kSegment * kWarps)
     throw ArgumentError("tokens * slots is " + std::to_string(rows_of(s)) + ": want 0 to 2^31 - 2049");
   const int total = static_cast<int>(rows_of(s)), segments = segments_of(s);
@@ -175,12 +183,12 @@ void sort_by_expert(const PermutationShape& s, const int* ids, const float* weig
   int* totals = reinterpret_cast<int*>(static_cast<char*>(workspace) +
                                        align256(static_cast<std::size_t>(segments) * s.experts * 4));
   const int blocks = std::max(1, (segments + kWarps - 1) / kWarps);
-  count_segments<<<blocks, kWarps * 32, kWarps * s.experts * 4, stream>>>(ids, token_mask, total, s.slots, s.experts, segments,
-                                                                          counts);
+  count_segments<<<blocks, kWarps * 32, kWarps * s.experts * 4, stream>>>(ids, token_mask, total, s.slots,
+                                                                          s.experts, segments, counts);
   scan_segments<<<s.experts, 256, 0, stream>>>(counts, segments, s.experts, totals);
   const int shared = (s.experts + 1 + kWarps * s.experts + 1) * 4;
-  scatter<<<blocks, kWarps * 32, shared, stream>>>(ids, weights, token_mask, total, s.slots, s.experts, segments, s.tile_rows,
-                                                   counts, totals, out);
+  scatter<<<blocks, kWarps * 32, shared, stream>>>(ids, weights, token_mask, total, s.slots, s.experts,
+                                                   segments, s.tile_rows, counts, totals, out);
   check(cudaGetLastError(), "sort_by_expert");
 }
 

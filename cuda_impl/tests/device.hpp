@@ -18,7 +18,9 @@ inline std::string device_missing() {
   int count = 0, major = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) return "no CUDA device: nothing was tested";
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
-  return major == 9 ? "" : "the device has compute capability " + std::to_string(major) + ".x, not 9.0: nothing was tested";
+  return major == 9 ? ""
+                    : "the device has compute capability " + std::to_string(major) +
+                          ".x, not 9.0: nothing was tested";
 }
 #define MOEREF_NEEDS_DEVICE() \
   if (const std::string why = ::moeref::cuda::test::device_missing(); !why.empty()) GTEST_SKIP() << why
@@ -28,7 +30,8 @@ template <class T>
 class DeviceArray {
  public:
   explicit DeviceArray(std::size_t count) : count_(count) {
-    check(cudaMalloc(reinterpret_cast<void**>(&data_), std::max<std::size_t>(count * sizeof(T), 256)), "cudaMalloc");
+    check(cudaMalloc(reinterpret_cast<void**>(&data_), std::max<std::size_t>(count * sizeof(T), 256)),
+          "cudaMalloc");
     poison();
   }
   explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) { set(values); }

@@ -1,4 +1,5 @@
-// Routed experts against fp64 on the host: every activation, every tile edge, routing extremes, determinism, graph replay.
+// Routed experts against fp64 on the host: every activation, every tile edge, routing extremes, determinism,
+// graph replay.
 #include <algorithm>
 #include <cstring>
 #include <numeric>
@@ -11,9 +12,11 @@ namespace {
 double value(bf16 v) { return to_double(v); }
 double value(float v) { return v; }
 
-// Rows of `width`: each element within one bf16 rounding of its own size and a few of its row's, the whole within 6e-3.
+// Rows of `width`: each element within one bf16 rounding of its own size and a few of its row's, the whole
+// within 6e-3.
 template <class T>
-void expect_close(const char* name, const DeviceArray<T>& device, const std::vector<double>& want, std::int64_t width) {
+void expect_close(const char* name, const DeviceArray<T>& device, const std::vector<double>& want,
+                  std::int64_t width) {
   if (device.size() == 0) return;
   const std::vector<T> got = device.get();
   ASSERT_EQ(got.size(), want.size()) << name;
@@ -28,8 +31,8 @@ void expect_close(const char* name, const DeviceArray<T>& device, const std::vec
       const double d = std::abs(value(got[i]) - want[i]);
       error += d * d, norm += want[i] * want[i];
       if (!(d <= 0.008 * std::abs(want[i]) + 0.04 * rms) && shown++ < 5)
-        ADD_FAILURE() << name << "[" << row / width << ", " << i - row << "] is " << value(got[i]) << ", want " << want[i]
-                      << " (row rms " << rms << ")";
+        ADD_FAILURE() << name << "[" << row / width << ", " << i - row << "] is " << value(got[i])
+                      << ", want " << want[i] << " (row rms " << rms << ")";
     }
   }
   EXPECT_LE(std::sqrt(error), 6e-3 * std::sqrt(norm)) << name;
@@ -93,14 +96,23 @@ void PrintTo(const Variant& v, std::ostream* out) { *out << v.name; }
 class ExpertsVariant : public testing::TestWithParam<Variant> {
  protected:
   ExpertsConfig config(std::int64_t tokens, int dim, int inter_dim, int experts, int slots) const {
-    return {tokens, dim, inter_dim, experts, slots, GetParam().activation, GetParam().parameters, GetParam().after_down};
+    return {tokens,
+            dim,
+            inter_dim,
+            experts,
+            slots,
+            GetParam().activation,
+            GetParam().parameters,
+            GetParam().after_down};
   }
 };
 
-// Rows per expert around every tile edge: 16 (step of N), 64 (K block of the weight gradients), 160 (largest tile), 320.
+// Rows per expert around every tile edge: 16 (step of N), 64 (K block of the weight gradients), 160 and 320
+// (a block and a tile).
 TEST_P(ExpertsVariant, RowsAtEveryTileEdge) {
   MOEREF_NEEDS_DEVICE();
-  const std::vector<int> counts = {0, 1, 15, 16, 17, 0, 63, 64, 65, 127, 128, 129, 159, 160, 161, 319, 320, 321, 0};
+  const std::vector<int> counts = {0,   1,   15,  16,  17,  0,   31,  32,  33,  63,  64,  65,
+                                   127, 128, 129, 159, 160, 161, 319, 320, 321, 480, 660, 0};
   expect_forward_and_backward(with_counts(config(0, 72, 40, 0, 0), counts, GetParam().bias, 11));
 }
 
@@ -114,7 +126,8 @@ TEST_P(ExpertsVariant, WidthsAtEveryTileEdge) {
   }
 }
 
-// Masked tokens, ids outside the experts, the same expert twice for one token; what they hold must not matter.
+// Masked tokens, ids outside the experts, the same expert twice for one token; what they hold must not
+// matter.
 TEST_P(ExpertsVariant, MaskedTokensAndUnroutedSlots) {
   MOEREF_NEEDS_DEVICE();
   HostCase c = make_case(config(211, 128, 96, 7, 3), GetParam().bias, 23);
@@ -192,7 +205,8 @@ TEST(Experts, SameBitsOnEveryRun) {
   const HostCase c = make_case({3000, 512, 320, 16, 4, Activation::swiglu}, true, 41);
   DeviceExperts device(c);
   device.forward(), device.backward();
-  const auto output = device.output.get(), dx = device.dx.get(), dg = device.dgate_up.get(), dd = device.ddown.get();
+  const auto output = device.output.get(), dx = device.dx.get(), dg = device.dgate_up.get(),
+             dd = device.ddown.get();
   const auto dgb = device.dgate_up_bias.get(), ddb = device.ddown_bias.get();
   const auto dw = device.dweights.get();
   for (int byte : {0x00, 0x7f, 0xff, 0x41}) {
@@ -208,12 +222,14 @@ TEST(Experts, SameBitsOnEveryRun) {
   }
 }
 
-// A whole step captured once and replayed with another routing gives the bits of a direct run with that routing.
+// A whole step captured once and replayed with another routing gives the bits of a direct run with that
+// routing.
 TEST(Experts, GraphReplaysWithAnotherRouting) {
   MOEREF_NEEDS_DEVICE();
   const ExpertsConfig f{1500, 256, 192, 12, 3, Activation::swigluoai, {1.702f, 7.0f}};
   HostCase first = make_case(f, true, 43), second = make_case(f, true, 43);
-  for (std::size_t i = 0; i < second.ids.size(); ++i) second.ids[i] = int(i * i % 5), second.weights[i] = 0.5f;
+  for (std::size_t i = 0; i < second.ids.size(); ++i)
+    second.ids[i] = int(i * i % 5), second.weights[i] = 0.5f;
   DeviceExperts direct(second), captured(first);
   direct.forward(), direct.backward();
   cudaStream_t stream;
@@ -249,7 +265,8 @@ TEST(Experts, RowsTimesWidthBeyond31Bits) {
   const auto output = device.output.get(), dx = device.dx.get();
   HostCase last = c;
   last.config.tokens = 8;
-  last.x.erase(last.x.begin(), last.x.end() - 64), last.d_output.erase(last.d_output.begin(), last.d_output.end() - 64);
+  last.x.erase(last.x.begin(), last.x.end() - 64),
+      last.d_output.erase(last.d_output.begin(), last.d_output.end() - 64);
   last.ids.assign(8, 1), last.weights.erase(last.weights.begin(), last.weights.end() - 8);
   const HostResult want = host_experts(last);
   for (int i = 0; i < 64; ++i) {

@@ -1,4 +1,5 @@
-// Plain fp64 routed experts, forward and backward, written from SPEC.md 5 and sharing no code with what it judges.
+// Plain fp64 routed experts, forward and backward, written from SPEC.md 5 and sharing no code with what it
+// judges.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -49,10 +50,12 @@ inline HostActivation host_activation(Activation a, const ActivationParameters& 
     if (u < -limit) u = -limit, mu = 0;
   }
   switch (a) {
-    case Activation::relu2: return {u > 0 ? u * u : 0, 0, u > 0 ? 2 * u : 0};
+    case Activation::relu2:
+      return {u > 0 ? u * u : 0, 0, u > 0 ? 2 * u : 0};
     case Activation::geglu: {
       const double c = std::sqrt(2 / M_PI), t = std::tanh(c * (g + 0.044715 * g * g * g));
-      const double gelu = 0.5 * g * (1 + t), d = 0.5 * (1 + t) + 0.5 * g * (1 - t * t) * c * (1 + 3 * 0.044715 * g * g);
+      const double gelu = 0.5 * g * (1 + t),
+                   d = 0.5 * (1 + t) + 0.5 * g * (1 - t * t) * c * (1 + 3 * 0.044715 * g * g);
       return {gelu * u, d * u, gelu};
     }
     default: {
@@ -77,15 +80,19 @@ inline HostResult host_experts(const HostCase& c) {
     const std::int64_t t = s / f.slots, e = c.ids[s];
     if (e < 0 || e >= E || (!c.mask.empty() && !c.mask[t])) continue;
     const double p = c.weights[s];
-    const bf16 *x = &c.x[t * D], *dy = &c.d_output[t * D], *wg = &c.gate_up[e * D * W], *wd = &c.down[e * I * D];
-    for (std::int64_t j = 0; j < W; ++j) h[j] = c.gate_up_bias.empty() ? 0 : to_double(c.gate_up_bias[e * W + j]);
+    const bf16 *x = &c.x[t * D], *dy = &c.d_output[t * D], *wg = &c.gate_up[e * D * W],
+               *wd = &c.down[e * I * D];
+    for (std::int64_t j = 0; j < W; ++j)
+      h[j] = c.gate_up_bias.empty() ? 0 : to_double(c.gate_up_bias[e * W + j]);
     for (std::int64_t d = 0; d < D; ++d)
       for (std::int64_t j = 0; j < W; ++j) h[j] += to_double(x[d]) * to_double(wg[d * W + j]);
     const auto gate_at = [&](std::int64_t i) { return interleaved ? 2 * i : i; };
     const auto up_at = [&](std::int64_t i) { return !gated ? i : interleaved ? 2 * i + 1 : I + i; };
     for (std::int64_t i = 0; i < I; ++i) {
-      act[i] = host_activation(f.activation, f.activation_parameters, gated ? h[gate_at(i)] : 0, h[up_at(i)]).value;
-      grad[i] = host_activation(f.activation, f.activation_parameters, gated ? round_bf16(h[gate_at(i)]) : 0, round_bf16(h[up_at(i)]));
+      act[i] = host_activation(f.activation, f.activation_parameters, gated ? h[gate_at(i)] : 0, h[up_at(i)])
+                   .value;
+      grad[i] = host_activation(f.activation, f.activation_parameters, gated ? round_bf16(h[gate_at(i)]) : 0,
+                                round_bf16(h[up_at(i)]));
     }
     double dp = 0;
     for (std::int64_t d = 0; d < D; ++d) {

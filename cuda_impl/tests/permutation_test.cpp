@@ -17,8 +17,12 @@ std::vector<int> ints(const int* device, std::size_t n) {
 TEST(SortByExpert, FollowsTheDefinition) {
   MOEREF_NEEDS_DEVICE();
   std::mt19937 rng(5);
-  for (const PermutationShape s : {PermutationShape{0, 2, 4, 160}, {1, 1, 1, 160}, {255, 1, 3, 160}, {257, 8, 128, 160},
-                                   {5000, 3, 1024, 160}, {20000, 8, 256, 64}}) {
+  for (const PermutationShape s : {PermutationShape{0, 2, 4, 320},
+                                   {1, 1, 1, 320},
+                                   {255, 1, 3, 320},
+                                   {257, 8, 128, 320},
+                                   {5000, 3, 1024, 320},
+                                   {20000, 8, 256, 64}}) {
     SCOPED_TRACE(testing::Message() << s.tokens << " x " << s.slots << " over " << s.experts);
     const std::size_t total = s.tokens * s.slots;
     std::vector<int> ids(total);
@@ -34,15 +38,17 @@ TEST(SortByExpert, FollowsTheDefinition) {
     sort_by_expert(s, device_ids.data(), device_weights.data(), device_mask.data(), p, work.data(), nullptr);
     check(cudaDeviceSynchronize(), "sort_by_expert");
 
+    const std::vector<int> device_tiles = ints(p.expert_tile_begin, s.experts + 1);
     std::vector<int> offsets{0}, row_slot, slot_row(total, -1), tile_begin{0}, tile_expert;
     for (int e = 0; e < s.experts; ++e) {
       for (std::size_t i = 0; i < total; ++i)
         if (ids[i] == e && mask[i / s.slots]) slot_row[i] = int(row_slot.size()), row_slot.push_back(int(i));
       offsets.push_back(int(row_slot.size()));
-      const int rows = offsets[e + 1] - offsets[e], most = (rows + s.tile_rows - 1) / s.tile_rows;
-      const int size = most ? ((rows + most - 1) / most + 15) / 16 * 16 : 1;
-      tile_begin.push_back(tile_begin.back() + (rows + size - 1) / size);
-      tile_expert.insert(tile_expert.end(), (rows + size - 1) / size, e);
+      const int rows = offsets[e + 1] - offsets[e], tiles = device_tiles[e + 1] - device_tiles[e];
+      EXPECT_GE(tiles * s.tile_rows, rows) << e;
+      EXPECT_LT((tiles - 1) * s.tile_rows, std::max(rows, 1)) << e;
+      tile_begin.push_back(tile_begin.back() + tiles);
+      tile_expert.insert(tile_expert.end(), tiles, e);
     }
     EXPECT_EQ(ints(p.offsets, s.experts + 1), offsets);
     EXPECT_EQ(ints(p.row_slot, row_slot.size()), row_slot);

@@ -148,6 +148,7 @@ TEST_F(GoldenFileTest, LargeDatasetsGoBlockByBlock) {
     Tensor large(DType::float64, shape);
     for (std::int64_t i = 0; i < large.size(); ++i) large.as<double>()[static_cast<std::size_t>(i)] = 1.0 / (1.0 + i);
     file.results["stages/large"] = file.bounds["stages/large"] = large;
+    file.result_dtypes["stages/large"] = DType::bfloat16;
     write_golden(at("case.h5"), file);
     const GoldenFile read = read_golden(at("case.h5"));
     EXPECT_EQ(read.results.at("stages/large"), large.cast(DType::float32));

@@ -72,6 +72,7 @@ inline GoldenFile small_mlp(DType dtype = DType::bfloat16) {
                        {"cotangents/y", small_numbers(dtype, {3, 4}, 5)}};
   const auto result = [&](const std::string& name, const Shape& shape) {
     file.results[name] = Tensor(DType::float64, shape);
+    file.result_dtypes[name] = dtype;
     file.bounds[name] = Tensor(DType::float32, shape);
     for (std::int64_t i = 0; i < file.results[name].size(); ++i) {
       file.results[name].set(i, 0.1 * static_cast<double>(i + 1));

@@ -11,7 +11,9 @@ std::string ratio_text(double ratio) { return fmt::format("{:.3g}", ratio); }
 std::string describe(const TensorFinding& finding) {
   const TensorVerdict& v = finding.verdict;
   std::string text = fmt::format("{} {}", name(finding.subject), finding.place());
-  if (v.index >= 0) {
+  // A wrong choice of experts is no wrong number: its finding says it all.
+  const bool number = v.index >= 0 && v.value != v.reference;
+  if (number) {
     // Enough digits to tell a float32 from its neighbour; more when that would show two values as the same.
     const std::string value = fmt::format("{:.9g}", v.value), reference = fmt::format("{:.9g}", v.reference);
     if (value == reference && v.value != v.reference)
@@ -20,7 +22,7 @@ std::string describe(const TensorFinding& finding) {
       text += fmt::format(" = {}, reference {}", value, reference);
     text += fmt::format(", bound {:.3g}, r = {}", v.bound, ratio_text(v.ratio));
   }
-  if (!v.finding.empty()) text += (v.index >= 0 ? "; " : ": ") + one_line(v.finding);
+  if (!v.finding.empty()) text += (number ? "; " : ": ") + one_line(v.finding);
   return text;
 }
 

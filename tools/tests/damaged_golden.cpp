@@ -55,7 +55,8 @@ std::string get_text(hid_t object, const char* name) {
 }
 
 /// All elements as doubles; `change` may write into them.
-void edit_values(const fs::path& path, const std::string& name, const std::function<void(std::vector<double>&)>& change) {
+void edit_values(const fs::path& path, const std::string& name,
+                 const std::function<void(std::vector<double>&)>& change) {
   edit(path, [&](hid_t file) {
     const hid_t dataset = checked(H5Dopen2(file, name.c_str(), H5P_DEFAULT));
     const hid_t space = H5Dget_space(dataset);
@@ -91,7 +92,8 @@ void set_number(const fs::path& file, const std::string& attribute, std::int64_t
   edit(file, [&](hid_t root) { put_attribute(root, attribute.c_str(), H5T_NATIVE_INT64, &number); });
 }
 
-void set_field(const fs::path& file, const std::string& attribute, const std::string& field, const std::string& value) {
+void set_field(const fs::path& file, const std::string& attribute, const std::string& field,
+               const std::string& value) {
   edit(file, [&](hid_t root) {
     auto object = nlohmann::json::parse(get_text(root, attribute.c_str()));
     object[field] = nlohmann::json::parse(value);
@@ -105,7 +107,7 @@ void remove_dataset(const fs::path& file, const std::string& dataset) {
 
 void replace_dataset(const fs::path& file, const std::string& name, DType dtype, const Shape& shape) {
   edit(file, [&](hid_t root) {
-    H5Ldelete(root, name.c_str(), H5P_DEFAULT);
+    if (H5Lexists(root, name.c_str(), H5P_DEFAULT) > 0) H5Ldelete(root, name.c_str(), H5P_DEFAULT);
     const std::vector<hsize_t> extents(shape.begin(), shape.end());
     const hid_t space = H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr);
     const hid_t dataset = checked(

@@ -23,10 +23,12 @@ void set_field(const std::filesystem::path& file, const std::string& attribute, 
 void remove_dataset(const std::filesystem::path& file, const std::string& dataset);
 
 /// Another dataset in its place, filled with zeros; its attribute dtype says what it is.
-void replace_dataset(const std::filesystem::path& file, const std::string& dataset, DType dtype, const Shape& shape);
+void replace_dataset(const std::filesystem::path& file, const std::string& dataset, DType dtype,
+                     const Shape& shape);
 
 double value_at(const std::filesystem::path& file, const std::string& dataset, std::size_t index);
-void set_value(const std::filesystem::path& file, const std::string& dataset, std::size_t index, double value);
+void set_value(const std::filesystem::path& file, const std::string& dataset, std::size_t index,
+               double value);
 
 /// Keeps the first `bytes` of the file.
 void truncate(const std::filesystem::path& file, std::uintmax_t bytes);

@@ -26,7 +26,9 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
 /// A file without a name of its own for what the command prints: pipes could fill and block it.
 class Capture {
  public:
-  Capture() : path_((fs::temp_directory_path() / "moeref_capture_XXXXXX").string()) { file_ = ::mkstemp(path_.data()); }
+  Capture() : path_((fs::temp_directory_path() / "moeref_capture_XXXXXX").string()) {
+    file_ = ::mkstemp(path_.data());
+  }
   ~Capture() {
     ::close(file_);
     ::unlink(path_.c_str());
@@ -62,8 +64,8 @@ Finished run_moeref(const std::vector<std::string>& arguments, const std::vector
   posix_spawn_file_actions_adddup2(&actions, out.file(), STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, err.file(), STDERR_FILENO);
   pid_t child = 0;
-  const int error =
-      ::posix_spawn(&child, MOEREF_COMMAND, &actions, nullptr, pointers(words).data(), pointers(variables).data());
+  const int error = ::posix_spawn(&child, MOEREF_COMMAND, &actions, nullptr, pointers(words).data(),
+                                  pointers(variables).data());
   posix_spawn_file_actions_destroy(&actions);
   if (error != 0) return {};
 

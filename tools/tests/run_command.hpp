@@ -14,10 +14,13 @@ struct Finished {
   std::string out, err;
 };
 
-/// With stdin from /dev/null, so that nothing is taken for a terminal. `environment` is laid over the test's own.
-Finished run_moeref(const std::vector<std::string>& arguments, const std::vector<std::string>& environment = {});
+/// With stdin from /dev/null, so that nothing is taken for a terminal. `environment` is laid over the test's
+/// own.
+Finished run_moeref(const std::vector<std::string>& arguments,
+                    const std::vector<std::string>& environment = {});
 
-/// Exit code 2 and exactly one line on stderr that begins with "moeref: error: "; its rest. Fails the test otherwise.
+/// Exit code 2 and exactly one line on stderr that begins with "moeref: error: "; its rest. Fails the test
+/// otherwise.
 std::string bad_input_line(const Finished& finished);
 
 std::string text_of(const std::filesystem::path& path);

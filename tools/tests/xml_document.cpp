@@ -44,7 +44,8 @@ class Parser {
 
   std::string name() {
     const std::size_t first = at_;
-    while (at_ < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[at_])) || text_[at_] == '-')) ++at_;
+    while (at_ < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[at_])) || text_[at_] == '-'))
+      ++at_;
     if (at_ == first) fail("want a name");
     return std::string(text_.substr(first, at_ - first));
   }
@@ -59,8 +60,9 @@ class Parser {
     if (end == std::string_view::npos) fail("a bare &");
     const std::string_view entity = text_.substr(at_, end - at_);
     at_ = end + 1;
-    constexpr std::pair<std::string_view, char> kEntities[] = {{"amp", '&'},   {"lt", '<'},   {"gt", '>'},  {"quot", '"'},
-                                                               {"apos", '\''}, {"#10", '\n'}, {"#9", '\t'}, {"#13", '\r'}};
+    constexpr std::pair<std::string_view, char> kEntities[] = {{"amp", '&'},  {"lt", '<'},    {"gt", '>'},
+                                                               {"quot", '"'}, {"apos", '\''}, {"#10", '\n'},
+                                                               {"#9", '\t'},  {"#13", '\r'}};
     for (const auto& [known, value] : kEntities)
       if (entity == known) return value;
     fail("unknown entity " + std::string(entity));

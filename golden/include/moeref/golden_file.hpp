@@ -4,8 +4,8 @@
 // allow_nonfinite. Groups: inputs, params, cotangents, outputs, grads, stages, and bounds/... with the error bound of each
 // result. Every dataset has the attribute dtype. golden/README.md has the whole schema.
 //
-// Every function throws InputError with one line that begins with the file's path. HDF5 is not thread-safe: one thread
-// at a time.
+// Every function throws InputError with one line that begins with the file's path. Files are read in a child process
+// (fork), because HDF5 crashes on damaged ones. HDF5 is not thread-safe: one thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -73,8 +73,9 @@ GoldenHeader read_golden_header(const std::filesystem::path& path);
 NamedTensors read_results(const std::filesystem::path& path);
 
 /// Writes under a temporary name in the same folder, then renames: `path` is never half written. The same content gives
-/// the same bytes (with one version of HDF5 and zlib). float64 results of a case in a 16-bit dtype are stored in float32
-/// and their bounds widened by what that rounds off; bounds are stored in float32, rounded up.
+/// the same bytes (with one version of HDF5 and zlib). In a case of a 16-bit dtype, float64 results that are not documented
+/// to be float64 are stored in float32 and their bounds widened by what that rounds off; bounds are stored in float32,
+/// rounded up.
 void write_golden(const std::filesystem::path& path, const GoldenFile& file);
 
 /// The same with the results, dtypes and bounds of an evaluation in place of the file's own, not copied.

@@ -16,7 +16,7 @@ std::vector<std::int64_t> expert_load(const std::vector<std::int64_t>& ids, cons
 struct AuxStatistics {
   std::int64_t real_tokens = 0;
   std::vector<std::int64_t> load;  ///< [E]
-  std::vector<Real> score_sum;     ///< sum_t m_t S_ti [E], in fp32
+  std::vector<Sum> score_sum;      ///< sum_t m_t S_ti [E], in fp32
 };
 
 /// S [T, E].
@@ -37,6 +37,6 @@ struct AuxLoss {
 AuxLoss aux_loss(const AuxStatistics& statistics, std::int64_t k);
 
 /// d aux / d S_ti = scale f_i m_t / n, [E] for a real token.
-std::vector<Real> aux_loss_gradient(const AuxLossTerms& terms, double scale);
+std::vector<Real> aux_loss_gradient(const AuxLossTerms& terms, Real scale);
 
 }  // namespace moeref

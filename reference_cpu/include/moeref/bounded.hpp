@@ -1,6 +1,7 @@
 // A matrix of numbers with running error bounds: what the stages of the reference pass on.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <vector>
 
@@ -50,12 +51,23 @@ void load_into(Bounded& out, const Tensor& tensor, std::int64_t first, std::int6
 
 /// The whole tensor as [size / cols, cols].
 Bounded load(const Tensor& tensor, std::int64_t cols);
+Bounded load(const Tensor& tensor, std::int64_t cols, DType compute);
+
+/// The same numbers held in another type, with the error of that cast where it rounds or overflows.
+Bounded cast(Bounded from, DType to);
 
 /// The rows named, in that order.
 Bounded gather_rows(const Bounded& from, const std::vector<std::int64_t>& rows);
 
 /// a + b elementwise, stored in a's dtype.
 Bounded add(const Bounded& a, const Bounded& b);
+
+/// Gradients that meet in one tensor: the documented system adds them one by one, in whatever order they arrive, and rounds
+/// each sum to the tensor's type. `others` as in Sum::total, one number a row; empty = none.
+Bounded add_in_any_order(const std::vector<Bounded>& terms, DType stored, const std::vector<std::int64_t>& others = {});
+
+/// Adds values and bounds, no rounding: for parts of one sum whose bounds hold for the whole of it.
+void add_part(Bounded& sum, std::int64_t row, const Bounded& part, std::int64_t part_row);
 
 /// Every row plus the same [1, cols] row, stored in a's dtype.
 void add_row(Bounded& a, const Bounded& row);
@@ -76,7 +88,16 @@ class Sum {
     error_ += a.error;
     if (a.value != 0.0 || a.error != 0.0) ++terms_;
   }
-  Real total() const;
+  /// The terms of another sum too.
+  void operator+=(const Sum& other) {
+    value_ += other.value_;
+    magnitude_ += other.magnitude_;
+    error_ += other.error_;
+    terms_ += other.terms_;
+  }
+  /// `others` are further terms that an honest implementation may add in between, in any order: what they add to the sum and
+  /// to its error comes elsewhere, what their additions do to these terms is bounded here.
+  Real total(std::int64_t others = 0) const;
 
  private:
   Precision accumulate_;
@@ -90,8 +111,12 @@ double gamma(std::int64_t n, double unit);
 /// The type sums and products of a dtype are accumulated in: fp64 for float64, else fp32.
 inline DType accumulator(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
 
-/// The smallest float that is not below.
-float round_up(double bound);
+/// The smallest float that is not below a bound >= 0. NaN says no more than infinity does.
+inline float round_up(double bound) {
+  const auto nearest = static_cast<float>(bound);
+  if (std::isnan(nearest)) return INFINITY;
+  return nearest < bound ? std::bit_cast<float>(std::bit_cast<std::uint32_t>(nearest) + 1) : nearest;
+}
 
 BoundedTensor to_result(Bounded matrix, Shape shape);
 BoundedTensor exact_result(const Tensor& tensor);

@@ -28,6 +28,9 @@ double unit_roundoff(DType dtype);
 /// for float16, whose subnormals nobody flushes, their spacing.
 double underflow(DType dtype);
 
+/// Largest finite number: beyond it a result becomes infinite.
+double largest(DType dtype);
+
 /// The value that `dtype` holds when `value` is stored in it, round to nearest even, overflow to infinity.
 double round_to(DType dtype, double value);
 

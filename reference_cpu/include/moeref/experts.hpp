@@ -43,8 +43,10 @@ struct ExpertsForward {
 ExpertsForward experts_forward(const MoEConfig& config, const ExpertsParams& params, const Bounded& x,
                                const Routing& routing, ExpertRange range);
 
-/// y from the rows of the slots; its pre-sums where several ranks hold some of them.
-Bounded combine(const MoEConfig& config, const ExpertsForward& forward, const Routing& routing, DType stored);
+/// y from the rows of the slots of a range of experts. Where other ranks hold a token's other slots, its bound is this part's
+/// share of the bound of the whole sum, in any order: parts then add without further rounding (add_part).
+Bounded combine(const MoEConfig& config, const ExpertsForward& forward, const Routing& routing, ExpertRange range,
+                DType stored);
 
 /// Gradients of the parameters are results already, of whole parameters: experts of the range, zero elsewhere.
 struct ExpertsBackward {
@@ -52,9 +54,11 @@ struct ExpertsBackward {
   Bounded weights;  ///< [T, k]
 };
 
-/// dy [T, D']. Parameter gradients go to `grads` under "grads/{prefix}...", which are made where missing.
+/// dy [T, D']. Parameter gradients go to `grads` under "grads/{prefix}...", which are made where missing. x's bound holds for
+/// a sum with `others` further terms a token, and with its slots on other ranks, added in any order.
 ExpertsBackward experts_backward(const MoEConfig& config, const ExpertsParams& params, const Bounded& x,
                                  const Routing& routing, ExpertRange range, const ExpertsForward& saved,
-                                 const Bounded& dy, const std::string& prefix, std::map<std::string, BoundedTensor>& grads);
+                                 const Bounded& dy, const std::string& prefix, std::map<std::string, BoundedTensor>& grads,
+                                 std::int64_t others = 0);
 
 }  // namespace moeref

@@ -15,6 +15,7 @@ struct GateParams {
   Bounded weight;                            ///< [E, D] in the compute type
   std::optional<Bounded> bias;               ///< [1, E] in the compute type
   std::optional<std::vector<Real>> correction;  ///< c [E], fp32, exact or carried through updates
+  DType stored = DType::float64;                ///< the parameters' own type, in which their gradients are stored
 };
 
 /// gate_precision where given, else x's type.

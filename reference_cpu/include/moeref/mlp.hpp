@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "moeref/bounded.hpp"
 #include "moeref/config.hpp"
@@ -29,7 +30,7 @@ struct MLPForward {
 MLPForward mlp_forward(const MLPConfig& config, const MLPParams& params, const Bounded& x);
 
 struct MLPBackward {
-  Bounded x;
+  std::vector<Bounded> x;  ///< the terms of d x, one for each projection that reads x
   MLPParams params;  ///< gradients under the parameters' names
 };
 

@@ -32,8 +32,8 @@ Bounded moe_backward(const MoEConfig& config, const CallOptions& options, const 
                      const Bounded& x, const std::vector<bool>& mask, const MoEForward& saved, const Bounded& dy,
                      std::map<std::string, BoundedTensor>& grads);
 
-/// Writes the gradients of an MLP's parameters under "{prefix}gate_proj.weight" and so on.
-void add_mlp_gradients(const MLPConfig& config, MLPParams gradients, const std::string& prefix,
+/// Writes the gradients of an MLP's parameters under "grads/{prefix}gate_proj.weight" and so on, in their own types.
+void add_mlp_gradients(const NamedTensors& tensors, MLPParams gradients, const std::string& prefix,
                        std::map<std::string, BoundedTensor>& grads);
 
 }  // namespace moeref

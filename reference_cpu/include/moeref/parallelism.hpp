@@ -32,7 +32,7 @@ struct RankWork {
 
 struct ParallelForward {
   std::vector<RankWork> ranks;
-  Bounded y;  ///< [T, D'], each token's parts added in the order of the ranks, in fp32
+  Bounded y;  ///< [T, D'], each token's parts added in the order of the ranks; the bound holds for every order
 };
 
 /// The result of experts_forward, computed as `options` spread it: rank r owns the tokens of its part of rank_offsets and
@@ -41,9 +41,9 @@ struct ParallelForward {
 ParallelForward experts_forward_parallel(const MoEConfig& config, const ParallelOptions& options,
                                          const ExpertsParams& params, const Bounded& x, const Routing& routing);
 
-/// dy [T, D']. Gradients of x and of routing weights held by other ranks are added back.
+/// dy [T, D']. Gradients of x and of routing weights held by other ranks are added back. `others` as in experts_backward.
 ExpertsBackward experts_backward_parallel(const MoEConfig& config, const ExpertsParams& params,
                                           const ParallelForward& saved, const Bounded& dy, const std::string& prefix,
-                                          std::map<std::string, BoundedTensor>& grads);
+                                          std::map<std::string, BoundedTensor>& grads, std::int64_t others = 0);
 
 }  // namespace moeref

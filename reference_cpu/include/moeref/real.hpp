@@ -4,23 +4,30 @@
 // operation rounds to the precision that the documented system holds that number in (Higham, Accuracy and Stability of
 // Numerical Algorithms, 2002, 3.3: running error analysis). Operands of two precisions give the finer one, as PyTorch
 // promotes. Each unit roundoff has 2^-53 added to it, so that the bound also covers the reference's own rounding.
+// Where a number can pass the largest of its precision, its bound is infinite, and so are those of all that follow from
+// it: the honest implementation may hold an infinity there, or a NaN. An infinite bound proves nothing.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "moeref/dtype.hpp"
 #include "moeref/exact_math.hpp"
 
 namespace moeref {
 
-/// What rounding to a type can do: relative error `unit`, and absolute error `tiny` where results underflow.
+/// What rounding to a type can do: relative error `unit`, absolute error `tiny` where results underflow, and infinity
+/// beyond `largest`.
 struct Precision {
   double unit = 0x1p-53;
   double tiny = 0.0;
+  double largest = std::numeric_limits<double>::max();
 };
 
-inline Precision precision(DType dtype) { return {unit_roundoff(dtype) + 0x1p-53, underflow(dtype)}; }
+inline Precision precision(DType dtype) {
+  return {unit_roundoff(dtype) + 0x1p-53, underflow(dtype), largest(dtype)};
+}
 
 inline Precision finer(Precision a, Precision b) { return a.unit < b.unit ? a : b; }
 
@@ -29,18 +36,20 @@ struct Real {
   double error = 0.0;
   Precision held;  ///< the precision in which the documented system holds it
 
-  /// Adds the rounding of one operation to the bound.
+  /// Adds the rounding of one operation to the bound. Only an exact zero rounds to itself whatever the range.
   Real rounded() const {
-    return {value, error + held.unit * (std::abs(value) + error) + (value == 0.0 ? 0.0 : held.tiny), held};
+    const double reach = std::abs(value) + error;
+    const double bound = error + held.unit * reach + (reach == 0.0 ? 0.0 : held.tiny);
+    return {value, reach <= held.largest ? bound : INFINITY, held};
   }
 };
 
 /// An exact value held in a precision.
 inline Real known(double value, Precision held) { return {value, 0.0, held}; }
 
-/// Storing in a precision: rounds where it is coarser, exact where it is finer.
+/// Storing in a precision: rounds where it is coarser or its range is smaller, exact where it is finer.
 inline Real store(Real a, Precision to) {
-  const bool rounds = to.unit > a.held.unit;
+  const bool rounds = to.unit > a.held.unit || to.largest < a.held.largest;
   a.held = to;
   return rounds ? a.rounded() : a;
 }
@@ -95,7 +104,14 @@ inline Real operator/(Real a, double b) { return a / constant(b, a.held); }
 inline Real evaluated(double value, double propagated, Precision held) {
   const double fine = std::min(held.unit, 0x1p-24 + 0x1p-53);
   const double unit = held.unit > fine ? held.unit + 4.0 * fine : 4.0 * fine;
-  return {value, propagated + unit * (std::abs(value) + propagated) + held.tiny, held};
+  const double reach = std::abs(value) + propagated;
+  return {value, reach <= held.largest ? propagated + unit * reach + held.tiny : INFINITY, held};
+}
+
+/// The error that an argument's error makes in a function of slope `slope` whose values are at most `range` apart. An
+/// argument without a bound may be NaN, which has no range.
+inline double propagate(Real argument, double slope, double range) {
+  return argument.error < INFINITY ? std::min(slope * argument.error, range) : INFINITY;
 }
 
 /// An upper bound of exp(e) - 1 for e >= 0.
@@ -106,7 +122,7 @@ inline double growth(double e) {
 
 inline Real exp(Real a) {
   const double v = exact::exp(a.value);
-  return evaluated(v, v * growth(a.error), a.held);
+  return evaluated(v, a.error < INFINITY ? v * growth(a.error) : INFINITY, a.held);
 }
 
 /// |s'| = s (1 - s) <= 1/4, and grows by at most exp(error) over the interval.
@@ -114,20 +130,20 @@ inline Real sigmoid(Real a) {
   const double v = a.value >= 0.0 ? 1.0 / (1.0 + exact::exp(-a.value))
                                   : exact::exp(a.value) / (1.0 + exact::exp(a.value));
   const double slope = std::min(0.25, v * (1.0 - v) * (1.0 + growth(a.error)));
-  return evaluated(v, slope * a.error, a.held);
+  return evaluated(v, propagate(a, slope, 1.0), a.held);
 }
 
 inline Real tanh(Real a) {
   const double v = exact::tanh(a.value);
   const double slope = std::min(1.0, (1.0 - v * v) * (1.0 + growth(2.0 * a.error)));
-  return evaluated(v, slope * a.error, a.held);
+  return evaluated(v, propagate(a, slope, 2.0), a.held);
 }
 
 /// log(1 + exp(a)), slope sigmoid(a).
 inline Real softplus(Real a) {
   const double v = a.value > 0.0 ? a.value + exact::log1p(exact::exp(-a.value)) : exact::log1p(exact::exp(a.value));
   const double s = 1.0 / (1.0 + exact::exp(-a.value));
-  return evaluated(v, std::min(1.0, s * (1.0 + growth(a.error))) * a.error, a.held);
+  return evaluated(v, propagate(a, std::min(1.0, s * (1.0 + growth(a.error))), INFINITY), a.held);
 }
 
 inline Real sqrt(Real a) {
@@ -136,18 +152,35 @@ inline Real sqrt(Real a) {
   return evaluated(v, std::max(low, std::sqrt(a.value + a.error) - v), a.held);
 }
 
-inline Real relu(Real a) { return {std::max(a.value, 0.0), a.error, a.held}; }
-/// NaN passes through, as in the documented system.
-inline Real clamp(Real a, double low, double high) {
-  const double v = a.value < low ? low : a.value > high ? high : a.value;
-  return {v, a.error, a.held};
+/// A limit of the config: the documented system rounds it to the tensor's own type before it compares, others may not.
+inline Real limit(double value, Precision held) {
+  int exponent = 0;
+  const double significand = std::ldexp(std::frexp(value, &exponent), -std::ilogb(held.unit));
+  const bool exact = !std::isfinite(value) || significand == std::trunc(significand);
+  return {value, exact ? 0.0 : held.unit * std::abs(value), held};
 }
 
-/// 1 where low <= a <= high, else 0; the bound is 1 where the error leaves it open. Times a gradient, it is a clamp's.
+/// NaN passes through, as in the documented system. The clamp of an interval between limits that are intervals: the bound is
+/// 0 where the limit is surely passed.
+inline Real clamp(Real a, double low, double high) {
+  if (!(a.error < INFINITY)) return {a.value < low ? low : a.value > high ? high : a.value, INFINITY, a.held};
+  const Real l = limit(low, a.held), h = limit(high, a.held);
+  const auto clamped = [](double v, double least, double most) { return v < least ? least : v > most ? most : v; };
+  const double v = clamped(a.value, low, high);
+  const double above = clamped(a.value + a.error, low + l.error, high + h.error);
+  const double below = clamped(a.value - a.error, low - l.error, high - h.error);
+  return {v, std::max(above - v, v - below), a.held};
+}
+inline Real relu(Real a) { return clamp(a, 0.0, INFINITY); }
+
+/// 1 where low <= a <= high, else 0; the bound is 1 where the errors leave it open. Times a gradient, it is a clamp's.
 inline Real inside(Real a, double low, double high) {
   const bool in = a.value >= low && a.value <= high;
-  const bool open = std::abs(a.value - low) <= a.error || std::abs(a.value - high) <= a.error;
-  return {in ? 1.0 : 0.0, open && a.error > 0.0 ? 1.0 : 0.0, a.held};
+  const auto open = [&](double edge) {
+    const double error = a.error + limit(edge, a.held).error;
+    return error > 0.0 && std::abs(a.value - edge) <= error;
+  };
+  return {in ? 1.0 : 0.0, open(low) || open(high) ? 1.0 : 0.0, a.held};
 }
 
 }  // namespace moeref

@@ -25,6 +25,7 @@ struct TensorVerdict {
   double ratio = 0.0;           ///< the largest r; infinity for a wrong exact value, NaN or a wrong shape
   double probable_ratio = 0.0;  ///< the same against the probabilistic model (about sqrt(K) in place of K); a warning when far above 1
   std::int64_t elements = 0;
+  std::int64_t unbounded = 0;   ///< elements whose bound is infinite, so that any value passes; the tensor is then AMBIGUOUS
   std::int64_t index = -1;      ///< row-major index of the worst element, -1 where there is none
   double value = 0.0, reference = 0.0, bound = 0.0;
   std::string finding;          ///< one line in words: "missing", "shape [3] where [4] belongs", "token 7: ids {1, 2}, ..."

@@ -14,7 +14,8 @@ class CudaError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Arguments that this implementation cannot serve: the message names the field, its value and what would be right.
+/// Arguments that this implementation cannot serve: the message names the field, its value and what would be
+/// right.
 class ArgumentError : public std::invalid_argument {
  public:
   using std::invalid_argument::invalid_argument;

@@ -1,7 +1,7 @@
 // Routed experts (SPEC.md 5) in bfloat16 with fp32 accumulation, forward and backward.
 //
-// No call synchronises or looks at token counts on the host; all may be captured in a CUDA graph and replayed with other
-// contents of the same buffers. Results are the same bits on every run. Matrices are row-major.
+// No call synchronises or looks at token counts on the host; all may be captured in a CUDA graph and replayed
+// with other contents of the same buffers. Results are the same bits on every run. Matrices are row-major.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -56,15 +56,17 @@ std::size_t saved_bytes(const ExpertsConfig& config);
 std::size_t forward_workspace_bytes(const ExpertsConfig& config);
 std::size_t backward_workspace_bytes(const ExpertsConfig& config);
 
-/// Output [T, D]: every element is written, 0 for tokens without a row. `saved` (saved_bytes, 256-byte aligned) may be null
-/// when no backward follows; then the permutation lives in the workspace. Pointers to matrices must be 16-byte aligned.
-/// Throws ArgumentError for a field out of range, CudaError when a launch fails or the device is not of compute capability 9.0.
+/// Output [T, D]: every element is written, 0 for tokens without a row. `saved` (saved_bytes, 256-byte
+/// aligned) may be null when no backward follows; then the permutation lives in the workspace. Pointers to
+/// matrices must be 16-byte aligned. Throws ArgumentError for a field out of range, CudaError when a launch
+/// fails or the device is not of compute capability 9.0.
 void experts_forward(const ExpertsConfig& config, const ExpertsWeights& parameters, const ExpertsInput& input,
                      __nv_bfloat16* output, void* saved, void* workspace, cudaStream_t stream);
 
-/// Gradients for the cotangent `d_output` [T, D], after experts_forward with the same config, inputs and `saved`.
-void experts_backward(const ExpertsConfig& config, const ExpertsWeights& parameters, const ExpertsInput& input,
-                      const __nv_bfloat16* d_output, const void* saved, const ExpertsGradients& gradients, void* workspace,
-                      cudaStream_t stream);
+/// Gradients for the cotangent `d_output` [T, D], after experts_forward with the same config, inputs and
+/// `saved`.
+void experts_backward(const ExpertsConfig& config, const ExpertsWeights& parameters,
+                      const ExpertsInput& input, const __nv_bfloat16* d_output, const void* saved,
+                      const ExpertsGradients& gradients, void* workspace, cudaStream_t stream);
 
 }  // namespace moeref::cuda

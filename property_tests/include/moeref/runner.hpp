@@ -1,0 +1,57 @@
+// Runs properties over drawn descriptors, shrinks what fails, and counts which inputs were really seen.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "moeref/property.hpp"
+
+namespace moeref {
+
+enum class RunStatus : std::uint8_t {
+  passed,
+  not_supported,  ///< the implementation declares that it computes none of the cases
+  vacuous,        ///< nearly all cases were discarded: a failure of the property, not of the implementation
+  flaky,          ///< failed, and passed when the same case was run again
+  failed,
+};
+
+std::string_view name(RunStatus status);
+
+struct RunOptions {
+  int cases = 100;
+  std::uint64_t seed = 1;
+  std::vector<Component> components;  ///< only these; empty = all that the property names
+  bool lowest_id_first = false;       ///< the implementation declares this tie rule
+  double most_discarded = 0.9;        ///< a larger share of discarded cases makes a property vacuous
+};
+
+struct RunReport {
+  const Property* property = nullptr;
+  RunStatus status = RunStatus::passed;
+  int passed = 0, discarded = 0, not_supported = 0;
+  std::map<std::string, int> reasons;  ///< why cases were discarded or not supported
+  std::optional<Descriptor> smallest;  ///< the failing case after shrinking
+  Finding finding;
+  double seconds = 0.0;
+  std::map<Component, std::map<std::string, int>> buckets;  ///< cases that showed each kind of input
+
+  int cases() const { return passed + discarded + not_supported; }
+};
+
+/// "--property token_permutation --repeat 'gate T=2 ... seed=7'".
+std::string repeat_line(const RunReport& report);
+
+RunReport run_property(const Property& property, Implementation& implementation, const RunOptions& options);
+
+/// The case of a repeat line, without RapidCheck.
+Outcome repeat_case(const Property& property, Implementation& implementation, std::string_view line);
+
+/// The kinds of input that a component must have been given over a whole run and was not, for those
+/// components that the reports ran at all.
+std::vector<std::string> unmet_buckets(const std::vector<RunReport>& reports);
+
+}  // namespace moeref

@@ -1,0 +1,286 @@
+// The gate of the eager port: forward as the documented system's operations follow one another, backward as its automatic
+// differentiation does.
+#include <algorithm>
+#include <numeric>
+
+#include "eager_port.hpp"
+
+namespace moeref::eager {
+namespace {
+
+using Row = std::vector<Num>;
+
+bool is_softmax(const MoEConfig& c) {
+  return c.score_func == ScoreFunc::softmax || c.score_func == ScoreFunc::softmax_with_bias;
+}
+bool after_topk(const MoEConfig& c) { return c.score_func == ScoreFunc::softmax && !c.softmax_before_topk; }
+bool normalised(const MoEConfig& c) { return c.norm_topk_prob && c.n_activated_experts > 1; }
+bool weighs_with_correction(const MoEConfig& c) {
+  return c.score_func == ScoreFunc::sigmoid && c.has_correction_bias() && c.router_weight_uses_score_correction_bias;
+}
+
+/// The type of what the score function gives, and of S before normalisation.
+DType activated_type(const MoEConfig& c, const CallOptions& o, DType compute) {
+  if (is_softmax(c)) return o.gate_precision.value_or(DType::float32);
+  return c.score_func == ScoreFunc::sqrtsoftplus ? DType::float32 : compute;
+}
+DType plain_type(const MoEConfig& c, const CallOptions& o, DType compute) {
+  const DType t = activated_type(c, o, compute);
+  return weighs_with_correction(c) ? common(t, DType::float32) : t;
+}
+bool casts_back(const MoEConfig& c, const CallOptions& o) { return o.gate_precision && !c.router_weights_fp32; }
+
+/// Converted to `t` first, computed in float (double), rounded once.
+Row softmax(const Row& z, DType t, Order order) {
+  Row e;
+  double largest = -std::numeric_limits<double>::infinity();
+  for (const Num a : z) {
+    e.push_back({round_as(t, a.v), wide(t)});
+    if (!(e.back().v <= largest)) largest = e.back().v;
+  }
+  for (Num& a : e) a = apply(a - Num{largest, wide(t)}, [](auto x) { return std::exp(x); });
+  const Num total = sum(e, wide(t), order);
+  for (Num& a : e) a = cast(a / total, t);
+  return e;
+}
+
+Row softmax_gradient(const Row& s, const Row& d, DType t, Order order) {
+  Row product, out;
+  for (std::size_t i = 0; i < s.size(); ++i) product.push_back(cast(s[i], wide(t)) * cast(d[i], wide(t)));
+  const Num inner = sum(product, wide(t), order);
+  for (std::size_t i = 0; i < s.size(); ++i)
+    out.push_back(cast((cast(d[i], wide(t)) - inner) * cast(s[i], wide(t)), t));
+  return out;
+}
+
+/// The k largest in descending order, NaN first, the lowest id among equals.
+std::vector<std::int64_t> largest(const std::vector<double>& q, std::int64_t k) {
+  std::vector<std::int64_t> ids(q.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  std::stable_sort(ids.begin(), ids.end(), [&](std::int64_t a, std::int64_t b) {
+    const double x = q[static_cast<std::size_t>(a)], y = q[static_cast<std::size_t>(b)];
+    return std::isnan(x) ? !std::isnan(y) : x > y;
+  });
+  ids.resize(static_cast<std::size_t>(k));
+  return ids;
+}
+
+std::vector<std::int64_t> choose(const MoEConfig& c, const Row& q) {
+  std::vector<double> values;
+  for (const Num a : q) values.push_back(a.v);
+  const bool grouped = c.n_expert_groups > 1 && c.score_func != ScoreFunc::softmax && c.score_func != ScoreFunc::sqrtsoftplus;
+  if (!grouped) return largest(values, c.n_activated_experts);
+  const auto size = static_cast<std::size_t>(c.n_routed_experts / c.n_expert_groups);
+  const bool one = c.score_func == ScoreFunc::sigmoid && !c.has_correction_bias();
+  std::vector<double> groups;
+  for (std::size_t g = 0; g < q.size() / size; ++g) {
+    const std::vector<double> members(values.begin() + g * size, values.begin() + (g + 1) * size);
+    const auto best = largest(members, one ? 1 : 2);
+    const Num first{members[static_cast<std::size_t>(best[0])], q[0].t};
+    groups.push_back(one ? first.v : (first + Num{members[static_cast<std::size_t>(best[1])], q[0].t}).v);
+  }
+  const auto kept = largest(groups, c.n_limited_groups);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    if (std::ranges::find(kept, static_cast<std::int64_t>(i / size)) == kept.end())
+      values[i] = c.score_func == ScoreFunc::sigmoid_with_bias ? -INFINITY : values[i] * 0.0;
+  return largest(values, c.n_activated_experts);
+}
+
+Num denominator(const Row& row, Order order) { return sum(row, row[0].t, order) + 1e-20; }
+
+/// d by the row directly, and through the sum.
+struct NormaliseGradient {
+  Row direct;
+  Num through_sum;
+};
+NormaliseGradient normalise_gradient(const Row& row, const Row& d, Order order) {
+  const Num total = denominator(row, order);
+  NormaliseGradient out;
+  Row terms;
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    out.direct.push_back(d[i] / total);
+    terms.push_back(-d[i] * ((row[i] / total) / total));
+  }
+  out.through_sum = sum(terms, total.t, order);
+  return out;
+}
+
+}  // namespace
+
+std::vector<std::int64_t> load_of(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask, std::int64_t k,
+                                  std::int64_t experts) {
+  std::vector<std::int64_t> load(static_cast<std::size_t>(experts));
+  for (std::int64_t t = 0; t < static_cast<std::int64_t>(mask.size()); ++t)
+    for (std::int64_t e = 0; e < experts; ++e) {
+      const auto first = ids.begin() + t * k;
+      if (mask[static_cast<std::size_t>(t)] && std::find(first, first + k, e) != first + k) ++load[static_cast<std::size_t>(e)];
+    }
+  return load;
+}
+
+AuxLossResult aux_loss(const Workspace& w, const Matrix& scores, const std::vector<std::int64_t>& load,
+                       const std::vector<bool>& mask, std::int64_t k) {
+  const double n = std::max<double>(static_cast<double>(std::ranges::count(mask, true)), 1.0);
+  AuxLossResult out{0.0, {}, n};
+  Row terms;
+  for (std::int64_t i = 0; i < scores.cols; ++i) {
+    Row column;
+    for (std::int64_t t = 0; t < scores.rows; ++t)
+      column.push_back(cast(scores.at(t, i), DType::float32) * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
+    const Num f = Num{static_cast<double>(load[static_cast<std::size_t>(i)]), DType::float32} *
+                  static_cast<double>(scores.cols) / (static_cast<double>(k) * n);
+    out.f.push_back(f);
+    terms.push_back(f * (sum(column, DType::float32, w.o.order) / n));
+  }
+  out.loss = sum(terms, DType::float32, w.o.order).v;
+  return out;
+}
+
+GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors,
+                        const std::string& prefix, const Matrix& x, const std::vector<bool>& mask,
+                        const Tensor* replay, const Row* correction) {
+  const DType compute = o.gate_precision.value_or(x.stored);
+  const auto kind = [&](DType t) { return w.o.fused ? wide(t) : t; };
+  const DType activated = kind(activated_type(c, o, compute)), plain = kind(plain_type(c, o, compute));
+  const DType softmax_type = kind(o.gate_precision.value_or(DType::float32));
+  const std::int64_t e = c.n_routed_experts, k = c.n_activated_experts;
+  GateResult g;
+  g.x = w.cast_to(x, compute);
+  g.weight = w.load(require(tensors, prefix + "weight"), 0, e, c.dim, compute);
+  Matrix bias;
+  if (c.router_bias) bias = w.load(require(tensors, prefix + "bias"), 0, 1, e, compute);
+  g.logits = w.linear(g.x, g.weight, c.router_bias ? &bias : nullptr);
+  g.activated = w.make(x.rows, e, activated);
+  g.plain = w.make(x.rows, e, plain);
+  g.selected = w.make(x.rows, k, plain);
+  g.weights = w.make(x.rows, k, c.router_weights_fp32 ? DType::float32 : x.stored);
+  g.scores = w.make(x.rows, e, casts_back(c, o) ? x.stored : plain_type(c, o, compute));
+
+  for (std::int64_t t = 0; t < x.rows; ++t) {
+    const Row z = g.logits.row(t);
+    Row s;
+    if (is_softmax(c)) {
+      s = softmax(z, softmax_type, w.o.order);
+    } else {
+      for (const Num a : z)
+        s.push_back(c.score_func == ScoreFunc::sqrtsoftplus ? sqrt(softplus(cast(a, DType::float32))) : sigmoid(a));
+    }
+    Row q = s;
+    if (c.score_func != ScoreFunc::softmax && correction)
+      for (std::size_t i = 0; i < q.size(); ++i) q[i] = q[i] + (*correction)[i];
+    const Row seen = weighs_with_correction(c) ? q : s;
+
+    std::vector<std::int64_t> ids = choose(c, after_topk(c) ? z : q);
+    if (replay)
+      for (std::int64_t j = 0; j < k; ++j) ids[static_cast<std::size_t>(j)] = static_cast<std::int64_t>((*replay)[t * k + j]);
+    g.ids.insert(g.ids.end(), ids.begin(), ids.end());
+
+    Row values;
+    for (const std::int64_t id : ids) values.push_back((after_topk(c) ? z : seen)[static_cast<std::size_t>(id)]);
+    if (after_topk(c)) values = softmax(values, softmax_type, w.o.order);
+    for (std::int64_t j = 0; j < k; ++j) g.selected.set(t, j, values[static_cast<std::size_t>(j)]);
+    Row weights = values, scores = seen;
+    if (normalised(c)) {
+      const Num total = denominator(values, w.o.order), all = denominator(seen, w.o.order);
+      for (Num& a : weights) a = a / total;
+      for (Num& a : scores) a = a / all;
+    }
+    for (std::int64_t j = 0; j < k; ++j) {
+      const Num weight = weights[static_cast<std::size_t>(j)] * c.route_scale;
+      g.weights.set(t, j, casts_back(c, o) && !w.o.fused ? cast(weight, x.stored) : weight);
+    }
+    for (std::int64_t i = 0; i < e; ++i) {
+      g.activated.set(t, i, s[static_cast<std::size_t>(i)]);
+      g.plain.set(t, i, seen[static_cast<std::size_t>(i)]);
+      g.scores.set(t, i, scores[static_cast<std::size_t>(i)]);
+    }
+  }
+  g.load = load_of(g.ids, mask, k, e);
+  if (o.training && c.aux_loss_coeff > 0.0) {
+    const AuxLossResult aux = aux_loss(w, g.scores, g.load, mask, k);
+    g.aux_loss = aux.loss;
+    g.f = aux.f;
+    g.n = aux.n;
+  }
+  return g;
+}
+
+Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors,
+                     const std::string& prefix, const std::vector<bool>& mask, const GateResult& g, const Matrix& dw,
+                     DType x_type, NamedTensors& out) {
+  const Order order = w.o.order;
+  const std::int64_t e = c.n_routed_experts, k = c.n_activated_experts, tokens = g.logits.rows;
+  const DType plain = g.plain.read, z_type = g.logits.read, activated = g.activated.read;
+  const auto through = [&](Num d) { return casts_back(c, o) && !w.o.fused ? cast(d, x_type) : d; };
+  Matrix dz = w.make(tokens, e, g.logits.stored);
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    Row d;
+    for (std::int64_t j = 0; j < k; ++j) d.push_back(cast(through(dw.at(t, j)), plain) * c.route_scale);
+    if (normalised(c)) {
+      const NormaliseGradient back = normalise_gradient(g.selected.row(t), d, order);
+      for (std::size_t j = 0; j < d.size(); ++j) d[j] = accumulate({back.direct[j], back.through_sum}, plain, order);
+    }
+    // Everything that meets in S and in z, in the order of arrival.
+    std::vector<Row> to_scores(static_cast<std::size_t>(e)), to_logits(static_cast<std::size_t>(e));
+    Row scattered(static_cast<std::size_t>(e), Num{0.0, plain});
+    if (after_topk(c)) d = softmax_gradient(g.selected.row(t), d, plain, order);
+    for (std::int64_t j = 0; j < k; ++j) {
+      Num& at = scattered[static_cast<std::size_t>(g.ids[static_cast<std::size_t>(t * k + j)])];
+      at = at + d[static_cast<std::size_t>(j)];
+    }
+    for (std::size_t i = 0; i < scattered.size(); ++i)
+      (after_topk(c) ? to_logits : to_scores)[i].push_back(scattered[i]);
+    if (!g.f.empty()) {
+      Row aux;
+      for (std::int64_t i = 0; i < e; ++i) {
+        const Num scaled = Num{static_cast<float>(o.aux_loss_backward_scale), DType::float32} * c.aux_loss_coeff;
+        const Num d_sum = scaled * g.f[static_cast<std::size_t>(i)] / g.n * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0);
+        aux.push_back(cast(w.o.fused ? d_sum : cast(d_sum, g.scores.stored), plain));
+      }
+      if (normalised(c)) {
+        const NormaliseGradient back = normalise_gradient(g.plain.row(t), aux, order);
+        for (std::size_t i = 0; i < aux.size(); ++i) {
+          to_scores[i].push_back(back.direct[i]);
+          to_scores[i].push_back(back.through_sum);
+        }
+      } else {
+        for (std::size_t i = 0; i < aux.size(); ++i) to_scores[i].push_back(aux[i]);
+      }
+    }
+    Row ds;
+    for (const Row& terms : to_scores) ds.push_back(cast(accumulate(terms, plain, order), activated));
+    const Row s = g.activated.row(t), z = g.logits.row(t);
+    if (is_softmax(c)) {
+      ds = softmax_gradient(s, ds, activated, order);
+    } else {
+      for (std::size_t i = 0; i < ds.size(); ++i) {
+        const DType fine = wide(activated);
+        const Num d_fine = cast(ds[i], fine), s_fine = cast(s[i], fine);
+        if (c.score_func == ScoreFunc::sqrtsoftplus) {
+          const Num grown = apply(cast(z[i], fine), [](auto v) { return std::exp(v); });
+          const Num slope = z[i].v > 20.0 ? Num{1.0, fine} : grown / (grown + 1.0);
+          ds[i] = d_fine / (s_fine * 2.0) * slope;
+        } else {
+          ds[i] = cast(d_fine * (1.0 - s_fine) * s_fine, activated);
+        }
+      }
+    }
+    for (std::size_t i = 0; i < ds.size(); ++i) {
+      to_logits[i].push_back(ds[i]);
+      dz.set(t, static_cast<std::int64_t>(i), accumulate(to_logits[i], z_type, order));
+    }
+  }
+  const DType compute = g.logits.stored;
+  if (c.train_gate) {
+    const Tensor& weight = require(tensors, prefix + "weight");
+    const std::string to = "grads/" + prefix.substr(prefix.find('/') + 1);
+    out[to + "weight"] = to_tensor(w.multiply(dz, true, g.x, false, compute), weight.shape(), weight.dtype());
+    if (c.router_bias) {
+      const Tensor& bias = require(tensors, prefix + "bias");
+      out[to + "bias"] = to_tensor(w.sum_rows(dz), bias.shape(), bias.dtype());
+    }
+  }
+  return w.cast_to(w.multiply(dz, false, g.weight, false, compute), x_type);
+}
+
+}  // namespace moeref::eager

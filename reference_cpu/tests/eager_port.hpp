@@ -1,0 +1,110 @@
+// An independent, plain implementation of the components, written from the specification alone, that does what an eager
+// framework does in the call's precision. It is what the reference's bounds are tested with: an honest port must pass.
+#pragma once
+
+#include "eager_arithmetic.hpp"
+#include "moeref/config.hpp"
+#include "moeref/implementation.hpp"
+
+namespace moeref::eager {
+
+struct PortOptions {
+  bool fused = false;  ///< float inside, rounded only where a stage's tensor is stored; else every operation rounds
+  Order order = Order::forward;
+  bool weights_in_float = false;  ///< experts see the routing weights in float, as the grouped product's path has them
+};
+
+/// Matrices and products under one set of options.
+class Workspace {
+ public:
+  explicit Workspace(PortOptions options) : o(options) {}
+
+  Matrix make(std::int64_t rows, std::int64_t cols, DType t) const { return {rows, cols, t, o.fused}; }
+  /// `rows` x `cols` elements from `first` on, cast to `t`.
+  Matrix load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols, DType t) const;
+  Matrix load(const Tensor& tensor, std::int64_t cols, DType t) const;
+  Matrix cast_to(const Matrix& m, DType t) const;
+
+  /// op(A) op(B) accumulated in float (double), stored in `t`.
+  Matrix multiply(const Matrix& a, bool transpose_a, const Matrix& b, bool transpose_b, DType t) const;
+  /// x W^T (+ b).
+  Matrix linear(const Matrix& x, const Matrix& weight, const Matrix* bias) const;
+  Matrix sum_rows(const Matrix& m) const;
+  /// Several matrices of one shape that meet in one tensor.
+  Matrix accumulated(const std::vector<Matrix>& terms, DType t) const;
+
+  PortOptions o;
+};
+
+Tensor to_tensor(const Matrix& m, Shape shape, DType dtype);
+
+/// One token set's routing.
+struct Routed {
+  std::vector<std::int64_t> ids;
+  Matrix weights;
+  std::vector<bool> mask;
+};
+
+struct GateResult {
+  Matrix logits, scores, weights;  ///< scores as the auxiliary loss sees them
+  std::vector<std::int64_t> ids, load;
+  double aux_loss = 0.0;
+  // What the backward pass needs.
+  Matrix x, weight;            ///< in the compute type
+  Matrix plain;                ///< S before normalisation, in its own type
+  Matrix activated;            ///< what the score function gave
+  Matrix selected;             ///< k values before normalisation
+  std::vector<Num> f;          ///< f_i
+  double n = 1.0;
+};
+
+GateResult gate_forward(const Workspace&, const MoEConfig&, const CallOptions&, const NamedTensors&,
+                        const std::string& prefix, const Matrix& x, const std::vector<bool>& mask,
+                        const Tensor* replay, const std::vector<Num>* correction);
+/// Returns dx and puts parameter gradients under "grads/{prefix}".
+Matrix gate_backward(const Workspace&, const MoEConfig&, const CallOptions&, const NamedTensors&,
+                     const std::string& prefix, const std::vector<bool>& mask, const GateResult&, const Matrix& dw,
+                     DType x_type, NamedTensors& out);
+
+struct AuxLossResult {
+  double loss;
+  std::vector<Num> f;
+  double n;
+};
+AuxLossResult aux_loss(const Workspace&, const Matrix& scores, const std::vector<std::int64_t>& load,
+                       const std::vector<bool>& mask, std::int64_t k);
+std::vector<std::int64_t> load_of(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
+                                  std::int64_t k, std::int64_t experts);
+
+/// act(h) (p) of one row, and its gradients by h and by p.
+std::vector<Num> activate(const MoEConfig&, const std::vector<Num>& h, Num p);
+std::vector<Num> activation_gradient(const MoEConfig&, const std::vector<Num>& h, Num p, const std::vector<Num>& d,
+                                     Order order, DType weight_type, Num& d_p);
+
+/// Returns y; with `dy`, the gradients too.
+Matrix experts(const Workspace&, const MoEConfig&, const ParallelOptions&, const NamedTensors&,
+               const std::string& prefix, const Matrix& x, const Routed& routed, const Matrix* dy,
+               std::vector<Matrix>& dx_parts, Matrix& dweights, NamedTensors& out);
+
+/// Returns y; with `dy`, the gradients too.
+Matrix mlp(const Workspace&, const MLPConfig&, const NamedTensors&, const std::string& prefix, const Matrix& x,
+           const Matrix* dy, std::vector<Matrix>& dx_parts, NamedTensors& out);
+
+class EagerPort final : public Implementation {
+ public:
+  explicit EagerPort(PortOptions options) : w_(options) {}
+  std::string name() const override { return w_.o.fused ? "fused" : "eager"; }
+  std::optional<std::string> unsupported(const Call& call) const override;
+  NamedTensors run(const Call& call) override;
+
+ private:
+  void gate(const Call&, NamedTensors& out) const;
+  void aux_loss_component(const Call&, NamedTensors& out) const;
+  void bias_update(const Call&, NamedTensors& out) const;
+  void mlp_component(const Call&, NamedTensors& out) const;
+  void experts_component(const Call&, NamedTensors& out) const;
+  void moe(const Call&, NamedTensors& out) const;
+  Workspace w_;
+};
+
+}  // namespace moeref::eager

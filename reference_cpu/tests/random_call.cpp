@@ -1,0 +1,220 @@
+#include "random_call.hpp"
+
+#include <cmath>
+#include <random>
+
+#include "moeref/signature.hpp"
+
+namespace moeref {
+namespace {
+
+/// Draws from one stream; the standard library's distributions differ between platforms, so none is used.
+class Draw {
+ public:
+  explicit Draw(std::uint64_t seed) : bits_(seed) {}
+  std::int64_t below(std::int64_t n) { return static_cast<std::int64_t>(bits_() % static_cast<std::uint64_t>(n)); }
+  bool chance(double p) { return uniform() < p; }
+  double uniform() { return static_cast<double>(bits_() >> 11) * 0x1p-53; }
+  double normal() {
+    double sum = 0.0;
+    for (int i = 0; i < 12; ++i) sum += uniform();
+    return sum - 6.0;
+  }
+  template <typename T>
+  T of(std::initializer_list<T> from) {
+    return from.begin()[below(static_cast<std::int64_t>(from.size()))];
+  }
+
+ private:
+  std::mt19937_64 bits_;
+};
+
+void draw_gate(Draw& d, MoEConfig& c) {
+  c.score_func = static_cast<ScoreFunc>(d.below(5));
+  c.n_routed_experts = d.of<std::int64_t>({1, 2, 4, 6, 8, 8, 12, 16});
+  c.softmax_before_topk = d.chance(0.5);
+  c.norm_topk_prob = d.chance(0.6);
+  c.route_scale = d.of({1.0, 2.5, 0.3, 16.0});
+  c.router_bias = d.chance(0.5);
+  c.router_weights_fp32 = d.chance(0.3);
+  c.aux_loss_coeff = d.of({0.0, 0.01, 1.0, 37.0});
+  c.force_e_score_correction_bias = d.chance(0.5);
+  if (d.chance(0.3)) c.gate_bias_update_factor = d.of({0.001, 0.1});
+  c.train_gate = c.gate_bias_update_factor > 0.0 || d.chance(0.8);
+  c.router_weight_uses_score_correction_bias = d.chance(0.5);
+  if (c.n_routed_experts >= 4 && d.chance(0.5)) {
+    c.n_expert_groups = c.n_routed_experts % 4 == 0 && c.n_routed_experts >= 8 && d.chance(0.5) ? 4 : 2;
+    c.n_limited_groups = 1 + d.below(c.n_expert_groups);
+  }
+  const bool grouped = c.n_expert_groups > 1;
+  const std::int64_t most = grouped ? c.n_limited_groups * c.n_routed_experts / c.n_expert_groups : c.n_routed_experts;
+  c.n_activated_experts = d.chance(0.15) ? most : d.chance(0.2) ? 1 : 1 + d.below(std::min<std::int64_t>(most, 6));
+}
+
+void draw_experts(Draw& d, MoEConfig& c) {
+  c.expert_activation = static_cast<ActivationKind>(d.below(5));
+  c.expert_bias = d.chance(0.5);
+  c.apply_router_weight_after_down = d.chance(0.4);
+  c.activation_limit = d.of({7.0, 0.7, 6.9, 1e4});
+  if (c.expert_activation == ActivationKind::swigluoai && d.chance(0.3)) c.activation_limit = 0.0;
+  c.activation_alpha = d.of({1.702, 1.0, 0.3});
+  c.swiglu_limit = d.of({0.0, 0.0, 10.0, 0.6});
+}
+
+MoEConfig draw_config(Draw& d, Component component, DType dtype) {
+  MoEConfig c;
+  c.dtype = dtype;
+  c.dim = 1 + d.below(d.chance(0.2) ? 40 : 9);
+  c.inter_dim = 8;
+  c.moe_inter_dim = 1 + d.below(7);
+  draw_gate(d, c);
+  draw_experts(d, c);
+  if (component == Component::bias_update && c.gate_bias_update_factor == 0.0) {
+    c.gate_bias_update_factor = 0.01;
+    c.train_gate = true;
+  }
+  const bool top2 = c.score_func != ScoreFunc::sigmoid || c.has_correction_bias();
+  if (top2 && c.n_routed_experts < 2 * c.n_expert_groups) c.n_expert_groups = c.n_limited_groups = 1;
+  if (component != Component::moe) return c;
+  if (d.chance(0.3)) c.moe_latent_size = 1 + d.below(6);
+  if (d.chance(0.5)) {
+    c.n_shared_experts = 1 + d.below(2);
+    c.shared_expert_gate = d.chance(0.5);
+    c.shared_expert_activation = d.of({ActivationKind::swiglu, ActivationKind::relu2});
+    if (d.chance(0.3)) c.shared_expert_inter_dim = 3;
+  }
+  return c;
+}
+
+nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
+  nlohmann::json o = nlohmann::json::object();
+  if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
+  if (component != Component::bias_update && d.chance(0.15)) o["training"] = false;
+  if (d.chance(0.3)) o["aux_loss_backward_scale"] = d.of({0.5, 3.0, 1024.0});
+  if (component == Component::bias_update) {
+    o["steps"] = 1 + d.below(3);
+    o["micro_batches"] = 1 + d.below(2);
+  }
+  const bool experts = component == Component::experts || component == Component::moe;
+  if (experts && c.n_routed_experts % 2 == 0 && d.chance(0.3)) {
+    o["ep_size"] = c.n_routed_experts % 4 == 0 && d.chance(0.5) ? 4 : 2;
+    o["exchange"] = d.of({"all_gather", "all_to_all"});
+  }
+  return o;
+}
+
+/// How large the numbers are: mostly of order one, at times tiny, large, or with zeros and outliers.
+struct Magnitude {
+  double scale = 1.0, zeros = 0.0, outliers = 0.0;
+};
+Magnitude draw_magnitude(Draw& d, DType dtype, bool parameter) {
+  Magnitude m;
+  m.scale = parameter ? d.of({1.0, 0.3, 0.3, 0.02}) : d.of({1.0, 1.0, 1.0, 0.05});
+  if (d.chance(0.12)) m.scale = d.of({1e-3, 10.0, 100.0, 1e-6});
+  if (d.chance(0.03) && dtype != DType::float16) m.scale = d.of({1e-25, 1e5, 1e-38});
+  if (d.chance(0.2)) m.zeros = 0.3;
+  if (d.chance(0.1)) m.outliers = 0.1;
+  return m;
+}
+
+void fill(Draw& d, Tensor& tensor, Magnitude m) {
+  for (std::int64_t i = 0; i < tensor.size(); ++i) {
+    double v = d.normal() * m.scale;
+    if (d.chance(m.zeros)) v = 0.0;
+    if (d.chance(m.outliers)) v *= 50.0;
+    tensor.set(i, v);
+  }
+}
+
+void fill_ids(Draw& d, Tensor& tensor, const MoEConfig& c, bool replay) {
+  const std::int64_t k = c.n_activated_experts;
+  const bool clean = replay || d.chance(0.6);
+  auto ids = tensor.as<std::int64_t>();
+  for (std::int64_t i = 0; i < tensor.size(); ++i) {
+    std::int64_t id = d.below(c.n_routed_experts);
+    if (clean) {
+      const auto first = ids.begin() + (i - i % k);
+      while (std::find(first, first + i % k, id) != first + i % k) id = (id + 1) % c.n_routed_experts;
+    } else if (d.chance(0.15)) {
+      id = -1;
+    }
+    ids[static_cast<std::size_t>(i)] = id;
+  }
+}
+
+/// Correction biases: small, large, negative enough that every biased score is below 0, or a few values only.
+void fill_correction(Draw& d, Tensor& tensor) {
+  const double scale = d.of({0.01, 0.3, 10.0}), shift = d.of({0.0, 0.0, -2.0, -20.0});
+  const bool few = d.chance(0.3);
+  for (std::int64_t i = 0; i < tensor.size(); ++i)
+    tensor.set(i, shift + (few ? static_cast<double>(d.below(3)) - 1.0 : d.normal() * scale));
+}
+
+nlohmann::json mlp_config(Draw& d, DType dtype, std::int64_t& dim) {
+  MLPConfig c;
+  c.dtype = dtype;
+  c.dim = dim = 1 + d.below(9);
+  c.inter_dim = 1 + d.below(9);
+  c.activation = d.of({ActivationKind::swiglu, ActivationKind::relu2});
+  c.bias = d.chance(0.5);
+  c.swiglu_limit = d.of({0.0, 0.0, 10.0, 0.6});
+  return to_json(c);
+}
+
+}  // namespace
+
+Call random_call(Component component, DType dtype, std::uint64_t seed) {
+  Draw d(seed * 0x9E3779B97F4A7C15u + static_cast<std::uint64_t>(component) * 4 + static_cast<std::uint64_t>(dtype));
+  Call call;
+  call.component = component;
+  call.backward = component != Component::bias_update;
+  call.options = nlohmann::json::object();
+  MoEConfig c;
+  std::int64_t dim = 0;
+  if (component == Component::mlp) {
+    call.config = mlp_config(d, dtype, dim);
+  } else {
+    c = draw_config(d, component, dtype);
+    call.config = to_json(c);
+    call.options = draw_options(d, c, component);
+  }
+  const std::int64_t t = d.chance(0.04) ? 0 : d.chance(0.1) ? 1 : 1 + d.below(7);
+  const Shape tokens = component == Component::moe ? Shape{t, 1 + d.below(2)} : Shape{t};
+  // At times the activations or the parameters come in another type than the config's.
+  const DType x_type = d.chance(0.12) ? d.of({DType::float32, DType::bfloat16, DType::float64, DType::float16}) : dtype;
+  const bool replays = d.chance(0.15), masks = d.chance(0.5);
+  const double masked = d.of({0.3, 0.3, 1.0});
+  for (const TensorSpec& spec : signature(component, call.config, call.options, tokens, call.backward).inputs) {
+    const bool replay = spec.name.find("replay") != std::string::npos, mask = spec.dtype == DType::boolean;
+    if ((replay && !replays) || (mask && !masks)) continue;
+    const bool parameter = spec.name.starts_with("params/");
+    const bool correction = spec.name.ends_with("correction_bias");
+    Tensor tensor(parameter || !is_floating(spec.dtype) || spec.dtype != dtype ? spec.dtype : x_type, spec.shape);
+    if (mask) {
+      for (std::int64_t i = 0; i < tensor.size(); ++i)
+        tensor.set(i, d.chance(masked) == (spec.name == "inputs/padding_mask") ? 1.0 : 0.0);
+    } else if (spec.dtype == DType::int64) {
+      fill_ids(d, tensor, c, replay);
+    } else if (correction) {
+      fill_correction(d, tensor);
+    } else if (spec.name == "inputs/original_scores") {
+      for (std::int64_t i = 0; i < tensor.size(); ++i) tensor.set(i, d.uniform());
+    } else {
+      Magnitude m = draw_magnitude(d, dtype, parameter);
+      // Extreme logits, through the gate's bias or its weight.
+      if (spec.name.ends_with("gate.bias") || spec.name == "params/bias") m.scale = d.of({0.1, 1.0, 10.0, 1e4});
+      fill(d, tensor, m);
+    }
+    call.tensors[spec.name] = std::move(tensor);
+  }
+  return call;
+}
+
+std::string describe(const Call& call) {
+  std::string out = std::string(name(call.component)) + " " + call.config.dump() + " " + call.options.dump();
+  for (const auto& [name, tensor] : call.tensors)
+    out += " " + name + to_string(tensor.shape()) + std::string(moeref::name(tensor.dtype()));
+  return out;
+}
+
+}  // namespace moeref

@@ -24,14 +24,20 @@ std::vector<std::string> list_field(const json& note, const char* field) {
   const auto it = note.find(field);
   if (it == note.end() || !it->is_array() || it->empty() ||
       !std::ranges::all_of(*it, [](const json& entry) { return entry.is_string(); }))
-    throw InputError("note " + note.value("id", json("?")).dump() + " lacks the list of texts '" + field + "'");
+    throw InputError("note " + note.value("id", json("?")).dump() + " lacks the list of texts '" + field +
+                     "'");
   return it->get<std::vector<std::string>>();
 }
 
 BugNote parse_note(const json& note) {
   if (!note.is_object()) throw InputError("a note is " + note.dump().substr(0, 80) + ": want an object");
-  BugNote out{text_field(note, "id"), text_field(note, "project"), text_field(note, "type"), text_field(note, "wrong"),
-              list_field(note, "references"), {}, note.value("highest_value", false)};
+  BugNote out{text_field(note, "id"),
+              text_field(note, "project"),
+              text_field(note, "type"),
+              text_field(note, "wrong"),
+              list_field(note, "references"),
+              {},
+              note.value("highest_value", false)};
   for (const std::string& seen : list_field(note, "seen_by")) {
     const auto it = std::ranges::find(kVisibilities, seen);
     if (it == kVisibilities.end())

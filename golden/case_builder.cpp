@@ -36,7 +36,8 @@ DataRole role_of(Component component, std::string_view tensor) {
   return DataRole::x;
 }
 
-/// Length of the inner products that a parameter enters: Linear weights are [out, in], experts' matrices [E, in, out].
+/// Length of the inner products that a parameter enters: Linear weights are [out, in], experts' matrices [E,
+/// in, out].
 std::int64_t fan_in(const Shape& shape) { return shape.size() < 2 ? 1 : std::max<std::int64_t>(1, shape[1]); }
 
 /// Inputs, cotangents and the weights that stand in x's dtype take the case's; those kept in fp32 stay.
@@ -50,8 +51,8 @@ DType dtype_of(const CaseSpec& spec, const TensorSpec& tensor, const std::option
 /// The columns of gate_up_proj_bias that feed the gate half, drawn by their own choice.
 void draw_gate_bias(const CaseSpec& spec, const MoEConfig& config, const std::string& tensor, Tensor& bias) {
   if (!spec.data.contains(DataRole::gate_bias) || !config.gated_experts()) return;
-  const Tensor gate = draw_reals(choice_of(spec.data, DataRole::gate_bias), {spec.seed, tensor + " gate"}, bias.dtype(),
-                                 {config.n_routed_experts, config.moe_inter_dim}, 1);
+  const Tensor gate = draw_reals(choice_of(spec.data, DataRole::gate_bias), {spec.seed, tensor + " gate"},
+                                 bias.dtype(), {config.n_routed_experts, config.moe_inter_dim}, 1);
   const bool interleaved = config.expert_activation == ActivationKind::quick_geglu;
   for (std::int64_t i = 0; i < gate.size(); ++i) {
     const std::int64_t expert = i / config.moe_inter_dim, column = i % config.moe_inter_dim;
@@ -59,7 +60,8 @@ void draw_gate_bias(const CaseSpec& spec, const MoEConfig& config, const std::st
   }
 }
 
-Tensor draw_mask(const DataChoice& choice, const DataStream& stream, const Shape& shape, bool true_is_masked) {
+Tensor draw_mask(const DataChoice& choice, const DataStream& stream, const Shape& shape,
+                 bool true_is_masked) {
   const std::vector<bool> masked = draw_masked_tokens(choice, stream, shape);
   Tensor out(DType::boolean, shape);
   for (std::size_t t = 0; t < masked.size(); ++t)
@@ -67,7 +69,8 @@ Tensor draw_mask(const DataChoice& choice, const DataStream& stream, const Shape
   return out;
 }
 
-void draw(const CaseSpec& spec, const TensorSpec& tensor, const std::optional<MoEConfig>& config, Call& call) {
+void draw(const CaseSpec& spec, const TensorSpec& tensor, const std::optional<MoEConfig>& config,
+          Call& call) {
   const DataRole role = role_of(spec.component, tensor.name);
   const DataChoice choice = choice_of(spec.data, role);
   if (choice.kind == "absent") return;
@@ -81,8 +84,11 @@ void draw(const CaseSpec& spec, const TensorSpec& tensor, const std::optional<Mo
     case DataRole::replay:
       out = draw_ids(choice, stream, tensor.shape[0], tensor.shape[1], config->n_routed_experts);
       return;
-    case DataRole::loads: out = draw_loads(choice, stream, tensor.shape); return;
-    default: break;
+    case DataRole::loads:
+      out = draw_loads(choice, stream, tensor.shape);
+      return;
+    default:
+      break;
   }
   out = draw_reals(choice, stream, dtype_of(spec, tensor, config), tensor.shape, fan_in(tensor.shape));
   if (tensor.name.ends_with("gate_up_proj_bias")) draw_gate_bias(spec, *config, tensor.name, out);

@@ -26,8 +26,10 @@ bool decided(std::span<const double> score, std::span<const double> bound, std::
   for (std::size_t rank = 0; rank < order.size(); ++rank) {
     const std::size_t i = order[rank];
     selected[i] = static_cast<std::int64_t>(rank) < count;
-    if (selected[i]) least = std::min(least, score[i] - margin * bound[i]);
-    else most = std::max(most, score[i] + margin * bound[i]);
+    if (selected[i])
+      least = std::min(least, score[i] - margin * bound[i]);
+    else
+      most = std::max(most, score[i] + margin * bound[i]);
   }
   return least > most || count >= static_cast<std::int64_t>(score.size());
 }
@@ -37,13 +39,15 @@ std::span<const double> row_of(const std::vector<double>& values, std::int64_t r
 }
 
 bool is_close(const RoutingScores& r, std::int64_t token, double margin) {
-  const std::span<const double> given = row_of(r.score, token, r.experts), bound = row_of(r.score_bound, token, r.experts);
+  const std::span<const double> given = row_of(r.score, token, r.experts),
+                                bound = row_of(r.score_bound, token, r.experts);
   const auto finite = [](double v) { return std::isfinite(v); };
   if (!std::ranges::all_of(given, finite) || !std::ranges::all_of(bound, finite)) return false;
   std::vector<double> score(given.begin(), given.end()), error(bound.begin(), bound.end());
   std::vector<bool> kept;
   if (!r.group.empty()) {
-    if (!decided(row_of(r.group, token, r.groups), row_of(r.group_bound, token, r.groups), r.limited_groups, margin, kept))
+    if (!decided(row_of(r.group, token, r.groups), row_of(r.group_bound, token, r.groups), r.limited_groups,
+                 margin, kept))
       return true;
     const std::int64_t size = r.experts / r.groups;
     for (std::int64_t e = 0; e < r.experts; ++e) {
@@ -62,9 +66,10 @@ void redraw(const CaseSpec& spec, const std::string& tensor, int attempt, std::i
 }
 
 [[noreturn]] void give_up(const CaseSpec& spec, const std::string& tensor, std::int64_t token) {
-  throw InputError("token " + std::to_string(token) + " of '" + tensor + "' has no selection margin of " +
-                   nlohmann::json(spec.margin).dump() + " times its bounds in " + std::to_string(kDraws) +
-                   " draws: want a lower \"margin\" (0 if the case is about ties), fewer experts or a finer dtype");
+  throw InputError(
+      "token " + std::to_string(token) + " of '" + tensor + "' has no selection margin of " +
+      nlohmann::json(spec.margin).dump() + " times its bounds in " + std::to_string(kDraws) +
+      " draws: want a lower \"margin\" (0 if the case is about ties), fewer experts or a finer dtype");
 }
 
 /// The gate of a gate or moe call alone, for some rows of its x.
@@ -94,15 +99,16 @@ void ensure_gate(const CaseSpec& spec, Call& call) {
     const Evaluation gate = evaluate(gate_of(call, x, tokens));
     std::vector<std::int64_t> close;
     for (const RoutingScores& routing : gate.routing)
-      for (const std::int64_t i : close_tokens(routing, spec.margin)) close.push_back(tokens[static_cast<std::size_t>(i)]);
+      for (const std::int64_t i : close_tokens(routing, spec.margin))
+        close.push_back(tokens[static_cast<std::size_t>(i)]);
     if (!close.empty() && attempt > kDraws) give_up(spec, "inputs/x", close.front());
     for (const std::int64_t token : close) redraw(spec, "inputs/x", attempt, token, x);
     tokens = std::move(close);
   }
 }
 
-/// Later rounds route with a bias that earlier ones moved, so the whole call is looked at again, and only the first round
-/// with close tokens is redrawn at a time.
+/// Later rounds route with a bias that earlier ones moved, so the whole call is looked at again, and only the
+/// first round with close tokens is redrawn at a time.
 void ensure_bias_update(const CaseSpec& spec, Call& call) {
   for (int attempt = 1;; ++attempt) {
     bool redrawn = false;
@@ -137,8 +143,9 @@ void ensure_margin(const CaseSpec& spec, Call& call) {
   for (const auto& [name, tensor] : call.tensors)
     if (name.starts_with("inputs/replay_indices")) return;
   if (spec.component == Component::bias_update) return ensure_bias_update(spec, call);
-  const bool routes = spec.component == Component::gate ||
-                      (spec.component == Component::moe && !parse_call_options(spec.options).fake_balanced_gate);
+  const bool routes =
+      spec.component == Component::gate ||
+      (spec.component == Component::moe && !parse_call_options(spec.options).fake_balanced_gate);
   if (routes) ensure_gate(spec, call);
 }
 

@@ -11,7 +11,8 @@ namespace {
 using nlohmann::json;
 
 void want(bool ok, std::string_view field, const json& value, std::string_view what) {
-  if (!ok) throw InputError("field '" + std::string(field) + "' is " + value.dump() + ": want " + std::string(what));
+  if (!ok)
+    throw InputError("field '" + std::string(field) + "' is " + value.dump() + ": want " + std::string(what));
 }
 
 bool file_name_part(const std::string& name) {
@@ -45,7 +46,8 @@ const std::vector<Field>& fields() {
   static const std::vector<Field> table{
       {"case", true,
        [](const json& v, CaseSpec& s) {
-         want(v.is_string() && file_name_part(v.get<std::string>()), "case", v, "lower-case letters, digits, '_' and '.'");
+         want(v.is_string() && file_name_part(v.get<std::string>()), "case", v,
+              "lower-case letters, digits, '_' and '.'");
          s.name = v.get<std::string>();
        },
        [](const CaseSpec& s) { return json(s.name); }},
@@ -118,7 +120,8 @@ const std::vector<Field>& fields() {
 std::string label(const CaseSpec& spec) { return std::string(name(spec.component)) + "/" + spec.name; }
 
 CaseSpec parse_case_spec(const json& object) {
-  if (!object.is_object()) throw InputError("a case is " + object.dump().substr(0, 80) + ": want a JSON object");
+  if (!object.is_object())
+    throw InputError("a case is " + object.dump().substr(0, 80) + ": want a JSON object");
   const std::string where = "case '" + object.value("component", json("?")).dump() + "/" +
                             object.value("case", json("?")).dump() + "': ";
   CaseSpec spec;

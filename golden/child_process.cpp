@@ -27,7 +27,8 @@ void expect_a_crash(unsigned cpu_seconds) {
   const rlimit cpu{cpu_seconds, cpu_seconds + 1};
   ::setrlimit(RLIMIT_CORE, &no_core);
   if (cpu_seconds != kNoCpuLimit) ::setrlimit(RLIMIT_CPU, &cpu);
-  for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGXCPU, SIGPIPE}) std::signal(signal, SIG_DFL);
+  for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGXCPU, SIGPIPE})
+    std::signal(signal, SIG_DFL);
   if (const int nowhere = ::open("/dev/null", O_WRONLY); nowhere >= 0) ::dup2(nowhere, STDERR_FILENO);
 }
 
@@ -83,10 +84,14 @@ void Sender::flush() {
 
 bool Receiver::next() {
   switch (number()) {
-    case Sender::kEnd: return false;
-    case Sender::kItem: return true;
-    case Sender::kError: throw InputError(text());
-    default: throw InputError(crashed_);
+    case Sender::kEnd:
+      return false;
+    case Sender::kItem:
+      return true;
+    case Sender::kError:
+      throw InputError(text());
+    default:
+      throw InputError(crashed_);
   }
 }
 
@@ -117,7 +122,8 @@ void in_child(unsigned cpu_seconds, const std::string& crashed, const std::funct
               const std::function<void(Receiver&)>& consume) {
   std::array<int, 2> ends{};
   const pid_t id = ::pipe2(ends.data(), O_CLOEXEC) == 0 ? ::fork() : -1;
-  if (id < 0) throw InputError("no child process could be started: " + std::generic_category().message(errno));
+  if (id < 0)
+    throw InputError("no child process could be started: " + std::generic_category().message(errno));
   if (id == 0) {
     expect_a_crash(cpu_seconds);
     Sender sender(ends[1]);

@@ -1,5 +1,6 @@
-// Work that may crash, done in a child process: HDF5 1.10 trusts much of what it reads, and a damaged file makes it crash,
-// hang, or go on with damaged memory; after a full disk it crashes at exit. What comes back is plain data through a pipe.
+// Work that may crash, done in a child process: HDF5 1.10 trusts much of what it reads, and a damaged file
+// makes it crash, hang, or go on with damaged memory; after a full disk it crashes at exit. What comes back
+// is plain data through a pipe.
 #pragma once
 
 #include <cstdint>
@@ -51,9 +52,9 @@ class Receiver {
 
 inline constexpr unsigned kNoCpuLimit = 0;
 
-/// Runs `produce` in a child, a copy of this process, and `consume` here. An InputError thrown by either is thrown here;
-/// one with the text `crashed` if the child crashed or needed more than `cpu_seconds` of processor time before the last
-/// item.
+/// Runs `produce` in a child, a copy of this process, and `consume` here. An InputError thrown by either is
+/// thrown here; one with the text `crashed` if the child crashed or needed more than `cpu_seconds` of
+/// processor time before the last item.
 void in_child(unsigned cpu_seconds, const std::string& crashed, const std::function<void(Sender&)>& produce,
               const std::function<void(Receiver&)>& consume);
 

@@ -51,7 +51,8 @@ DataChoice parse_choice(const Role& role, const json& value) {
     throw InputError(at + " is " + value.dump() + ": want a kind or {\"kind\": ..., parameters}");
   DataChoice choice{short_form ? value.get<std::string>() : value["kind"].get<std::string>(), {}};
   const DataKind* kind = find_kind(role.kinds, choice.kind);
-  if (!kind) throw InputError(at + " has the unknown kind '" + choice.kind + "': want one of" + names_of(role.kinds));
+  if (!kind)
+    throw InputError(at + " has the unknown kind '" + choice.kind + "': want one of" + names_of(role.kinds));
   if (short_form) return choice;
   for (const auto& [key, number] : value.items()) {
     if (key == "kind") continue;
@@ -59,7 +60,8 @@ DataChoice parse_choice(const Role& role, const json& value) {
     if (!parameter)
       throw InputError(at + " has the unknown parameter '" + key + "': " + choice.kind + " takes" +
                        names_of(kind->parameters));
-    if (!number.is_number() || !(number.get<double>() >= parameter->least && number.get<double>() <= parameter->most))
+    if (!number.is_number() ||
+        !(number.get<double>() >= parameter->least && number.get<double>() <= parameter->most))
       throw InputError(at + " has '" + key + "' = " + number.dump() + ": want a number from " +
                        json(parameter->least).dump() + " to " + json(parameter->most).dump());
     choice.parameters[key] = number.get<double>();

@@ -1,4 +1,5 @@
-// The tables behind data_choice.hpp: every kind of data once, with its parameters, next to the code that draws it.
+// The tables behind data_choice.hpp: every kind of data once, with its parameters, next to the code that
+// draws it.
 #pragma once
 
 #include <string>

@@ -43,7 +43,8 @@ const std::vector<MaskKind>& mask_table() {
       {{"first", {}}, [](const MaskPlace& p) { return p.s == 0; }},  // of every sequence
       {{"last", {}}, [](const MaskPlace& p) { return p.s == p.length - 1; }},
       {{"prefix", {{"share", 0.5, 0.0, 1.0}}}, [](const MaskPlace& p) { return p.s < p.padding(); }},
-      {{"suffix", {{"share", 0.5, 0.0, 1.0}}}, [](const MaskPlace& p) { return p.s >= p.length - p.padding(); }},
+      {{"suffix", {{"share", 0.5, 0.0, 1.0}}},
+       [](const MaskPlace& p) { return p.s >= p.length - p.padding(); }},
       {{"every_second", {}}, [](const MaskPlace& p) { return p.s % 2 == 1; }},
       {{"all_but", {{"token", 0.0, 0.0}}},
        [](const MaskPlace& p) { return static_cast<double>(p.b * p.length + p.s) != p.choice["token"]; }},
@@ -64,7 +65,8 @@ struct IdRow {
   void each(Id&& id) const {
     for (std::int64_t j = 0; j < slots(); ++j) out[static_cast<std::size_t>(j)] = id(j);
   }
-  /// Different ids in random order, of those that `allowed` leaves: the first steps of a Fisher-Yates shuffle.
+  /// Different ids in random order, of those that `allowed` leaves: the first steps of a Fisher-Yates
+  /// shuffle.
   template <typename Allowed>
   void distinct(Allowed&& allowed) const {
     std::vector<std::int64_t> from;
@@ -72,16 +74,20 @@ struct IdRow {
       if (allowed(id)) from.push_back(id);
     if (from.size() < out.size())
       throw InputError("ids of the kind '" + choice.kind + "' cannot fill " + std::to_string(out.size()) +
-                       " slots with " + std::to_string(from.size()) + " of " + std::to_string(experts) + " experts");
+                       " slots with " + std::to_string(from.size()) + " of " + std::to_string(experts) +
+                       " experts");
     for (std::size_t j = 0; j < out.size(); ++j) {
-      std::swap(from[j], from[j + generator.integer(index_of(token, static_cast<std::int64_t>(j)), from.size() - j)]);
+      std::swap(from[j],
+                from[j + generator.integer(index_of(token, static_cast<std::int64_t>(j)), from.size() - j)]);
       out[j] = from[j];
     }
   }
   void distinct() const {
     distinct([](std::int64_t) { return true; });
   }
-  bool chance(std::int64_t column, double share) const { return second.uniform(index_of(token, column)) < share; }
+  bool chance(std::int64_t column, double share) const {
+    return second.uniform(index_of(token, column)) < share;
+  }
 };
 
 /// Different ids, each drawn as floor(experts u^power) and moved up to the next one that is free.
@@ -110,11 +116,14 @@ const std::vector<IdKind>& id_table() {
       {{"skewed", {{"power", 3.0, 1.0, 8.0}}}, skewed},  // low ids far more often
       {{"same", {{"first", 0.0, 0.0}}},                  // every token the same experts
        [](const IdRow& r) {
-         r.each([&](std::int64_t j) { return (static_cast<std::int64_t>(r.choice["first"]) + j) % r.experts; });
+         r.each(
+             [&](std::int64_t j) { return (static_cast<std::int64_t>(r.choice["first"]) + j) % r.experts; });
        }},
       {{"two", {}},  // all tokens to experts 1 and E - 2
        [](const IdRow& r) {
-         r.each([&](std::int64_t j) { return (r.token + j) % 2 == 0 ? 1 % r.experts : std::max<std::int64_t>(0, r.experts - 2); });
+         r.each([&](std::int64_t j) {
+           return (r.token + j) % 2 == 0 ? 1 % r.experts : std::max<std::int64_t>(0, r.experts - 2);
+         });
        }},
       {{"some_empty", {{"period", 3.0, 2.0}}},  // no token for experts period - 1, 2 period - 1, ...
        [](const IdRow& r) {
@@ -150,27 +159,40 @@ struct LoadKind : DataKind {
   std::int64_t (*load)(const DataChoice&, const CounterGenerator&, std::int64_t layer, std::int64_t expert);
 };
 
-std::int64_t random_load(const DataChoice& c, const CounterGenerator& g, std::int64_t layer, std::int64_t expert) {
-  return static_cast<std::int64_t>(g.integer(index_of(layer, expert), static_cast<std::uint64_t>(c["most"]) + 1));
+std::int64_t random_load(const DataChoice& c, const CounterGenerator& g, std::int64_t layer,
+                         std::int64_t expert) {
+  return static_cast<std::int64_t>(
+      g.integer(index_of(layer, expert), static_cast<std::uint64_t>(c["most"]) + 1));
 }
 
 /// Layer by layer: random, half of the experts dead, equal, one expert, none.
-std::int64_t mixed_load(const DataChoice& c, const CounterGenerator& g, std::int64_t layer, std::int64_t expert) {
+std::int64_t mixed_load(const DataChoice& c, const CounterGenerator& g, std::int64_t layer,
+                        std::int64_t expert) {
   switch (layer % 5) {
-    case 0: return random_load(c, g, layer, expert);
-    case 1: return expert % 2 == 0 ? random_load(c, g, layer, expert) + 1 : 0;
-    case 2: return static_cast<std::int64_t>(c["most"]);
-    case 3: return expert == 1 ? static_cast<std::int64_t>(c["most"]) : 0;
-    default: return 0;
+    case 0:
+      return random_load(c, g, layer, expert);
+    case 1:
+      return expert % 2 == 0 ? random_load(c, g, layer, expert) + 1 : 0;
+    case 2:
+      return static_cast<std::int64_t>(c["most"]);
+    case 3:
+      return expert == 1 ? static_cast<std::int64_t>(c["most"]) : 0;
+    default:
+      return 0;
   }
 }
 
 const std::vector<LoadKind>& load_table() {
   static const std::vector<LoadKind> kinds{
       {{"random", {{"most", 100.0, 0.0, 1e9}}}, random_load},
-      {{"zero", {}}, [](const DataChoice&, const CounterGenerator&, std::int64_t, std::int64_t) { return std::int64_t{0}; }},
+      {{"zero", {}},
+       [](const DataChoice&, const CounterGenerator&, std::int64_t, std::int64_t) {
+         return std::int64_t{0};
+       }},
       {{"equal", {{"count", 16.0, 0.0, 1e9}}},
-       [](const DataChoice& c, const CounterGenerator&, std::int64_t, std::int64_t) { return static_cast<std::int64_t>(c["count"]); }},
+       [](const DataChoice& c, const CounterGenerator&, std::int64_t, std::int64_t) {
+         return static_cast<std::int64_t>(c["count"]);
+       }},
       {{"single", {{"count", 64.0, 0.0, 1e9}, {"at", 0.0, 0.0}}},
        [](const DataChoice& c, const CounterGenerator&, std::int64_t, std::int64_t expert) {
          return static_cast<double>(expert) == c["at"] ? static_cast<std::int64_t>(c["count"]) : 0;
@@ -186,7 +208,8 @@ std::vector<DataKind> mask_kinds() { return without_code(mask_table()); }
 std::vector<DataKind> id_kinds() { return without_code(id_table()); }
 std::vector<DataKind> load_kinds() { return without_code(load_table()); }
 
-std::vector<bool> draw_masked_tokens(const DataChoice& choice, const DataStream& stream, const Shape& tokens) {
+std::vector<bool> draw_masked_tokens(const DataChoice& choice, const DataStream& stream,
+                                     const Shape& tokens) {
   const auto masked = require_kind(mask_table(), choice.kind).masked;
   if (!masked) throw InputError("a mask of the kind '" + choice.kind + "' masks no tokens");
   const std::int64_t length = tokens.empty() ? 1 : tokens.back();
@@ -203,7 +226,8 @@ Tensor draw_ids(const DataChoice& choice, const DataStream& stream, std::int64_t
                 std::int64_t experts) {
   const auto fill = require_kind(id_table(), choice.kind).fill;
   if (!fill) throw InputError("ids of the kind '" + choice.kind + "' where ids must be given");
-  const CounterGenerator generator(stream.seed, stream.tensor), second(stream.seed, stream.tensor + " second");
+  const CounterGenerator generator(stream.seed, stream.tensor),
+      second(stream.seed, stream.tensor + " second");
   std::vector<std::int64_t> ids(static_cast<std::size_t>(tokens * k));
   for (std::int64_t t = 0; t < tokens; ++t)
     fill({choice, generator, second, t, experts,

@@ -1,5 +1,5 @@
-// Tensors of reals, row by row (data_choice.hpp). A row's elements have the indices (row coordinates, column) packed into
-// 64 bits with a fixed stride, so that they do not depend on the extents.
+// Tensors of reals, row by row (data_choice.hpp). A row's elements have the indices (row coordinates, column)
+// packed into 64 bits with a fixed stride, so that they do not depend on the extents.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -99,19 +99,24 @@ const std::vector<RealKind>& table() {
       {{"spike", {{"value", 1.0}, {"at", 0.0, 0.0}, {"scale", 0.0}}},
        [](const Row& r) {
          r.normals(r["scale"]);
-         if (r["at"] < static_cast<double>(r.out.size())) r.out[static_cast<std::size_t>(r["at"])] = r["value"];
+         if (r["at"] < static_cast<double>(r.out.size()))
+           r.out[static_cast<std::size_t>(r["at"])] = r["value"];
        }},
       // Few different values, so that many are equal.
       {{"levels", {{"count", 3.0, 1.0, 1e6}, {"step", 1.0}, {"first", 0.0}}},
        [](const Row& r) {
          const double count = r["count"], first = r["first"], step = r["step"];
-         r.each([&](std::uint64_t i, double) { return first + step * static_cast<double>(r.integer(i, count)); });
+         r.each([&](std::uint64_t i, double) {
+           return first + step * static_cast<double>(r.integer(i, count));
+         });
        }},
       {{"powers_of_two", {{"lowest", -3.0, -40.0, 40.0}, {"count", 4.0, 1.0, 80.0}}},
        [](const Row& r) {
          const int lowest = static_cast<int>(r["lowest"]);
          const double count = r["count"];
-         r.each([&](std::uint64_t i, double) { return std::ldexp(1.0, lowest + static_cast<int>(r.integer(i, count))); });
+         r.each([&](std::uint64_t i, double) {
+           return std::ldexp(1.0, lowest + static_cast<int>(r.integer(i, count)));
+         });
        }},
       // Student's t with two degrees of freedom, but for a factor.
       {{"heavy_tailed", {{"scale", 1.0}}}, heavy_tailed},
@@ -123,7 +128,8 @@ const std::vector<RealKind>& table() {
        }},
       // Positive rows that sum to 1, the more peaked the higher the power.
       {{"probabilities", {{"power", 1.0, 1.0, 8.0}}}, probabilities},
-      // Row r has its value in column r mod width: an x of such rows picks columns of a matrix, and products are exact.
+      // Row r has its value in column r mod width: an x of such rows picks columns of a matrix, and products
+      // are exact.
       {{"one_hot", {{"value", 1.0}}},
        [](const Row& r) {
          std::ranges::fill(r.out, 0.0);
@@ -160,20 +166,24 @@ void store(Tensor& tensor, std::int64_t first, std::span<const double> values) {
   }
 }
 
-void draw_row(const DataChoice& choice, const DataStream& stream, std::int64_t fan_in, std::int64_t row, Tensor& out,
-              std::vector<double>& values) {
+void draw_row(const DataChoice& choice, const DataStream& stream, std::int64_t fan_in, std::int64_t row,
+              Tensor& out, std::vector<double>& values) {
   const std::string name =
       stream.attempt == 0 ? stream.tensor : stream.tensor + " redraw " + std::to_string(stream.attempt);
   const Shape& shape = out.shape();
   values.resize(static_cast<std::size_t>(shape.empty() ? 1 : shape.back()));
   const CounterGenerator generator(stream.seed, name), second(stream.seed, name + " second");
   require_kind(table(), choice.kind)
-      .fill({choice, generator, second, shape.empty() ? 0 : first_index(shape, row), row, stream.attempt, fan_in, values});
+      .fill({choice, generator, second, shape.empty() ? 0 : first_index(shape, row), row, stream.attempt,
+             fan_in, values});
   const std::int64_t first = row * static_cast<std::int64_t>(values.size());
   switch (size_of(out.dtype())) {
-    case 8: return store<double>(out, first, values);
-    case 4: return store<float>(out, first, values);
-    default: return store<std::uint16_t>(out, first, values);
+    case 8:
+      return store<double>(out, first, values);
+    case 4:
+      return store<float>(out, first, values);
+    default:
+      return store<std::uint16_t>(out, first, values);
   }
 }
 
@@ -196,7 +206,8 @@ Tensor draw_reals(const DataChoice& choice, const DataStream& stream, DType dtyp
   return out;
 }
 
-void redraw_row(const DataChoice& choice, const DataStream& stream, std::int64_t fan_in, std::int64_t row, Tensor& out) {
+void redraw_row(const DataChoice& choice, const DataStream& stream, std::int64_t fan_in, std::int64_t row,
+                Tensor& out) {
   std::vector<double> values;
   draw_row(choice, stream, fan_in, row, out, values);
 }

@@ -45,13 +45,14 @@ GeneratedCase generate_case(const CaseSpec& spec) {
   out.file.flags = spec.flags;
   out.file.recipe = to_json(spec).dump();
   out.file.call = build_call(spec);
-  out.file.allow_nonfinite =
-      std::ranges::any_of(out.file.call.tensors, [](const auto& entry) { return holds_nonfinite(entry.second); });
+  out.file.allow_nonfinite = std::ranges::any_of(
+      out.file.call.tensors, [](const auto& entry) { return holds_nonfinite(entry.second); });
   out.evaluation = evaluate(out.file.call);
   for (auto& [name, result] : out.evaluation.results) bound_nonfinite(result);
   // Stages of a whole layer would be larger than everything else in the file.
   if (spec.component != Component::gate)
-    std::erase_if(out.evaluation.results, [](const auto& entry) { return entry.first.starts_with("stages/"); });
+    std::erase_if(out.evaluation.results,
+                  [](const auto& entry) { return entry.first.starts_with("stages/"); });
   return out;
 }
 

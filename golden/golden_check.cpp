@@ -28,12 +28,17 @@ std::int64_t first_nonfinite(std::span<const std::uint16_t> bits, std::uint16_t 
 
 std::int64_t first_nonfinite(const Tensor& tensor) {
   switch (tensor.dtype()) {
-    case DType::float64: return first_nonfinite(tensor.as<double>());
-    case DType::float32: return first_nonfinite(tensor.as<float>());
-    case DType::bfloat16: return first_nonfinite(tensor.as<std::uint16_t>(), 0x7f80);
-    case DType::float16: return first_nonfinite(tensor.as<std::uint16_t>(), 0x7c00);
+    case DType::float64:
+      return first_nonfinite(tensor.as<double>());
+    case DType::float32:
+      return first_nonfinite(tensor.as<float>());
+    case DType::bfloat16:
+      return first_nonfinite(tensor.as<std::uint16_t>(), 0x7f80);
+    case DType::float16:
+      return first_nonfinite(tensor.as<std::uint16_t>(), 0x7c00);
     case DType::int64:
-    case DType::boolean: break;
+    case DType::boolean:
+      break;
   }
   return -1;
 }
@@ -43,7 +48,8 @@ std::string dataset(std::string_view name) { return "dataset '" + std::string(na
 }  // namespace
 
 void check_about(const GoldenAbout& about) {
-  const bool control = std::ranges::any_of(about.case_name, [](unsigned char c) { return c < 0x20 || c == '/'; });
+  const bool control =
+      std::ranges::any_of(about.case_name, [](unsigned char c) { return c < 0x20 || c == '/'; });
   if (about.case_name.empty() || control)
     throw InputError("attribute 'case' is '" + about.case_name + "': want a name without '/'");
   if (!about.recipe.empty()) parse_json("recipe", about.recipe);
@@ -53,7 +59,8 @@ json parse_json(std::string_view attribute, const std::string& text) {
   const std::string where = "attribute '" + std::string(attribute) + "'";
   try {
     return json::parse(text, [&](int depth, json::parse_event_t, json&) {
-      if (depth > kDeepestJson) throw InputError(where + " nests deeper than " + std::to_string(kDeepestJson));
+      if (depth > kDeepestJson)
+        throw InputError(where + " nests deeper than " + std::to_string(kDeepestJson));
       return true;
     });
   } catch (const json::exception& error) {
@@ -70,8 +77,9 @@ void check_call(const Call& call, bool allow_nonfinite) {
   if (allow_nonfinite) return;
   for (const auto& [name, tensor] : call.tensors)
     if (const std::int64_t at = first_nonfinite(tensor); at >= 0)
-      throw InputError(dataset(name) + " holds " + (std::isnan(tensor[at]) ? "NaN" : "an infinity") + " at element " +
-                       std::to_string(at) + ": want finite values, or the attribute allow_nonfinite = 1");
+      throw InputError(dataset(name) + " holds " + (std::isnan(tensor[at]) ? "NaN" : "an infinity") +
+                       " at element " + std::to_string(at) +
+                       ": want finite values, or the attribute allow_nonfinite = 1");
 }
 
 void check_results(const Call& call, std::span<const ResultSpec> results) {
@@ -83,24 +91,27 @@ void check_results(const Call& call, std::span<const ResultSpec> results) {
       continue;
     }
     if (it->shape != spec.shape)
-      throw InputError(dataset(spec.name) + " has shape " + to_string(it->shape) + ": want " + to_string(spec.shape));
+      throw InputError(dataset(spec.name) + " has shape " + to_string(it->shape) + ": want " +
+                       to_string(spec.shape));
     const bool same_kind = is_floating(spec.dtype) ? is_floating(it->held) : spec.dtype == it->held;
     if (!same_kind)
       throw InputError(dataset(spec.name) + " has dtype " + std::string(name(it->held)) + ": want " +
-                       (is_floating(spec.dtype) ? "a floating one such as " : "") + std::string(name(spec.dtype)));
+                       (is_floating(spec.dtype) ? "a floating one such as " : "") +
+                       std::string(name(spec.dtype)));
   }
   for (const ResultSpec& result : results)
     if (!result.name.starts_with("stages/") &&
         std::ranges::find(want.outputs, result.name, &TensorSpec::name) == want.outputs.end())
-      throw InputError(dataset(result.name) + " belongs to no result of this " + std::string(name(call.component)) +
-                       " call");
+      throw InputError(dataset(result.name) + " belongs to no result of this " +
+                       std::string(name(call.component)) + " call");
 }
 
 void check_bounds(std::string_view name, std::span<const double> bounds, std::int64_t first) {
   const auto it = std::ranges::find_if(bounds, [](double b) { return !(b >= 0.0); });
   if (it == bounds.end()) return;
-  throw InputError(dataset(name) + " holds " + (std::isnan(*it) ? "NaN" : "a negative number") + " at element " +
-                   std::to_string(first + (it - bounds.begin())) + ": want bounds of 0 or more");
+  throw InputError(dataset(name) + " holds " + (std::isnan(*it) ? "NaN" : "a negative number") +
+                   " at element " + std::to_string(first + (it - bounds.begin())) +
+                   ": want bounds of 0 or more");
 }
 
 bool is_result(std::string_view dataset) {

@@ -1,4 +1,5 @@
-// The rules of the schema that the reader and the writer share: what is refused on one side is never written on the other.
+// The rules of the schema that the reader and the writer share: what is refused on one side is never written
+// on the other.
 #pragma once
 
 #include <span>
@@ -26,11 +27,12 @@ nlohmann::json parse_json(std::string_view attribute, const std::string& text);
 /// check_inputs, and no NaN or infinity unless `allow_nonfinite`.
 void check_call(const Call& call, bool allow_nonfinite);
 
-/// Throws InputError naming the result that the call's signature wants and is missing, is misshapen, has the wrong kind
-/// of dtype, or belongs to no such call. Stages may have any name.
+/// Throws InputError naming the result that the call's signature wants and is missing, is misshapen, has the
+/// wrong kind of dtype, or belongs to no such call. Stages may have any name.
 void check_results(const Call& call, std::span<const ResultSpec> results);
 
-/// Throws InputError naming the first NaN or negative bound. `first` is added to the element's index in the message.
+/// Throws InputError naming the first NaN or negative bound. `first` is added to the element's index in the
+/// message.
 void check_bounds(std::string_view dataset, std::span<const double> bounds, std::int64_t first);
 
 /// "outputs/", "grads/" or "stages/" in front.

@@ -17,17 +17,21 @@ std::optional<std::string> different_text(const char* attribute, const std::stri
   return "attribute '" + std::string(attribute) + "' differs at character " + std::to_string(at);
 }
 
-std::string describe(const Tensor& tensor) { return std::string(name(tensor.dtype())) + " " + to_string(tensor.shape()); }
+std::string describe(const Tensor& tensor) {
+  return std::string(name(tensor.dtype())) + " " + to_string(tensor.shape());
+}
 
 std::string first_difference_in(const std::string& dataset, const Tensor& a, const Tensor& b) {
-  if (a.dtype() != b.dtype() || a.shape() != b.shape()) return dataset + " is " + describe(a) + " and " + describe(b);
+  if (a.dtype() != b.dtype() || a.shape() != b.shape())
+    return dataset + " is " + describe(a) + " and " + describe(b);
   const auto at = (std::ranges::mismatch(a.bytes(), b.bytes()).in1 - a.bytes().begin()) / size_of(a.dtype());
   std::array<char, 80> values{};
   std::snprintf(values.data(), values.size(), "%.17g and %.17g", a[at], b[at]);
   return dataset + " differs at element " + std::to_string(at) + ": " + values.data();
 }
 
-std::optional<std::string> different_tensors(const std::string& group, const NamedTensors& a, const NamedTensors& b) {
+std::optional<std::string> different_tensors(const std::string& group, const NamedTensors& a,
+                                             const NamedTensors& b) {
   std::set<std::string> names;
   for (const auto& [name, tensor] : a) names.insert(name);
   for (const auto& [name, tensor] : b) names.insert(name);
@@ -45,7 +49,8 @@ std::optional<std::string> different_tensors(const std::string& group, const Nam
 
 std::optional<std::string> first_difference(const GoldenFile& a, const GoldenFile& b) {
   const auto text = [](const nlohmann::json& json) { return json.dump(); };
-  if (auto d = different_text("component", std::string(name(a.call.component)), std::string(name(b.call.component))))
+  if (auto d = different_text("component", std::string(name(a.call.component)),
+                              std::string(name(b.call.component))))
     return d;
   if (auto d = different_text("case", a.case_name, b.case_name)) return d;
   if (auto d = different_text("config", text(a.call.config), text(b.call.config))) return d;
@@ -69,7 +74,8 @@ std::vector<fs::path> list_golden_files(std::span<const fs::path> paths) {
   for (const fs::path& path : paths) {
     std::error_code error;
     const fs::file_status status = fs::status(path, error);
-    if (status.type() == fs::file_type::not_found) throw InputError(path.string() + ": no such file or folder");
+    if (status.type() == fs::file_type::not_found)
+      throw InputError(path.string() + ": no such file or folder");
     if (status.type() != fs::file_type::directory) {
       files.push_back(path);
       continue;

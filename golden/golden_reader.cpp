@@ -1,4 +1,5 @@
-// HDF5 reads in a child process and sends what it finds; what a golden file may say is checked here, on plain data.
+// HDF5 reads in a child process and sends what it finds; what a golden file may say is checked here, on plain
+// data.
 #include <algorithm>
 #include <array>
 #include <new>
@@ -48,7 +49,8 @@ void send_attributes(hid_t file, Sender& sender) {
   sender.number(allow_nonfinite);
 }
 
-/// The dtype in which a dataset is read: the call's as documented, results and bounds as wide as they are stored.
+/// The dtype in which a dataset is read: the call's as documented, results and bounds as wide as they are
+/// stored.
 DType dtype_to_read(const DatasetInfo& info) {
   if (!is_result(info.path) && !info.path.starts_with(kBounds) && info.documented) return *info.documented;
   return info.documented == DType::boolean ? DType::boolean : info.stored;
@@ -88,11 +90,13 @@ void send_file(const fs::path& path, Content content, Sender& sender) {
 
 json parse_object(const char* attribute, const std::string& text) {
   json object = parse_json(attribute, text);
-  if (!object.is_object()) throw InputError("attribute '" + std::string(attribute) + "' is not a JSON object");
+  if (!object.is_object())
+    throw InputError("attribute '" + std::string(attribute) + "' is not a JSON object");
   return object;
 }
 
-void receive_attributes(Receiver& receiver, GoldenAbout& about, Component& component, json& config, json& options) {
+void receive_attributes(Receiver& receiver, GoldenAbout& about, Component& component, json& config,
+                        json& options) {
   receiver.next();
   component = parse_component(receiver.text());
   about.case_name = receiver.text();
@@ -112,7 +116,8 @@ DatasetInfo receive_info(Receiver& receiver) {
   DatasetInfo info;
   info.path = receiver.text();
   info.stored = static_cast<DType>(receiver.number());
-  if (const std::int64_t documented = receiver.number(); documented >= 0) info.documented = static_cast<DType>(documented);
+  if (const std::int64_t documented = receiver.number(); documented >= 0)
+    info.documented = static_cast<DType>(documented);
   info.shape.resize(static_cast<std::size_t>(receiver.number()));
   for (std::int64_t& extent : info.shape) extent = receiver.number();
   info.stored_bytes = static_cast<std::uint64_t>(receiver.number());

@@ -21,12 +21,13 @@ namespace fs = std::filesystem;
 using hdf5::Handle;
 using nlohmann::json;
 
-/// Datasets of these sizes are compressed, each in one chunk: below, a chunk's bookkeeping costs more than it saves;
-/// above, files are nobody's to commit and the time counts.
+/// Datasets of these sizes are compressed, each in one chunk: below, a chunk's bookkeeping costs more than it
+/// saves; above, files are nobody's to commit and the time counts.
 constexpr std::int64_t kCompressAbove = 4096;
 constexpr std::int64_t kCompressUpTo = std::int64_t{1} << 22;
 constexpr unsigned kDeflateLevel = 6;
-static_assert(kCompressUpTo <= hdf5::kBlockElements, "a chunk must be written in one piece or it is compressed twice");
+static_assert(kCompressUpTo <= hdf5::kBlockElements,
+              "a chunk must be written in one piece or it is compressed twice");
 
 /// More links and attributes than this are indexed in trees, which take more room than a case's few datasets.
 constexpr unsigned kMostCompact = 64;
@@ -76,13 +77,13 @@ class Writer {
 
   void tensor(const std::string& path, const Tensor& tensor, DType documented) {
     const Handle dataset = create(path, tensor.dtype(), tensor.shape(), documented);
-    if (tensor.size() > 0 && H5Dwrite(dataset.get(), hdf5::element_type(tensor.dtype()).get(), H5S_ALL, H5S_ALL,
-                                      H5P_DEFAULT, tensor.bytes().data()) < 0)
+    if (tensor.size() > 0 && H5Dwrite(dataset.get(), hdf5::element_type(tensor.dtype()).get(), H5S_ALL,
+                                      H5S_ALL, H5P_DEFAULT, tensor.bytes().data()) < 0)
       fail_to_write(path);
   }
 
-  /// Elements from `fill`, converted block by block by HDF5 (to float as by a cast: rounded to nearest): never a second
-  /// copy of a large result.
+  /// Elements from `fill`, converted block by block by HDF5 (to float as by a cast: rounded to nearest):
+  /// never a second copy of a large result.
   void blocks(const std::string& path, DType stored, const Shape& shape, DType documented, const Fill& fill) {
     const Handle dataset = create(path, stored, shape, documented);
     std::vector<double> values;
@@ -90,7 +91,8 @@ class Writer {
       values.resize(static_cast<std::size_t>(block.count));
       fill(block.first, values);
       const auto [in_file, in_memory] = hdf5::select(dataset.get(), block);
-      if (H5Dwrite(dataset.get(), H5T_NATIVE_DOUBLE, in_memory.get(), in_file.get(), H5P_DEFAULT, values.data()) < 0)
+      if (H5Dwrite(dataset.get(), H5T_NATIVE_DOUBLE, in_memory.get(), in_file.get(), H5P_DEFAULT,
+                   values.data()) < 0)
         fail_to_write(path);
     });
   }
@@ -105,9 +107,10 @@ class Writer {
     for (std::size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1))
       group(path.substr(0, slash));
     const std::vector<hsize_t> extents(shape.begin(), shape.end());
-    const Handle space(
-        shape.empty() ? H5Screate(H5S_SCALAR) : H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr),
-        H5Sclose);
+    const Handle space(shape.empty()
+                           ? H5Screate(H5S_SCALAR)
+                           : H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr),
+                       H5Sclose);
     const Handle creation = properties(H5P_DATASET_CREATE);
     H5Pset_fill_time(creation.get(), H5D_FILL_TIME_NEVER);
     const std::int64_t bytes = element_count(shape) * size_of(stored);
@@ -117,8 +120,8 @@ class Writer {
       if (size_of(stored) > 1) H5Pset_shuffle(creation.get());
       H5Pset_deflate(creation.get(), kDeflateLevel);
     }
-    Handle dataset(H5Dcreate2(file(), path.c_str(), hdf5::element_type(stored).get(), space.get(), H5P_DEFAULT,
-                              creation.get(), H5P_DEFAULT),
+    Handle dataset(H5Dcreate2(file(), path.c_str(), hdf5::element_type(stored).get(), space.get(),
+                              H5P_DEFAULT, creation.get(), H5P_DEFAULT),
                    H5Dclose);
     if (!dataset) fail_to_write(path);
     hdf5::write_text(dataset.get(), "dtype", std::string(name(documented)));
@@ -130,7 +133,8 @@ class Writer {
 };
 
 DType case_dtype(const Call& call) {
-  return call.component == Component::mlp ? parse_mlp_config(call.config).dtype : parse_moe_config(call.config).dtype;
+  return call.component == Component::mlp ? parse_mlp_config(call.config).dtype
+                                          : parse_moe_config(call.config).dtype;
 }
 
 /// The bound of a value that is stored in float32: what the rounding moves comes on top.
@@ -146,19 +150,21 @@ void write_result(Writer& writer, const ResultView& result, bool narrow) {
   if (result.raw && !narrowed)
     writer.tensor(path, *result.raw, *result.documented);
   else
-    writer.blocks(path, narrowed ? DType::float32 : result.spec.held, shape, *result.documented, result.values);
+    writer.blocks(path, narrowed ? DType::float32 : result.spec.held, shape, *result.documented,
+                  result.values);
   if (!result.bounds) return;
   std::vector<double> values;
-  writer.blocks("bounds/" + path, DType::float32, shape, DType::float32, [&](std::int64_t first, std::span<double> out) {
-    result.bounds(first, out);
-    check_bounds("bounds/" + path, out, first);
-    if (narrowed) {
-      values.resize(out.size());
-      result.values(first, values);
-      for (std::size_t i = 0; i < out.size(); ++i) out[i] = widened(out[i], values[i]);
-    }
-    for (double& bound : out) bound = round_up(bound);
-  });
+  writer.blocks("bounds/" + path, DType::float32, shape, DType::float32,
+                [&](std::int64_t first, std::span<double> out) {
+                  result.bounds(first, out);
+                  check_bounds("bounds/" + path, out, first);
+                  if (narrowed) {
+                    values.resize(out.size());
+                    result.values(first, values);
+                    for (std::size_t i = 0; i < out.size(); ++i) out[i] = widened(out[i], values[i]);
+                  }
+                  for (double& bound : out) bound = round_up(bound);
+                });
 }
 
 void write_attributes(hid_t file, const GoldenFile& golden) {
@@ -189,7 +195,8 @@ void check(const GoldenFile& golden, const std::vector<ResultView>& results) {
   std::vector<ResultSpec> specs;
   for (const ResultView& result : results) {
     if (!is_result(result.spec.name))
-      throw InputError("dataset '" + result.spec.name + "' is in none of the groups outputs, grads and stages");
+      throw InputError("dataset '" + result.spec.name +
+                       "' is in none of the groups outputs, grads and stages");
     specs.push_back(result.spec);
   }
   check_results(golden.call, specs);
@@ -210,7 +217,8 @@ std::vector<ResultView> views_of(const GoldenFile& file) {
   for (const auto& [name, tensor] : file.results) {
     ResultView& view = results.emplace_back();
     view.spec = {name, tensor.dtype(), tensor.shape()};
-    if (const auto it = file.result_dtypes.find(name); it != file.result_dtypes.end()) view.documented = it->second;
+    if (const auto it = file.result_dtypes.find(name); it != file.result_dtypes.end())
+      view.documented = it->second;
     view.raw = &tensor;
     view.values = [&tensor](std::int64_t first, std::span<double> out) { tensor.read(first, out); };
     const Tensor* bound = find(file.bounds, name);
@@ -253,8 +261,8 @@ void write(const fs::path& path, const GoldenFile& golden, const Source& source)
     check(golden, results);
     complete(results, golden.call);
     TemporaryFile temporary(path);
-    // After a write that failed HDF5 1.10 crashes when the program ends. In a child that is nobody's end, and the tensors
-    // are not copied for it.
+    // After a write that failed HDF5 1.10 crashes when the program ends. In a child that is nobody's end, and
+    // the tensors are not copied for it.
     in_child(
         kNoCpuLimit, "cannot be written: HDF5 crashed",
         [&](Sender&) {

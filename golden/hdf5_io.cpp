@@ -101,22 +101,32 @@ Handle open_file(const fs::path& path) {
 
 Handle element_type(DType dtype) {
   switch (dtype) {
-    case DType::float64: return {H5Tcopy(H5T_IEEE_F64LE), H5Tclose};
-    case DType::float32: return {H5Tcopy(H5T_IEEE_F32LE), H5Tclose};
-    case DType::bfloat16: return make_float(kBfloat16);
-    case DType::float16: return make_float(kFloat16);
-    case DType::int64: return {H5Tcopy(H5T_STD_I64LE), H5Tclose};
-    case DType::boolean: break;
+    case DType::float64:
+      return {H5Tcopy(H5T_IEEE_F64LE), H5Tclose};
+    case DType::float32:
+      return {H5Tcopy(H5T_IEEE_F32LE), H5Tclose};
+    case DType::bfloat16:
+      return make_float(kBfloat16);
+    case DType::float16:
+      return make_float(kFloat16);
+    case DType::int64:
+      return {H5Tcopy(H5T_STD_I64LE), H5Tclose};
+    case DType::boolean:
+      break;
   }
   return {H5Tcopy(H5T_STD_U8LE), H5Tclose};
 }
 
 std::optional<DType> classify(hid_t type) {
   switch (H5Tget_class(type)) {
-    case H5T_INTEGER: return DType::int64;
-    case H5T_ENUM: return is_boolean_enumeration(type) ? std::optional(DType::boolean) : std::nullopt;
-    case H5T_FLOAT: break;
-    default: return std::nullopt;
+    case H5T_INTEGER:
+      return DType::int64;
+    case H5T_ENUM:
+      return is_boolean_enumeration(type) ? std::optional(DType::boolean) : std::nullopt;
+    case H5T_FLOAT:
+      break;
+    default:
+      return std::nullopt;
   }
   const FloatLayout f = layout_of(type);
   if (f == kBfloat16) return DType::bfloat16;
@@ -130,14 +140,18 @@ void write_text(hid_t object, const char* attribute, const std::string& text) {
   const char* value = text.c_str();
   if (H5Tset_size(type.get(), H5T_VARIABLE) < 0 || H5Tset_cset(type.get(), H5T_CSET_UTF8) < 0)
     throw std::logic_error("HDF5 refused a text type");
-  const Handle handle(H5Acreate2(object, attribute, type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-  if (!handle || H5Awrite(handle.get(), type.get(), &value) < 0) bad_attribute(attribute, "cannot be written");
+  const Handle handle(H5Acreate2(object, attribute, type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT),
+                      H5Aclose);
+  if (!handle || H5Awrite(handle.get(), type.get(), &value) < 0)
+    bad_attribute(attribute, "cannot be written");
 }
 
 void write_integer(hid_t object, const char* attribute, std::int64_t value) {
   const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-  const Handle handle(H5Acreate2(object, attribute, H5T_STD_I64LE, space.get(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-  if (!handle || H5Awrite(handle.get(), H5T_NATIVE_INT64, &value) < 0) bad_attribute(attribute, "cannot be written");
+  const Handle handle(H5Acreate2(object, attribute, H5T_STD_I64LE, space.get(), H5P_DEFAULT, H5P_DEFAULT),
+                      H5Aclose);
+  if (!handle || H5Awrite(handle.get(), H5T_NATIVE_INT64, &value) < 0)
+    bad_attribute(attribute, "cannot be written");
 }
 
 std::optional<std::string> read_text(hid_t object, const std::string& attribute) {
@@ -203,7 +217,8 @@ void for_each_block(const Shape& shape, const std::function<void(const Block&)>&
       block.start[axis] = static_cast<hsize_t>(at);
       block.extent[axis] = static_cast<hsize_t>(rows);
       std::int64_t rest = o;
-      for (std::size_t i = axis; i-- > 0; rest /= shape[i]) block.start[i] = static_cast<hsize_t>(rest % shape[i]);
+      for (std::size_t i = axis; i-- > 0; rest /= shape[i])
+        block.start[i] = static_cast<hsize_t>(rest % shape[i]);
       block.first = (o * shape[axis] + at) * inner;
       block.count = rows * inner;
       visit(block);
@@ -213,7 +228,8 @@ void for_each_block(const Shape& shape, const std::function<void(const Block&)>&
 std::pair<Handle, Handle> select(hid_t dataset, const Block& block) {
   Handle file(H5Dget_space(dataset), H5Sclose);
   if (!block.start.empty())
-    H5Sselect_hyperslab(file.get(), H5S_SELECT_SET, block.start.data(), nullptr, block.extent.data(), nullptr);
+    H5Sselect_hyperslab(file.get(), H5S_SELECT_SET, block.start.data(), nullptr, block.extent.data(),
+                        nullptr);
   const auto count = static_cast<hsize_t>(block.count);
   Handle memory(H5Screate_simple(1, &count, nullptr), H5Sclose);
   return {std::move(file), std::move(memory)};

@@ -1,4 +1,5 @@
-// The part of HDF5 that golden files need: handles that close themselves, text attributes, element types, blocks.
+// The part of HDF5 that golden files need: handles that close themselves, text attributes, element types,
+// blocks.
 #pragma once
 
 #include <hdf5.h>
@@ -53,24 +54,28 @@ class Quiet {
   void* data_ = nullptr;
 };
 
-/// A file access list without file locks: golden files are never written in place, and read-only shares refuse locks.
+/// A file access list without file locks: golden files are never written in place, and read-only shares
+/// refuse locks.
 Handle file_access();
 
-/// Opens for reading. Throws InputError (without the path): no such file, not an HDF5 file, truncated or damaged.
+/// Opens for reading. Throws InputError (without the path): no such file, not an HDF5 file, truncated or
+/// damaged.
 Handle open_file(const std::filesystem::path& path);
 
-/// The element type in a file or in memory; bfloat16 and float16 as HDF5's user-defined float types, bool as uint8.
+/// The element type in a file or in memory; bfloat16 and float16 as HDF5's user-defined float types, bool as
+/// uint8.
 Handle element_type(DType dtype);
 
-/// What element_type would be closest: floats by their width, every integer as int64, h5py's boolean enumeration as bool.
-/// Nothing for what is no number (texts, compounds, references).
+/// What element_type would be closest: floats by their width, every integer as int64, h5py's boolean
+/// enumeration as bool. Nothing for what is no number (texts, compounds, references).
 std::optional<DType> classify(hid_t type);
 
 /// Variable-length UTF-8, as h5py writes texts.
 void write_text(hid_t object, const char* attribute, const std::string& text);
 void write_integer(hid_t object, const char* attribute, std::int64_t value);
 
-/// Fixed or variable length. Nothing where there is no such attribute; throws InputError naming it when it is no text.
+/// Fixed or variable length. Nothing where there is no such attribute; throws InputError naming it when it is
+/// no text.
 std::optional<std::string> read_text(hid_t object, const std::string& attribute);
 std::optional<std::int64_t> read_integer(hid_t object, const std::string& attribute);
 

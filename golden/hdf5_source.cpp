@@ -76,7 +76,8 @@ Shape shape_of(hid_t dataset, const std::string& what) {
   const int rank = H5Sget_simple_extent_dims(space.get(), extents.data(), nullptr);
   if (rank < 0) throw InputError(what + kDamaged);
   Shape shape;
-  std::int64_t most = 1;  // the element count with empty axes taken as 1, so that no product of a few of them overflows
+  std::int64_t most =
+      1;  // the element count with empty axes taken as 1, so that no product of a few of them overflows
   for (const hsize_t extent : std::span(extents).first(static_cast<std::size_t>(rank))) {
     if (extent > static_cast<hsize_t>(kMostElements / most))
       throw InputError(what + " claims more than 2^42 elements");
@@ -86,7 +87,8 @@ Shape shape_of(hid_t dataset, const std::string& what) {
   return shape;
 }
 
-void read_elements(hid_t dataset, const std::string& path, hid_t memory_type, hid_t memory, hid_t file, void* out) {
+void read_elements(hid_t dataset, const std::string& path, hid_t memory_type, hid_t memory, hid_t file,
+                   void* out) {
   if (H5Dread(dataset, memory_type, memory, file, H5P_DEFAULT, out) < 0)
     throw InputError(dataset_name(path) + kDamaged);
 }
@@ -95,7 +97,8 @@ void read_elements(hid_t dataset, const std::string& path, hid_t memory_type, hi
 Tensor read_directly(hid_t dataset, const DatasetInfo& info, DType dtype) {
   Tensor tensor(dtype, info.shape);
   if (tensor.size() > 0)
-    read_elements(dataset, info.path, hdf5::element_type(dtype).get(), H5S_ALL, H5S_ALL, tensor.bytes().data());
+    read_elements(dataset, info.path, hdf5::element_type(dtype).get(), H5S_ALL, H5S_ALL,
+                  tensor.bytes().data());
   return tensor;
 }
 
@@ -108,7 +111,8 @@ Tensor read_exactly(hid_t dataset, const DatasetInfo& info, DType dtype) {
   if (info.stored == dtype) return read_directly(dataset, info, dtype);
   if (dtype == DType::int64 || (dtype == DType::float64 && info.stored == DType::float32))
     return read_directly(dataset, info, dtype);
-  if (size_of(info.stored) == 2 && size_of(dtype) > 2) return read_directly(dataset, info, info.stored).cast(dtype);
+  if (size_of(info.stored) == 2 && size_of(dtype) > 2)
+    return read_directly(dataset, info, info.stored).cast(dtype);
 
   Tensor tensor(dtype, info.shape);
   std::vector<double> values;
@@ -118,11 +122,12 @@ Tensor read_exactly(hid_t dataset, const DatasetInfo& info, DType dtype) {
     read_elements(dataset, info.path, H5T_NATIVE_DOUBLE, memory.get(), file.get(), values.data());
     for (std::size_t i = 0; i < values.size(); ++i) {
       const double v = values[i];
-      const bool held = dtype == DType::boolean ? v == 0.0 || v == 1.0 : std::isnan(v) || round_to(dtype, v) == v;
+      const bool held =
+          dtype == DType::boolean ? v == 0.0 || v == 1.0 : std::isnan(v) || round_to(dtype, v) == v;
       const std::int64_t at = block.first + static_cast<std::int64_t>(i);
       if (!held)
-        throw InputError(dataset_name(info.path) + " holds " + to_text(v) + " at element " + std::to_string(at) +
-                         ", which is no " + std::string(name(dtype)));
+        throw InputError(dataset_name(info.path) + " holds " + to_text(v) + " at element " +
+                         std::to_string(at) + ", which is no " + std::string(name(dtype)));
       tensor.set(at, v);
     }
   });
@@ -137,7 +142,8 @@ void Source::each_dataset(std::span<const std::string_view> groups, bool strict,
     if (std::ranges::find(groups, link.name) != groups.end())
       descend(file(), link, link.name, 1, visit);
     else if (strict)
-      throw InputError("'" + link.name + "' is no group of schema version " + std::to_string(kGoldenSchemaVersion));
+      throw InputError("'" + link.name + "' is no group of schema version " +
+                       std::to_string(kGoldenSchemaVersion));
   }
 }
 
@@ -154,7 +160,8 @@ DatasetInfo Source::describe(hid_t dataset, const std::string& path) {
   info.stored = *stored;
   info.shape = shape_of(dataset, what);
   info.stored_bytes = H5Dget_storage_size(dataset);
-  const std::uint64_t claimed = static_cast<std::uint64_t>(element_count(info.shape)) * H5Tget_size(type.get());
+  const std::uint64_t claimed =
+      static_cast<std::uint64_t>(element_count(info.shape)) * H5Tget_size(type.get());
   if (info.stored_bytes > free_bytes_ ||
       claimed > (filtered ? kBestCompression * info.stored_bytes : info.stored_bytes))
     throw InputError(what + " claims " + std::to_string(claimed) + " bytes and the file stores " +

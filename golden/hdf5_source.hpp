@@ -23,12 +23,12 @@ class Source {
 
   hid_t file() const { return file_.get(); }
 
-  /// Visits every dataset below the root's groups of these names, sorted by path. Other names are an error if `strict`.
-  /// Links to other places are refused.
+  /// Visits every dataset below the root's groups of these names, sorted by path. Other names are an error if
+  /// `strict`. Links to other places are refused.
   void each_dataset(std::span<const std::string_view> groups, bool strict, const Visit& visit) const;
 
-  /// What the file says of a dataset, once it is safe to allocate its memory: its type is one of numbers, its data lie in
-  /// the file, and no byte of the file is claimed twice. Call it once a dataset.
+  /// What the file says of a dataset, once it is safe to allocate its memory: its type is one of numbers, its
+  /// data lie in the file, and no byte of the file is claimed twice. Call it once a dataset.
   DatasetInfo describe(hid_t dataset, const std::string& path);
 
  private:

@@ -143,7 +143,8 @@ std::vector<std::string> verify_manifest(const fs::path& folder) {
   std::map<std::string, std::string> want;
   std::string line;
   for (int number = 1; std::getline(in, line); ++number) {
-    const bool ok = line.size() > 66 && is_digest(std::string_view(line).substr(0, 64)) && line.substr(64, 2) == "  ";
+    const bool ok =
+        line.size() > 66 && is_digest(std::string_view(line).substr(0, 64)) && line.substr(64, 2) == "  ";
     if (!ok || !want.emplace(line.substr(66), line.substr(0, 64)).second)
       throw InputError(path.string() + ": line " + std::to_string(number) +
                        (ok ? " names a file that has a line already" : " is not '<sha256>  <path>'"));

@@ -5,7 +5,8 @@
 
 namespace moeref {
 
-/// Writes go to path(), beside the target so that the rename stays on one file system. Removed unless committed.
+/// Writes go to path(), beside the target so that the rename stays on one file system. Removed unless
+/// committed.
 class TemporaryFile {
  public:
   /// Throws InputError (without the path) when its folder does not exist or cannot be written.

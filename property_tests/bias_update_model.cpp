@@ -1,13 +1,13 @@
 // The correction bias as a state machine (rc::state): any sequence of forwards, updates, changes of mode,
 // idle batches and restarts must leave the bias that a model of a few lines predicts. Expert ids are given,
 // so that the model knows every load.
-#include <rapidcheck.h>
 #include <rapidcheck/state.h>
 
 #include <algorithm>
 
 #include "moeref/data_choice.hpp"
 #include "property_tables.hpp"
+#include "rapidcheck_listener.hpp"
 #include "router_oracle.hpp"
 
 namespace moeref {
@@ -236,7 +236,7 @@ void state_machine(Implementation& impl, const Descriptor& d) {
                                                        UpdateBias, UpdateBias, SaveLoad>());
   };
   const std::string id = "bias_update_state_machine";
-  const auto result = rc::detail::checkTestable(sequences, rc::detail::TestMetadata{id, id}, params);
+  const rc::detail::TestResult result = run_rapidcheck(id, sequences, params);
   rc::detail::FailureResult failure;
   if (!result.match(failure)) return;
   std::string commands;

@@ -67,7 +67,7 @@ Tensor gate_x(const Descriptor& d, const std::string& name, DType dtype, const S
   return out;
 }
 
-Tensor gate_weight(const Descriptor& d, DType dtype, const Shape& shape) {
+Tensor gate_weight(DType dtype, const Shape& shape) {
   Tensor out(dtype, shape);
   for (std::int64_t e = 0; e < shape[0]; ++e) out.set(e * shape[1] + e, 1.0);
   return out;
@@ -169,8 +169,7 @@ Tensor draw_tensor(const Drawn& w) {
   if (selects && (name.starts_with("inputs/x") || (of_gate && name.ends_with("weight")))) {
     const bool weight = !name.starts_with("inputs/x");
     if (identity_gate(d))
-      return weight ? gate_weight(d, w.spec.dtype, w.spec.shape)
-                    : gate_x(d, name, w.spec.dtype, w.spec.shape);
+      return weight ? gate_weight(w.spec.dtype, w.spec.shape) : gate_x(d, name, w.spec.dtype, w.spec.shape);
     return draw_reals(gate_reals(d, weight), {d.seed, name}, w.spec.dtype, w.spec.shape,
                       fan_in(w.spec.shape));
   }

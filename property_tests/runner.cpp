@@ -1,7 +1,6 @@
 #include "moeref/runner.hpp"
 
 #include <fmt/format.h>
-#include <rapidcheck.h>
 
 #include <algorithm>
 #include <chrono>
@@ -9,6 +8,7 @@
 
 #include "moeref/buckets.hpp"
 #include "moeref/error.hpp"
+#include "rapidcheck_listener.hpp"
 
 namespace moeref {
 namespace {
@@ -127,8 +127,7 @@ RunReport run_property(const Property& property, Implementation& implementation,
   params.seed = options.seed;
   params.maxSuccess = options.cases;
   const std::string id = std::string(property.name);
-  const rc::detail::TestResult result =
-      rc::detail::checkTestable(one_case, rc::detail::TestMetadata{id, id}, params);
+  const rc::detail::TestResult result = run_rapidcheck(id, one_case, params);
 
   settle(report, options);
   if (report.smallest)

@@ -30,8 +30,9 @@ AuxStatistics aux_statistics(const Bounded& scores, const std::vector<bool>& mas
   out.load = load;
   for (std::int64_t i = 0; i < scores.cols; ++i) {
     Sum sum(kFloat);
+    // The mask multiplies: padding whose score may be infinite leaves the sum without a bound.
     for (std::int64_t t = 0; t < scores.rows; ++t)
-      if (mask[static_cast<std::size_t>(t)]) sum += store(scores.at(t, i), kFloat);
+      sum += store(scores.at(t, i), kFloat) * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0);
     out.score_sum.push_back(sum);
   }
   return out;

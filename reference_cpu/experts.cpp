@@ -235,7 +235,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
           d_weight += widen(d_sum.at(row, d), kFloat) * store(f.down.at(slot, d), kFloat);
       } else {
         for (std::int64_t i = 0; i < width; ++i)
-          d_weight += widen(activate(act, act_params, h, row, i, width), weight.held) * d_act.at(row, i);
+          d_weight += widen(activate(act, act_params, h, row, i, width), weight.held) * store(d_act.at(row, i), weight.held);
         for (std::int64_t d = 0; c.expert_bias && d < dim; ++d) {
           through_bias += widen(expert.down_bias.at(d), weight.held) * d_out.at(row, d);
           weighted_d_out.set(row, d, d_out.at(row, d) * weight);

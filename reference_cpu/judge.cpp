@@ -63,17 +63,25 @@ TensorVerdict compare(const std::string& tensor, const Tensor& candidate, const 
   return out;
 }
 
-/// The verdict on all ids of one routing decision; counts go to `total`. `usable` says whether the rest can be computed
-/// on these ids.
-TensorVerdict judge_ids(const RoutingScores& routing, const Tensor& ids, const JudgeOptions& options, CaseVerdict& total,
-                        bool& usable) {
-  usable = false;
+/// Whether anything can be computed on these ids: distinct experts of the right shape.
+bool usable(const RoutingScores& routing, const Tensor& ids) {
+  if (ids.shape() != Shape{routing.tokens, routing.k} || ids.dtype() != DType::int64) return false;
+  const auto all = ids.as<std::int64_t>();
+  for (std::int64_t t = 0; t < routing.tokens; ++t)
+    for (std::int64_t j = 0; j < routing.k; ++j) {
+      const auto first = all.begin() + t * routing.k, at = first + j;
+      if (*at < 0 || *at >= routing.experts || std::find(first, at, *at) != at) return false;
+    }
+  return true;
+}
+
+/// The verdict on all ids of one routing decision; counts go to `total`.
+TensorVerdict judge_ids(const RoutingScores& routing, const Tensor& ids, const JudgeOptions& options, CaseVerdict& total) {
   const Shape want{routing.tokens, routing.k};
   if (ids.shape() != want)
     return fail(routing.indices, "has shape " + to_string(ids.shape()) + " where " + to_string(want) + " belongs");
   if (ids.dtype() != DType::int64)
     return fail(routing.indices, "has dtype " + std::string(name(ids.dtype())) + " where int64 belongs");
-  usable = true;
   TensorVerdict out;
   out.tensor = routing.indices;
   out.elements = ids.size();
@@ -89,7 +97,6 @@ TensorVerdict judge_ids(const RoutingScores& routing, const Tensor& ids, const J
     total.uncertified_tokens += !verdict.certified;
     total.tied_tokens += verdict.selection == Selection::tied;
     ambiguous += verdict.selection == Selection::explainable;
-    usable = usable && verdict.selection != Selection::invalid;
     if (verdict.selection < Selection::wrong || out.verdict == Verdict::fail) continue;
     out = fail(routing.indices, "token " + std::to_string(t) + ": " + verdict.finding);
     out.elements = ids.size();
@@ -114,24 +121,24 @@ CaseVerdict judge(const Call& call, const NamedTensors& candidate, const JudgeOp
   const Evaluation own = evaluate(call);
   const Signature want = signature(call);
 
-  // The routing is judged on the reference's own scores; everything else then on the candidate's routing.
+  // Everything is judged on the candidate's routing where that can be computed with: later choices follow from earlier ones
+  // through the correction bias. The routing itself is judged on the scores that the reference has there.
   NamedTensors routing;
   bool same = true;
   for (const RoutingScores& scores : own.routing) {
     const Tensor* ids = find(candidate, scores.indices);
-    if (!ids) continue;
-    bool usable = false;
-    out.tensors.push_back(judge_ids(scores, *ids, options, out, usable));
-    if (!usable) continue;
+    if (!ids || !usable(scores, *ids)) continue;
     routing[scores.indices] = *ids;
     const auto& mine = own.results.at(scores.indices).value;
     for (std::int64_t i = 0; i < ids->size(); ++i) same = same && (*ids)[i] == mine[static_cast<std::size_t>(i)];
   }
   const Evaluation forced = same ? Evaluation{} : evaluate(call, routing);
-  const auto& reference = same ? own.results : forced.results;
+  const Evaluation& reference = same ? own : forced;
+  for (const RoutingScores& scores : reference.routing)
+    if (const Tensor* ids = find(candidate, scores.indices)) out.tensors.push_back(judge_ids(scores, *ids, options, out));
 
-  for (const auto& [name, result] : reference) {
-    if (std::ranges::any_of(own.routing, [&](const RoutingScores& r) { return r.indices == name; })) continue;
+  for (const auto& [name, result] : reference.results) {
+    if (std::ranges::any_of(reference.routing, [&](const RoutingScores& r) { return r.indices == name; })) continue;
     if (const Tensor* tensor = find(candidate, name)) out.tensors.push_back(compare(name, *tensor, result));
   }
   for (const TensorSpec& spec : want.outputs)

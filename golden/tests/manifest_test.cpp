@@ -45,7 +45,8 @@ TEST_F(ManifestTest, NamesWhatIsMissingExtraOrChanged) {
   std::filesystem::remove(at("sub/c.h5"));
   write_bytes(at("d.h5"), "");
   write_bytes(at("notes.txt"), "not a golden file");
-  EXPECT_EQ(verify_manifest(folder_), (std::vector<std::string>{"changed: a.h5", "extra: d.h5", "missing: sub/c.h5"}));
+  EXPECT_EQ(verify_manifest(folder_),
+            (std::vector<std::string>{"changed: a.h5", "extra: d.h5", "missing: sub/c.h5"}));
 }
 
 std::string error_of(const std::filesystem::path& folder) {

@@ -54,12 +54,14 @@ TEST(Descriptor, EveryPropertyArrangesOnceAndForAll) {
 
 TEST(Descriptor, NamesOfPropertiesAreUnique) {
   std::set<std::string_view> names;
-  for (const Property& property : properties()) EXPECT_TRUE(names.insert(property.name).second) << property.name;
+  for (const Property& property : properties())
+    EXPECT_TRUE(names.insert(property.name).second) << property.name;
 }
 
 TEST(Descriptor, FewerTokensKeepTheOthersValues) {
-  for (const char* line : {"gate T=9 E=6 k=2 D=8 logits=rough seed=5", "gate T=9 E=6 k=2 D=8 router_bias=true seed=5",
-                           "experts T=9 E=6 k=2 D=8 I=3 values=rough seed=5"}) {
+  for (const char* line :
+       {"gate T=9 E=6 k=2 D=8 logits=rough seed=5", "gate T=9 E=6 k=2 D=8 router_bias=true seed=5",
+        "experts T=9 E=6 k=2 D=8 I=3 values=rough seed=5"}) {
     Descriptor d = parse_descriptor(line);
     const Tensor many = make_call(d).tensors.at("inputs/x");
     d.T = 4;
@@ -101,7 +103,7 @@ TEST(Descriptor, ShrinksEnd) {
       d = next.back();
       ASSERT_LT(++steps, 1000) << to_line(d);
     }
-    EXPECT_EQ(to_line(d), "gate T=0 seed=0");
+    EXPECT_TRUE(to_line(d) == "gate T=0 seed=0" || to_line(d) == "gate seed=0") << to_line(d);
   }
 }
 

@@ -25,7 +25,8 @@ TEST_P(PlantedBugTest, IsFoundAndRepeats) {
   options.seed = 7;
   options.lowest_id_first = true;
   const RunReport report = run_property(*property, buggy, options);
-  ASSERT_EQ(report.status, RunStatus::failed) << report.passed << " passed, " << report.discarded << " discarded";
+  ASSERT_EQ(report.status, RunStatus::failed)
+      << report.passed << " passed, " << report.discarded << " discarded";
   ASSERT_TRUE(report.smallest.has_value());
 
   // The line alone shows the bug again, and nothing but the bug.
@@ -39,7 +40,8 @@ std::string test_name(const testing::TestParamInfo<PlantedBug>& info) {
   return std::string(info.param.name) + "_by_" + std::string(info.param.property);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, PlantedBugTest, testing::ValuesIn(planted_bugs().begin(), planted_bugs().end()), test_name);
+INSTANTIATE_TEST_SUITE_P(All, PlantedBugTest, testing::ValuesIn(planted_bugs().begin(), planted_bugs().end()),
+                         test_name);
 
 }  // namespace
 }  // namespace moeref

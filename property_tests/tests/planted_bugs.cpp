@@ -33,12 +33,14 @@ NamedTensors with_part(Implementation& sound, const Call& call, const Call& othe
 
 NamedTensors weights_from_biased_scores(Implementation& sound, const Call& call) {
   if (!is(call, Component::gate)) return sound.run(call);
-  return with_part(sound, call, with_config(call, {{"router_weight_uses_score_correction_bias", true}}), "outputs/weights");
+  return with_part(sound, call, with_config(call, {{"router_weight_uses_score_correction_bias", true}}),
+                   "outputs/weights");
 }
 
 NamedTensors top1_renormalised(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
-  if (is(call, Component::gate) && size(call, "n_activated_experts") == 1 && call.config.at("norm_topk_prob") == true) {
+  if (is(call, Component::gate) && size(call, "n_activated_experts") == 1 &&
+      call.config.at("norm_topk_prob") == true) {
     Tensor& w = out.at("outputs/weights");
     w = filled(w.dtype(), w.shape(), call.config.at("route_scale"));
   }
@@ -121,11 +123,13 @@ NamedTensors selects_by_magnitude(Implementation& sound, const Call& call) {
 NamedTensors group_score_is_maximum(Implementation& sound, const Call& call) {
   const std::int64_t groups = is(call, Component::gate) ? size(call, "n_expert_groups") : 1;
   if (groups == 1 || call.config.at("score_func") != "sigmoid") return sound.run(call);
-  // Without a bias the documented system takes the maximum: so the group scores of the biased scores, given as logits.
+  // Without a bias the documented system takes the maximum: so the group scores of the biased scores, given
+  // as logits.
   return reselected(sound, call, [&](const Matrix& z, std::int64_t t, std::int64_t k) {
     const Tensor* c = find(call.tensors, "params/e_score_correction_bias");
     const std::int64_t width = z.cols / groups;
-    Matrix q{1, z.cols, {}}, best{1, groups, std::vector<double>(static_cast<std::size_t>(groups), -INFINITY)};
+    Matrix q{1, z.cols, {}},
+        best{1, groups, std::vector<double>(static_cast<std::size_t>(groups), -INFINITY)};
     for (std::int64_t e = 0; e < z.cols; ++e) {
       q.values.push_back(1.0 / (1.0 + std::exp(-z.at(t, e))) + (c ? (*c)[e] : 0.0));
       best.at(0, e / width) = std::max(best.at(0, e / width), q.values.back());
@@ -162,7 +166,8 @@ NamedTensors loss_of_unnormalised_scores(Implementation& sound, const Call& call
 
 NamedTensors scaled_twice(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
-  if (is(call, Component::gate)) out["outputs/weights"] = scaled(out.at("outputs/weights"), call.config.at("route_scale"));
+  if (is(call, Component::gate))
+    out["outputs/weights"] = scaled(out.at("outputs/weights"), call.config.at("route_scale"));
   return out;
 }
 
@@ -174,7 +179,8 @@ NamedTensors softmax_order_mixed_up(Implementation& sound, const Call& call) {
 
 NamedTensors softmax_overflows(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
-  if (!is(call, Component::gate) || !call.config.at("score_func").get<std::string>().starts_with("softmax")) return out;
+  if (!is(call, Component::gate) || !call.config.at("score_func").get<std::string>().starts_with("softmax"))
+    return out;
   Tensor& w = out.at("outputs/weights");
   for (const double z : logits_of(call).values)
     if (z > 88.0) w = filled(w.dtype(), w.shape(), kNaN);
@@ -187,7 +193,8 @@ NamedTensors loss_gradient_dropped(Implementation& sound, const Call& call) {
 }
 
 NamedTensors loss_gradient_times_tokens(Implementation& sound, const Call& call) {
-  if (!is(call, Component::gate) || !call.backward || call.config.at("aux_loss_coeff") == 0.0) return sound.run(call);
+  if (!is(call, Component::gate) || !call.backward || call.config.at("aux_loss_coeff") == 0.0)
+    return sound.run(call);
   const double tokens = static_cast<double>(require(call.tensors, "inputs/x").extent(0));
   return with_part(sound, call, with_config(call, {{"aux_loss_coeff", std::max(tokens, 1.0)}}), "grads/");
 }
@@ -216,8 +223,9 @@ Call first_rank_only(const Call& call, const char* mask_stem) {
   for (const auto& [name, x] : call.tensors) {
     if (!name.starts_with("inputs/x")) continue;
     const std::int64_t tokens = x.extent(0);
-    const std::int64_t own = parallel.tokens_per_rank.empty() ? (tokens + parallel.size() - 1) / parallel.size()
-                                                              : parallel.tokens_per_rank.front();
+    const std::int64_t own = parallel.tokens_per_rank.empty()
+                                 ? (tokens + parallel.size() - 1) / parallel.size()
+                                 : parallel.tokens_per_rank.front();
     Tensor& mask = out.tensors[mask_stem + name.substr(std::string("inputs/x").size())];
     if (mask.size() != tokens || mask.dtype() != DType::boolean) mask = filled(DType::boolean, {tokens}, 1.0);
     for (std::int64_t t = own; t < tokens; ++t) mask.set(t, 0.0);
@@ -232,7 +240,8 @@ NamedTensors loss_of_first_rank(Implementation& sound, const Call& call) {
 
 NamedTensors update_from_local_load(Implementation& sound, const Call& call) {
   if (!is(call, Component::bias_update)) return sound.run(call);
-  return with_part(sound, call, first_rank_only(call, "inputs/token_mask"), "outputs/e_score_correction_bias");
+  return with_part(sound, call, first_rank_only(call, "inputs/token_mask"),
+                   "outputs/e_score_correction_bias");
 }
 
 NamedTensors load_counted_twice(Implementation& sound, const Call& call) {
@@ -246,7 +255,8 @@ NamedTensors load_counted_twice(Implementation& sound, const Call& call) {
 NamedTensors bias_kept_in_bfloat16(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
   for (auto& [name, bias] : out)
-    if (name.starts_with("outputs/e_score_correction_bias")) bias = bias.cast(DType::bfloat16).cast(DType::float64);
+    if (name.starts_with("outputs/e_score_correction_bias"))
+      bias = bias.cast(DType::bfloat16).cast(DType::float64);
   return out;
 }
 

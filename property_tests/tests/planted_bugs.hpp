@@ -1,4 +1,5 @@
-// Wrong implementations: the CPU reference with one bug put in. A suite that does not fail on them tests nothing.
+// Wrong implementations: the CPU reference with one bug put in. A suite that does not fail on them tests
+// nothing.
 #pragma once
 
 #include <span>

@@ -23,8 +23,8 @@ void needs_three_experts(Implementation&, const Descriptor& d) {
 }
 
 TEST(Runner, ShrinksToTheSmallestFailure) {
-  const Property property{"T1", "needs_three_experts", {Component::gate}, PropertyClass::exact, "", {}, nullptr,
-                          needs_three_experts};
+  const Property property{"T1",    "needs_three_experts", {Component::gate}, PropertyClass::exact, "", {},
+                          nullptr, needs_three_experts};
   CpuReference cpu;
   const RunReport report = run_property(property, cpu, few());
   ASSERT_EQ(report.status, RunStatus::failed);
@@ -36,7 +36,13 @@ TEST(Runner, ShrinksToTheSmallestFailure) {
 TEST(Runner, CallsAFailureThatDoesNotRepeatFlaky) {
   static int calls;
   calls = 0;
-  const Property property{"T2", "seventh_call", {Component::gate}, PropertyClass::exact, "", {}, nullptr,
+  const Property property{"T2",
+                          "seventh_call",
+                          {Component::gate},
+                          PropertyClass::exact,
+                          "",
+                          {},
+                          nullptr,
                           [](Implementation&, const Descriptor&) {
                             if (++calls == 7) fail({"", -1, 0.0, 0.0, 0.0, "the seventh call"});
                           }};
@@ -45,7 +51,13 @@ TEST(Runner, CallsAFailureThatDoesNotRepeatFlaky) {
 }
 
 TEST(Runner, CallsAPropertyThatDiscardsEverythingVacuous) {
-  const Property property{"T3", "discards", {Component::gate}, PropertyClass::exact, "", {}, nullptr,
+  const Property property{"T3",
+                          "discards",
+                          {Component::gate},
+                          PropertyClass::exact,
+                          "",
+                          {},
+                          nullptr,
                           [](Implementation&, const Descriptor&) { throw Discarded("never"); }};
   CpuReference cpu;
   const RunReport report = run_property(property, cpu, few());
@@ -93,7 +105,8 @@ TEST(Runner, NamesTheInputsThatWereNeverMet) {
   CpuReference cpu;
   RunOptions options = few();
   options.cases = 1;
-  const std::vector<std::string> unmet = unmet_buckets({run_property(*find_property("load_counts"), cpu, options)});
+  const std::vector<std::string> unmet =
+      unmet_buckets({run_property(*find_property("load_counts"), cpu, options)});
   EXPECT_NE(std::ranges::find(unmet, "gate: no case with nan_token"), unmet.end());
 }
 

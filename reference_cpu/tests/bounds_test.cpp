@@ -69,6 +69,52 @@ TEST_P(Bounds, HoldForHonestPorts) {
                 << l.fused << " |\n";
 }
 
+/// The median of some numbers, 0 of none.
+double median(std::vector<double> values) {
+  if (values.empty()) return 0.0;
+  std::ranges::nth_element(values, values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2));
+  return values[values.size() / 2];
+}
+
+/// What an honest port's errors and the bounds are on numbers of order one: a bound far above either would pass anything.
+TEST_P(Bounds, SayMuchAboutOrdinaryNumbers) {
+  const auto [component, dtype] = GetParam();
+  if (component == Component::bias_update) return;  // ids, counts and a few additions: nothing has a median
+  struct Tightness {
+    std::vector<double> relative;  ///< bound / largest |reference| of its tensor
+    double ratio = 0.0;
+  };
+  std::map<std::string, Tightness> tensors;
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    const Call call = random_call(component, dtype, seed, Numbers::ordinary);
+    const NamedTensors result = eager::EagerPort(ports()[seed % 3]).run(call);
+    const Evaluation e = evaluate(call, result.contains("outputs/indices") ? NamedTensors{{"outputs/indices", result.at("outputs/indices")}} : NamedTensors{});
+    for (const auto& [name, reference] : e.results) {
+      double largest = 0.0;
+      for (const double v : reference.value) largest = std::max(largest, std::abs(v));
+      if (largest == 0.0 || !is_floating(reference.dtype)) continue;
+      Tightness& t = tensors[name];
+      for (const float bound : reference.bound) {
+        ASSERT_TRUE(std::isfinite(bound)) << name << " seed " << seed << "\n  " << describe(call);
+        if (bound > 0.0f) t.relative.push_back(bound / largest);
+      }
+    }
+    JudgeOptions judging;
+    judging.ambiguity_ceiling = 1.0;
+    for (const TensorVerdict& t : judge(call, result, judging).tensors)
+      if (tensors.contains(t.tensor)) tensors[t.tensor].ratio = std::max(tensors[t.tensor].ratio, t.ratio);
+  }
+  // Some tens of roundings, whatever the type; float64 layers hold routing weights and sums in fp32.
+  const double unit = std::max(unit_roundoff(dtype), 0x1p-24);
+  for (const auto& [name, t] : tensors) {
+    if (std::getenv("MOEREF_BOUNDS_TABLE"))
+      std::cout << "| " << moeref::name(component) << " | " << moeref::name(dtype) << " | " << name << " | median bound / u "
+                << median(t.relative) / unit << " | r " << t.ratio << " |\n";
+    EXPECT_LT(median(t.relative), 100.0 * unit) << name;
+    if (dtype != DType::float64) EXPECT_GT(t.ratio, 0.02) << name;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, Bounds, testing::Combine(testing::ValuesIn(kJudged), testing::ValuesIn(kTypes)),
                          [](const auto& info) {
                            return std::string(name(std::get<0>(info.param))) + "_" + std::string(name(std::get<1>(info.param)));

@@ -107,8 +107,9 @@ nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
 struct Magnitude {
   double scale = 1.0, zeros = 0.0, outliers = 0.0;
 };
-Magnitude draw_magnitude(Draw& d, DType dtype, bool parameter) {
+Magnitude draw_magnitude(Draw& d, DType dtype, bool parameter, Numbers numbers) {
   Magnitude m;
+  if (numbers == Numbers::ordinary) return {parameter ? 0.5 : 1.0, 0.0, 0.0};
   m.scale = parameter ? d.of({1.0, 0.3, 0.3, 0.02}) : d.of({1.0, 1.0, 1.0, 0.05});
   if (d.chance(0.12)) m.scale = d.of({1e-3, 10.0, 100.0, 1e-6});
   if (d.chance(0.03) && dtype != DType::float16) m.scale = d.of({1e-25, 1e5, 1e-38});
@@ -163,7 +164,7 @@ nlohmann::json mlp_config(Draw& d, DType dtype, std::int64_t& dim) {
 
 }  // namespace
 
-Call random_call(Component component, DType dtype, std::uint64_t seed) {
+Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers numbers) {
   Draw d(seed * 0x9E3779B97F4A7C15u + static_cast<std::uint64_t>(component) * 4 + static_cast<std::uint64_t>(dtype));
   Call call;
   call.component = component;
@@ -181,7 +182,8 @@ Call random_call(Component component, DType dtype, std::uint64_t seed) {
   const std::int64_t t = d.chance(0.04) ? 0 : d.chance(0.1) ? 1 : 1 + d.below(7);
   const Shape tokens = component == Component::moe ? Shape{t, 1 + d.below(2)} : Shape{t};
   // At times the activations or the parameters come in another type than the config's.
-  const DType x_type = d.chance(0.12) ? d.of({DType::float32, DType::bfloat16, DType::float64, DType::float16}) : dtype;
+  const bool mixed = d.chance(0.12) && numbers == Numbers::adversarial;
+  const DType x_type = mixed ? d.of({DType::float32, DType::bfloat16, DType::float64, DType::float16}) : dtype;
   const bool replays = d.chance(0.15), masks = d.chance(0.5);
   const double masked = d.of({0.3, 0.3, 1.0});
   for (const TensorSpec& spec : signature(component, call.config, call.options, tokens, call.backward).inputs) {
@@ -200,9 +202,10 @@ Call random_call(Component component, DType dtype, std::uint64_t seed) {
     } else if (spec.name == "inputs/original_scores") {
       for (std::int64_t i = 0; i < tensor.size(); ++i) tensor.set(i, d.uniform());
     } else {
-      Magnitude m = draw_magnitude(d, dtype, parameter);
+      Magnitude m = draw_magnitude(d, dtype, parameter, numbers);
       // Extreme logits, through the gate's bias or its weight.
-      if (spec.name.ends_with("gate.bias") || spec.name == "params/bias") m.scale = d.of({0.1, 1.0, 10.0, 1e4});
+      const bool gate_bias = spec.name.ends_with("gate.bias") || spec.name == "params/bias";
+      if (gate_bias && numbers == Numbers::adversarial) m.scale = d.of({0.1, 1.0, 10.0, 1e4});
       fill(d, tensor, m);
     }
     call.tensors[spec.name] = std::move(tensor);

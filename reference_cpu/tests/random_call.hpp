@@ -8,8 +8,13 @@
 
 namespace moeref {
 
-/// The same call for the same numbers, on every platform. Forward and backward.
-Call random_call(Component component, DType dtype, std::uint64_t seed);
+enum class Numbers : std::uint8_t {
+  ordinary,     ///< of order one, as in a layer that trains
+  adversarial,  ///< also tiny, huge, zero, with outliers; extreme logits; other types than the config's
+};
+
+/// The same call for the same arguments, on every platform. Forward and backward.
+Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers numbers = Numbers::adversarial);
 
 /// One line that says which call it is.
 std::string describe(const Call& call);

@@ -26,6 +26,7 @@ Json summary(const Summary& sum) {
   out["worst_tensor"] = sum.worst ? Json(sum.worst->verdict.tensor) : Json();
   out["tokens"] = sum.tokens;
   out["uncertified_tokens"] = sum.uncertified_tokens;
+  out["tied_tokens"] = sum.tied_tokens;
   out["ambiguous_tokens"] = sum.ambiguous_tokens;
   return out;
 }
@@ -59,6 +60,7 @@ Json one_case(const CaseReport& report) {
   out["worst_ratio"] = worst ? number(worst->verdict.ratio) : Json();
   out["tokens"] = report.tokens;
   out["uncertified_tokens"] = report.uncertified_tokens;
+  out["tied_tokens"] = report.tied_tokens;
   out["ambiguous_tokens"] = report.ambiguous_tokens;
   out["flags"] = report.flags;
   out["warnings"] = report.warnings;

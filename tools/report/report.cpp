@@ -43,6 +43,7 @@ void Summary::add(const CaseReport& report) {
   ++verdicts[report.verdict];
   tokens += report.tokens;
   uncertified_tokens += report.uncertified_tokens;
+  tied_tokens += report.tied_tokens;
   ambiguous_tokens += report.ambiguous_tokens;
   warnings += static_cast<std::int64_t>(report.warnings.size());
   const TensorFinding* candidate = report.worst();

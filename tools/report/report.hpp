@@ -40,7 +40,8 @@ struct CaseReport {
   std::string finding;  ///< why there is nothing to judge: not supported, threw, gave no results
   std::vector<TensorFinding> tensors;  ///< in stage order, the recorded ones first
   std::vector<std::string> warnings;   ///< what passes and still looks wrong
-  std::int64_t tokens = 0, uncertified_tokens = 0, ambiguous_tokens = 0;  ///< of the judged routing
+  std::int64_t tokens = 0, uncertified_tokens = 0, tied_tokens = 0,
+               ambiguous_tokens = 0;  ///< of the judged routing
   double seconds = 0.0;
   std::string repeat;  ///< the command line that judges this case alone
 
@@ -53,7 +54,8 @@ struct CaseReport {
 
 /// Sums over the cases of a component, or over all.
 struct Summary {
-  std::int64_t cases = 0, tokens = 0, uncertified_tokens = 0, ambiguous_tokens = 0, warnings = 0;
+  std::int64_t cases = 0, tokens = 0, uncertified_tokens = 0, tied_tokens = 0, ambiguous_tokens = 0,
+               warnings = 0;
   std::map<Verdict, std::int64_t> verdicts;
   const CaseReport* worst_case = nullptr;  ///< null where nothing was judged
   const TensorFinding* worst = nullptr;

@@ -42,7 +42,8 @@ Row row_of(const std::string& title, const Summary& sum, const std::vector<Verdi
                              : Cell{std::to_string(count), colour_of(verdict), true});
   }
   row.push_back({sum.worst ? ratio_text(sum.worst->verdict.ratio) : ".", Colour::plain, true});
-  for (const std::int64_t tokens : {sum.tokens, sum.uncertified_tokens, sum.ambiguous_tokens})
+  for (const std::int64_t tokens :
+       {sum.tokens, sum.uncertified_tokens, sum.tied_tokens, sum.ambiguous_tokens})
     row.push_back(number(tokens));
   row.push_back({sum.worst ? sum.worst_case->name() + " " + sum.worst->place() : "."});
   return row;
@@ -56,7 +57,7 @@ std::string component_table(const Report& report, bool colours) {
       verdicts.push_back(verdict);
   Row head{{"component", Colour::bold}, {"cases", Colour::bold, true}};
   for (const Verdict verdict : verdicts) head.push_back({std::string(name(verdict)), Colour::bold, true});
-  for (const char* title : {"worst r", "tokens", "uncertified", "ambiguous"})
+  for (const char* title : {"worst r", "tokens", "uncertified", "tied", "ambiguous"})
     head.push_back({title, Colour::bold, true});
   head.push_back({"where r is worst", Colour::bold});
   std::vector<Row> rows{head};

@@ -17,10 +17,13 @@ TEST(TableTest, HasARowAComponentAndTheFailures) {
                  {});
   EXPECT_TRUE(holds(text, "moeref 1.2.3, port results:out: this with that\n")) << text;
   EXPECT_TRUE(holds(
-      text, "component  cases  PASS  FAIL  worst r  tokens  uncertified  ambiguous  where r is worst\n"))
+      text,
+      "component  cases  PASS  FAIL  worst r  tokens  uncertified  tied  ambiguous  where r is worst\n"))
       << text;
-  EXPECT_TRUE(holds(text, "gate           2     1     1      inf      74            0          0  ")) << text;
-  EXPECT_TRUE(holds(text, "mlp            1     1     .      0.5      37            0          0  ")) << text;
+  EXPECT_TRUE(holds(text, "gate           2     1     1      inf      74            0     0          0  "))
+      << text;
+  EXPECT_TRUE(holds(text, "mlp            1     1     .      0.5      37            0     0          0  "))
+      << text;
   EXPECT_TRUE(holds(text, "port outputs/weights[6, 1] = 0.25, reference 0.5, bound 0.001, r = 42.5")) << text;
   EXPECT_TRUE(holds(text, "  repeat: moeref validate --port results:out ")) << text;
   EXPECT_TRUE(holds(text, "FAILED 2 of 3 cases passed (2 PASS, 1 FAIL) in 1.5 s\n")) << text;

@@ -1,8 +1,9 @@
-// How the values of a case's tensors are chosen: a few words of JSON in a recipe, {"kind": "normal", "scale": 0.5}.
+// How the values of a case's tensors are chosen: a few words of JSON in a recipe, {"kind": "normal", "scale":
+// 0.5}.
 //
-// Every element is a pure function of (seed, tensor name, coordinates), so that a case with fewer tokens, experts or a
-// smaller width keeps the values of the coordinates that it still has. Only ids, and rows that are normalised to sum to 1,
-// depend on the extents too.
+// Every element is a pure function of (seed, tensor name, coordinates), so that a case with fewer tokens,
+// experts or a smaller width keeps the values of the coordinates that it still has. Only ids, and rows that
+// are normalised to sum to 1, depend on the extents too.
 #pragma once
 
 #include <cstdint>
@@ -25,13 +26,14 @@ enum class DataRole : std::uint8_t {
   correction_bias,  ///< e_score_correction_bias
   params,           ///< every other matrix
   biases,           ///< every other bias
-  gate_bias,        ///< that part of a bias which feeds the gate of a gated activation; as `biases` where it is not named
-  indices,          ///< given expert ids
-  replay,           ///< replayed expert ids; absent where it is not named
-  weights,          ///< given routing weights
-  scores,           ///< given scores of the auxiliary loss
-  cotangents,       ///< d loss / d output
-  loads,            ///< given expert loads
+  gate_bias,  ///< that part of a bias which feeds the gate of a gated activation; as `biases` where it is not
+              ///< named
+  indices,    ///< given expert ids
+  replay,     ///< replayed expert ids; absent where it is not named
+  weights,    ///< given routing weights
+  scores,     ///< given scores of the auxiliary loss
+  cotangents,  ///< d loss / d output
+  loads,       ///< given expert loads
 };
 
 std::string_view name(DataRole role);
@@ -51,8 +53,9 @@ using DataChoices = std::map<DataRole, DataChoice>;
 /// The choice for a role: what was said, or the role's default.
 DataChoice choice_of(const DataChoices& choices, DataRole role);
 
-/// {"x": {"kind": "normal", "scale": 2}, "mask": "all"}; a kind alone may stand for an object. Throws InputError naming the
-/// role, kind or parameter that is unknown, or a parameter outside its range, and what would be right.
+/// {"x": {"kind": "normal", "scale": 2}, "mask": "all"}; a kind alone may stand for an object. Throws
+/// InputError naming the role, kind or parameter that is unknown, or a parameter outside its range, and what
+/// would be right.
 DataChoices parse_data_choices(const nlohmann::json& json);
 nlohmann::json to_json(const DataChoices& choices);
 
@@ -68,7 +71,8 @@ Tensor draw_reals(const DataChoice& choice, const DataStream& stream, DType dtyp
                   std::int64_t fan_in);
 
 /// One row (all but the last axis are rows) of such a tensor, drawn into its place.
-void redraw_row(const DataChoice& choice, const DataStream& stream, std::int64_t fan_in, std::int64_t row, Tensor& out);
+void redraw_row(const DataChoice& choice, const DataStream& stream, std::int64_t fan_in, std::int64_t row,
+                Tensor& out);
 
 /// Which tokens are masked, for tokens of shape [T] or [B, S]. Not for the kind "absent".
 std::vector<bool> draw_masked_tokens(const DataChoice& choice, const DataStream& stream, const Shape& tokens);

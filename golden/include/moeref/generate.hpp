@@ -7,8 +7,8 @@
 
 namespace moeref {
 
-/// A golden file whose results are still those of the evaluation, so that a layer of real width is held only once:
-/// write_golden(path, file, evaluation). Stages are kept for the gate alone.
+/// A golden file whose results are still those of the evaluation, so that a layer of real width is held only
+/// once: write_golden(path, file, evaluation). Stages are kept for the gate alone.
 struct GeneratedCase {
   GoldenFile file;
   Evaluation evaluation;

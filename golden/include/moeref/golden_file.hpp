@@ -1,11 +1,12 @@
 // Golden files: one call of one component with its results, in HDF5 (schema version 1).
 //
-// Root attributes: schema_version, component, case, config, call, producer, and in our own files flags, recipe and
-// allow_nonfinite. Groups: inputs, params, cotangents, outputs, grads, stages, and bounds/... with the error bound of each
-// result. Every dataset has the attribute dtype. golden/README.md has the whole schema.
+// Root attributes: schema_version, component, case, config, call, producer, and in our own files flags,
+// recipe and allow_nonfinite. Groups: inputs, params, cotangents, outputs, grads, stages, and bounds/... with
+// the error bound of each result. Every dataset has the attribute dtype. golden/README.md has the whole
+// schema.
 //
-// Every function throws InputError with one line that begins with the file's path. Files are read in a child process
-// (fork), because HDF5 crashes on damaged ones. HDF5 is not thread-safe: one thread at a time.
+// Every function throws InputError with one line that begins with the file's path. Files are read in a child
+// process (fork), because HDF5 crashes on damaged ones. HDF5 is not thread-safe: one thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -37,20 +38,21 @@ struct GoldenFile : GoldenAbout {
   Call call;
   /// "outputs/...", "grads/...", "stages/...", as wide as they are stored.
   NamedTensors results;
-  /// What the documented system has there, by the names of `results`. Outputs and gradients that are not named here
-  /// are written with the dtype of the call's signature, stages with their own.
+  /// What the documented system has there, by the names of `results`. Outputs and gradients that are not
+  /// named here are written with the dtype of the call's signature, stages with their own.
   std::map<std::string, DType, std::less<>> result_dtypes;
-  /// The error bound of each element, by the names of `results`: "outputs/y" stands in the file as "bounds/outputs/y".
+  /// The error bound of each element, by the names of `results`: "outputs/y" stands in the file as
+  /// "bounds/outputs/y".
   NamedTensors bounds;
 };
 
 /// One dataset as the file describes it; nothing of its data has been read.
 struct DatasetInfo {
-  std::string path;                  ///< "inputs/x", "bounds/outputs/y"
-  DType stored = DType::float32;     ///< the file's own type; int64 stands for every integer type
-  std::optional<DType> documented;   ///< the attribute dtype
+  std::string path;                 ///< "inputs/x", "bounds/outputs/y"
+  DType stored = DType::float32;    ///< the file's own type; int64 stands for every integer type
+  std::optional<DType> documented;  ///< the attribute dtype
   Shape shape;
-  std::uint64_t stored_bytes = 0;    ///< in the file, compressed where it is
+  std::uint64_t stored_bytes = 0;  ///< in the file, compressed where it is
 };
 
 struct GoldenHeader : GoldenAbout {
@@ -60,33 +62,34 @@ struct GoldenHeader : GoldenAbout {
   std::vector<DatasetInfo> datasets;  ///< in the order of their paths
 };
 
-/// Reads and checks everything: the call against its signature (check_inputs), results against theirs, bounds against
-/// results. The call's tensors come in the dtype of their attribute, whatever the storage; a value that this dtype cannot
-/// hold is an error, as are NaN and infinities in the call (unless allow_nonfinite) and negative or NaN bounds.
+/// Reads and checks everything: the call against its signature (check_inputs), results against theirs, bounds
+/// against results. The call's tensors come in the dtype of their attribute, whatever the storage; a value
+/// that this dtype cannot hold is an error, as are NaN and infinities in the call (unless allow_nonfinite)
+/// and negative or NaN bounds.
 GoldenFile read_golden(const std::filesystem::path& path);
 
 /// Attributes and the list of datasets alone, for listings. The config is JSON but not yet checked.
 GoldenHeader read_golden_header(const std::filesystem::path& path);
 
-/// The groups outputs, grads and stages of a file that a port wrote. Floats and integers of any width; no attribute is
-/// needed. Throws if it holds none.
+/// The groups outputs, grads and stages of a file that a port wrote. Floats and integers of any width; no
+/// attribute is needed. Throws if it holds none.
 NamedTensors read_results(const std::filesystem::path& path);
 
-/// Writes under a temporary name in the same folder, then renames: `path` is never half written. The same content gives
-/// the same bytes (with one version of HDF5 and zlib). In a case of a 16-bit dtype, float64 results that are not documented
-/// to be float64 are stored in float32 and their bounds widened by what that rounds off; bounds are stored in float32,
-/// rounded up.
+/// Writes under a temporary name in the same folder, then renames: `path` is never half written. The same
+/// content gives the same bytes (with one version of HDF5 and zlib). In a case of a 16-bit dtype, float64
+/// results that are not documented to be float64 are stored in float32 and their bounds widened by what that
+/// rounds off; bounds are stored in float32, rounded up.
 void write_golden(const std::filesystem::path& path, const GoldenFile& file);
 
 /// The same with the results, dtypes and bounds of an evaluation in place of the file's own, not copied.
 void write_golden(const std::filesystem::path& path, const GoldenFile& file, const Evaluation& evaluation);
 
-/// The first thing in which two files differ, in words ("dataset 'outputs/y' differs at element 3: 1.5 and 1.25"), or
-/// nothing when their content is the same, bit for bit.
+/// The first thing in which two files differ, in words ("dataset 'outputs/y' differs at element 3: 1.5
+/// and 1.25"), or nothing when their content is the same, bit for bit.
 std::optional<std::string> first_difference(const GoldenFile& a, const GoldenFile& b);
 
-/// Files as they are given, folders searched recursively for *.h5; sorted, each once. Throws for a path that does not
-/// exist, for a folder without such a file, and for an empty list.
+/// Files as they are given, folders searched recursively for *.h5; sorted, each once. Throws for a path that
+/// does not exist, for a folder without such a file, and for an empty list.
 std::vector<std::filesystem::path> list_golden_files(std::span<const std::filesystem::path> paths);
 
 }  // namespace moeref

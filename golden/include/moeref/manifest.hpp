@@ -36,15 +36,16 @@ std::string sha256_of_file(const std::filesystem::path& path);
 /// The manifest's name inside its folder; `sha256sum --check MANIFEST.sha256` there verifies it too.
 inline constexpr const char* kManifestName = "MANIFEST.sha256";
 
-/// "<sha256>  <relative/path>\n" for every .h5 file under `folder`, sorted by path. Throws InputError naming the folder
-/// when it cannot be read.
+/// "<sha256>  <relative/path>\n" for every .h5 file under `folder`, sorted by path. Throws InputError naming
+/// the folder when it cannot be read.
 std::string manifest_of(const std::filesystem::path& folder);
 
 /// Writes manifest_of(folder) to folder/MANIFEST.sha256, under a temporary name first. Throws InputError.
 void write_manifest(const std::filesystem::path& folder);
 
-/// One line for each .h5 file that is "missing: PATH", "extra: PATH" or "changed: PATH", sorted by path; nothing when the
-/// folder is as its manifest says. Throws InputError when there is no manifest, or naming a line that is not one.
+/// One line for each .h5 file that is "missing: PATH", "extra: PATH" or "changed: PATH", sorted by path;
+/// nothing when the folder is as its manifest says. Throws InputError when there is no manifest, or naming a
+/// line that is not one.
 std::vector<std::string> verify_manifest(const std::filesystem::path& folder);
 
 }  // namespace moeref

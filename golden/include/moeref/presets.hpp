@@ -1,4 +1,5 @@
-// MoE layers of published models: at their real width, and reduced to a few kilobytes with the same routing structure.
+// MoE layers of published models: at their real width, and reduced to a few kilobytes with the same routing
+// structure.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -11,11 +12,12 @@
 namespace moeref {
 
 struct Preset {
-  std::string name;         ///< "qwen3_30b"
-  std::string model;        ///< "Qwen/Qwen3-30B-A3B"
-  MoEConfig full;           ///< bfloat16
-  MoEConfig reduced;        ///< bfloat16; k, E and groups scaled down, activations and limits scaled to reach the clamps
-  nlohmann::json options;   ///< call options that belong to the model: its gate precision
+  std::string name;   ///< "qwen3_30b"
+  std::string model;  ///< "Qwen/Qwen3-30B-A3B"
+  MoEConfig full;     ///< bfloat16
+  MoEConfig
+      reduced;  ///< bfloat16; k, E and groups scaled down, activations and limits scaled to reach the clamps
+  nlohmann::json options;  ///< call options that belong to the model: its gate precision
 };
 
 const std::vector<Preset>& presets();

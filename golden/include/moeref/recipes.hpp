@@ -1,5 +1,5 @@
-// The recipes of the committed golden files, and the notes on the bugs that they name. Both are JSON texts in golden/recipes
-// and golden/notes, built into the library.
+// The recipes of the committed golden files, and the notes on the bugs that they name. Both are JSON texts in
+// golden/recipes and golden/notes, built into the library.
 #pragma once
 
 #include <string>
@@ -13,8 +13,9 @@ namespace moeref {
 /// Every recipe, file by file.
 const std::vector<CaseSpec>& recipes();
 
-/// A recipe file: {"defaults": {...}, "cases": [{...}, ...]}. Each case is laid over the defaults, objects field by field;
-/// "preset": NAME lays it over the reduced config of that preset first. Throws InputError beginning with `source`.
+/// A recipe file: {"defaults": {...}, "cases": [{...}, ...]}. Each case is laid over the defaults, objects
+/// field by field; "preset": NAME lays it over the reduced config of that preset first. Throws InputError
+/// beginning with `source`.
 std::vector<CaseSpec> parse_recipes(std::string_view text, std::string_view source);
 
 /// How a bug can be seen.

@@ -83,6 +83,8 @@ class Sum {
  public:
   explicit Sum(Precision accumulate) : accumulate_(accumulate) {}
   void operator+=(Real a) {
+    // A term of a finer precision is rounded on its way in, or the sum at its end, which is no more.
+    if (a.held.unit < accumulate_.unit) a = store(a, accumulate_);
     value_ += a.value;
     magnitude_ += std::abs(a.value) + a.error;
     error_ += a.error;

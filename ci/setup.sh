@@ -60,7 +60,8 @@ if command -v apt-get >/dev/null && [ "$as_root" != no ]; then
   echo "ci/setup.sh: installing $(cut -d'|' -f1 <<<"$lacking" | tr '\n' ' ')"
   log=$(mktemp)
   trap 'rm -f "$log"' EXIT
-  $as_root apt-get update >"$log" 2>&1 || { cat "$log" >&2; echo "ci/setup.sh: apt-get update failed; trying with the lists as they are" >&2; }
+  $as_root apt-get update >"$log" 2>&1 </dev/null ||
+    { tail -n 3 "$log" >&2; echo "ci/setup.sh: apt-get update failed; trying with the lists as they are" >&2; }
   while IFS='|' read -r package what kind; do
     # One by one, so that a package that this release lacks does not keep the others out.
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$package" >"$log" 2>&1 </dev/null ||
@@ -88,4 +89,5 @@ while IFS='|' read -r package what kind; do
     echo "ci/setup.sh: no $what here; CMake will download it (or: apt-get install $package)" >&2
   fi
 done <<<"$lacking"
+[ $failed = 0 ] || echo "ci/setup.sh: all at once: sudo apt-get install $(cut -d'|' -f1 <<<"$lacking" | tr '\n' ' ')" >&2
 exit $failed

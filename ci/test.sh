@@ -10,5 +10,4 @@ bash ci/setup.sh
 jobs=$(nproc 2>/dev/null || echo 2)
 cmake --preset ci
 cmake --build --preset ci --parallel "$jobs"
-# Tests use all cores themselves where they have work for them.
-ctest --preset ci --label-exclude gpu "$@"
+ctest --preset ci --label-exclude gpu --parallel "$jobs" "$@"

@@ -207,7 +207,7 @@ void write_file(const fs::path& path, const GoldenFile& golden, const std::vecto
   write_attributes(writer.file(), golden);
   for (const char* group : {"inputs", "params", "cotangents", "outputs", "grads"}) writer.group(group);
   for (const auto& [name, tensor] : golden.call.tensors) writer.tensor(name, tensor, tensor.dtype());
-  const bool narrow = size_of(case_dtype(golden.call)) == 2;
+  const bool narrow = case_dtype(golden.call) != DType::float64;
   for (const ResultView& result : results) write_result(writer, result, narrow);
   writer.close();
 }

@@ -106,6 +106,7 @@ RunReport run_property(const Property& property, Implementation& implementation,
       case Outcome::Kind::passed:
         if (shrinking) return;
         ++report.passed;
+        report.buckets.try_emplace(descriptor.component);  // the component ran, even where no bucket was met
         for (const std::string_view bucket : met) ++report.buckets[descriptor.component][std::string(bucket)];
         return;
       case Outcome::Kind::not_supported:

@@ -16,10 +16,16 @@ Real silu(Real g) {
   return store(f * sigmoid(f), g.held);
 }
 
-// silu'(g) = s (1 + g (1 - s)), as the documented system writes it out.
+// One number that honest implementations compute in two ways: the larger bound.
+Real either(Real a, Real b) {
+  a.error = std::max(a.error, b.error);
+  return a;
+}
+
+// silu'(g) = s (1 + g (1 - s)), as the documented system writes it out, or s + g s (1 - s).
 Real silu_slope(Real g) {
   const Real s = sigmoid(g);
-  return s * (1.0 + g * (1.0 - s));
+  return either(s * (1.0 + g * (1.0 - s)), s + g * s * (1.0 - s));
 }
 
 Real swiglu(Real g, Real u, const Params&) { return silu(g) * u; }
@@ -35,11 +41,13 @@ Gradient swiglu_limited_gradient(Real g, Real u, Real d, const Params& p) {
           d * silu(gate) * inside(in_fp32(u), -p.limit, p.limit)};
 }
 
-// g sigmoid(alpha g) (u + 1), and its derivatives.
+// g sigmoid(alpha g) (u + 1), and its derivatives: by g in one factor, or as automatic differentiation adds them up, where
+// the two terms are rounded before they cancel.
 Real scaled_glu(Real g, Real u, double alpha) { return g * sigmoid(g * alpha) * (u + 1.0); }
 Gradient scaled_glu_gradient(Real g, Real u, Real d, double alpha) {
   const Real s = sigmoid(g * alpha);
-  return {d * s * (1.0 + g * alpha * (1.0 - s)) * (u + 1.0), d * g * s};
+  const Real d_glu = d * (u + 1.0);
+  return {either(d * s * (1.0 + g * alpha * (1.0 - s)) * (u + 1.0), d_glu * s + d_glu * g * (1.0 - s) * s * alpha), d * g * s};
 }
 
 Real swigluoai(Real g, Real u, const Params& p) {

@@ -153,7 +153,7 @@ Config parse(const json& object, std::string_view what, Table&& table) {
   if (known != object.size())
     for (const auto& [key, value] : object.items()) {
       bool found = false;
-      table(config, [&](const char* field, auto&, Presence) { found = found || key == field; });
+      table(config, [&, &key = key](const char* field, auto&, Presence) { found = found || key == field; });
       if (!found) throw InputError(std::string(what) + " has an unknown field '" + key + "'");
     }
   return config;

@@ -138,7 +138,7 @@ CaseVerdict judge(const Call& call, const NamedTensors& candidate, const JudgeOp
     if (const Tensor* ids = find(candidate, scores.indices)) out.tensors.push_back(judge_ids(scores, *ids, options, out));
 
   for (const auto& [name, result] : reference.results) {
-    if (std::ranges::any_of(reference.routing, [&](const RoutingScores& r) { return r.indices == name; })) continue;
+    if (std::ranges::any_of(reference.routing, [&name = name](const RoutingScores& r) { return r.indices == name; })) continue;
     if (const Tensor* tensor = find(candidate, name)) out.tensors.push_back(compare(name, *tensor, result));
   }
   for (const TensorSpec& spec : want.outputs)

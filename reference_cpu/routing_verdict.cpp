@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include "moeref/selection.hpp"
@@ -13,8 +14,10 @@ namespace {
 struct Scores {
   std::vector<double> value, bound;
 
-  double low(std::size_t i) const { return value[i] - bound[i]; }
-  double high(std::size_t i) const { return value[i] + bound[i]; }
+  /// Without a bound, or as NaN, a score may be anywhere.
+  bool anywhere(std::size_t i) const { return std::isnan(value[i]) || !(bound[i] < INFINITY); }
+  double low(std::size_t i) const { return anywhere(i) ? -INFINITY : value[i] - bound[i]; }
+  double high(std::size_t i) const { return anywhere(i) ? INFINITY : value[i] + bound[i]; }
 };
 
 using Members = std::vector<bool>;
@@ -28,20 +31,24 @@ bool explainable(const Scores& s, const Members& members) {
     else
       strongest = std::max(strongest, s.low(i));
   }
-  // NaN scores order nothing: any choice is as good.
-  return !(weakest < strongest);
+  return weakest >= strongest;
 }
 
 /// All scores in the box make `members` the largest.
 bool certain(const Scores& s, const Members& members) {
+  if (std::ranges::all_of(members, std::identity{})) return true;
   double weakest = INFINITY, strongest = -INFINITY;
+  bool others = false;
   for (std::size_t i = 0; i < members.size(); ++i) {
-    if (members[i])
+    if (std::isnan(s.value[i]) || std::isnan(s.bound[i])) return false;  // NaN orders nothing
+    if (members[i]) {
       weakest = std::min(weakest, s.low(i));
-    else
+    } else {
+      others = true;
       strongest = std::max(strongest, s.high(i));
+    }
   }
-  return weakest > strongest;
+  return !others || weakest > strongest;
 }
 
 Scores discarded(const Scores& s, const Members& groups, bool to_zero) {

@@ -263,7 +263,7 @@ void check_inputs(const Call& call) {
       check_indices(*tensor, spec.name, parse_moe_config(call.config).n_routed_experts);
   }
   for (const auto& [name, tensor] : call.tensors) {
-    const bool known = std::ranges::any_of(want.inputs, [&](const TensorSpec& spec) { return spec.name == name; });
+    const bool known = std::ranges::any_of(want.inputs, [&name = name](const TensorSpec& spec) { return spec.name == name; });
     if (!known) throw InputError("dataset '" + name + "' belongs to no input of this " + std::string(moeref::name(call.component)) + " call");
   }
 }

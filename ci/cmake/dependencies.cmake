@@ -20,12 +20,12 @@ set(BUILD_MOCK OFF CACHE INTERNAL "")
 
 set_property(GLOBAL PROPERTY MOEREF_DEPENDENCIES "")
 
-# moeref_dependency(<package> <target that must exist after> VERSION <oldest> GIT <repository> COMMIT <hash>)
-# VERSION may be empty for packages that do not say theirs. Sets <package>_FETCHED for the caller.
 function(moeref_record package version origin)
   set_property(GLOBAL APPEND PROPERTY MOEREF_DEPENDENCIES "${package}|${version}|${origin}")
 endfunction()
 
+# moeref_dependency(<package> <target that must exist after> [VERSION <oldest>] GIT <repository> TAG <name> COMMIT <hash>)
+# Sets <package>_FETCHED. VERSION is left out for packages that do not say theirs.
 macro(moeref_dependency package target)
   cmake_parse_arguments(_dep "" "VERSION;GIT;COMMIT;TAG" "" ${ARGN})
   FetchContent_Declare(${package} GIT_REPOSITORY ${_dep_GIT} GIT_TAG ${_dep_COMMIT}
@@ -33,7 +33,12 @@ macro(moeref_dependency package target)
   FetchContent_MakeAvailable(${package})
   if(${package}_FOUND)
     set(${package}_FETCHED FALSE)
-    moeref_record(${package} "${${package}_VERSION}" "system")
+    set(_dep_found ${${package}_VERSION})
+    # DLPack's package has a version of its own; the header has the one that counts.
+    if("${package}" STREQUAL "dlpack")
+      set(_dep_found "")
+    endif()
+    moeref_record(${package} "${_dep_found}" "system")
   else()
     set(${package}_FETCHED TRUE)
     moeref_record(${package} "${_dep_TAG}" "downloaded")

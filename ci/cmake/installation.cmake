@@ -31,7 +31,7 @@ write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/moerefConfigVersion
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/moerefConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/moerefConfigVersion.cmake
   DESTINATION ${_package_dir})
 
-# The cases that the documented system computed, to validate a port against without a checkout.
-install(DIRECTORY golden/documented_system DESTINATION ${CMAKE_INSTALL_DATADIR}/moeref)
+# Golden files to validate a port against without a checkout: the documented system's cases, and our own.
+install(DIRECTORY golden/documented_system golden/cases DESTINATION ${CMAKE_INSTALL_DATADIR}/moeref)
 install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 set(MOEREF_INSTALL_STATE "yes: cmake --install ${CMAKE_BINARY_DIR} --prefix DIR")

@@ -54,7 +54,7 @@ TEST(Committed, ManifestsHold) {
 
 TEST(Committed, AllFilesTogetherStayUnder25MB) {
   std::uintmax_t bytes = 0;
-  for (const fs::path folder : {kCases, fs::path(MOEREF_DOCUMENTED_SYSTEM)})
+  for (const fs::path& folder : {kCases, fs::path(MOEREF_DOCUMENTED_SYSTEM)})
     for (const auto& entry : fs::recursive_directory_iterator(folder))
       if (entry.is_regular_file()) bytes += entry.file_size();
   EXPECT_LE(bytes, std::uintmax_t{25'000'000});

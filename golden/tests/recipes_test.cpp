@@ -86,7 +86,7 @@ TEST(Recipes, CoverEveryDtypeOfEveryComponent) {
                                     Component::mlp, Component::experts, Component::moe, Component::init}) {
     std::set<json> dtypes;
     for (const CaseSpec& spec : recipes())
-      if (spec.component == component) dtypes.insert(spec.config["dtype"]);
+      if (spec.component == component) dtypes.insert(spec.config.value("dtype", "bfloat16"));
     EXPECT_EQ(dtypes.size(), 4u) << name(component);
   }
 }

@@ -28,9 +28,9 @@ TEST(Runner, ShrinksToTheSmallestFailure) {
   CpuReference cpu;
   const RunReport report = run_property(property, cpu, few());
   ASSERT_EQ(report.status, RunStatus::failed);
-  EXPECT_EQ(to_line(*report.smallest), "gate E=3 D=3 seed=0");
+  EXPECT_EQ(to_line(*report.smallest), "gate T=0 E=3 D=3 seed=0");
   EXPECT_EQ(report.finding.index, 2);
-  EXPECT_EQ(repeat_line(report), "--property needs_three_experts --repeat 'gate E=3 D=3 seed=0'");
+  EXPECT_EQ(repeat_line(report), "--property needs_three_experts --repeat 'gate T=0 E=3 D=3 seed=0'");
 }
 
 TEST(Runner, CallsAFailureThatDoesNotRepeatFlaky) {
@@ -105,9 +105,11 @@ TEST(Runner, NamesTheInputsThatWereNeverMet) {
   CpuReference cpu;
   RunOptions options = few();
   options.cases = 1;
+  options.components = {Component::gate};
   const std::vector<std::string> unmet =
       unmet_buckets({run_property(*find_property("load_counts"), cpu, options)});
-  EXPECT_NE(std::ranges::find(unmet, "gate: no case with nan_token"), unmet.end());
+  // One case cannot have met them all.
+  EXPECT_TRUE(std::ranges::any_of(unmet, [](const std::string& line) { return line.starts_with("gate: no case with "); }));
 }
 
 TEST(Runner, TheSameSeedGivesTheSameCases) {

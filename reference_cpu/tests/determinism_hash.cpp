@@ -62,7 +62,7 @@ json layer(const json& changes) {
                  {"n_limited_groups", 1},  {"train_gate", true},    {"gate_bias_update_factor", 0.0},
                  {"aux_loss_coeff", 0.125}, {"score_func", "softmax"}, {"route_scale", 1.5}, {"dim", 29},
                  {"inter_dim", 32},        {"moe_inter_dim", 19},   {"norm_topk_prob", true}, {"dtype", "float32"}};
-  config.merge_patch(changes);
+  if (!changes.is_null()) config.merge_patch(changes);
   return config;
 }
 

@@ -107,7 +107,9 @@ TEST(ExpertParallel, RealDataAgreesAndHasTheBoundsOfAnyOrder) {
           for (std::size_t i = 0; i < want.value.size(); ++i) {
             if (!std::isfinite(want.bound[i])) continue;
             ASSERT_NEAR(got.value[i], want.value[i], 1e-6 * want.bound[i] + 1e-300) << name << " " << i << " seed " << seed;
-            ASSERT_NEAR(got.bound[i], want.bound[i], 1e-3 * want.bound[i]) << name << " " << i << " seed " << seed;
+            // Slots on other ranks count as terms even where they are zero.
+            ASSERT_GE(got.bound[i], 0.999 * want.bound[i]) << name << " " << i << " seed " << seed;
+            ASSERT_LE(got.bound[i], 8.0 * want.bound[i]) << name << " " << i << " seed " << seed;
             ++compared;
           }
         }
@@ -145,8 +147,8 @@ TEST(ContextParallel, TheAuxiliaryLossIsThatOfAllTokens) {
   Call call = small_call(Component::gate, c, {{"inputs/x", tensor({4, 1}, {1, 2, -3, 4})}, {"params/weight", tensor({2, 1}, {1, -1})},
                                               {"cotangents/weights", tensor({4, 1}, {0, 0, 0, 0})}}, true);
   const Evaluation one = evaluate(call);
-  for (const nlohmann::json& options : {nlohmann::json{{"cp_size", 2}}, {{"cp_size", 4}}, {{"cp_size", 2}, {"tokens_per_rank", {4, 0}}}}) {
-    call.options = options;
+  for (const auto& [ranks, tokens] : {std::pair{2, Offsets{}}, {4, Offsets{}}, {2, Offsets{4, 0}}, {4, Offsets{0, 1, 0, 3}}}) {
+    call.options = {{"cp_size", ranks}, {"tokens_per_rank", tokens}};
     const Evaluation many = evaluate(call);
     EXPECT_NEAR(values_of(many, "outputs/aux_loss")[0], values_of(one, "outputs/aux_loss")[0], 1e-15);
     EXPECT_NEAR(values_of(many, "grads/weight")[0], values_of(one, "grads/weight")[0], 1e-15);

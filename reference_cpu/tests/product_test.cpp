@@ -126,7 +126,7 @@ TEST(ProductBounds, HoldForFloatSumsInEveryOrder) {
       }
       ASSERT_LE(std::abs(round_to(DType::bfloat16, sum) - c.value[0]), c.error[0]);
     }
-    ASSERT_LE(c.error[0], std::abs(c.value[0]) * 0x1.01p-8 + 1e-4);  // and it is no more than the type's own rounding
+    ASSERT_LE(c.error[0], std::abs(c.value[0]) * 0x1.01p-8 + 1e-3);  // and it is no more than the type's own rounding
   }
 }
 

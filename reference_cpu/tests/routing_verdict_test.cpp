@@ -111,6 +111,11 @@ TEST(RoutingVerdict, EqualGroupsAreTied) {
 TEST(RoutingVerdict, NaNOrdersNothing) {
   const RoutingScores r = box(1, {NAN, 4, 3}, {0, 0, 0});
   EXPECT_FALSE(verdict(r, {0}).certified);
+  EXPECT_LT(verdict(r, {1}).selection, Selection::wrong);  // NaN may come last as well as first
+  EXPECT_EQ(verdict(r, {2}).selection, Selection::wrong);
+  const RoutingScores none = box(2, {NAN, NAN, NAN}, {0, 0, 0});
+  EXPECT_LT(verdict(none, {1, 2}).selection, Selection::wrong);
+  EXPECT_EQ(verdict(none, {1, 1}).selection, Selection::invalid);
 }
 
 /// Scores drawn inside the box, selected plainly, are never wrong; and a certified token keeps its set.

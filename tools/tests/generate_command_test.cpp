@@ -73,7 +73,7 @@ TEST_F(GenerateTest, PresetAtReducedWidth) {
   EXPECT_EQ(finished.exit_code, 0) << finished.err;
   EXPECT_TRUE(fs::exists(at("out/moe__qwen3_30b.h5")));
   expect_valid();
-  EXPECT_TRUE(holds(run_moeref({"inspect", at("out/moe__qwen3_30b.h5").string()}).out, "[5, 16]"));
+  EXPECT_TRUE(holds(run_moeref({"inspect", at("out/moe__qwen3_30b.h5").string()}).out, "[5, 12]"));
 }
 
 TEST_F(GenerateTest, OwnLayer) {

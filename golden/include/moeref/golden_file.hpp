@@ -76,7 +76,7 @@ GoldenHeader read_golden_header(const std::filesystem::path& path);
 NamedTensors read_results(const std::filesystem::path& path);
 
 /// Writes under a temporary name in the same folder, then renames: `path` is never half written. The same
-/// content gives the same bytes (with one version of HDF5 and zlib). In a case of a 16-bit dtype, float64
+/// content gives the same bytes (with one version of HDF5 and zlib). But for float64 cases, float64
 /// results that are not documented to be float64 are stored in float32 and their bounds widened by what that
 /// rounds off; bounds are stored in float32, rounded up.
 void write_golden(const std::filesystem::path& path, const GoldenFile& file);

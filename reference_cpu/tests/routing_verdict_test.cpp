@@ -155,7 +155,7 @@ TEST(RoutingVerdict, PerturbationsInsideTheBoxAreNeverWrong) {
     const auto ids = top_k(q, r.k);
     const SelectionVerdict v = verdict(r, ids);
     ASSERT_LT(v.selection, Selection::wrong) << "trial " << trial << ": " << v.finding;
-    if (v.certified) ASSERT_EQ(v.selection, Selection::own);
+    if (v.certified) { ASSERT_EQ(v.selection, Selection::own); }
     explained += v.selection == Selection::explainable;
     certified += v.certified;
   }

@@ -26,7 +26,7 @@ endif()
 install(EXPORT moerefTargets NAMESPACE moeref:: DESTINATION ${_package_dir})
 
 configure_package_config_file(ci/cmake/moerefConfig.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/moerefConfig.cmake
-  INSTALL_DESTINATION ${_package_dir})
+  INSTALL_DESTINATION ${_package_dir} PATH_VARS CMAKE_INSTALL_DATADIR)
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/moerefConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/moerefConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/moerefConfigVersion.cmake
   DESTINATION ${_package_dir})

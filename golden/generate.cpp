@@ -1,21 +1,27 @@
 #include "moeref/generate.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <vector>
+
+#include "moeref/parallel_for.hpp"
+
 namespace moeref {
 namespace {
 
 bool holds_nonfinite(const Tensor& tensor) {
   if (!is_floating(tensor.dtype())) return false;
-  std::vector<double> block(4096);
-  for (std::int64_t first = 0; first < tensor.size(); first += static_cast<std::int64_t>(block.size())) {
-    block.resize(static_cast<std::size_t>(std::min<std::int64_t>(4096, tensor.size() - first)));
-    tensor.read(first, block);
-    if (!std::ranges::all_of(block, [](double v) { return std::isfinite(v); })) return true;
-  }
-  return false;
+  constexpr std::int64_t kBlock = 1 << 16;
+  std::atomic<bool> found{false};
+  parallel_for((tensor.size() + kBlock - 1) / kBlock, [&](std::int64_t i) {
+    if (found) return;
+    std::vector<double> block(static_cast<std::size_t>(std::min(kBlock, tensor.size() - i * kBlock)));
+    tensor.read(i * kBlock, block);
+    if (!std::ranges::all_of(block, [](double v) { return std::isfinite(v); })) found = true;
+  });
+  return found;
 }
 
 /// Nothing is known of what a NaN reaches: its bound is infinite.

@@ -11,6 +11,7 @@
 #include "moeref/bounded.hpp"
 #include "moeref/config.hpp"
 #include "moeref/error.hpp"
+#include "moeref/parallel_for.hpp"
 #include "moeref/signature.hpp"
 #include "temporary_file.hpp"
 
@@ -34,6 +35,13 @@ constexpr unsigned kMostCompact = 64;
 
 /// Fills doubles with elements from `first` on.
 using Fill = std::function<void(std::int64_t first, std::span<double> out)>;
+
+/// Calls piece(first, size) for parts of [0, count), on all threads.
+void in_pieces(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& piece) {
+  constexpr std::int64_t kPiece = 1 << 16;
+  parallel_for((count + kPiece - 1) / kPiece,
+               [&](std::int64_t i) { piece(i * kPiece, std::min(kPiece, count - i * kPiece)); });
+}
 
 /// A result wherever it lives.
 struct ResultView {
@@ -82,17 +90,29 @@ class Writer {
       fail_to_write(path);
   }
 
-  /// Elements from `fill`, converted block by block by HDF5 (to float as by a cast: rounded to nearest):
-  /// never a second copy of a large result.
+  /// Elements from `fill`, block by block: never a second copy of a large result. `fill` is called from
+  /// several threads.
   void blocks(const std::string& path, DType stored, const Shape& shape, DType documented, const Fill& fill) {
     const Handle dataset = create(path, stored, shape, documented);
     std::vector<double> values;
+    std::vector<float> narrow;
     hdf5::for_each_block(shape, [&](const hdf5::Block& block) {
-      values.resize(static_cast<std::size_t>(block.count));
-      fill(block.first, values);
+      const auto count = static_cast<std::size_t>(block.count);
+      // HDF5 converts whatever is not float; float, which large results are stored in, is rounded here by all
+      // threads.
+      const bool converted = stored == DType::float32;
+      converted ? narrow.resize(count) : values.resize(count);
+      in_pieces(block.count, [&](std::int64_t first, std::int64_t size) {
+        const auto at = static_cast<std::size_t>(first), n = static_cast<std::size_t>(size);
+        if (!converted) return fill(block.first + first, std::span(values).subspan(at, n));
+        std::vector<double> piece(n);
+        fill(block.first + first, piece);
+        std::ranges::transform(piece, narrow.begin() + first, [](double v) { return static_cast<float>(v); });
+      });
       const auto [in_file, in_memory] = hdf5::select(dataset.get(), block);
-      if (H5Dwrite(dataset.get(), H5T_NATIVE_DOUBLE, in_memory.get(), in_file.get(), H5P_DEFAULT,
-                   values.data()) < 0)
+      const void* data = converted ? static_cast<const void*>(narrow.data()) : values.data();
+      if (H5Dwrite(dataset.get(), converted ? H5T_NATIVE_FLOAT : H5T_NATIVE_DOUBLE, in_memory.get(),
+                   in_file.get(), H5P_DEFAULT, data) < 0)
         fail_to_write(path);
     });
   }
@@ -153,13 +173,12 @@ void write_result(Writer& writer, const ResultView& result, bool narrow) {
     writer.blocks(path, narrowed ? DType::float32 : result.spec.held, shape, *result.documented,
                   result.values);
   if (!result.bounds) return;
-  std::vector<double> values;
   writer.blocks("bounds/" + path, DType::float32, shape, DType::float32,
                 [&](std::int64_t first, std::span<double> out) {
                   result.bounds(first, out);
                   check_bounds("bounds/" + path, out, first);
                   if (narrowed) {
-                    values.resize(out.size());
+                    std::vector<double> values(out.size());
                     result.values(first, values);
                     for (std::size_t i = 0; i < out.size(); ++i) out[i] = widened(out[i], values[i]);
                   }

@@ -89,8 +89,8 @@ BoundedTensor& gradient(std::map<std::string, BoundedTensor>& grads, const std::
   if (out.value.empty()) {
     out.dtype = param.dtype();
     out.shape = param.shape();
-    out.value.resize(static_cast<std::size_t>(param.size()));
-    out.bound.resize(out.value.size());
+    resize_in_parallel(out.value, static_cast<std::size_t>(param.size()));
+    resize_in_parallel(out.bound, out.value.size());
   }
   return out;
 }

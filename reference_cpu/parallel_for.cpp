@@ -1,5 +1,7 @@
 #include "moeref/parallel_for.hpp"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -59,6 +61,21 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& b
     work();
   }
   if (failure) std::rethrow_exception(failure);
+}
+
+void populate(void* memory, std::size_t bytes) {
+  constexpr std::uintptr_t kPiece = std::uintptr_t{64} << 20, kPage = std::uintptr_t{2} << 20;
+  const auto begin = reinterpret_cast<std::uintptr_t>(memory);
+  const std::uintptr_t first = (begin + kPage - 1) / kPage * kPage, last = (begin + bytes) / kPage * kPage;
+  if (last < first + 2 * kPiece) return;
+  // Hints: where the kernel does not take them, pages come at their first use.
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#ifdef MADV_POPULATE_WRITE
+  parallel_for(static_cast<std::int64_t>((last - first + kPiece - 1) / kPiece), [&](std::int64_t i) {
+    const std::uintptr_t at = first + static_cast<std::uintptr_t>(i) * kPiece;
+    madvise(reinterpret_cast<void*>(at), std::min(kPiece, last - at), MADV_POPULATE_WRITE);
+  });
+#endif
 }
 
 }  // namespace moeref

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 namespace moeref {
 
@@ -13,5 +14,17 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& b
 /// 0 = as many as the machine has cores (the default; also by the environment variable MOEREF_THREADS).
 void set_thread_count(int threads);
 int thread_count();
+
+/// Asks for the memory's pages on all threads (and for large ones); changes nothing else. Where gigabytes are filled next,
+/// the kernel's clearing of pages is otherwise done by one thread alone.
+void populate(void* memory, std::size_t bytes);
+
+/// vector.resize(size) of an empty vector.
+template <class T>
+void resize_in_parallel(std::vector<T>& vector, std::size_t size) {
+  vector.reserve(size);
+  populate(vector.data(), size * sizeof(T));
+  vector.resize(size);
+}
 
 }  // namespace moeref

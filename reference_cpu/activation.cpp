@@ -29,7 +29,9 @@ Real silu_slope(Real g) {
 }
 
 Real swiglu(Real g, Real u, const Params&) { return silu(g) * u; }
-Gradient swiglu_gradient(Real g, Real u, Real d, const Params&) { return {d * silu_slope(g) * u, d * silu(g)}; }
+Gradient swiglu_gradient(Real g, Real u, Real d, const Params&) {
+  return {d * silu_slope(g) * u, d * silu(g)};
+}
 
 Real swiglu_limited(Real g, Real u, const Params& p) {
   return silu(clamp(in_fp32(g), -kInfinity, p.limit)) * clamp(in_fp32(u), -p.limit, p.limit);
@@ -41,13 +43,15 @@ Gradient swiglu_limited_gradient(Real g, Real u, Real d, const Params& p) {
           d * silu(gate) * inside(in_fp32(u), -p.limit, p.limit)};
 }
 
-// g sigmoid(alpha g) (u + 1), and its derivatives: by g in one factor, or as automatic differentiation adds them up, where
-// the two terms are rounded before they cancel.
+// g sigmoid(alpha g) (u + 1), and its derivatives: by g in one factor, or as automatic differentiation adds
+// them up, where the two terms are rounded before they cancel.
 Real scaled_glu(Real g, Real u, double alpha) { return g * sigmoid(g * alpha) * (u + 1.0); }
 Gradient scaled_glu_gradient(Real g, Real u, Real d, double alpha) {
   const Real s = sigmoid(g * alpha);
   const Real d_glu = d * (u + 1.0);
-  return {either(d * s * (1.0 + g * alpha * (1.0 - s)) * (u + 1.0), d_glu * s + d_glu * g * (1.0 - s) * s * alpha), d * g * s};
+  return {either(d * s * (1.0 + g * alpha * (1.0 - s)) * (u + 1.0),
+                 d_glu * s + d_glu * g * (1.0 - s) * s * alpha),
+          d * g * s};
 }
 
 Real swigluoai(Real g, Real u, const Params& p) {
@@ -65,7 +69,8 @@ Real quick_geglu(Real g, Real u, const Params& p) {
   return scaled_glu(clamp(g, -kInfinity, p.limit), clamp(u, -p.limit, p.limit), p.alpha);
 }
 Gradient quick_geglu_gradient(Real g, Real u, Real d, const Params& p) {
-  const auto [dg, du] = scaled_glu_gradient(clamp(g, -kInfinity, p.limit), clamp(u, -p.limit, p.limit), d, p.alpha);
+  const auto [dg, du] =
+      scaled_glu_gradient(clamp(g, -kInfinity, p.limit), clamp(u, -p.limit, p.limit), d, p.alpha);
   return {dg * inside(g, -kInfinity, p.limit), du * inside(u, -p.limit, p.limit)};
 }
 
@@ -103,11 +108,16 @@ constexpr Activation kReLU2{false, false, relu2, relu2_gradient};
 
 const Activation& activation(ActivationKind kind, double limit) {
   switch (kind) {
-    case ActivationKind::swiglu: return limit > 0.0 ? kSwiGLULimited : kSwiGLU;
-    case ActivationKind::swigluoai: return kSwiGLUOAI;
-    case ActivationKind::quick_geglu: return kQuickGEGLU;
-    case ActivationKind::geglu: return kGEGLU;
-    case ActivationKind::relu2: break;
+    case ActivationKind::swiglu:
+      return limit > 0.0 ? kSwiGLULimited : kSwiGLU;
+    case ActivationKind::swigluoai:
+      return kSwiGLUOAI;
+    case ActivationKind::quick_geglu:
+      return kQuickGEGLU;
+    case ActivationKind::geglu:
+      return kGEGLU;
+    case ActivationKind::relu2:
+      break;
   }
   return kReLU2;
 }

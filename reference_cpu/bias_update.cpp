@@ -8,8 +8,10 @@ namespace moeref {
 
 BiasUpdate::BiasUpdate(const MoEConfig& config, std::vector<Real> correction)
     : factor_(config.gate_bias_update_factor), master_(std::move(correction)) {
-  if (!config.train_gate) throw InputError("config field 'train_gate' is false: a bias update needs a trained gate");
-  if (factor_ <= 0.0) throw InputError("config field 'gate_bias_update_factor' is 0: want a step above 0 to update by");
+  if (!config.train_gate)
+    throw InputError("config field 'train_gate' is false: a bias update needs a trained gate");
+  if (factor_ <= 0.0)
+    throw InputError("config field 'gate_bias_update_factor' is 0: want a step above 0 to update by");
 }
 
 void BiasUpdate::accumulate(const std::vector<std::int64_t>& load) {
@@ -19,7 +21,8 @@ void BiasUpdate::accumulate(const std::vector<std::int64_t>& load) {
 }
 
 void BiasUpdate::update() {
-  if (!training_) throw InputError("the bias update was called outside training: want call option 'training' = true");
+  if (!training_)
+    throw InputError("the bias update was called outside training: want call option 'training' = true");
   if (!load_) throw InputError("the bias update was called without a forward since the last update");
   const std::vector<std::int64_t> load = *load_;
   load_.reset();

@@ -35,9 +35,7 @@ Bounded load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::i
   return load(tensor, first, rows, cols, tensor.dtype());
 }
 
-Bounded load(const Tensor& tensor, std::int64_t cols) {
-  return load(tensor, cols, tensor.dtype());
-}
+Bounded load(const Tensor& tensor, std::int64_t cols) { return load(tensor, cols, tensor.dtype()); }
 
 Bounded load(const Tensor& tensor, std::int64_t cols, DType compute) {
   return load(tensor, 0, cols == 0 ? 0 : tensor.size() / cols, cols, compute);
@@ -50,7 +48,8 @@ Bounded cast(Bounded from, DType to) {
     return from;
   }
   const Precision held = precision(from.dtype), next = precision(to);
-  for (std::size_t i = 0; i < from.count(); ++i) from.error[i] = store({from.value[i], from.error[i], held}, next).error;
+  for (std::size_t i = 0; i < from.count(); ++i)
+    from.error[i] = store({from.value[i], from.error[i], held}, next).error;
   from.dtype = to;
   return from;
 }
@@ -65,7 +64,8 @@ Bounded gather_rows(const Bounded& from, const std::vector<std::int64_t>& rows) 
   for (const std::int64_t row : rows) {
     const auto begin = row * from.cols, end = begin + from.cols;
     out.value.insert(out.value.end(), from.value.begin() + begin, from.value.begin() + end);
-    if (!from.exact()) out.error.insert(out.error.end(), from.error.begin() + begin, from.error.begin() + end);
+    if (!from.exact())
+      out.error.insert(out.error.end(), from.error.begin() + begin, from.error.begin() + end);
   }
   return out;
 }
@@ -76,7 +76,8 @@ Bounded rows_of(const Bounded& from, std::int64_t first, std::int64_t last) {
   out.cols = from.cols;
   out.dtype = from.dtype;
   out.value.assign(from.value.begin() + first * from.cols, from.value.begin() + last * from.cols);
-  if (!from.exact()) out.error.assign(from.error.begin() + first * from.cols, from.error.begin() + last * from.cols);
+  if (!from.exact())
+    out.error.assign(from.error.begin() + first * from.cols, from.error.begin() + last * from.cols);
   return out;
 }
 
@@ -86,7 +87,8 @@ Bounded add(const Bounded& a, const Bounded& b) {
   return out;
 }
 
-Bounded add_in_any_order(const std::vector<Bounded>& terms, DType stored, const std::vector<std::int64_t>& others) {
+Bounded add_in_any_order(const std::vector<Bounded>& terms, DType stored,
+                         const std::vector<std::int64_t>& others) {
   Bounded out(terms[0].rows, terms[0].cols, stored);
   for (std::int64_t r = 0; r < out.rows; ++r)
     for (std::int64_t c = 0; c < out.cols; ++c) {
@@ -140,7 +142,8 @@ BoundedTensor to_result(Bounded matrix, Shape shape) {
 }
 
 BoundedTensor exact_result(const Tensor& tensor) {
-  return {tensor.dtype(), tensor.shape(), tensor.doubles(), std::vector<float>(static_cast<std::size_t>(tensor.size()))};
+  return {tensor.dtype(), tensor.shape(), tensor.doubles(),
+          std::vector<float>(static_cast<std::size_t>(tensor.size()))};
 }
 
 }  // namespace moeref

@@ -30,8 +30,8 @@ constexpr std::array<Traits, 6> kTraits{{
 
 const Traits& traits(DType dtype) { return kTraits[static_cast<std::size_t>(dtype)]; }
 
-/// Rounds to `digits` significand bits with exponents from `min_exponent` on (the exponent of the last subnormal bit),
-/// to nearest even, straight from double so that nothing is rounded twice.
+/// Rounds to `digits` significand bits with exponents from `min_exponent` on (the exponent of the last
+/// subnormal bit), to nearest even, straight from double so that nothing is rounded twice.
 double round_significand(double value, int digits, int min_exponent, double most) {
   if (!std::isfinite(value) || value == 0.0) return value;
   int exponent = 0;
@@ -63,12 +63,17 @@ double largest(DType dtype) { return traits(dtype).largest; }
 
 double round_to(DType dtype, double value) {
   switch (dtype) {
-    case DType::float64: return value;
-    case DType::float32: return static_cast<double>(static_cast<float>(value));
-    case DType::bfloat16: return round_significand(value, 8, -133, largest(dtype));
-    case DType::float16: return round_significand(value, 11, -24, largest(dtype));
+    case DType::float64:
+      return value;
+    case DType::float32:
+      return static_cast<double>(static_cast<float>(value));
+    case DType::bfloat16:
+      return round_significand(value, 8, -133, largest(dtype));
+    case DType::float16:
+      return round_significand(value, 11, -24, largest(dtype));
     case DType::int64:
-    case DType::boolean: break;
+    case DType::boolean:
+      break;
   }
   throw InputError("cannot round to the integer type " + std::string(name(dtype)));
 }
@@ -81,12 +86,14 @@ DType promote(DType a, DType b) {
 }
 
 std::uint16_t to_bfloat16(double value) {
-  // Normal results straight from the bits: drop 45 of 52 fraction bits, to nearest even. A carry runs into the exponent.
+  // Normal results straight from the bits: drop 45 of 52 fraction bits, to nearest even. A carry runs into
+  // the exponent.
   const auto bits = std::bit_cast<std::uint64_t>(value);
   const auto exponent = static_cast<int>((bits >> 52) & 0x7ff);
   if (exponent > 1023 - 127 && exponent <= 1023 + 127) {
     const std::uint64_t rounded = (bits & 0x7fffffffffffffff) + 0xfffffffffff + ((bits >> 45) & 1);
-    return static_cast<std::uint16_t>((bits >> 48) & 0x8000) | static_cast<std::uint16_t>((rounded >> 45) - ((1023 - 127) << 7));
+    return static_cast<std::uint16_t>((bits >> 48) & 0x8000) |
+           static_cast<std::uint16_t>((rounded >> 45) - ((1023 - 127) << 7));
   }
   if (std::isnan(value)) return 0x7fc0;
   const auto rounded = static_cast<float>(round_to(DType::bfloat16, value));

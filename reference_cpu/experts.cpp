@@ -10,6 +10,9 @@ namespace {
 // The documented system adds the slots of a token in fp32 whatever the layer's type.
 const Precision kFloat = precision(DType::float32);
 
+const std::string kUpStage = "stages/up_projection", kActivationStage = "stages/activation",
+                  kDownStage = "stages/down_projection";
+
 /// The slots (t k + j) of each expert of the range, in ascending order.
 std::vector<std::vector<std::int64_t>> slots_by_expert(const Routing& r, ExpertRange range) {
   std::vector<std::vector<std::int64_t>> out(static_cast<std::size_t>(range.count));
@@ -33,13 +36,16 @@ LiveSlots live_slots(const Routing& r, ExpertRange range, std::int64_t t) {
   const std::int64_t k = r.weights.cols;
   for (std::int64_t slot = t * k; slot < (t + 1) * k; ++slot) {
     const std::int64_t id = r.indices[static_cast<std::size_t>(slot)];
-    if (id >= range.first && id < range.first + range.count) out.here.push_back(slot);
-    else if (id >= 0) ++out.elsewhere;
+    if (id >= range.first && id < range.first + range.count)
+      out.here.push_back(slot);
+    else if (id >= 0)
+      ++out.elsewhere;
   }
   return out;
 }
 
-/// A routing weight as the experts see it: fp32 at the finest, in which grouped products and several ranks pass it.
+/// A routing weight as the experts see it: fp32 at the finest, in which grouped products and several ranks
+/// pass it.
 Real seen_weight(const Routing& r, std::int64_t slot) {
   const Real weight = r.weights.at(slot);
   return weight.held.unit < kFloat.unit ? store(weight, kFloat) : weight;
@@ -63,14 +69,16 @@ struct Expert {
 
   void load(const MoEConfig& c, const ExpertsParams& p, std::int64_t e, DType compute) {
     load_into(up, p.gate_and_up_projs, e * c.expert_dim() * c.up_dim(), c.expert_dim(), c.up_dim(), compute);
-    load_into(down, p.down_projs, e * c.moe_inter_dim * c.expert_dim(), c.moe_inter_dim, c.expert_dim(), compute);
+    load_into(down, p.down_projs, e * c.moe_inter_dim * c.expert_dim(), c.moe_inter_dim, c.expert_dim(),
+              compute);
     if (!p.gate_up_proj_bias) return;
     load_into(up_bias, *p.gate_up_proj_bias, e * c.up_dim(), 1, c.up_dim(), compute);
     load_into(down_bias, *p.down_proj_bias, e * c.expert_dim(), 1, c.expert_dim(), compute);
   }
 };
 
-/// This thread's expert: tens of megabytes at real width, whose pages are worth keeping from one expert to the next.
+/// This thread's expert: tens of megabytes at real width, whose pages are worth keeping from one expert to
+/// the next.
 const Expert& load_expert(const MoEConfig& c, const ExpertsParams& p, std::int64_t e, DType compute) {
   thread_local Expert expert;
   expert.load(c, p, e, compute);
@@ -80,11 +88,12 @@ const Expert& load_expert(const MoEConfig& c, const ExpertsParams& p, std::int64
 /// act(h) of one element of one slot's row.
 Real activate(const Activation& act, const ActivationParams& params, const Bounded& h, std::int64_t row,
               std::int64_t i, std::int64_t width) {
-  return act.value(act.gated ? h.at(row, act.gate_column(i, width)) : Real{}, h.at(row, act.up_column(i, width)),
-                   params);
+  return act.value(act.gated ? h.at(row, act.gate_column(i, width)) : Real{},
+                   h.at(row, act.up_column(i, width)), params);
 }
 
-BoundedTensor& gradient(std::map<std::string, BoundedTensor>& grads, const std::string& name, const Tensor& param) {
+BoundedTensor& gradient(std::map<std::string, BoundedTensor>& grads, const std::string& name,
+                        const Tensor& param) {
   BoundedTensor& out = grads["grads/" + name];
   if (out.value.empty()) {
     out.dtype = param.dtype();
@@ -119,16 +128,22 @@ ExpertsParams find_experts(const MoEConfig& c, const NamedTensors& tensors, cons
           c.expert_bias ? &require(tensors, prefix + "down_proj_bias") : nullptr};
 }
 
-ExpertsForward experts_forward(const MoEConfig& c, const ExpertsParams& p, const Bounded& x, const Routing& routing,
-                               ExpertRange range) {
+ExpertsForward experts_forward(const MoEConfig& c, const ExpertsParams& p, const Bounded& x,
+                               const Routing& routing, ExpertRange range, const ForcedStages& forced) {
   const std::int64_t k = routing.weights.cols, slots = routing.weights.rows * k, width = c.moe_inter_dim;
   const Activation& act = activation(c.expert_activation, c.swiglu_limit);
   const ActivationParams act_params = activation_params(c);
   const bool weight_after = c.apply_router_weight_after_down;
   const DType accumulate = accumulator(x.dtype);
-  ExpertsForward f{Bounded(slots, c.up_dim(), x.dtype), Bounded(slots, width, x.dtype),
-                   Bounded(slots, c.expert_dim(), x.dtype), {}};
+  ExpertsForward f{Bounded(slots, c.up_dim(), x.dtype),
+                   Bounded(slots, width, x.dtype),
+                   Bounded(slots, c.expert_dim(), x.dtype),
+                   {}};
   const auto by_expert = slots_by_expert(routing, range);
+  const Shape up_shape{x.rows, k, c.up_dim()}, act_shape{x.rows, k, width},
+      down_shape{x.rows, k, c.expert_dim()};
+  const auto given_up = forced.given(kUpStage, f.up, up_shape);
+  const auto given_act = forced.given(kActivationStage, f.activation, act_shape);
 
   parallel_for(range.count, [&](std::int64_t local) {
     const auto& mine = by_expert[static_cast<std::size_t>(local)];
@@ -138,6 +153,7 @@ ExpertsForward experts_forward(const MoEConfig& c, const ExpertsParams& p, const
     Bounded h = multiply(gather_rows(x, tokens_of(mine, k)), false, expert.up, false, accumulate, x.dtype);
     if (c.expert_bias) add_row(h, expert.up_bias);
     scatter_rows(h, mine, f.up);
+    if (given_up) h = gather_rows(*given_up, mine);
 
     Bounded a(h.rows, width, x.dtype);
     for (std::int64_t row = 0; row < h.rows; ++row) {
@@ -148,21 +164,27 @@ ExpertsForward experts_forward(const MoEConfig& c, const ExpertsParams& p, const
       }
     }
     scatter_rows(a, mine, f.activation);
+    if (given_act) a = gather_rows(*given_act, mine);
 
     Bounded o = multiply(a, false, expert.down, false, accumulate, x.dtype);
     if (c.expert_bias)
       for (std::int64_t row = 0; row < o.rows; ++row) {
         const Real weight = seen_weight(routing, mine[static_cast<std::size_t>(row)]);
         for (std::int64_t d = 0; d < o.cols; ++d)
-          o.set(row, d, o.at(row, d) + (weight_after ? expert.down_bias.at(d) : expert.down_bias.at(d) * weight));
+          o.set(row, d,
+                o.at(row, d) + (weight_after ? expert.down_bias.at(d) : expert.down_bias.at(d) * weight));
       }
     scatter_rows(o, mine, f.down);
   });
+  forced.settle(kUpStage, f.up, up_shape);
+  forced.settle(kActivationStage, f.activation, act_shape);
+  forced.settle(kDownStage, f.down, down_shape);
   f.y = combine(c, f, routing, range, x.dtype);
   return f;
 }
 
-Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& routing, ExpertRange range, DType stored) {
+Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& routing, ExpertRange range,
+                DType stored) {
   Bounded y(routing.weights.rows, f.down.cols, stored);
   parallel_for(y.rows, [&](std::int64_t t) {
     const LiveSlots slots = live_slots(routing, range, t);
@@ -178,10 +200,10 @@ Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& rout
   return y;
 }
 
-ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, const Bounded& x, const Routing& routing,
-                                 ExpertRange range, const ExpertsForward& f, const Bounded& dy,
-                                 const std::string& prefix, std::map<std::string, BoundedTensor>& grads,
-                                 std::int64_t others) {
+ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, const Bounded& x,
+                                 const Routing& routing, ExpertRange range, const ExpertsForward& f,
+                                 const Bounded& dy, const std::string& prefix,
+                                 std::map<std::string, BoundedTensor>& grads, std::int64_t others) {
   const std::int64_t k = routing.weights.cols, slots = routing.weights.rows * k, width = c.moe_inter_dim;
   const std::int64_t dim = c.expert_dim(), up_dim = c.up_dim();
   const Activation& act = activation(c.expert_activation, c.swiglu_limit);
@@ -194,8 +216,10 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
   ExpertsBackward out{Bounded(x.rows, dim, x.dtype), Bounded(routing.weights.rows, k, routing.weights.dtype)};
   BoundedTensor& d_up_param = gradient(grads, prefix + "gate_and_up_projs", p.gate_and_up_projs);
   BoundedTensor& d_down_param = gradient(grads, prefix + "down_projs", p.down_projs);
-  BoundedTensor* d_up_bias = c.expert_bias ? &gradient(grads, prefix + "gate_up_proj_bias", *p.gate_up_proj_bias) : nullptr;
-  BoundedTensor* d_down_bias = c.expert_bias ? &gradient(grads, prefix + "down_proj_bias", *p.down_proj_bias) : nullptr;
+  BoundedTensor* d_up_bias =
+      c.expert_bias ? &gradient(grads, prefix + "gate_up_proj_bias", *p.gate_up_proj_bias) : nullptr;
+  BoundedTensor* d_down_bias =
+      c.expert_bias ? &gradient(grads, prefix + "down_proj_bias", *p.down_proj_bias) : nullptr;
 
   parallel_for(range.count, [&](std::int64_t local) {
     const auto& mine = by_expert[static_cast<std::size_t>(local)];
@@ -206,7 +230,8 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
     const Bounded h = gather_rows(f.up, mine), a = gather_rows(f.activation, mine);
     const auto rows = static_cast<std::int64_t>(mine.size());
 
-    // The cotangent of o: dy, which comes through the fp32 sum of the slots, times the weight where that comes after down.
+    // The cotangent of o: dy, which comes through the fp32 sum of the slots, times the weight where that
+    // comes after down.
     Bounded d_out = gather_rows(dy, tokens);
     if (x.dtype == DType::float64) d_out = cast(std::move(d_out), DType::float32);
     const Bounded d_sum = d_out;
@@ -215,8 +240,9 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
     if (weight_after)
       for (std::int64_t row = 0; row < rows; ++row)
         for (std::int64_t d = 0; d < dim; ++d)
-          d_out.set(row, d, widen(d_sum.at(row, d), kFloat) *
-                                store(routing.weights.at(mine[static_cast<std::size_t>(row)]), kFloat));
+          d_out.set(row, d,
+                    widen(d_sum.at(row, d), kFloat) *
+                        store(routing.weights.at(mine[static_cast<std::size_t>(row)]), kFloat));
 
     const Bounded d_act = multiply(d_out, false, expert.down, true, accumulate, x.dtype);
     multiply_into(a, true, d_out, false, accumulate, x.dtype, d_down_param.value.data() + e * width * dim,
@@ -235,7 +261,8 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
           d_weight += widen(d_sum.at(row, d), kFloat) * store(f.down.at(slot, d), kFloat);
       } else {
         for (std::int64_t i = 0; i < width; ++i)
-          d_weight += widen(activate(act, act_params, h, row, i, width), weight.held) * store(d_act.at(row, i), weight.held);
+          d_weight += widen(activate(act, act_params, h, row, i, width), weight.held) *
+                      store(d_act.at(row, i), weight.held);
         for (std::int64_t d = 0; c.expert_bias && d < dim; ++d) {
           through_bias += widen(expert.down_bias.at(d), weight.held) * d_out.at(row, d);
           weighted_d_out.set(row, d, d_out.at(row, d) * weight);

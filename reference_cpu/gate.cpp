@@ -11,7 +11,9 @@ namespace {
 using Row = std::vector<Real>;
 using Ids = std::span<const std::int64_t>;
 
-bool softmax_after_topk(const MoEConfig& c) { return c.score_func == ScoreFunc::softmax && !c.softmax_before_topk; }
+bool softmax_after_topk(const MoEConfig& c) {
+  return c.score_func == ScoreFunc::softmax && !c.softmax_before_topk;
+}
 bool normalises(const MoEConfig& c) { return c.norm_topk_prob && c.n_activated_experts > 1; }
 
 DType scores_type(const MoEConfig& c, const CallOptions& o, DType x) {
@@ -32,7 +34,8 @@ struct Token {
   Row weighed;  ///< S before normalisation: what the weights are gathered from and the auxiliary loss sees
 };
 
-Token score(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& logits, std::int64_t t) {
+Token score(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& logits,
+            std::int64_t t) {
   const ScoreRule& rule = score_rule(c.score_func);
   const Precision softmax_precision = precision(o.gate_precision.value_or(DType::float32));
   Token token;
@@ -40,12 +43,14 @@ Token score(const MoEConfig& c, const CallOptions& o, const GateParams& p, const
   token.scores = rule.scores(token.logits, softmax_precision);
   token.weighed = token.scores;
   if (c.score_func == ScoreFunc::softmax) {
-    token.choice = c.softmax_before_topk ? unnormalised_softmax(token.logits, softmax_precision) : token.logits;
+    token.choice =
+        c.softmax_before_topk ? unnormalised_softmax(token.logits, softmax_precision) : token.logits;
     return token;
   }
   token.choice = token.scores;
   if (p.correction)
-    for (std::size_t i = 0; i < token.choice.size(); ++i) token.choice[i] = token.choice[i] + (*p.correction)[i];
+    for (std::size_t i = 0; i < token.choice.size(); ++i)
+      token.choice[i] = token.choice[i] + (*p.correction)[i];
   if (p.correction && c.score_func == ScoreFunc::sigmoid && c.router_weight_uses_score_correction_bias)
     token.weighed = token.choice;
   return token;
@@ -72,7 +77,8 @@ Real denominator(const Row& row) {
   return store(sum.total(), held) + 1e-20;
 }
 
-/// a_i / sum, and its gradient d_i / sum - (sum_j d_j a_j / sum) / sum: what comes directly, and what through the sum.
+/// a_i / sum, and its gradient d_i / sum - (sum_j d_j a_j / sum) / sum: what comes directly, and what through
+/// the sum.
 Row normalise(const Row& row) {
   const Real sum = denominator(row);
   Row out;
@@ -96,7 +102,8 @@ NormaliseGradient normalise_gradient(const Row& row, const Row& cotangent) {
 }
 
 /// The statistics of the auxiliary loss, rank by rank under context parallelism.
-AuxStatistics statistics(const CallOptions& o, const GateForward& f, const std::vector<bool>& mask, std::int64_t k) {
+AuxStatistics statistics(const CallOptions& o, const GateForward& f, const std::vector<bool>& mask,
+                         std::int64_t k) {
   const auto offsets = rank_offsets(o.parallel.cp_size, o.parallel.tokens_per_rank, f.scores.rows);
   AuxStatistics sum;
   for (std::size_t r = 0; r + 1 < offsets.size(); ++r) {
@@ -115,7 +122,8 @@ AuxStatistics statistics(const CallOptions& o, const GateForward& f, const std::
 
 void record(RoutingScores& routing, const MoEConfig& c, std::int64_t t, const Token& token) {
   const Row groups = group_scores(token.choice, c);
-  const auto put = [](std::vector<double>& value, std::vector<double>& bound, const Row& row, std::int64_t at) {
+  const auto put = [](std::vector<double>& value, std::vector<double>& bound, const Row& row,
+                      std::int64_t at) {
     for (std::size_t i = 0; i < row.size(); ++i) {
       value[static_cast<std::size_t>(at) + i] = row[i].value;
       bound[static_cast<std::size_t>(at) + i] = row[i].error;
@@ -147,8 +155,8 @@ RoutingScores routing_frame(const MoEConfig& c, std::int64_t tokens) {
 
 DType gate_compute_type(const CallOptions& options, DType x) { return options.gate_precision.value_or(x); }
 
-GateParams load_gate(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors, const std::string& prefix,
-                     DType x) {
+GateParams load_gate(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors,
+                     const std::string& prefix, DType x) {
   const DType compute = gate_compute_type(o, x);
   GateParams p;
   p.stored = require(tensors, prefix + "weight").dtype();
@@ -158,17 +166,20 @@ GateParams load_gate(const MoEConfig& c, const CallOptions& o, const NamedTensor
     const Tensor& correction = require(tensors, prefix + "e_score_correction_bias");
     p.correction.emplace();
     for (std::int64_t i = 0; i < correction.size(); ++i)
-      p.correction->push_back(store(known(correction[i], precision(correction.dtype())), precision(DType::float32)));
+      p.correction->push_back(
+          store(known(correction[i], precision(correction.dtype())), precision(DType::float32)));
   }
   return p;
 }
 
 GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& x,
-                         const std::vector<bool>& mask, const std::vector<std::int64_t>* replay) {
+                         const std::vector<bool>& mask, const std::vector<std::int64_t>* replay,
+                         const ForcedStages& forced) {
   const std::int64_t tokens = x.rows, k = c.n_activated_experts;
   const Bounded input = cast(x, gate_compute_type(o, x.dtype));
   GateForward f;
   f.logits = linear(input, p.weight, p.bias ? &*p.bias : nullptr, input.dtype);
+  forced.settle("stages/logits", f.logits, {tokens, c.n_routed_experts});
   f.scores = Bounded(tokens, c.n_routed_experts, scores_type(c, o, x.dtype));
   f.weights = Bounded(tokens, k, c.router_weights_fp32 ? DType::float32 : x.dtype);
   f.indices.resize(static_cast<std::size_t>(tokens * k));
@@ -178,18 +189,22 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
     const Token token = score(c, o, p, f.logits, t);
     record(f.routing, c, t, token);
     const std::span<std::int64_t> ids(f.indices.data() + t * k, static_cast<std::size_t>(k));
-    const std::vector<std::int64_t> own = replay ? std::vector<std::int64_t>(replay->begin() + t * k, replay->begin() + (t + 1) * k)
-                                                 : select_experts(token.choice, c);
+    const std::vector<std::int64_t> own =
+        replay ? std::vector<std::int64_t>(replay->begin() + t * k, replay->begin() + (t + 1) * k)
+               : select_experts(token.choice, c);
     std::copy(own.begin(), own.end(), ids.begin());
 
     Row values = select_values(c, o, token, ids);
     if (normalises(c)) values = normalise(values);
     for (std::int64_t j = 0; j < k; ++j)
-      f.weights.set(t, j, store(values[static_cast<std::size_t>(j)] * c.route_scale, precision(f.scores.dtype)));
+      f.weights.set(t, j,
+                    store(values[static_cast<std::size_t>(j)] * c.route_scale, precision(f.scores.dtype)));
     const Row seen = normalises(c) ? normalise(token.weighed) : token.weighed;
-    for (std::int64_t i = 0; i < c.n_routed_experts; ++i) f.scores.set(t, i, seen[static_cast<std::size_t>(i)]);
+    for (std::int64_t i = 0; i < c.n_routed_experts; ++i)
+      f.scores.set(t, i, seen[static_cast<std::size_t>(i)]);
   });
 
+  forced.settle("stages/scores", f.scores, {tokens, c.n_routed_experts});
   f.load = expert_load(f.indices, mask, c.n_routed_experts);
   if (o.training && c.aux_loss_coeff > 0.0) {
     const AuxLoss loss = aux_loss(statistics(o, f, mask, k), k);
@@ -207,7 +222,8 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
   const Precision scores_held = precision(f.scores.dtype);
   Row aux;
   if (f.aux_loss) {
-    const Real scale = store(known(o.aux_loss_backward_scale, {}), precision(DType::float32)) * c.aux_loss_coeff;
+    const Real scale =
+        store(known(o.aux_loss_backward_scale, {}), precision(DType::float32)) * c.aux_loss_coeff;
     for (const Real d : aux_loss_gradient(f.aux_terms, scale)) aux.push_back(store(d, scores_held));
   }
   const Precision z_held = precision(f.logits.dtype);
@@ -228,8 +244,8 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
       for (std::size_t j = 0; j < d_values.size(); ++j) d_values[j] = back.direct[j] + back.through_sum;
     }
 
-    // What S and z receive meets there in any order: the auxiliary loss, directly and through S's sum, and the selected
-    // values, at S or at z.
+    // What S and z receive meets there in any order: the auxiliary loss, directly and through S's sum, and
+    // the selected values, at S or at z.
     std::vector<Sum> at_scores(experts, Sum(held)), at_logits(experts, Sum(z_held));
     if (!aux.empty() && mask[static_cast<std::size_t>(t)]) {
       Row d_scores;
@@ -244,11 +260,14 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     if (softmax_after_topk(c)) d_values = softmax_gradient(values, d_values);
     for (std::size_t j = 0; j < ids.size(); ++j) {
       const auto id = static_cast<std::size_t>(ids[j]);
-      if (softmax_after_topk(c)) at_logits[id] += store(d_values[j], z_held);
-      else at_scores[id] += d_values[j];
+      if (softmax_after_topk(c))
+        at_logits[id] += store(d_values[j], z_held);
+      else
+        at_scores[id] += d_values[j];
     }
     Row d_scores;
-    for (std::size_t i = 0; i < experts; ++i) d_scores.push_back(store(at_scores[i].total(), token.scores[i].held));
+    for (std::size_t i = 0; i < experts; ++i)
+      d_scores.push_back(store(at_scores[i].total(), token.scores[i].held));
     const Row through_scores = rule.gradient(token.logits, token.scores, d_scores);
     for (std::size_t i = 0; i < experts; ++i) {
       at_logits[i] += store(through_scores[i], z_held);

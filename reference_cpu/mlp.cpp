@@ -15,7 +15,8 @@ Bounded weight_gradient(const Bounded& dy, const Bounded& x) {
 
 }  // namespace
 
-MLPParams load_mlp(const MLPConfig& c, const NamedTensors& tensors, const std::string& prefix, DType compute) {
+MLPParams load_mlp(const MLPConfig& c, const NamedTensors& tensors, const std::string& prefix,
+                   DType compute) {
   const auto read = [&](const char* name, std::int64_t rows, std::int64_t cols) {
     return load(require(tensors, prefix + name), 0, rows, cols, compute);
   };

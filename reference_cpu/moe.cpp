@@ -38,8 +38,9 @@ void put_gradient(const NamedTensors& tensors, const std::string& name, Bounded 
 }
 
 /// Gradients of a Linear's parameters under "grads/{name}"; returns that of its input.
-Bounded linear_backward(const NamedTensors& tensors, const Bounded& x, const Bounded& weight, bool bias, const Bounded& dy,
-                        const std::string& name, std::map<std::string, BoundedTensor>& grads) {
+Bounded linear_backward(const NamedTensors& tensors, const Bounded& x, const Bounded& weight, bool bias,
+                        const Bounded& dy, const std::string& name,
+                        std::map<std::string, BoundedTensor>& grads) {
   const DType accumulate = accumulator(x.dtype);
   put_gradient(tensors, name + ".weight", multiply(dy, true, x, false, accumulate, x.dtype), grads);
   if (bias) put_gradient(tensors, name + ".bias", sum_rows(dy, x.dtype), grads);
@@ -61,8 +62,9 @@ void add_mlp_gradients(const NamedTensors& tensors, MLPParams g, const std::stri
   put("down_proj.bias", std::move(g.down_bias));
 }
 
-MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors, const Bounded& x,
-                       const std::vector<bool>& mask, const std::vector<std::int64_t>* replay) {
+MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors,
+                       const Bounded& x, const std::vector<bool>& mask,
+                       const std::vector<std::int64_t>* replay, const ForcedStages& forced) {
   MoEForward f;
   if (o.fake_balanced_gate) {
     const FakeRouting fake = fake_balanced_gate(require(tensors, "inputs/x"), c, 0, o.fake_gate_noise);
@@ -70,10 +72,11 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
     f.indices = replay ? *replay : std::vector<std::int64_t>(ids.begin(), ids.end());
     f.weights = fake_balanced_weights(fake, c.n_activated_experts, x.dtype);
   } else {
-    f.gate = gate_forward(c, o, load_gate(c, o, tensors, "params/gate.", x.dtype), x, mask, replay);
+    f.gate = gate_forward(c, o, load_gate(c, o, tensors, "params/gate.", x.dtype), x, mask, replay, forced);
     f.indices = f.gate->indices;
     f.weights = f.gate->weights;
   }
+  forced.settle("outputs/weights", f.weights, {x.rows, c.n_activated_experts});
 
   f.latent = c.moe_latent_size ? fc1(c, tensors, x.dtype)(x) : x;
   const ExpertsParams experts = find_experts(c, tensors, "params/experts.");
@@ -82,7 +85,7 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
     f.parallel = experts_forward_parallel(c, o.parallel, experts, f.latent, routing);
     f.routed = f.parallel->y;
   } else {
-    f.experts = experts_forward(c, experts, f.latent, routing, {0, c.n_routed_experts});
+    f.experts = experts_forward(c, experts, f.latent, routing, {0, c.n_routed_experts}, forced);
     f.routed = f.experts->y;
   }
   f.y = c.moe_latent_size ? fc2(c, tensors, x.dtype)(f.routed) : f.routed;
@@ -107,8 +110,9 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
 namespace {
 
 /// Back through the shared experts and their gate; what reaches x goes to `terms`.
-void shared_backward(const MoEConfig& c, const NamedTensors& tensors, const Bounded& x, const MoEForward& f, const Bounded& dy,
-                     std::vector<Bounded>& terms, std::map<std::string, BoundedTensor>& grads) {
+void shared_backward(const MoEConfig& c, const NamedTensors& tensors, const Bounded& x, const MoEForward& f,
+                     const Bounded& dy, std::vector<Bounded>& terms,
+                     std::map<std::string, BoundedTensor>& grads) {
   const MLPConfig shared = shared_config(c);
   Bounded dz = dy;
   if (f.shared_gate) {
@@ -127,7 +131,8 @@ void shared_backward(const MoEConfig& c, const NamedTensors& tensors, const Boun
     const Bounded weight = load(require(tensors, "params/shared_expert_gate.weight"), 0, 1, c.dim, x.dtype);
     terms.push_back(linear_backward(tensors, x, weight, false, d_logit, "shared_expert_gate", grads));
   }
-  MLPBackward back = mlp_backward(shared, load_mlp(shared, tensors, "params/shared_experts.", x.dtype), x, *f.shared, dz);
+  MLPBackward back =
+      mlp_backward(shared, load_mlp(shared, tensors, "params/shared_experts.", x.dtype), x, *f.shared, dz);
   add_mlp_gradients(tensors, std::move(back.params), "shared_experts.", grads);
   for (Bounded& term : back.x) terms.push_back(std::move(term));
 }
@@ -138,19 +143,21 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
                      const std::vector<bool>& mask, const MoEForward& f, const Bounded& dy,
                      std::map<std::string, BoundedTensor>& grads) {
   // Routed: back through fc2, the experts, fc1.
-  const Bounded d_routed =
-      c.moe_latent_size ? linear_backward(tensors, f.routed, fc2(c, tensors, x.dtype).weight, c.expert_bias, dy,
-                                          "fc2_latent_proj", grads)
-                        : dy;
+  const Bounded d_routed = c.moe_latent_size
+                               ? linear_backward(tensors, f.routed, fc2(c, tensors, x.dtype).weight,
+                                                 c.expert_bias, dy, "fc2_latent_proj", grads)
+                               : dy;
   const ExpertsParams params = find_experts(c, tensors, "params/experts.");
   const Routing routing{f.indices, f.weights, mask};
   // Everything that meets in d x, in any order: the slots of a token among them unless fc1 comes between.
   const bool gated_sharing = f.shared && c.shared_expert_activation != ActivationKind::relu2;
-  const std::int64_t others = c.moe_latent_size ? 0 : f.gate.has_value() + f.shared.has_value() + gated_sharing + f.shared_gate.has_value();
+  const std::int64_t others = c.moe_latent_size ? 0
+                                                : f.gate.has_value() + f.shared.has_value() + gated_sharing +
+                                                      f.shared_gate.has_value();
   ExpertsBackward experts =
       f.parallel ? experts_backward_parallel(c, params, *f.parallel, d_routed, "experts.", grads, others)
-                 : experts_backward(c, params, f.latent, routing, {0, c.n_routed_experts}, *f.experts, d_routed,
-                                    "experts.", grads, others);
+                 : experts_backward(c, params, f.latent, routing, {0, c.n_routed_experts}, *f.experts,
+                                    d_routed, "experts.", grads, others);
   std::vector<Bounded> terms;
   if (c.moe_latent_size)
     terms.push_back(linear_backward(tensors, x, fc1(c, tensors, x.dtype).weight, c.expert_bias, experts.x,
@@ -170,7 +177,8 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
   if (c.moe_latent_size) return add_in_any_order(terms, x.dtype);
   if (terms.empty()) return std::move(experts.x);
   std::vector<std::int64_t> slots;
-  for (std::int64_t t = 0; t < x.rows; ++t) slots.push_back(mask[static_cast<std::size_t>(t)] ? c.n_activated_experts : 0);
+  for (std::int64_t t = 0; t < x.rows; ++t)
+    slots.push_back(mask[static_cast<std::size_t>(t)] ? c.n_activated_experts : 0);
   Bounded dx = add_in_any_order(terms, x.dtype, slots);
   for (std::int64_t t = 0; t < x.rows; ++t) add_part(dx, t, experts.x, t);
   return dx;

@@ -22,16 +22,16 @@ std::vector<std::int64_t> rank_offsets(std::int64_t ranks, const std::vector<std
 
 ExpertRange rank_experts(const MoEConfig& c, std::int64_t rank, std::int64_t ranks) {
   if (c.n_routed_experts % ranks != 0)
-    throw InputError("call option 'ep_size' is " + std::to_string(ranks) + ": want a divisor of n_routed_experts = " +
-                     std::to_string(c.n_routed_experts));
+    throw InputError("call option 'ep_size' is " + std::to_string(ranks) +
+                     ": want a divisor of n_routed_experts = " + std::to_string(c.n_routed_experts));
   const std::int64_t count = c.n_routed_experts / ranks;
   return {rank * count, count};
 }
 
 namespace {
 
-/// Which tokens rank `to` receives, source rank by source rank: all of them (all-gather), or one row for each token that
-/// any of its experts works on (all-to-all).
+/// Which tokens rank `to` receives, source rank by source rank: all of them (all-gather), or one row for each
+/// token that any of its experts works on (all-to-all).
 std::vector<std::int64_t> received_tokens(const Routing& r, const std::string& exchange, ExpertRange experts,
                                           const std::vector<std::int64_t>& offsets) {
   const std::int64_t k = r.weights.cols;
@@ -41,7 +41,8 @@ std::vector<std::int64_t> received_tokens(const Routing& r, const std::string& e
       bool wanted = exchange == "all_gather";
       for (std::int64_t j = 0; j < k; ++j) {
         const std::int64_t id = r.indices[static_cast<std::size_t>(t * k + j)];
-        wanted = wanted || (r.mask[static_cast<std::size_t>(t)] && id >= experts.first && id < experts.first + experts.count);
+        wanted = wanted || (r.mask[static_cast<std::size_t>(t)] && id >= experts.first &&
+                            id < experts.first + experts.count);
       }
       if (wanted) out.push_back(t);
     }
@@ -62,10 +63,11 @@ RankWork receive(const Bounded& x, const Routing& r, std::vector<std::int64_t> t
   return work;
 }
 
-/// Adds a rank's rows to the rows of their tokens: the way back of either exchange, in the order of the ranks. The bounds of
-/// the parts hold for their sum in any order.
+/// Adds a rank's rows to the rows of their tokens: the way back of either exchange, in the order of the
+/// ranks. The bounds of the parts hold for their sum in any order.
 void add_back(const Bounded& rows, const std::vector<std::int64_t>& tokens, Bounded& into) {
-  for (std::size_t row = 0; row < tokens.size(); ++row) add_part(into, tokens[row], rows, static_cast<std::int64_t>(row));
+  for (std::size_t row = 0; row < tokens.size(); ++row)
+    add_part(into, tokens[row], rows, static_cast<std::int64_t>(row));
 }
 
 }  // namespace
@@ -77,8 +79,8 @@ ParallelForward experts_forward_parallel(const MoEConfig& c, const ParallelOptio
   Bounded sum(x.rows, c.expert_dim(), DType::float32);
   for (std::int64_t r = 0; r < o.ep_size; ++r) {
     const ExpertRange experts = rank_experts(c, r, o.ep_size);
-    RankWork& work =
-        out.ranks.emplace_back(receive(x, routing, received_tokens(routing, o.exchange, experts, offsets), experts));
+    RankWork& work = out.ranks.emplace_back(
+        receive(x, routing, received_tokens(routing, o.exchange, experts, offsets), experts));
     work.forward = experts_forward(c, p, work.x, work.routing(), experts);
     add_back(combine(c, work.forward, work.routing(), experts, DType::float32), work.tokens, sum);
   }
@@ -86,8 +88,9 @@ ParallelForward experts_forward_parallel(const MoEConfig& c, const ParallelOptio
   return out;
 }
 
-ExpertsBackward experts_backward_parallel(const MoEConfig& c, const ExpertsParams& p, const ParallelForward& saved,
-                                          const Bounded& dy, const std::string& prefix,
+ExpertsBackward experts_backward_parallel(const MoEConfig& c, const ExpertsParams& p,
+                                          const ParallelForward& saved, const Bounded& dy,
+                                          const std::string& prefix,
                                           std::map<std::string, BoundedTensor>& grads, std::int64_t others) {
   const RankWork& any = saved.ranks.front();
   ExpertsBackward out{Bounded(dy.rows, c.expert_dim(), any.x.dtype),

@@ -32,7 +32,8 @@ void pack_rows(const View& a, std::int64_t first, std::int64_t rows, std::int64_
 }
 
 /// Copies columns [first, first + kCols) of B, or their magnitudes, zero past the last column.
-void pack_cols(const View& b, std::int64_t first, std::int64_t cols, std::int64_t depth, bool magnitude, double* out) {
+void pack_cols(const View& b, std::int64_t first, std::int64_t cols, std::int64_t depth, bool magnitude,
+               double* out) {
   const std::int64_t width = std::min(kCols, cols - first);
   const double* from = b.data + first * b.col_stride;
   for (std::int64_t k = 0; k < depth; ++k)
@@ -44,9 +45,12 @@ void pack_cols(const View& b, std::int64_t first, std::int64_t cols, std::int64_
 
 kernel::PanelProduct panel_product(VectorWidth width) {
   switch (width) {
-    case VectorWidth::avx512: return kernel::panel_product_avx512;
-    case VectorWidth::avx2: return kernel::panel_product_avx2;
-    case VectorWidth::sse2: break;
+    case VectorWidth::avx512:
+      return kernel::panel_product_avx512;
+    case VectorWidth::avx2:
+      return kernel::panel_product_avx2;
+    case VectorWidth::sse2:
+      break;
   }
   return kernel::panel_product_sse2;
 }
@@ -78,7 +82,8 @@ std::vector<double> pack_all_rows(const View& a, std::int64_t rows, std::int64_t
 
 /// Computes op(A) op(B) and hands every element to write(i, value, bound before storing).
 template <typename Write>
-void product(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, DType accumulate, Write&& write) {
+void product(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, DType accumulate,
+             Write&& write) {
   const std::int64_t rows = transpose_a ? a.cols : a.rows;
   const std::int64_t depth = transpose_a ? a.rows : a.cols;
   const std::int64_t cols = transpose_b ? b.rows : b.cols;
@@ -99,8 +104,10 @@ void product(const Bounded& a, bool transpose_a, const Bounded& b, bool transpos
       bounded_a[i] = (1.0 + rounding) * (std::abs(a.value[i]) + (a.exact() ? 0.0 : a.error[i]));
   }
   std::vector<Term> terms;
-  const auto add_term = [&](const std::vector<double>& left, const std::vector<double>& right, bool magnitude) {
-    terms.push_back({pack_all_rows(view(a, left, transpose_a), rows, depth), view(b, right, transpose_b), magnitude});
+  const auto add_term = [&](const std::vector<double>& left, const std::vector<double>& right,
+                            bool magnitude) {
+    terms.push_back(
+        {pack_all_rows(view(a, left, transpose_a), rows, depth), view(b, right, transpose_b), magnitude});
   };
   add_term(a.value, b.value, false);
   add_term(weighted_a, b.value, true);
@@ -115,13 +122,15 @@ void product(const Bounded& a, bool transpose_a, const Bounded& b, bool transpos
     for (std::int64_t row_panel = 0; row_panel < panels(rows, kRows); ++row_panel) {
       double out[3][kRows * kCols];
       for (std::size_t t = 0; t < terms.size(); ++t)
-        panel(depth, terms[t].a.data() + row_panel * depth * kRows, packed_b.data() + t * depth * kCols, out[t]);
+        panel(depth, terms[t].a.data() + row_panel * depth * kRows, packed_b.data() + t * depth * kCols,
+              out[t]);
       const std::int64_t last_row = std::min(kRows, rows - row_panel * kRows);
       const std::int64_t last_col = std::min(kCols, cols - first_col);
       for (std::int64_t r = 0; r < last_row; ++r)
         for (std::int64_t j = 0; j < last_col; ++j) {
           const std::int64_t at = r * kCols + j;
-          const double error = out[1][at] + (terms.size() > 2 ? out[2][at] : 0.0) + (out[1][at] > 0.0 ? underflows : 0.0);
+          const double error =
+              out[1][at] + (terms.size() > 2 ? out[2][at] : 0.0) + (out[1][at] > 0.0 ? underflows : 0.0);
           write((row_panel * kRows + r) * cols + first_col + j, out[0][at], error <= most ? error : INFINITY);
         }
     }
@@ -137,9 +146,12 @@ Real stored_sum(double value, double error, Precision accumulate, Precision stor
 
 bool has(VectorWidth width) {
   switch (width) {
-    case VectorWidth::avx512: return __builtin_cpu_supports("avx512f");
-    case VectorWidth::avx2: return __builtin_cpu_supports("avx2");
-    case VectorWidth::sse2: break;
+    case VectorWidth::avx512:
+      return __builtin_cpu_supports("avx512f");
+    case VectorWidth::avx2:
+      return __builtin_cpu_supports("avx2");
+    case VectorWidth::sse2:
+      break;
   }
   return true;
 }

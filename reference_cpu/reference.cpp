@@ -32,7 +32,8 @@ std::optional<Ids> given_ids(const Call& call, const NamedTensors& routing, cons
   if (!ids) return std::nullopt;
   for (std::int64_t i = 0; i < ids->size(); ++i)
     if ((*ids)[i] < 0.0)
-      throw InputError("dataset 'inputs/replay_indices" + suffix + "' holds the expert id -1: want an expert for every slot");
+      throw InputError("dataset 'inputs/replay_indices" + suffix +
+                       "' holds the expert id -1: want an expert for every slot");
   return ids_of(*ids);
 }
 
@@ -42,7 +43,9 @@ BoundedTensor integers(const Ids& values, Shape shape) {
   return exact_result(Tensor::of(std::move(shape), std::span<const std::int64_t>(values)));
 }
 
-BoundedTensor scalar(Real a, DType dtype) { return {dtype, {}, {a.value}, {round_up(store(a, precision(dtype)).error)}}; }
+BoundedTensor scalar(Real a, DType dtype) {
+  return {dtype, {}, {a.value}, {round_up(store(a, precision(dtype)).error)}};
+}
 
 /// Everything a component's evaluation works with.
 struct Work {
@@ -50,10 +53,16 @@ struct Work {
   const NamedTensors& routing;
   CallOptions options;
   Evaluation out;
+  ForcedStages forced;
 
   const Tensor& input(const std::string& name) const { return require(call.tensors, "inputs/" + name); }
-  void put(const std::string& name, BoundedTensor result) { out.results[name] = std::move(result); }
-  void put(const std::string& name, Bounded matrix, Shape shape) { put(name, to_result(std::move(matrix), std::move(shape))); }
+  /// The first counts: a stage that is forced was kept before the port's took its place.
+  void put(const std::string& name, BoundedTensor result) {
+    out.results.try_emplace(name, std::move(result));
+  }
+  void put(const std::string& name, Bounded matrix, Shape shape) {
+    put(name, to_result(std::move(matrix), std::move(shape)));
+  }
 };
 
 void put_gate(Work& w, const MoEConfig& c, GateForward f) {
@@ -74,9 +83,10 @@ void gate(Work& w) {
   const std::vector<bool> mask = token_mask(w.call, "token_mask", x.rows);
   const GateParams params = load_gate(c, w.options, w.call.tensors, "params/", x.dtype);
   const auto ids = given_ids(w.call, w.routing, "");
-  GateForward f = gate_forward(c, w.options, params, x, mask, pointer(ids));
+  GateForward f = gate_forward(c, w.options, params, x, mask, pointer(ids), w.forced);
   if (w.call.backward) {
-    const Bounded dw = load(require(w.call.tensors, "cotangents/weights"), c.n_activated_experts, f.weights.dtype);
+    const Bounded dw =
+        load(require(w.call.tensors, "cotangents/weights"), c.n_activated_experts, f.weights.dtype);
     GateBackward b = gate_backward(c, w.options, params, x, mask, f, dw);
     w.put("grads/x", std::move(b.x), {x.rows, c.dim});
     if (c.train_gate) {
@@ -104,10 +114,12 @@ void aux_loss_component(Work& w) {
   w.put("grads/original_scores", std::move(grad), {scores.rows, scores.cols});
 }
 
-/// Rounds of forwards and one update each. Data-parallel ranks route their part of the tokens and sum their loads.
+/// Rounds of forwards and one update each. Data-parallel ranks route their part of the tokens and sum their
+/// loads.
 void bias_update(Work& w) {
   const MoEConfig c = parse_moe_config(w.call.config);
-  if (!w.options.training) throw InputError("call option 'training' is false: the bias update is part of training");
+  if (!w.options.training)
+    throw InputError("call option 'training' is false: the bias update is part of training");
   GateParams params;
   std::optional<BiasUpdate> update;
   for (std::int64_t s = 0; s < w.options.steps; ++s) {
@@ -122,11 +134,13 @@ void bias_update(Work& w) {
       const std::vector<bool> mask = token_mask(w.call, "token_mask" + at, x.rows);
       const auto ids = given_ids(w.call, w.routing, at);
       GateForward f = gate_forward(c, w.options, params, x, mask, pointer(ids));
-      const auto offsets = rank_offsets(w.options.parallel.dp_size, w.options.parallel.tokens_per_rank, x.rows);
+      const auto offsets =
+          rank_offsets(w.options.parallel.dp_size, w.options.parallel.tokens_per_rank, x.rows);
       for (std::size_t r = 0; r + 1 < offsets.size(); ++r)
         update->accumulate(expert_load({f.indices.begin() + offsets[r] * c.n_activated_experts,
                                         f.indices.begin() + offsets[r + 1] * c.n_activated_experts},
-                                       {mask.begin() + offsets[r], mask.begin() + offsets[r + 1]}, c.n_routed_experts));
+                                       {mask.begin() + offsets[r], mask.begin() + offsets[r + 1]},
+                                       c.n_routed_experts));
       w.put("outputs/indices" + at, integers(f.indices, {x.rows, c.n_activated_experts}));
       f.routing.indices = "outputs/indices" + at;
       if (!find(w.call.tensors, "inputs/replay_indices" + at)) w.out.routing.push_back(std::move(f.routing));
@@ -135,7 +149,8 @@ void bias_update(Work& w) {
     w.put("outputs/cumulative_expert_load" + at, integers(*update->cumulative_load(), {c.n_routed_experts}));
     update->update();
     Bounded bias(1, c.n_routed_experts, DType::float32);
-    for (std::int64_t i = 0; i < bias.cols; ++i) bias.set(i, update->correction()[static_cast<std::size_t>(i)]);
+    for (std::int64_t i = 0; i < bias.cols; ++i)
+      bias.set(i, update->correction()[static_cast<std::size_t>(i)]);
     w.put("outputs/e_score_correction_bias" + at, std::move(bias), {c.n_routed_experts});
   }
 }
@@ -157,11 +172,19 @@ void mlp(Work& w) {
   const MLPParams params = load_mlp(c, w.call.tensors, "params/", x.dtype);
   MLPForward f = mlp_forward(c, params, x);
   if (w.call.backward) {
-    MLPBackward b = mlp_backward(c, params, x, f, load(require(w.call.tensors, "cotangents/y"), c.dim, x.dtype));
+    MLPBackward b =
+        mlp_backward(c, params, x, f, load(require(w.call.tensors, "cotangents/y"), c.dim, x.dtype));
     w.put("grads/x", add_in_any_order(b.x, x.dtype), input.shape());
     add_mlp_gradients(w.call.tensors, std::move(b.params), "", w.out.results);
   }
   w.put("outputs/y", std::move(f.y), input.shape());
+}
+
+void put_experts_stages(Work& w, const MoEConfig& c, std::int64_t tokens, ExpertsForward f) {
+  const std::int64_t k = c.n_activated_experts;
+  w.put("stages/up_projection", std::move(f.up), {tokens, k, c.up_dim()});
+  w.put("stages/activation", std::move(f.activation), {tokens, k, c.moe_inter_dim});
+  w.put("stages/down_projection", std::move(f.down), {tokens, k, c.expert_dim()});
 }
 
 void experts(Work& w) {
@@ -182,12 +205,10 @@ void experts(Work& w) {
     y = f.y;
   } else {
     const ExpertRange all{0, c.n_routed_experts};
-    ExpertsForward f = experts_forward(c, params, x, routing, all);
+    ExpertsForward f = experts_forward(c, params, x, routing, all, w.forced);
     if (backward) b = experts_backward(c, params, x, routing, all, f, dy, "", w.out.results);
     y = std::move(f.y);
-    w.put("stages/up_projection", std::move(f.up), {x.rows, k, c.up_dim()});
-    w.put("stages/activation", std::move(f.activation), {x.rows, k, c.moe_inter_dim});
-    w.put("stages/down_projection", std::move(f.down), {x.rows, k, dim});
+    put_experts_stages(w, c, x.rows, std::move(f));
   }
   w.put("outputs/y", std::move(y), {x.rows, dim});
   if (!backward) return;
@@ -202,12 +223,14 @@ void moe(Work& w) {
   std::vector<bool> mask = token_mask(w.call, "padding_mask", x.rows);
   if (find(w.call.tensors, "inputs/padding_mask")) mask.flip();
   const auto ids = given_ids(w.call, w.routing, "");
-  MoEForward f = moe_forward(c, w.options, w.call.tensors, x, mask, pointer(ids));
+  MoEForward f = moe_forward(c, w.options, w.call.tensors, x, mask, pointer(ids), w.forced);
   if (w.call.backward) {
     const Bounded dy = load(require(w.call.tensors, "cotangents/y"), c.dim, x.dtype);
-    w.put("grads/x", moe_backward(c, w.options, w.call.tensors, x, mask, f, dy, w.out.results), input.shape());
+    w.put("grads/x", moe_backward(c, w.options, w.call.tensors, x, mask, f, dy, w.out.results),
+          input.shape());
   }
   w.put("outputs/y", std::move(f.y), input.shape());
+  if (f.experts) put_experts_stages(w, c, x.rows, *std::move(f.experts));
   if (f.gate) {
     put_gate(w, c, *std::move(f.gate));
     return;
@@ -215,7 +238,8 @@ void moe(Work& w) {
   const Shape slots{x.rows, c.n_activated_experts};
   w.put("outputs/indices", integers(f.indices, slots));
   w.put("outputs/weights", std::move(f.weights), slots);
-  w.put("outputs/expert_load", integers(expert_load(f.indices, mask, c.n_routed_experts), {c.n_routed_experts}));
+  w.put("outputs/expert_load",
+        integers(expert_load(f.indices, mask, c.n_routed_experts), {c.n_routed_experts}));
 }
 
 void init(Work& w) { init_results(w.call.config, w.options, w.out.results); }
@@ -228,9 +252,11 @@ void metrics(Work& w) {
   const std::int64_t layers = loads.extent(0);
   const double unit = gamma(2 * e + 16, precision(DType::float32).unit);
   std::vector<LayerMetrics> all;
-  Bounded cv(1, layers, DType::float64), dead(1, layers, DType::float64), diversity(1, layers, DType::float64),
-      utilization(layers, e, DType::float64);
-  const auto put = [&](Bounded& m, std::int64_t i, double value) { m.set(i, {value, unit * value, Precision{}}); };
+  Bounded cv(1, layers, DType::float64), dead(1, layers, DType::float64),
+      diversity(1, layers, DType::float64), utilization(layers, e, DType::float64);
+  const auto put = [&](Bounded& m, std::int64_t i, double value) {
+    m.set(i, {value, unit * value, Precision{}});
+  };
   for (std::int64_t l = 0; l < layers; ++l) {
     std::vector<double> load(static_cast<std::size_t>(e));
     loads.read(l * e, load);
@@ -238,7 +264,8 @@ void metrics(Work& w) {
     put(cv, l, all.back().cv);
     put(dead, l, all.back().dead_expert_frac);
     put(diversity, l, all.back().expert_diversity);
-    for (std::int64_t i = 0; i < e; ++i) put(utilization, l * e + i, all.back().utilization[static_cast<std::size_t>(i)]);
+    for (std::int64_t i = 0; i < e; ++i)
+      put(utilization, l * e + i, all.back().utilization[static_cast<std::size_t>(i)]);
   }
   w.put("outputs/cv", std::move(cv), {layers});
   w.put("outputs/dead_expert_frac", std::move(dead), {layers});
@@ -250,19 +277,38 @@ void metrics(Work& w) {
 
 }  // namespace
 
-Evaluation evaluate(const Call& call, const NamedTensors& routing) {
+Evaluation evaluate(const Call& call, const NamedTensors& routing, const NamedTensors& stages) {
   check_inputs(call);
-  Work w{call, routing, parse_call_options(call.options), {}};
+  Work w{call, routing, parse_call_options(call.options), {}, {}};
+  w.forced = ForcedStages(stages, w.out.results);
   switch (call.component) {
-    case Component::gate: gate(w); break;
-    case Component::aux_loss: aux_loss_component(w); break;
-    case Component::bias_update: bias_update(w); break;
-    case Component::fake_balanced_gate: fake_balanced_gate_component(w); break;
-    case Component::mlp: mlp(w); break;
-    case Component::experts: experts(w); break;
-    case Component::moe: moe(w); break;
-    case Component::init: init(w); break;
-    case Component::metrics: metrics(w); break;
+    case Component::gate:
+      gate(w);
+      break;
+    case Component::aux_loss:
+      aux_loss_component(w);
+      break;
+    case Component::bias_update:
+      bias_update(w);
+      break;
+    case Component::fake_balanced_gate:
+      fake_balanced_gate_component(w);
+      break;
+    case Component::mlp:
+      mlp(w);
+      break;
+    case Component::experts:
+      experts(w);
+      break;
+    case Component::moe:
+      moe(w);
+      break;
+    case Component::init:
+      init(w);
+      break;
+    case Component::metrics:
+      metrics(w);
+      break;
   }
   return std::move(w.out);
 }

@@ -62,8 +62,8 @@ Scores discarded(const Scores& s, const Members& groups, bool to_zero) {
   return out;
 }
 
-/// Every set of `count` groups that some group scores within the bounds make the largest. Groups that are in or out in any
-/// case are fixed first; the rest are few.
+/// Every set of `count` groups that some group scores within the bounds make the largest. Groups that are in
+/// or out in any case are fixed first; the rest are few.
 std::vector<Members> explainable_groups(const Scores& g, std::int64_t count) {
   const std::size_t n = g.value.size();
   Members fixed(n, false);
@@ -98,7 +98,8 @@ std::vector<Members> explainable_groups(const Scores& g, std::int64_t count) {
   return out;
 }
 
-Scores row(const std::vector<double>& value, const std::vector<double>& bound, std::int64_t token, std::int64_t width) {
+Scores row(const std::vector<double>& value, const std::vector<double>& bound, std::int64_t token,
+           std::int64_t width) {
   const auto first = token * width, last = first + width;
   return {{value.begin() + first, value.begin() + last}, {bound.begin() + first, bound.begin() + last}};
 }
@@ -131,8 +132,8 @@ std::string set_text(const Members& members) {
 
 }  // namespace
 
-
-SelectionVerdict judge_selection(const RoutingScores& r, std::int64_t token, std::span<const std::int64_t> ids) {
+SelectionVerdict judge_selection(const RoutingScores& r, std::int64_t token,
+                                 std::span<const std::int64_t> ids) {
   Members chosen(static_cast<std::size_t>(r.experts), false);
   for (const std::int64_t id : ids) {
     if (id < 0 || id >= r.experts)

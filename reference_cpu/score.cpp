@@ -71,7 +71,8 @@ Shifted shifted_exponentials(std::span<const Real> z, Precision p) {
   return out;
 }
 
-/// v (exp(relative) - 1), at most 1 while it is bounded at all: the logits' errors may be infinite, and then anything, NaN too.
+/// v (exp(relative) - 1), at most 1 while it is bounded at all: the logits' errors may be infinite, and then
+/// anything, NaN too.
 double spread(double v, double relative) {
   if (!(relative < INFINITY)) return INFINITY;
   const double error = v * growth(relative);
@@ -108,7 +109,8 @@ Row unnormalised_softmax(std::span<const Real> z, Precision p) {
   const Shifted t = shifted_exponentials(z, p);
   Row s;
   for (std::size_t i = 0; i < z.size(); ++i)
-    s.push_back({t.value[i], spread(t.value[i], t.relative[i]) + 2.0 * p.unit * t.value[i] + 2.0 * p.tiny, p});
+    s.push_back(
+        {t.value[i], spread(t.value[i], t.relative[i]) + 2.0 * p.unit * t.value[i] + 2.0 * p.tiny, p});
   return s;
 }
 
@@ -120,7 +122,8 @@ Row softmax_gradient(std::span<const Real> s, std::span<const Real> d) {
   for (std::size_t i = 0; i < s.size(); ++i) {
     Real gradient = s[i] * (d[i] - sum);
     // As s d - s sum, which others compute, it also has the rounding of both products.
-    gradient.error += gradient.held.unit * std::abs(s[i].value) * (std::abs(d[i].value) + std::abs(sum.value));
+    gradient.error +=
+        gradient.held.unit * std::abs(s[i].value) * (std::abs(d[i].value) + std::abs(sum.value));
     dz.push_back(gradient);
   }
   return dz;

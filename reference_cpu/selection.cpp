@@ -55,7 +55,8 @@ std::vector<Real> group_scores(std::span<const Real> choice, const MoEConfig& c)
   return out;
 }
 
-std::vector<double> discard_groups(std::span<const double> choice, const std::vector<bool>& kept, bool to_zero) {
+std::vector<double> discard_groups(std::span<const double> choice, const std::vector<bool>& kept,
+                                   bool to_zero) {
   const std::size_t size = choice.size() / kept.size();
   std::vector<double> out(choice.begin(), choice.end());
   for (std::size_t i = 0; i < out.size(); ++i)
@@ -68,7 +69,8 @@ std::vector<std::int64_t> select_experts(std::span<const Real> choice, const MoE
   const std::vector<Real> groups = group_scores(choice, c);
   if (!groups.empty()) {
     std::vector<bool> kept(groups.size(), false);
-    for (const std::int64_t g : top_k(values(groups), c.n_limited_groups)) kept[static_cast<std::size_t>(g)] = true;
+    for (const std::int64_t g : top_k(values(groups), c.n_limited_groups))
+      kept[static_cast<std::size_t>(g)] = true;
     q = discard_groups(q, kept, score_rule(c.score_func).groups != GroupRule::top2_exclude);
   }
   return top_k(q, c.n_activated_experts);

@@ -38,7 +38,8 @@ void linear(Builder& b, const std::string& name, DType dtype, std::int64_t out, 
 }
 
 void mlp_params(Builder& b, const std::string& prefix, const MLPConfig& c) {
-  if (c.activation != ActivationKind::relu2) linear(b, prefix + "gate_proj", c.dtype, c.inter_dim, c.dim, c.bias);
+  if (c.activation != ActivationKind::relu2)
+    linear(b, prefix + "gate_proj", c.dtype, c.inter_dim, c.dim, c.bias);
   linear(b, prefix + "up_proj", c.dtype, c.inter_dim, c.dim, c.bias);
   linear(b, prefix + "down_proj", c.dtype, c.dim, c.inter_dim, c.bias);
 }
@@ -159,7 +160,8 @@ void moe(Builder& b, const MoEConfig& c, const CallOptions& o, const Shape& toke
   moe_params(b, c, o);
   b.cotangent("y", c.dtype, x);
   b.output("y", c.dtype, x);
-  b.output("weights", c.router_weights_fp32 && !o.fake_balanced_gate ? DType::float32 : c.dtype, slots, false);
+  b.output("weights", c.router_weights_fp32 && !o.fake_balanced_gate ? DType::float32 : c.dtype, slots,
+           false);
   b.output("indices", DType::int64, slots, false);
   b.output("expert_load", DType::int64, {c.n_routed_experts}, false);
   if (o.training && c.aux_loss_coeff > 0.0 && !o.fake_balanced_gate) b.output("aux_loss", DType::float32, {});
@@ -192,14 +194,23 @@ void metrics(Builder& b, const MoEConfig& c, const Shape& tokens) {
 Shape token_shape(const Call& call) {
   std::string_view from = "inputs/x";
   switch (call.component) {
-    case Component::aux_loss: from = "inputs/original_scores"; break;
-    case Component::bias_update: from = "inputs/x_0_0"; break;
-    case Component::metrics: from = "inputs/expert_load"; break;
-    case Component::init: return {};
-    default: break;
+    case Component::aux_loss:
+      from = "inputs/original_scores";
+      break;
+    case Component::bias_update:
+      from = "inputs/x_0_0";
+      break;
+    case Component::metrics:
+      from = "inputs/expert_load";
+      break;
+    case Component::init:
+      return {};
+    default:
+      break;
   }
   const Tensor& x = require(call.tensors, from);
-  if (x.shape().empty()) throw InputError("dataset '" + std::string(from) + "' is a scalar: want [..., width]");
+  if (x.shape().empty())
+    throw InputError("dataset '" + std::string(from) + "' is a scalar: want [..., width]");
   return {x.shape().begin(), x.shape().end() - 1};
 }
 
@@ -226,15 +237,32 @@ Signature signature(Component component, const nlohmann::json& config, const nlo
   const MoEConfig c = parse_moe_config(config);
   const std::int64_t t = element_count(tokens);
   switch (component) {
-    case Component::gate: gate(b, c, o, t); break;
-    case Component::aux_loss: aux_loss(b, c, t); break;
-    case Component::bias_update: bias_update(b, c, o, t); break;
-    case Component::fake_balanced_gate: fake_balanced_gate(b, c, t); break;
-    case Component::experts: experts(b, c, t); break;
-    case Component::moe: moe(b, c, o, tokens); break;
-    case Component::init: init(b, c, o); break;
-    case Component::metrics: metrics(b, c, tokens); break;
-    case Component::mlp: break;
+    case Component::gate:
+      gate(b, c, o, t);
+      break;
+    case Component::aux_loss:
+      aux_loss(b, c, t);
+      break;
+    case Component::bias_update:
+      bias_update(b, c, o, t);
+      break;
+    case Component::fake_balanced_gate:
+      fake_balanced_gate(b, c, t);
+      break;
+    case Component::experts:
+      experts(b, c, t);
+      break;
+    case Component::moe:
+      moe(b, c, o, tokens);
+      break;
+    case Component::init:
+      init(b, c, o);
+      break;
+    case Component::metrics:
+      metrics(b, c, tokens);
+      break;
+    case Component::mlp:
+      break;
   }
   return std::move(b.out);
 }
@@ -257,14 +285,18 @@ void check_inputs(const Call& call) {
                        to_string(spec.shape));
     if (is_floating(spec.dtype) != is_floating(tensor->dtype()) ||
         (!is_floating(spec.dtype) && spec.dtype != tensor->dtype()))
-      throw InputError("dataset '" + spec.name + "' has dtype " + std::string(name(tensor->dtype())) + ": want " +
-                       (is_floating(spec.dtype) ? "a floating one such as " : "") + std::string(name(spec.dtype)));
+      throw InputError("dataset '" + spec.name + "' has dtype " + std::string(name(tensor->dtype())) +
+                       ": want " + (is_floating(spec.dtype) ? "a floating one such as " : "") +
+                       std::string(name(spec.dtype)));
     if (spec.name.find("indices") != std::string::npos)
       check_indices(*tensor, spec.name, parse_moe_config(call.config).n_routed_experts);
   }
   for (const auto& [name, tensor] : call.tensors) {
-    const bool known = std::ranges::any_of(want.inputs, [&name = name](const TensorSpec& spec) { return spec.name == name; });
-    if (!known) throw InputError("dataset '" + name + "' belongs to no input of this " + std::string(moeref::name(call.component)) + " call");
+    const bool known = std::ranges::any_of(
+        want.inputs, [&name = name](const TensorSpec& spec) { return spec.name == name; });
+    if (!known)
+      throw InputError("dataset '" + name + "' belongs to no input of this " +
+                       std::string(moeref::name(call.component)) + " call");
   }
 }
 

@@ -14,14 +14,17 @@ decltype(auto) visit(DType dtype, Bytes* bytes, F&& f) {
   using std::conditional_t;
   constexpr bool is_const = std::is_const_v<Bytes>;
   switch (dtype) {
-    case DType::float64: return f(reinterpret_cast<conditional_t<is_const, const double, double>*>(bytes));
-    case DType::float32: return f(reinterpret_cast<conditional_t<is_const, const float, float>*>(bytes));
+    case DType::float64:
+      return f(reinterpret_cast<conditional_t<is_const, const double, double>*>(bytes));
+    case DType::float32:
+      return f(reinterpret_cast<conditional_t<is_const, const float, float>*>(bytes));
     case DType::int64:
       return f(reinterpret_cast<conditional_t<is_const, const std::int64_t, std::int64_t>*>(bytes));
     case DType::boolean:
       return f(reinterpret_cast<conditional_t<is_const, const std::uint8_t, std::uint8_t>*>(bytes));
     case DType::bfloat16:
-    case DType::float16: break;
+    case DType::float16:
+      break;
   }
   return f(reinterpret_cast<conditional_t<is_const, const std::uint16_t, std::uint16_t>*>(bytes));
 }
@@ -64,7 +67,8 @@ Tensor::Tensor(DType dtype, Shape shape)
 Tensor Tensor::of(Shape shape, std::span<const double> values) {
   Tensor tensor(DType::float64, std::move(shape));
   if (static_cast<std::int64_t>(values.size()) != tensor.size())
-    throw InputError(std::to_string(values.size()) + " values do not fill shape " + to_string(tensor.shape()));
+    throw InputError(std::to_string(values.size()) + " values do not fill shape " +
+                     to_string(tensor.shape()));
   if (!values.empty()) std::memcpy(tensor.data_.data(), values.data(), values.size_bytes());
   return tensor;
 }
@@ -72,7 +76,8 @@ Tensor Tensor::of(Shape shape, std::span<const double> values) {
 Tensor Tensor::of(Shape shape, std::span<const std::int64_t> values) {
   Tensor tensor(DType::int64, std::move(shape));
   if (static_cast<std::int64_t>(values.size()) != tensor.size())
-    throw InputError(std::to_string(values.size()) + " values do not fill shape " + to_string(tensor.shape()));
+    throw InputError(std::to_string(values.size()) + " values do not fill shape " +
+                     to_string(tensor.shape()));
   if (!values.empty()) std::memcpy(tensor.data_.data(), values.data(), values.size_bytes());
   return tensor;
 }
@@ -130,18 +135,20 @@ Tensor Tensor::reshaped(Shape shape) const {
 
 template <typename T>
 std::span<T> Tensor::as() {
-  if (!holds<T>(dtype_)) throw std::logic_error("Tensor::as: a " + std::string(name(dtype_)) + " tensor holds another type");
+  if (!holds<T>(dtype_))
+    throw std::logic_error("Tensor::as: a " + std::string(name(dtype_)) + " tensor holds another type");
   return {reinterpret_cast<T*>(data_.data()), static_cast<std::size_t>(size_)};
 }
 
 template <typename T>
 std::span<const T> Tensor::as() const {
-  if (!holds<T>(dtype_)) throw std::logic_error("Tensor::as: a " + std::string(name(dtype_)) + " tensor holds another type");
+  if (!holds<T>(dtype_))
+    throw std::logic_error("Tensor::as: a " + std::string(name(dtype_)) + " tensor holds another type");
   return {reinterpret_cast<const T*>(data_.data()), static_cast<std::size_t>(size_)};
 }
 
-#define MOEREF_INSTANTIATE(T)             \
-  template std::span<T> Tensor::as<T>();  \
+#define MOEREF_INSTANTIATE(T)            \
+  template std::span<T> Tensor::as<T>(); \
   template std::span<const T> Tensor::as<T>() const;
 MOEREF_INSTANTIATE(double)
 MOEREF_INSTANTIATE(float)

@@ -6,13 +6,25 @@
 namespace moeref {
 namespace {
 
-constexpr std::array<std::string_view, 7> kNames{"PASS", "AMBIGUOUS", "WAIVED", "NOT_SUPPORTED", "FAIL", "HUNG", "CRASHED"};
+constexpr std::array<std::string_view, 7> kNames{"PASS", "AMBIGUOUS", "WAIVED", "NOT_SUPPORTED",
+                                                 "FAIL", "HUNG",      "CRASHED"};
 
 // What follows a prefix decides; the first match counts.
-constexpr std::array<std::string_view, 15> kStages{
-    "stages/logits", "stages/scores", "outputs/indices", "outputs/weights", "outputs/expert_load",
-    "outputs/cumulative_expert_load", "outputs/aux_loss", "outputs/e_score_correction_bias", "stages/permutation",
-    "stages/up_projection", "stages/activation", "stages/down_projection", "stages/combine", "stages/shared", "outputs/"};
+constexpr std::array<std::string_view, 15> kStages{"stages/logits",
+                                                   "stages/scores",
+                                                   "outputs/indices",
+                                                   "outputs/weights",
+                                                   "outputs/expert_load",
+                                                   "outputs/cumulative_expert_load",
+                                                   "outputs/aux_loss",
+                                                   "outputs/e_score_correction_bias",
+                                                   "stages/permutation",
+                                                   "stages/up_projection",
+                                                   "stages/activation",
+                                                   "stages/down_projection",
+                                                   "stages/combine",
+                                                   "stages/shared",
+                                                   "outputs/"};
 
 }  // namespace
 
@@ -21,7 +33,10 @@ std::string_view name(Verdict verdict) { return kNames[static_cast<std::size_t>(
 Verdict worse(Verdict a, Verdict b) { return std::max(a, b); }
 
 const TensorVerdict* CaseVerdict::first_failure() const {
-  const auto it = std::ranges::find_if(tensors, [](const TensorVerdict& t) { return t.verdict >= Verdict::fail; });
+  const auto fails = [](const TensorVerdict& t) { return t.verdict >= Verdict::fail; };
+  auto it = std::ranges::find_if(tensors,
+                                 [&](const TensorVerdict& t) { return fails(t) && !(t.own_ratio <= 1.0); });
+  if (it == tensors.end()) it = std::ranges::find_if(tensors, fails);
   return it == tensors.end() ? nullptr : &*it;
 }
 
@@ -32,7 +47,8 @@ double CaseVerdict::worst_ratio() const {
 }
 
 int stage_order(std::string_view tensor) {
-  const auto it = std::ranges::find_if(kStages, [&](std::string_view stage) { return tensor.starts_with(stage); });
+  const auto it =
+      std::ranges::find_if(kStages, [&](std::string_view stage) { return tensor.starts_with(stage); });
   return static_cast<int>(it - kStages.begin());
 }
 

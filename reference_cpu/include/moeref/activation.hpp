@@ -28,8 +28,8 @@ struct Activation {
   }
 };
 
-/// SPEC 5: swiglu silu(g) u; with a limit L min(g, L), clamp(u, +-L) first, in fp32; swigluoai and quick_geglu
-/// g sigmoid(alpha g) (u + 1) after clamps; geglu gelu_tanh(g) u; relu2 relu(u)^2.
+/// SPEC 5: swiglu silu(g) u; with a limit L min(g, L), clamp(u, +-L) first, in fp32; swigluoai and
+/// quick_geglu g sigmoid(alpha g) (u + 1) after clamps; geglu gelu_tanh(g) u; relu2 relu(u)^2.
 const Activation& activation(ActivationKind kind, double limit);
 
 ActivationParams activation_params(const MoEConfig& config);

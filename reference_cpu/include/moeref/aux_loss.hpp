@@ -8,11 +8,13 @@
 
 namespace moeref {
 
-/// load_i = number of real tokens whose ids contain i; an id that comes twice in a token counts once. ids [T, k].
+/// load_i = number of real tokens whose ids contain i; an id that comes twice in a token counts once. ids [T,
+/// k].
 std::vector<std::int64_t> expert_load(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
                                       std::int64_t experts);
 
-/// What one rank knows of its tokens. Under context parallelism these are added over the ranks before anything else.
+/// What one rank knows of its tokens. Under context parallelism these are added over the ranks before
+/// anything else.
 struct AuxStatistics {
   std::int64_t real_tokens = 0;
   std::vector<std::int64_t> load;  ///< [E]

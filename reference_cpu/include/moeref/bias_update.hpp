@@ -13,7 +13,8 @@ namespace moeref {
 /// Accumulates the load of every forward in training and moves the bias by the sign of (mean load - load).
 class BiasUpdate {
  public:
-  /// c [E], the bias that the master copy starts from. Throws InputError without train_gate or with a factor of 0.
+  /// c [E], the bias that the master copy starts from. Throws InputError without train_gate or with a factor
+  /// of 0.
   BiasUpdate(const MoEConfig& config, std::vector<Real> correction);
 
   void set_training(bool training) { training_ = training; }
@@ -24,8 +25,8 @@ class BiasUpdate {
   /// The load since the last update, summed over the ranks given; none before the first forward.
   const std::optional<std::vector<std::int64_t>>& cumulative_load() const { return load_; }
 
-  /// master += factor * sign(mean - load), c = master, the cumulative load is cleared. Throws InputError outside training
-  /// and without a forward since the last update.
+  /// master += factor * sign(mean - load), c = master, the cumulative load is cleared. Throws InputError
+  /// outside training and without a forward since the last update.
   void update();
 
   const std::vector<Real>& correction() const { return master_; }

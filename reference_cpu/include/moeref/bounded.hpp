@@ -16,7 +16,7 @@ struct Bounded {
   std::int64_t rows = 0, cols = 0;
   DType dtype = DType::float64;  ///< in which the documented system holds it
   std::vector<double> value;
-  std::vector<double> error;     ///< empty = exact
+  std::vector<double> error;  ///< empty = exact
 
   Bounded() = default;
   Bounded(std::int64_t rows, std::int64_t cols, DType dtype)
@@ -40,8 +40,8 @@ struct Bounded {
   void set(std::int64_t row, std::int64_t col, Real a) { set(row * cols + col, a); }
 };
 
-/// `rows` x `cols` elements of a tensor from element `first` on, exact; or, where the compute type is coarser than the
-/// tensor's own (fp32 parameters under bf16 activations), with the error of that cast.
+/// `rows` x `cols` elements of a tensor from element `first` on, exact; or, where the compute type is coarser
+/// than the tensor's own (fp32 parameters under bf16 activations), with the error of that cast.
 Bounded load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols);
 Bounded load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols, DType compute);
 
@@ -62,9 +62,11 @@ Bounded gather_rows(const Bounded& from, const std::vector<std::int64_t>& rows);
 /// a + b elementwise, stored in a's dtype.
 Bounded add(const Bounded& a, const Bounded& b);
 
-/// Gradients that meet in one tensor: the documented system adds them one by one, in whatever order they arrive, and rounds
-/// each sum to the tensor's type. `others` as in Sum::total, one number a row; empty = none.
-Bounded add_in_any_order(const std::vector<Bounded>& terms, DType stored, const std::vector<std::int64_t>& others = {});
+/// Gradients that meet in one tensor: the documented system adds them one by one, in whatever order they
+/// arrive, and rounds each sum to the tensor's type. `others` as in Sum::total, one number a row; empty =
+/// none.
+Bounded add_in_any_order(const std::vector<Bounded>& terms, DType stored,
+                         const std::vector<std::int64_t>& others = {});
 
 /// Adds values and bounds, no rounding: for parts of one sum whose bounds hold for the whole of it.
 void add_part(Bounded& sum, std::int64_t row, const Bounded& part, std::int64_t part_row);
@@ -78,7 +80,8 @@ Bounded rows_of(const Bounded& from, std::int64_t first, std::int64_t last);
 /// Sum over rows, [1, cols], accumulated in fp32 at least and stored in `stored`.
 Bounded sum_rows(const Bounded& a, DType stored);
 
-/// Sum of numbers in one precision in any order: gamma_n times the sum of magnitudes, and the errors (Higham 4.2).
+/// Sum of numbers in one precision in any order: gamma_n times the sum of magnitudes, and the errors
+/// (Higham 4.2).
 class Sum {
  public:
   explicit Sum(Precision accumulate) : accumulate_(accumulate) {}
@@ -97,8 +100,8 @@ class Sum {
     error_ += other.error_;
     terms_ += other.terms_;
   }
-  /// `others` are further terms that an honest implementation may add in between, in any order: what they add to the sum and
-  /// to its error comes elsewhere, what their additions do to these terms is bounded here.
+  /// `others` are further terms that an honest implementation may add in between, in any order: what they add
+  /// to the sum and to its error comes elsewhere, what their additions do to these terms is bounded here.
   Real total(std::int64_t others = 0) const;
 
  private:

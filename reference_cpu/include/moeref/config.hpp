@@ -1,4 +1,5 @@
-// The configs and call options of the documented components, as they stand in golden files and in the port ABI (JSON).
+// The configs and call options of the documented components, as they stand in golden files and in the port
+// ABI (JSON).
 #pragma once
 
 #include <algorithm>
@@ -19,7 +20,8 @@ enum class ActivationKind : std::uint8_t { swiglu, swigluoai, quick_geglu, geglu
 std::string_view name(ScoreFunc score_func);
 std::string_view name(ActivationKind activation);
 
-/// The documented system's MoEConfig: same field names, same defaults. Fields without a default there have none here.
+/// The documented system's MoEConfig: same field names, same defaults. Fields without a default there have
+/// none here.
 struct MoEConfig {
   std::int64_t n_routed_experts = 0;     ///< E
   std::int64_t n_shared_experts = 0;     ///< 0 = none
@@ -69,19 +71,20 @@ struct MoEConfig {
 struct MLPConfig {
   std::int64_t dim = 0;
   std::int64_t inter_dim = 0;
-  DType dtype = DType::float32;  ///< what the recorded cases mean when they do not say
+  DType dtype = DType::float32;                        ///< what the recorded cases mean when they do not say
   ActivationKind activation = ActivationKind::swiglu;  ///< swiglu or relu2
   bool bias = false;
   double swiglu_limit = 0.0;
 };
 
-/// How a modelled multi-rank call spreads its work (SPEC 8). One rank = no parallelism. At most one size is above 1.
+/// How a modelled multi-rank call spreads its work (SPEC 8). One rank = no parallelism. At most one size is
+/// above 1.
 struct ParallelOptions {
-  std::int64_t ep_size = 1;                       ///< experts, moe: expert-parallel ranks; must divide E
-  std::int64_t cp_size = 1;                       ///< gate, moe: context-parallel ranks of the auxiliary loss
-  std::int64_t dp_size = 1;                       ///< bias_update: data-parallel ranks that sum their loads
-  std::vector<std::int64_t> tokens_per_rank;      ///< counts that sum to T; empty = as even as possible
-  std::string exchange = "all_gather";            ///< or "all_to_all"
+  std::int64_t ep_size = 1;                   ///< experts, moe: expert-parallel ranks; must divide E
+  std::int64_t cp_size = 1;                   ///< gate, moe: context-parallel ranks of the auxiliary loss
+  std::int64_t dp_size = 1;                   ///< bias_update: data-parallel ranks that sum their loads
+  std::vector<std::int64_t> tokens_per_rank;  ///< counts that sum to T; empty = as even as possible
+  std::string exchange = "all_gather";        ///< or "all_to_all"
 
   std::int64_t size() const { return std::max({ep_size, cp_size, dp_size}); }
 };
@@ -97,15 +100,15 @@ struct CallOptions {
   std::int64_t steps = 1;                ///< bias_update: rounds
   std::int64_t micro_batches = 1;        ///< bias_update: forwards a round
   double init_std = 0.02;
-  double fill_before = 0.0;  ///< init: what every parameter holds before
+  double fill_before = 0.0;                     ///< init: what every parameter holds before
   std::optional<std::uint64_t> torch_cpu_seed;  ///< init: PyTorch's CPU generator
   std::optional<std::uint64_t> seed;            ///< init: our counter-based generator
   ParallelOptions parallel;
 };
 
-/// Throw InputError naming the field, its value and what would be right: unknown field, wrong type, missing field,
-/// impossible combination (SPEC: E % G != 0, g > G, k > E, k > g E / G, a top-2 group score in groups of one, k < 1,
-/// non-positive sizes, unknown names, a bias update without train_gate, ...).
+/// Throw InputError naming the field, its value and what would be right: unknown field, wrong type, missing
+/// field, impossible combination (SPEC: E % G != 0, g > G, k > E, k > g E / G, a top-2 group score in groups
+/// of one, k < 1, non-positive sizes, unknown names, a bias update without train_gate, ...).
 MoEConfig parse_moe_config(const nlohmann::json& json);
 MLPConfig parse_mlp_config(const nlohmann::json& json);
 CallOptions parse_call_options(const nlohmann::json& json);

@@ -20,12 +20,12 @@ std::int64_t size_of(DType dtype);
 
 bool is_floating(DType dtype);
 
-/// Unit roundoff of round-to-nearest, u = 2^-p with p the significand bits: 2^-53, 2^-24, 2^-8, 2^-11 (Higham 2002, 2.1).
-/// 0 for the integer types.
+/// Unit roundoff of round-to-nearest, u = 2^-p with p the significand bits: 2^-53, 2^-24, 2^-8, 2^-11 (Higham
+/// 2002, 2.1). 0 for the integer types.
 double unit_roundoff(DType dtype);
 
-/// Largest absolute error that underflow can add: the smallest normal number, which covers flushing subnormals to zero;
-/// for float16, whose subnormals nobody flushes, their spacing.
+/// Largest absolute error that underflow can add: the smallest normal number, which covers flushing
+/// subnormals to zero; for float16, whose subnormals nobody flushes, their spacing.
 double underflow(DType dtype);
 
 /// Largest finite number: beyond it a result becomes infinite.

@@ -5,16 +5,17 @@
 
 #include "moeref/bounded.hpp"
 #include "moeref/config.hpp"
+#include "moeref/forced_stages.hpp"
 #include "moeref/reference.hpp"
 
 namespace moeref {
 
 /// Where the parameters stand; they are read expert by expert, so that a layer of real width fits in memory.
 struct ExpertsParams {
-  const Tensor& gate_and_up_projs;                  ///< [E, D', 2I or I], x @ W
-  const Tensor& down_projs;                         ///< [E, I, D']
-  const Tensor* gate_up_proj_bias;                  ///< [E, 2I or I], null without expert_bias
-  const Tensor* down_proj_bias;                     ///< [E, D']
+  const Tensor& gate_and_up_projs;  ///< [E, D', 2I or I], x @ W
+  const Tensor& down_projs;         ///< [E, I, D']
+  const Tensor* gate_up_proj_bias;  ///< [E, 2I or I], null without expert_bias
+  const Tensor* down_proj_bias;     ///< [E, D']
 };
 ExpertsParams find_experts(const MoEConfig& config, const NamedTensors& tensors, const std::string& prefix);
 
@@ -41,24 +42,27 @@ struct ExpertsForward {
 
 /// x [T, D'].
 ExpertsForward experts_forward(const MoEConfig& config, const ExpertsParams& params, const Bounded& x,
-                               const Routing& routing, ExpertRange range);
+                               const Routing& routing, ExpertRange range, const ForcedStages& forced = {});
 
-/// y from the rows of the slots of a range of experts. Where other ranks hold a token's other slots, its bound is this part's
-/// share of the bound of the whole sum, in any order: parts then add without further rounding (add_part).
-Bounded combine(const MoEConfig& config, const ExpertsForward& forward, const Routing& routing, ExpertRange range,
-                DType stored);
+/// y from the rows of the slots of a range of experts. Where other ranks hold a token's other slots, its
+/// bound is this part's share of the bound of the whole sum, in any order: parts then add without further
+/// rounding (add_part).
+Bounded combine(const MoEConfig& config, const ExpertsForward& forward, const Routing& routing,
+                ExpertRange range, DType stored);
 
-/// Gradients of the parameters are results already, of whole parameters: experts of the range, zero elsewhere.
+/// Gradients of the parameters are results already, of whole parameters: experts of the range, zero
+/// elsewhere.
 struct ExpertsBackward {
   Bounded x;        ///< [T, D']
   Bounded weights;  ///< [T, k]
 };
 
-/// dy [T, D']. Parameter gradients go to `grads` under "grads/{prefix}...", which are made where missing. x's bound holds for
-/// a sum with `others` further terms a token, and with its slots on other ranks, added in any order.
+/// dy [T, D']. Parameter gradients go to `grads` under "grads/{prefix}...", which are made where missing. x's
+/// bound holds for a sum with `others` further terms a token, and with its slots on other ranks, added in any
+/// order.
 ExpertsBackward experts_backward(const MoEConfig& config, const ExpertsParams& params, const Bounded& x,
                                  const Routing& routing, ExpertRange range, const ExpertsForward& saved,
-                                 const Bounded& dy, const std::string& prefix, std::map<std::string, BoundedTensor>& grads,
-                                 std::int64_t others = 0);
+                                 const Bounded& dy, const std::string& prefix,
+                                 std::map<std::string, BoundedTensor>& grads, std::int64_t others = 0);
 
 }  // namespace moeref

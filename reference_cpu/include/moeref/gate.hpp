@@ -7,15 +7,16 @@
 #include "moeref/aux_loss.hpp"
 #include "moeref/bounded.hpp"
 #include "moeref/config.hpp"
+#include "moeref/forced_stages.hpp"
 #include "moeref/reference.hpp"
 
 namespace moeref {
 
 struct GateParams {
-  Bounded weight;                            ///< [E, D] in the compute type
-  std::optional<Bounded> bias;               ///< [1, E] in the compute type
+  Bounded weight;                               ///< [E, D] in the compute type
+  std::optional<Bounded> bias;                  ///< [1, E] in the compute type
   std::optional<std::vector<Real>> correction;  ///< c [E], fp32, exact or carried through updates
-  DType stored = DType::float64;                ///< the parameters' own type, in which their gradients are stored
+  DType stored = DType::float64;  ///< the parameters' own type, in which their gradients are stored
 };
 
 /// gate_precision where given, else x's type.
@@ -37,11 +38,12 @@ struct GateForward {
   RoutingScores routing;              ///< what the selection was made from
 };
 
-/// x [T, D]; mask[t] = real token; `replay` ids [T, k] instead of a selection (null: select). The auxiliary loss takes
-/// all tokens of the call as one sequence; under context parallelism (`options.parallel.cp_size`) its statistics are
-/// those of contiguous parts of the tokens, added over the ranks.
+/// x [T, D]; mask[t] = real token; `replay` ids [T, k] instead of a selection (null: select). The auxiliary
+/// loss takes all tokens of the call as one sequence; under context parallelism (`options.parallel.cp_size`)
+/// its statistics are those of contiguous parts of the tokens, added over the ranks.
 GateForward gate_forward(const MoEConfig& config, const CallOptions& options, const GateParams& params,
-                         const Bounded& x, const std::vector<bool>& mask, const std::vector<std::int64_t>* replay);
+                         const Bounded& x, const std::vector<bool>& mask,
+                         const std::vector<std::int64_t>* replay, const ForcedStages& forced = {});
 
 struct GateBackward {
   Bounded x;                    ///< [T, D]

@@ -17,8 +17,8 @@ struct LayerMetrics {
 /// load [E], at least one expert.
 LayerMetrics layer_metrics(const std::vector<double>& load);
 
-/// Over layers: "cv_mean", "cv_median", "cv_min", "cv_max", "expert_utilization_p25" (and median, p75, min, max),
-/// "dead_expert_frac_mean", "expert_diversity_mean", "expert_diversity_min". Empty for no layers.
+/// Over layers: "cv_mean", "cv_median", "cv_min", "cv_max", "expert_utilization_p25" (and median, p75, min,
+/// max), "dead_expert_frac_mean", "expert_diversity_mean", "expert_diversity_min". Empty for no layers.
 std::map<std::string, double> aggregate_metrics(const std::vector<LayerMetrics>& layers);
 
 }  // namespace moeref

@@ -17,7 +17,8 @@ struct MLPParams {
 };
 
 /// Reads "{prefix}gate_proj.weight" and so on, as seen by activations of type `compute`.
-MLPParams load_mlp(const MLPConfig& config, const NamedTensors& tensors, const std::string& prefix, DType compute);
+MLPParams load_mlp(const MLPConfig& config, const NamedTensors& tensors, const std::string& prefix,
+                   DType compute);
 
 struct MLPForward {
   std::optional<Bounded> gate;  ///< [T, inter]
@@ -31,11 +32,11 @@ MLPForward mlp_forward(const MLPConfig& config, const MLPParams& params, const B
 
 struct MLPBackward {
   std::vector<Bounded> x;  ///< the terms of d x, one for each projection that reads x
-  MLPParams params;  ///< gradients under the parameters' names
+  MLPParams params;        ///< gradients under the parameters' names
 };
 
 /// dy [T, dim].
-MLPBackward mlp_backward(const MLPConfig& config, const MLPParams& params, const Bounded& x, const MLPForward& saved,
-                         const Bounded& dy);
+MLPBackward mlp_backward(const MLPConfig& config, const MLPParams& params, const Bounded& x,
+                         const MLPForward& saved, const Bounded& dy);
 
 }  // namespace moeref

@@ -11,10 +11,10 @@
 namespace moeref {
 
 struct MoEForward {
-  std::optional<GateForward> gate;    ///< none with the fake balanced gate
-  std::vector<std::int64_t> indices;  ///< [T, k]
-  Bounded weights;                    ///< [T, k]
-  Bounded latent;                     ///< the routed input: x, or fc1_latent_proj(x)
+  std::optional<GateForward> gate;          ///< none with the fake balanced gate
+  std::vector<std::int64_t> indices;        ///< [T, k]
+  Bounded weights;                          ///< [T, k]
+  Bounded latent;                           ///< the routed input: x, or fc1_latent_proj(x)
   std::optional<ExpertsForward> experts;    ///< one rank
   std::optional<ParallelForward> parallel;  ///< several
   Bounded routed;                           ///< the experts' y, before fc2
@@ -25,14 +25,16 @@ struct MoEForward {
 
 /// x [T, D]; mask[t] = not padding; parameters under "params/".
 MoEForward moe_forward(const MoEConfig& config, const CallOptions& options, const NamedTensors& tensors,
-                       const Bounded& x, const std::vector<bool>& mask, const std::vector<std::int64_t>* replay);
+                       const Bounded& x, const std::vector<bool>& mask,
+                       const std::vector<std::int64_t>* replay, const ForcedStages& forced = {});
 
 /// dy [T, D]. Returns d x; parameter gradients go to `grads` under "grads/...".
 Bounded moe_backward(const MoEConfig& config, const CallOptions& options, const NamedTensors& tensors,
-                     const Bounded& x, const std::vector<bool>& mask, const MoEForward& saved, const Bounded& dy,
-                     std::map<std::string, BoundedTensor>& grads);
+                     const Bounded& x, const std::vector<bool>& mask, const MoEForward& saved,
+                     const Bounded& dy, std::map<std::string, BoundedTensor>& grads);
 
-/// Writes the gradients of an MLP's parameters under "grads/{prefix}gate_proj.weight" and so on, in their own types.
+/// Writes the gradients of an MLP's parameters under "grads/{prefix}gate_proj.weight" and so on, in their own
+/// types.
 void add_mlp_gradients(const NamedTensors& tensors, MLPParams gradients, const std::string& prefix,
                        std::map<std::string, BoundedTensor>& grads);
 

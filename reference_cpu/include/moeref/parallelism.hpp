@@ -1,4 +1,5 @@
-// Expert parallelism modelled with in-process ranks (SPEC 8): both documented exchanges, forward and backward.
+// Expert parallelism modelled with in-process ranks (SPEC 8): both documented exchanges, forward and
+// backward.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +11,8 @@
 
 namespace moeref {
 
-/// Token offsets of `ranks` ranks, ranks + 1 numbers from 0 to `tokens`: by `tokens_per_rank`, or as even as possible
-/// where it is empty. Throws InputError if the counts do not sum to `tokens`.
+/// Token offsets of `ranks` ranks, ranks + 1 numbers from 0 to `tokens`: by `tokens_per_rank`, or as even as
+/// possible where it is empty. Throws InputError if the counts do not sum to `tokens`.
 std::vector<std::int64_t> rank_offsets(std::int64_t ranks, const std::vector<std::int64_t>& tokens_per_rank,
                                        std::int64_t tokens);
 
@@ -32,18 +33,24 @@ struct RankWork {
 
 struct ParallelForward {
   std::vector<RankWork> ranks;
-  Bounded y;  ///< [T, D'], each token's parts added in the order of the ranks; the bound holds for every order
+  Bounded
+      y;  ///< [T, D'], each token's parts added in the order of the ranks; the bound holds for every order
 };
 
-/// The result of experts_forward, computed as `options` spread it: rank r owns the tokens of its part of rank_offsets and
-/// the experts of rank_experts; "all_gather" gives every rank all tokens, "all_to_all" one row for each (token, rank)
-/// that has work there, pre-summed there before it goes back. Ranks without tokens and without work take part.
+/// The result of experts_forward, computed as `options` spread it: rank r owns the tokens of its part of
+/// rank_offsets and the experts of rank_experts; "all_gather" gives every rank all tokens, "all_to_all" one
+/// row for each (token, rank) that has work there, pre-summed there before it goes back. Ranks without tokens
+/// and without work take part.
 ParallelForward experts_forward_parallel(const MoEConfig& config, const ParallelOptions& options,
-                                         const ExpertsParams& params, const Bounded& x, const Routing& routing);
+                                         const ExpertsParams& params, const Bounded& x,
+                                         const Routing& routing);
 
-/// dy [T, D']. Gradients of x and of routing weights held by other ranks are added back. `others` as in experts_backward.
+/// dy [T, D']. Gradients of x and of routing weights held by other ranks are added back. `others` as in
+/// experts_backward.
 ExpertsBackward experts_backward_parallel(const MoEConfig& config, const ExpertsParams& params,
-                                          const ParallelForward& saved, const Bounded& dy, const std::string& prefix,
-                                          std::map<std::string, BoundedTensor>& grads, std::int64_t others = 0);
+                                          const ParallelForward& saved, const Bounded& dy,
+                                          const std::string& prefix,
+                                          std::map<std::string, BoundedTensor>& grads,
+                                          std::int64_t others = 0);
 
 }  // namespace moeref

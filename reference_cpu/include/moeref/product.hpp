@@ -1,8 +1,9 @@
 // Matrix products with running error bounds.
 //
-// Every output element is one sum over k = 0, 1, 2, ... in that order, in fp64, without contraction: the same bits on
-// every machine, whatever the blocking, the number of threads and the width of its vectors. Speed comes from computing
-// many outputs side by side. Bound (Higham 2002, 3.1): |err| <= gamma_K sum |a||b| + sum (e_a |b| + |a| e_b + e_a e_b).
+// Every output element is one sum over k = 0, 1, 2, ... in that order, in fp64, without contraction: the same
+// bits on every machine, whatever the blocking, the number of threads and the width of its vectors. Speed
+// comes from computing many outputs side by side. Bound (Higham 2002, 3.1): |err| <= gamma_K sum |a||b| + sum
+// (e_a |b| + |a| e_b + e_a e_b).
 #pragma once
 
 #include <cstdint>
@@ -11,12 +12,13 @@
 
 namespace moeref {
 
-/// op(A) op(B), stored in `stored`: A is [M, K], or [K, M] when transposed; B is [K, N], or [N, K] when transposed.
-/// `accumulate` is the type in which an honest implementation adds up the K terms.
+/// op(A) op(B), stored in `stored`: A is [M, K], or [K, M] when transposed; B is [K, N], or [N, K] when
+/// transposed. `accumulate` is the type in which an honest implementation adds up the K terms.
 Bounded multiply(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, DType accumulate,
                  DType stored);
 
-/// The same, written to `value` and `bound` (rounded up), M N elements each: for gradients of whole parameters.
+/// The same, written to `value` and `bound` (rounded up), M N elements each: for gradients of whole
+/// parameters.
 void multiply_into(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, DType accumulate,
                    DType stored, double* value, float* bound);
 

@@ -1,11 +1,13 @@
-// A number with its running error bound: the arithmetic in which the elementwise parts of the reference are written.
+// A number with its running error bound: the arithmetic in which the elementwise parts of the reference are
+// written.
 //
-// `value` is computed in fp64. `error` bounds how far the result of an honest implementation can be from it, when every
-// operation rounds to the precision that the documented system holds that number in (Higham, Accuracy and Stability of
-// Numerical Algorithms, 2002, 3.3: running error analysis). Operands of two precisions give the finer one, as PyTorch
-// promotes. Each unit roundoff has 2^-53 added to it, so that the bound also covers the reference's own rounding.
-// Where a number can pass the largest of its precision, its bound is infinite, and so are those of all that follow from
-// it: the honest implementation may hold an infinity there, or a NaN. An infinite bound proves nothing.
+// `value` is computed in fp64. `error` bounds how far the result of an honest implementation can be from it,
+// when every operation rounds to the precision that the documented system holds that number in (Higham,
+// Accuracy and Stability of Numerical Algorithms, 2002, 3.3: running error analysis). Operands of two
+// precisions give the finer one, as PyTorch promotes. Each unit roundoff has 2^-53 added to it, so that the
+// bound also covers the reference's own rounding. Where a number can pass the largest of its precision, its
+// bound is infinite, and so are those of all that follow from it: the honest implementation may hold an
+// infinity there, or a NaN. An infinite bound proves nothing.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +19,8 @@
 
 namespace moeref {
 
-/// What rounding to a type can do: relative error `unit`, absolute error `tiny` where results underflow, and infinity
-/// beyond `largest`.
+/// What rounding to a type can do: relative error `unit`, absolute error `tiny` where results underflow, and
+/// infinity beyond `largest`.
 struct Precision {
   double unit = 0x1p-53;
   double tiny = 0.0;
@@ -86,7 +88,8 @@ inline Real operator/(Real a, Real b) {
   return Real{quotient, error, finer(a.held, b.held)}.rounded();
 }
 
-/// A constant of the config takes the precision of the number it meets, fp32 at the coarsest, as PyTorch's scalars do.
+/// A constant of the config takes the precision of the number it meets, fp32 at the coarsest, as PyTorch's
+/// scalars do.
 inline Real constant(double value, Precision other) {
   const Precision held = other.unit < 0x1p-30 ? other : precision(DType::float32);
   const bool representable = other.unit < 0x1p-30 || static_cast<double>(static_cast<float>(value)) == value;
@@ -100,7 +103,8 @@ inline Real operator*(Real a, double b) { return b == 1.0 ? a : a * constant(b, 
 inline Real operator*(double a, Real b) { return b * a; }
 inline Real operator/(Real a, double b) { return a / constant(b, a.held); }
 
-/// Rounding of an elementary function: two ulps, evaluated in fp32 at least and then rounded to a coarser type.
+/// Rounding of an elementary function: two ulps, evaluated in fp32 at least and then rounded to a coarser
+/// type.
 inline Real evaluated(double value, double propagated, Precision held) {
   const double fine = std::min(held.unit, 0x1p-24 + 0x1p-53);
   const double unit = held.unit > fine ? held.unit + 4.0 * fine : 4.0 * fine;
@@ -108,8 +112,8 @@ inline Real evaluated(double value, double propagated, Precision held) {
   return {value, reach <= held.largest ? propagated + unit * reach + held.tiny : INFINITY, held};
 }
 
-/// The error that an argument's error makes in a function of slope `slope` whose values are at most `range` apart. An
-/// argument without a bound may be NaN, which has no range.
+/// The error that an argument's error makes in a function of slope `slope` whose values are at most `range`
+/// apart. An argument without a bound may be NaN, which has no range.
 inline double propagate(Real argument, double slope, double range) {
   return argument.error < INFINITY ? std::min(slope * argument.error, range) : INFINITY;
 }
@@ -127,8 +131,8 @@ inline Real exp(Real a) {
 
 /// |s'| = s (1 - s) <= 1/4, and grows by at most exp(error) over the interval.
 inline Real sigmoid(Real a) {
-  const double v = a.value >= 0.0 ? 1.0 / (1.0 + exact::exp(-a.value))
-                                  : exact::exp(a.value) / (1.0 + exact::exp(a.value));
+  const double v =
+      a.value >= 0.0 ? 1.0 / (1.0 + exact::exp(-a.value)) : exact::exp(a.value) / (1.0 + exact::exp(a.value));
   const double slope = std::min(0.25, v * (1.0 - v) * (1.0 + growth(a.error)));
   return evaluated(v, propagate(a, slope, 1.0), a.held);
 }
@@ -141,7 +145,8 @@ inline Real tanh(Real a) {
 
 /// log(1 + exp(a)), slope sigmoid(a).
 inline Real softplus(Real a) {
-  const double v = a.value > 0.0 ? a.value + exact::log1p(exact::exp(-a.value)) : exact::log1p(exact::exp(a.value));
+  const double v =
+      a.value > 0.0 ? a.value + exact::log1p(exact::exp(-a.value)) : exact::log1p(exact::exp(a.value));
   const double s = 1.0 / (1.0 + exact::exp(-a.value));
   return evaluated(v, propagate(a, std::min(1.0, s * (1.0 + growth(a.error))), INFINITY), a.held);
 }
@@ -152,7 +157,8 @@ inline Real sqrt(Real a) {
   return evaluated(v, std::max(low, std::sqrt(a.value + a.error) - v), a.held);
 }
 
-/// A limit of the config: the documented system rounds it to the tensor's own type before it compares, others may not.
+/// A limit of the config: the documented system rounds it to the tensor's own type before it compares, others
+/// may not.
 inline Real limit(double value, Precision held) {
   int exponent = 0;
   const double significand = std::ldexp(std::frexp(value, &exponent), -std::ilogb(held.unit));
@@ -160,12 +166,14 @@ inline Real limit(double value, Precision held) {
   return {value, exact ? 0.0 : held.unit * std::abs(value), held};
 }
 
-/// NaN passes through, as in the documented system. The clamp of an interval between limits that are intervals: the bound is
-/// 0 where the limit is surely passed.
+/// NaN passes through, as in the documented system. The clamp of an interval between limits that are
+/// intervals: the bound is 0 where the limit is surely passed.
 inline Real clamp(Real a, double low, double high) {
   if (!(a.error < INFINITY)) return {a.value < low ? low : a.value > high ? high : a.value, INFINITY, a.held};
   const Real l = limit(low, a.held), h = limit(high, a.held);
-  const auto clamped = [](double v, double least, double most) { return v < least ? least : v > most ? most : v; };
+  const auto clamped = [](double v, double least, double most) {
+    return v < least ? least : v > most ? most : v;
+  };
   const double v = clamped(a.value, low, high);
   const double above = clamped(a.value + a.error, low + l.error, high + h.error);
   const double below = clamped(a.value - a.error, low - l.error, high - h.error);
@@ -173,7 +181,8 @@ inline Real clamp(Real a, double low, double high) {
 }
 inline Real relu(Real a) { return clamp(a, 0.0, INFINITY); }
 
-/// 1 where low <= a <= high, else 0; the bound is 1 where the errors leave it open. Times a gradient, it is a clamp's.
+/// 1 where low <= a <= high, else 0; the bound is 1 where the errors leave it open. Times a gradient, it is a
+/// clamp's.
 inline Real inside(Real a, double low, double high) {
   const bool in = a.value >= low && a.value <= high;
   const auto open = [&](double edge) {

@@ -1,4 +1,5 @@
-// The CPU reference as an implementation, and what only it can give: every value with its running error bound.
+// The CPU reference as an implementation, and what only it can give: every value with its running error
+// bound.
 #pragma once
 
 #include <map>
@@ -9,8 +10,9 @@
 
 namespace moeref {
 
-/// A result of the reference: fp64 values, and for each the largest error that an honest implementation in the call's
-/// precision can make (TOLERANCE.md; bound 0 = the value is exact, as ids, counts and untouched parameters are).
+/// A result of the reference: fp64 values, and for each the largest error that an honest implementation in
+/// the call's precision can make (TOLERANCE.md; bound 0 = the value is exact, as ids, counts and untouched
+/// parameters are).
 struct BoundedTensor {
   DType dtype = DType::float64;  ///< what an honest implementation returns it in
   Shape shape;
@@ -18,13 +20,14 @@ struct BoundedTensor {
   std::vector<float> bound;  ///< rounded up
 };
 
-/// What one routing decision was made from, so that any other implementation's ids can be judged (verdict.hpp).
+/// What one routing decision was made from, so that any other implementation's ids can be judged
+/// (verdict.hpp).
 struct RoutingScores {
   std::string indices;  ///< the name of the ids it belongs to: "outputs/indices", "outputs/indices_2_0"
   std::int64_t tokens = 0, experts = 0, groups = 1, limited_groups = 1, k = 0;
-  bool discarded_groups_are_zero = false;    ///< else they cannot be chosen
-  std::vector<double> score, score_bound;    ///< [tokens, experts], before groups are discarded
-  std::vector<double> group, group_bound;    ///< [tokens, groups]; empty without groups
+  bool discarded_groups_are_zero = false;  ///< else they cannot be chosen
+  std::vector<double> score, score_bound;  ///< [tokens, experts], before groups are discarded
+  std::vector<double> group, group_bound;  ///< [tokens, groups]; empty without groups
 };
 
 struct Evaluation {
@@ -32,10 +35,12 @@ struct Evaluation {
   std::vector<RoutingScores> routing;
 };
 
-/// Computes a call in fp64. Where `routing` holds ids under the names of the call's id outputs ("outputs/indices"),
-/// these are used, in their slot order, instead of the reference's own: everything after selection is then judged on the
-/// port's own routing. Throws InputError for bad inputs (check_inputs).
-Evaluation evaluate(const Call& call, const NamedTensors& routing = {});
+/// Computes a call in fp64. Where `routing` holds ids under the names of the call's id outputs
+/// ("outputs/indices"), these are used, in their slot order, instead of the reference's own: everything after
+/// selection is then judged on the port's own routing. Where `stages` holds stages of a port
+/// ("stages/logits", ..., and a layer's "outputs/weights"), what follows them starts from these. Throws
+/// InputError for bad inputs (check_inputs).
+Evaluation evaluate(const Call& call, const NamedTensors& routing = {}, const NamedTensors& stages = {});
 
 /// `evaluate` behind the common interface; results in float64.
 class CpuReference final : public Implementation {

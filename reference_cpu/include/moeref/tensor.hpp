@@ -51,8 +51,8 @@ class Tensor {
   /// The same elements under another shape of the same size. Throws InputError otherwise.
   Tensor reshaped(Shape shape) const;
 
-  /// Typed access; T must be the dtype's own type (double, float, uint16_t for both 16-bit formats, int64_t, uint8_t for
-  /// bool). Throws std::logic_error otherwise.
+  /// Typed access; T must be the dtype's own type (double, float, uint16_t for both 16-bit formats, int64_t,
+  /// uint8_t for bool). Throws std::logic_error otherwise.
   template <typename T>
   std::span<T> as();
   template <typename T>
@@ -71,8 +71,8 @@ class Tensor {
   std::vector<std::byte> data_;
 };
 
-/// Tensors by the path they have in a golden file: "inputs/x", "params/gate.weight", "cotangents/y", "outputs/y",
-/// "grads/x", "stages/logits".
+/// Tensors by the path they have in a golden file: "inputs/x", "params/gate.weight", "cotangents/y",
+/// "outputs/y", "grads/x", "stages/logits".
 using NamedTensors = std::map<std::string, Tensor, std::less<>>;
 
 /// The tensor of that name. Throws InputError naming it when it is missing.

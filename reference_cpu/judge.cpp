@@ -44,7 +44,7 @@ TensorVerdict compare(const std::string& tensor, const Tensor& candidate, const 
     const auto n = static_cast<std::size_t>(i);
     const double value = candidate[i];
     const double r = ratio(value, reference.value[n], reference.bound[n]);
-    out.unbounded += std::isinf(reference.bound[n]);
+    out.unbounded += std::isinf(reference.bound[n]) && std::isfinite(reference.value[n]);
     if (out.index < 0 || r > out.ratio) {
       out.index = i;
       out.ratio = r;

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: builds with CUDA, runs the tests labelled gpu, and cuda_impl's memory checks where it has them.
+# On a machine with a GPU: builds with CUDA, runs the tests labelled gpu (ctest's own options are handed on), validates
+# the CUDA implementation against all golden files (report in out/), and checks its memory accesses.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash ci/setup.sh
@@ -8,7 +9,10 @@ command -v nvidia-smi >/dev/null && nvidia-smi -L || { echo "ci/gpu.sh: no NVIDI
 
 cmake --preset cuda
 cmake --build --preset cuda --parallel "$(nproc)"
-ctest --preset cuda "$@"
-if [ -x cuda_impl/compute_sanitizer.sh ]; then
-  cuda_impl/compute_sanitizer.sh build-cuda
-fi
+status=0
+ctest --preset cuda "$@" || status=1
+mkdir -p out
+build-cuda/tools/moeref validate --port cuda golden/cases golden/documented_system \
+  --json out/cuda_report.json --junit out/cuda_report.xml || status=1
+bash ci/cuda_sanitize.sh build-cuda || status=1
+exit "$status"

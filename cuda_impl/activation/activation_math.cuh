@@ -17,24 +17,31 @@ struct ActivationGradient {
 // Clamps that keep NaN, unlike fminf and fmaxf.
 __device__ __forceinline__ float at_most(float x, float limit) { return x > limit ? limit : x; }
 __device__ __forceinline__ float at_least(float x, float limit) { return x < limit ? limit : x; }
-__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+/// Accurate: to 2 ulps of fp32, for results that are stored as float32; else what bfloat16 needs.
+template <bool Accurate = false>
+__device__ __forceinline__ float sigmoid(float x) {
+  if constexpr (Accurate)
+    return __fdiv_rn(1.0f, 1.0f + expf(-x));
+  else
+    return __fdividef(1.0f, 1.0f + __expf(-x));
+}
 
 struct Swiglu {
   static constexpr UpLayout layout = UpLayout::halves;
   static __device__ bool clamps(const ActivationParameters& p) { return p.limit > 0; }
-  template <bool Clamp>
+  template <bool Clamp, bool Accurate = false>
   static __device__ float forward(float g, float u, const ActivationParameters& p) {
     if (Clamp) g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
-    return g * sigmoid(g) * u;
+    return g * sigmoid<Accurate>(g) * u;
   }
-  template <bool Clamp>
+  template <bool Clamp, bool Accurate = false>
   static __device__ ActivationGradient backward(float g, float u, float d, const ActivationParameters& p) {
     float open_gate = 1, open_up = 1;
     if (Clamp) {
       open_gate = g <= p.limit, open_up = fabsf(u) <= p.limit;
       g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
     }
-    const float s = sigmoid(g), silu = g * s;
+    const float s = sigmoid<Accurate>(g), silu = g * s;
     return {silu * u, d * u * s * (1 + g * (1 - s)) * open_gate, d * silu * open_up};
   }
 };
@@ -44,19 +51,19 @@ template <UpLayout Layout, bool AlwaysClamp>
 struct ScaledGlu {
   static constexpr UpLayout layout = Layout;
   static __device__ bool clamps(const ActivationParameters& p) { return AlwaysClamp || p.limit > 0; }
-  template <bool Clamp>
+  template <bool Clamp, bool Accurate = false>
   static __device__ float forward(float g, float u, const ActivationParameters& p) {
     if (Clamp) g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
-    return g * sigmoid(p.alpha * g) * (u + 1);
+    return g * sigmoid<Accurate>(p.alpha * g) * (u + 1);
   }
-  template <bool Clamp>
+  template <bool Clamp, bool Accurate = false>
   static __device__ ActivationGradient backward(float g, float u, float d, const ActivationParameters& p) {
     float open_gate = 1, open_up = 1;
     if (Clamp) {
       open_gate = g <= p.limit, open_up = fabsf(u) <= p.limit;
       g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
     }
-    const float s = sigmoid(p.alpha * g), v = g * s;
+    const float s = sigmoid<Accurate>(p.alpha * g), v = g * s;
     return {v * (u + 1), d * (u + 1) * s * (1 + p.alpha * g * (1 - s)) * open_gate, d * v * open_up};
   }
 };
@@ -68,13 +75,13 @@ struct Geglu {
   static constexpr UpLayout layout = UpLayout::halves;
   static constexpr float c = 1.5957691216057308f, c3 = 0.044715f;  // 2 sqrt(2 / pi)
   static __device__ bool clamps(const ActivationParameters&) { return false; }
-  template <bool>
+  template <bool, bool Accurate = false>
   static __device__ float forward(float g, float u, const ActivationParameters&) {
-    return g * sigmoid(c * (g + c3 * g * g * g)) * u;
+    return g * sigmoid<Accurate>(c * (g + c3 * g * g * g)) * u;
   }
-  template <bool Clamp>
+  template <bool Clamp, bool Accurate = false>
   static __device__ ActivationGradient backward(float g, float u, float d, const ActivationParameters&) {
-    const float s = sigmoid(c * (g + c3 * g * g * g)), gelu = g * s;
+    const float s = sigmoid<Accurate>(c * (g + c3 * g * g * g)), gelu = g * s;
     return {gelu * u, d * u * (s + g * s * (1 - s) * c * (1 + 3 * c3 * g * g)), d * gelu};
   }
 };
@@ -82,14 +89,14 @@ struct Geglu {
 struct Relu2 {
   static constexpr UpLayout layout = UpLayout::up_only;
   static __device__ bool clamps(const ActivationParameters&) { return false; }
-  template <bool>
+  template <bool, bool Accurate = false>
   static __device__ float forward(float, float u, const ActivationParameters&) {
-    const float r = fmaxf(u, 0.0f);
+    const float r = at_least(u, 0.0f);
     return r * r;
   }
-  template <bool Clamp>
+  template <bool Clamp, bool Accurate = false>
   static __device__ ActivationGradient backward(float, float u, float d, const ActivationParameters&) {
-    const float r = fmaxf(u, 0.0f);
+    const float r = at_least(u, 0.0f);
     return {r * r, 0, d * 2 * r};
   }
 };

@@ -1,9 +1,9 @@
 // Times the routed experts, whole and by product, against the same flops as dense cuBLAS products in the same
 // run.
-//   moeref_cuda_bench [--json FILE] [--repeat N] [shape]...
+//   moeref_cuda_bench [--json FILE] [--repeat N] [--path automatic|clusters|wgmma|portable] [shape]...
 // TF counts 6 T k D I flops forward and 12 backward; share = time of the dense equivalent / time, where the
-// dense equivalent of forward + backward is three times the forward one. Inputs alternate between two sets;
-// each is larger than the L2.
+// dense equivalent of forward + backward is three times the forward one; the three are run in turn. Inputs
+// alternate between two sets; each is larger than the L2.
 #include <cublas_v2.h>
 
 #include <algorithm>
@@ -47,38 +47,59 @@ struct Buffer {
   Buffer(const Buffer&) = delete;
   ~Buffer() { cudaFree(data); }
 };
+template <class Layout>
+Layout layout(void* memory, const ExpertsConfig& c) {
+  Arena arena(memory);
+  return Layout(arena, c);
+}
 struct RandomBuffer : Buffer<bf16> {
   RandomBuffer(std::size_t n, float scale, unsigned seed) : Buffer(n) {
     fill_random<<<1024, 256>>>(data, n, scale, seed);
   }
 };
 
-double median_ms(int repeat, const std::function<void(int)>& run) {
-  std::vector<cudaEvent_t> events(repeat + 1);
+using Work = std::function<void(int)>;
+
+/// Medians of `repeat` rounds, each of which runs all of the works one after another: what slows the card
+/// down over time, such as heat, slows all of them alike.
+std::vector<double> median_ms(int repeat, const std::vector<Work>& works) {
+  std::vector<cudaEvent_t> events(repeat * (works.size() + 1));
   for (cudaEvent_t& e : events) check(cudaEventCreate(&e), "cudaEventCreate");
-  for (int i = 0; i < 3; ++i) run(i);
-  check(cudaEventRecord(events[0]), "cudaEventRecord");
-  for (int i = 0; i < repeat; ++i) run(i), check(cudaEventRecord(events[i + 1]), "cudaEventRecord");
-  check(cudaDeviceSynchronize(), "timed runs");
-  std::vector<double> times;
+  for (int i = 0; i < 3; ++i)
+    for (const Work& work : works) work(i);
+  cudaEvent_t* event = events.data();
   for (int i = 0; i < repeat; ++i) {
-    float ms = 0;
-    check(cudaEventElapsedTime(&ms, events[i], events[i + 1]), "cudaEventElapsedTime");
-    times.push_back(ms);
+    check(cudaEventRecord(*event++), "cudaEventRecord");
+    for (const Work& work : works) work(i), check(cudaEventRecord(*event++), "cudaEventRecord");
+  }
+  check(cudaDeviceSynchronize(), "timed runs");
+  std::vector<double> medians;
+  for (std::size_t w = 0; w < works.size(); ++w) {
+    std::vector<double> times;
+    for (int i = 0; i < repeat; ++i) {
+      float ms = 0;
+      const cudaEvent_t* before = &events[i * (works.size() + 1) + w];
+      check(cudaEventElapsedTime(&ms, before[0], before[1]), "cudaEventElapsedTime");
+      times.push_back(ms);
+    }
+    std::sort(times.begin(), times.end());
+    medians.push_back(times[times.size() / 2]);
   }
   for (cudaEvent_t& e : events) cudaEventDestroy(e);
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
+  return medians;
 }
 
 struct Result {
   const Shape* shape;
+  const char* path;
   double imbalance, dense, forward, both;
   std::vector<std::pair<const char*, double>> parts;
 };
 
-Result measure(const Shape& s, int repeat, cublasHandle_t blas) {
-  const ExpertsConfig c{s.tokens, s.dim, s.inter_dim, s.experts, s.slots};
+Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t blas) {
+  ExpertsConfig c{s.tokens, s.dim, s.inter_dim, s.experts, s.slots};
+  c.path = wanted;
+  c.path = selected_path(c);
   const std::size_t T = s.tokens, D = s.dim, I = s.inter_dim, E = s.experts, R = T * s.slots;
   std::mt19937 rng(7);
   std::vector<int> ids(R), order(E), load(E);
@@ -105,61 +126,82 @@ Result measure(const Shape& s, int repeat, cublasHandle_t blas) {
   };
   const auto dy = [&](int i) { return i % 2 ? dy1.data : dy0.data; };
 
-  Result r{&s, *std::max_element(load.begin(), load.end()) * double(E) / double(R), 0, 0, 0, {}};
-  r.forward = median_ms(repeat, [&](int i) {
-    experts_forward(c, w, input(i), output.data, nullptr, forward_memory.data, nullptr);
-  });
-  r.both = median_ms(repeat, [&](int i) {
-    experts_forward(c, w, input(i), output.data, saved.data, forward_memory.data, nullptr);
-    experts_backward(c, w, input(i), dy(i), saved.data, g, backward_memory.data, nullptr);
-  });
-
-  Arena scratch(forward_memory.data), kept(saved.data), back(backward_memory.data);
-  const ForwardWorkspace fw(scratch, c);
-  const Saved keep(kept, c);
-  const BackwardWorkspace bw(back, c);
-  const Permutation p = carve_permutation(permutation_shape(c), keep.permutation);
-  const GroupedShape shape = grouped_shape(c, p);
-  const auto part = [&](const char* name, const std::function<void(int)>& run) {
-    r.parts.push_back({name, median_ms(repeat, run)});
-  };
-  part("sort", [&](int) {
-    sort_by_expert(permutation_shape(c), d_ids.data, d_weights.data, nullptr, p, fw.sort, nullptr);
-  });
-  part("up", [&](int i) {
-    up_product(shape, {input(i).x, w.gate_and_up, nullptr, keep.h, fw.a, true}, c.activation, {}, nullptr);
-  });
-  part("down", [&](int) { down_product(shape, {fw.a, w.down, nullptr, fw.rows, false}, nullptr); });
-  part("combine", [&](int) { combine(fw.rows, p.slot_row, T, s.slots, s.dim, output.data, nullptr); });
-  part("d_act", [&](int i) {
-    down_gradient_product(shape, {dy(i), w.down, keep.h, bw.dh, bw.a, bw.dot_parts}, c.activation, {},
-                          nullptr);
-  });
-  part("dW_down", [&](int i) {
-    weight_gradient_product(shape, bw.a, s.inter_dim, dy(i), s.dim, false, ddown.data, nullptr);
-  });
-  part("dW_up", [&](int i) {
-    weight_gradient_product(shape, bw.dh, 2 * s.inter_dim, input(i).x, s.dim, true, dgate_up.data, nullptr);
-  });
-  part("dX", [&](int) {
-    input_gradient_product(shape, {bw.dh, w.gate_and_up, nullptr, bw.rows, false}, 2 * s.inter_dim, nullptr);
-  });
-
   // Row-major C = A B is column-major C' = B' A'. Operands: random bits of the buffers above, as large as the
   // dense layer's.
   RandomBuffer dense_x(R * D, 1, 8), dense_a(R * I, 1, 9);
   const float one = 1, zero = 0;
-  const auto dense = [&](const bf16* a, const bf16* b, bf16* out, std::size_t m, std::size_t k,
+  const auto dense = [&](const void* a, const void* b, void* out, std::size_t m, std::size_t k,
                          std::size_t n) {
     if (cublasGemmEx(blas, CUBLAS_OP_N, CUBLAS_OP_N, int(n), int(m), int(k), &one, b, CUDA_R_16BF, int(n), a,
                      CUDA_R_16BF, int(k), &zero, out, CUDA_R_16BF, int(n), CUBLAS_COMPUTE_32F,
                      CUBLAS_GEMM_DEFAULT) != CUBLAS_STATUS_SUCCESS)
       throw CudaError("cublasGemmEx failed");
   };
-  r.dense = median_ms(repeat, [&](int) {
-    dense(dense_x.data, w.gate_and_up, keep.h, R, D, 2 * I);
-    dense(dense_a.data, w.down, fw.rows, R, I, D);
-  });
+  const ForwardWorkspace fw = layout<ForwardWorkspace>(forward_memory.data, c);
+  const Saved keep = layout<Saved>(saved.data, c);
+  const BackwardWorkspace bw = layout<BackwardWorkspace>(backward_memory.data, c);
+  const Permutation p = carve_permutation(permutation_shape(c, c.path), keep.permutation);
+  const GroupedShape shape = grouped_shape(c, c.path, p);
+
+  Result r{&s,
+           product_kind(c.path).name,
+           *std::max_element(load.begin(), load.end()) * double(E) / double(R),
+           0,
+           0,
+           0,
+           {}};
+  const std::vector<double> whole = median_ms(
+      repeat,
+      {[&](int) {
+         dense(dense_x.data, w.gate_and_up, keep.h, R, D, 2 * I);
+         dense(dense_a.data, w.down, fw.rows, R, I, D);
+       },
+       [&](int i) { experts_forward(c, w, input(i), output.data, nullptr, forward_memory.data, nullptr); },
+       [&](int i) {
+         experts_forward(c, w, input(i), output.data, saved.data, forward_memory.data, nullptr);
+         experts_backward(c, w, input(i), dy(i), saved.data, g, backward_memory.data, nullptr);
+       }});
+  r.dense = whole[0], r.forward = whole[1], r.both = whole[2];
+
+  const std::vector<std::pair<const char*, Work>> parts = {
+      {"sort",
+       [&](int) {
+         sort_by_expert(permutation_shape(c, c.path), d_ids.data, d_weights.data, nullptr, p, fw.sort,
+                        nullptr);
+       }},
+      {"up",
+       [&](int i) {
+         up_product(shape, {input(i).x, w.gate_and_up, nullptr, keep.h, fw.a, true}, c.activation, {},
+                    nullptr);
+       }},
+      {"down",
+       [&](int) {
+         down_product(shape, {fw.a, w.down, nullptr, fw.rows, false}, nullptr);
+       }},
+      {"combine",
+       [&](int) { combine(c.dtype, fw.rows, p.slot_row, T, s.slots, s.dim, output.data, nullptr); }},
+      {"d_act",
+       [&](int i) {
+         down_gradient_product(shape, {dy(i), w.down, keep.h, bw.dh, bw.a, bw.dot_parts}, c.activation, {},
+                               nullptr);
+       }},
+      {"dW_down",
+       [&](int i) {
+         weight_gradient_product(shape, bw.a, s.inter_dim, dy(i), s.dim, false, ddown.data, nullptr);
+       }},
+      {"dW_up",
+       [&](int i) {
+         weight_gradient_product(shape, bw.dh, 2 * s.inter_dim, input(i).x, s.dim, true, dgate_up.data,
+                                 nullptr);
+       }},
+      {"dX", [&](int) {
+         input_gradient_product(shape, {bw.dh, w.gate_and_up, nullptr, bw.rows, false}, 2 * s.inter_dim,
+                                nullptr);
+       }}};
+  std::vector<Work> works;
+  for (const auto& part : parts) works.push_back(part.second);
+  const std::vector<double> times = median_ms(repeat, works);
+  for (std::size_t i = 0; i < parts.size(); ++i) r.parts.push_back({parts[i].first, times[i]});
   return r;
 }
 
@@ -172,9 +214,10 @@ void write_json(const char* path, const std::vector<Result>& results, const cuda
   for (std::size_t i = 0; i < results.size(); ++i) {
     const Result& r = results[i];
     std::fprintf(f,
-                 "%s\n  {\"shape\": \"%s\", \"imbalance\": %.4f, \"dense_ms\": %.4f, \"forward_ms\": %.4f, "
+                 "%s\n  {\"shape\": \"%s\", \"path\": \"%s\", \"imbalance\": %.4f, \"dense_ms\": %.4f, "
+                 "\"forward_ms\": %.4f, "
                  "\"both_ms\": %.4f",
-                 i ? "," : "", r.shape->name, r.imbalance, r.dense, r.forward, r.both);
+                 i ? "," : "", r.shape->name, r.path, r.imbalance, r.dense, r.forward, r.both);
     for (const auto& [name, ms] : r.parts) std::fprintf(f, ", \"%s_ms\": %.4f", name, ms);
     std::fprintf(f, "}");
   }
@@ -182,15 +225,28 @@ void write_json(const char* path, const std::vector<Result>& results, const cuda
   std::fclose(f);
 }
 
+ExpertsPath parse_path(const std::string& text) {
+  const std::pair<const char*, ExpertsPath> paths[] = {{"automatic", ExpertsPath::automatic},
+                                                       {"clusters", ExpertsPath::wgmma_clusters},
+                                                       {"wgmma", ExpertsPath::wgmma},
+                                                       {"portable", ExpertsPath::portable}};
+  for (const auto& [name, path] : paths)
+    if (text == name) return path;
+  throw ArgumentError("--path is '" + text + "': want automatic, clusters, wgmma or portable");
+}
+
 int run(int argc, char** argv) {
   const char* json = nullptr;
   int repeat = 10;
+  ExpertsPath path = ExpertsPath::automatic;
   std::vector<std::string> names;
   for (int i = 1; i < argc; ++i) {
     if (!std::strcmp(argv[i], "--json") && i + 1 < argc)
       json = argv[++i];
     else if (!std::strcmp(argv[i], "--repeat") && i + 1 < argc)
       repeat = std::max(1, std::atoi(argv[++i]));
+    else if (!std::strcmp(argv[i], "--path") && i + 1 < argc)
+      path = parse_path(argv[++i]);
     else
       names.push_back(argv[i]);
   }
@@ -206,16 +262,16 @@ int run(int argc, char** argv) {
   std::printf("%s, driver for CUDA %d, toolkit %d, medians of %d\n\n", device.name, driver, CUDART_VERSION,
               repeat);
   std::printf(
-      "| shape | imbalance | dense ms (TF) | forward ms (TF) | share | f+b ms (TF) | share "
-      "|\n|---|---|---|---|---|---|---|\n");
+      "| shape | kernels | imbalance | dense ms (TF) | forward ms (TF) | share | f+b ms (TF) | share "
+      "|\n|---|---|---|---|---|---|---|---|\n");
   std::vector<Result> results;
   for (const Shape& s : kShapes) {
     if (!names.empty() && std::find(names.begin(), names.end(), s.name) == names.end()) continue;
-    const Result r = measure(s, repeat, blas);
+    const Result r = measure(s, path, repeat, blas);
     const double tf = 6e-9 * s.tokens * s.slots * double(s.dim) * s.inter_dim;
-    std::printf("| %s | %.2f | %.3f (%.0f) | %.3f (%.0f) | %.3f | %.3f (%.0f) | %.3f |\n", s.name,
-                r.imbalance, r.dense, tf / r.dense, r.forward, tf / r.forward, r.dense / r.forward, r.both,
-                3 * tf / r.both, 3 * r.dense / r.both);
+    std::printf("| %s | %s | %.2f | %.3f (%.0f) | %.3f (%.0f) | %.3f | %.3f (%.0f) | %.3f |\n", s.name,
+                r.path, r.imbalance, r.dense, tf / r.dense, r.forward, tf / r.forward, r.dense / r.forward,
+                r.both, 3 * tf / r.both, 3 * r.dense / r.both);
     std::fflush(stdout);
     results.push_back(r);
   }

@@ -8,17 +8,16 @@
 namespace moeref::cuda {
 
 void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in,
-                      const __nv_bfloat16* d_output, const void* saved, const ExpertsGradients& d,
-                      void* workspace, cudaStream_t stream) {
-  check_config(c);
-  check_device();
+                      const void* d_output, const void* saved, const ExpertsGradients& d, void* workspace,
+                      cudaStream_t stream) {
+  const ExpertsPath path = selected_path(c);
   check_aligned(d_output, "d_output");
   check_aligned(d.x, "the gradient of x");
   check_aligned(d.gate_and_up, "the gradient of gate_and_up_projs");
   check_aligned(d.down, "the gradient of down_projs");
   const int up_width = c.up_width();
   if (c.tokens == 0) {
-    const std::size_t e = static_cast<std::size_t>(c.experts) * sizeof(__nv_bfloat16);
+    const std::size_t e = static_cast<std::size_t>(c.experts) * bytes_of(c.dtype);
     check(cudaMemsetAsync(d.gate_and_up, 0, e * c.dim * up_width, stream), "cudaMemsetAsync");
     check(cudaMemsetAsync(d.down, 0, e * c.dim * c.inter_dim, stream), "cudaMemsetAsync");
     if (d.gate_and_up_bias)
@@ -29,19 +28,19 @@ void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const Exp
   Arena scratch(workspace), kept(const_cast<void*>(saved));
   const BackwardWorkspace work(scratch, c);
   const Saved keep(kept, c);
-  const Permutation rows = carve_permutation(permutation_shape(c), keep.permutation);
-  const GroupedShape shape = grouped_shape(c, rows);
+  const Permutation rows = carve_permutation(permutation_shape(c, path), keep.permutation);
+  const GroupedShape shape = grouped_shape(c, path, rows);
   down_gradient_product(shape, {d_output, w.down, keep.h, work.dh, work.a, work.dot_parts}, c.activation,
                         c.activation_parameters, stream);
-  router_weight_gradient(rows, rows_of(c), c.slots, work.dot_parts, (c.inter_dim + 127) / 128, in.ids,
+  router_weight_gradient(c.dtype, rows, rows_of(c), c.slots, work.dot_parts, dot_parts_of(c, path), in.ids,
                          d_output, w.down_bias, c.dim, d.weights, stream);
   weight_gradient_product(shape, work.a, c.inter_dim, d_output, c.dim, false, d.down, stream);
   weight_gradient_product(shape, work.dh, up_width, in.x, c.dim, true, d.gate_and_up, stream);
   if (d.gate_and_up_bias)
-    bias_gradient(rows, c.experts, work.dh, up_width, false, d.gate_and_up_bias, stream);
-  if (d.down_bias) bias_gradient(rows, c.experts, d_output, c.dim, true, d.down_bias, stream);
+    bias_gradient(c.dtype, rows, c.experts, work.dh, up_width, false, d.gate_and_up_bias, stream);
+  if (d.down_bias) bias_gradient(c.dtype, rows, c.experts, d_output, c.dim, true, d.down_bias, stream);
   input_gradient_product(shape, {work.dh, w.gate_and_up, nullptr, work.rows, false}, up_width, stream);
-  combine(work.rows, rows.slot_row, c.tokens, c.slots, c.dim, d.x, stream);
+  combine(c.dtype, work.rows, rows.slot_row, c.tokens, c.slots, c.dim, d.x, stream);
 }
 
 }  // namespace moeref::cuda

@@ -1,11 +1,11 @@
-// Gradients of the routing weights and of the expert biases.
+// Gradients of the routing weights and of the expert biases. Matrices given as void are of type `dtype`.
 #pragma once
 
-#include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
 
+#include "moeref/cuda/dtype.hpp"
 #include "moeref/cuda/permutation.hpp"
 
 namespace moeref::cuda {
@@ -13,13 +13,13 @@ namespace moeref::cuda {
 /// out[t * slots + j] = sum over parts of dot_parts[row][part] (+ down_bias[expert] . dY[t] where down_bias
 /// is not null), 0 for a slot without a row. dot_parts [R, parts], dy [tokens, dim], down_bias [E, dim], ids
 /// [tokens, slots].
-void router_weight_gradient(const Permutation& permutation, std::int64_t slots_total, int slots,
-                            const float* dot_parts, int parts, const int* ids, const __nv_bfloat16* dy,
-                            const __nv_bfloat16* down_bias, int dim, float* out, cudaStream_t stream);
+void router_weight_gradient(DataType dtype, const Permutation& permutation, std::int64_t slots_total,
+                            int slots, const float* dot_parts, int parts, const int* ids, const void* dy,
+                            const void* down_bias, int dim, float* out, cudaStream_t stream);
 
 /// out[e] = sum over the rows r of expert e, in order, of rows[r] or, when `gathered`, of p_r
 /// rows[row_token[r]]. out [E, width].
-void bias_gradient(const Permutation& permutation, int experts, const __nv_bfloat16* rows, int width,
-                   bool gathered, __nv_bfloat16* out, cudaStream_t stream);
+void bias_gradient(DataType dtype, const Permutation& permutation, int experts, const void* rows, int width,
+                   bool gathered, void* out, cudaStream_t stream);
 
 }  // namespace moeref::cuda

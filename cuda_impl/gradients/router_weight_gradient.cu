@@ -1,24 +1,27 @@
 // One warp a slot; the order of the sums depends on the shape alone.
 #include "gradients/gradients.hpp"
+#include "memory/element.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
 namespace {
 
-__global__ void sum_parts(const int* __restrict__ slot_row, int total, int slots,
+template <class T>
+__global__ void sum_parts(const int* __restrict__ slot_row, std::int64_t total, int slots,
                           const float* __restrict__ dot_parts, int parts, const int* __restrict__ ids,
-                          const __nv_bfloat16* __restrict__ dy, const __nv_bfloat16* __restrict__ down_bias,
-                          int dim, float* __restrict__ out) {
-  const int slot = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+                          const T* __restrict__ dy, const T* __restrict__ down_bias, int dim,
+                          float* __restrict__ out) {
+  const std::int64_t slot = std::int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
   if (slot >= total) return;
   const int row = slot_row[slot];
   float sum = 0;
   if (row >= 0) {
     for (int i = lane; i < parts; i += 32) sum += dot_parts[std::int64_t(row) * parts + i];
     if (down_bias != nullptr) {
-      const __nv_bfloat16* b = down_bias + std::int64_t(ids[slot]) * dim;
-      const __nv_bfloat16* y = dy + std::int64_t(slot / slots) * dim;
-      for (int i = lane; i < dim; i += 32) sum += __bfloat162float(b[i]) * __bfloat162float(y[i]);
+      const T* b = down_bias + std::int64_t(ids[slot]) * dim;
+      const T* y = dy + slot / slots * dim;
+      for (int i = lane; i < dim; i += 32) sum += to_float(b[i]) * to_float(y[i]);
     }
     for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, d);
   }
@@ -27,13 +30,15 @@ __global__ void sum_parts(const int* __restrict__ slot_row, int total, int slots
 
 }  // namespace
 
-void router_weight_gradient(const Permutation& permutation, std::int64_t slots_total, int slots,
-                            const float* dot_parts, int parts, const int* ids, const __nv_bfloat16* dy,
-                            const __nv_bfloat16* down_bias, int dim, float* out, cudaStream_t stream) {
+void router_weight_gradient(DataType dtype, const Permutation& permutation, std::int64_t slots_total,
+                            int slots, const float* dot_parts, int parts, const int* ids, const void* dy,
+                            const void* down_bias, int dim, float* out, cudaStream_t stream) {
   if (slots_total == 0) return;
-  sum_parts<<<static_cast<unsigned>((slots_total + 7) / 8), 256, 0, stream>>>(
-      permutation.slot_row, static_cast<int>(slots_total), slots, dot_parts, parts, ids, dy, down_bias, dim,
-      out);
+  with_type(dtype, [&]<class T>() {
+    sum_parts<T><<<static_cast<unsigned>((slots_total + 7) / 8), 256, 0, stream>>>(
+        permutation.slot_row, slots_total, slots, dot_parts, parts, ids, static_cast<const T*>(dy),
+        static_cast<const T*>(down_bias), dim, out);
+  });
   check(cudaGetLastError(), "router_weight_gradient");
 }
 

@@ -5,6 +5,8 @@
 
 namespace moeref::cuda {
 
-const ActivationProducts kGegluProducts{sm90::launch_up<Geglu>, sm90::launch_down_gradient<Geglu>};
+const ActivationProducts kGegluProducts[2] = {
+    {sm90::launch_up<Geglu, 1>, sm90::launch_down_gradient<Geglu, 1>},
+    {sm90::launch_up<Geglu, 2>, sm90::launch_down_gradient<Geglu, 2>}};
 
 }  // namespace moeref::cuda

@@ -1,4 +1,5 @@
-// One entry per activation: each is compiled in its own file, activation_*.cu.
+// The products with an activation in their epilogue: a pair of functions per activation, each pair compiled
+// in a file of its own, activation_*.cu (wgmma) and portable_*.cu.
 #pragma once
 
 #include "grouped_gemm/grouped_gemm.hpp"
@@ -10,7 +11,8 @@ struct ActivationProducts {
   void (*down_gradient)(const GroupedShape&, const DownGradient&, const ActivationParameters&, cudaStream_t);
 };
 
-extern const ActivationProducts kSwigluProducts, kSwigluOaiProducts, kQuickGegluProducts, kGegluProducts,
-    kRelu2Products;
+/// Index 0: one block a tile; 1: clusters of two.
+extern const ActivationProducts kSwigluProducts[2], kSwigluOaiProducts[2], kQuickGegluProducts[2],
+    kGegluProducts[2], kRelu2Products[2];
 
 }  // namespace moeref::cuda

@@ -5,7 +5,8 @@
 
 namespace moeref::cuda {
 
-const ActivationProducts kQuickGegluProducts{sm90::launch_up<QuickGeglu>,
-                                             sm90::launch_down_gradient<QuickGeglu>};
+const ActivationProducts kQuickGegluProducts[2] = {
+    {sm90::launch_up<QuickGeglu, 1>, sm90::launch_down_gradient<QuickGeglu, 1>},
+    {sm90::launch_up<QuickGeglu, 2>, sm90::launch_down_gradient<QuickGeglu, 2>}};
 
 }  // namespace moeref::cuda

@@ -5,6 +5,8 @@
 
 namespace moeref::cuda {
 
-const ActivationProducts kRelu2Products{sm90::launch_up<Relu2>, sm90::launch_down_gradient<Relu2>};
+const ActivationProducts kRelu2Products[2] = {
+    {sm90::launch_up<Relu2, 1>, sm90::launch_down_gradient<Relu2, 1>},
+    {sm90::launch_up<Relu2, 2>, sm90::launch_down_gradient<Relu2, 2>}};
 
 }  // namespace moeref::cuda

@@ -5,6 +5,8 @@
 
 namespace moeref::cuda {
 
-const ActivationProducts kSwigluProducts{sm90::launch_up<Swiglu>, sm90::launch_down_gradient<Swiglu>};
+const ActivationProducts kSwigluProducts[2] = {
+    {sm90::launch_up<Swiglu, 1>, sm90::launch_down_gradient<Swiglu, 1>},
+    {sm90::launch_up<Swiglu, 2>, sm90::launch_down_gradient<Swiglu, 2>}};
 
 }  // namespace moeref::cuda

@@ -5,7 +5,8 @@
 
 namespace moeref::cuda {
 
-const ActivationProducts kSwigluOaiProducts{sm90::launch_up<SwigluOai>,
-                                            sm90::launch_down_gradient<SwigluOai>};
+const ActivationProducts kSwigluOaiProducts[2] = {
+    {sm90::launch_up<SwigluOai, 1>, sm90::launch_down_gradient<SwigluOai, 1>},
+    {sm90::launch_up<SwigluOai, 2>, sm90::launch_down_gradient<SwigluOai, 2>}};
 
 }  // namespace moeref::cuda

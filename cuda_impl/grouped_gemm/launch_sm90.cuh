@@ -3,11 +3,14 @@
 
 #include "grouped_gemm/epilogue_activation.cuh"
 #include "grouped_gemm/grouped_gemm.hpp"
+#include "grouped_gemm/product_kinds.hpp"
 #include "grouped_gemm/tensor_map.hpp"
 #include "grouped_gemm/token_product_sm90.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda::sm90 {
+
+using bf16 = __nv_bfloat16;
 
 inline int multiprocessors() {
   int device = 0, count = 0;
@@ -16,15 +19,24 @@ inline int multiprocessors() {
   return count;
 }
 
-template <auto Kernel, class... Arguments>
-void launch(const char* name, int shared_bytes, cudaStream_t stream, const Arguments&... arguments) {
-  check(cudaFuncSetAttribute(Kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), name);
-  Kernel<<<multiprocessors() / 2 * 2, kThreads, shared_bytes, stream>>>(arguments...);
-  check(cudaGetLastError(), name);
+template <auto Kernel, class Layout, class... Arguments>
+void launch(const char* name, cudaStream_t stream, const Arguments&... arguments) {
+  check(cudaFuncSetAttribute(Kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Layout::total), name);
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(multiprocessors() / Layout::cluster * Layout::cluster);
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = Layout::total;
+  config.stream = stream;
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {Layout::cluster, 1, 1};
+  config.attrs = &cluster;
+  config.numAttrs = Layout::cluster > 1 ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, Kernel, arguments...), name);
 }
 
-template <class Epilogue>
-using TokenLayout = SharedLayout<160, 4, Epilogue::staging_bytes>;
+template <class Epilogue, int Cluster>
+using TokenLayout = SharedLayout<kBlockRows, 4, Epilogue::staging_bytes, Cluster>;
 
 template <class Epilogue>
 int m_tiles_of(int m_extent) {
@@ -32,47 +44,54 @@ int m_tiles_of(int m_extent) {
   return (m_extent + columns - 1) / columns;
 }
 
-inline TokenProductShape token_shape(const GroupedShape& g, const __nv_bfloat16* tokens, int k_extent,
-                                     int m_tiles) {
+inline TokenProductShape token_shape(const GroupedShape& g, const void* tokens, int k_extent, int m_tiles) {
   const Permutation& p = g.permutation;
-  return {p.offsets, p.expert_tile_begin, p.tile_expert, p.row_token, tokens,
+  return {p.offsets, p.expert_tile_begin, p.tile_expert, p.row_token, static_cast<const bf16*>(tokens),
           k_extent,  g.experts,           g.tile_rows,   m_tiles};
 }
 
 /// weights [E, K, M]: box of 64 columns of M.
-inline CUtensorMap weights_mn_major(const __nv_bfloat16* w, int experts, int k, int m) {
-  return tensor_map(w, experts, k, m, 64, 64);
+inline CUtensorMap weights_mn_major(const void* w, int experts, int k, int m) {
+  return tensor_map(static_cast<const bf16*>(w), experts, k, m, 64, 64);
 }
 /// weights [E, M, K]: box of 128 rows of M.
-inline CUtensorMap weights_k_major(const __nv_bfloat16* w, int experts, int m, int k) {
-  return tensor_map(w, experts, m, k, 128, 64);
+inline CUtensorMap weights_k_major(const void* w, int experts, int m, int k) {
+  return tensor_map(static_cast<const bf16*>(w), experts, m, k, 128, 64);
 }
 
-template <class Act>
+template <class Act, int Cluster>
 void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParameters& parameters,
                cudaStream_t stream) {
   using Epilogue = ActivationForward<Act>;
-  using Layout = TokenLayout<Epilogue>;
+  using Layout = TokenLayout<Epilogue, Cluster>;
   const int width = Act::layout == UpLayout::up_only ? g.inter_dim : 2 * g.inter_dim;
-  const typename Epilogue::Arguments e{
-      u.h, u.a, u.bias, u.weighted ? g.permutation.row_weight : nullptr, g.inter_dim, parameters};
+  const typename Epilogue::Arguments e{static_cast<bf16*>(u.h),
+                                       static_cast<bf16*>(u.a),
+                                       static_cast<const bf16*>(u.bias),
+                                       u.weighted ? g.permutation.row_weight : nullptr,
+                                       g.inter_dim,
+                                       parameters};
   const CUtensorMap weights = weights_mn_major(u.weights, g.experts, g.dim, width);
   const int m_extent = Act::layout == UpLayout::interleaved ? width : g.inter_dim;
-  launch<token_product<Layout, true, true, Epilogue>>(
-      "up_product", Layout::total, stream, weights, weights,
-      token_shape(g, u.x, g.dim, m_tiles_of<Epilogue>(m_extent)), e);
+  launch<token_product<Layout, true, true, Epilogue>, Layout>(
+      "up_product", stream, weights, weights, token_shape(g, u.x, g.dim, m_tiles_of<Epilogue>(m_extent)), e);
 }
 
-template <class Act>
+template <class Act, int Cluster>
 void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
                           const ActivationParameters& parameters, cudaStream_t stream) {
   using Epilogue = ActivationBackward<Act>;
-  using Layout = TokenLayout<Epilogue>;
-  const typename Epilogue::Arguments e{d.h,         d.dh,        d.a,       g.permutation.row_weight,
-                                       d.dot_parts, g.inter_dim, parameters};
+  using Layout = TokenLayout<Epilogue, Cluster>;
+  const typename Epilogue::Arguments e{static_cast<const bf16*>(d.h),
+                                       static_cast<bf16*>(d.dh),
+                                       static_cast<bf16*>(d.a),
+                                       g.permutation.row_weight,
+                                       d.dot_parts,
+                                       g.inter_dim,
+                                       parameters};
   const CUtensorMap weights = weights_k_major(d.weights, g.experts, g.inter_dim, g.dim);
-  launch<token_product<Layout, true, false, Epilogue>>(
-      "down_gradient_product", Layout::total, stream, weights, weights,
+  launch<token_product<Layout, true, false, Epilogue>, Layout>(
+      "down_gradient_product", stream, weights, weights,
       token_shape(g, d.dy, g.dim, m_tiles_of<Epilogue>(g.inter_dim)), e);
 }
 

@@ -3,9 +3,10 @@
 // A block is two consumer warpgroups and one producer warpgroup. One stage holds 64 of K: operand A (256 rows
 // of M, warpgroup w takes rows 128 w to 128 w + 127 as two m64 blocks) and operand B (up to MaxN rows of N).
 // M is always a weight dimension and N, which wgmma takes in any multiple of 16, the other one: a tile of 136
-// tokens costs 144 and not 256. Two blocks form a cluster: the same rows of M and K, neighbouring tiles of N.
-// Each loads half of A into both (multicast), which takes a third off the traffic from L2, the limit of the
-// loop without it; a stage is free when both have read it.
+// tokens costs 144 and not 256. With Cluster = 2, two blocks form a cluster: the same rows of M and K,
+// neighbouring tiles of N. Each loads half of A into both (multicast), which takes a third off the traffic
+// from L2, the limit of the loop without it; a stage is free when both have read it. product_kinds.hpp
+// chooses.
 #pragma once
 
 #include "grouped_gemm/ptx_sm90.cuh"
@@ -17,9 +18,10 @@ constexpr int kBlockM = 256, kBlockK = 64;
 constexpr int kThreads = 384, kProducerRegisters = 40, kConsumerRegisters = 232;
 constexpr int kBlock64Bytes = 64 * kBlockK * 2;  // one m64 (or n64, MN-major) block of a stage
 
-template <int MaxN, int Stages, int StagingBytes>
+template <int MaxN, int Stages, int StagingBytes, int Cluster>
 struct SharedLayout {
-  static constexpr int max_n = MaxN, stages = Stages;
+  static_assert(Cluster == 1 || Cluster == 2);
+  static constexpr int max_n = MaxN, stages = Stages, cluster = Cluster;
   static constexpr int a_bytes = kBlockM * kBlockK * 2, b_bytes = MaxN * kBlockK * 2,
                        stage_bytes = a_bytes + b_bytes;
   static constexpr int staging = Stages * stage_bytes, barriers = staging + 2 * StagingBytes,
@@ -51,20 +53,51 @@ __device__ void initialise_barriers(std::uint32_t base, int full_arrivals) {
   if (threadIdx.x == 0)
     for (int s = 0; s < Layout::stages; ++s) {
       mbarrier_init(Layout::full(base, s), full_arrivals);
-      mbarrier_init(Layout::empty(base, s), 16);  // one arrival per consumer warp of both blocks
+      mbarrier_init(Layout::empty(base, s), 8 * Layout::cluster);  // one arrival per consumer warp
     }
   fence_proxy_async();
-  cluster_sync();
+  if constexpr (Layout::cluster == 2)
+    cluster_sync();
+  else
+    __syncthreads();
+}
+
+// No block leaves while the other may still write to it.
+template <class Layout>
+__device__ __forceinline__ void leave() {
+  if constexpr (Layout::cluster == 2) cluster_sync();
+}
+
+template <class Layout>
+__device__ __forceinline__ int rank_in_cluster() {
+  return Layout::cluster == 2 ? cluster_rank() : 0;
 }
 
 template <class Layout>
 __device__ __forceinline__ void release(std::uint32_t base, int stage) {
-  if (threadIdx.x % 32 < 2) mbarrier_arrive_at(Layout::empty(base, stage), threadIdx.x % 32);
+  if constexpr (Layout::cluster == 2) {
+    if (threadIdx.x % 32 < 2) mbarrier_arrive_at(Layout::empty(base, stage), threadIdx.x % 32);
+  } else {
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(Layout::empty(base, stage));
+  }
+}
+
+/// A box of operand A into this block's stage, or into both blocks'.
+template <int Cluster>
+__device__ __forceinline__ void load_box(std::uint32_t dst, const CUtensorMap& map, std::uint32_t full,
+                                         int c0, int c1, int c2) {
+  if constexpr (Cluster == 2)
+    tma_load_multicast(dst, &map, full, c0, c1, c2, 3);
+  else
+    tma_load(dst, &map, full, c0, c1, c2);
 }
 
 // No proxy fence stands between the producers' cp.async and wgmma: the barrier's arrival comes after the data
 // have landed, and a fence by the consumers in every step cost 5 to 13 % of a product, one by the producers
-// more.
+// more. PTX's memory model asks for one in two places: cp.async writes in the generic proxy and wgmma reads
+// in the async one (every gathered B, and the last A of an expert in weight_gradient); and a stage of A that
+// cp.async wrote is written by TMA the next time around. Untried: the narrower fence.proxy.async.shared::cta
+// in the consumers, and rows gathered by TMA boxes of one row, which need no fence at all.
 
 // Accumulators of one consumer thread: d[b][4 j + q] is row 64 b + 16 warp + lane / 4 + 8 (q / 2) of the
 // warpgroup's 128 rows of M, column 8 j + 2 (lane % 4) + q % 2 of N.

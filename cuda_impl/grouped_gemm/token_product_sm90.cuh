@@ -3,11 +3,11 @@
 // W_down, dY W_down^T, dH W_gate_up^T.
 //
 // Tile 256 (M, weight columns) x up to 160 (N, tokens) x 64, four stages of 52 KiB; persistent, one block per
-// multiprocessor, clusters of two blocks with the same weights and half each of a row tile of up to 320 rows.
-// Tiles run expert by expert, token tiles fastest, so that the blocks in flight share weights and tokens in
-// L2. Operand A comes by TMA; operand B either by cp.async with the row's token as index (gathered) or by TMA
-// (contiguous rows). Floor: 2 R K M flops at the dense rate; each weight read once. Measured figures:
-// bench/results.
+// multiprocessor; a row tile of up to 160 rows is one block's, or one of up to 320 half each of the two
+// blocks of a cluster, with the same weights. Tiles run expert by expert, token tiles fastest, so that the
+// blocks in flight share weights and tokens in L2. Operand A comes by TMA; operand B either by cp.async with
+// the row's token as index (gathered) or by TMA (contiguous rows). Floor: 2 R K M flops at the dense rate;
+// each weight read once. Measured figures: bench/results.
 #pragma once
 
 #include "grouped_gemm/epilogue_store.cuh"
@@ -29,11 +29,13 @@ struct TokenProductShape {
 };
 
 // The rows of the cluster's block `rank`; none where the first block takes all.
+template <int Cluster>
 __device__ __forceinline__ TileOutput locate(const TokenProductShape& s, int work, int rank) {
   const int e = s.tile_expert[work / s.m_tiles];
   const int first = s.expert_tile_begin[e], begin = s.offsets[e], rows = s.offsets[e + 1] - begin;
   const int size = tile_size(rows, s.tile_rows), count = (rows + size - 1) / size;
   const int local = work - first * s.m_tiles, m = local / count, at = (local - m * count) * size;
+  if constexpr (Cluster == 1) return {e, begin + at, min(size, rows - at), m};
   const int both = min(size, rows - at), half = half_tile(both);
   return rank == 0 ? TileOutput{e, begin + at, min(half, both), m}
                    : TileOutput{e, begin + at + half, max(both - half, 0), m};
@@ -45,14 +47,15 @@ __device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const
                                                int total) {
   const int thread = threadIdx.x - 256;
   if (!Gathered && thread != 0) return;
-  const int rank = cluster_rank();
+  constexpr int cluster = Layout::cluster;
+  const int rank = rank_in_cluster<Layout>();
   const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK;
   PipelineState<Layout> pipe;
   pipe.phase = 1;  // the first pass over the stages finds them empty
   const int chunk = thread % 8, first_row = thread / 8;
   const std::uint32_t swizzled = first_row * 128 + ((chunk ^ (first_row & 7)) << 4);
-  for (int work = blockIdx.x / 2; work < total; work += gridDim.x / 2) {
-    const TileOutput tile = locate(s, work, rank);
+  for (int work = blockIdx.x / cluster; work < total; work += gridDim.x / cluster) {
+    const TileOutput tile = locate<cluster>(s, work, rank);
     const int boxes = (tile.rows + kTokenBox - 1) / kTokenBox;
     int token[Layout::max_n / 16];
     if constexpr (Gathered)
@@ -67,15 +70,19 @@ __device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const
         mbarrier_arrive_expect(full, Layout::a_bytes + (Gathered ? 0 : boxes * kTokenBox * kBlockK * 2));
         if constexpr (WeightsMnMajor) {
 #pragma unroll
-          for (int i = 0; i < 2; ++i) {
-            const int box = 2 * rank + i, column = Epilogue::paired_columns
-                                                       ? i * m_half + tile.m_tile * 128 + rank * 64
-                                                       : tile.m_tile * kBlockM + box * 64;
-            tma_load_multicast(a + box * kBlock64Bytes, &weights, full, column, kb * kBlockK, tile.expert, 3);
+          for (int i = 0; i < 4 / cluster; ++i) {
+            const int box = 4 / cluster * rank + i,
+                      column = Epilogue::paired_columns ? box % 2 * m_half + tile.m_tile * 128 + box / 2 * 64
+                                                        : tile.m_tile * kBlockM + box * 64;
+            load_box<cluster>(a + box * kBlock64Bytes, weights, full, column, kb * kBlockK, tile.expert);
           }
         } else {
-          tma_load_multicast(a + rank * 2 * kBlock64Bytes, &weights, full, kb * kBlockK,
-                             tile.m_tile * kBlockM + rank * 128, tile.expert, 3);
+#pragma unroll
+          for (int i = 0; i < 2 / cluster; ++i) {
+            const int half = cluster == 2 ? rank : i;
+            load_box<cluster>(a + half * 2 * kBlock64Bytes, weights, full, kb * kBlockK,
+                              tile.m_tile * kBlockM + half * 128, tile.expert);
+          }
         }
         if constexpr (!Gathered)
           for (int box = 0; box < boxes; ++box)
@@ -99,7 +106,7 @@ __device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const
 }
 
 template <class Layout, bool Gathered, bool WeightsMnMajor, class Epilogue>
-__global__ void __cluster_dims__(2) __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, 1)
     token_product(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap contiguous,
                   const __grid_constant__ TokenProductShape s,
                   const __grid_constant__ typename Epilogue::Arguments epilogue) {
@@ -114,16 +121,17 @@ __global__ void __cluster_dims__(2) __launch_bounds__(kThreads, 1)
   } else {
     set_registers_up<kConsumerRegisters>();
     const int warpgroup = threadIdx.x / 128, k_blocks = (s.k_extent + kBlockK - 1) / kBlockK;
-    constexpr int columns = Epilogue::paired_columns ? 64 : 128;
+    constexpr int columns = Epilogue::paired_columns ? 64 : 128, cluster = Layout::cluster;
+    const int first = blockIdx.x / cluster, step = gridDim.x / cluster;
     PipelineState<Layout> pipe;
     Accumulator<Layout::max_n> acc;
-    const int rank = cluster_rank();
+    const int rank = rank_in_cluster<Layout>();
     TileOutput next{};
-    if (static_cast<int>(blockIdx.x / 2) < total) next = locate(s, blockIdx.x / 2, rank);
-    for (int work = blockIdx.x / 2; work < total; work += gridDim.x / 2) {
+    if (first < total) next = locate<cluster>(s, first, rank);
+    for (int work = first; work < total; work += step) {
       const TileOutput tile = next;
       const auto find_next = [&] {
-        if (work + static_cast<int>(gridDim.x / 2) < total) next = locate(s, work + gridDim.x / 2, rank);
+        if (work + step < total) next = locate<cluster>(s, work + step, rank);
       };
       if (tile.rows == 0 || tile.m_tile * 2 * columns + warpgroup * columns >= m_extent) {
         find_next();
@@ -136,7 +144,7 @@ __global__ void __cluster_dims__(2) __launch_bounds__(kThreads, 1)
                     warpgroup);
     }
   }
-  cluster_sync();  // no block leaves while the other may still write to it
+  leave<Layout>();
 }
 
 }  // namespace moeref::cuda::sm90

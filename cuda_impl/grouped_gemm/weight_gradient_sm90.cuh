@@ -4,11 +4,11 @@
 //   dW_gate_up [D, 2I]: rows = dH (M = 2I), tokens = X (N = D), transposed.   dW_down [I, D]: rows = A',
 //   tokens = dY.
 //
-// Tile 256 x 128 x 64, four stages of 48 KiB; persistent; clusters of two blocks with half each of 256
-// columns of N; N fastest, so that a column block of `rows` is read once and `tokens` stays in L2. Both
-// operands are MN-major. `rows` comes by TMA, but for an expert's last block by cp.async with zero fill: rows
-// of the next expert, or unwritten ones, must not enter as 0 * NaN. Floor: 2 R M N flops, and 2 E M N bytes
-// written, which is the larger term under about 250 rows an expert.
+// Tile 256 x 128 x 64, four stages of 48 KiB; persistent; 128 columns of N a block, or clusters of two blocks
+// with half each of 256; N fastest, so that a column block of `rows` is read once and `tokens` stays in L2.
+// Both operands are MN-major. `rows` comes by TMA, but for an expert's last block by cp.async with zero fill:
+// rows of the next expert, or unwritten ones, must not enter as 0 * NaN. Floor: 2 R M N flops, and 2 E M N
+// bytes written, which is the larger term under about 250 rows an expert.
 #pragma once
 
 #include "grouped_gemm/epilogue_store.cuh"
@@ -31,10 +31,11 @@ struct GradientTile {
   int begin, rows;
 };
 
+template <int Cluster>
 __device__ __forceinline__ GradientTile locate(const WeightGradientShape& s, int work, int rank) {
   const int per_expert = s.m_tiles * s.n_tiles, e = work / per_expert, rest = work - e * per_expert;
-  const int begin = s.offsets[e], n = rest % s.n_tiles * 256, both = min(256, s.n_width - n),
-            half = half_tile(both);
+  const int begin = s.offsets[e], n = rest % s.n_tiles * 128 * Cluster,
+            both = min(128 * Cluster, s.n_width - n), half = Cluster == 2 ? half_tile(both) : both;
   return {e,     rest / s.n_tiles,        n + rank * half, rank ? max(both - half, 0) : min(half, both),
           begin, s.offsets[e + 1] - begin};
 }
@@ -43,11 +44,12 @@ template <class Layout>
 __device__ __forceinline__ void produce_gradient(const CUtensorMap& rows_map, const WeightGradientShape& s,
                                                  std::uint32_t base) {
   const int thread = threadIdx.x - 256, total = s.experts * s.m_tiles * s.n_tiles;
-  const int chunk = thread % 16, first_row = thread / 16, rank = cluster_rank();
+  constexpr int cluster = Layout::cluster;
+  const int chunk = thread % 16, first_row = thread / 16, rank = rank_in_cluster<Layout>();
   PipelineState<Layout> pipe;
   pipe.phase = 1;
-  for (int work = blockIdx.x / 2; work < total; work += gridDim.x / 2) {
-    const GradientTile tile = locate(s, work, rank);
+  for (int work = blockIdx.x / cluster; work < total; work += gridDim.x / cluster) {
+    const GradientTile tile = locate<cluster>(s, work, rank);
     const int n = tile.n + chunk * 8, k_blocks = (tile.rows + kBlockK - 1) / kBlockK;
     const bool n_inside = chunk * 8 < tile.columns;
     const __nv_bfloat16* column = s.tokens + (n_inside ? n : 0);
@@ -70,9 +72,11 @@ __device__ __forceinline__ void produce_gradient(const CUtensorMap& rows_map, co
         if (whole) {
           mbarrier_arrive_expect(full, Layout::a_bytes);
 #pragma unroll
-          for (int box = 2 * rank; box < 2 * rank + 2; ++box)
-            tma_load_multicast(a + box * kBlock64Bytes, &rows_map, full, tile.m * kBlockM + box * 64,
-                               tile.begin + kb * kBlockK, 0, 3);
+          for (int i = 0; i < 4 / cluster; ++i) {
+            const int box = 4 / cluster * rank + i;
+            load_box<cluster>(a + box * kBlock64Bytes, rows_map, full, tile.m * kBlockM + box * 64,
+                              tile.begin + kb * kBlockK, 0);
+          }
         } else {
           mbarrier_arrive(full);
         }
@@ -101,7 +105,7 @@ __device__ __forceinline__ void produce_gradient(const CUtensorMap& rows_map, co
 }
 
 template <class Layout, bool Transposed>
-__global__ void __cluster_dims__(2) __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, 1)
     weight_gradient(const __grid_constant__ CUtensorMap rows_map,
                     const __grid_constant__ WeightGradientShape s) {
   extern __shared__ __align__(1024) char shared[];
@@ -115,13 +119,12 @@ __global__ void __cluster_dims__(2) __launch_bounds__(kThreads, 1)
     const int warpgroup = threadIdx.x / 128, total = s.experts * s.m_tiles * s.n_tiles;
     PipelineState<Layout> pipe;
     Accumulator<Layout::max_n> acc;
-    const int rank = cluster_rank();
-    GradientTile next = locate(s, min(static_cast<int>(blockIdx.x / 2), total - 1), rank);
-    for (int work = blockIdx.x / 2; work < total; work += gridDim.x / 2) {
+    constexpr int cluster = Layout::cluster;
+    const int rank = rank_in_cluster<Layout>(), first = blockIdx.x / cluster, step = gridDim.x / cluster;
+    GradientTile next = locate<cluster>(s, min(first, total - 1), rank);
+    for (int work = first; work < total; work += step) {
       const GradientTile tile = next;
-      const auto find_next = [&] {
-        next = locate(s, min(work + static_cast<int>(gridDim.x / 2), total - 1), rank);
-      };
+      const auto find_next = [&] { next = locate<cluster>(s, min(work + step, total - 1), rank); };
       const int k_blocks = (tile.rows + kBlockK - 1) / kBlockK;
       if (tile.columns == 0 || tile.m * kBlockM + warpgroup * 128 >= s.m_width) {
         find_next();
@@ -139,7 +142,7 @@ __global__ void __cluster_dims__(2) __launch_bounds__(kThreads, 1)
         StoreColumns::run(out, s.n_width, s.m_width, acc, at, staging, warpgroup);
     }
   }
-  cluster_sync();  // no block leaves while the other may still write to it
+  leave<Layout>();
 }
 
 }  // namespace moeref::cuda::sm90

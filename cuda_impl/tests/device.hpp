@@ -18,9 +18,17 @@ inline std::string device_missing() {
   int count = 0, major = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) return "no CUDA device: nothing was tested";
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
-  return major == 9 ? ""
+  return major >= 8 ? ""
                     : "the device has compute capability " + std::to_string(major) +
-                          ".x, not 9.0: nothing was tested";
+                          ".x, want 8.0 or newer: nothing was tested";
+}
+/// The same for the wgmma kernels.
+inline std::string wgmma_missing() {
+  if (std::string why = device_missing(); !why.empty()) return why;
+  int major = 0, minor = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
+  return major == 9 && minor == 0 ? "" : "the device is not of compute capability 9.0: nothing was tested";
 }
 #define MOEREF_NEEDS_DEVICE() \
   if (const std::string why = ::moeref::cuda::test::device_missing(); !why.empty()) GTEST_SKIP() << why

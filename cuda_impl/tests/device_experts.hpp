@@ -6,28 +6,71 @@
 
 namespace moeref::cuda::test {
 
+/// A matrix in the type under test, from and to bfloat16 values; poisoned (NaN) where it is given a size
+/// alone.
+class DeviceMatrix {
+ public:
+  DeviceMatrix(DataType type, std::size_t count) : type_(type), bytes_(count * bytes_of(type)) {}
+  DeviceMatrix(DataType type, const std::vector<bf16>& values) : DeviceMatrix(type, values.size()) {
+    std::vector<char> bytes(bytes_.size());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const float wide = __bfloat162float(values[i]);
+      if (type == DataType::float32)
+        std::memcpy(&bytes[i * 4], &wide, 4);
+      else
+        std::memcpy(&bytes[i * 2], &values[i], 2);
+    }
+    bytes_.set(bytes);
+  }
+  void poison(int byte) { bytes_.poison(byte); }
+  void* data() const { return bytes_.data(); }
+  void* data_or_null() const { return size() ? data() : nullptr; }
+  std::size_t size() const { return bytes_.size() / bytes_of(type_); }
+  std::vector<char> bits() const { return bytes_.get(); }
+  std::vector<double> values() const {
+    const std::vector<char> bytes = bits();
+    std::vector<double> out(size());
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      float wide = 0;
+      bf16 narrow;
+      if (type_ == DataType::float32) {
+        std::memcpy(&wide, &bytes[i * 4], 4);
+      } else {
+        std::memcpy(&narrow, &bytes[i * 2], 2);
+        wide = __bfloat162float(narrow);
+      }
+      out[i] = wide;
+    }
+    return out;
+  }
+
+ private:
+  DataType type_;
+  DeviceArray<char> bytes_;
+};
+
 class DeviceExperts {
  public:
   explicit DeviceExperts(const HostCase& c)
       : config(c.config),
-        x(c.x),
-        gate_up(c.gate_up),
-        down(c.down),
-        gate_up_bias(c.gate_up_bias),
-        down_bias(c.down_bias),
-        d_output(c.d_output),
+        x(config.dtype, c.x),
+        gate_up(config.dtype, c.gate_up),
+        down(config.dtype, c.down),
+        gate_up_bias(config.dtype, c.gate_up_bias),
+        down_bias(config.dtype, c.down_bias),
+        d_output(config.dtype, c.d_output),
         ids(c.ids),
         weights(c.weights),
         mask(c.mask),
         saved(saved_bytes(config)),
         forward_work(forward_workspace_bytes(config)),
         backward_work(backward_workspace_bytes(config)),
-        output(c.x.size()),
-        dx(c.x.size()),
-        dgate_up(c.gate_up.size()),
-        ddown(c.down.size()),
-        dgate_up_bias(c.gate_up_bias.size()),
-        ddown_bias(c.down_bias.size()),
+        output(config.dtype, c.x.size()),
+        dx(config.dtype, c.x.size()),
+        dgate_up(config.dtype, c.gate_up.size()),
+        ddown(config.dtype, c.down.size()),
+        dgate_up_bias(config.dtype, c.gate_up_bias.size()),
+        ddown_bias(config.dtype, c.down_bias.size()),
         dweights(c.ids.size()) {}
 
   void poison(int byte) {
@@ -41,29 +84,37 @@ class DeviceExperts {
   }
   void backward(cudaStream_t stream = nullptr) {
     experts_backward(config, parameters(), input(), d_output.data(), saved.data(),
-                     {dx.data(), dweights.data(), dgate_up.data(), ddown.data(), optional(dgate_up_bias),
-                      optional(ddown_bias)},
+                     {dx.data(), dweights.data(), dgate_up.data(), ddown.data(), dgate_up_bias.data_or_null(),
+                      ddown_bias.data_or_null()},
                      backward_work.data(), stream);
   }
   ExpertsWeights parameters() const {
-    return {gate_up.data(), down.data(), optional(gate_up_bias), optional(down_bias)};
+    return {gate_up.data(), down.data(), gate_up_bias.data_or_null(), down_bias.data_or_null()};
   }
-  ExpertsInput input() const { return {x.data(), ids.data(), weights.data(), optional(mask)}; }
+  ExpertsInput input() const {
+    return {x.data(), ids.data(), weights.data(), mask.size() ? mask.data() : nullptr};
+  }
+  /// Name and bits of every result.
+  std::vector<std::pair<const char*, std::vector<char>>> bits() const {
+    const std::vector<float> dw = dweights.get();
+    const char* from = reinterpret_cast<const char*>(dw.data());
+    return {{"output", output.bits()},
+            {"dx", dx.bits()},
+            {"dgate_up", dgate_up.bits()},
+            {"ddown", ddown.bits()},
+            {"dgate_up_bias", dgate_up_bias.bits()},
+            {"ddown_bias", ddown_bias.bits()},
+            {"dweights", {from, from + dw.size() * sizeof(float)}}};
+  }
 
   ExpertsConfig config;
-  DeviceArray<bf16> x, gate_up, down, gate_up_bias, down_bias, d_output;
+  DeviceMatrix x, gate_up, down, gate_up_bias, down_bias, d_output;
   DeviceArray<int> ids;
   DeviceArray<float> weights;
   DeviceArray<std::uint8_t> mask;
   DeviceArray<char> saved, forward_work, backward_work;
-  DeviceArray<bf16> output, dx, dgate_up, ddown, dgate_up_bias, ddown_bias;
+  DeviceMatrix output, dx, dgate_up, ddown, dgate_up_bias, ddown_bias;
   DeviceArray<float> dweights;
-
- private:
-  template <class T>
-  static T* optional(const DeviceArray<T>& a) {
-    return a.size() ? a.data() : nullptr;
-  }
 };
 
 }  // namespace moeref::cuda::test

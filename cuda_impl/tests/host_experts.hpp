@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 
 #include <cmath>
+#include <cstring>
 #include <random>
 #include <vector>
 
@@ -14,7 +15,10 @@ namespace moeref::cuda::test {
 
 using bf16 = __nv_bfloat16;
 inline double to_double(bf16 v) { return static_cast<double>(__bfloat162float(v)); }
-inline double round_bf16(double v) { return to_double(__float2bfloat16(static_cast<float>(v))); }
+inline double round_to(DataType type, double v) {
+  const auto narrow = static_cast<float>(v);
+  return type == DataType::float32 ? narrow : to_double(__float2bfloat16(narrow));
+}
 
 struct HostCase {
   ExpertsConfig config{};
@@ -65,7 +69,7 @@ inline HostActivation host_activation(Activation a, const ActivationParameters& 
   }
 }
 
-/// Backward uses H rounded to bf16, as saved: a clamp's derivative jumps there.
+/// Backward uses H rounded to the data type, as saved: a clamp's derivative jumps there.
 inline HostResult host_experts(const HostCase& c) {
   const ExpertsConfig& f = c.config;
   const std::int64_t D = f.dim, I = f.inter_dim, W = f.up_width(), E = f.experts;
@@ -91,8 +95,8 @@ inline HostResult host_experts(const HostCase& c) {
     for (std::int64_t i = 0; i < I; ++i) {
       act[i] = host_activation(f.activation, f.activation_parameters, gated ? h[gate_at(i)] : 0, h[up_at(i)])
                    .value;
-      grad[i] = host_activation(f.activation, f.activation_parameters, gated ? round_bf16(h[gate_at(i)]) : 0,
-                                round_bf16(h[up_at(i)]));
+      grad[i] = host_activation(f.activation, f.activation_parameters,
+                                gated ? round_to(f.dtype, h[gate_at(i)]) : 0, round_to(f.dtype, h[up_at(i)]));
     }
     double dp = 0;
     for (std::int64_t d = 0; d < D; ++d) {

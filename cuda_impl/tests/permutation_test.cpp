@@ -22,6 +22,7 @@ TEST(SortByExpert, FollowsTheDefinition) {
                                    {255, 1, 3, 320},
                                    {257, 8, 128, 320},
                                    {5000, 3, 1024, 320},
+                                   {5000, 2, 7, 160},
                                    {20000, 8, 256, 64}}) {
     SCOPED_TRACE(testing::Message() << s.tokens << " x " << s.slots << " over " << s.experts);
     const std::size_t total = s.tokens * s.slots;

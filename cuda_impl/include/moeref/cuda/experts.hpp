@@ -1,54 +1,63 @@
-// Routed experts (SPEC.md 5) in bfloat16 with fp32 accumulation, forward and backward.
+// Routed experts (SPEC.md 5) in float32 or bfloat16 with fp32 accumulation, forward and backward.
 //
 // No call synchronises or looks at token counts on the host; all may be captured in a CUDA graph and replayed
 // with other contents of the same buffers. Results are the same bits on every run. Matrices are row-major.
+// Rounding to the data type happens where a matrix is stored: H, A' = act(H) p, the rows that are combined,
+// dH, and the results; float32 products are fp32 multiply-adds, never TF32.
 #pragma once
 
-#include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
 #include <cstdint>
 
 #include "moeref/cuda/activation.hpp"
+#include "moeref/cuda/dtype.hpp"
 
 namespace moeref::cuda {
 
+/// Which kernels compute the grouped products; `automatic` follows the table in
+/// grouped_gemm/product_kinds.hpp. The wgmma ones need compute capability 9.0, bfloat16 and widths that are
+/// multiples of 8; portable runs from 8.0 up with any widths.
+enum class ExpertsPath { automatic, wgmma_clusters, wgmma, portable };
+
 struct ExpertsConfig {
   std::int64_t tokens;  // T, at least 0; tokens * slots < 2^31
-  int dim;              // D, a multiple of 8
-  int inter_dim;        // I, a multiple of 8
+  int dim;              // D, at least 1
+  int inter_dim;        // I, at least 1
   int experts;          // E, 1 to 1024
   int slots;            // k, at least 1
   Activation activation = Activation::swiglu;
   ActivationParameters activation_parameters = {};
   bool apply_router_weight_after_down = false;
+  DataType dtype = DataType::bfloat16;  // of all matrices below given as void
+  ExpertsPath path = ExpertsPath::automatic;
 
   /// Width of H: 2I for gated activations, I for relu2.
   int up_width() const { return is_gated(activation) ? 2 * inter_dim : inter_dim; }
 };
 
 struct ExpertsWeights {
-  const __nv_bfloat16* gate_and_up;       // [E, D, up_width]
-  const __nv_bfloat16* down;              // [E, I, D]
-  const __nv_bfloat16* gate_and_up_bias;  // [E, up_width] or null
-  const __nv_bfloat16* down_bias;         // [E, D] or null
+  const void* gate_and_up;       // [E, D, up_width]
+  const void* down;              // [E, I, D]
+  const void* gate_and_up_bias;  // [E, up_width] or null
+  const void* down_bias;         // [E, D] or null
 };
 
 struct ExpertsInput {
-  const __nv_bfloat16* x;          // [T, D]
+  const void* x;                   // [T, D]
   const int* ids;                  // [T, k]; outside [0, E): the slot contributes nothing
   const float* weights;            // [T, k]
   const std::uint8_t* token_mask;  // [T], 1 = real token; or null
 };
 
 struct ExpertsGradients {
-  __nv_bfloat16* x;                 // [T, D]
-  float* weights;                   // [T, k], 0 for slots without a row
-  __nv_bfloat16* gate_and_up;       // [E, D, up_width], 0 for experts without tokens
-  __nv_bfloat16* down;              // [E, I, D]
-  __nv_bfloat16* gate_and_up_bias;  // [E, up_width] or null
-  __nv_bfloat16* down_bias;         // [E, D] or null
+  void* x;                 // [T, D]
+  float* weights;          // [T, k], 0 for slots without a row
+  void* gate_and_up;       // [E, D, up_width], 0 for experts without tokens
+  void* down;              // [E, I, D]
+  void* gate_and_up_bias;  // [E, up_width] or null
+  void* down_bias;         // [E, D] or null
 };
 
 /// Bytes that forward saves for backward: H [T k, up_width] and the permutation; X is the caller's.
@@ -56,17 +65,21 @@ std::size_t saved_bytes(const ExpertsConfig& config);
 std::size_t forward_workspace_bytes(const ExpertsConfig& config);
 std::size_t backward_workspace_bytes(const ExpertsConfig& config);
 
+/// The path that `automatic` stands for on the current device, or the one asked for. Throws ArgumentError
+/// when that one cannot serve the config, CudaError below compute capability 8.0.
+ExpertsPath selected_path(const ExpertsConfig& config);
+
 /// Output [T, D]: every element is written, 0 for tokens without a row. `saved` (saved_bytes, 256-byte
-/// aligned) may be null when no backward follows; then the permutation lives in the workspace. Pointers to
-/// matrices must be 16-byte aligned. Throws ArgumentError for a field out of range, CudaError when a launch
-/// fails or the device is not of compute capability 9.0.
+/// aligned) may be null when no backward follows; then the permutation lives in the workspace. Matrices must
+/// be 16-byte aligned. Throws ArgumentError for a field out of range, CudaError when a launch fails or the
+/// device cannot run the path.
 void experts_forward(const ExpertsConfig& config, const ExpertsWeights& parameters, const ExpertsInput& input,
-                     __nv_bfloat16* output, void* saved, void* workspace, cudaStream_t stream);
+                     void* output, void* saved, void* workspace, cudaStream_t stream);
 
 /// Gradients for the cotangent `d_output` [T, D], after experts_forward with the same config, inputs and
 /// `saved`.
 void experts_backward(const ExpertsConfig& config, const ExpertsWeights& parameters,
-                      const ExpertsInput& input, const __nv_bfloat16* d_output, const void* saved,
+                      const ExpertsInput& input, const void* d_output, const void* saved,
                       const ExpertsGradients& gradients, void* workspace, cudaStream_t stream);
 
 }  // namespace moeref::cuda

@@ -26,7 +26,7 @@ struct PermutationShape {
   std::int64_t tokens;
   int slots;
   int experts;
-  int tile_rows;  // most rows of a row tile, a multiple of 32
+  int tile_rows;  // most rows of a row tile: a multiple of 16 up to 160, else of 32
 };
 
 /// Bytes that `carve_permutation` takes for the arrays above, and that the sort needs besides.

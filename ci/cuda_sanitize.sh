@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# A reduced set of the CUDA tests under each tool of compute-sanitizer:
+#   ci/cuda_sanitize.sh BUILD_FOLDER [TOOL]...      tools: memcheck racecheck initcheck synccheck; all where none is named
+set -euo pipefail
+[ $# -ge 1 ] || { echo "ci/cuda_sanitize.sh: want a build folder, for example build-cuda" >&2; exit 2; }
+build=$1
+shift
+[ $# -gt 0 ] || set -- memcheck racecheck initcheck synccheck
+sanitizer=${COMPUTE_SANITIZER:-compute-sanitizer}
+command -v "$sanitizer" >/dev/null ||
+  { echo "ci/cuda_sanitize.sh: no $sanitizer on the PATH: install the CUDA toolkit's, or set COMPUTE_SANITIZER" >&2; exit 2; }
+
+# Small shapes that still take the kernels through their edges: the tools slow them down by 10 to 1000 times. initcheck
+# takes the arrays that tests poison for written; reads of these show as NaN in the same tests.
+declare -A filters=(
+  [moeref_cuda_test]='*ExpertsVariant.MaskedTokensAndUnroutedSlots/swiglu_limit_bias_after_down*:*ExpertsVariant.AllTokensToOneExpert/relu2_on*:EveryPath/Experts.NoTokensAndOneToken/*:Paths/LayerGraph.*:SortByExpert.*'
+  [moeref_cuda_layer_test]='BothTypes/MLP.ActivationsAndBiases/*:EveryPath/ExpertsJudged.Tokens/*:Settings/MoE.LatentProjections/*:Settings/MoE.SharedExperts/float32'
+  [moeref_cuda_router_test]='GateDevice.*:*GateCalls.ReplayWithAnIdTwice/*:*AuxLoss.AllMasked/*:BiasUpdate.RanksSumTheirLoads:FakeBalancedGate.InTurn:Init.PartsAreTheWhole:Metrics.OfRandomLoads'
+)
+
+status=0
+for tool in "$@"; do
+  for test in moeref_cuda_test moeref_cuda_layer_test moeref_cuda_router_test; do
+    binary=$build/cuda_impl/tests/$test
+    [ -x "$binary" ] || { echo "ci/cuda_sanitize.sh: $binary is missing: build it first" >&2; exit 2; }
+    echo "== $tool $test"
+    "$sanitizer" --tool "$tool" --error-exitcode 1 --print-limit 20 \
+      "$binary" --gtest_brief=1 "--gtest_filter=${filters[$test]}" || status=1
+  done
+done
+exit "$status"

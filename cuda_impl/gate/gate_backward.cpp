@@ -1,0 +1,38 @@
+// The gradient of the logits, then one product for each of x and the weight.
+#include "gate/plan.hpp"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+
+void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput& in, const int* ids,
+                   const void* d_weights, DataType d_weights_type, const void* saved, const GateGradients& d,
+                   void* workspace, cudaStream_t stream) {
+  check_config(c);
+  check_groups(c, w.correction != nullptr);
+  if (!saved) throw ArgumentError("saved is null: want what gate_forward saved");
+  Arena scratch(workspace), kept(const_cast<void*>(saved));
+  const GateBackwardWorkspace work(scratch, c);
+  const GateSaved keep(kept, c);
+  const TokenBlocks blocks = token_blocks(c);
+  const Held compute = compute_type(c), x_type = held(c.x_type), parameter_type = held(c.parameter_type);
+  const std::int64_t stride = logit_stride(c);
+  scores_backward(
+      routing_rule(c, w.correction != nullptr), blocks, c.tokens,
+      {keep.logits, w.correction, in.token_mask, ids, d_weights, held(d_weights_type),
+       c.has_aux_loss() ? keep.aux_gradient : nullptr, c.aux_loss_coeff * c.aux_loss_backward_scale},
+      work.d_logits, stride, d.bias ? work.block_sums : nullptr, stream);
+  if (d.x)
+    product(whole_product(c.tokens, c.dim, c.experts), {work.d_logits, compute, stride, 1},
+            {w.weight, parameter_type, c.dim, 1}, compute, {.stored = d.x, .type = x_type, .add = d.add_to_x},
+            stream);
+  if (d.weight) {
+    const ProductShape shape = weight_gradient_shape(c);
+    product(shape, {work.d_logits, compute, 1, stride}, {in.x, x_type, c.dim, 1}, compute,
+            {.partial = work.weight_parts}, stream);
+    sum_parts(work.weight_parts, shape.splits, std::int64_t{c.experts} * c.dim, compute, parameter_type,
+              d.weight, stream);
+  }
+  if (d.bias) sum_parts(work.block_sums, blocks.blocks, c.experts, compute, parameter_type, d.bias, stream);
+}
+
+}  // namespace moeref::cuda

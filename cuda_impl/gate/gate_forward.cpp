@@ -1,0 +1,55 @@
+// Logits, then everything else over them, then the sums of the blocks: three launches.
+#include "aux_loss/statistics.hpp"
+#include "gate/plan.hpp"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+
+void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput& in, const GateOutput& out,
+                  void* saved, void* workspace, cudaStream_t stream) {
+  check_config(c);
+  check_groups(c, w.correction != nullptr);
+  Arena scratch(workspace), kept(saved);
+  const GateForwardWorkspace work(scratch, c);
+  const GateSaved keep(kept, c);
+  const TokenBlocks blocks = token_blocks(c);
+  const ProductShape shape = logits_shape(c);
+  product(shape, {in.x, held(c.x_type), c.dim, 1}, {w.weight, held(c.parameter_type), 1, c.dim},
+          compute_type(c), {.partial = work.partial_logits}, stream);
+
+  const bool wants_sums = c.has_aux_loss() || out.statistics.score_sum;
+  RouteOutput routed{};
+  routed.ids = out.ids;
+  routed.weights = out.weights;
+  routed.weights_type = held(c.weights_type());
+  routed.weights_float = out.weights_float;
+  routed.logits = saved ? keep.logits : nullptr;
+  routed.block_load = work.block_load;
+  routed.block_tokens = work.block_tokens;
+  routed.block_sums = wants_sums ? work.block_sums : nullptr;
+  route_tokens(routing_rule(c, w.correction != nullptr), blocks, c.tokens,
+               {work.partial_logits, shape.splits, w.bias, held(c.parameter_type), w.correction,
+                in.token_mask, in.replay_ids},
+               routed, stream);
+
+  AuxStatistics statistics{work.real_tokens, out.load ? out.load : work.load, nullptr};
+  if (wants_sums) statistics.score_sum = work.score_sum;
+  BlockStatistics parts{work.block_load, work.block_tokens, routed.block_sums, sum_bytes(c) == 8,
+                        blocks.blocks};
+  FinishedStatistics finished{statistics, out.statistics, nullptr, nullptr};
+  if (c.has_aux_loss()) {
+    finished.loss = out.aux_loss;
+    finished.gradient = saved ? keep.aux_gradient : nullptr;
+  }
+  finish_statistics(c.experts, c.slots, parts, finished, stream);
+}
+
+void gate_aux_loss(const GateConfig& c, const AuxStatistics& sum, float* aux_loss, void* saved,
+                   cudaStream_t stream) {
+  check_config(c);
+  Arena kept(saved);
+  const GateSaved keep(kept, c);
+  aux_loss_from_statistics(c.experts, c.slots, sum, aux_loss, saved ? keep.aux_gradient : nullptr, stream);
+}
+
+}  // namespace moeref::cuda

@@ -1,0 +1,53 @@
+// The gate's three products: logits x W^T, and in the backward pass dz W and dz^T x. bfloat16 operands go
+// through the tensor cores, everything else through fused multiply-adds in fp32 or fp64.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "gate/element.cuh"
+
+namespace moeref::cuda {
+
+/// Element (i, j) is data[i * row_stride + j * col_stride]; one of the strides is 1.
+struct Operand {
+  const void* data;
+  Held type;
+  std::int64_t row_stride, col_stride;
+};
+
+/// C [M, N] = A [M, K] B [K, N]. Sums over K are cut into `splits` ranges of k_per_split.
+struct ProductShape {
+  std::int64_t m, n, k;
+  std::int64_t k_per_split;  // a multiple of 64
+  int splits;
+};
+
+/// Cuts K so that about two blocks a multiprocessor of an H200 have work, on whatever device it runs: the
+/// order of additions depends on the shape alone.
+ProductShape split_product(std::int64_t m, std::int64_t n, std::int64_t k);
+/// The same in one range.
+ProductShape whole_product(std::int64_t m, std::int64_t n, std::int64_t k);
+
+/// Where results go: partial sums [splits, M, N], double where `via` of the product is float64, else float;
+/// or, from one range, C itself in `type`, rounded to `via` first, or on top of what it holds if `add`.
+struct ProductOutput {
+  void* partial = nullptr;
+  void* stored = nullptr;
+  Held type = Held::float32;
+  bool add = false;
+};
+
+/// Operands are rounded to `via` on the way; sums are in fp32, or fp64 where `via` is float64. Rows of A or B
+/// whose stride is longer than the matrix is wide hold zeros there.
+void product(const ProductShape& shape, const Operand& a, const Operand& b, Held via,
+             const ProductOutput& out, cudaStream_t stream);
+
+/// out [count] in `type` = sum over parts of parts[part][count], from the first to the last, rounded to `via`
+/// on the way. The parts are double where `via` is float64, else float.
+void sum_parts(const void* parts, int count_of_parts, std::int64_t count, Held via, Held type, void* out,
+               cudaStream_t stream);
+
+}  // namespace moeref::cuda

@@ -1,0 +1,242 @@
+// The gate's forward pass over its logits: one warp a token, lane l holds experts l + 32 j.
+//
+// Reads the partial logits once, adds them in order, and in registers goes on to scores, groups
+// (SPEC.md 3.1), selection (k rounds of a warp maximum, the lowest id among equals), weights and their
+// normalisation. Load is counted in shared integers; sums of scores are kept a lane and added over warps and
+// blocks in a fixed order. Floor: the logits, 4 T E bytes from the L2 (8 MiB, about 2 us at T = 16384, E =
+// 128); the k rounds of the selection, about 40 cycles each, dominate.
+#include "gate/block_memory.cuh"
+#include "gate/route_tokens.hpp"
+#include "gate/score.cuh"
+#include "gate/top_k.cuh"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+struct Arguments {
+  RoutingRule rule;
+  std::int64_t tokens, tokens_per_block;
+  int warps;
+  RouteInput in;
+  RouteOutput out;
+};
+
+/// Logits of one token: partial sums in order, rounded where the documented system stores them.
+template <class Acc, int kItems>
+__device__ void load_logits(const Arguments& p, std::int64_t t, Acc (&z)[kItems]) {
+  const int lane = threadIdx.x % 32, experts = p.rule.experts;
+  const Acc* partial = static_cast<const Acc*>(p.in.partial_logits) + t * experts;
+#pragma unroll
+  for (int j = 0; j < kItems; ++j) {
+    const int e = lane + 32 * j;
+    z[j] = -INFINITY;
+    if (e >= experts) continue;
+    Acc sum = partial[e];
+    for (int s = 1; s < p.in.splits; ++s) sum += partial[s * p.tokens * experts + e];
+    z[j] = round_to(sum, p.rule.compute);
+    if (p.in.bias)
+      z[j] = round_to(z[j] + round_to(load_element<Acc>(p.in.bias, p.in.bias_type, e), p.rule.compute),
+                      p.rule.compute);
+    if (p.out.logits) store_element(p.out.logits, p.rule.compute, t * experts + e, z[j]);
+  }
+}
+
+/// Keys of softmax's scores in the order of exp(z - max) in fp64: z itself while that does not underflow, so
+/// that neither the division nor the short range of fp32 makes ties.
+template <class Acc, int kItems>
+__device__ void softmax_keys(int experts, const Acc (&z)[kItems], OrderKey<Acc> (&keys)[kItems]) {
+  const int lane = threadIdx.x % 32;
+  Acc largest = -INFINITY;
+  bool nan = false;
+#pragma unroll
+  for (int j = 0; j < kItems; ++j) largest = fmax(largest, z[j]), nan = nan || z[j] != z[j];
+  largest = warp_largest(largest);
+  nan = __any_sync(kAllLanes, nan);
+#pragma unroll
+  for (int j = 0; j < kItems; ++j) {
+    const Acc below = z[j] - largest;
+    const Acc choice = nan || below != below ? Acc(NAN) : below < Acc(-745.13) ? Acc(-INFINITY) : z[j];
+    keys[j] = lane + 32 * j < experts ? order_key(choice) : 0;
+  }
+}
+
+/// Discards the groups that are not among the best: `row` [E] holds q in shared memory, `marks` room for a
+/// key a group.
+template <class Acc, int kItems>
+__device__ void discard_groups(const RoutingRule& rule, const Acc* row, void* marks,
+                               OrderKey<Acc> (&keys)[kItems]) {
+  using Key = OrderKey<Acc>;
+  const int lane = threadIdx.x % 32, size = rule.experts / rule.groups;
+  Key* group_keys = static_cast<Key*>(marks);
+  for (int g = lane; g < rule.groups; g += 32) {
+    // Each lane starts elsewhere in its group: groups of 32 would otherwise meet in one bank.
+    Acc best = 0, second = 0;
+    Key best_key = 0, second_key = 0;
+    int at = g % size;
+    for (int i = 0; i < size; ++i) {
+      const Acc q = row[g * size + at];
+      const Key key = order_key(q);
+      if (key > best_key)
+        second = best, second_key = best_key, best = q, best_key = key;
+      else if (key > second_key)
+        second = q, second_key = key;
+      at = at + 1 == size ? 0 : at + 1;
+    }
+    group_keys[g] = order_key(rule.group_top2 ? best + second : best);
+  }
+  __syncwarp();
+  // Rank by key, the lower group first among equals. Two rounds of barriers: all ranks are known before any
+  // mark.
+  unsigned kept = 0;  // bit i: group lane + 32 i
+  for (int g = lane, i = 0; g < rule.groups; g += 32, ++i) {
+    const Key mine = group_keys[g];
+    int above = 0;
+    for (int h = 0; h < rule.groups; ++h) above += group_keys[h] > mine || (group_keys[h] == mine && h < g);
+    kept |= (above < rule.limited_groups ? 1u : 0u) << i;
+  }
+  __syncwarp();
+  for (int g = lane, i = 0; g < rule.groups; g += 32, ++i) group_keys[g] = kept >> i & 1;
+  __syncwarp();
+  const Key discarded = order_key(rule.discard_to_zero ? Acc(0) : Acc(-INFINITY));
+#pragma unroll
+  for (int j = 0; j < kItems; ++j) {
+    const int e = lane + 32 * j;
+    if (e < rule.experts && !group_keys[e / size]) keys[j] = discarded;
+  }
+}
+
+/// w of this lane's slots (lane and lane + 32) from the values at their ids.
+template <class Acc>
+__device__ void weights_of(const RoutingRule& rule, Acc (&v)[2]) {
+  const int lane = threadIdx.x % 32;
+  const auto valid = [&](int i) { return lane + 32 * i < rule.slots; };
+  if (rule.softmax_of_selected) {
+    const Acc z[2] = {v[0], v[1]};
+    warp_softmax(z, valid, v);
+  }
+  if (rule.normalise) {
+    const Acc sum = warp_sum((valid(0) ? v[0] : Acc(0)) + (valid(1) ? v[1] : Acc(0))) + Acc(1e-20);
+    v[0] /= sum, v[1] /= sum;
+  }
+  v[0] *= static_cast<Acc>(rule.route_scale), v[1] *= static_cast<Acc>(rule.route_scale);
+}
+
+template <class Acc, int kItems>
+__global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void route_kernel(const Arguments p) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const RoutingRule& rule = p.rule;
+  BlockMemory<Acc, kItems> memory(shared, p.warps, warp);
+  for (int e = threadIdx.x; e < rule.experts; e += blockDim.x) memory.histogram[e] = 0;
+  __shared__ int real_tokens;
+  if (threadIdx.x == 0) real_tokens = 0;
+  __syncthreads();
+
+  Acc sums[kItems] = {};
+  int real_here = 0;
+  const std::int64_t first = blockIdx.x * p.tokens_per_block,
+                     last = min(first + p.tokens_per_block, p.tokens);
+  for (std::int64_t t = first + warp; t < last; t += p.warps) {
+    const bool real = !p.in.token_mask || p.in.token_mask[t] != 0;
+    real_here += real;
+    Acc z[kItems], s[kItems];
+    load_logits(p, t, z);
+    const bool needs_scores = !rule.softmax_of_selected || p.out.block_sums;
+    if (needs_scores) scores_of(rule, z, s);
+
+    // q, its keys, and in shared memory what the weights are gathered from.
+    OrderKey<Acc> keys[kItems];
+    if (rule.softmax_before_topk) {
+      softmax_keys(rule.experts, z, keys);
+    } else {
+#pragma unroll
+      for (int j = 0; j < kItems; ++j) {
+        const int e = lane + 32 * j;
+        Acc q = rule.softmax_of_selected ? z[j] : s[j];
+        if (rule.corrected && e < rule.experts) q += static_cast<Acc>(p.in.correction[e]);
+        keys[j] = e < rule.experts ? order_key(q) : 0;
+        memory.row[e] = q;
+        if (rule.weigh_corrected) s[j] = q;
+      }
+    }
+    if (!p.in.replay_ids && rule.groups > 1) {
+      __syncwarp();
+      discard_groups(rule, memory.row, memory.second_row, keys);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int j = 0; j < kItems; ++j) memory.row[lane + 32 * j] = rule.softmax_of_selected ? z[j] : s[j];
+    if (p.in.replay_ids) {
+      for (int i = lane; i < rule.slots; i += 32) memory.ids[i] = p.in.replay_ids[t * rule.slots + i];
+      __syncwarp();
+    } else {
+      warp_top_k(keys, rule.slots, memory.ids);
+    }
+
+    Acc w[2] = {};
+    bool there[2] = {};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int slot = lane + 32 * i;
+      if (slot >= rule.slots) continue;
+      const int id = memory.ids[slot];
+      there[i] = id >= 0 && id < rule.experts;
+      w[i] = there[i] ? memory.row[id] : rule.softmax_of_selected ? Acc(-INFINITY) : Acc(0);
+      bool counts = real && there[i];
+      if (p.in.replay_ids)
+        for (int earlier = 0; earlier < slot; ++earlier) counts = counts && memory.ids[earlier] != id;
+      if (counts) atomicAdd(&memory.histogram[id], 1);
+    }
+    weights_of(rule, w);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int slot = lane + 32 * i;
+      if (slot >= rule.slots) continue;
+      const std::int64_t at = t * rule.slots + slot;
+      const Acc stored = there[i] ? round_to(round_to(w[i], rule.scores), p.out.weights_type) : Acc(0);
+      p.out.ids[at] = memory.ids[slot];
+      if (p.out.weights) store_element(p.out.weights, p.out.weights_type, at, stored);
+      if (p.out.weights_float) p.out.weights_float[at] = static_cast<float>(stored);
+    }
+
+    if (p.out.block_sums) {
+      Acc total = 1;
+      if (rule.normalise) {
+        Acc sum = 0;
+#pragma unroll
+        for (int j = 0; j < kItems; ++j) sum += lane + 32 * j < rule.experts ? s[j] : Acc(0);
+        total = warp_sum(sum) + Acc(1e-20);
+      }
+      // The mask multiplies, as in the documented system: padding whose score is NaN is seen in the loss.
+#pragma unroll
+      for (int j = 0; j < kItems; ++j)
+        if (lane + 32 * j < rule.experts)
+          sums[j] += round_to(s[j] / total, rule.scores) * (real ? Acc(1) : Acc(0));
+    }
+    __syncwarp();  // the rows are written again
+  }
+
+  if (lane == 0 && real_here > 0) atomicAdd(&real_tokens, real_here);
+  __syncthreads();
+  for (int e = threadIdx.x; e < rule.experts; e += blockDim.x)
+    p.out.block_load[std::int64_t{blockIdx.x} * rule.experts + e] = memory.histogram[e];
+  if (threadIdx.x == 0) p.out.block_tokens[blockIdx.x] = real_tokens;
+  if (p.out.block_sums)
+    memory.store_sums(sums, rule.experts, p.warps,
+                      static_cast<Acc*>(p.out.block_sums) + std::int64_t{blockIdx.x} * rule.experts);
+}
+
+}  // namespace
+
+void route_tokens(const RoutingRule& rule, const TokenBlocks& blocks, std::int64_t tokens,
+                  const RouteInput& in, const RouteOutput& out, cudaStream_t stream) {
+  if (tokens == 0) return;
+  const Arguments arguments{rule, tokens, blocks.tokens_per_block, blocks.warps, in, out};
+  with_items(blocks.items, rule.compute == Held::float64, [&]<class Acc, int kItems>() {
+    route_kernel<Acc, kItems><<<blocks.blocks, blocks.warps * 32, blocks.shared_bytes, stream>>>(arguments);
+  });
+  check(cudaGetLastError(), "route_tokens");
+}
+
+}  // namespace moeref::cuda

@@ -1,0 +1,73 @@
+// The two passes of the gate over its logits, one warp a token.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "gate/routing_rule.hpp"
+
+namespace moeref::cuda {
+
+struct RouteInput {
+  const void* partial_logits;  // [splits, T, E], double where rule.compute is float64, else float
+  int splits;
+  const void* bias;  // [E] in bias_type, or null
+  Held bias_type;
+  const float* correction;         // [E] or null
+  const std::uint8_t* token_mask;  // [T] or null
+  const int* replay_ids;           // [T, k] or null
+};
+
+/// Any pointer but `ids`, `block_load` and `block_tokens` may be null.
+struct RouteOutput {
+  int* ids;
+  void* weights;
+  Held weights_type;
+  float* weights_float;
+  void* logits;       // [T, E] in rule.compute
+  int* block_load;    // [blocks, E] real tokens of each expert
+  int* block_tokens;  // [blocks] real tokens
+  void* block_sums;   // [blocks, E] sums of m_t S_ti, in the type of the partial logits
+};
+
+/// Logits, scores, groups, top-k, weights, load and score sums in one pass.
+void route_tokens(const RoutingRule& rule, const TokenBlocks& blocks, std::int64_t tokens,
+                  const RouteInput& in, const RouteOutput& out, cudaStream_t stream);
+
+struct ScoresBackwardInput {
+  const void* logits;  // [T, E] in rule.compute
+  const float* correction;
+  const std::uint8_t* token_mask;
+  const int* ids;         // [T, k]
+  const void* d_weights;  // [T, k]
+  Held d_weights_type;
+  const double* aux_gradient;  // [E], f_i / n, or null
+  double aux_scale;
+};
+
+/// d_logits [T, d_stride] in rule.compute, zero past column E; block_sums [blocks, E] their sums over the
+/// block's tokens, in the type of the partial logits, or null.
+void scores_backward(const RoutingRule& rule, const TokenBlocks& blocks, std::int64_t tokens,
+                     const ScoresBackwardInput& in, void* d_logits, std::int64_t d_stride, void* block_sums,
+                     cudaStream_t stream);
+
+/// Calls run<Acc, kItems>() for the number of experts a lane.
+template <class Run>
+void with_items(int items, bool fp64, Run&& run) {
+  if (fp64) return items <= 4 ? run.template operator()<double, 4>() : run.template operator()<double, 32>();
+  switch (items) {
+    case 1:
+      return run.template operator()<float, 1>();
+    case 2:
+      return run.template operator()<float, 2>();
+    case 4:
+      return run.template operator()<float, 4>();
+    case 8:
+      return run.template operator()<float, 8>();
+    case 16:
+      return run.template operator()<float, 16>();
+    default:
+      return run.template operator()<float, 32>();
+  }
+}
+
+}  // namespace moeref::cuda

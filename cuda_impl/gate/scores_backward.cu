@@ -1,0 +1,175 @@
+// The gate's backward pass over its logits: from the cotangent of the weights, and the auxiliary loss's
+// gradient of S, to the gradient of the logits. One warp a token, lane l holds experts l + 32 j.
+//
+// Scores are recomputed from the saved logits, values from the saved ids. Floor: logits read and their
+// gradient written, 4 T E bytes in bfloat16 (4 us at T = 16384, E = 256 and 4.3 TB/s).
+#include "gate/block_memory.cuh"
+#include "gate/route_tokens.hpp"
+#include "gate/score.cuh"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+struct Arguments {
+  RoutingRule rule;
+  std::int64_t tokens, tokens_per_block;
+  int warps;
+  ScoresBackwardInput in;
+  void* d_logits;
+  std::int64_t d_stride;
+  void* block_sums;
+};
+
+/// Gradient of x_i / (sum x + 1e-20): d_i / sum, and the same for all i through the sum.
+template <class Acc, int kItems>
+__device__ void normalise_gradient(const Acc (&x)[kItems], Acc (&d)[kItems]) {
+  Acc sum = 0, inner = 0;
+#pragma unroll
+  for (int j = 0; j < kItems; ++j) sum += x[j];
+  sum = warp_sum(sum) + Acc(1e-20);
+#pragma unroll
+  for (int j = 0; j < kItems; ++j) inner += d[j] * (x[j] / sum / sum);
+  inner = warp_sum(inner);
+#pragma unroll
+  for (int j = 0; j < kItems; ++j) d[j] = d[j] / sum - inner;
+}
+
+/// Gradient of this lane's selected values (slots lane and lane + 32) from that of the weights. What is not
+/// there has value and gradient 0.
+template <class Acc>
+__device__ void values_gradient(const RoutingRule& rule, const bool (&there)[2], Acc (&v)[2], Acc (&d)[2]) {
+  if (rule.softmax_of_selected) {
+    const Acc z[2] = {v[0], v[1]};
+    warp_softmax(
+        z, [&](int i) { return there[i]; }, v);
+  }
+  const Acc w[2] = {there[0] ? v[0] : Acc(0), there[1] ? v[1] : Acc(0)};
+  if (rule.normalise) normalise_gradient(w, d);
+  if (rule.softmax_of_selected) {
+    const Acc inner = warp_sum((there[0] ? w[0] * d[0] : Acc(0)) + (there[1] ? w[1] * d[1] : Acc(0)));
+    d[0] = w[0] * (d[0] - inner), d[1] = w[1] * (d[1] - inner);
+  }
+}
+
+template <class Acc, int kItems>
+__global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward_kernel(const Arguments p) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const RoutingRule& rule = p.rule;
+  BlockMemory<Acc, kItems> memory(shared, p.warps, warp);
+
+  Acc sums[kItems] = {};
+  const std::int64_t first = blockIdx.x * p.tokens_per_block,
+                     last = min(first + p.tokens_per_block, p.tokens);
+  for (std::int64_t t = first + warp; t < last; t += p.warps) {
+    const bool real = !p.in.token_mask || p.in.token_mask[t] != 0;
+    const bool aux = p.in.aux_gradient && real;
+    Acc z[kItems], s[kItems], d[kItems];
+#pragma unroll
+    for (int j = 0; j < kItems; ++j) {
+      const int e = lane + 32 * j;
+      z[j] = e < rule.experts ? load_element<Acc>(p.in.logits, rule.compute, t * rule.experts + e)
+                              : Acc(-INFINITY);
+    }
+    const bool needs_scores = !rule.softmax_of_selected || p.in.aux_gradient;
+    if (needs_scores) scores_of(rule, z, s);
+
+    // S before normalisation, as values are gathered from it and as the auxiliary loss sees it.
+    Acc weighed[kItems];
+#pragma unroll
+    for (int j = 0; j < kItems; ++j) {
+      const int e = lane + 32 * j;
+      weighed[j] = Acc(0);
+      if (e < rule.experts && needs_scores) {
+        weighed[j] = s[j];
+        if (rule.weigh_corrected) weighed[j] += static_cast<Acc>(p.in.correction[e]);
+      }
+      memory.row[e] = rule.softmax_of_selected ? z[j] : weighed[j];
+      memory.second_row[e] = Acc(0);
+    }
+    __syncwarp();
+    Acc v[2] = {}, dv[2] = {};
+    bool there[2] = {};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int slot = lane + 32 * i;
+      if (slot >= rule.slots) continue;
+      const int id = p.in.ids[t * rule.slots + slot];
+      memory.ids[slot] = id;
+      there[i] = id >= 0 && id < rule.experts;
+      if (!there[i]) continue;
+      v[i] = memory.row[id];
+      dv[i] = load_element<Acc>(p.in.d_weights, p.in.d_weights_type, t * rule.slots + slot) *
+              static_cast<Acc>(rule.route_scale);
+    }
+    values_gradient(rule, there, v, dv);
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      if (lane + 32 * i < rule.slots) memory.slots[lane + 32 * i] = dv[i];
+    __syncwarp();
+    // The owner of an expert adds its slots' gradients in order: an id may come twice.
+    for (int slot = 0; slot < rule.slots; ++slot) {
+      const int id = memory.ids[slot];
+      if (id >= 0 && id < rule.experts && id % 32 == lane) memory.second_row[id] += memory.slots[slot];
+    }
+    __syncwarp();
+
+    if (aux) {
+#pragma unroll
+      for (int j = 0; j < kItems; ++j) {
+        const int e = lane + 32 * j;
+        d[j] = e < rule.experts ? static_cast<Acc>(p.in.aux_gradient[e] * p.in.aux_scale) : Acc(0);
+      }
+      if (rule.normalise) normalise_gradient(weighed, d);
+    } else {
+#pragma unroll
+      for (int j = 0; j < kItems; ++j) d[j] = Acc(0);
+    }
+    if (!rule.softmax_of_selected) {
+#pragma unroll
+      for (int j = 0; j < kItems; ++j) d[j] += memory.second_row[lane + 32 * j];
+    }
+#pragma unroll
+    for (int j = 0; j < kItems; ++j)
+      if (lane + 32 * j >= rule.experts) d[j] = Acc(0);
+    if (aux || !rule.softmax_of_selected) scores_gradient(rule, z, s, d);
+    if (rule.softmax_of_selected) {
+#pragma unroll
+      for (int j = 0; j < kItems; ++j) d[j] += memory.second_row[lane + 32 * j];
+    }
+
+#pragma unroll
+    for (int j = 0; j < kItems; ++j) {
+      const int e = lane + 32 * j;
+      if (e < rule.experts) {
+        const Acc stored = round_to(d[j], rule.compute);
+        store_element(p.d_logits, rule.compute, t * p.d_stride + e, stored);
+        sums[j] += stored;
+      } else if (e < p.d_stride) {
+        store_element(p.d_logits, rule.compute, t * p.d_stride + e, Acc(0));
+      }
+    }
+    __syncwarp();  // the rows are written again
+  }
+  if (p.block_sums)
+    memory.store_sums(sums, rule.experts, p.warps,
+                      static_cast<Acc*>(p.block_sums) + std::int64_t{blockIdx.x} * rule.experts);
+}
+
+}  // namespace
+
+void scores_backward(const RoutingRule& rule, const TokenBlocks& blocks, std::int64_t tokens,
+                     const ScoresBackwardInput& in, void* d_logits, std::int64_t d_stride, void* block_sums,
+                     cudaStream_t stream) {
+  if (tokens == 0) return;
+  const Arguments arguments{rule,     tokens,    blocks.tokens_per_block, blocks.warps, in, d_logits,
+                            d_stride, block_sums};
+  with_items(blocks.items, rule.compute == Held::float64, [&]<class Acc, int kItems>() {
+    backward_kernel<Acc, kItems>
+        <<<blocks.blocks, blocks.warps * 32, blocks.shared_bytes, stream>>>(arguments);
+  });
+  check(cudaGetLastError(), "scores_backward");
+}
+
+}  // namespace moeref::cuda

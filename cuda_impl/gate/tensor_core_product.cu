@@ -1,0 +1,251 @@
+// bfloat16 products of the gate: mma.sync m16n8k16 with fp32 accumulation, so that every device from sm_80 on
+// runs the same code.
+//
+// Tile: 128 x 128 with 8 warps and 3 stages (96 KiB), or 64 x (64, 32) with 4 warps and 4 stages where E is
+// small; K in blocks of 64, fetched by cp.async. A warp holds 32 x BN / 2. Shared rows are swizzled in
+// 16-byte chunks (chunk ^ row mod 8), so that neither cp.async nor ldmatrix has bank conflicts. Floor: x is
+// read once from memory, 2 T D bytes (16 us at T = 16384, D = 2048 and 4.3 TB/s). Every row tile reads all of
+// W from the L2, which is why the row tile is 128 where W is large.
+#include <algorithm>
+
+#include "gate/product_kernels.hpp"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+using bf16 = __nv_bfloat16;
+constexpr int kBlockK = 64;
+
+struct Arguments {
+  const bf16 *a, *b;
+  std::int64_t a_stride, b_stride;  // of the axis that is not contiguous
+  std::int64_t m, n, k, k_per_split;
+  std::int64_t column_tiles;
+  float* partial;
+  bf16* stored;
+  bool add;
+};
+
+__device__ unsigned shared_address(const void* p) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(p));
+}
+
+/// 16 bytes, or zeros where there is nothing to read.
+__device__ void copy_async(unsigned to, const bf16* from, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
+               : "memory");
+}
+__device__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kPending>
+__device__ void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+template <bool kTransposed>
+__device__ void load_matrices(unsigned (&r)[4], unsigned from) {
+  if constexpr (kTransposed)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(from)
+                 : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(from)
+                 : "memory");
+}
+
+__device__ void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// One operand's tile in shared memory: rows of `kAlongK ? 64 : kExtent` elements, one row for each index of
+/// the other axis.
+template <int kExtent, bool kAlongK>
+struct Tile {
+  static constexpr int kRows = kAlongK ? kExtent : kBlockK, kChunks = (kAlongK ? kBlockK : kExtent) / 8;
+  static constexpr int kBytes = kExtent * kBlockK * 2;
+  static_assert(kChunks >= 8, "the swizzle permutes eight chunks");
+
+  static __device__ unsigned offset(int row, int chunk) {
+    return static_cast<unsigned>(row * kChunks + (chunk ^ (row & 7))) * 16;
+  }
+
+  /// Elements [first, first + kExtent) x [k0, k0 + 64), zero beyond `extent` and `k_end`.
+  template <int kThreads>
+  static __device__ void fetch(unsigned to, const bf16* from, std::int64_t stride, std::int64_t first,
+                               std::int64_t extent, std::int64_t k0, std::int64_t k_end) {
+    static_assert(kRows * kChunks % kThreads == 0);
+#pragma unroll
+    for (int i = 0; i < kRows * kChunks / kThreads; ++i) {
+      const int c = static_cast<int>(threadIdx.x) + i * kThreads, row = c / kChunks, chunk = c % kChunks;
+      const std::int64_t outer = (kAlongK ? first : k0) + row, inner = (kAlongK ? k0 : first) + chunk * 8;
+      const bool valid = (kAlongK ? outer < extent && inner < k_end : outer < k_end && inner < extent);
+      copy_async(to + offset(row, chunk), valid ? from + outer * stride + inner : from, valid);
+    }
+  }
+};
+
+template <int BM, int BN, bool kAAlongK, bool kBAlongK>
+struct Kernel {
+  using A = Tile<BM, kAAlongK>;
+  using B = Tile<BN, kBAlongK>;
+  static constexpr int kThreads = BM * 2, kStages = BM == 128 ? 3 : 4;
+  static constexpr int kStageBytes = A::kBytes + B::kBytes, kSharedBytes = kStages * kStageBytes;
+  static constexpr int kPairs = BN / 32;  // pairs of n8 tiles a warp
+};
+
+template <int BM, int BN, bool kAAlongK, bool kBAlongK>
+__global__ __launch_bounds__(BM * 2) void product_kernel(const Arguments p) {
+  using K = Kernel<BM, BN, kAAlongK, kBAlongK>;
+  extern __shared__ __align__(128) unsigned char shared[];
+  const unsigned base = shared_address(shared);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int warp_m = warp / 2 * 32, warp_n = warp % 2 * (BN / 2);
+  const std::int64_t m0 = blockIdx.x / p.column_tiles * BM, n0 = blockIdx.x % p.column_tiles * BN;
+  const std::int64_t k_begin = blockIdx.y * p.k_per_split, k_end = min(k_begin + p.k_per_split, p.k);
+  const int steps = static_cast<int>((k_end - k_begin + kBlockK - 1) / kBlockK);
+
+  const auto fetch = [&](int step) {
+    if (step < steps) {
+      const unsigned to = base + step % K::kStages * K::kStageBytes;
+      const std::int64_t k0 = k_begin + std::int64_t{step} * kBlockK;
+      K::A::template fetch<K::kThreads>(to, p.a, p.a_stride, m0, p.m, k0, k_end);
+      K::B::template fetch<K::kThreads>(to + K::A::kBytes, p.b, p.b_stride, n0, p.n, k0, k_end);
+    }
+    commit_copies();  // an empty group too: the count of groups says which have arrived
+  };
+#pragma unroll
+  for (int s = 0; s < K::kStages - 1; ++s) fetch(s);
+
+  float c[2][2 * K::kPairs][4] = {};
+  for (int step = 0; step < steps; ++step) {
+    wait_copies<K::kStages - 2>();
+    __syncthreads();  // the copies of all threads are seen, and the stage fetched next is no longer read
+    fetch(step + K::kStages - 1);
+    const unsigned a_tile = base + step % K::kStages * K::kStageBytes, b_tile = a_tile + K::A::kBytes;
+#pragma unroll
+    for (int kk = 0; kk < kBlockK / 16; ++kk) {
+      // Lane l names a row of 8x8 matrix l / 8. A's four: rows 0-7, 8-15 of k 0-7, then of k 8-15.
+      unsigned a[2][4];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        if constexpr (kAAlongK) {
+          const int row = warp_m + i * 16 + lane % 16, chunk = kk * 2 + lane / 16;
+          load_matrices<false>(a[i], a_tile + K::A::offset(row, chunk));
+        } else {
+          const int k = kk * 16 + lane % 8 + lane / 16 * 8, chunk = (warp_m + i * 16) / 8 + lane / 8 % 2;
+          load_matrices<true>(a[i], a_tile + K::A::offset(k, chunk));
+        }
+      }
+      // B's four: k 0-7, 8-15 of columns 0-7, then of columns 8-15.
+#pragma unroll
+      for (int j = 0; j < K::kPairs; ++j) {
+        unsigned b[4];
+        if constexpr (kBAlongK) {
+          const int col = warp_n + j * 16 + lane % 8 + lane / 16 * 8, chunk = kk * 2 + lane / 8 % 2;
+          load_matrices<false>(b, b_tile + K::B::offset(col, chunk));
+        } else {
+          const int k = kk * 16 + lane % 8 + lane / 8 % 2 * 8, chunk = (warp_n + j * 16) / 8 + lane / 16;
+          load_matrices<true>(b, b_tile + K::B::offset(k, chunk));
+        }
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          multiply_add(c[i][2 * j], a[i], b[0], b[1]);
+          multiply_add(c[i][2 * j + 1], a[i], b[2], b[3]);
+        }
+      }
+    }
+  }
+  wait_copies<0>();
+
+  // c[0..1] and c[2..3]: rows lane / 4 and 8 below, columns 2 (lane mod 4) and the next.
+  float* partial = p.partial ? p.partial + blockIdx.y * p.m * p.n : nullptr;
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const std::int64_t row = m0 + warp_m + i * 16 + half * 8 + lane / 4;
+      if (row >= p.m) continue;
+#pragma unroll
+      for (int j = 0; j < 2 * K::kPairs; ++j) {
+        const std::int64_t col = n0 + warp_n + j * 8 + lane % 4 * 2, at = row * p.n + col;
+        float first = c[i][j][half * 2], second = c[i][j][half * 2 + 1];
+        if (partial) {
+          if (col + 1 < p.n && p.n % 2 == 0) {
+            *reinterpret_cast<float2*>(partial + at) = {first, second};
+          } else {
+            if (col < p.n) partial[at] = first;
+            if (col + 1 < p.n) partial[at + 1] = second;
+          }
+        } else if (col < p.n) {  // n is a multiple of 8
+          auto* out = reinterpret_cast<__nv_bfloat162*>(p.stored + at);
+          if (p.add) {
+            const float2 before = __bfloat1622float2(*out);
+            first += before.x, second += before.y;
+          }
+          *out = __floats2bfloat162_rn(first, second);
+        }
+      }
+    }
+}
+
+template <int BM, int BN, bool kAAlongK, bool kBAlongK>
+void launch(const ProductShape& s, Arguments arguments, cudaStream_t stream) {
+  using K = Kernel<BM, BN, kAAlongK, kBAlongK>;
+  const auto kernel = product_kernel<BM, BN, kAAlongK, kBAlongK>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, K::kSharedBytes),
+        "cudaFuncSetAttribute");
+  const std::int64_t rows = (s.m + BM - 1) / BM;
+  arguments.column_tiles = (s.n + BN - 1) / BN;
+  const dim3 grid(static_cast<unsigned>(rows * arguments.column_tiles), static_cast<unsigned>(s.splits));
+  kernel<<<grid, K::kThreads, K::kSharedBytes, stream>>>(arguments);
+  check(cudaGetLastError(), "tensor_core_product");
+}
+
+bool aligned(const Operand& o) {
+  const std::int64_t stride = o.row_stride == 1 ? o.col_stride : o.row_stride;
+  return o.type == Held::bfloat16 && reinterpret_cast<std::uintptr_t>(o.data) % 16 == 0 && stride % 8 == 0;
+}
+
+}  // namespace
+
+bool tensor_cores_take(const ProductShape& s, const Operand& a, const Operand& b, Held via,
+                       const ProductOutput& out) {
+  const bool a_along_k = a.col_stride == 1, b_along_k = b.row_stride == 1;
+  if (!aligned(a) || !aligned(b) || via == Held::float64) return false;
+  if (b_along_k) return a_along_k && out.partial;
+  if (s.n % 8 != 0) return false;
+  return out.partial || (a_along_k && via == Held::bfloat16 && out.type == Held::bfloat16 &&
+                         reinterpret_cast<std::uintptr_t>(out.stored) % 4 == 0);
+}
+
+void tensor_core_product(const ProductShape& s, const Operand& a, const Operand& b, const ProductOutput& out,
+                         cudaStream_t stream) {
+  if (s.m == 0 || s.n == 0) return;
+  const bool a_along_k = a.col_stride == 1, b_along_k = b.row_stride == 1;
+  const Arguments arguments{static_cast<const bf16*>(a.data),
+                            static_cast<const bf16*>(b.data),
+                            a_along_k ? a.row_stride : a.col_stride,
+                            b_along_k ? b.col_stride : b.row_stride,
+                            s.m,
+                            s.n,
+                            s.k,
+                            s.k_per_split,
+                            0,
+                            static_cast<float*>(out.partial),
+                            static_cast<bf16*>(out.stored),
+                            out.add};
+  if (!b_along_k)
+    return a_along_k ? launch<128, 128, true, false>(s, arguments, stream)
+                     : launch<128, 128, false, false>(s, arguments, stream);
+  if (s.n > 64) return launch<128, 128, true, true>(s, arguments, stream);
+  if (s.n > 32) return launch<64, 64, true, true>(s, arguments, stream);
+  return launch<64, 32, true, true>(s, arguments, stream);
+}
+
+}  // namespace moeref::cuda

@@ -1,0 +1,205 @@
+// The kernels of the portable products and their launches, for one element type. Tiles of 64 rows of one
+// expert by 64 columns, over K in steps of 32; blocks walk over the tiles, whose number only the device
+// knows.
+#pragma once
+
+#include <algorithm>
+
+#include "grouped_gemm/activation_products.hpp"
+#include "grouped_gemm/portable_epilogue.cuh"
+#include "grouped_gemm/portable_products.hpp"
+#include "moeref/cuda/error.hpp"
+#include "permutation/tile_split.hpp"
+
+namespace moeref::cuda::portable {
+
+template <class T>
+struct TokenProductArguments {
+  const int *offsets, *expert_tile_begin, *tile_expert;
+  const int* row_token;  // null: row r of `tokens`, else row row_token[r]
+  const T *tokens, *weights;
+  int k_extent, width;  // weights [E, k_extent, width], or [E, width, k_extent]
+  int experts, tile_rows, m_tiles;
+  bool eights;
+};
+
+template <class T, bool WeightsMnMajor, class Epilogue>
+__global__ void __launch_bounds__(kThreads)
+    token_product(const TokenProductArguments<T> s, const Epilogue epilogue) {
+  __shared__ __align__(16) char shared[kSharedBytes<T>];
+  const std::int64_t total = std::int64_t{s.expert_tile_begin[s.experts]} * s.m_tiles;
+  for (std::int64_t work = blockIdx.x; work < total; work += gridDim.x) {
+    const int e = s.tile_expert[work / s.m_tiles], begin = s.offsets[e], rows = s.offsets[e + 1] - begin;
+    const int size = tile_size(rows, s.tile_rows), count = (rows + size - 1) / size;
+    const std::int64_t local = work - std::int64_t{s.expert_tile_begin[e]} * s.m_tiles;
+    const int m = static_cast<int>(local / count), at = static_cast<int>(local % count) * size;
+    const TilePlace tile{e, std::int64_t{begin} + at, min(size, rows - at), m};
+    const Operand<T, true> tokens{
+        {s.row_token != nullptr ? s.tokens : s.tokens + tile.row * s.k_extent, s.k_extent,
+         s.row_token != nullptr ? s.row_token + tile.row : nullptr, tile.rows},
+        {},
+        s.k_extent,
+        s.eights};
+    const T* mine = s.weights + std::int64_t{e} * s.k_extent * s.width;
+    if constexpr (WeightsMnMajor) {
+      const Operand<T, false> weights{{mine, s.width, nullptr, s.k_extent}, epilogue.columns(m), 0, s.eights};
+      epilogue.run(tile, multiply(tokens, weights, s.k_extent, shared));
+    } else {
+      const Operand<T, true> weights{
+          {mine + std::int64_t{m} * kTile * s.k_extent, s.k_extent, nullptr, s.width - m * kTile},
+          {},
+          s.k_extent,
+          s.eights};
+      epilogue.run(tile, multiply(tokens, weights, s.k_extent, shared));
+    }
+  }
+}
+
+template <class T>
+struct WeightGradientArguments {
+  const int* offsets;
+  const T *left, *right;                // [.., left_width], [.., right_width]
+  const int *left_index, *right_index;  // row of the matrix behind each row, or null: the row itself
+  T* out;                               // [E, left_width, right_width]
+  int left_width, right_width, experts, m_tiles, n_tiles;
+  bool eights;
+};
+
+template <class T>
+__device__ Operand<T, false> rows_of_expert(const T* data, const int* index, int begin, int rows, int width,
+                                            int tile, bool eights) {
+  return {{index != nullptr ? data : data + std::int64_t{begin} * width, width,
+           index != nullptr ? index + begin : nullptr, rows},
+          adjacent(tile * kTile, width),
+          0,
+          eights};
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) weight_gradient(const WeightGradientArguments<T> s) {
+  __shared__ __align__(16) char shared[kSharedBytes<T>];
+  const std::int64_t per_expert = std::int64_t{s.m_tiles} * s.n_tiles, total = per_expert * s.experts;
+  for (std::int64_t work = blockIdx.x; work < total; work += gridDim.x) {
+    const int e = static_cast<int>(work / per_expert), begin = s.offsets[e], rows = s.offsets[e + 1] - begin;
+    const int m = static_cast<int>(work % per_expert / s.n_tiles), n = static_cast<int>(work % s.n_tiles);
+    const float* result = multiply(
+        rows_of_expert(s.left, s.left_index, begin, rows, s.left_width, m, s.eights),
+        rows_of_expert(s.right, s.right_index, begin, rows, s.right_width, n, s.eights), rows, shared);
+    T* out = s.out + std::int64_t{e} * s.left_width * s.right_width;
+    for (int i = threadIdx.x; i < kTile * kTile; i += kThreads) {
+      const int row = m * kTile + i / kTile, column = n * kTile + i % kTile;
+      if (row < s.left_width && column < s.right_width)
+        out[std::int64_t{row} * s.right_width + column] =
+            from_float<T>(result[i / kTile * kResultStride + i % kTile]);
+    }
+  }
+}
+
+inline unsigned blocks(std::int64_t tiles) {
+  int device = 0, multiprocessors = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
+        "cudaDeviceGetAttribute");
+  return static_cast<unsigned>(std::clamp<std::int64_t>(tiles, 1, std::int64_t{multiprocessors} * 8));
+}
+
+inline int tiles_over(int width, int tile) { return (width + tile - 1) / tile; }
+
+template <class T, bool WeightsMnMajor, class Epilogue>
+void launch_tokens(const char* name, const GroupedShape& g, const void* tokens, bool gathered,
+                   const void* weights, int k_extent, int width, int m_tiles, const Epilogue& epilogue,
+                   cudaStream_t stream) {
+  const Permutation& p = g.permutation;
+  const bool eights = in_eights(g.dim, tokens, weights) && g.inter_dim % 8 == 0;
+  const TokenProductArguments<T> s{p.offsets,
+                                   p.expert_tile_begin,
+                                   p.tile_expert,
+                                   gathered ? p.row_token : nullptr,
+                                   static_cast<const T*>(tokens),
+                                   static_cast<const T*>(weights),
+                                   k_extent,
+                                   width,
+                                   g.experts,
+                                   g.tile_rows,
+                                   m_tiles,
+                                   eights};
+  token_product<T, WeightsMnMajor>
+      <<<blocks((g.rows / 16 + g.experts) * m_tiles), kThreads, 0, stream>>>(s, epilogue);
+  check(cudaGetLastError(), name);
+}
+
+template <class T, class Act>
+void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParameters& parameters,
+               cudaStream_t stream) {
+  const int width = is_gated_layout<Act> ? 2 * g.inter_dim : g.inter_dim;
+  const Up<T, Act> epilogue{static_cast<T*>(u.h),
+                            static_cast<T*>(u.a),
+                            static_cast<const T*>(u.bias),
+                            u.weighted ? g.permutation.row_weight : nullptr,
+                            g.inter_dim,
+                            parameters};
+  launch_tokens<T, true>("up_product", g, u.x, true, u.weights, g.dim, width,
+                         tiles_over(g.inter_dim, Up<T, Act>::inner), epilogue, stream);
+}
+
+template <class T, class Act>
+void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
+                          const ActivationParameters& parameters, cudaStream_t stream) {
+  const DownGradientOf<T, Act> epilogue{static_cast<const T*>(d.h),
+                                        static_cast<T*>(d.dh),
+                                        static_cast<T*>(d.a),
+                                        g.permutation.row_weight,
+                                        d.dot_parts,
+                                        g.inter_dim,
+                                        parameters};
+  launch_tokens<T, false>("down_gradient_product", g, d.dy, true, d.weights, g.dim, g.inter_dim,
+                          tiles_over(g.inter_dim, kTile), epilogue, stream);
+}
+
+template <class T, bool WeightsMnMajor>
+void launch_stored(const GroupedShape& g, const StoredProduct& p, int k_extent, cudaStream_t stream) {
+  const Store<T> epilogue{static_cast<T*>(p.out), static_cast<const T*>(p.bias), g.permutation.row_weight,
+                          g.dim, p.scale_product};
+  launch_tokens<T, WeightsMnMajor>(WeightsMnMajor ? "down_product" : "input_gradient_product", g, p.rows,
+                                   false, p.weights, k_extent, g.dim, tiles_over(g.dim, kTile), epilogue,
+                                   stream);
+}
+
+template <class T>
+void launch_weight_gradient(const GroupedShape& g, const void* rows, int m_width, const void* tokens,
+                            int n_width, bool transposed, void* out, cudaStream_t stream) {
+  const int* index = g.permutation.row_token;
+  WeightGradientArguments<T> s{};
+  s.offsets = g.permutation.offsets;
+  s.left = static_cast<const T*>(transposed ? tokens : rows);
+  s.right = static_cast<const T*>(transposed ? rows : tokens);
+  s.left_index = transposed ? index : nullptr;
+  s.right_index = transposed ? nullptr : index;
+  s.left_width = transposed ? n_width : m_width;
+  s.right_width = transposed ? m_width : n_width;
+  s.out = static_cast<T*>(out);
+  s.experts = g.experts;
+  s.m_tiles = tiles_over(s.left_width, kTile);
+  s.n_tiles = tiles_over(s.right_width, kTile);
+  s.eights = in_eights(m_width, rows, tokens) && n_width % 8 == 0;
+  weight_gradient<T><<<blocks(std::int64_t{s.m_tiles} * s.n_tiles * s.experts), kThreads, 0, stream>>>(s);
+  check(cudaGetLastError(), "weight_gradient_product");
+}
+
+/// Every product of one element type, in the order of Activation.
+template <class T>
+inline constexpr PortableProducts kProductsOf = {
+    {{launch_up<T, Swiglu>, launch_down_gradient<T, Swiglu>},
+     {launch_up<T, SwigluOai>, launch_down_gradient<T, SwigluOai>},
+     {launch_up<T, QuickGeglu>, launch_down_gradient<T, QuickGeglu>},
+     {launch_up<T, Geglu>, launch_down_gradient<T, Geglu>},
+     {launch_up<T, Relu2>, launch_down_gradient<T, Relu2>}},
+    [](const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
+      launch_stored<T, true>(g, p, g.inter_dim, stream);
+    },
+    [](const GroupedShape& g, const StoredProduct& p, int up_width, cudaStream_t stream) {
+      launch_stored<T, false>(g, p, up_width, stream);
+    },
+    launch_weight_gradient<T>};
+
+}  // namespace moeref::cuda::portable

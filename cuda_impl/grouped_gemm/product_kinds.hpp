@@ -1,0 +1,63 @@
+// The one table of how grouped products are computed: what each way can serve and what it is preferred for.
+#pragma once
+
+#include <cstdint>
+
+#include "moeref/cuda/experts.hpp"
+
+namespace moeref::cuda {
+
+/// What the choice is made from.
+struct ProductDemand {
+  int major, minor;  // compute capability
+  DataType dtype;
+  int dim, inter_dim;
+};
+
+constexpr bool serves_wgmma(const ProductDemand& d) {
+  return d.major == 9 && d.minor == 0 && d.dtype == DataType::bfloat16 && d.dim % 8 == 0 &&
+         d.inter_dim % 8 == 0;
+}
+constexpr bool serves_portable(const ProductDemand& d) { return d.major >= 8; }
+
+/// Clusters halve what each block loads of an expert's weights. That pays where these are large: 8 Mi
+/// elements and up gained 4 to 9 points of the dense rate (mixtral, dsv3, gpt_oss), 2 Mi and below lost 6 to
+/// 19 (qwen3_30b, olmoe), whose weights stay in L2 and whose short loops wait for the neighbour
+/// (bench/results/2026-11-23-h200.md).
+constexpr bool large_experts(const ProductDemand& d) {
+  return std::int64_t{d.dim} * d.inter_dim >= std::int64_t{4} << 20;
+}
+constexpr bool any_experts(const ProductDemand&) { return true; }
+
+struct ProductKind {
+  ExpertsPath path;
+  const char* name;
+  bool (*serves)(const ProductDemand&);
+  bool (*preferred)(const ProductDemand&);
+  int tile_rows;    // most rows of a row tile of the token products
+  int dot_columns;  // inner columns behind one part of the router gradient's dot product
+};
+
+/// `automatic` is the first that serves and is preferred.
+inline constexpr ProductKind kProductKinds[] = {
+    {ExpertsPath::wgmma_clusters, "wgmma, 256 x 160, clusters of 2", serves_wgmma, large_experts, 320, 128},
+    {ExpertsPath::wgmma, "wgmma, 256 x 160", serves_wgmma, any_experts, 160, 128},
+    {ExpertsPath::portable, "portable, 64 x 64", serves_portable, any_experts, 64, 64},
+};
+
+/// The path asked for, or the one that `automatic` stands for; `automatic` where none serves.
+constexpr ExpertsPath choose_path(const ProductDemand& demand, ExpertsPath wanted) {
+  for (const ProductKind& kind : kProductKinds)
+    if (kind.serves(demand) &&
+        (wanted == ExpertsPath::automatic ? kind.preferred(demand) : kind.path == wanted))
+      return kind.path;
+  return ExpertsPath::automatic;
+}
+
+constexpr const ProductKind& product_kind(ExpertsPath path) {
+  for (const ProductKind& kind : kProductKinds)
+    if (kind.path == path) return kind;
+  return kProductKinds[2];
+}
+
+}  // namespace moeref::cuda

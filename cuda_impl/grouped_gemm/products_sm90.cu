@@ -1,0 +1,84 @@
+// The products without an activation, and the table of those with one.
+#include "grouped_gemm/products_sm90.hpp"
+
+#include "grouped_gemm/activation_products.hpp"
+#include "grouped_gemm/launch_sm90.cuh"
+#include "grouped_gemm/weight_gradient_sm90.cuh"
+
+namespace moeref::cuda::sm90 {
+namespace {
+
+const ActivationProducts& products(Activation a, ExpertsPath path) {
+  static const ActivationProducts* const table[] = {kSwigluProducts, kSwigluOaiProducts, kQuickGegluProducts,
+                                                    kGegluProducts, kRelu2Products};
+  return table[static_cast<int>(a)][path == ExpertsPath::wgmma_clusters];
+}
+
+StoreRows::Arguments store(const GroupedShape& g, const StoredProduct& p, int width) {
+  return {static_cast<bf16*>(p.out),
+          width,
+          width,
+          static_cast<const bf16*>(p.bias),
+          p.bias || p.scale_product ? g.permutation.row_weight : nullptr,
+          p.scale_product};
+}
+
+/// C rows = `rows` [R, K] W, W [E, K, width] where WeightsMnMajor, else [E, width, K].
+template <int Cluster, bool WeightsMnMajor>
+void stored_product(const char* name, const GroupedShape& g, const StoredProduct& p, int k_extent, int width,
+                    cudaStream_t stream) {
+  using Layout = TokenLayout<StoreRows, Cluster>;
+  launch<token_product<Layout, false, WeightsMnMajor, StoreRows>, Layout>(
+      name, stream,
+      WeightsMnMajor ? weights_mn_major(p.weights, g.experts, k_extent, width)
+                     : weights_k_major(p.weights, g.experts, width, k_extent),
+      tensor_map(static_cast<const bf16*>(p.rows), 1, g.rows, k_extent, kTokenBox, 64),
+      token_shape(g, nullptr, k_extent, m_tiles_of<StoreRows>(width)), store(g, p, width));
+}
+
+template <int Cluster, bool Transposed>
+void weight_gradient_of(const GroupedShape& g, const bf16* rows, int m_width, const bf16* tokens, int n_width,
+                        bf16* out, cudaStream_t stream) {
+  using Layout = SharedLayout<128, 4, StoreColumns::staging_bytes, Cluster>;
+  constexpr int columns = 128 * Cluster;
+  const WeightGradientShape shape{
+      g.permutation.offsets, g.permutation.row_token,          rows, tokens, out, m_width, n_width, g.experts,
+      (m_width + 255) / 256, (n_width + columns - 1) / columns};
+  launch<weight_gradient<Layout, Transposed>, Layout>("weight_gradient_product", stream,
+                                                      tensor_map(rows, 1, g.rows, m_width, 64, 64), shape);
+}
+
+}  // namespace
+
+void up_product(const GroupedShape& g, const UpProduct& p, Activation a,
+                const ActivationParameters& parameters, cudaStream_t stream) {
+  products(a, g.path).up(g, p, parameters, stream);
+}
+
+void down_gradient_product(const GroupedShape& g, const DownGradient& p, Activation a,
+                           const ActivationParameters& parameters, cudaStream_t stream) {
+  products(a, g.path).down_gradient(g, p, parameters, stream);
+}
+
+void down_product(const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
+  const auto run = g.path == ExpertsPath::wgmma_clusters ? stored_product<2, true> : stored_product<1, true>;
+  run("down_product", g, p, g.inter_dim, g.dim, stream);
+}
+
+void input_gradient_product(const GroupedShape& g, const StoredProduct& p, int up_width,
+                            cudaStream_t stream) {
+  const auto run =
+      g.path == ExpertsPath::wgmma_clusters ? stored_product<2, false> : stored_product<1, false>;
+  run("input_gradient_product", g, p, up_width, g.dim, stream);
+}
+
+void weight_gradient_product(const GroupedShape& g, const void* rows, int m_width, const void* tokens,
+                             int n_width, bool transposed, void* out, cudaStream_t stream) {
+  const bool clusters = g.path == ExpertsPath::wgmma_clusters;
+  const auto run = transposed ? (clusters ? weight_gradient_of<2, true> : weight_gradient_of<1, true>)
+                              : (clusters ? weight_gradient_of<2, false> : weight_gradient_of<1, false>);
+  run(g, static_cast<const bf16*>(rows), m_width, static_cast<const bf16*>(tokens), n_width,
+      static_cast<bf16*>(out), stream);
+}
+
+}  // namespace moeref::cuda::sm90

@@ -1,0 +1,82 @@
+// The device side of one call: its tensors, a stream, workspaces, and guard regions around all of them.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "moeref/cuda/dtype.hpp"
+#include "moeref/cuda/experts.hpp"
+#include "moeref/tensor.hpp"
+
+namespace moeref::cuda {
+
+/// Element types of device arrays. Expert ids may be 32-bit there and are int64 in tensors.
+enum class Element { float32, bfloat16, int32, int64, uint8, float64 };
+std::size_t bytes_of(Element element);
+Element element_of(DataType type);
+
+/// float32 or bfloat16; throws ArgumentError for another dtype (unsupported_dtype says so beforehand).
+DataType data_type(DType dtype);
+
+/// A dense row-major array on the device. Memory belongs to the DeviceContext that made it; 256-byte aligned.
+struct DeviceTensor {
+  void* data = nullptr;  ///< null for an absent optional tensor; never null otherwise, even with 0 elements
+  Element element = Element::float32;
+  Shape shape;
+
+  std::int64_t size() const { return element_count(shape); }
+  explicit operator bool() const { return data != nullptr; }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data);
+  }
+};
+
+struct DeviceOptions {
+  ExpertsPath experts_path = ExpertsPath::automatic;
+};
+
+/// Everything is queued on one stream. Outputs and workspaces start as 0xff bytes: NaN as floats, -1 as
+/// integers, so that what no kernel writes is seen. All memory goes back when the context ends.
+class DeviceContext {
+ public:
+  explicit DeviceContext(const DeviceOptions& options = {});
+  ~DeviceContext();
+  DeviceContext(const DeviceContext&) = delete;
+  DeviceContext& operator=(const DeviceContext&) = delete;
+
+  cudaStream_t stream() const { return stream_; }
+  const DeviceOptions& options() const { return options_; }
+
+  /// The tensor's values as `element`, rounded to nearest even. Booleans become uint8.
+  DeviceTensor upload(const Tensor& tensor, Element element);
+  /// The same, or an absent tensor for null.
+  DeviceTensor upload(const Tensor* tensor, Element element);
+  DeviceTensor output(Element element, Shape shape);
+  /// Holds zeros.
+  DeviceTensor zeros(Element element, Shape shape);
+  void* workspace(std::size_t bytes);
+
+  /// Waits for the stream. Integers become int64, uint8 becomes bool.
+  Tensor download(const DeviceTensor& tensor);
+
+  /// Throws CudaError when any byte before or after an array was overwritten. Waits for the stream.
+  void check_guards();
+
+ private:
+  struct Allocation {
+    char* data;
+    std::size_t bytes;
+  };
+  void* allocate(std::size_t bytes, int fill);
+
+  DeviceOptions options_;
+  cudaStream_t stream_ = nullptr;
+  std::vector<Allocation> allocations_;
+};
+
+}  // namespace moeref::cuda

@@ -1,0 +1,137 @@
+#include "moeref/cuda/gate.hpp"
+
+#include "implementation/adaptors.hpp"
+#include "implementation/gate_tensors.hpp"
+#include "implementation/layer_config.hpp"
+#include "moeref/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+Element element_of(GatePrecision precision, DataType x_type) {
+  switch (precision) {
+    case GatePrecision::bfloat16:
+      return Element::bfloat16;
+    case GatePrecision::float32:
+      return Element::float32;
+    case GatePrecision::float64:
+      return Element::float64;
+    case GatePrecision::of_input:
+      break;
+  }
+  return element_of(x_type);
+}
+
+/// Statistics of contiguous parts of the tokens, each from a forward of its own as on a rank of its own, and
+/// their sum, which is what an all-reduce would leave.
+AuxStatistics summed_statistics(const GateConfig& whole, const GateParameters& parameters,
+                                const GateInput& in, const std::vector<std::int64_t>& parts,
+                                DeviceContext& device) {
+  const std::int64_t experts = whole.experts;
+  std::vector<std::int64_t> tokens(1), load(experts);
+  std::vector<double> sums(experts);
+  for (std::size_t r = 0; r + 1 < parts.size(); ++r) {
+    GateConfig part = whole;
+    part.tokens = parts[r + 1] - parts[r];
+    const std::int64_t first = parts[r];
+    GateInput rows = in;
+    rows.x = static_cast<const char*>(in.x) +
+             first * whole.dim * static_cast<std::int64_t>(bytes_of(whole.x_type));
+    if (in.token_mask) rows.token_mask += first;
+    if (in.replay_ids) rows.replay_ids += first * whole.slots;
+    const DeviceTensor n = device.output(Element::int64, {1}), l = device.output(Element::int64, {experts}),
+                       s = device.output(Element::float64, {experts});
+    GateOutput out{device.output(Element::int32, {part.tokens, whole.slots}).as<int>()};
+    out.statistics = {n.as<std::int64_t>(), l.as<std::int64_t>(), s.as<double>()};
+    gate_forward(part, parameters, rows, out, nullptr, device.workspace(gate_forward_workspace_bytes(part)),
+                 device.stream());
+    tokens[0] += device.download(n).as<std::int64_t>()[0];
+    const Tensor loads = device.download(l), score_sums = device.download(s);
+    for (std::int64_t e = 0; e < experts; ++e) {
+      load[e] += loads.as<std::int64_t>()[e];
+      sums[e] += score_sums.as<double>()[e];
+    }
+  }
+  return {device.upload(Tensor::of({1}, std::span<const std::int64_t>(tokens)), Element::int64)
+              .as<std::int64_t>(),
+          device.upload(Tensor::of({experts}, std::span<const std::int64_t>(load)), Element::int64)
+              .as<std::int64_t>(),
+          device.upload(Tensor::of({experts}, std::span<const double>(sums)), Element::float64).as<double>()};
+}
+
+}  // namespace
+
+std::optional<std::string> unsupported_gate_config(const Call& call) {
+  const MoEConfig c = parse_moe_config(call.config);
+  if (c.n_routed_experts > 1024)
+    return "n_routed_experts is " + std::to_string(c.n_routed_experts) + ": the CUDA gate takes 1024 at most";
+  if (c.n_activated_experts > 64)
+    return "n_activated_experts is " + std::to_string(c.n_activated_experts) +
+           ": the CUDA gate takes 64 at most";
+  if (parse_call_options(call.options).gate_precision == DType::float16)
+    return "gate_precision is float16: the CUDA gate computes in bfloat16, float32 and float64";
+  for (const char* tensor : {"params/weight", "params/bias"})
+    if (auto reason = unsupported_dtype(call, tensor)) return reason;
+  return std::nullopt;
+}
+
+std::vector<std::int64_t> parts_of(std::int64_t tokens, std::int64_t ranks,
+                                   const std::vector<std::int64_t>& given) {
+  std::vector<std::int64_t> out{0};
+  for (std::int64_t r = 0; r < ranks; ++r)
+    out.push_back(given.empty() ? tokens * (r + 1) / ranks : out.back() + given[static_cast<std::size_t>(r)]);
+  if (out.back() != tokens)
+    throw InputError("tokens_per_rank sums to " + std::to_string(out.back()) +
+                     ": want the number of tokens, " + std::to_string(tokens));
+  return out;
+}
+
+std::optional<std::string> unsupported_gate(const Call& call) {
+  if (auto reason = unsupported_dtype(call, "inputs/x")) return reason;
+  return unsupported_gate_config(call);
+}
+
+NamedTensors run_gate(const Call& call, DeviceContext& device) {
+  const MoEConfig documented = parse_moe_config(call.config);
+  const CallOptions options = parse_call_options(call.options);
+  const Tensor& input = require(call.tensors, "inputs/x");
+  const DataType type = data_type(input.dtype());
+
+  CallTensors tensors(call, device);
+  const GateTensors gate(call, tensors, documented);
+  const GateConfig c = gate_config(documented, options, input.extent(0), type, gate.type);
+  const Shape slots{c.tokens, c.slots};
+  const DeviceTensor x = tensors.upload("inputs/x", element_of(type)),
+                     mask = tensors.upload_if_there("inputs/token_mask", Element::uint8),
+                     replay = tensors.upload_if_there("inputs/replay_indices", Element::int32);
+  const GateInput in{x.data, mask.as<std::uint8_t>(), replay.as<int>()};
+  GateOutput out{tensors.result("outputs/indices", Element::int32, slots).as<int>()};
+  out.weights = tensors.result("outputs/weights", element_of(c.weights_type()), slots).data;
+  out.load = tensors.result("outputs/expert_load", Element::int64, {c.experts}).as<std::int64_t>();
+  if (c.has_aux_loss()) out.aux_loss = tensors.result("outputs/aux_loss", Element::float32, {}).as<float>();
+  void* saved = device.workspace(gate_saved_bytes(c));
+  gate_forward(c, gate.parameters(), in, out, saved, device.workspace(gate_forward_workspace_bytes(c)),
+               device.stream());
+  if (options.parallel.cp_size > 1 && c.has_aux_loss()) {
+    const auto parts = parts_of(c.tokens, options.parallel.cp_size, options.parallel.tokens_per_rank);
+    gate_aux_loss(c, summed_statistics(c, gate.parameters(), in, parts, device), out.aux_loss, saved,
+                  device.stream());
+  }
+  if (call.backward) {
+    const DeviceTensor dw = tensors.upload("cotangents/weights", Element::float32);
+    GateGradients d;
+    d.x = tensors.result("grads/x", element_of(type), input.shape()).data;
+    if (documented.train_gate) {
+      d.weight = tensors.gradient("weight", gate.weight).data;
+      d.bias = tensors.gradient("bias", gate.bias).data;
+    }
+    gate_backward(c, gate.parameters(), in, out.ids, dw.data, DataType::float32, saved, d,
+                  device.workspace(gate_backward_workspace_bytes(c)), device.stream());
+  }
+  NamedTensors results = tensors.download();
+  // `saved` begins with the logits.
+  results["stages/logits"] = device.download({saved, element_of(c.precision, type), {c.tokens, c.experts}});
+  return results;
+}
+
+}  // namespace moeref::cuda

@@ -1,0 +1,109 @@
+// The gate (SPEC.md 3): logits, scores, selection, routing weights, expert load and auxiliary loss; and its
+// backward pass.
+//
+// No call synchronises, allocates or looks at values on the host; all may be captured in a CUDA graph and
+// replayed with other contents of the same buffers. Results are the same bits on every run on one device.
+//
+// Rounding: logits are stored in the compute type, as the documented system stores them; what follows, down
+// to the stored outputs, stays in fp32 (fp64 under precision float64). So in bfloat16 the scores that experts
+// are chosen by carry the rounding of the logits and no other.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "moeref/cuda/aux_loss.hpp"
+#include "moeref/cuda/dtype.hpp"
+
+namespace moeref::cuda {
+
+enum class ScoreFunction { softmax, sigmoid, sigmoid_with_bias, softmax_with_bias, sqrtsoftplus };
+
+/// gate_precision: the type that logits are computed in. `of_input` is x's own type.
+enum class GatePrecision { of_input, bfloat16, float32, float64 };
+
+struct GateConfig {
+  std::int64_t tokens;  // T, at least 0; T * max(D, E) up to 2^42
+  int dim;              // D, at least 1; a multiple of 8 is fast
+  int experts;          // E, 1 to 1024
+  int slots;            // k, 1 to min(E, 64)
+  ScoreFunction score_function = ScoreFunction::softmax;
+  int groups = 1, limited_groups = 1;  // ignored by softmax and sqrtsoftplus
+  bool softmax_before_topk = false;
+  bool norm_topk_prob = false;
+  double route_scale = 1.0;
+  bool weight_uses_correction = false;  // router_weight_uses_score_correction_bias
+  bool weights_fp32 = false;            // router_weights_fp32
+  GatePrecision precision = GatePrecision::of_input;
+  DataType x_type = DataType::bfloat16;
+  DataType parameter_type = DataType::bfloat16;
+  bool training = true;
+  double aux_loss_coeff = 0.0;
+  double aux_loss_backward_scale = 1.0;  // the main-loss backward scale
+
+  /// The type of the routing weights.
+  DataType weights_type() const { return weights_fp32 ? DataType::float32 : x_type; }
+  bool has_aux_loss() const { return training && aux_loss_coeff > 0.0; }
+};
+
+struct GateParameters {
+  const void* weight;                 // [E, D] in parameter_type
+  const void* bias = nullptr;         // [E] in parameter_type, or null
+  const float* correction = nullptr;  // [E] e_score_correction_bias, or null where the gate has none
+};
+
+struct GateInput {
+  const void* x;                             // [T, D] in x_type
+  const std::uint8_t* token_mask = nullptr;  // [T], 1 = real token; or null: all are
+  const int* replay_ids = nullptr;           // [T, k] ids to use instead of a selection, or null. One outside
+                                             // [0, E) gets weight 0, no load and no gradient
+};
+
+/// Any pointer but `ids` may be null. Slots are in descending order of the selection's scores, or as
+/// replayed.
+struct GateOutput {
+  int* ids;                        // [T, k]
+  void* weights = nullptr;         // [T, k] in weights_type()
+  float* weights_float = nullptr;  // [T, k] the same numbers, as the routed experts take them
+  std::int64_t* load = nullptr;    // [E] real tokens of each expert
+  float* aux_loss = nullptr;       // one number, without the coefficient; written only if has_aux_loss()
+  AuxStatistics statistics = {};   // this rank's, to be summed over context-parallel ranks
+};
+
+/// Any pointer may be null: that gradient is not computed.
+struct GateGradients {
+  void* x = nullptr;       // [T, D] in x_type
+  void* weight = nullptr;  // [E, D] in parameter_type
+  void* bias = nullptr;    // [E] in parameter_type
+  bool add_to_x = false;   // add to what `x` holds, in fp32 (fp64 under precision float64), rounded once
+};
+
+/// Bytes that forward saves for backward: first the logits [T, E] in the compute type, then the auxiliary
+/// loss's gradient [E].
+std::size_t gate_saved_bytes(const GateConfig& config);
+std::size_t gate_forward_workspace_bytes(const GateConfig& config);
+std::size_t gate_backward_workspace_bytes(const GateConfig& config);
+
+/// `saved` (gate_saved_bytes) may be null when no backward follows. `saved` and `workspace` are aligned to
+/// 256 bytes, tensors to their elements; x and weight to 16 bytes are faster. Throws ArgumentError naming a
+/// field out of range or an impossible combination (SPEC.md 1), CudaError when a launch fails.
+void gate_forward(const GateConfig& config, const GateParameters& parameters, const GateInput& input,
+                  const GateOutput& output, void* saved, void* workspace, cudaStream_t stream);
+
+/// Under context parallelism, after gate_forward: `sum` holds the statistics summed over the ranks. Writes
+/// the auxiliary loss of the whole sequence, and to `saved` (may be null) the gradient that gate_backward
+/// uses.
+void gate_aux_loss(const GateConfig& config, const AuxStatistics& sum, float* aux_loss, void* saved,
+                   cudaStream_t stream);
+
+/// Gradients for the cotangent `d_weights` [T, k] of the weights, of type `d_weights_type`, after
+/// gate_forward with the same config, parameters, input and `saved`, whose ids are `ids` [T, k]. If
+/// has_aux_loss(), S also receives aux_loss_coeff * aux_loss_backward_scale * f_i m_t / n, whatever d_weights
+/// is.
+void gate_backward(const GateConfig& config, const GateParameters& parameters, const GateInput& input,
+                   const int* ids, const void* d_weights, DataType d_weights_type, const void* saved,
+                   const GateGradients& gradients, void* workspace, cudaStream_t stream);
+
+}  // namespace moeref::cuda

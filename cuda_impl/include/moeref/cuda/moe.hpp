@@ -1,0 +1,93 @@
+// The MoE layer (SPEC.md 6): gate, routed experts, latent projections, shared experts with their gate,
+// padding; forward and backward on one device.
+//
+// No call synchronises or looks at values on the host; a whole training step may be captured in a CUDA graph
+// and replayed with other contents of the same buffers. The same bits on every run.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "moeref/cuda/blas.hpp"
+#include "moeref/cuda/experts.hpp"
+#include "moeref/cuda/fake_balanced_gate.hpp"
+#include "moeref/cuda/gate.hpp"
+#include "moeref/cuda/mlp.hpp"
+
+namespace moeref::cuda {
+
+struct LayerConfig {
+  GateConfig gate;        // with dim = D and x_type = the layer's type
+  ExpertsConfig experts;  // the same tokens, experts, slots; dim = the latent size, or D without one
+  bool latent = false;    // fc1 and fc2 around the experts
+  bool fake_balanced_gate =
+      false;  // in the gate's place: no scores, no load, no auxiliary loss, no gradients
+  double fake_gate_noise = 0.0;
+  int shared_inter_dim = 0;                           // width of the shared experts' MLP, 0 = none
+  Activation shared_activation = Activation::swiglu;  // or relu2
+  float shared_swiglu_limit = 0.0f;
+  bool shared_gate = false;  // the shared output times sigmoid(x w_sg^T)
+
+  DataType dtype() const { return experts.dtype; }
+};
+
+/// Null where the config or the absence of biases leaves one out. Matrices in the layer's type, the gate's in
+/// its own.
+struct LayerWeights {
+  GateParameters gate{nullptr};
+  ExpertsWeights experts{};
+  MLPWeights shared{};
+  const void* shared_gate = nullptr;                      // w_sg [1, D]
+  const void *fc1_weight = nullptr, *fc1_bias = nullptr;  // [L, D], [L]
+  const void *fc2_weight = nullptr, *fc2_bias = nullptr;  // [D, L], [D]
+};
+
+struct LayerInput {
+  const void* x;                               // [T, D]
+  const std::uint8_t* padding_mask = nullptr;  // [T], 1 = padding: gate and experts skip it; or null
+  const int* replay_ids = nullptr;  // [T, k] ids to use instead of a selection, see GateInput; or null
+  FakeGateDraws fake_draws = {};    // for the fake gate with noise, or nulls: its own stream
+};
+
+/// Any but `y` may be null. The fake gate gives ids and weights, the latter in the layer's type.
+struct LayerOutput {
+  void* y;
+  int* ids = nullptr;            // [T, k]
+  void* weights = nullptr;       // [T, k] in gate.weights_type()
+  std::int64_t* load = nullptr;  // [E]
+  float* aux_loss = nullptr;     // one number, if gate.has_aux_loss()
+};
+
+/// Same places as the weights; null where there is none. With a null gate weight the gate is frozen: its own
+/// gradients are not computed, what flows through it to x is.
+struct LayerGradients {
+  void* x;  // [T, D]
+  void *gate_weight = nullptr, *gate_bias = nullptr;
+  ExpertsGradients experts{};  // x and weights are not used
+  MLPGradients shared{};       // x and row_scale are not used
+  void* shared_gate = nullptr;
+  void *fc1_weight = nullptr, *fc1_bias = nullptr, *fc2_weight = nullptr, *fc2_bias = nullptr;
+};
+
+/// Bytes that forward saves for backward: H of the routed experts [T k, up_width] and of the shared ones [T,
+/// I_s] once or twice; with a latent size the experts' input and output [T, L]; metadata: the logits [T, E],
+/// ids and weights [T, k], 16 bytes a slot of permutation, the token mask [T] and the shared gate [T]. X is
+/// the caller's.
+std::size_t layer_saved_bytes(const LayerConfig& config);
+std::size_t layer_forward_workspace_bytes(const LayerConfig& config);
+std::size_t layer_backward_workspace_bytes(const LayerConfig& config);
+
+/// `saved` (256-byte aligned) may not be null: routing lives there, too. Throws ArgumentError naming a field
+/// that is out of range or differs between the parts, CudaError when a call fails.
+void layer_forward(const LayerConfig& config, const LayerWeights& weights, const LayerInput& input,
+                   const LayerOutput& output, void* saved, void* workspace, Blas& blas, cudaStream_t stream);
+
+/// Gradients for the cotangent dy [T, D], after layer_forward with the same config, weights, input and
+/// `saved`.
+void layer_backward(const LayerConfig& config, const LayerWeights& weights, const LayerInput& input,
+                    const void* dy, const void* saved, const LayerGradients& gradients, void* workspace,
+                    Blas& blas, cudaStream_t stream);
+
+}  // namespace moeref::cuda

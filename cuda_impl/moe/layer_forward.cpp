@@ -1,0 +1,61 @@
+// Gate, fc1, experts, fc2, shared experts; the shared output is added to the routed one by its last product.
+#include "moe/layer_kernels.hpp"
+#include "moe/layer_plan.hpp"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+void route(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, const LayerOutput& out,
+           const std::uint8_t* mask, const LayerSaved& keep, void* workspace, cudaStream_t stream) {
+  const std::size_t bytes = static_cast<std::size_t>(c.gate.tokens) * c.gate.slots * sizeof(int);
+  const auto copy_ids = [&](int* to, const int* from) {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream), "cudaMemcpyAsync");
+  };
+  if (c.fake_balanced_gate) {
+    const FakeGateConfig fake{c.gate.tokens,     c.gate.dim, c.gate.experts, c.gate.slots, 0,
+                              c.fake_gate_noise, c.dtype()};
+    fake_balanced_gate(fake, in.x, in.fake_draws, keep.ids, out.weights, keep.weights, stream);
+    if (in.replay_ids) copy_ids(keep.ids, in.replay_ids);
+  } else {
+    gate_forward(c.gate, w.gate, {in.x, mask, in.replay_ids},
+                 {keep.ids, out.weights, keep.weights, out.load, out.aux_loss, {}}, keep.gate, workspace,
+                 stream);
+  }
+  if (out.ids) copy_ids(out.ids, keep.ids);
+}
+
+}  // namespace
+
+void layer_forward(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, const LayerOutput& out,
+                   void* saved, void* workspace, Blas& blas, cudaStream_t stream) {
+  check_config(c);
+  if (saved == nullptr) throw ArgumentError("saved is null: the layer's routing lives there");
+  Arena kept(saved), scratch(workspace);
+  const LayerSaved keep(kept, c);
+  const LayerForwardWorkspace work(scratch, c);
+  if (in.padding_mask) token_mask(c.gate.tokens, in.padding_mask, keep.mask, stream);
+  const std::uint8_t* mask = in.padding_mask ? keep.mask : nullptr;
+  route(c, w, in, out, mask, keep, work.part, stream);
+
+  const void* x = in.x;
+  void* y = out.y;
+  if (c.latent) {
+    blas.bind(stream, work.blas);
+    linear_with_bias(fc1_shape(c), in.x, w.fc1_weight, w.fc1_bias, keep.latent, blas, stream);
+    x = keep.latent, y = keep.routed;
+  }
+  experts_forward(c.experts, w.experts, {x, keep.ids, keep.weights, mask}, y, keep.experts, work.part,
+                  stream);
+  if (c.latent) linear_with_bias(fc2_shape(c), keep.routed, w.fc2_weight, w.fc2_bias, out.y, blas, stream);
+
+  if (c.shared_inter_dim == 0) return;
+  if (c.shared_gate) {
+    row_dot(c.dtype(), c.gate.tokens, c.gate.dim, in.x, w.shared_gate, keep.shared_scale, false, stream);
+    sigmoid_in_place(c.gate.tokens, keep.shared_scale, stream);
+  }
+  mlp_forward(shared_config(c), w.shared, {in.x, keep.shared_scale}, out.y, true, keep.shared, work.part,
+              blas, stream);
+}
+
+}  // namespace moeref::cuda

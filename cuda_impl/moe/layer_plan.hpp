@@ -1,0 +1,51 @@
+// What the layer's two passes share: argument checks, the configs of its parts, the layout of `saved` and of
+// the workspaces.
+#pragma once
+
+#include "linear/linear.hpp"
+#include "memory/arena.hpp"
+#include "moeref/cuda/moe.hpp"
+
+namespace moeref::cuda {
+
+void check_config(const LayerConfig& config);
+
+inline MLPConfig shared_config(const LayerConfig& c) {
+  return {c.gate.tokens,         c.gate.dim, c.shared_inter_dim, c.shared_activation,
+          c.shared_swiglu_limit, c.dtype()};
+}
+/// x to the experts' width, and back.
+inline LinearShape fc1_shape(const LayerConfig& c) {
+  return {c.gate.tokens, c.gate.dim, c.experts.dim, c.dtype()};
+}
+inline LinearShape fc2_shape(const LayerConfig& c) {
+  return {c.gate.tokens, c.experts.dim, c.gate.dim, c.dtype()};
+}
+
+/// Null pointers for parts that the config leaves out.
+struct LayerSaved {
+  std::uint8_t* mask;                         // [T]
+  int* ids;                                   // [T, k]
+  float* weights;                             // [T, k]
+  void *gate, *experts;                       // as their own functions lay them out
+  void *latent = nullptr, *routed = nullptr;  // [T, L]: the experts' input and output
+  void* shared = nullptr;
+  float* shared_scale = nullptr;  // [T] sigmoid(x w_sg^T)
+  LayerSaved(Arena& arena, const LayerConfig& config);
+};
+
+/// The parts run one after another on one stream, so that they share one workspace.
+struct LayerForwardWorkspace {
+  void *part, *blas;
+  LayerForwardWorkspace(Arena& arena, const LayerConfig& config);
+};
+struct LayerBackwardWorkspace {
+  void *part, *blas;
+  float* d_weights;                               // [T, k]
+  void *d_routed = nullptr, *d_latent = nullptr;  // [T, L]
+  void* sums = nullptr;                           // of column_sum
+  float* d_scale = nullptr;                       // [T]
+  LayerBackwardWorkspace(Arena& arena, const LayerConfig& config);
+};
+
+}  // namespace moeref::cuda

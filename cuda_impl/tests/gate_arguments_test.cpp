@@ -1,0 +1,70 @@
+// Impossible gates are exceptions that name the field; these need no device.
+#include <gtest/gtest.h>
+
+#include "moeref/cuda/aux_loss.hpp"
+#include "moeref/cuda/error.hpp"
+#include "moeref/cuda/gate.hpp"
+
+namespace moeref::cuda::test {
+namespace {
+
+template <class Call>
+void expect_names(const char* field, const Call& call) {
+  try {
+    call();
+    ADD_FAILURE() << "no error for " << field;
+  } catch (const ArgumentError& error) {
+    EXPECT_EQ(std::string(error.what()).rfind(field, 0), 0u) << error.what();
+  }
+}
+void expect_names(const GateConfig& c, const char* field) {
+  expect_names(field, [&] { gate_saved_bytes(c); });
+}
+
+GateConfig grouped(int experts, int slots, int groups, int limited) {
+  GateConfig c{8, 64, experts, slots, ScoreFunction::sigmoid};
+  c.groups = groups, c.limited_groups = limited;
+  return c;
+}
+
+TEST(GateArguments, ErrorsNameTheField) {
+  expect_names({-1, 64, 8, 2}, "tokens");
+  expect_names({std::int64_t{1} << 43, 64, 8, 2}, "tokens");
+  expect_names({8, 0, 8, 2}, "dim");
+  expect_names({8, 64, 0, 1}, "experts");
+  expect_names({8, 64, 1025, 2}, "experts");
+  expect_names({8, 64, 8, 0}, "slots");
+  expect_names({8, 64, 8, 9}, "slots");
+  expect_names({8, 64, 128, 65}, "slots");
+  expect_names(grouped(8, 2, 3, 1), "groups");
+  expect_names(grouped(8, 2, 4, 5), "limited_groups");
+  expect_names(grouped(8, 3, 4, 1), "slots");
+  GateConfig negative{8, 64, 8, 2};
+  negative.aux_loss_coeff = -1.0;
+  expect_names(negative, "aux_loss_coeff");
+  // A group score of two in groups of one: only with a correction bias.
+  const float correction[8] = {};
+  expect_names("groups", [&] {
+    gate_forward(grouped(8, 2, 8, 4), {nullptr, nullptr, correction}, {nullptr}, {nullptr}, nullptr, nullptr,
+                 nullptr);
+  });
+  expect_names("saved", [] {
+    gate_backward({8, 64, 8, 2}, {nullptr}, {nullptr}, nullptr, nullptr, DataType::float32, nullptr, {},
+                  nullptr, nullptr);
+  });
+}
+
+TEST(GateArguments, SavedIsTheLogits) {
+  const GateConfig c{16384, 2048, 128, 8};
+  EXPECT_LE(gate_saved_bytes(c), 16384u * 128 * 2 + 4096);
+}
+
+TEST(AuxLossArguments, ErrorsNameTheField) {
+  expect_names("tokens", [] { aux_loss_workspace_bytes({-1, 8, 2}); });
+  expect_names("experts", [] { aux_loss_workspace_bytes({1, 1025, 2}); });
+  expect_names("slots", [] { aux_loss_workspace_bytes({1, 8, 65}); });
+  expect_names("statistics", [] { aux_loss_from_statistics(8, 2, {}, nullptr, nullptr, nullptr); });
+}
+
+}  // namespace
+}  // namespace moeref::cuda::test

@@ -1,0 +1,201 @@
+// A whole training step of the layer (forward, backward, update of the correction bias) captured in a graph
+// and replayed on other tokens, whose routing differs, gives the bits of steps that were launched one by one.
+#include <cstring>
+#include <deque>
+#include <random>
+
+#include "device.hpp"
+#include "moeref/cuda/bias_update.hpp"
+#include "moeref/cuda/moe.hpp"
+
+namespace moeref::cuda::test {
+namespace {
+
+using bf16 = __nv_bfloat16;
+
+std::vector<bf16> normals(std::size_t count, float scale, std::uint64_t seed) {
+  std::mt19937_64 bits(seed);
+  std::normal_distribution<float> normal(0.0f, scale);
+  std::vector<bf16> out(count);
+  for (bf16& v : out) v = __float2bfloat16(normal(bits));
+  return out;
+}
+
+struct Batch {
+  std::vector<bf16> x, dy;
+  std::vector<std::uint8_t> padding;
+};
+
+/// Latent projections, shared experts with their gate, groups-free sigmoid routing with a correction bias
+/// that moves, padding, biases: everything a step can launch.
+class Step {
+ public:
+  static constexpr int kTokens = 333, kDim = 64, kLatent = 48, kInter = 40, kExperts = 12, kSlots = 3,
+                       kShared = 72;
+  static constexpr double kFactor = 0.05;
+
+  explicit Step(ExpertsPath path) : config_(config(path)) {
+    const auto up = static_cast<std::size_t>(config_.experts.up_width());
+    weights_.gate = {param(kExperts * kDim, 0.3f), nullptr, correction_.data()};
+    weights_.experts = {param(kExperts * kLatent * up, 0.15f), param(kExperts * kInter * kLatent, 0.15f),
+                        param(kExperts * up, 0.3f), param(kExperts * kLatent, 0.3f)};
+    weights_.shared = {param(kShared * kDim, 0.12f), param(kShared * kDim, 0.12f),
+                       param(kDim * kShared, 0.12f), param(kShared, 0.3f),
+                       param(kShared, 0.3f),         param(kDim, 0.3f)};
+    weights_.shared_gate = param(kDim, 0.12f);
+    weights_.fc1_weight = param(kLatent * kDim, 0.12f), weights_.fc1_bias = param(kLatent, 0.3f);
+    weights_.fc2_weight = param(kDim * kLatent, 0.12f), weights_.fc2_bias = param(kDim, 0.3f);
+    const auto gradient = [&](std::size_t count) { return result("a gradient", count)->data(); };
+    gradients_.x = gradient(kTokens * kDim);
+    gradients_.gate_weight = gradient(kExperts * kDim);
+    gradients_.experts.gate_and_up = gradient(kExperts * kLatent * up);
+    gradients_.experts.down = gradient(kExperts * kInter * kLatent);
+    gradients_.experts.gate_and_up_bias = gradient(kExperts * up);
+    gradients_.experts.down_bias = gradient(kExperts * kLatent);
+    gradients_.shared.gate = gradient(kShared * kDim), gradients_.shared.up = gradient(kShared * kDim);
+    gradients_.shared.down = gradient(kDim * kShared);
+    gradients_.shared.gate_bias = gradient(kShared), gradients_.shared.up_bias = gradient(kShared);
+    gradients_.shared.down_bias = gradient(kDim);
+    gradients_.shared_gate = gradient(kDim);
+    gradients_.fc1_weight = gradient(kLatent * kDim), gradients_.fc1_bias = gradient(kLatent);
+    gradients_.fc2_weight = gradient(kDim * kLatent), gradients_.fc2_bias = gradient(kDim);
+    output_ = result("y", kTokens * kDim);
+  }
+
+  void set(const Batch& batch) {
+    x_.set(batch.x), dy_.set(batch.dy), padding_.set(batch.padding);
+    for (auto& [name, array] : results_) array.poison();
+    load_.poison(), ids_.poison(), saved_.poison(), forward_work_.poison(), backward_work_.poison();
+    check(cudaDeviceSynchronize(), "set");
+  }
+
+  void run(cudaStream_t stream) {
+    const LayerInput in{x_.data(), padding_.data()};
+    LayerOutput out{output_->data(), ids_.data()};
+    out.load = load_.data();
+    layer_forward(config_, weights_, in, out, saved_.data(), forward_work_.data(), blas_, stream);
+    layer_backward(config_, weights_, in, dy_.data(), saved_.data(), gradients_, backward_work_.data(), blas_,
+                   stream);
+    update_correction_bias(kExperts, kFactor, load_.data(), 1, master_.data(), correction_.data(), stream);
+  }
+
+  std::vector<int> ids() const { return ids_.get(); }
+  std::vector<float> correction() const { return correction_.get(); }
+
+  void expect_same_bits(const Step& other) const {
+    for (std::size_t i = 0; i < results_.size(); ++i) {
+      const auto a = results_[i].second.get(), b = other.results_[i].second.get();
+      EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)), 0) << results_[i].first << " " << i;
+    }
+    EXPECT_EQ(ids(), other.ids());
+    EXPECT_EQ(load_.get(), other.load_.get());
+    EXPECT_EQ(correction(), other.correction());
+  }
+  /// NaN anywhere means that something was not written.
+  void expect_finite() const {
+    for (const auto& [name, array] : results_)
+      for (const bf16 v : array.get()) ASSERT_TRUE(std::isfinite(__bfloat162float(v))) << name;
+  }
+
+ private:
+  static LayerConfig config(ExpertsPath path) {
+    LayerConfig c{};
+    c.gate = {kTokens, kDim, kExperts, kSlots, ScoreFunction::sigmoid};
+    c.gate.norm_topk_prob = true;
+    c.gate.aux_loss_coeff = 0.01;
+    c.experts = {kTokens, kLatent, kInter, kExperts, kSlots};
+    c.experts.path = path;
+    c.latent = true;
+    c.shared_inter_dim = kShared;
+    c.shared_gate = true;
+    return c;
+  }
+  void* param(std::size_t count, float scale) {
+    params_.emplace_back(normals(count, scale, 100 + params_.size()));
+    return params_.back().data();
+  }
+  DeviceArray<bf16>* result(const char* name, std::size_t count) {
+    results_.emplace_back(std::piecewise_construct, std::forward_as_tuple(name),
+                          std::forward_as_tuple(count));
+    return &results_.back().second;
+  }
+
+  LayerConfig config_;
+  Blas blas_;
+  std::deque<DeviceArray<bf16>> params_;
+  std::deque<std::pair<const char*, DeviceArray<bf16>>> results_;
+  DeviceArray<float> correction_{std::vector<float>(kExperts, 0.0f)},
+      master_{std::vector<float>(kExperts, 0.0f)};
+  DeviceArray<bf16> x_{kTokens * kDim}, dy_{kTokens * kDim};
+  DeviceArray<std::uint8_t> padding_{kTokens};
+  DeviceArray<std::int64_t> load_{kExperts};
+  DeviceArray<int> ids_{kTokens * kSlots};
+  DeviceArray<char> saved_{layer_saved_bytes(config_)}, forward_work_{layer_forward_workspace_bytes(config_)},
+      backward_work_{layer_backward_workspace_bytes(config_)};
+  LayerWeights weights_;
+  LayerGradients gradients_{};
+  DeviceArray<bf16>* output_ = nullptr;
+};
+
+Batch batch(std::uint64_t seed) {
+  Batch b{normals(Step::kTokens * Step::kDim, 1.0f, seed),
+          normals(Step::kTokens * Step::kDim, 1.0f, seed + 1), std::vector<std::uint8_t>(Step::kTokens)};
+  for (int t = 0; t < Step::kTokens; ++t) b.padding[t] = (t * 7 + seed) % 5 == 0;
+  return b;
+}
+
+class LayerGraph : public testing::TestWithParam<ExpertsPath> {};
+INSTANTIATE_TEST_SUITE_P(Paths, LayerGraph, testing::Values(ExpertsPath::automatic, ExpertsPath::portable),
+                         [](const auto& info) {
+                           return info.param == ExpertsPath::automatic ? "automatic" : "portable";
+                         });
+
+TEST_P(LayerGraph, ReplaysATrainingStepWithOtherRoutings) {
+  MOEREF_NEEDS_DEVICE();
+  cudaStream_t stream;
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  check(cudaStreamCreate(&stream), "cudaStreamCreate");
+  Step direct(GetParam()), captured(GetParam());
+  const Batch batches[] = {batch(11), batch(22), batch(33)};
+  std::vector<std::vector<int>> routings;
+
+  // Kernels are loaded by their first launch, which a capture may not do.
+  direct.set(batches[0]);
+  direct.run(stream);
+  check(cudaStreamSynchronize(stream), "a step launched directly");
+  direct.expect_finite();
+
+  captured.set(batches[0]);
+  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  captured.run(stream);
+  check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+  check(cudaGraphInstantiate(&exec, graph, 0), "cudaGraphInstantiate");
+  for (std::size_t i = 0; i < 3; ++i) {
+    SCOPED_TRACE(i);
+    if (i > 0) {
+      direct.set(batches[i]);
+      direct.run(stream);
+      check(cudaStreamSynchronize(stream), "a step launched directly");
+    }
+    captured.set(batches[i]);
+    check(cudaGraphLaunch(exec, stream), "cudaGraphLaunch");
+    check(cudaStreamSynchronize(stream), "a replayed step");
+    captured.expect_finite();
+    captured.expect_same_bits(direct);
+    routings.push_back(captured.ids());
+  }
+  EXPECT_NE(routings[0], routings[1]);
+  EXPECT_NE(routings[1], routings[2]);
+  // Three updates, each a step of kFactor up or down or none.
+  int moved = 0;
+  for (const float c : captured.correction()) {
+    EXPECT_LE(std::abs(c), 3.01f * float(Step::kFactor));
+    moved += c != 0;
+  }
+  EXPECT_GT(moved, Step::kExperts / 2);
+  cudaGraphExecDestroy(exec), cudaGraphDestroy(graph), cudaStreamDestroy(stream);
+}
+
+}  // namespace
+}  // namespace moeref::cuda::test

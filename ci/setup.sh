@@ -25,7 +25,11 @@ has_header() { echo "#include <$1>" | "${CXX:-c++}" -std=c++20 -x c++ -fsyntax-o
 # The folder of Debian's HDF5 is not on the compiler's path; CMake knows it.
 has_hdf5() { has_header hdf5.h || ls /usr/include/hdf5/serial/hdf5.h >/dev/null 2>&1; }
 
-# probe | package | what it is | needed: without it nothing builds; wanted: else CMake downloads it
+has_browser() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+has_h5py() { python3 -c 'import h5py' || /usr/bin/python3 -c 'import h5py'; }
+
+# probe | package | what it is | needed: without it nothing builds; wanted: else CMake downloads it; tested: else the
+# tests that need it are skipped
 needs='
 cmake_is_new_enough|cmake|CMake 3.25 or newer|needed
 command -v ninja|ninja-build|Ninja|needed
@@ -37,7 +41,9 @@ has_header fmt/format.h|libfmt-dev|fmt|wanted
 has_header CLI/CLI.hpp|libcli11-dev|CLI11|wanted
 has_header dlpack/dlpack.h|libdlpack-dev|DLPack|wanted
 has_header gtest/gtest.h|libgtest-dev|GoogleTest|wanted
-has_header rapidcheck.h|librapidcheck-dev|RapidCheck|wanted'
+has_header rapidcheck.h|librapidcheck-dev|RapidCheck|wanted
+has_h5py|python3-h5py|h5py, for ports in Python|tested
+has_browser|chromium|a browser, for the HTML report|tested'
 
 # Prints the lines of `needs` whose probe fails.
 missing() {
@@ -85,6 +91,8 @@ while IFS='|' read -r package what kind; do
   if [ "$kind" = needed ]; then
     echo "ci/setup.sh: missing $what: install it with 'apt-get install $package' as root" >&2
     failed=2
+  elif [ "$kind" = tested ]; then
+    echo "ci/setup.sh: no $what; its tests are skipped (or: apt-get install $package)" >&2
   else
     echo "ci/setup.sh: no $what here; CMake will download it (or: apt-get install $package)" >&2
   fi

@@ -95,7 +95,7 @@ int run_all(const Arguments& a, const Port& port) {
   RunOptions options;
   options.cases = a.cases;
   options.seed = a.seed == "random" ? std::random_device{}() : std::stoull(a.seed);
-  options.lowest_id_first = port.lowest_id_first;
+  options.declared = port.declared;
   for (const std::string& component : a.components) options.components.push_back(parse_component(component));
   fmt::print("port {}, seed {}, {} cases a property\n", port.implementation->name(), options.seed,
              options.cases);

@@ -17,7 +17,8 @@ struct Factory {
 constexpr std::array kFactories{
     Factory{"cpu",
             [] {
-              return Port{std::make_unique<CpuReference>(), true};
+              return Port{std::make_unique<CpuReference>(),
+                          {.lowest_id_first = true, .repeatable = true, .batch_invariant = true}};
             }},
 };
 

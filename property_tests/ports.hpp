@@ -5,12 +5,13 @@
 #include <string_view>
 
 #include "moeref/implementation.hpp"
+#include "moeref/property.hpp"
 
 namespace moeref {
 
 struct Port {
   std::unique_ptr<Implementation> implementation;
-  bool lowest_id_first = false;  ///< its declared tie rule
+  Declarations declared;
 };
 
 /// Throws InputError that lists the names.

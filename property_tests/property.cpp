@@ -20,12 +20,44 @@ std::string_view name(PropertyClass property_class) {
   return "";
 }
 
+bool declares(const Declarations& declared, Needs needs) {
+  switch (needs) {
+    case Needs::nothing:
+      return true;
+    case Needs::lowest_id_first:
+      return declared.lowest_id_first;
+    case Needs::repeatable:
+      return declared.repeatable;
+    case Needs::batch_invariant:
+      return declared.batch_invariant;
+    case Needs::rounding:
+      return declared.rounding;
+  }
+  return false;
+}
+
+std::string_view lack(Needs needs) {
+  switch (needs) {
+    case Needs::nothing:
+      return "";
+    case Needs::lowest_id_first:
+      return "it does not declare that it takes the lowest ids among equal scores";
+    case Needs::repeatable:
+      return "it does not declare that a call gives the same bits again";
+    case Needs::batch_invariant:
+      return "it does not declare that a token gives the same bits in any batch";
+    case Needs::rounding:
+      return "it does not declare that it computes in the call's dtype";
+  }
+  return "";
+}
+
 std::string to_string(const Finding& f) {
   if (f.tensor.empty()) return f.text;
-  if (f.index < 0) return fmt::format("{}: {}", f.tensor, f.text);
+  if (f.index < 0 && f.value == f.expected) return fmt::format("{}: {}", f.tensor, f.text);
   const std::string tolerance = f.bound > 0.0 ? fmt::format(" +- {:.3g}", f.bound) : "";
-  return fmt::format("{}[{}] is {:.9g}, want {:.9g}{}: {}", f.tensor, f.index, f.value, f.expected, tolerance,
-                     f.text);
+  const std::string element = f.index < 0 ? f.tensor : fmt::format("{}[{}]", f.tensor, f.index);
+  return fmt::format("{} is {:.9g}, want {:.9g}{}: {}", element, f.value, f.expected, tolerance, f.text);
 }
 
 Outcome examine(const Property& property, Implementation& implementation, const Descriptor& descriptor) {

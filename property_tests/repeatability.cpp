@@ -1,7 +1,9 @@
-// Every component: the same call twice, and the same values in a wider type.
+// Every component: the same call twice, and the same values in wider and narrower types.
+#include <algorithm>
 #include <cmath>
 
 #include "layer_calls.hpp"
+#include "moeref/verdict.hpp"
 #include "property_tables.hpp"
 
 namespace moeref {
@@ -35,6 +37,65 @@ void arrange_narrow(Descriptor& d) {
   if (d.dtype == DType::float64) d.dtype = d.seed % 2 == 0 ? DType::bfloat16 : DType::float16;
 }
 
+/// r = |value - reference| / bound on every rung, each on its own numbers.
+void within_bounds(Implementation& impl, const Descriptor& d) {
+  const Call call = make_call(d, kBackward(d.component));
+  for (const DType rung : {DType::float64, DType::float32, DType::bfloat16}) {
+    const Answer answer(impl, in_dtype(call, rung));
+    JudgeOptions options;
+    options.ambiguity_ceiling = 1.0;  // ties and coarse logits are drawn on purpose
+    const CaseVerdict verdict = judge(answer.call(), answer.results(), options);
+    if (const TensorVerdict* t = verdict.first_failure())
+      fail({t->tensor, t->index, t->value, t->reference, t->bound,
+            "in " + std::string(name(rung)) + ", r > 1: " + t->finding});
+  }
+}
+
+void arrange_any(Descriptor& d) {
+  // A balanced gate's noise is seeded by x's mean in the dtype at hand, and compared exactly.
+  d.noise = 0.0;
+}
+
+/// Elements whose exact value no fp32 number is: something computed in fp32 or less cannot hit them all.
+void rounding_shows(Implementation& impl, const Descriptor& d) {
+  const Answer answer(impl, make_call(d, true));
+  NamedTensors routing;
+  if (answer.has("outputs/indices")) routing["outputs/indices"] = answer["outputs/indices"];
+  const Evaluation reference = evaluate(answer.call(), routing);
+  std::int64_t rough = 0, hit = 0;
+  const char* output = answer.has("outputs/y") ? "outputs/y" : "outputs/weights";
+  const BoundedTensor& exact = reference.results.at(output);
+  for (std::size_t i = 0; i < exact.value.size(); ++i) {
+    const double value = exact.value[i];
+    if (exact.bound[i] == 0.0f || static_cast<double>(static_cast<float>(value)) == value) continue;
+    ++rough;
+    hit += answer.at(output, static_cast<std::int64_t>(i)) == value;
+  }
+  if (rough < 8) throw Discarded("too few values that no fp32 number is");
+  if (hit == rough)
+    fail({output, -1, static_cast<double>(hit), 0.0, 0.0,
+          "r = 0 on rough data: no arithmetic in " + std::string(name(d.dtype)) +
+              " gives these bits of fp64. Does it call the reference?"});
+}
+
+void arrange_rough(Descriptor& d) {
+  arrange_given_routing(d);
+  d.replay = d.component == Component::moe || d.component == Component::gate;
+  arrange_narrow(d);
+  d.precision.reset();
+  d.values = Values::rough;
+  d.logits = Logits::rough;
+  d.mask = Mask::absent;
+  d.fake_gate = false;
+  // Enough slots with weights that are no ones, enough rows that are no zeros.
+  d.E = std::max<std::int64_t>(d.E, 4);
+  d.k = std::clamp<std::int64_t>(d.k, 2, 8);
+  d.T = std::max<std::int64_t>(d.T, 8);
+  d.D = std::max<std::int64_t>(d.D, 6);
+  d.I = std::max<std::int64_t>(d.I, 4);
+  if (d.ids == Ids::absent_slots) d.ids = Ids::distinct;
+}
+
 const Property kTable[] = {
     {"P56",
      "rerun",
@@ -44,7 +105,8 @@ const Property kTable[] = {
      "the same call gives the same bits",
      {"O36", "race", "uninitialised memory"},
      nullptr,
-     rerun},
+     rerun,
+     Needs::repeatable},
     {"P57",
      "dtype_ladder",
      {Component::gate, Component::aux_loss, Component::mlp, Component::experts, Component::moe},
@@ -53,6 +115,24 @@ const Property kTable[] = {
      {"A9", "A28", "A46", "M4", "M29", "O11", "accumulation in 16 bits"},
      arrange_narrow,
      dtype_ladder},
+    {"P57",
+     "within_bounds",
+     {Component::gate, Component::aux_loss, Component::bias_update, Component::mlp, Component::experts,
+      Component::moe, Component::metrics},
+     PropertyClass::bounded,
+     "the error is at most its bound, r <= 1, in fp64, fp32 and bf16",
+     {"A9", "A28", "A39", "A46", "O11"},
+     arrange_any,
+     within_bounds},
+    {"P57",
+     "rounding_shows",
+     {Component::gate, Component::mlp, Component::experts, Component::moe},
+     PropertyClass::bounded,
+     "no error at all in a narrow type on rough data is no honest result",
+     {"a port that calls the reference"},
+     arrange_rough,
+     rounding_shows,
+     Needs::rounding},
 };
 
 }  // namespace

@@ -40,7 +40,9 @@ rc::Gen<Descriptor> descriptors(const Property& property, std::vector<Component>
 
 void settle(RunReport& report, const RunOptions& options) {
   const int judged = report.passed + report.discarded;
-  if (judged == 0)
+  // A few discarded cases of a port that declined the others say nothing about the property.
+  const bool declined = report.passed == 0 && report.not_supported > report.discarded;
+  if (judged == 0 || declined)
     report.status = RunStatus::not_supported;
   else if (report.discarded > options.most_discarded * judged)
     report.status = RunStatus::vacuous;
@@ -81,10 +83,11 @@ RunReport run_property(const Property& property, Implementation& implementation,
   RunReport report;
   report.property = &property;
   const std::vector<Component> components = components_to_run(property, options);
-  const bool undeclared = property.needs == Needs::lowest_id_first && !options.lowest_id_first;
+  const bool undeclared = !declares(options.declared, property.needs);
   if (components.empty() || undeclared) {
     report.status = RunStatus::not_supported;
-    report.reasons[undeclared ? "another tie rule is declared" : "none of the components is asked for"] = 0;
+    report.reasons[std::string(undeclared ? lack(property.needs) : "none of the components is asked for")] =
+        0;
     return report;
   }
   const auto start = std::chrono::steady_clock::now();

@@ -2,12 +2,15 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 
 #include "moeref/config.hpp"
 #include "moeref/reference.hpp"
+#include "moeref/signature.hpp"
+#include "ports/isolated_port.hpp"
 #include "terminal.hpp"
 
 namespace moeref {
@@ -22,14 +25,6 @@ std::string dtype_of(const Call& call) {
   return std::string(name(dtype));
 }
 
-/// Results that hold digits which no float32 has and equal the fp64 reference in all of them.
-bool looks_like_the_reference(const TensorVerdict& verdict, const Tensor& tensor) {
-  if (tensor.dtype() != DType::float64 || verdict.ratio > 0.0) return false;
-  for (std::int64_t i = 0; i < tensor.size(); ++i)
-    if (std::isfinite(tensor[i]) && round_to(DType::float32, tensor[i]) != tensor[i]) return true;
-  return false;
-}
-
 void add_tensors(CaseReport& report, Subject subject, const CaseVerdict& verdict,
                  const NamedTensors& judged) {
   for (const TensorVerdict& tensor : verdict.tensors) {
@@ -42,19 +37,19 @@ void add_tensors(CaseReport& report, Subject subject, const CaseVerdict& verdict
   }
 }
 
-/// Says so when a port in low precision gives the very numbers of the reference.
-void warn_of_the_reference_itself(CaseReport& report, const CaseVerdict& verdict,
-                                  const NamedTensors& results) {
-  if (report.dtype == name(DType::float64)) return;
-  for (const TensorVerdict& tensor : verdict.tensors) {
-    const Tensor* values = find(results, tensor.tensor);
-    if (!values || !looks_like_the_reference(tensor, *values)) continue;
-    report.warnings.push_back(
-        fmt::format("port {} equals the fp64 reference to the last bit although the case is in {}: is the "
-                    "port calling the reference?",
-                    tensor.tensor, report.dtype));
-    return;
-  }
+void add_finding(CaseReport& report, Verdict verdict, const std::string& finding) {
+  report.verdict = worse(report.verdict, verdict);
+  report.finding += (report.finding.empty() ? "" : "; ") + finding;
+}
+
+/// A misspelt name is a missing result and one that nobody reads.
+void warn_of_unknown_results(CaseReport& report, const Call& call, const NamedTensors& results) {
+  const Signature known = signature(call);
+  for (const auto& [name, tensor] : results)
+    if (!name.starts_with("stages/") &&
+        std::ranges::none_of(known.outputs,
+                             [&name = name](const TensorSpec& spec) { return spec.name == name; }))
+      report.warnings.push_back(fmt::format("port {} is no result of this call and was not looked at", name));
 }
 
 void take_routing(CaseReport& report, const CaseVerdict& verdict) {
@@ -78,20 +73,12 @@ void judge_recorded(CaseReport& report, const GoldenFile& golden, const JudgeOpt
   }
 }
 
-void judge_port(CaseReport& report, const GoldenFile& golden, const PortOutcome& outcome,
-                const JudgeOptions& options) {
-  // A wrong golden file stays a failure; whether its recorded routing was ambiguous is not about the port.
-  const Verdict recorded = report.verdict == Verdict::fail ? Verdict::fail : Verdict::pass;
-  report.verdict = worse(recorded, outcome.verdict);
-  if (outcome.verdict != Verdict::pass) {
-    report.finding += (report.finding.empty() ? "" : "; ") + outcome.finding;
-    return;
-  }
-  const CaseVerdict verdict = judge(golden.call, outcome.results, options);
-  add_tensors(report, Subject::port, verdict, outcome.results);
-  take_routing(report, verdict);
-  warn_of_the_reference_itself(report, verdict, outcome.results);
-  report.verdict = worse(recorded, verdict.verdict);
+/// What the first divergence looks like, where a tensor is to blame.
+void show_evidence(CaseReport& report, const GoldenFile& golden, const NamedTensors& results) {
+  const TensorFinding* first = report.first_failure();
+  if (!first) return;
+  const NamedTensors& judged = first->subject == Subject::port ? results : golden.results;
+  report.evidence = collect_evidence(golden.call, judged, first->verdict.tensor, first->verdict.index);
 }
 
 }  // namespace
@@ -119,11 +106,69 @@ std::optional<std::string> differing_bits(const Call& call, const NamedTensors& 
   return std::nullopt;
 }
 
-CaseReport CaseChecker::check(const std::filesystem::path& file) {
+/// The bits of the first call in a process, for a case whose values are wrong.
+void CaseChecker::ask_a_fresh_process(CaseReport& report, const Call& call, const NamedTensors& results) {
+  const Capabilities* has = port.capabilities();
+  const std::lock_guard lock(one_at_a_time);
+  if (!has || !has->deterministic || fresh_processes_left-- <= 0) return;
+  const auto fresh = port.run_fresh(call);
+  if (!fresh) return;
+  if (const auto difference = differing_results(results, *fresh))
+    add_finding(report, Verdict::fail,
+                "depends on earlier calls: " + *difference + " after other calls and in a fresh process");
+}
+
+void CaseChecker::judge_values(Checked& checked, const GoldenFile& golden, const PortOutcome& outcome) {
+  CaseReport& report = checked.report;
+  JudgeOptions rule = options;
+  if (const Capabilities* has = port.capabilities()) rule.lowest_id_first = has->lowest_id_first;
+  const CaseVerdict verdict = judge(golden.call, outcome.results, rule);
+  add_tensors(report, Subject::port, verdict, outcome.results);
+  take_routing(report, verdict);
+  warn_of_unknown_results(report, golden.call, outcome.results);
+  report.verdict = worse(report.verdict, verdict.verdict);
+  if (verdict.verdict == Verdict::fail) {
+    if (outcome.verdict == Verdict::pass) ask_a_fresh_process(report, golden.call, outcome.results);
+    return;
+  }
+  if (!outcome.repeated.empty()) {
+    const CaseVerdict again = judge(golden.call, outcome.repeated, rule);
+    if (const TensorVerdict* wrong = again.first_failure())
+      add_finding(report, Verdict::fail,
+                  fmt::format("the same call made a second time gives a wrong {}: r = {:.3g}", wrong->tensor,
+                              wrong->ratio));
+  }
+}
+
+void CaseChecker::judge_port(Checked& checked, const GoldenFile& golden, const PortOutcome& outcome) {
+  CaseReport& report = checked.report;
+  // A wrong golden file stays a failure; whether its recorded routing was ambiguous is not about the port.
+  const bool recorded_is_wrong = report.verdict == Verdict::fail;
+  report.verdict = worse(recorded_is_wrong ? Verdict::fail : Verdict::pass, outcome.verdict);
+  report.warnings.insert(report.warnings.end(), outcome.warnings.begin(), outcome.warnings.end());
+  if (outcome.verdict != Verdict::pass) add_finding(report, outcome.verdict, outcome.finding);
+  if (outcome.results.empty()) return;
+  judge_values(checked, golden, outcome);
+  const Capabilities* has = port.capabilities();
+  if (recorded_is_wrong || (has && !has->rounds_its_sums())) return;
+  checked.identity = count_identity(golden, outcome.results);
+  IdentityCount all;
+  for (const auto& [name, count] : checked.identity) all += count;
+  if (!all.proof()) return;
+  const std::string finding = identity_finding("every result", all);
+  if (has)
+    add_finding(report, Verdict::fail, finding);
+  else
+    report.warnings.push_back(finding);
+  checked.identity.clear();  // once is enough
+}
+
+CaseChecker::Checked CaseChecker::check(const std::filesystem::path& file) {
   const auto began = std::chrono::steady_clock::now();
   std::unique_lock lock(one_at_a_time);
   const GoldenFile golden = read_golden(file);
-  CaseReport report;
+  Checked checked;
+  CaseReport& report = checked.report;
   report.file = file;
   report.case_name = golden.case_name;
   report.component = golden.call.component;
@@ -136,9 +181,11 @@ CaseReport CaseChecker::check(const std::filesystem::path& file) {
   lock.unlock();
 
   judge_recorded(report, golden, options);
-  if (!port.is_reference()) judge_port(report, golden, outcome, options);
+  if (!port.is_reference()) judge_port(checked, golden, outcome);
+  if (report.verdict == Verdict::fail && evidence_left > 0 && evidence_left-- > 0)
+    show_evidence(report, golden, outcome.results);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
-  return report;
+  return checked;
 }
 
 }  // namespace moeref

@@ -1,8 +1,11 @@
 // From one golden file and a port to the case's part of the report.
 #pragma once
 
+#include <atomic>
+#include <map>
 #include <mutex>
 
+#include "identity.hpp"
 #include "moeref/golden_file.hpp"
 #include "ports/port.hpp"
 #include "report/report.hpp"
@@ -14,9 +17,21 @@ struct CaseChecker {
   Port& port;
   JudgeOptions options;
   std::mutex one_at_a_time = {};
+  std::atomic<int> evidence_left = 0;  ///< failing cases whose surroundings the report shows
+  int fresh_processes_left = 8;        ///< for failing cases: is it earlier calls that they fail from?
+
+  struct Checked {
+    CaseReport report;
+    std::map<std::string, IdentityCount> identity;  ///< what the case says about who computed (identity.hpp)
+  };
 
   /// Throws InputError when the golden file is bad.
-  CaseReport check(const std::filesystem::path& file);
+  Checked check(const std::filesystem::path& file);
+
+ private:
+  void judge_port(Checked& checked, const GoldenFile& golden, const PortOutcome& outcome);
+  void judge_values(Checked& checked, const GoldenFile& golden, const PortOutcome& outcome);
+  void ask_a_fresh_process(CaseReport& report, const Call& call, const NamedTensors& results);
 };
 
 /// Whether a producer text is that of moeref itself, whose recorded values must be the reference's own bits.

@@ -18,6 +18,7 @@ struct Command {
 Command list_command(CLI::App& parent);
 Command generate_command(CLI::App& parent);
 Command validate_command(CLI::App& parent);
+Command check_command(CLI::App& parent);
 Command inspect_command(CLI::App& parent);
 
 }  // namespace moeref

@@ -11,6 +11,7 @@
 #include "moeref/config.hpp"
 #include "moeref/error.hpp"
 #include "moeref/presets.hpp"
+#include "moeref/property.hpp"
 #include "moeref/recipes.hpp"
 #include "ports/port.hpp"
 
@@ -66,12 +67,28 @@ std::vector<Row> preset_rows() {
   return rows;
 }
 
+std::vector<Row> property_rows() {
+  std::vector<Row> rows{
+      {bold("id"), bold("property"), bold("class"), bold("components"), bold("what it checks")}};
+  for (const Property& property : properties()) {
+    std::vector<std::string_view> components;
+    for (const Component c : property.components) components.push_back(name(c));
+    rows.push_back({{std::string(property.id)},
+                    {std::string(property.name)},
+                    {std::string(name(property.property_class))},
+                    {fmt::format("{}", fmt::join(components, " "))},
+                    {std::string(property.checks)}});
+  }
+  return rows;
+}
+
 struct Section {
   std::string_view name;
   std::vector<Row> (*rows)();
 };
 constexpr std::array kSections{Section{"implementations", implementations}, Section{"components", components},
-                               Section{"cases", cases}, Section{"presets", preset_rows}};
+                               Section{"cases", cases}, Section{"properties", property_rows},
+                               Section{"presets", preset_rows}};
 
 std::string section_names() {
   std::string names;

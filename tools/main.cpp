@@ -8,23 +8,28 @@
 #include <exception>
 #include <new>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "commands.hpp"
 #include "moeref/error.hpp"
+#include "port_abi/port_host.hpp"
 #include "terminal.hpp"
 
 namespace {
 
 constexpr const char* kFooter = R"(
 Exit codes: 0 all that ran passed and something ran; 1 at least one FAIL, or nothing ran; 2 bad usage or bad
-input, with one line that says what is wrong; 3 a port crashed or hung.
+input, with one line that says what is wrong; 3 a port crashed, hung or
+broke the interface.
 
   moeref generate --out goldens                         the whole catalogue
   moeref generate --out layer --preset qwen3_30b        one layer of a published model
   moeref generate --out mine --config my_layer.json     your own layer
   moeref validate --port cpu goldens                    are these files what the reference computes?
-  moeref validate --port results:my_results goldens     what did my implementation make of them?)";
+  moeref validate --port ./libmy_port.so goldens        what does my implementation make of them?
+  moeref validate --port results:my_results goldens     the same for files that it wrote
+  moeref check --port ./libmy_port.so --component gate  properties, on inputs that no file holds)";
 
 int report_error(const std::string& message, int exit_code) {
   fmt::print(stderr, "moeref: error: {}\n", moeref::one_line(message));
@@ -41,12 +46,15 @@ std::string names_of(const std::vector<moeref::Command>& commands) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Not a command of users: what `validate` starts to load a port's library in.
+  if (argc == 3 && std::string_view(argv[1]) == "port-host") return moeref::run_port_host(argv[2]);
   CLI::App app("A reference for Mixture-of-Experts layers: golden files, and verdicts on implementations.",
                "moeref");
   app.set_version_flag("--version", "moeref " MOEREF_VERSION);
   app.require_subcommand(1);
   const std::vector<moeref::Command> commands{moeref::list_command(app), moeref::generate_command(app),
-                                              moeref::validate_command(app), moeref::inspect_command(app)};
+                                              moeref::validate_command(app), moeref::check_command(app),
+                                              moeref::inspect_command(app)};
   app.footer(kFooter);  // after the commands, which would inherit it
   try {
     const auto named = [&](const moeref::Command& command) { return command.app->check_name(argv[1]); };

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -12,11 +14,15 @@
 #include "moeref/error.hpp"
 #include "moeref/parallel_for.hpp"
 #include "progress.hpp"
+#include "must_pass.hpp"
+#include "report/environment.hpp"
+#include "report/html.hpp"
 #include "report/json.hpp"
 #include "report/junit.hpp"
 #include "report/report_file.hpp"
 #include "report/table.hpp"
 #include "terminal.hpp"
+#include "waivers.hpp"
 
 namespace moeref {
 namespace {
@@ -29,12 +35,27 @@ constexpr std::uint64_t kLargeFile = 8u << 20;
 struct ValidateOptions {
   std::string port;
   std::vector<fs::path> paths;
-  fs::path json, junit;
+  std::vector<std::string> components;
+  fs::path json, junit, html, waivers;
+  std::string must_pass, date;
   bool quiet = false;
+  double timeout = 60.0;  ///< seconds
 };
 
+PortSettings port_settings(const ValidateOptions& options) {
+  constexpr double kLongest = 1e6;
+  if (!(options.timeout > 0.0 && options.timeout <= kLongest))
+    throw InputError(fmt::format("--timeout is {}: want more than 0 seconds, and no more than {}", options.timeout, kLongest));
+  PortSettings settings;
+  settings.limit = std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(options.timeout * 1000.0)));
+  return settings;
+}
+
+/// Failing cases whose values the HTML report shows.
+constexpr int kEvidenceCases = 100;
+
 /// What can be known of a file without reading its data, so that bad input is told before any work.
-void check_header(const fs::path& file) {
+Component check_header(const fs::path& file) {
   const GoldenHeader header = read_golden_header(file);
   try {
     if (header.component == Component::mlp)
@@ -45,34 +66,56 @@ void check_header(const fs::path& file) {
   } catch (const InputError& error) {
     throw InputError(file.string() + ": " + error.what());
   }
+  return header.component;
+}
+
+/// The files of those components; of all where none is named.
+std::vector<fs::path> chosen(const std::vector<fs::path>& files, const std::vector<std::string>& components) {
+  std::vector<Component> wanted;
+  for (const std::string& component : components) wanted.push_back(parse_component(component));
+  std::vector<fs::path> out;
+  for (const fs::path& file : files) {
+    const Component component = check_header(file);
+    if (wanted.empty() || std::ranges::find(wanted, component) != wanted.end()) out.push_back(file);
+  }
+  if (out.empty()) throw InputError(fmt::format("none of the {} files is a case of the components asked for", files.size()));
+  return out;
 }
 
 std::vector<CaseReport> check_all(CaseChecker& checker, const std::vector<fs::path>& files) {
   std::vector<CaseReport> reports(files.size());
+  std::vector<std::map<std::string, IdentityCount>> identity(files.size());
   std::vector<std::size_t> small, large;
   for (std::size_t i = 0; i < files.size(); ++i)
     (fs::file_size(files[i]) > kLargeFile ? large : small).push_back(i);
   Progress progress("validate", files.size());
   const auto check = [&](std::size_t i) {
     progress.start(files[i].stem().string());
-    reports[i] = checker.check(files[i]);
+    auto checked = checker.check(files[i]);
+    reports[i] = std::move(checked.report);
+    identity[i] = std::move(checked.identity);
     progress.finish();
   };
   parallel_for(static_cast<std::int64_t>(small.size()),
                [&](std::int64_t i) { check(small[static_cast<std::size_t>(i)]); });
   for (const std::size_t i : large) check(i);
+  IdentityEvidence evidence;
+  for (std::size_t i = 0; i < files.size(); ++i) evidence.add(i, reports[i].component, identity[i]);
+  evidence.judge(reports, checker.port.capabilities() != nullptr);
   return reports;
 }
 
 int validate(const ValidateOptions& options) {
   const auto began = std::chrono::steady_clock::now();
-  const std::unique_ptr<Port> port = open_port(options.port);
-  const std::vector<fs::path> files = list_golden_files(options.paths);
-  for (const fs::path& file : files) check_header(file);
+  const std::unique_ptr<Port> port = open_port(options.port, port_settings(options));
+  const std::vector<fs::path> files = chosen(list_golden_files(options.paths), options.components);
   port->prepare(files);
-  ReportFile json(options.json), junit(options.junit);
+  const Waivers waivers(options.waivers);
+  const auto must_pass = options.must_pass.empty() ? MustPassList{} : read_must_pass(options.must_pass);
+  ReportFile json(options.json), junit(options.junit), html(options.html);
 
   CaseChecker checker{*port, {}};
+  if (html.wanted()) checker.evidence_left = kEvidenceCases;
   Report report;
   report.moeref = MOEREF_VERSION;
   report.port = port->name();
@@ -80,10 +123,17 @@ int validate(const ValidateOptions& options) {
                         ? "the results recorded in the files, judged against the reference"
                         : "recorded results and the port's, each judged against the reference";
   report.cases = check_all(checker, files);
+  apply_must_pass(must_pass, report);
+  waivers.apply(report, today_utc());
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
 
   if (json.wanted()) json.write(json_text(report));
   if (junit.wanted()) junit.write(junit_text(report));
+  if (html.wanted()) {
+    report.environment = environment();
+    if (!options.date.empty()) report.environment.emplace_back("date", options.date);
+    html.write(html_text(report));
+  }
   fmt::print("{}", table_text(report, {shows_colours(stdout), options.quiet}));
   return report.exit_code();
 }
@@ -107,6 +157,17 @@ Command validate_command(CLI::App& parent) {
       ->type_name("FILE");
   app->add_option("--junit", options->junit, "Write a JUnit report to this file, for CI systems")
       ->type_name("FILE");
+  app->add_option("--component", options->components, "Only the cases of this component; may come several times")
+      ->type_name("C")
+      ->allow_extra_args(false);
+  app->add_option("--timeout", options->timeout, "Seconds that a port may take for one call (60)")->type_name("SECONDS");
+  app->add_option("--html", options->html, "Write the report as one HTML page to this file")->type_name("FILE");
+  app->add_option("--date", options->date, "A date for the HTML page, which shows none without it")->type_name("TEXT");
+  app->add_option("--waivers", options->waivers, "Known failures that an issue tracks, as JSON: FAIL becomes WAIVED")
+      ->type_name("FILE");
+  app->add_option("--must-pass", options->must_pass,
+                  "Cases that must be judged and PASS: core, training, expert_parallelism, or a file with a name a line")
+      ->type_name("LIST");
   app->add_flag("--quiet", options->quiet, "Show the failures and the last line alone");
   return {app, [options] { return validate(*options); }};
 }

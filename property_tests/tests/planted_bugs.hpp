@@ -16,7 +16,11 @@ struct PlantedBug {
   NamedTensors (*run)(Implementation& sound, const Call& call);
 };
 
-std::span<const PlantedBug> planted_bugs();
+std::span<const PlantedBug> planted_router_bugs();
+std::span<const PlantedBug> planted_expert_bugs();
+std::span<const PlantedBug> planted_gradient_bugs();
+std::span<const PlantedBug> planted_rank_bugs();
+std::span<const PlantedBug> planted_layer_bugs();
 
 /// `sound` with the bug.
 class BuggyImplementation final : public Implementation {

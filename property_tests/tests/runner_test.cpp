@@ -109,7 +109,8 @@ TEST(Runner, NamesTheInputsThatWereNeverMet) {
   const std::vector<std::string> unmet =
       unmet_buckets({run_property(*find_property("load_counts"), cpu, options)});
   // One case cannot have met them all.
-  EXPECT_TRUE(std::ranges::any_of(unmet, [](const std::string& line) { return line.starts_with("gate: no case with "); }));
+  EXPECT_TRUE(std::ranges::any_of(
+      unmet, [](const std::string& line) { return line.starts_with("gate: no case with "); }));
 }
 
 TEST(Runner, TheSameSeedGivesTheSameCases) {

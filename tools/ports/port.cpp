@@ -4,6 +4,9 @@
 
 #include "moeref/error.hpp"
 #include "moeref/reference.hpp"
+#ifdef MOEREF_WITH_CUDA
+#include "implementation/cuda_implementation.hpp"
+#endif
 
 namespace moeref {
 namespace {
@@ -19,7 +22,7 @@ class ImplementationPort final : public Port {
   PortOutcome run(const std::filesystem::path&, const Call& call) override {
     try {
       if (const auto reason = implementation_->unsupported(call))
-        return {{}, Verdict::not_supported, *reason};
+        return PortOutcome{{}, Verdict::not_supported, *reason};
       PortOutcome outcome{implementation_->run(call), Verdict::pass, ""};
       if (outcome.results.empty()) return {{}, Verdict::fail, "the port gave no results"};
       return outcome;
@@ -38,12 +41,52 @@ class ImplementationPort final : public Port {
   bool is_reference_;
 };
 
+class PortImplementation final : public Implementation {
+ public:
+  explicit PortImplementation(std::unique_ptr<Port> port) : port_(std::move(port)) {}
+
+  std::string name() const override { return port_->name(); }
+  std::optional<std::string> unsupported(const Call& call) const override {
+    const Capabilities* has = port_->capabilities();
+    return has ? has->lack(call) : std::nullopt;
+  }
+  NamedTensors run(const Call& call) override {
+    PortOutcome outcome = port_->run({}, call);
+    if (outcome.verdict != Verdict::pass) throw PortFailure(outcome.verdict, outcome.finding);
+    return std::move(outcome.results);
+  }
+
+ private:
+  std::unique_ptr<Port> port_;
+};
+
 constexpr std::array kKinds{
     PortKind{"cpu", "the reference; judges what the golden files record", "cpu",
-             [](std::string_view) { return make_port(std::make_unique<CpuReference>(), true); }},
-    PortKind{"results:DIR", "files that your implementation wrote: DIR/<name of the golden file>",
-             "results:", [](std::string_view folder) { return make_results_port(folder); }},
+             [](std::string_view, const PortSettings&) {
+               return make_port(std::make_unique<CpuReference>(), true);
+             }},
+#ifdef MOEREF_WITH_CUDA
+    PortKind{"cuda", "our CUDA implementation, on the current device", "cuda",
+             [](std::string_view, const PortSettings&) {
+               return make_port(std::make_unique<cuda::CudaImplementation>(), false);
+             }},
+#endif
+    PortKind{"results:DIR", "files that your implementation wrote: DIR/<name of the golden file>", "results:",
+             [](std::string_view folder, const PortSettings&) { return make_results_port(folder); }},
+    PortKind{"exec:COMMAND", "a program that reads requests and writes results files", "exec:",
+             [](std::string_view command, const PortSettings& settings) {
+               return make_exec_port(std::string(command), settings);
+             }},
+    PortKind{"PATH.so", "a shared library with the port interface, moeref/port.h", "",
+             [](std::string_view path, const PortSettings& settings) {
+               return make_library_port(path, settings);
+             }},
 };
+
+bool matches(const PortKind& kind, std::string_view text) {
+  if (kind.prefix.empty()) return text.ends_with(".so") || text.find('/') != std::string_view::npos;
+  return kind.prefix.ends_with(':') ? text.starts_with(kind.prefix) : text == kind.prefix;
+}
 
 }  // namespace
 
@@ -53,11 +96,14 @@ std::unique_ptr<Port> make_port(std::unique_ptr<Implementation> implementation, 
 
 std::span<const PortKind> port_kinds() { return kKinds; }
 
-std::unique_ptr<Port> open_port(std::string_view text) {
+std::unique_ptr<Implementation> as_implementation(std::unique_ptr<Port> port) {
+  return std::make_unique<PortImplementation>(std::move(port));
+}
+
+std::unique_ptr<Port> open_port(std::string_view text, const PortSettings& settings) {
   std::string kinds;
   for (const PortKind& kind : kKinds) {
-    if (kind.prefix.ends_with(':') ? text.starts_with(kind.prefix) : text == kind.prefix)
-      return kind.open(text.substr(kind.prefix.size()));
+    if (matches(kind, text)) return kind.open(text.substr(kind.prefix.size()), settings);
     kinds += (kinds.empty() ? "" : ", ") + std::string(kind.syntax);
   }
   throw InputError("unknown port '" + std::string(text) + "': want one of " + kinds);

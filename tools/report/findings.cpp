@@ -28,6 +28,7 @@ std::string describe(const TensorFinding& finding) {
 
 std::string headline(const CaseReport& report) {
   std::string text(name(report.verdict));
+  if (!report.waiver.empty()) text += " (" + one_line(report.waiver) + ")";
   if (!report.finding.empty()) return text + ": " + one_line(report.finding);
   if (const TensorFinding* first = report.first_failure()) return text + ": " + describe(*first);
   if (report.ambiguous_tokens > 0)

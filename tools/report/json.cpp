@@ -66,6 +66,7 @@ Json one_case(const CaseReport& report) {
   out["warnings"] = report.warnings;
   out["seconds"] = report.seconds;
   out["repeat"] = report.repeat;
+  if (!report.waiver.empty()) out["waiver"] = report.waiver;
   out["tensors"] = Json::array();
   for (const TensorFinding& finding : report.tensors) out["tensors"].push_back(tensor(finding));
   return out;

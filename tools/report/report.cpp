@@ -69,21 +69,27 @@ std::map<Component, Summary> Report::by_component() const {
   return sums;
 }
 
-std::string Report::run_finding() const {
+std::vector<std::string> Report::run_findings() const {
   // A case may hold a few ties; where they are many over all cases, ambiguity hides wrong selections.
   constexpr std::int64_t kFew = 20;
-  constexpr double kCeiling = 0.02;
+  std::vector<std::string> all = findings;
   const Summary sum = total();
-  const auto share = kCeiling * static_cast<double>(sum.tokens);
+  const auto share = kAmbiguityCeiling * static_cast<double>(sum.tokens);
   if (sum.ambiguous_tokens > kFew && static_cast<double>(sum.ambiguous_tokens) > share)
-    return fmt::format(
+    all.push_back(fmt::format(
         "{} of {} tokens over all cases took other experts than the reference within the bounds: more than "
         "{} %",
-        sum.ambiguous_tokens, sum.tokens, kCeiling * 100);
+        sum.ambiguous_tokens, sum.tokens, kAmbiguityCeiling * 100));
   if (sum.count(Verdict::pass) + sum.count(Verdict::ambiguous) + sum.count(Verdict::fail) == 0 &&
       sum.count(Verdict::crashed) + sum.count(Verdict::hung) == 0)
-    return "no case ran, which proves nothing";
-  return "";
+    all.push_back("no case ran, which proves nothing");
+  return all;
+}
+
+std::string Report::run_finding() const {
+  std::string line;
+  for (const std::string& finding : run_findings()) line += (line.empty() ? "" : "; ") + finding;
+  return line;
 }
 
 int Report::exit_code() const {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "moeref/verdict.hpp"
+#include "report/evidence.hpp"
 
 namespace moeref {
 
@@ -44,6 +45,8 @@ struct CaseReport {
                ambiguous_tokens = 0;  ///< of the judged routing
   double seconds = 0.0;
   std::string repeat;  ///< the command line that judges this case alone
+  std::string waiver;  ///< the issue that a WAIVED case waits for
+  std::optional<Evidence> evidence;  ///< of a failing case, where the report shows it
 
   /// "gate__sigmoid".
   std::string name() const;
@@ -64,17 +67,27 @@ struct Summary {
   std::int64_t count(Verdict verdict) const;
 };
 
+/// Share of all tokens of a run that may take other experts than the reference within the error bounds: beyond it, wrong
+/// selections could hide among them. Honest float32 ports are far below on cases with a margin (TOLERANCE).
+inline constexpr double kAmbiguityCeiling = 0.01;
+
 struct Report {
   std::string moeref;  ///< version
   std::string port;
   std::string compared;  ///< in words: what was held against what
   std::vector<CaseReport> cases;
   double seconds = 0.0;
+  /// What fails the run beside the verdicts, a line each: waivers that no longer hold, cases that must pass.
+  std::vector<std::string> findings;
+  std::vector<std::pair<std::string, std::string>> environment;  ///< title and text of each fact, where shown
 
   Summary total() const;
   /// The components that occur, in their order.
   std::map<Component, Summary> by_component() const;
-  /// What fails the run although every case passed, in words; empty when nothing does.
+  /// What fails the run although every case may have passed, in words: `findings`, too many ambiguous tokens,
+  /// nothing that ran. Empty when nothing does.
+  std::vector<std::string> run_findings() const;
+  /// The same in one line.
   std::string run_finding() const;
   int exit_code() const;
 };

@@ -101,6 +101,16 @@ std::string warnings(const Report& report, bool colours) {
   return out.empty() ? out : "\n" + out;
 }
 
+/// How far the run is from the ceiling on ambiguous tokens; nothing where no experts were chosen.
+std::string ambiguity_line(const Report& report) {
+  const Summary total = report.total();
+  if (total.tokens == 0) return "";
+  return fmt::format("{} of {} tokens ({:.2g} %) took other experts within the error bounds; the ceiling is {} %\n",
+                     total.ambiguous_tokens, total.tokens,
+                     100.0 * static_cast<double>(total.ambiguous_tokens) / static_cast<double>(total.tokens),
+                     100.0 * kAmbiguityCeiling);
+}
+
 std::string last_line(const Report& report, bool colours) {
   const Summary total = report.total();
   const int code = report.exit_code();
@@ -109,8 +119,10 @@ std::string last_line(const Report& report, bool colours) {
   for (const Verdict verdict : kColumns)
     if (const std::int64_t count = total.count(verdict); count > 0)
       text += fmt::format("{}{} {}", text.empty() ? "" : ", ", count, name(verdict));
-  if (const std::string finding = report.run_finding(); !finding.empty()) text += "; " + finding;
-  return fmt::format("{} {} of {} cases passed ({}) in {:.1f} s\n",
+  std::string out;
+  for (const std::string& finding : report.run_findings())
+    out += fmt::format("{} {}\n", coloured("run", Colour::red, colours), one_line(finding));
+  return out + fmt::format("{} {} of {} cases passed ({}) in {:.1f} s\n",
                      coloured(passed ? "PASSED" : "FAILED", passed ? Colour::green : Colour::red, colours),
                      total.count(Verdict::pass) + total.count(Verdict::ambiguous), total.cases, text,
                      report.seconds);
@@ -122,7 +134,7 @@ std::string table_text(const Report& report, const TableOptions& options) {
   std::string out;
   if (!options.quiet) {
     out += fmt::format("moeref {}, port {}: {}\n\n", report.moeref, one_line(report.port), report.compared);
-    out += component_table(report, options.colours);
+    out += component_table(report, options.colours) + ambiguity_line(report);
   }
   out += failures(report, options.colours);
   if (!options.quiet) out += warnings(report, options.colours) + "\n";

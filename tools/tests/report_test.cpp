@@ -64,9 +64,9 @@ TEST(ReportTest, NothingThatRanIsNoPass) {
 }
 
 TEST(ReportTest, ManyAmbiguousTokensFailTheRun) {
-  EXPECT_EQ(sample_report({ambiguous_case(2000, 40)}).run_finding(), "");
-  const Report report = sample_report({ambiguous_case(2000, 41)});
-  EXPECT_NE(report.run_finding().find("41 of 2000 tokens"), std::string::npos) << report.run_finding();
+  EXPECT_EQ(sample_report({ambiguous_case(2200, 22)}).run_finding(), "");
+  const Report report = sample_report({ambiguous_case(2200, 23)});
+  EXPECT_NE(report.run_finding().find("23 of 2200 tokens"), std::string::npos) << report.run_finding();
   EXPECT_EQ(report.exit_code(), kExitFailed);
 }
 

@@ -84,6 +84,9 @@ void write_golden(const std::filesystem::path& path, const GoldenFile& file);
 /// The same with the results, dtypes and bounds of an evaluation in place of the file's own, not copied.
 void write_golden(const std::filesystem::path& path, const GoldenFile& file, const Evaluation& evaluation);
 
+/// The call alone, without results: what a port is asked with. read_golden() does not take such a file.
+void write_call(const std::filesystem::path& path, const GoldenFile& file);
+
 /// The first thing in which two files differ, in words ("dataset 'outputs/y' differs at element 3: 1.5
 /// and 1.25"), or nothing when their content is the same, bit for bit.
 std::optional<std::string> first_difference(const GoldenFile& a, const GoldenFile& b);

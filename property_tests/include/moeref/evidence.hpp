@@ -67,7 +67,8 @@ std::vector<Slot> slots_of(const Answer& answer, std::int64_t token);
 void expect_equal(std::string_view tensor, std::int64_t index, double value, double expected,
                   std::string_view text);
 
-/// |value - expected| <= bound; NaN is near NaN, an infinity near itself.
+/// |value - expected| <= bound; NaN is near NaN, an infinity near itself, and anything where the bound is not
+/// finite.
 void expect_near(std::string_view tensor, std::int64_t index, double value, double expected, double bound,
                  std::string_view text);
 

@@ -25,7 +25,20 @@ std::string_view name(PropertyClass property_class);
 enum class Needs : std::uint8_t {
   nothing,
   lowest_id_first,  ///< among equal scores it selects the lowest ids
+  repeatable,       ///< the same call gives the same bits
+  batch_invariant,  ///< a token gives the same bits alone and in any batch
+  rounding,         ///< it computes in the call's dtype, so that its results show that dtype's rounding
 };
+
+/// What an implementation says of itself.
+struct Declarations {
+  bool lowest_id_first = false, repeatable = false, batch_invariant = false, rounding = false;
+};
+
+bool declares(const Declarations& declared, Needs needs);
+
+/// "another tie rule is declared", ...: why a property that `needs` it does not apply.
+std::string_view lack(Needs needs);
 
 /// One violated equation.
 struct Finding {

@@ -25,7 +25,7 @@ struct RunOptions {
   int cases = 100;
   std::uint64_t seed = 1;
   std::vector<Component> components;  ///< only these; empty = all that the property names
-  bool lowest_id_first = false;       ///< the implementation declares this tie rule
+  Declarations declared;              ///< by the implementation
   double most_discarded = 0.9;        ///< a larger share of discarded cases makes a property vacuous
 };
 

@@ -341,6 +341,6 @@ constexpr PlantedBug kBugs[] = {
 
 }  // namespace
 
-std::span<const PlantedBug> planted_bugs() { return kBugs; }
+std::span<const PlantedBug> planted_router_bugs() { return kBugs; }
 
 }  // namespace moeref

@@ -1,0 +1,20 @@
+// An implementation of ours behind the port interface, for the libraries of its own that offer them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "moeref/implementation.hpp"
+#include "moeref/port.h"
+
+namespace moeref {
+
+/// supports() of such a port: what the implementation itself says.
+std::int32_t supports_with(const Implementation& implementation, const moeref_call* call, char* reason,
+                           std::size_t size);
+
+/// run() of such a port: tensors are copied in and results out, rounded to the type of their buffer. Results
+/// that no buffer asks for are dropped. Nothing is thrown.
+std::int32_t run_with(Implementation& implementation, const moeref_call* call, char* error, std::size_t size);
+
+}  // namespace moeref

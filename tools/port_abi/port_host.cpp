@@ -1,0 +1,115 @@
+#include "port_abi/port_host.hpp"
+
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "moeref/error.hpp"
+#include "port_abi/device_staging.hpp"
+#include "port_abi/hosted_call.hpp"
+#include "port_abi/loaded_port.hpp"
+
+namespace moeref {
+namespace {
+
+using nlohmann::json;
+
+void answer(const json& message) {
+  const std::string line = message.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+  std::string_view left = line;
+  while (!left.empty()) {
+    const ssize_t count = ::send(kHostSocket, left.data(), left.size(), MSG_NOSIGNAL);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) ::_exit(EXIT_FAILURE);
+    left.remove_prefix(static_cast<std::size_t>(count));
+  }
+}
+
+/// The next line; ends the process when there is none.
+std::string next_line() {
+  static std::string waiting;
+  for (;;) {
+    if (const std::size_t end = waiting.find('\n'); end != std::string::npos) {
+      std::string line = waiting.substr(0, end);
+      waiting.erase(0, end + 1);
+      return line;
+    }
+    char buffer[1 << 16];
+    const ssize_t count = ::recv(kHostSocket, buffer, sizeof buffer, 0);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) ::_exit(EXIT_SUCCESS);
+    waiting.append(buffer, static_cast<std::size_t>(count));
+  }
+}
+
+/// A port that hangs must not outlive moeref.
+void end_with_moeref() {
+  std::thread([] {
+    pollfd socket{kHostSocket, POLLRDHUP, 0};
+    while (::poll(&socket, 1, -1) < 0 && errno == EINTR) continue;
+    ::_exit(EXIT_FAILURE);
+  }).detach();
+}
+
+/// The block shared with moeref, mapped for one call.
+class SharedBlock {
+ public:
+  explicit SharedBlock(std::size_t size)
+      : data_(::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, kHostMemory, 0)), size_(size) {}
+  ~SharedBlock() {
+    if (data_ != MAP_FAILED) ::munmap(data_, size_);
+  }
+  SharedBlock(const SharedBlock&) = delete;
+  SharedBlock& operator=(const SharedBlock&) = delete;
+
+  std::byte* data() const { return data_ == MAP_FAILED ? nullptr : static_cast<std::byte*>(data_); }
+  std::size_t size() const { return size_; }
+
+ private:
+  void* data_;
+  std::size_t size_;
+};
+
+json run(const moeref_port& port, DeviceStaging& staging, const json& request) {
+  const SharedBlock block(request.at("size").get<std::size_t>());
+  if (!block.data())
+    return {{"status", "broken"}, {"reason", "the port's process could not map the shared memory"}};
+  const HostedCall call(request, staging.place(block.data(), block.size()), port.device, staging.stream());
+  json reply = call.make(port);
+  if (const auto wrong = staging.bring_back(block.data(), block.size()))
+    return {{"status", "error"}, {"reason", *wrong}};
+  return reply;
+}
+
+}  // namespace
+
+int run_port_host(const std::string& library) {
+  const rlimit no_core{0, 0};
+  ::setrlimit(RLIMIT_CORE, &no_core);
+  end_with_moeref();
+  const moeref_port* port = nullptr;
+  try {
+    port = load_port(library);
+  } catch (const InputError& error) {
+    answer({{"status", "bad"}, {"reason", error.what()}});
+    ::_exit(EXIT_FAILURE);
+  }
+  answer({{"status", "ok"}, {"port", describe(*port)}});
+  std::string no_device;
+  const auto staging = make_staging(port->device, no_device);
+  for (;;) {
+    const json request = json::parse(next_line());
+    answer(staging ? run(*port, *staging, request)
+                   : json{{"status", "not_supported"}, {"reason", no_device}});
+  }
+}
+
+}  // namespace moeref

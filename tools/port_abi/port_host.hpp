@@ -1,0 +1,23 @@
+// The process that plays host to a port's library: the hidden command `moeref port-host LIBRARY`.
+//
+// It talks newline-delimited JSON with moeref over kHostSocket and works on tensors in the memory of
+// kHostMemory, which both have mapped. First it says {"status":"ok","port":{...}} or
+// {"status":"bad","reason":...}; then it answers requests, until the socket closes:
+//   {"request":"run","size":BYTES,"component":C,"backward":B,"config":TEXT,"options":TEXT,
+//    "tensors":[{"name","dtype","shape","offset","output","optional"}]}
+//   {"status":"ok"}, or "not_supported" | "withdrawn" | "error" | "broken" with a "reason"
+// "withdrawn" is a not_supported after supports() had said yes; "broken" is a return value that the interface
+// does not have.
+#pragma once
+
+#include <string>
+
+namespace moeref {
+
+inline constexpr int kHostSocket = 3;
+inline constexpr int kHostMemory = 4;
+
+/// Never returns in order: ends the process when the socket closes, whatever the port is doing then.
+int run_port_host(const std::string& library);
+
+}  // namespace moeref

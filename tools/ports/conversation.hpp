@@ -1,0 +1,42 @@
+// Requests to a port's process and its answers, with everything that can go wrong put into words.
+#pragma once
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "ports/port.hpp"
+#include "ports/port_process.hpp"
+
+namespace moeref {
+
+class Conversation {
+ public:
+  /// Throws InputError when the process cannot be started.
+  Conversation(const PortProcess::Command& command, std::chrono::milliseconds limit);
+
+  /// What the process says before or in answer to its first request. Throws InputError that begins with `who`
+  /// when that is no JSON object, or when it ends or is silent instead.
+  nlohmann::json hear_first(const std::string& who, const std::string& when);
+  nlohmann::json ask_first(const nlohmann::json& request, const std::string& who, const std::string& when);
+
+  /// PASS without results where it answers "ok"; else what it answers, or what it did instead of answering. A
+  /// process that hangs or answers nonsense has been ended.
+  PortOutcome ask(const nlohmann::json& request);
+
+  bool running() const { return running_; }
+
+  /// Lets it end by itself.
+  void close() { process_.close(std::chrono::seconds(2)); }
+
+ private:
+  PortOutcome answered(const std::string& line);
+  PortOutcome gone(Verdict verdict, const std::string& finding);
+  std::string with_output(const std::string& text) const;
+
+  PortProcess process_;
+  std::chrono::milliseconds limit_;
+  bool running_ = true;
+};
+
+}  // namespace moeref

@@ -1,0 +1,45 @@
+"""A port: functions by component, and what the port declares about itself."""
+
+import os
+import sys
+
+from .cases import BadCase
+from .exec_protocol import serve
+from .results_folder import run_files
+
+
+class Port:
+    """Collects functions under @port.component(NAME) and runs them either way.
+
+    The capabilities are those of serve(): version, passes, dtypes, stages, ties, accumulation, ...
+    """
+
+    def __init__(self, name, **capabilities):
+        self.name, self.capabilities, self.functions = name, capabilities, {}
+
+    def component(self, name):
+        def register(function):
+            self.functions[name] = function
+            return function
+
+        return register
+
+    def main(self, arguments=None):
+        """The port as a program.
+
+        PROGRAM                      answers moeref on stdin and stdout (--port exec:"PROGRAM")
+        PROGRAM GOLDEN_DIR OUT_DIR   writes OUT_DIR/NAME.h5 for each golden file (--port results:OUT_DIR)
+        """
+        arguments = sys.argv[1:] if arguments is None else list(arguments)
+        if not arguments and not sys.stdin.isatty():
+            sys.exit(serve(self.functions, name=self.name, **self.capabilities))
+        if len(arguments) != 2:
+            program = os.path.basename(sys.argv[0])
+            print(f"usage: {program} GOLDEN_DIR OUT_DIR, or moeref validate --port exec:'{program}' GOLDEN_DIR",
+                  file=sys.stderr)
+            sys.exit(2)
+        try:
+            sys.exit(run_files(self.functions, arguments[0], arguments[1]).exit_code)
+        except (BadCase, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)

@@ -1,0 +1,115 @@
+#include "report/check_report.hpp"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "exit_code.hpp"
+#include "terminal.hpp"
+
+namespace moeref {
+namespace {
+
+Colour colour_of(const PropertyResult& result) {
+  if (result.failed()) return Colour::red;
+  return result.run.status == RunStatus::passed ? Colour::green : Colour::faint;
+}
+
+std::int64_t failures(const CheckReport& report) {
+  return std::ranges::count_if(report.properties, [](const PropertyResult& r) { return r.failed(); });
+}
+
+std::int64_t ran(const CheckReport& report) {
+  return std::ranges::count_if(report.properties, [](const PropertyResult& r) { return r.run.passed > 0; });
+}
+
+nlohmann::ordered_json number(double value) {
+  if (std::isnan(value)) return "nan";
+  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
+  return value;
+}
+
+}  // namespace
+
+std::string_view PropertyResult::status() const {
+  return port == Verdict::pass || run.status == RunStatus::passed ? name(run.status) : name(port);
+}
+
+bool PropertyResult::failed() const {
+  return run.status != RunStatus::passed && run.status != RunStatus::not_supported;
+}
+
+int CheckReport::exit_code() const {
+  for (const PropertyResult& r : properties)
+    if (r.failed() && r.port != Verdict::pass) return kExitCrashed;
+  return failures(*this) == 0 && unmet.empty() && ran(*this) > 0 ? kExitPassed : kExitFailed;
+}
+
+std::string repeat_command(const CheckReport& report, const PropertyResult& result) {
+  return result.run.smallest
+             ? fmt::format("moeref check --port {} {}", report.shell_port, repeat_line(result.run))
+             : "";
+}
+
+std::string property_text(const CheckReport& report, const PropertyResult& result, bool verbose,
+                          bool colours) {
+  const RunReport& r = result.run;
+  const double rate = r.seconds > 0.0 ? 60.0 * r.cases() / r.seconds : 0.0;
+  std::string out =
+      fmt::format("{} {:4} {:32} {:5} passed {:4} discarded {:4} not supported {:8.0f} a minute\n",
+                  coloured(fmt::format("{:13}", result.status()), colour_of(result), colours), r.property->id,
+                  r.property->name, r.passed, r.discarded, r.not_supported, rate);
+  if (verbose || r.status == RunStatus::vacuous ||
+      (r.status == RunStatus::not_supported && r.not_supported == 0))
+    for (const auto& [reason, count] : r.reasons)
+      out += fmt::format("              {}{}\n", count > 0 ? fmt::format("{} x ", count) : "", reason);
+  if (!r.smallest) return out;
+  out += fmt::format("              {}\n              checks: {}\n              repeat: {}\n",
+                     one_line(to_string(r.finding)), r.property->checks, repeat_command(report, result));
+  if (!result.saved.empty()) out += fmt::format("              saved: {}\n", result.saved);
+  return out;
+}
+
+std::string summary_text(const CheckReport& report, bool colours) {
+  std::string out;
+  for (const std::string& bucket : report.unmet)
+    out += fmt::format("{} {}\n", coloured(fmt::format("{:13}", "UNMET"), Colour::red, colours), bucket);
+  const bool passed = report.exit_code() == kExitPassed;
+  out += fmt::format("\n{} {} properties ran on {}, {} failed, {} kinds of input unmet, seed {}, {:.1f} s\n",
+                     coloured(passed ? "PASSED" : "FAILED", passed ? Colour::green : Colour::red, colours),
+                     ran(report), report.port, failures(report), report.unmet.size(), report.seed,
+                     report.seconds);
+  return out;
+}
+
+std::string json_text(const CheckReport& report) {
+  nlohmann::ordered_json out{{"moeref", report.moeref},   {"port", report.port},
+                             {"seed", report.seed},       {"cases", report.cases},
+                             {"seconds", report.seconds}, {"exit_code", report.exit_code()},
+                             {"unmet", report.unmet}};
+  auto& properties = out["properties"] = nlohmann::ordered_json::array();
+  for (const PropertyResult& result : report.properties) {
+    const RunReport& r = result.run;
+    nlohmann::ordered_json one{{"id", r.property->id},      {"property", r.property->name},
+                               {"status", result.status()}, {"passed", r.passed},
+                               {"discarded", r.discarded},  {"not_supported", r.not_supported},
+                               {"seconds", r.seconds},      {"reasons", r.reasons}};
+    if (r.smallest) {
+      one["finding"] = to_string(r.finding);
+      one["tensor"] = r.finding.tensor;
+      one["index"] = r.finding.index;
+      one["value"] = number(r.finding.value);
+      one["expected"] = number(r.finding.expected);
+      one["bound"] = number(r.finding.bound);
+      one["descriptor"] = to_line(*r.smallest);
+      one["repeat"] = repeat_command(report, result);
+      if (!result.saved.empty()) one["saved"] = result.saved;
+    }
+    properties.push_back(std::move(one));
+  }
+  return out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace moeref

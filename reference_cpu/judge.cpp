@@ -107,6 +107,12 @@ bool usable(const RoutingScores& routing, const Tensor& ids) {
   return true;
 }
 
+/// NaN has no place in an order, so no tie rule speaks of it.
+bool has_nan(const RoutingScores& routing, std::int64_t token) {
+  const auto row = routing.score.begin() + token * routing.experts;
+  return std::any_of(row, row + routing.experts, [](double score) { return std::isnan(score); });
+}
+
 /// The verdict on all ids of one routing decision; counts go to `total`.
 TensorVerdict judge_ids(const RoutingScores& routing, const Tensor& ids, const JudgeOptions& options,
                         CaseVerdict& total) {
@@ -125,7 +131,7 @@ TensorVerdict judge_ids(const RoutingScores& routing, const Tensor& ids, const J
     const auto chosen =
         all.subspan(static_cast<std::size_t>(t * routing.k), static_cast<std::size_t>(routing.k));
     SelectionVerdict verdict = judge_selection(routing, t, chosen);
-    if (verdict.selection == Selection::tied && options.lowest_id_first) {
+    if (verdict.selection == Selection::tied && options.lowest_id_first && !has_nan(routing, t)) {
       verdict.selection = Selection::wrong;
       verdict.finding = "equal scores at the cut, and not the lowest ids";
     }

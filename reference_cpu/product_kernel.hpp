@@ -1,5 +1,5 @@
-// The one inner loop of the products. product_kernel.cpp is compiled once for each vector width; the arithmetic is the
-// same, since every lane is another output.
+// The one inner loop of the products. product_kernel.cpp is compiled once for each vector width; the
+// arithmetic is the same, since every lane is another output.
 #pragma once
 
 #include <cstdint>

@@ -20,7 +20,8 @@ std::span<const EmbeddedText> must_pass_texts();  // golden/must_pass/*.txt (CMa
 namespace {
 
 DType dtype_of(const CaseSpec& spec) {
-  return spec.component == Component::mlp ? parse_mlp_config(spec.config).dtype : parse_moe_config(spec.config).dtype;
+  return spec.component == Component::mlp ? parse_mlp_config(spec.config).dtype
+                                          : parse_moe_config(spec.config).dtype;
 }
 
 /// What a rule looks at.
@@ -33,7 +34,9 @@ struct Traits {
 };
 
 Traits traits_of(const CaseSpec& spec) {
-  const auto is = [&](std::initializer_list<Component> some) { return std::ranges::find(some, spec.component) != some.end(); };
+  const auto is = [&](std::initializer_list<Component> some) {
+    return std::ranges::find(some, spec.component) != some.end();
+  };
   const CallOptions options = parse_call_options(spec.options);
   const DType dtype = dtype_of(spec);
   return {is({Component::gate, Component::mlp, Component::experts, Component::moe}),
@@ -52,13 +55,18 @@ struct Rule {
 };
 
 constexpr std::array kRules{
-    Rule{"core", "gate, mlp, experts and moe in float32 on one rank, where every honest port selects the same experts",
-         false, [](const CaseSpec&, const Traits& t) { return t.layer && t.fp32 && t.ranks == 1 && t.decided; }},
+    Rule{
+        "core",
+        "gate, mlp, experts and moe in float32 on one rank, where every honest port selects the same experts",
+        false,
+        [](const CaseSpec&, const Traits& t) { return t.layer && t.fp32 && t.ranks == 1 && t.decided; }},
     Rule{"expert_parallelism", "experts and moe over several ranks, with gradients", true,
          [](const CaseSpec&, const Traits& t) { return t.ep > 1 && t.decided; }},
-    Rule{"training", "core in float32 and bfloat16 with gradients, the auxiliary loss and the bias update", true,
+    Rule{"training", "core in float32 and bfloat16 with gradients, the auxiliary loss and the bias update",
+         true,
          [](const CaseSpec& spec, const Traits& t) {
-           return ((t.layer && spec.backward) || t.training) && (t.fp32 || t.bf16) && t.ranks == 1 && t.decided;
+           return ((t.layer && spec.backward) || t.training) && (t.fp32 || t.bf16) && t.ranks == 1 &&
+                  t.decided;
          }},
 };
 
@@ -75,7 +83,8 @@ MustPassList parse_list(const std::string& title, const std::string& text) {
     if (all.empty()) continue;
     if (all.size() > 2 || all[0].find("__") == std::string::npos || (all.size() == 2 && all[1] != "grads"))
       throw InputError(
-          fmt::format("{}: line {}: want a case's name like gate__sigmoid, and 'grads' or nothing behind it", title, number));
+          fmt::format("{}: line {}: want a case's name like gate__sigmoid, and 'grads' or nothing behind it",
+                      title, number));
     list.cases.push_back({all[0], all.size() == 2});
   }
   if (list.cases.empty()) throw InputError(title + ": names no case");
@@ -125,7 +134,8 @@ void apply_must_pass(const MustPassList& list, Report& report) {
   for (const CaseReport& one : report.cases) judged[one.name()] = &one;
   for (const MustPass& want : list.cases) {
     const auto it = judged.find(want.case_name);
-    const std::string trouble = it == judged.end() ? "not among the cases of this run" : shortcoming(want, *it->second);
+    const std::string trouble =
+        it == judged.end() ? "not among the cases of this run" : shortcoming(want, *it->second);
     if (!trouble.empty())
       report.findings.push_back(fmt::format("must-pass {}: {}: {}", list.title, want.case_name, trouble));
   }
@@ -139,8 +149,8 @@ std::string must_pass_text(std::string_view name, const std::vector<CaseSpec>& r
     if (rule->holds(spec, traits_of(spec)))
       lines.push_back(full_name(spec) + (rule->gradients && spec.backward ? " grads" : ""));
   std::ranges::sort(lines);
-  std::string text = fmt::format("# {}: {}.\n# Made by rule from golden/recipes (tools/must_pass.cpp).\n", rule->name,
-                                 rule->summary);
+  std::string text = fmt::format("# {}: {}.\n# Made by rule from golden/recipes (tools/must_pass.cpp).\n",
+                                 rule->name, rule->summary);
   for (const std::string& line : lines) text += line + "\n";
   return text;
 }

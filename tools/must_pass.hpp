@@ -1,7 +1,9 @@
-// Lists of cases that must be judged and PASS (--must-pass): what a port declares it cannot do is a failure there.
+// Lists of cases that must be judged and PASS (--must-pass): what a port declares it cannot do is a failure
+// there.
 //
-// A list is a text: one case name a line, followed by `grads` where its gradients must be judged too; # begins a
-// comment. core, training and expert_parallelism are golden/must_pass/*.txt, made by the rules below from the recipes.
+// A list is a text: one case name a line, followed by `grads` where its gradients must be judged too; #
+// begins a comment. core, training and expert_parallelism are golden/must_pass/*.txt, made by the rules below
+// from the recipes.
 #pragma once
 
 #include <string>

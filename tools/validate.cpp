@@ -13,8 +13,8 @@
 #include "moeref/config.hpp"
 #include "moeref/error.hpp"
 #include "moeref/parallel_for.hpp"
-#include "progress.hpp"
 #include "must_pass.hpp"
+#include "progress.hpp"
 #include "report/environment.hpp"
 #include "report/html.hpp"
 #include "report/json.hpp"
@@ -45,7 +45,8 @@ struct ValidateOptions {
 PortSettings port_settings(const ValidateOptions& options) {
   constexpr double kLongest = 1e6;
   if (!(options.timeout > 0.0 && options.timeout <= kLongest))
-    throw InputError(fmt::format("--timeout is {}: want more than 0 seconds, and no more than {}", options.timeout, kLongest));
+    throw InputError(fmt::format("--timeout is {}: want more than 0 seconds, and no more than {}",
+                                 options.timeout, kLongest));
   PortSettings settings;
   settings.limit = std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(options.timeout * 1000.0)));
   return settings;
@@ -78,7 +79,8 @@ std::vector<fs::path> chosen(const std::vector<fs::path>& files, const std::vect
     const Component component = check_header(file);
     if (wanted.empty() || std::ranges::find(wanted, component) != wanted.end()) out.push_back(file);
   }
-  if (out.empty()) throw InputError(fmt::format("none of the {} files is a case of the components asked for", files.size()));
+  if (out.empty())
+    throw InputError(fmt::format("none of the {} files is a case of the components asked for", files.size()));
   return out;
 }
 
@@ -157,16 +159,22 @@ Command validate_command(CLI::App& parent) {
       ->type_name("FILE");
   app->add_option("--junit", options->junit, "Write a JUnit report to this file, for CI systems")
       ->type_name("FILE");
-  app->add_option("--component", options->components, "Only the cases of this component; may come several times")
+  app->add_option("--component", options->components,
+                  "Only the cases of this component; may come several times")
       ->type_name("C")
       ->allow_extra_args(false);
-  app->add_option("--timeout", options->timeout, "Seconds that a port may take for one call (60)")->type_name("SECONDS");
-  app->add_option("--html", options->html, "Write the report as one HTML page to this file")->type_name("FILE");
-  app->add_option("--date", options->date, "A date for the HTML page, which shows none without it")->type_name("TEXT");
-  app->add_option("--waivers", options->waivers, "Known failures that an issue tracks, as JSON: FAIL becomes WAIVED")
+  app->add_option("--timeout", options->timeout, "Seconds that a port may take for one call (60)")
+      ->type_name("SECONDS");
+  app->add_option("--html", options->html, "Write the report as one HTML page to this file")
+      ->type_name("FILE");
+  app->add_option("--date", options->date, "A date for the HTML page, which shows none without it")
+      ->type_name("TEXT");
+  app->add_option("--waivers", options->waivers,
+                  "Known failures that an issue tracks, as JSON: FAIL becomes WAIVED")
       ->type_name("FILE");
   app->add_option("--must-pass", options->must_pass,
-                  "Cases that must be judged and PASS: core, training, expert_parallelism, or a file with a name a line")
+                  "Cases that must be judged and PASS: core, training, expert_parallelism, or a file with a "
+                  "name a line")
       ->type_name("LIST");
   app->add_flag("--quiet", options->quiet, "Show the failures and the last line alone");
   return {app, [options] { return validate(*options); }};

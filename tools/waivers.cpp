@@ -26,8 +26,8 @@ bool is_link(std::string_view text) { return text.starts_with("https://") || tex
 
 bool is_date(const std::string& text) {
   int year = 0, month = 0, day = 0, end = 0;
-  const bool digits =
-      std::sscanf(text.c_str(), "%4d-%2d-%2d%n", &year, &month, &day, &end) == 3 && end == 10 && text.size() == 10;
+  const bool digits = std::sscanf(text.c_str(), "%4d-%2d-%2d%n", &year, &month, &day, &end) == 3 &&
+                      end == 10 && text.size() == 10;
   using namespace std::chrono;
   return digits && year_month_day(std::chrono::year(year), std::chrono::month(static_cast<unsigned>(month)),
                                   std::chrono::day(static_cast<unsigned>(day)))
@@ -37,7 +37,8 @@ bool is_date(const std::string& text) {
 std::string text_field(const json& entry, const char* field) {
   const auto it = entry.find(field);
   if (it == entry.end()) return "";
-  if (!it->is_string()) throw InputError(fmt::format("field '{}' is {}: want a text", field, it->dump().substr(0, 80)));
+  if (!it->is_string())
+    throw InputError(fmt::format("field '{}' is {}: want a text", field, it->dump().substr(0, 80)));
   return it->get<std::string>();
 }
 
@@ -51,7 +52,8 @@ Waiver parse_waiver(const json& entry) {
   text_field(entry, "note");
   Waiver waiver{text_field(entry, "case"), text_field(entry, "tensor"), text_field(entry, "issue"),
                 text_field(entry, "expires")};
-  if (waiver.case_pattern.empty()) throw InputError("lacks the field 'case': want a case's name or a pattern");
+  if (waiver.case_pattern.empty())
+    throw InputError("lacks the field 'case': want a case's name or a pattern");
   if (!waiver.expires.empty() && !is_date(waiver.expires))
     throw InputError(fmt::format("field 'expires' is \"{}\": want a date like 2027-01-31", waiver.expires));
   return waiver;

@@ -21,8 +21,8 @@ int main(int argc, char** argv) {
     for (std::int64_t i = 0; i < recorded.size(); ++i) {
       const auto n = static_cast<std::size_t>(i);
       if (!(std::abs(recorded[i] - computed.value[n]) <= computed.bound[n])) {
-        std::fprintf(stderr, "outputs/y[%lld] is %g, recorded as %g\n", static_cast<long long>(i), computed.value[n],
-                     recorded[i]);
+        std::fprintf(stderr, "outputs/y[%lld] is %g, recorded as %g\n", static_cast<long long>(i),
+                     computed.value[n], recorded[i]);
         return 1;
       }
     }

@@ -1,8 +1,8 @@
 // Initialisation has the bits of the CPU reference, whole and in parts.
-#include "moeref/counter_generator.hpp"
 #include "moeref/cuda/init.hpp"
 #include "device.hpp"
 #include "judged.hpp"
+#include "moeref/counter_generator.hpp"
 #include "moeref/init.hpp"
 
 namespace moeref::cuda::test {

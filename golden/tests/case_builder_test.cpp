@@ -93,7 +93,9 @@ TEST(BuildCall, HasEveryTensorOfEveryComponent) {
     if (component == Component::mlp) spec.config = {{"dim", 8}, {"inter_dim", 6}, {"bias", true}};
     if (component == Component::init) spec.tokens.clear();
     const Call call = build_call(spec);
-    if (component != Component::init) { EXPECT_NO_THROW(check_inputs(call)) << name(component); }
+    if (component != Component::init) {
+      EXPECT_NO_THROW(check_inputs(call)) << name(component);
+    }
     const Signature want = signature(component, spec.config, spec.options, spec.tokens, true);
     for (const TensorSpec& tensor : want.inputs)
       if (tensor.required) {

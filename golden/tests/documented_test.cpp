@@ -22,7 +22,8 @@ TEST(DocumentedSystem, All119CasesAgree) {
     ambiguous += verdict.ambiguous_tokens;
     EXPECT_LE(verdict.verdict, Verdict::ambiguous) << path.filename();
     if (const TensorVerdict* failure = verdict.first_failure())
-      ADD_FAILURE() << path.filename() << ' ' << failure->tensor << " r = " << failure->ratio << ' ' << failure->finding;
+      ADD_FAILURE() << path.filename() << ' ' << failure->tensor << " r = " << failure->ratio << ' '
+                    << failure->finding;
   }
   // Rounding to bfloat16 lets some tokens choose otherwise; were they many, bugs could hide among them.
   EXPECT_LE(static_cast<double>(ambiguous), 0.01 * static_cast<double>(tokens));
@@ -31,7 +32,8 @@ TEST(DocumentedSystem, All119CasesAgree) {
 /// The smallest change that a bound rules out is found, wherever it is.
 TEST(DocumentedSystem, AResultMovedBeyondItsBoundFails) {
   const std::filesystem::path folder = MOEREF_DOCUMENTED_SYSTEM;
-  for (const char* name : {"gate__sigmoid_groups_bias.h5", "experts__swiglu_bias_bf16.h5", "moe__deepseek_v3.h5"}) {
+  for (const char* name :
+       {"gate__sigmoid_groups_bias.h5", "experts__swiglu_bias_bf16.h5", "moe__deepseek_v3.h5"}) {
     const GoldenFile file = read_golden(folder / name);
     const Evaluation reference = evaluate(file.call, file.results);
     for (const auto& [tensor, values] : file.results) {
@@ -40,7 +42,8 @@ TEST(DocumentedSystem, AResultMovedBeyondItsBoundFails) {
       const BoundedTensor& want = reference.results.at(tensor);
       const std::int64_t at = values.size() / 2;
       moved[tensor] = values.cast(DType::float64);
-      moved[tensor].set(at, want.value[static_cast<std::size_t>(at)] + 1.01 * want.bound[static_cast<std::size_t>(at)]);
+      moved[tensor].set(
+          at, want.value[static_cast<std::size_t>(at)] + 1.01 * want.bound[static_cast<std::size_t>(at)]);
       const CaseVerdict verdict = judge(file.call, moved);
       ASSERT_NE(verdict.first_failure(), nullptr) << name << ' ' << tensor;
       EXPECT_EQ(verdict.first_failure()->tensor, tensor);

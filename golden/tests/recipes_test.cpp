@@ -35,7 +35,9 @@ TEST(Recipes, EveryOneBuilds) {
     EXPECT_EQ(parse_case_spec(to_json(spec)), spec);
     Call call;
     ASSERT_NO_THROW(call = build_call(spec));
-    if (spec.component != Component::init) { EXPECT_NO_THROW(check_inputs(call)); }
+    if (spec.component != Component::init) {
+      EXPECT_NO_THROW(check_inputs(call));
+    }
   }
 }
 
@@ -52,7 +54,9 @@ TEST(Recipes, CatchEveryBugOfHighestValue) {
   std::set<std::string> caught;
   for (const CaseSpec& spec : recipes()) caught.insert(spec.flags.begin(), spec.flags.end());
   for (const BugNote& note : bug_notes())
-    if (note.highest_value) { EXPECT_TRUE(caught.contains(note.id)) << note.id << ": " << note.wrong; }
+    if (note.highest_value) {
+      EXPECT_TRUE(caught.contains(note.id)) << note.id << ": " << note.wrong;
+    }
 }
 
 // Every field of MoEConfig and of the call options takes two values or more, and every name of an enumeration

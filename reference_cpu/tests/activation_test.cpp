@@ -11,7 +11,9 @@ namespace {
 const Precision kDouble = precision(DType::float64);
 
 double sigma(double x) { return 1.0 / (1.0 + std::exp(-x)); }
-double gelu_tanh(double x) { return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x))); }
+double gelu_tanh(double x) {
+  return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
+}
 
 struct Case {
   ActivationKind kind;
@@ -20,26 +22,35 @@ struct Case {
 };
 
 const Case kCases[] = {
-    {ActivationKind::swiglu, {0.0, 0.0}, [](double g, double u, const ActivationParams&) { return g * sigma(g) * u; }},
-    {ActivationKind::swiglu, {0.0, 1.5},
+    {ActivationKind::swiglu,
+     {0.0, 0.0},
+     [](double g, double u, const ActivationParams&) { return g * sigma(g) * u; }},
+    {ActivationKind::swiglu,
+     {0.0, 1.5},
      [](double g, double u, const ActivationParams& p) {
        const double a = std::min(g, p.limit), b = std::clamp(u, -p.limit, p.limit);
        return a * sigma(a) * b;
      }},
-    {ActivationKind::swigluoai, {1.702, 7.0},
+    {ActivationKind::swigluoai,
+     {1.702, 7.0},
      [](double g, double u, const ActivationParams& p) {
        const double a = std::min(g, p.limit), b = std::clamp(u, -p.limit, p.limit);
        return a * sigma(p.alpha * a) * (b + 1.0);
      }},
-    {ActivationKind::swigluoai, {0.5, 0.0},  // a limit of 0 is no limit
+    {ActivationKind::swigluoai,
+     {0.5, 0.0},  // a limit of 0 is no limit
      [](double g, double u, const ActivationParams& p) { return g * sigma(p.alpha * g) * (u + 1.0); }},
-    {ActivationKind::quick_geglu, {1.702, 1.0},
+    {ActivationKind::quick_geglu,
+     {1.702, 1.0},
      [](double g, double u, const ActivationParams& p) {
        const double a = std::min(g, p.limit), b = std::clamp(u, -p.limit, p.limit);
        return a * sigma(p.alpha * a) * (b + 1.0);
      }},
-    {ActivationKind::geglu, {0.0, 0.0}, [](double g, double u, const ActivationParams&) { return gelu_tanh(g) * u; }},
-    {ActivationKind::relu2, {0.0, 0.0},
+    {ActivationKind::geglu,
+     {0.0, 0.0},
+     [](double g, double u, const ActivationParams&) { return gelu_tanh(g) * u; }},
+    {ActivationKind::relu2,
+     {0.0, 0.0},
      [](double, double u, const ActivationParams&) { return std::pow(std::max(u, 0.0), 2.0); }},
 };
 
@@ -49,7 +60,8 @@ TEST(ActivationTest, ValuesAreTheClosedForms) {
   for (const Case& c : kCases)
     for (const double g : kPoints)
       for (const double u : kPoints) {
-        const Real a = activation(c.kind, c.params.limit).value(known(g, kDouble), known(u, kDouble), c.params);
+        const Real a =
+            activation(c.kind, c.params.limit).value(known(g, kDouble), known(u, kDouble), c.params);
         const double want = c.closed_form(g, u, c.params);
         EXPECT_NEAR(a.value, want, 1e-14 * (1.0 + std::abs(want))) << name(c.kind) << " " << g << " " << u;
         EXPECT_LE(std::abs(a.value - want), a.error + 1e-15 * std::abs(want));
@@ -62,13 +74,17 @@ TEST(ActivationTest, GradientsAreCentralDifferences) {
     for (const double g : kPoints)
       for (const double u : kPoints) {
         const Activation& act = activation(c.kind, c.params.limit);
-        const auto [dg, du] = act.gradient(known(g, kDouble), known(u, kDouble), known(cotangent, kDouble), c.params);
-        const double want_g = (c.closed_form(g + h, u, c.params) - c.closed_form(g - h, u, c.params)) / (2 * h) * cotangent;
-        const double want_u = (c.closed_form(g, u + h, c.params) - c.closed_form(g, u - h, c.params)) / (2 * h) * cotangent;
+        const auto [dg, du] =
+            act.gradient(known(g, kDouble), known(u, kDouble), known(cotangent, kDouble), c.params);
+        const double want_g =
+            (c.closed_form(g + h, u, c.params) - c.closed_form(g - h, u, c.params)) / (2 * h) * cotangent;
+        const double want_u =
+            (c.closed_form(g, u + h, c.params) - c.closed_form(g, u - h, c.params)) / (2 * h) * cotangent;
         const double tolerance = 1e-8 * (1.0 + std::abs(g) * std::abs(u) + u * u);
         EXPECT_NEAR(act.gated ? dg.value : 0.0, want_g, tolerance) << name(c.kind) << " " << g << " " << u;
         // At its kink relu2's central difference is h / 2.
-        EXPECT_NEAR(du.value, u == 0.0 && c.kind == ActivationKind::relu2 ? 0.0 : want_u, tolerance) << name(c.kind) << " " << g << " " << u;
+        EXPECT_NEAR(du.value, u == 0.0 && c.kind == ActivationKind::relu2 ? 0.0 : want_u, tolerance)
+            << name(c.kind) << " " << g << " " << u;
       }
 }
 
@@ -77,10 +93,11 @@ TEST(ActivationTest, GradientsAreZeroPastTheClampsAndPassAtThem) {
   const auto gradient = [&](ActivationKind kind, double g, double u) {
     return activation(kind, p.limit).gradient(known(g, kDouble), known(u, kDouble), known(1.0, kDouble), p);
   };
-  for (const ActivationKind kind : {ActivationKind::swiglu, ActivationKind::swigluoai, ActivationKind::quick_geglu}) {
+  for (const ActivationKind kind :
+       {ActivationKind::swiglu, ActivationKind::swigluoai, ActivationKind::quick_geglu}) {
     EXPECT_EQ(gradient(kind, 7.5, 1.0).first.value, 0.0);
     EXPECT_EQ(gradient(kind, 7.5, 1.0).first.error, 0.0);
-    EXPECT_NE(gradient(kind, 7.0, 1.0).first.value, 0.0);  // clamps pass the gradient at the limit
+    EXPECT_NE(gradient(kind, 7.0, 1.0).first.value, 0.0);     // clamps pass the gradient at the limit
     EXPECT_NE(gradient(kind, -50.0, 1.0).second.value, 0.0);  // the gate has no lower limit
     EXPECT_EQ(gradient(kind, 1.0, 7.5).second.value, 0.0);
     EXPECT_EQ(gradient(kind, 1.0, -7.5).second.value, 0.0);
@@ -123,8 +140,10 @@ TEST(ActivationTest, LimitsOfTheConfig) {
 TEST(ActivationTest, SiLUOfALargeIntegerIsExactInFloat) {
   // g / (1 + exp(-g)) is g itself from 17 on: what exact data is built on.
   for (int g = 17; g < 60; ++g)
-    EXPECT_EQ(static_cast<float>(activation(ActivationKind::swiglu, 0.0).value(known(g, kDouble), known(1.0, kDouble), {}).value),
-              static_cast<float>(g));
+    EXPECT_EQ(
+        static_cast<float>(
+            activation(ActivationKind::swiglu, 0.0).value(known(g, kDouble), known(1.0, kDouble), {}).value),
+        static_cast<float>(g));
 }
 
 }  // namespace

@@ -20,11 +20,12 @@ TEST(ExpertLoad, CountsRealTokensOnce) {
 /// T = 4 of which 3 are real, E = 3, k = 2.
 Call hand_call(bool backward) {
   MoEConfig c = small_config(3, 2);
-  return small_call(Component::aux_loss, c,
-                    {{"inputs/original_scores", tensor({4, 3}, {.5, .25, .25, .1, .6, .3, .2, .2, .6, 9, 9, 9})},
-                     {"inputs/indices", ids({4, 2}, {0, 1, 1, 2, 2, 0, 0, 1})},
-                     {"inputs/token_mask", flags({true, true, true, false})}},
-                    backward);
+  return small_call(
+      Component::aux_loss, c,
+      {{"inputs/original_scores", tensor({4, 3}, {.5, .25, .25, .1, .6, .3, .2, .2, .6, 9, 9, 9})},
+       {"inputs/indices", ids({4, 2}, {0, 1, 1, 2, 2, 0, 0, 1})},
+       {"inputs/token_mask", flags({true, true, true, false})}},
+      backward);
 }
 
 TEST(AuxLossTest, IsTheSumOfFTimesP) {

@@ -91,22 +91,29 @@ TEST(BiasUpdateTest, StepsAreRoundedInFloat) {
 TEST(BiasUpdateTest, DocumentedErrors) {
   MoEConfig untrained = updated(2, 1.0);
   untrained.train_gate = false;
-  EXPECT_NE(error_of([&] { BiasUpdate(untrained, zeros(2)); }).find("'train_gate' is false"), std::string::npos);
-  EXPECT_NE(error_of([&] { BiasUpdate(updated(2, 0.0), zeros(2)); }).find("'gate_bias_update_factor' is 0"), std::string::npos);
+  EXPECT_NE(error_of([&] { BiasUpdate(untrained, zeros(2)); }).find("'train_gate' is false"),
+            std::string::npos);
+  EXPECT_NE(error_of([&] { BiasUpdate(updated(2, 0.0), zeros(2)); }).find("'gate_bias_update_factor' is 0"),
+            std::string::npos);
   BiasUpdate update(updated(2, 1.0), zeros(2));
-  EXPECT_NE(error_of([&] { update.update(); }).find("without a forward since the last update"), std::string::npos);
+  EXPECT_NE(error_of([&] { update.update(); }).find("without a forward since the last update"),
+            std::string::npos);
   update.accumulate({1, 0});
   update.set_training(false);
   EXPECT_NE(error_of([&] { update.update(); }).find("outside training"), std::string::npos);
   update.set_training(true);
   update.update();
-  EXPECT_NE(error_of([&] { update.update(); }).find("without a forward since the last update"), std::string::npos);
+  EXPECT_NE(error_of([&] { update.update(); }).find("without a forward since the last update"),
+            std::string::npos);
 }
 
-/// Two experts, x = (1), weights +1 and -1: every token goes to expert 0 until its bias has fallen far enough.
+/// Two experts, x = (1), weights +1 and -1: every token goes to expert 0 until its bias has fallen far
+/// enough.
 Call feedback(std::int64_t steps, nlohmann::json options) {
-  NamedTensors t{{"params/weight", tensor({2, 1}, {1, -1})}, {"params/e_score_correction_bias", tensor(DType::float32, {2}, {0, 0})}};
-  for (std::int64_t s = 0; s < steps; ++s) t["inputs/x_" + std::to_string(s) + "_0"] = tensor({3, 1}, {1, 1, 1});
+  NamedTensors t{{"params/weight", tensor({2, 1}, {1, -1})},
+                 {"params/e_score_correction_bias", tensor(DType::float32, {2}, {0, 0})}};
+  for (std::int64_t s = 0; s < steps; ++s)
+    t["inputs/x_" + std::to_string(s) + "_0"] = tensor({3, 1}, {1, 1, 1});
   options["steps"] = steps;
   return small_call(Component::bias_update, updated(2, 0.25), std::move(t), false, std::move(options));
 }
@@ -130,7 +137,10 @@ TEST(BiasUpdateTest, DataParallelRanksSumTheirLoads) {
 }
 
 TEST(BiasUpdateTest, IsAnErrorOutsideTraining) {
-  EXPECT_NE(error_of([] { evaluate(feedback(1, {{"training", false}})); }).find("'training' is false"), std::string::npos);
+  EXPECT_NE(error_of([] {
+              evaluate(feedback(1, {{"training", false}}));
+            }).find("'training' is false"),
+            std::string::npos);
 }
 
 }  // namespace

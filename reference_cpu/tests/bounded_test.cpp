@@ -85,7 +85,9 @@ TEST(BoundedTest, SumsHoldInAnyOrder) {
   std::mt19937_64 bits(3);
   for (int trial = 0; trial < 2000; ++trial) {
     std::vector<float> terms;
-    for (int i = 0; i < 9; ++i) terms.push_back(static_cast<float>(bits() % 2001) - 1000.0f + static_cast<float>(bits() % 997) / 997.0f);
+    for (int i = 0; i < 9; ++i)
+      terms.push_back(static_cast<float>(bits() % 2001) - 1000.0f +
+                      static_cast<float>(bits() % 997) / 997.0f);
     Sum sum(kFloat);
     for (const float t : terms) sum += known(t, kFloat);
     const Real total = sum.total();

@@ -1,7 +1,9 @@
-// The reference's bounds, judged by an independent honest implementation: whatever the call, the order of sums and the
-// roundings of an eager framework or of fused kernels, it must pass, and the bounds must say something.
+// The reference's bounds, judged by an independent honest implementation: whatever the call, the order of
+// sums and the roundings of an eager framework or of fused kernels, it must pass, and the bounds must say
+// something.
 //
-// MOEREF_BOUNDS_CALLS sets the number of calls a component and type (60 unless told); MOEREF_BOUNDS_FIRST the first seed.
+// MOEREF_BOUNDS_CALLS sets the number of calls a component and type (60 unless told); MOEREF_BOUNDS_FIRST the
+// first seed.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -24,8 +26,11 @@ std::uint64_t environment(const char* name, std::uint64_t otherwise) {
 
 const std::vector<eager::PortOptions>& ports() {
   using enum eager::Order;
-  static const std::vector<eager::PortOptions> all{{false, forward, false}, {false, backward, true}, {false, pairwise, false},
-                                                   {true, forward, false},  {true, pairwise, true}};
+  static const std::vector<eager::PortOptions> all{{false, forward, false},
+                                                   {false, backward, true},
+                                                   {false, pairwise, false},
+                                                   {true, forward, false},
+                                                   {true, pairwise, true}};
   return all;
 }
 
@@ -42,7 +47,8 @@ class Bounds : public testing::TestWithParam<std::tuple<Component, DType>> {};
 
 TEST_P(Bounds, HoldForHonestPorts) {
   const auto [component, dtype] = GetParam();
-  const std::uint64_t first = environment("MOEREF_BOUNDS_FIRST", 0), calls = environment("MOEREF_BOUNDS_CALLS", 60);
+  const std::uint64_t first = environment("MOEREF_BOUNDS_FIRST", 0),
+                      calls = environment("MOEREF_BOUNDS_CALLS", 60);
   std::map<std::string, Largest> largest;
   for (std::uint64_t seed = first; seed < first + calls; ++seed) {
     const Call call = random_call(component, dtype, seed);
@@ -59,14 +65,14 @@ TEST_P(Bounds, HoldForHonestPorts) {
     if (const TensorVerdict* failure = verdict.first_failure())
       ADD_FAILURE() << "seed " << seed << " " << port.name() << " order " << static_cast<int>(options.order)
                     << (options.weights_in_float ? " weights in float" : "") << ": " << failure->tensor << " "
-                    << failure->finding << ", r " << failure->ratio << ", value " << failure->value << ", reference "
-                    << failure->reference << ", bound " << failure->bound << ", at " << failure->index << "\n  "
-                    << describe(call).substr(0, 1500);
+                    << failure->finding << ", r " << failure->ratio << ", value " << failure->value
+                    << ", reference " << failure->reference << ", bound " << failure->bound << ", at "
+                    << failure->index << "\n  " << describe(call).substr(0, 1500);
   }
   if (std::getenv("MOEREF_BOUNDS_TABLE"))
     for (const auto& [tensor, l] : largest)
-      std::cout << "| " << name(component) << " | " << name(dtype) << " | " << tensor << " | " << l.eager << " | "
-                << l.fused << " |\n";
+      std::cout << "| " << name(component) << " | " << name(dtype) << " | " << tensor << " | " << l.eager
+                << " | " << l.fused << " |\n";
 }
 
 /// The median of some numbers, 0 of none.
@@ -76,7 +82,8 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-/// What an honest port's errors and the bounds are on numbers of order one: a bound far above either would pass anything.
+/// What an honest port's errors and the bounds are on numbers of order one: a bound far above either would
+/// pass anything.
 TEST_P(Bounds, SayMuchAboutOrdinaryNumbers) {
   const auto [component, dtype] = GetParam();
   if (component == Component::bias_update) return;  // ids, counts and a few additions: nothing has a median
@@ -88,7 +95,9 @@ TEST_P(Bounds, SayMuchAboutOrdinaryNumbers) {
   for (std::uint64_t seed = 0; seed < 60; ++seed) {
     const Call call = random_call(component, dtype, seed, Numbers::ordinary);
     const NamedTensors result = eager::EagerPort(ports()[seed % 3]).run(call);
-    const Evaluation e = evaluate(call, result.contains("outputs/indices") ? NamedTensors{{"outputs/indices", result.at("outputs/indices")}} : NamedTensors{});
+    const Evaluation e = evaluate(call, result.contains("outputs/indices")
+                                            ? NamedTensors{{"outputs/indices", result.at("outputs/indices")}}
+                                            : NamedTensors{});
     for (const auto& [name, reference] : e.results) {
       double largest = 0.0;
       for (const double v : reference.value) largest = std::max(largest, std::abs(v));
@@ -104,13 +113,13 @@ TEST_P(Bounds, SayMuchAboutOrdinaryNumbers) {
     for (const TensorVerdict& t : judge(call, result, judging).tensors)
       if (tensors.contains(t.tensor)) tensors[t.tensor].ratio = std::max(tensors[t.tensor].ratio, t.ratio);
   }
-  // Some hundreds of roundings, since each of a few stages adds up its terms', whatever the type; float64 layers hold routing
-  // weights and sums in fp32. The port does not expose stages.
+  // Some hundreds of roundings, since each of a few stages adds up its terms', whatever the type; float64
+  // layers hold routing weights and sums in fp32. The port does not expose stages.
   const double unit = std::max(unit_roundoff(dtype), 0x1p-24);
   for (const auto& [name, t] : tensors) {
     if (std::getenv("MOEREF_BOUNDS_TABLE"))
-      std::cout << "| " << moeref::name(component) << " | " << moeref::name(dtype) << " | " << name << " | median bound / u "
-                << median(t.relative) / unit << " | r " << t.ratio << " |\n";
+      std::cout << "| " << moeref::name(component) << " | " << moeref::name(dtype) << " | " << name
+                << " | median bound / u " << median(t.relative) / unit << " | r " << t.ratio << " |\n";
     EXPECT_LT(median(t.relative), 500.0 * unit) << name;
     if (dtype != DType::float64 && !name.starts_with("stages/")) {
       EXPECT_GT(t.ratio, 0.02) << name;
@@ -120,7 +129,8 @@ TEST_P(Bounds, SayMuchAboutOrdinaryNumbers) {
 
 INSTANTIATE_TEST_SUITE_P(All, Bounds, testing::Combine(testing::ValuesIn(kJudged), testing::ValuesIn(kTypes)),
                          [](const auto& info) {
-                           return std::string(name(std::get<0>(info.param))) + "_" + std::string(name(std::get<1>(info.param)));
+                           return std::string(name(std::get<0>(info.param))) + "_" +
+                                  std::string(name(std::get<1>(info.param)));
                          });
 
 }  // namespace

@@ -1,6 +1,7 @@
-// Prints one hash of every value and bound bit of a set of calls, each evaluated with one thread and with two and with
-// every vector width that the machine has. Builds of any compiler and optimization must print the same line.
-// Exit code 1 when thread counts or widths already differ. Inputs come from an integer generator alone.
+// Prints one hash of every value and bound bit of a set of calls, each evaluated with one thread and with two
+// and with every vector width that the machine has. Builds of any compiler and optimization must print the
+// same line. Exit code 1 when thread counts or widths already differ. Inputs come from an integer generator
+// alone.
 #include <bit>
 #include <cstdint>
 #include <cstdio>
@@ -58,17 +59,30 @@ struct Case {
 };
 
 json layer(const json& changes) {
-  json config = {{"n_routed_experts", 12}, {"n_shared_experts", 0}, {"n_activated_experts", 3}, {"n_expert_groups", 1},
-                 {"n_limited_groups", 1},  {"train_gate", true},    {"gate_bias_update_factor", 0.0},
-                 {"aux_loss_coeff", 0.125}, {"score_func", "softmax"}, {"route_scale", 1.5}, {"dim", 29},
-                 {"inter_dim", 32},        {"moe_inter_dim", 19},   {"norm_topk_prob", true}, {"dtype", "float32"}};
+  json config = {{"n_routed_experts", 12},
+                 {"n_shared_experts", 0},
+                 {"n_activated_experts", 3},
+                 {"n_expert_groups", 1},
+                 {"n_limited_groups", 1},
+                 {"train_gate", true},
+                 {"gate_bias_update_factor", 0.0},
+                 {"aux_loss_coeff", 0.125},
+                 {"score_func", "softmax"},
+                 {"route_scale", 1.5},
+                 {"dim", 29},
+                 {"inter_dim", 32},
+                 {"moe_inter_dim", 19},
+                 {"norm_topk_prob", true},
+                 {"dtype", "float32"}};
   if (!changes.is_null()) config.merge_patch(changes);
   return config;
 }
 
 std::vector<Case> cases() {
   const Shape flat{37}, batch{3, 13};
-  const json grouped{{"score_func", "sigmoid_with_bias"}, {"n_expert_groups", 4}, {"n_limited_groups", 2},
+  const json grouped{{"score_func", "sigmoid_with_bias"},
+                     {"n_expert_groups", 4},
+                     {"n_limited_groups", 2},
                      {"gate_bias_update_factor", 0.0625}};
   const auto with = [](json base, const json& changes) {
     base.merge_patch(changes);
@@ -76,30 +90,71 @@ std::vector<Case> cases() {
   };
   return {
       {"gate softmax", Component::gate, flat, layer({{"softmax_before_topk", true}, {"router_bias", true}})},
-      {"gate softmax after, bf16", Component::gate, flat, layer({{"dtype", "bfloat16"}}), {{"gate_precision", "float32"}}},
+      {"gate softmax after, bf16",
+       Component::gate,
+       flat,
+       layer({{"dtype", "bfloat16"}}),
+       {{"gate_precision", "float32"}}},
       {"gate sigmoid, groups", Component::gate, flat, layer(grouped)},
-      {"gate sqrtsoftplus, replayed", Component::gate, flat, layer({{"score_func", "sqrtsoftplus"}}), {{"cp_size", 2}}, true, true},
+      {"gate sqrtsoftplus, replayed",
+       Component::gate,
+       flat,
+       layer({{"score_func", "sqrtsoftplus"}}),
+       {{"cp_size", 2}},
+       true,
+       true},
       {"gate softmax with bias, fp16", Component::gate, flat,
-       layer({{"score_func", "softmax_with_bias"}, {"force_e_score_correction_bias", true}, {"dtype", "float16"}})},
+       layer({{"score_func", "softmax_with_bias"},
+              {"force_e_score_correction_bias", true},
+              {"dtype", "float16"}})},
       {"aux loss", Component::aux_loss, flat, layer({})},
-      {"bias update", Component::bias_update, flat, layer(grouped), {{"steps", 3}, {"micro_batches", 2}, {"dp_size", 2}}, false},
-      {"fake gate", Component::fake_balanced_gate, flat, layer({}), {{"noise", 0.5}, {"skip_first_n_experts", 2}}, false},
-      {"mlp swiglu, fp64", Component::mlp, batch,
+      {"bias update",
+       Component::bias_update,
+       flat,
+       layer(grouped),
+       {{"steps", 3}, {"micro_batches", 2}, {"dp_size", 2}},
+       false},
+      {"fake gate",
+       Component::fake_balanced_gate,
+       flat,
+       layer({}),
+       {{"noise", 0.5}, {"skip_first_n_experts", 2}},
+       false},
+      {"mlp swiglu, fp64",
+       Component::mlp,
+       batch,
        {{"dim", 31}, {"inter_dim", 45}, {"dtype", "float64"}, {"bias", true}, {"swiglu_limit", 0.5}}},
-      {"mlp relu2, bf16", Component::mlp, flat, {{"dim", 31}, {"inter_dim", 45}, {"dtype", "bfloat16"}, {"activation", "relu2"}}},
+      {"mlp relu2, bf16",
+       Component::mlp,
+       flat,
+       {{"dim", 31}, {"inter_dim", 45}, {"dtype", "bfloat16"}, {"activation", "relu2"}}},
       {"experts swiglu", Component::experts, flat, layer({{"swiglu_limit", 0.5}})},
       {"experts swigluoai, bf16", Component::experts, flat,
        layer({{"expert_activation", "swigluoai"}, {"expert_bias", true}, {"dtype", "bfloat16"}})},
       {"experts quick_geglu", Component::experts, flat,
-       layer({{"expert_activation", "quick_geglu"}, {"apply_router_weight_after_down", true}, {"expert_bias", true}})},
-      {"experts geglu, fp16", Component::experts, flat, layer({{"expert_activation", "geglu"}, {"dtype", "float16"}})},
-      {"experts relu2, all to all", Component::experts, flat, layer({{"expert_activation", "relu2"}}),
+       layer({{"expert_activation", "quick_geglu"},
+              {"apply_router_weight_after_down", true},
+              {"expert_bias", true}})},
+      {"experts geglu, fp16", Component::experts, flat,
+       layer({{"expert_activation", "geglu"}, {"dtype", "float16"}})},
+      {"experts relu2, all to all",
+       Component::experts,
+       flat,
+       layer({{"expert_activation", "relu2"}}),
        {{"ep_size", 4}, {"tokens_per_rank", {0, 20, 1, 16}}, {"exchange", "all_to_all"}}},
-      {"moe", Component::moe, batch, layer({{"n_shared_experts", 2}, {"shared_expert_gate", true}, {"dtype", "bfloat16"}})},
-      {"moe latent, all gather", Component::moe, batch,
-       layer(with(grouped, {{"moe_latent_size", 11}, {"expert_bias", true}, {"n_shared_experts", 1}})), {{"ep_size", 3}}},
+      {"moe", Component::moe, batch,
+       layer({{"n_shared_experts", 2}, {"shared_expert_gate", true}, {"dtype", "bfloat16"}})},
+      {"moe latent, all gather",
+       Component::moe,
+       batch,
+       layer(with(grouped, {{"moe_latent_size", 11}, {"expert_bias", true}, {"n_shared_experts", 1}})),
+       {{"ep_size", 3}}},
       {"moe fp64", Component::moe, batch, layer({{"dtype", "float64"}, {"expert_activation", "geglu"}})},
-      {"moe fake gate", Component::moe, batch, layer({}), {{"fake_balanced_gate", true}, {"fake_gate_noise", 0.25}}},
+      {"moe fake gate",
+       Component::moe,
+       batch,
+       layer({}),
+       {{"fake_balanced_gate", true}, {"fake_gate_noise", 0.25}}},
       {"init", Component::init, {}, layer({{"n_shared_experts", 1}}), {{"seed", 7}}, false},
       {"init as PyTorch", Component::init, {}, layer({}), {{"torch_cpu_seed", 7}}, false},
       {"metrics", Component::metrics, {5}, layer({}), json::object(), false},
@@ -117,7 +172,8 @@ Tensor draw(const TensorSpec& spec, std::int64_t experts, Draw& random) {
     } else if (is_ids) {
       // Neighbouring experts, so that no expert comes twice in a token.
       if (i % k == 0) first = random.below(static_cast<std::uint64_t>(experts));
-      tensor.set(i, static_cast<double>((first + static_cast<std::uint64_t>(i % k)) % static_cast<std::uint64_t>(experts)));
+      tensor.set(i, static_cast<double>((first + static_cast<std::uint64_t>(i % k)) %
+                                        static_cast<std::uint64_t>(experts)));
     } else if (spec.dtype == DType::int64) {
       tensor.set(i, static_cast<double>(random.below(100)));
     } else {
@@ -165,7 +221,8 @@ struct Setting {
 int main(int argc, char** argv) {
   const bool verbose = argc > 1 && std::string(argv[1]) == "--verbose";
   std::vector<Setting> settings;
-  for (const auto& [width, text] : {std::pair{VectorWidth::sse2, "sse2"}, {VectorWidth::avx2, "avx2"}, {VectorWidth::avx512, "avx512"}})
+  for (const auto& [width, text] :
+       {std::pair{VectorWidth::sse2, "sse2"}, {VectorWidth::avx2, "avx2"}, {VectorWidth::avx512, "avx512"}})
     if (has(width))
       for (const int threads : {1, 2}) settings.push_back({threads, width, text});
 

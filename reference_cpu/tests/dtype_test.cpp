@@ -132,14 +132,16 @@ TEST(RoundTo, Float32TiesToEvenAndOverflows) {
 }
 
 TEST(RoundTo, Float64IsTheIdentity) {
-  for (const double value : {0.0, -0.0, 0.1, -1e300, 5e-324, kInf}) EXPECT_EQ(round_to(DType::float64, value), value);
+  for (const double value : {0.0, -0.0, 0.1, -1e300, 5e-324, kInf})
+    EXPECT_EQ(round_to(DType::float64, value), value);
 }
 
 TEST(RoundTo, IntegerTypesAreErrors) {
   for (const DType dtype : {DType::int64, DType::boolean}) EXPECT_THROW(round_to(dtype, 1.0), InputError);
 }
 
-constexpr DType kAll[] = {DType::float64, DType::float32, DType::bfloat16, DType::float16, DType::int64, DType::boolean};
+constexpr DType kAll[] = {DType::float64, DType::float32, DType::bfloat16,
+                          DType::float16, DType::int64,   DType::boolean};
 
 TEST(DTypeNames, ParseInvertsName) {
   for (const DType dtype : kAll) {
@@ -183,7 +185,8 @@ TEST(DTypeTraits, UnitRoundoffAndUnderflow) {
 TEST(Promote, IsPyTorchs) {
   constexpr DType f64 = DType::float64, f32 = DType::float32, bf16 = DType::bfloat16, f16 = DType::float16;
   const DType floating[] = {f64, f32, bf16, f16};
-  const DType want[4][4] = {{f64, f64, f64, f64}, {f64, f32, f32, f32}, {f64, f32, bf16, f32}, {f64, f32, f32, f16}};
+  const DType want[4][4] = {
+      {f64, f64, f64, f64}, {f64, f32, f32, f32}, {f64, f32, bf16, f32}, {f64, f32, f32, f16}};
   for (int i = 0; i < 4; ++i)
     for (int j = 0; j < 4; ++j) EXPECT_EQ(promote(floating[i], floating[j]), want[i][j]) << i << ", " << j;
 }

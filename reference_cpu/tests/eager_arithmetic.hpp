@@ -1,5 +1,6 @@
-// Numbers and matrices as an eager framework computes with them: every operation takes its operands' common type, computes in
-// float (double for float64) and rounds its result to that type. Nothing here is shared with the reference's arithmetic.
+// Numbers and matrices as an eager framework computes with them: every operation takes its operands' common
+// type, computes in float (double for float64) and rounds its result to that type. Nothing here is shared
+// with the reference's arithmetic.
 #pragma once
 
 #include <bit>
@@ -16,22 +17,28 @@ namespace moeref::eager {
 /// In which order sums are added up.
 enum class Order : std::uint8_t { forward, backward, pairwise };
 
-/// Rounds to nearest even with `digits` significand bits: adding and subtracting 1.5 * 2^52 units of the last place does it.
+/// Rounds to nearest even with `digits` significand bits: adding and subtracting 1.5 * 2^52 units of the last
+/// place does it.
 inline double round_bits(double x, int digits, int least_exponent, double largest) {
   if (x == 0.0 || !std::isfinite(x)) return x;
   const int biased = static_cast<int>(std::bit_cast<std::uint64_t>(x) >> 52 & 0x7ff);
   const int exponent = std::max(biased - 1023, least_exponent);
-  const double magic = std::bit_cast<double>(static_cast<std::uint64_t>(exponent - digits + 1 + 52 + 1023) << 52) * 1.5;
+  const double magic =
+      std::bit_cast<double>(static_cast<std::uint64_t>(exponent - digits + 1 + 52 + 1023) << 52) * 1.5;
   const double rounded = (x + magic) - magic;
   return std::abs(rounded) > largest ? std::copysign(std::numeric_limits<double>::infinity(), x) : rounded;
 }
 
 inline double round_as(DType t, double x) {
   switch (t) {
-    case DType::float64: return x;
-    case DType::bfloat16: return round_bits(x, 8, -126, 0x1.fep127);
-    case DType::float16: return round_bits(x, 11, -14, 65504.0);
-    default: return static_cast<double>(static_cast<float>(x));
+    case DType::float64:
+      return x;
+    case DType::bfloat16:
+      return round_bits(x, 8, -126, 0x1.fep127);
+    case DType::float16:
+      return round_bits(x, 11, -14, 65504.0);
+    default:
+      return static_cast<double>(static_cast<float>(x));
   }
 }
 
@@ -65,27 +72,53 @@ Num apply(Num a, Num b, F&& f) {
   return {round_as(t, f(static_cast<float>(a.v), static_cast<float>(b.v))), t};
 }
 
-inline Num operator+(Num a, Num b) { return apply(a, b, [](auto x, auto y) { return x + y; }); }
-inline Num operator-(Num a, Num b) { return apply(a, b, [](auto x, auto y) { return x - y; }); }
-inline Num operator*(Num a, Num b) { return apply(a, b, [](auto x, auto y) { return x * y; }); }
-inline Num operator/(Num a, Num b) { return apply(a, b, [](auto x, auto y) { return x / y; }); }
+inline Num operator+(Num a, Num b) {
+  return apply(a, b, [](auto x, auto y) { return x + y; });
+}
+inline Num operator-(Num a, Num b) {
+  return apply(a, b, [](auto x, auto y) { return x - y; });
+}
+inline Num operator*(Num a, Num b) {
+  return apply(a, b, [](auto x, auto y) { return x * y; });
+}
+inline Num operator/(Num a, Num b) {
+  return apply(a, b, [](auto x, auto y) { return x / y; });
+}
 inline Num operator-(Num a) { return {-a.v, a.t}; }
 
 // A scalar takes the operation's own type: float, or double for float64.
-inline Num operator+(Num a, double c) { return apply(a, [&](auto x) { return x + static_cast<decltype(x)>(c); }); }
+inline Num operator+(Num a, double c) {
+  return apply(a, [&](auto x) { return x + static_cast<decltype(x)>(c); });
+}
 inline Num operator+(double c, Num a) { return a + c; }
-inline Num operator-(double c, Num a) { return apply(a, [&](auto x) { return static_cast<decltype(x)>(c) - x; }); }
-inline Num operator*(Num a, double c) { return apply(a, [&](auto x) { return x * static_cast<decltype(x)>(c); }); }
+inline Num operator-(double c, Num a) {
+  return apply(a, [&](auto x) { return static_cast<decltype(x)>(c) - x; });
+}
+inline Num operator*(Num a, double c) {
+  return apply(a, [&](auto x) { return x * static_cast<decltype(x)>(c); });
+}
 inline Num operator*(double c, Num a) { return a * c; }
-inline Num operator/(Num a, double c) { return apply(a, [&](auto x) { return x / static_cast<decltype(x)>(c); }); }
+inline Num operator/(Num a, double c) {
+  return apply(a, [&](auto x) { return x / static_cast<decltype(x)>(c); });
+}
 
 // Elementwise functions, one kernel each.
-inline Num sigmoid(Num a) { return apply(a, [](auto x) { return 1 / (1 + std::exp(-x)); }); }
-inline Num silu(Num a) { return apply(a, [](auto x) { return x / (1 + std::exp(-x)); }); }
-inline Num tanh(Num a) { return apply(a, [](auto x) { return std::tanh(x); }); }
-inline Num sqrt(Num a) { return apply(a, [](auto x) { return std::sqrt(x); }); }
+inline Num sigmoid(Num a) {
+  return apply(a, [](auto x) { return 1 / (1 + std::exp(-x)); });
+}
+inline Num silu(Num a) {
+  return apply(a, [](auto x) { return x / (1 + std::exp(-x)); });
+}
+inline Num tanh(Num a) {
+  return apply(a, [](auto x) { return std::tanh(x); });
+}
+inline Num sqrt(Num a) {
+  return apply(a, [](auto x) { return std::sqrt(x); });
+}
 inline Num relu(Num a) { return a.v < 0.0 ? Num{0.0, a.t} : a; }
-inline Num square(Num a) { return apply(a, [](auto x) { return x * x; }); }
+inline Num square(Num a) {
+  return apply(a, [](auto x) { return x * x; });
+}
 inline Num softplus(Num a) {
   return apply(a, [](auto x) { return x > 20 ? x : std::log1p(std::exp(x)); });
 }
@@ -130,8 +163,8 @@ inline Num accumulate(const std::vector<Num>& terms, DType t, Order order) {
   return out;
 }
 
-/// A stored tensor of two dimensions. `read` is the type in which its elements enter operations: its own where every
-/// operation rounds to it, float where a fused kernel keeps everything in float until it stores.
+/// A stored tensor of two dimensions. `read` is the type in which its elements enter operations: its own
+/// where every operation rounds to it, float where a fused kernel keeps everything in float until it stores.
 struct Matrix {
   std::int64_t rows = 0, cols = 0;
   DType stored = DType::float32, read = DType::float32;
@@ -139,10 +172,16 @@ struct Matrix {
 
   Matrix() = default;
   Matrix(std::int64_t rows, std::int64_t cols, DType t, bool fused)
-      : rows(rows), cols(cols), stored(t), read(fused ? wide(t) : t), v(static_cast<std::size_t>(rows * cols)) {}
+      : rows(rows),
+        cols(cols),
+        stored(t),
+        read(fused ? wide(t) : t),
+        v(static_cast<std::size_t>(rows * cols)) {}
 
   Num at(std::int64_t r, std::int64_t c) const { return {v[static_cast<std::size_t>(r * cols + c)], read}; }
-  void set(std::int64_t r, std::int64_t c, Num a) { v[static_cast<std::size_t>(r * cols + c)] = round_as(stored, a.v); }
+  void set(std::int64_t r, std::int64_t c, Num a) {
+    v[static_cast<std::size_t>(r * cols + c)] = round_as(stored, a.v);
+  }
   std::vector<Num> row(std::int64_t r) const {
     std::vector<Num> out;
     for (std::int64_t c = 0; c < cols; ++c) out.push_back(at(r, c));

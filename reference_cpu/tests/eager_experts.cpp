@@ -1,4 +1,5 @@
-// The routed experts of the eager port: expert by expert, as the documented loop does, ranks one after the other.
+// The routed experts of the eager port: expert by expert, as the documented loop does, ranks one after the
+// other.
 #include "eager_port.hpp"
 
 namespace moeref::eager {
@@ -54,7 +55,8 @@ Num value(const MoEConfig& c, Num g, Num u) {
   const double limit = upper(c);
   switch (c.expert_activation) {
     case ActivationKind::swiglu:
-      if (c.swiglu_limit > 0.0) return silu(clamp(in_float(g), -INFINITY, limit)) * clamp(in_float(u), -limit, limit);
+      if (c.swiglu_limit > 0.0)
+        return silu(clamp(in_float(g), -INFINITY, limit)) * clamp(in_float(u), -limit, limit);
       return silu(g) * u;
     case ActivationKind::swigluoai: {
       const Num gate = clamp(in_float(g), -INFINITY, limit), up = clamp(in_float(u), -limit, limit);
@@ -64,8 +66,10 @@ Num value(const MoEConfig& c, Num g, Num u) {
       const Num gate = clamp(g, -INFINITY, limit), up = clamp(u, -limit, limit);
       return gate * sigmoid(c.activation_alpha * gate) * (up + 1.0);
     }
-    case ActivationKind::geglu: return gelu(g) * u;
-    case ActivationKind::relu2: break;
+    case ActivationKind::geglu:
+      return gelu(g) * u;
+    case ActivationKind::relu2:
+      break;
   }
   return square(relu(u));
 }
@@ -95,8 +99,10 @@ std::pair<Num, Num> gradient(const MoEConfig& c, Num g, Num u, Num d) {
       const Num d_gate = d_glu * s + d_inner * c.activation_alpha;
       return {clamp_gradient(d_gate, g0, -INFINITY, limit), clamp_gradient(d_up, u0, -limit, limit)};
     }
-    case ActivationKind::geglu: return {d * gelu_slope(g) * u, d * gelu(g)};
-    case ActivationKind::relu2: break;
+    case ActivationKind::geglu:
+      return {d * gelu_slope(g) * u, d * gelu(g)};
+    case ActivationKind::relu2:
+      break;
   }
   return {{}, u.v > 0.0 ? d * (relu(u) * 2.0) : Num{0.0, d.t}};
 }
@@ -108,8 +114,9 @@ struct ExpertRows {
   Matrix up, down, up_bias, down_bias;
 };
 
-ExpertRows run_expert(const Workspace& w, const MoEConfig& c, const NamedTensors& tensors, const std::string& prefix,
-                      std::int64_t e, const Matrix& x, const Routed& r, Ids slots, DType weight_type) {
+ExpertRows run_expert(const Workspace& w, const MoEConfig& c, const NamedTensors& tensors,
+                      const std::string& prefix, std::int64_t e, const Matrix& x, const Routed& r, Ids slots,
+                      DType weight_type) {
   const std::int64_t k = r.weights.cols, dim = c.expert_dim(), width = c.moe_inter_dim, up_dim = c.up_dim();
   const auto rows = static_cast<std::int64_t>(slots.size());
   const DType t = x.stored;
@@ -127,8 +134,10 @@ ExpertRows run_expert(const Workspace& w, const MoEConfig& c, const NamedTensors
   out.a = w.make(rows, width, t);
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::int64_t slot = slots[static_cast<std::size_t>(i)];
-    for (std::int64_t j = 0; c.expert_bias && j < up_dim; ++j) out.h.set(i, j, out.h.at(i, j) + out.up_bias.at(0, j));
-    const Num p = c.apply_router_weight_after_down ? Num{1.0, weight_type} : cast(r.weights.at(slot / k, slot % k), weight_type);
+    for (std::int64_t j = 0; c.expert_bias && j < up_dim; ++j)
+      out.h.set(i, j, out.h.at(i, j) + out.up_bias.at(0, j));
+    const Num p = c.apply_router_weight_after_down ? Num{1.0, weight_type}
+                                                   : cast(r.weights.at(slot / k, slot % k), weight_type);
     const Row a = activate(c, out.h.row(i), p);
     for (std::int64_t j = 0; j < width; ++j) out.a.set(i, j, a[static_cast<std::size_t>(j)]);
   }
@@ -138,15 +147,20 @@ ExpertRows run_expert(const Workspace& w, const MoEConfig& c, const NamedTensors
     const std::int64_t slot = slots[static_cast<std::size_t>(i)];
     const Num p = cast(r.weights.at(slot / k, slot % k), weight_type);
     for (std::int64_t d = 0; d < dim; ++d) {
-      if (!c.expert_bias) out.o.set(i, d, o.at(i, d));
-      else out.o.set(i, d, o.at(i, d) + (c.apply_router_weight_after_down ? out.down_bias.at(0, d) : out.down_bias.at(0, d) * p));
+      if (!c.expert_bias)
+        out.o.set(i, d, o.at(i, d));
+      else
+        out.o.set(i, d,
+                  o.at(i, d) + (c.apply_router_weight_after_down ? out.down_bias.at(0, d)
+                                                                 : out.down_bias.at(0, d) * p));
     }
   }
   out.slots = std::move(slots);
   return out;
 }
 
-void put_expert(NamedTensors& out, const std::string& name, const Tensor& param, std::int64_t e, const Matrix& m) {
+void put_expert(NamedTensors& out, const std::string& name, const Tensor& param, std::int64_t e,
+                const Matrix& m) {
   Tensor& to = out.try_emplace(name, param.dtype(), param.shape()).first->second;
   const auto n = static_cast<std::int64_t>(m.v.size());
   for (std::int64_t i = 0; i < n; ++i) to.set(e * n + i, m.v[static_cast<std::size_t>(i)]);
@@ -165,12 +179,14 @@ Row activate(const MoEConfig& c, const Row& h, Num p) {
   return out;
 }
 
-Row activation_gradient(const MoEConfig& c, const Row& h, Num p, const Row& d, Order order, DType weight_type, Num& d_p) {
+Row activation_gradient(const MoEConfig& c, const Row& h, Num p, const Row& d, Order order, DType weight_type,
+                        Num& d_p) {
   const bool gated = c.expert_activation != ActivationKind::relu2;
   const GateUp s = gated ? split(c, h) : GateUp{Row(h.size()), h};
   Row out(h.size()), products;
   for (std::size_t i = 0; i < d.size(); ++i) {
-    products.push_back(cast(value(c, s.gate[i], s.up[i]), common(d[i].t, weight_type)) * cast(d[i], weight_type));
+    products.push_back(cast(value(c, s.gate[i], s.up[i]), common(d[i].t, weight_type)) *
+                       cast(d[i], weight_type));
     const auto [d_gate, d_up] = gradient(c, s.gate[i], s.up[i], d[i] * p);
     const bool interleaved = c.expert_activation == ActivationKind::quick_geglu;
     if (gated) out[interleaved ? 2 * i : i] = d_gate;
@@ -180,19 +196,22 @@ Row activation_gradient(const MoEConfig& c, const Row& h, Num p, const Row& d, O
   return out;
 }
 
-Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& parallel, const NamedTensors& tensors,
-               const std::string& prefix, const Matrix& x, const Routed& r, const Matrix* dy,
-               std::vector<Matrix>& dx_parts, Matrix& dweights, NamedTensors& out) {
+Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& parallel,
+               const NamedTensors& tensors, const std::string& prefix, const Matrix& x, const Routed& r,
+               const Matrix* dy, std::vector<Matrix>& dx_parts, Matrix& dweights, NamedTensors& out) {
   const DType t = x.stored, kFloat = DType::float32;
   const DType weight_type = w.o.weights_in_float || parallel.ep_size > 1 ? kFloat : r.weights.read;
-  const std::int64_t k = r.weights.cols, dim = c.expert_dim(), e_count = c.n_routed_experts, ranks = parallel.ep_size;
+  const std::int64_t k = r.weights.cols, dim = c.expert_dim(), e_count = c.n_routed_experts,
+                     ranks = parallel.ep_size;
   const bool after = c.apply_router_weight_after_down;
   const std::string to = "grads/" + prefix.substr(prefix.find('/') + 1);
   dweights = w.make(x.rows, k, r.weights.stored);
   if (dy)
     for (const auto& [name, tensor] : tensors)
-      if (name.starts_with(prefix) && (name.find("projs") != std::string::npos || name.find("proj_bias") != std::string::npos))
-        if (name.find('.', prefix.size()) == std::string::npos) out.try_emplace(to + name.substr(prefix.size()), tensor.dtype(), tensor.shape());
+      if (name.starts_with(prefix) &&
+          (name.find("projs") != std::string::npos || name.find("proj_bias") != std::string::npos))
+        if (name.find('.', prefix.size()) == std::string::npos)
+          out.try_emplace(to + name.substr(prefix.size()), tensor.dtype(), tensor.shape());
 
   std::vector<Matrix> y_ranks;
   for (std::int64_t rank = 0; rank < ranks; ++rank) {
@@ -204,7 +223,8 @@ Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& pa
       const std::int64_t e = rank * (e_count / ranks) + local;
       Ids slots;
       for (std::int64_t slot = 0; slot < x.rows * k; ++slot)
-        if (r.ids[static_cast<std::size_t>(slot)] == e && r.mask[static_cast<std::size_t>(slot / k)]) slots.push_back(slot);
+        if (r.ids[static_cast<std::size_t>(slot)] == e && r.mask[static_cast<std::size_t>(slot / k)])
+          slots.push_back(slot);
       if (slots.empty()) continue;
       const ExpertRows f = run_expert(w, c, tensors, prefix, e, x, r, slots, weight_type);
       const auto rows = static_cast<std::int64_t>(slots.size());
@@ -227,11 +247,14 @@ Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& pa
         for (std::int64_t d = 0; d < dim; ++d) {
           const Num above = cast(dy->at(slot / k, d), kFloat);
           d_out.set(i, d, after ? above * cast(p, kFloat) : above);
-          if (after) products.push_back(above * cast(f.o.at(i, d), kFloat));
-          else if (c.expert_bias) products.push_back(d_out.at(i, d) * f.down_bias.at(0, d));
+          if (after)
+            products.push_back(above * cast(f.o.at(i, d), kFloat));
+          else if (c.expert_bias)
+            products.push_back(d_out.at(i, d) * f.down_bias.at(0, d));
           d_bias.set(i, d, after ? d_out.at(i, d) : d_out.at(i, d) * p);
         }
-        d_weight.push_back(cast(products.empty() ? Num{0.0, weight_type} : sum(products, products[0].t, w.o.order), weight_type));
+        d_weight.push_back(cast(
+            products.empty() ? Num{0.0, weight_type} : sum(products, products[0].t, w.o.order), weight_type));
       }
       const Matrix d_o = w.cast_to(d_out, t);
       const Matrix d_act = w.multiply(d_o, false, f.down, true, t);
@@ -242,13 +265,19 @@ Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& pa
         Num d_p;
         const Row back = activation_gradient(c, f.h.row(i), p, d_act.row(i), w.o.order, weight_type, d_p);
         for (std::int64_t j = 0; j < c.up_dim(); ++j) dh.set(i, j, back[static_cast<std::size_t>(j)]);
-        dweights.set(slot / k, slot % k, after ? d_weight[static_cast<std::size_t>(i)] : d_p + d_weight[static_cast<std::size_t>(i)]);
+        dweights.set(
+            slot / k, slot % k,
+            after ? d_weight[static_cast<std::size_t>(i)] : d_p + d_weight[static_cast<std::size_t>(i)]);
       }
-      put_expert(out, to + "down_projs", require(tensors, prefix + "down_projs"), e, w.multiply(f.a, true, d_o, false, t));
-      put_expert(out, to + "gate_and_up_projs", require(tensors, prefix + "gate_and_up_projs"), e, w.multiply(f.x, true, dh, false, t));
+      put_expert(out, to + "down_projs", require(tensors, prefix + "down_projs"), e,
+                 w.multiply(f.a, true, d_o, false, t));
+      put_expert(out, to + "gate_and_up_projs", require(tensors, prefix + "gate_and_up_projs"), e,
+                 w.multiply(f.x, true, dh, false, t));
       if (c.expert_bias) {
-        put_expert(out, to + "down_proj_bias", require(tensors, prefix + "down_proj_bias"), e, w.sum_rows(d_bias));
-        put_expert(out, to + "gate_up_proj_bias", require(tensors, prefix + "gate_up_proj_bias"), e, w.sum_rows(dh));
+        put_expert(out, to + "down_proj_bias", require(tensors, prefix + "down_proj_bias"), e,
+                   w.sum_rows(d_bias));
+        put_expert(out, to + "gate_up_proj_bias", require(tensors, prefix + "gate_up_proj_bias"), e,
+                   w.sum_rows(dh));
       }
       const Matrix dx_rows = w.multiply(dh, false, f.up, true, t);
       Matrix dx = w.make(x.rows, dim, t);
@@ -261,15 +290,18 @@ Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& pa
     }
     y_ranks.push_back(std::move(y));
     if (dx_experts.empty()) continue;
-    if (ranks > 1) dx_parts.push_back(w.accumulated(dx_experts, t));
-    else dx_parts.insert(dx_parts.end(), dx_experts.begin(), dx_experts.end());
+    if (ranks > 1)
+      dx_parts.push_back(w.accumulated(dx_experts, t));
+    else
+      dx_parts.insert(dx_parts.end(), dx_experts.begin(), dx_experts.end());
   }
   const Matrix total = w.accumulated(y_ranks, kFloat);
   Matrix y = w.make(x.rows, dim, t);
   for (std::int64_t token = 0; token < x.rows; ++token)
     for (std::int64_t d = 0; d < dim; ++d) {
       Row terms;
-      for (std::int64_t j = 0; j < (after ? k : 1); ++j) terms.push_back(total.at(after ? token * k + j : token, d));
+      for (std::int64_t j = 0; j < (after ? k : 1); ++j)
+        terms.push_back(total.at(after ? token * k + j : token, d));
       y.set(token, d, sum(terms, kFloat, w.o.order));
     }
   return y;

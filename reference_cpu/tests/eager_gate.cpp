@@ -1,5 +1,5 @@
-// The gate of the eager port: forward as the documented system's operations follow one another, backward as its automatic
-// differentiation does.
+// The gate of the eager port: forward as the documented system's operations follow one another, backward as
+// its automatic differentiation does.
 #include <algorithm>
 #include <numeric>
 
@@ -16,7 +16,8 @@ bool is_softmax(const MoEConfig& c) {
 bool after_topk(const MoEConfig& c) { return c.score_func == ScoreFunc::softmax && !c.softmax_before_topk; }
 bool normalised(const MoEConfig& c) { return c.norm_topk_prob && c.n_activated_experts > 1; }
 bool weighs_with_correction(const MoEConfig& c) {
-  return c.score_func == ScoreFunc::sigmoid && c.has_correction_bias() && c.router_weight_uses_score_correction_bias;
+  return c.score_func == ScoreFunc::sigmoid && c.has_correction_bias() &&
+         c.router_weight_uses_score_correction_bias;
 }
 
 /// The type of what the score function gives, and of S before normalisation.
@@ -28,7 +29,9 @@ DType plain_type(const MoEConfig& c, const CallOptions& o, DType compute) {
   const DType t = activated_type(c, o, compute);
   return weighs_with_correction(c) ? common(t, DType::float32) : t;
 }
-bool casts_back(const MoEConfig& c, const CallOptions& o) { return o.gate_precision && !c.router_weights_fp32; }
+bool casts_back(const MoEConfig& c, const CallOptions& o) {
+  return o.gate_precision && !c.router_weights_fp32;
+}
 
 /// Converted to `t` first, computed in float (double), rounded once.
 Row softmax(const Row& z, DType t, Order order) {
@@ -68,7 +71,8 @@ std::vector<std::int64_t> largest(const std::vector<double>& q, std::int64_t k) 
 std::vector<std::int64_t> choose(const MoEConfig& c, const Row& q) {
   std::vector<double> values;
   for (const Num a : q) values.push_back(a.v);
-  const bool grouped = c.n_expert_groups > 1 && c.score_func != ScoreFunc::softmax && c.score_func != ScoreFunc::sqrtsoftplus;
+  const bool grouped =
+      c.n_expert_groups > 1 && c.score_func != ScoreFunc::softmax && c.score_func != ScoreFunc::sqrtsoftplus;
   if (!grouped) return largest(values, c.n_activated_experts);
   const auto size = static_cast<std::size_t>(c.n_routed_experts / c.n_expert_groups);
   const bool one = c.score_func == ScoreFunc::sigmoid && !c.has_correction_bias();
@@ -107,13 +111,14 @@ NormaliseGradient normalise_gradient(const Row& row, const Row& d, Order order) 
 
 }  // namespace
 
-std::vector<std::int64_t> load_of(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask, std::int64_t k,
-                                  std::int64_t experts) {
+std::vector<std::int64_t> load_of(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
+                                  std::int64_t k, std::int64_t experts) {
   std::vector<std::int64_t> load(static_cast<std::size_t>(experts));
   for (std::int64_t t = 0; t < static_cast<std::int64_t>(mask.size()); ++t)
     for (std::int64_t e = 0; e < experts; ++e) {
       const auto first = ids.begin() + t * k;
-      if (mask[static_cast<std::size_t>(t)] && std::find(first, first + k, e) != first + k) ++load[static_cast<std::size_t>(e)];
+      if (mask[static_cast<std::size_t>(t)] && std::find(first, first + k, e) != first + k)
+        ++load[static_cast<std::size_t>(e)];
     }
   return load;
 }
@@ -126,7 +131,8 @@ AuxLossResult aux_loss(const Workspace& w, const Matrix& scores, const std::vect
   for (std::int64_t i = 0; i < scores.cols; ++i) {
     Row column;
     for (std::int64_t t = 0; t < scores.rows; ++t)
-      column.push_back(cast(scores.at(t, i), DType::float32) * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
+      column.push_back(cast(scores.at(t, i), DType::float32) *
+                       (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
     const Num f = Num{static_cast<double>(load[static_cast<std::size_t>(i)]), DType::float32} *
                   static_cast<double>(scores.cols) / (static_cast<double>(k) * n);
     out.f.push_back(f);
@@ -136,9 +142,9 @@ AuxLossResult aux_loss(const Workspace& w, const Matrix& scores, const std::vect
   return out;
 }
 
-GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors,
-                        const std::string& prefix, const Matrix& x, const std::vector<bool>& mask,
-                        const Tensor* replay, const Row* correction) {
+GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOptions& o,
+                        const NamedTensors& tensors, const std::string& prefix, const Matrix& x,
+                        const std::vector<bool>& mask, const Tensor* replay, const Row* correction) {
   const DType compute = o.gate_precision.value_or(x.stored);
   const auto kind = [&](DType t) { return w.o.fused ? wide(t) : t; };
   const DType activated = kind(activated_type(c, o, compute)), plain = kind(plain_type(c, o, compute));
@@ -163,7 +169,8 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
       s = softmax(z, softmax_type, w.o.order);
     } else {
       for (const Num a : z)
-        s.push_back(c.score_func == ScoreFunc::sqrtsoftplus ? sqrt(softplus(cast(a, DType::float32))) : sigmoid(a));
+        s.push_back(c.score_func == ScoreFunc::sqrtsoftplus ? sqrt(softplus(cast(a, DType::float32)))
+                                                            : sigmoid(a));
     }
     Row q = s;
     if (c.score_func != ScoreFunc::softmax && correction)
@@ -172,11 +179,13 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
 
     std::vector<std::int64_t> ids = choose(c, after_topk(c) ? z : q);
     if (replay)
-      for (std::int64_t j = 0; j < k; ++j) ids[static_cast<std::size_t>(j)] = static_cast<std::int64_t>((*replay)[t * k + j]);
+      for (std::int64_t j = 0; j < k; ++j)
+        ids[static_cast<std::size_t>(j)] = static_cast<std::int64_t>((*replay)[t * k + j]);
     g.ids.insert(g.ids.end(), ids.begin(), ids.end());
 
     Row values;
-    for (const std::int64_t id : ids) values.push_back((after_topk(c) ? z : seen)[static_cast<std::size_t>(id)]);
+    for (const std::int64_t id : ids)
+      values.push_back((after_topk(c) ? z : seen)[static_cast<std::size_t>(id)]);
     if (after_topk(c)) values = softmax(values, softmax_type, w.o.order);
     for (std::int64_t j = 0; j < k; ++j) g.selected.set(t, j, values[static_cast<std::size_t>(j)]);
     Row weights = values, scores = seen;
@@ -205,9 +214,9 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
   return g;
 }
 
-Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors,
-                     const std::string& prefix, const std::vector<bool>& mask, const GateResult& g, const Matrix& dw,
-                     DType x_type, NamedTensors& out) {
+Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& o,
+                     const NamedTensors& tensors, const std::string& prefix, const std::vector<bool>& mask,
+                     const GateResult& g, const Matrix& dw, DType x_type, NamedTensors& out) {
   const Order order = w.o.order;
   const std::int64_t e = c.n_routed_experts, k = c.n_activated_experts, tokens = g.logits.rows;
   const DType plain = g.plain.read, z_type = g.logits.read, activated = g.activated.read;
@@ -218,7 +227,8 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
     for (std::int64_t j = 0; j < k; ++j) d.push_back(cast(through(dw.at(t, j)), plain) * c.route_scale);
     if (normalised(c)) {
       const NormaliseGradient back = normalise_gradient(g.selected.row(t), d, order);
-      for (std::size_t j = 0; j < d.size(); ++j) d[j] = accumulate({back.direct[j], back.through_sum}, plain, order);
+      for (std::size_t j = 0; j < d.size(); ++j)
+        d[j] = accumulate({back.direct[j], back.through_sum}, plain, order);
     }
     // Everything that meets in S and in z, in the order of arrival.
     std::vector<Row> to_scores(static_cast<std::size_t>(e)), to_logits(static_cast<std::size_t>(e));
@@ -233,8 +243,10 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
     if (!g.f.empty()) {
       Row aux;
       for (std::int64_t i = 0; i < e; ++i) {
-        const Num scaled = Num{static_cast<float>(o.aux_loss_backward_scale), DType::float32} * c.aux_loss_coeff;
-        const Num d_sum = scaled * g.f[static_cast<std::size_t>(i)] / g.n * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0);
+        const Num scaled =
+            Num{static_cast<float>(o.aux_loss_backward_scale), DType::float32} * c.aux_loss_coeff;
+        const Num d_sum =
+            scaled * g.f[static_cast<std::size_t>(i)] / g.n * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0);
         aux.push_back(cast(w.o.fused ? d_sum : cast(d_sum, g.scores.stored), plain));
       }
       if (normalised(c)) {

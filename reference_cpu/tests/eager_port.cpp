@@ -9,7 +9,8 @@ namespace {
 std::vector<bool> mask_of(const Call& call, const std::string& name, std::int64_t tokens, bool padding) {
   std::vector<bool> mask(static_cast<std::size_t>(tokens), true);
   if (const Tensor* given = find(call.tensors, "inputs/" + name))
-    for (std::int64_t t = 0; t < tokens; ++t) mask[static_cast<std::size_t>(t)] = ((*given)[t] != 0.0) != padding;
+    for (std::int64_t t = 0; t < tokens; ++t)
+      mask[static_cast<std::size_t>(t)] = ((*given)[t] != 0.0) != padding;
   return mask;
 }
 
@@ -50,7 +51,8 @@ Tensor to_tensor(const Matrix& m, Shape shape, DType dtype) {
   return out;
 }
 
-Matrix Workspace::load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols, DType t) const {
+Matrix Workspace::load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols,
+                       DType t) const {
   Matrix m = make(rows, cols, t);
   tensor.read(first, m.v);
   for (double& v : m.v) v = round_as(t, v);
@@ -110,8 +112,8 @@ Matrix Workspace::accumulated(const std::vector<Matrix>& parts, DType t) const {
   return out;
 }
 
-Matrix mlp(const Workspace& w, const MLPConfig& c, const NamedTensors& tensors, const std::string& prefix, const Matrix& x,
-           const Matrix* dy, std::vector<Matrix>& dx_parts, NamedTensors& out) {
+Matrix mlp(const Workspace& w, const MLPConfig& c, const NamedTensors& tensors, const std::string& prefix,
+           const Matrix& x, const Matrix* dy, std::vector<Matrix>& dx_parts, NamedTensors& out) {
   const DType t = x.stored;
   const bool gated = c.activation == ActivationKind::swiglu;
   const auto weight = [&](const char* name, std::int64_t rows, std::int64_t cols) {
@@ -122,9 +124,11 @@ Matrix mlp(const Workspace& w, const MLPConfig& c, const NamedTensors& tensors, 
     const Matrix bias = weight((std::string(name) + ".bias").c_str(), 1, matrix.rows);
     return w.linear(from, matrix, &bias);
   };
-  const Matrix up_weight = weight("up_proj.weight", c.inter_dim, c.dim), down_weight = weight("down_proj.weight", c.dim, c.inter_dim);
+  const Matrix up_weight = weight("up_proj.weight", c.inter_dim, c.dim),
+               down_weight = weight("down_proj.weight", c.dim, c.inter_dim);
   const Matrix gate_weight = gated ? weight("gate_proj.weight", c.inter_dim, c.dim) : Matrix();
-  const Matrix gate = gated ? project("gate_proj", x, gate_weight) : Matrix(), up = project("up_proj", x, up_weight);
+  const Matrix gate = gated ? project("gate_proj", x, gate_weight) : Matrix(),
+               up = project("up_proj", x, up_weight);
 
   // The activation is that of the experts, halves side by side, with a weight of 1.
   MoEConfig act;
@@ -175,21 +179,36 @@ std::optional<std::string> EagerPort::unsupported(const Call& call) const {
   switch (call.component) {
     case Component::fake_balanced_gate:
     case Component::init:
-    case Component::metrics: return "not part of the eager port";
-    default: return std::nullopt;
+    case Component::metrics:
+      return "not part of the eager port";
+    default:
+      return std::nullopt;
   }
 }
 
 NamedTensors EagerPort::run(const Call& call) {
   NamedTensors out;
   switch (call.component) {
-    case Component::gate: gate(call, out); break;
-    case Component::aux_loss: aux_loss_component(call, out); break;
-    case Component::bias_update: bias_update(call, out); break;
-    case Component::mlp: mlp_component(call, out); break;
-    case Component::experts: experts_component(call, out); break;
-    case Component::moe: moe(call, out); break;
-    default: break;
+    case Component::gate:
+      gate(call, out);
+      break;
+    case Component::aux_loss:
+      aux_loss_component(call, out);
+      break;
+    case Component::bias_update:
+      bias_update(call, out);
+      break;
+    case Component::mlp:
+      mlp_component(call, out);
+      break;
+    case Component::experts:
+      experts_component(call, out);
+      break;
+    case Component::moe:
+      moe(call, out);
+      break;
+    default:
+      break;
   }
   return out;
 }
@@ -201,11 +220,13 @@ void EagerPort::gate(const Call& call, NamedTensors& out) const {
   const Matrix x = w_.load(input, c.dim, input.dtype());
   const auto mask = mask_of(call, "token_mask", x.rows, false);
   const auto correction = correction_of(c, call.tensors, "params/");
-  const GateResult g = gate_forward(w_, c, o, call.tensors, "params/", x, mask, find(call.tensors, "inputs/replay_indices"),
-                                    correction.empty() ? nullptr : &correction);
+  const GateResult g =
+      gate_forward(w_, c, o, call.tensors, "params/", x, mask, find(call.tensors, "inputs/replay_indices"),
+                   correction.empty() ? nullptr : &correction);
   put_gate(g, out, c, o);
   if (!call.backward) return;
-  const Matrix dw = w_.load(require(call.tensors, "cotangents/weights"), c.n_activated_experts, g.weights.stored);
+  const Matrix dw =
+      w_.load(require(call.tensors, "cotangents/weights"), c.n_activated_experts, g.weights.stored);
   const Matrix dx = gate_backward(w_, c, o, call.tensors, "params/", mask, g, dw, input.dtype(), out);
   out["grads/x"] = to_tensor(dx, input.shape(), input.dtype());
 }
@@ -224,7 +245,8 @@ void EagerPort::aux_loss_component(const Call& call, NamedTensors& out) const {
   Matrix d = w_.make(scores.rows, scores.cols, input.dtype());
   for (std::int64_t t = 0; t < d.rows; ++t)
     for (std::int64_t i = 0; i < d.cols; ++i)
-      d.set(t, i, aux.f[static_cast<std::size_t>(i)] / aux.n * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
+      d.set(t, i,
+            aux.f[static_cast<std::size_t>(i)] / aux.n * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
   out["grads/original_scores"] = to_tensor(d, input.shape(), input.dtype());
 }
 
@@ -266,11 +288,13 @@ void EagerPort::mlp_component(const Call& call, NamedTensors& out) const {
   const MLPConfig c = parse_mlp_config(call.config);
   const Tensor& input = require(call.tensors, "inputs/x");
   const Matrix x = w_.load(input, c.dim, input.dtype());
-  const Matrix dy = call.backward ? w_.load(require(call.tensors, "cotangents/y"), c.dim, input.dtype()) : Matrix();
+  const Matrix dy =
+      call.backward ? w_.load(require(call.tensors, "cotangents/y"), c.dim, input.dtype()) : Matrix();
   std::vector<Matrix> dx;
   const Matrix y = mlp(w_, c, call.tensors, "params/", x, call.backward ? &dy : nullptr, dx, out);
   out["outputs/y"] = to_tensor(y, input.shape(), input.dtype());
-  if (call.backward) out["grads/x"] = to_tensor(w_.accumulated(dx, input.dtype()), input.shape(), input.dtype());
+  if (call.backward)
+    out["grads/x"] = to_tensor(w_.accumulated(dx, input.dtype()), input.shape(), input.dtype());
 }
 
 void EagerPort::experts_component(const Call& call, NamedTensors& out) const {
@@ -283,10 +307,13 @@ void EagerPort::experts_component(const Call& call, NamedTensors& out) const {
   const Routed routed{{ids.begin(), ids.end()},
                       w_.load(weights, c.n_activated_experts, weights.dtype()),
                       mask_of(call, "token_mask", x.rows, false)};
-  const Matrix dy = call.backward ? w_.load(require(call.tensors, "cotangents/y"), c.expert_dim(), input.dtype()) : Matrix();
+  const Matrix dy = call.backward
+                        ? w_.load(require(call.tensors, "cotangents/y"), c.expert_dim(), input.dtype())
+                        : Matrix();
   std::vector<Matrix> dx{w_.make(x.rows, x.cols, input.dtype())};
   Matrix dweights;
-  const Matrix y = experts(w_, c, o.parallel, call.tensors, "params/", x, routed, call.backward ? &dy : nullptr, dx, dweights, out);
+  const Matrix y = experts(w_, c, o.parallel, call.tensors, "params/", x, routed,
+                           call.backward ? &dy : nullptr, dx, dweights, out);
   out["outputs/y"] = to_tensor(y, input.shape(), input.dtype());
   if (!call.backward) return;
   out["grads/x"] = to_tensor(w_.accumulated(dx, input.dtype()), input.shape(), input.dtype());
@@ -303,8 +330,9 @@ void EagerPort::moe(const Call& call, NamedTensors& out) const {
   const auto mask = mask_of(call, "padding_mask", x.rows, true);
   const Matrix dy = call.backward ? w_.load(require(tensors, "cotangents/y"), c.dim, t) : Matrix();
   const auto correction = correction_of(c, tensors, "params/gate.");
-  const GateResult g = gate_forward(w_, c, o, tensors, "params/gate.", x, mask, find(tensors, "inputs/replay_indices"),
-                                    correction.empty() ? nullptr : &correction);
+  const GateResult g =
+      gate_forward(w_, c, o, tensors, "params/gate.", x, mask, find(tensors, "inputs/replay_indices"),
+                   correction.empty() ? nullptr : &correction);
   put_gate(g, out, c, o);
 
   const auto projection = [&](const char* name, std::int64_t rows, std::int64_t cols) {
@@ -312,9 +340,11 @@ void EagerPort::moe(const Call& call, NamedTensors& out) const {
     return std::pair{w_.load(require(tensors, base + ".weight"), 0, rows, cols, t),
                      c.expert_bias ? w_.load(require(tensors, base + ".bias"), 0, 1, rows, t) : Matrix()};
   };
-  const auto project_back = [&](const std::string& name, const Matrix& from, const Matrix& weight, bool bias, const Matrix& d) {
+  const auto project_back = [&](const std::string& name, const Matrix& from, const Matrix& weight, bool bias,
+                                const Matrix& d) {
     const Tensor& param = require(tensors, "params/" + name + ".weight");
-    out["grads/" + name + ".weight"] = to_tensor(w_.multiply(d, true, from, false, t), param.shape(), param.dtype());
+    out["grads/" + name + ".weight"] =
+        to_tensor(w_.multiply(d, true, from, false, t), param.shape(), param.dtype());
     if (bias) {
       const Tensor& b = require(tensors, "params/" + name + ".bias");
       out["grads/" + name + ".bias"] = to_tensor(w_.sum_rows(d), b.shape(), b.dtype());
@@ -333,11 +363,15 @@ void EagerPort::moe(const Call& call, NamedTensors& out) const {
   const Routed routed{g.ids, g.weights, mask};
   std::vector<Matrix> dx, d_latent{w_.make(x.rows, latent.cols, t)};
   Matrix dweights;
-  const Matrix routed_y = experts(w_, c, o.parallel, tensors, "params/experts.", latent, routed, nullptr, d_latent, dweights, out);
-  Matrix y = c.moe_latent_size ? w_.linear(routed_y, fc2.first, c.expert_bias ? &fc2.second : nullptr) : routed_y;
+  const Matrix routed_y = experts(w_, c, o.parallel, tensors, "params/experts.", latent, routed, nullptr,
+                                  d_latent, dweights, out);
+  Matrix y =
+      c.moe_latent_size ? w_.linear(routed_y, fc2.first, c.expert_bias ? &fc2.second : nullptr) : routed_y;
   if (call.backward) {
-    const Matrix d_routed = c.moe_latent_size ? project_back("fc2_latent_proj", routed_y, fc2.first, c.expert_bias, dy) : dy;
-    experts(w_, c, o.parallel, tensors, "params/experts.", latent, routed, &d_routed, d_latent, dweights, out);
+    const Matrix d_routed =
+        c.moe_latent_size ? project_back("fc2_latent_proj", routed_y, fc2.first, c.expert_bias, dy) : dy;
+    experts(w_, c, o.parallel, tensors, "params/experts.", latent, routed, &d_routed, d_latent, dweights,
+            out);
     dx.push_back(gate_backward(w_, c, o, tensors, "params/gate.", mask, g, dweights, t, out));
     if (c.moe_latent_size)
       dx.push_back(project_back("fc1_latent_proj", x, fc1.first, c.expert_bias, w_.accumulated(d_latent, t)));
@@ -346,7 +380,8 @@ void EagerPort::moe(const Call& call, NamedTensors& out) const {
   }
 
   if (c.n_shared_experts > 0) {
-    const MLPConfig shared{c.dim, c.shared_dim(), c.dtype, c.shared_expert_activation, c.expert_bias, c.swiglu_limit};
+    const MLPConfig shared{c.dim,         c.shared_dim(), c.dtype, c.shared_expert_activation,
+                           c.expert_bias, c.swiglu_limit};
     std::vector<Matrix> dx_shared;
     Matrix z = mlp(w_, shared, tensors, "params/shared_experts.", x, nullptr, dx_shared, out);
     Matrix dz = dy;
@@ -364,7 +399,8 @@ void EagerPort::moe(const Call& call, NamedTensors& out) const {
           }
           z.set(r, d, s.at(r, 0) * z.at(r, d));
         }
-        const Num fine = cast(s.at(r, 0), wide(t)), d_s = call.backward ? sum(products, s.read, w_.o.order) : Num{};
+        const Num fine = cast(s.at(r, 0), wide(t)),
+                  d_s = call.backward ? sum(products, s.read, w_.o.order) : Num{};
         d_logit.set(r, 0, cast(d_s, wide(t)) * (1.0 - fine) * fine);
       }
       if (call.backward) dx.push_back(project_back("shared_expert_gate", x, weight, false, d_logit));

@@ -1,5 +1,6 @@
-// An independent, plain implementation of the components, written from the specification alone, that does what an eager
-// framework does in the call's precision. It is what the reference's bounds are tested with: an honest port must pass.
+// An independent, plain implementation of the components, written from the specification alone, that does
+// what an eager framework does in the call's precision. It is what the reference's bounds are tested with: an
+// honest port must pass.
 #pragma once
 
 #include "eager_arithmetic.hpp"
@@ -9,9 +10,11 @@
 namespace moeref::eager {
 
 struct PortOptions {
-  bool fused = false;  ///< float inside, rounded only where a stage's tensor is stored; else every operation rounds
+  bool fused =
+      false;  ///< float inside, rounded only where a stage's tensor is stored; else every operation rounds
   Order order = Order::forward;
-  bool weights_in_float = false;  ///< experts see the routing weights in float, as the grouped product's path has them
+  bool weights_in_float =
+      false;  ///< experts see the routing weights in float, as the grouped product's path has them
 };
 
 /// Matrices and products under one set of options.
@@ -50,11 +53,11 @@ struct GateResult {
   std::vector<std::int64_t> ids, load;
   double aux_loss = 0.0;
   // What the backward pass needs.
-  Matrix x, weight;            ///< in the compute type
-  Matrix plain;                ///< S before normalisation, in its own type
-  Matrix activated;            ///< what the score function gave
-  Matrix selected;             ///< k values before normalisation
-  std::vector<Num> f;          ///< f_i
+  Matrix x, weight;    ///< in the compute type
+  Matrix plain;        ///< S before normalisation, in its own type
+  Matrix activated;    ///< what the score function gave
+  Matrix selected;     ///< k values before normalisation
+  std::vector<Num> f;  ///< f_i
   double n = 1.0;
 };
 
@@ -63,8 +66,8 @@ GateResult gate_forward(const Workspace&, const MoEConfig&, const CallOptions&, 
                         const Tensor* replay, const std::vector<Num>* correction);
 /// Returns dx and puts parameter gradients under "grads/{prefix}".
 Matrix gate_backward(const Workspace&, const MoEConfig&, const CallOptions&, const NamedTensors&,
-                     const std::string& prefix, const std::vector<bool>& mask, const GateResult&, const Matrix& dw,
-                     DType x_type, NamedTensors& out);
+                     const std::string& prefix, const std::vector<bool>& mask, const GateResult&,
+                     const Matrix& dw, DType x_type, NamedTensors& out);
 
 struct AuxLossResult {
   double loss;
@@ -78,8 +81,8 @@ std::vector<std::int64_t> load_of(const std::vector<std::int64_t>& ids, const st
 
 /// act(h) (p) of one row, and its gradients by h and by p.
 std::vector<Num> activate(const MoEConfig&, const std::vector<Num>& h, Num p);
-std::vector<Num> activation_gradient(const MoEConfig&, const std::vector<Num>& h, Num p, const std::vector<Num>& d,
-                                     Order order, DType weight_type, Num& d_p);
+std::vector<Num> activation_gradient(const MoEConfig&, const std::vector<Num>& h, Num p,
+                                     const std::vector<Num>& d, Order order, DType weight_type, Num& d_p);
 
 /// Returns y; with `dy`, the gradients too.
 Matrix experts(const Workspace&, const MoEConfig&, const ParallelOptions&, const NamedTensors&,
@@ -87,8 +90,8 @@ Matrix experts(const Workspace&, const MoEConfig&, const ParallelOptions&, const
                std::vector<Matrix>& dx_parts, Matrix& dweights, NamedTensors& out);
 
 /// Returns y; with `dy`, the gradients too.
-Matrix mlp(const Workspace&, const MLPConfig&, const NamedTensors&, const std::string& prefix, const Matrix& x,
-           const Matrix* dy, std::vector<Matrix>& dx_parts, NamedTensors& out);
+Matrix mlp(const Workspace&, const MLPConfig&, const NamedTensors&, const std::string& prefix,
+           const Matrix& x, const Matrix* dy, std::vector<Matrix>& dx_parts, NamedTensors& out);
 
 class EagerPort final : public Implementation {
  public:

@@ -15,7 +15,8 @@ namespace {
 double sigma(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 
 /// One token whose x is 1: its logits are the weight.
-Call gate(MoEConfig c, std::initializer_list<double> logits, NamedTensors more = {}, nlohmann::json options = nlohmann::json::object()) {
+Call gate(MoEConfig c, std::initializer_list<double> logits, NamedTensors more = {},
+          nlohmann::json options = nlohmann::json::object()) {
   NamedTensors t = std::move(more);
   t["inputs/x"] = tensor({1, 1}, {1});
   t["params/weight"] = tensor({c.n_routed_experts, 1}, logits);
@@ -71,7 +72,8 @@ TEST(GateTest, SigmoidNormalisesWeightsAndScores) {
 }
 
 TEST(GateTest, TheCorrectionBiasChoosesButWeighsOnlyWhenAsked) {
-  for (const ScoreFunc f : {ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias, ScoreFunc::softmax_with_bias, ScoreFunc::sqrtsoftplus}) {
+  for (const ScoreFunc f : {ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias, ScoreFunc::softmax_with_bias,
+                            ScoreFunc::sqrtsoftplus}) {
     MoEConfig c = small_config(3, 1);
     c.score_func = f;
     c.force_e_score_correction_bias = true;
@@ -84,7 +86,8 @@ TEST(GateTest, TheCorrectionBiasChoosesButWeighsOnlyWhenAsked) {
     expect_values(e, "outputs/indices", {2});
     expect_values(e, "outputs/weights", {s});
     c.router_weight_uses_score_correction_bias = true;
-    expect_values(evaluate(gate(c, {0.0, z, -z}, bias)), "outputs/weights", {f == ScoreFunc::sigmoid ? 8.25 : s});
+    expect_values(evaluate(gate(c, {0.0, z, -z}, bias)), "outputs/weights",
+                  {f == ScoreFunc::sigmoid ? 8.25 : s});
   }
 }
 
@@ -119,9 +122,10 @@ TEST(GateTest, PaddingCountsNowhere) {
   MoEConfig c = small_config(2, 1);
   c.score_func = ScoreFunc::sigmoid;
   c.aux_loss_coeff = 0.5;
-  Call call = small_call(Component::gate, c, {{"inputs/x", tensor({3, 1}, {1, -1, 5})},
-                                              {"params/weight", tensor({2, 1}, {1, -1})},
-                                              {"inputs/token_mask", flags({true, true, false})}});
+  Call call = small_call(Component::gate, c,
+                         {{"inputs/x", tensor({3, 1}, {1, -1, 5})},
+                          {"params/weight", tensor({2, 1}, {1, -1})},
+                          {"inputs/token_mask", flags({true, true, false})}});
   const Evaluation e = evaluate(call);
   expect_values(e, "outputs/expert_load", {1, 1});
   // f = 1 * 2 / (1 * 2) = 1 for both, P_i = (s(1) + s(-1)) / 2 = 1/2 for both.
@@ -136,7 +140,8 @@ TEST(GateTest, TheAuxiliaryGradientDoesNotDependOnWhatReachesTheWeights) {
   c.score_func = ScoreFunc::sigmoid;
   c.aux_loss_coeff = 0.5;
   const auto gradient = [&](double cotangent, double scale) {
-    Call call = gate(c, {1, -1}, {{"cotangents/weights", tensor({1, 1}, {cotangent})}}, {{"aux_loss_backward_scale", scale}});
+    Call call = gate(c, {1, -1}, {{"cotangents/weights", tensor({1, 1}, {cotangent})}},
+                     {{"aux_loss_backward_scale", scale}});
     call.backward = true;
     return values_of(evaluate(call), "grads/weight");
   };
@@ -161,8 +166,9 @@ TEST(GateTest, AnUntrainedGateHasNoParameterGradients) {
 TEST(GateTest, AnEmptyCall) {
   MoEConfig c = small_config(2, 1);
   c.aux_loss_coeff = 1.0;
-  const Evaluation e = evaluate(small_call(Component::gate, c, {{"inputs/x", Tensor(DType::float64, {0, 1})},
-                                                                {"params/weight", tensor({2, 1}, {1, 2})}}));
+  const Evaluation e = evaluate(
+      small_call(Component::gate, c,
+                 {{"inputs/x", Tensor(DType::float64, {0, 1})}, {"params/weight", tensor({2, 1}, {1, 2})}}));
   expect_values(e, "outputs/expert_load", {0, 0});
   expect_values(e, "outputs/aux_loss", {0});
 }
@@ -179,8 +185,8 @@ TEST(GateTest, PrecisionOfTheGate) {
 
 TEST(GateTest, GradientsAreCentralDifferences) {
   int checked = 0;
-  for (const ScoreFunc f : {ScoreFunc::softmax, ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias, ScoreFunc::softmax_with_bias,
-                            ScoreFunc::sqrtsoftplus})
+  for (const ScoreFunc f : {ScoreFunc::softmax, ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias,
+                            ScoreFunc::softmax_with_bias, ScoreFunc::sqrtsoftplus})
     for (const bool norm : {false, true})
       for (const bool before : {false, true}) {
         if (before && f != ScoreFunc::softmax) continue;
@@ -191,15 +197,18 @@ TEST(GateTest, GradientsAreCentralDifferences) {
         c.route_scale = 1.5;
         c.aux_loss_coeff = 0.7;
         c.router_bias = true;
-        c.force_e_score_correction_bias = c.router_weight_uses_score_correction_bias = f != ScoreFunc::softmax;
-        Call call = small_call(Component::gate, c,
-                               {{"inputs/x", tensor({3, 3}, {.3, -1, .8, 1.2, .4, -.7, -.2, .9, 1.1})},
-                                {"params/weight", tensor({4, 3}, {.5, -.3, .9, -1.1, .2, .4, .8, .7, -.6, -.1, 1.3, .2})},
-                                {"params/bias", tensor({4}, {.1, -.2, .3, 0})},
-                                {"inputs/token_mask", flags({true, false, true})},
-                                {"cotangents/weights", tensor({3, 2}, {.9, -.4, .2, 1.3, -.8, .6})}},
-                               true, {{"aux_loss_backward_scale", 2.0}});
-        if (c.has_correction_bias()) call.tensors["params/e_score_correction_bias"] = tensor(DType::float32, {4}, {.25, -.5, 0, .125});
+        c.force_e_score_correction_bias = c.router_weight_uses_score_correction_bias =
+            f != ScoreFunc::softmax;
+        Call call = small_call(
+            Component::gate, c,
+            {{"inputs/x", tensor({3, 3}, {.3, -1, .8, 1.2, .4, -.7, -.2, .9, 1.1})},
+             {"params/weight", tensor({4, 3}, {.5, -.3, .9, -1.1, .2, .4, .8, .7, -.6, -.1, 1.3, .2})},
+             {"params/bias", tensor({4}, {.1, -.2, .3, 0})},
+             {"inputs/token_mask", flags({true, false, true})},
+             {"cotangents/weights", tensor({3, 2}, {.9, -.4, .2, 1.3, -.8, .6})}},
+            true, {{"aux_loss_backward_scale", 2.0}});
+        if (c.has_correction_bias())
+          call.tensors["params/e_score_correction_bias"] = tensor(DType::float32, {4}, {.25, -.5, 0, .125});
         SCOPED_TRACE(std::string(name(f)) + (norm ? " normalised" : "") + (before ? " before" : ""));
         expect_central_differences(call);
         ++checked;

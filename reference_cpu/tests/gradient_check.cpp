@@ -24,7 +24,8 @@ struct Loss {
       routing[r.indices] = tensor;
     }
     if (call.component != Component::mlp)
-      aux_scale = parse_moe_config(call.config).aux_loss_coeff * parse_call_options(call.options).aux_loss_backward_scale;
+      aux_scale = parse_moe_config(call.config).aux_loss_coeff *
+                  parse_call_options(call.options).aux_loss_backward_scale;
     if (call.component == Component::aux_loss) aux_scale = 1.0;
   }
 
@@ -39,9 +40,11 @@ struct Loss {
     for (const auto& [name, cotangent] : call.tensors) {
       if (!name.starts_with("cotangents/")) continue;
       const auto& out = e.results.at("outputs/" + name.substr(11)).value;
-      for (std::int64_t i = 0; i < cotangent.size(); ++i) sum += cotangent[i] * out[static_cast<std::size_t>(i)];
+      for (std::int64_t i = 0; i < cotangent.size(); ++i)
+        sum += cotangent[i] * out[static_cast<std::size_t>(i)];
     }
-    if (const auto aux = e.results.find("outputs/aux_loss"); aux != e.results.end()) sum += aux_scale * aux->second.value[0];
+    if (const auto aux = e.results.find("outputs/aux_loss"); aux != e.results.end())
+      sum += aux_scale * aux->second.value[0];
     return sum;
   }
 };
@@ -75,7 +78,8 @@ void expect_central_differences(const Call& call, double tolerance, std::int64_t
       moved[from].set(i, value[i] + h);
       const double above = loss(moved);
       moved[from].set(i, value[i] - h);
-      const double slope = (above - loss(moved)) / (2.0 * h), got = gradient.value[static_cast<std::size_t>(i)];
+      const double slope = (above - loss(moved)) / (2.0 * h),
+                   got = gradient.value[static_cast<std::size_t>(i)];
       EXPECT_NEAR(got, slope, tolerance * (1.0 + std::abs(slope))) << name << " at " << i;
     }
     for (std::int64_t i = 0; i < value.size(); ++i) {

@@ -9,13 +9,15 @@
 namespace moeref {
 namespace {
 
-/// x is the identity, so that a token's logits are a column of the weight; sigmoid scores, two of three experts.
+/// x is the identity, so that a token's logits are a column of the weight; sigmoid scores, two of three
+/// experts.
 Call gate_call(std::initializer_list<double> weight, DType dtype = DType::float32) {
   MoEConfig c = small_config(3, 2, 2);
   c.score_func = ScoreFunc::sigmoid;
   c.dtype = dtype;
-  return small_call(Component::gate, c,
-                    {{"inputs/x", tensor(dtype, {2, 2}, {1, 0, 0, 1})}, {"params/weight", tensor(dtype, {3, 2}, weight)}});
+  return small_call(
+      Component::gate, c,
+      {{"inputs/x", tensor(dtype, {2, 2}, {1, 0, 0, 1})}, {"params/weight", tensor(dtype, {3, 2}, weight)}});
 }
 const std::initializer_list<double> kClear{2, -1, 0, 3, -2, 1};  // logits (2, 0, -2) and (-1, 3, 1)
 
@@ -114,7 +116,9 @@ TEST(JudgeTest, WrongAndInvalidIds) {
   NamedTensors got = honest(call);
   got["outputs/indices"] = ids({2, 2}, {0, 2, 1, 2});
   EXPECT_EQ(judge(call, got).verdict, Verdict::fail);
-  EXPECT_NE(of(judge(call, got), "outputs/indices").finding.find("token 0: chose {0, 2} where the reference has {0, 1}"), std::string::npos);
+  EXPECT_NE(of(judge(call, got), "outputs/indices")
+                .finding.find("token 0: chose {0, 2} where the reference has {0, 1}"),
+            std::string::npos);
   for (const auto& bad : {ids({2, 2}, {0, 1, 1, 3}), ids({2, 2}, {0, 1, 1, 1}), ids({2, 2}, {0, 1, 1, -1})}) {
     got["outputs/indices"] = bad;
     const CaseVerdict v = judge(call, got);
@@ -192,8 +196,9 @@ TEST(JudgeTest, ElementsWithoutABoundProveNothingAndAreSaid) {
   MoEConfig c = small_config(2, 1);
   c.score_func = ScoreFunc::sigmoid;
   c.dtype = DType::float16;
-  const Call call = small_call(Component::gate, c, {{"inputs/x", tensor(DType::float16, {1, 1}, {300})},
-                                                     {"params/weight", tensor(DType::float16, {2, 1}, {300, 1})}});
+  const Call call = small_call(Component::gate, c,
+                               {{"inputs/x", tensor(DType::float16, {1, 1}, {300})},
+                                {"params/weight", tensor(DType::float16, {2, 1}, {300, 1})}});
   NamedTensors got = honest(call);
   for (const double held : {90000.0, static_cast<double>(INFINITY)}) {
     got["stages/logits"].set(0, held);
@@ -210,9 +215,10 @@ TEST(VerdictTest, NamesAndOrder) {
   EXPECT_EQ(name(Verdict::crashed), "CRASHED");
   EXPECT_EQ(worse(Verdict::pass, Verdict::ambiguous), Verdict::ambiguous);
   EXPECT_EQ(worse(Verdict::fail, Verdict::waived), Verdict::fail);
-  const char* order[] = {"stages/logits", "outputs/indices", "outputs/weights", "outputs/aux_loss", "stages/activation",
-                         "outputs/y", "grads/x"};
-  for (std::size_t i = 1; i < std::size(order); ++i) EXPECT_LT(stage_order(order[i - 1]), stage_order(order[i])) << order[i];
+  const char* order[] = {"stages/logits",     "outputs/indices", "outputs/weights", "outputs/aux_loss",
+                         "stages/activation", "outputs/y",       "grads/x"};
+  for (std::size_t i = 1; i < std::size(order); ++i)
+    EXPECT_LT(stage_order(order[i - 1]), stage_order(order[i])) << order[i];
 }
 
 }  // namespace

@@ -60,7 +60,8 @@ TEST(MetricsTest, QuartilesAreTheDocumentedPositions) {
 }
 
 TEST(MetricsTest, ThroughACall) {
-  const Evaluation e = evaluate(small_call(Component::metrics, small_config(4, 1), {{"inputs/expert_load", ids({2, 4}, {4, 0, 2, 2, 1, 1, 1, 1})}}));
+  const Evaluation e = evaluate(small_call(Component::metrics, small_config(4, 1),
+                                           {{"inputs/expert_load", ids({2, 4}, {4, 0, 2, 2, 1, 1, 1, 1})}}));
   EXPECT_EQ(values_of(e, "outputs/dead_expert_frac"), (std::vector<double>{0.25, 0}));
   EXPECT_EQ(values_of(e, "outputs/expert_utilization"), (std::vector<double>{2, 0, 1, 1, 1, 1, 1, 1}));
   EXPECT_GT(e.results.at("outputs/cv").bound[0], 0.0f);

@@ -31,9 +31,12 @@ MLPConfig config(std::int64_t dim, std::int64_t inter, ActivationKind activation
 TEST(MLPTest, SwiGLU) {
   const Call call = mlp(config(2, 1, ActivationKind::swiglu, true, 0.0),
                         {{"inputs/x", tensor({1, 2}, {1, 2})},
-                         {"params/gate_proj.weight", tensor({1, 2}, {1, 1})}, {"params/gate_proj.bias", tensor({1}, {-1})},
-                         {"params/up_proj.weight", tensor({1, 2}, {3, 0})}, {"params/up_proj.bias", tensor({1}, {1})},
-                         {"params/down_proj.weight", tensor({2, 1}, {1, -2})}, {"params/down_proj.bias", tensor({2}, {10, 20})}});
+                         {"params/gate_proj.weight", tensor({1, 2}, {1, 1})},
+                         {"params/gate_proj.bias", tensor({1}, {-1})},
+                         {"params/up_proj.weight", tensor({1, 2}, {3, 0})},
+                         {"params/up_proj.bias", tensor({1}, {1})},
+                         {"params/down_proj.weight", tensor({2, 1}, {1, -2})},
+                         {"params/down_proj.bias", tensor({2}, {10, 20})}});
   const auto y = values_of(evaluate(call), "outputs/y");
   EXPECT_NEAR(y[0], silu(2) * 4 + 10, 1e-14);
   EXPECT_NEAR(y[1], silu(2) * 4 * -2 + 20, 1e-14);
@@ -42,8 +45,10 @@ TEST(MLPTest, SwiGLU) {
 TEST(MLPTest, SwiGLULimitClampsTheGateAboveAndUpOnBothSides) {
   const auto y = [](double gate, double up) {
     return values_of(evaluate(mlp(config(1, 1, ActivationKind::swiglu, false, 2.0),
-                                  {{"inputs/x", tensor({1, 1}, {1})}, {"params/gate_proj.weight", tensor({1, 1}, {gate})},
-                                   {"params/up_proj.weight", tensor({1, 1}, {up})}, {"params/down_proj.weight", tensor({1, 1}, {1})}})),
+                                  {{"inputs/x", tensor({1, 1}, {1})},
+                                   {"params/gate_proj.weight", tensor({1, 1}, {gate})},
+                                   {"params/up_proj.weight", tensor({1, 1}, {up})},
+                                   {"params/down_proj.weight", tensor({1, 1}, {1})}})),
                      "outputs/y")[0];
   };
   EXPECT_NEAR(y(5, 1), silu(2), 1e-15);
@@ -54,22 +59,28 @@ TEST(MLPTest, SwiGLULimitClampsTheGateAboveAndUpOnBothSides) {
 
 TEST(MLPTest, ReLU2HasNoGateAndIgnoresTheLimit) {
   const Call call = mlp(config(1, 2, ActivationKind::relu2, false, 0.5),
-                        {{"inputs/x", tensor({2, 1}, {1, -1})}, {"params/up_proj.weight", tensor({2, 1}, {3, -2})},
+                        {{"inputs/x", tensor({2, 1}, {1, -1})},
+                         {"params/up_proj.weight", tensor({2, 1}, {3, -2})},
                          {"params/down_proj.weight", tensor({1, 2}, {1, 10})}});
   EXPECT_EQ(values_of(evaluate(call), "outputs/y"), (std::vector<double>{9, 40}));
-  EXPECT_THROW(evaluate(mlp(config(1, 2, ActivationKind::geglu, false, 0), {{"inputs/x", tensor({1, 1}, {1})}})), InputError);
+  EXPECT_THROW(
+      evaluate(mlp(config(1, 2, ActivationKind::geglu, false, 0), {{"inputs/x", tensor({1, 1}, {1})}})),
+      InputError);
 }
 
 TEST(MLPTest, TakesXOfAnyRank) {
-  const Evaluation e = evaluate(mlp(config(1, 1, ActivationKind::relu2, false, 0),
-                                    {{"inputs/x", tensor({2, 1, 1}, {2, 3})}, {"params/up_proj.weight", tensor({1, 1}, {1})},
-                                     {"params/down_proj.weight", tensor({1, 1}, {1})}}));
+  const Evaluation e = evaluate(
+      mlp(config(1, 1, ActivationKind::relu2, false, 0), {{"inputs/x", tensor({2, 1, 1}, {2, 3})},
+                                                          {"params/up_proj.weight", tensor({1, 1}, {1})},
+                                                          {"params/down_proj.weight", tensor({1, 1}, {1})}}));
   EXPECT_EQ(e.results.at("outputs/y").shape, (Shape{2, 1, 1}));
   EXPECT_EQ(values_of(e, "outputs/y"), (std::vector<double>{4, 9}));
 }
 
 TEST(MLPTest, GradientsAreCentralDifferences) {
-  for (const auto& [activation, limit] : {std::pair{ActivationKind::swiglu, 0.0}, {ActivationKind::swiglu, 0.6}, {ActivationKind::relu2, 0.0}}) {
+  for (const auto& [activation, limit] : {std::pair{ActivationKind::swiglu, 0.0},
+                                          {ActivationKind::swiglu, 0.6},
+                                          {ActivationKind::relu2, 0.0}}) {
     NamedTensors t{{"inputs/x", tensor({2, 2}, {.3, -1, .8, 1.2})},
                    {"params/up_proj.weight", tensor({3, 2}, {.5, -.3, .9, -1.1, .2, .4})},
                    {"params/up_proj.bias", tensor({3}, {.1, -.2, .7})},

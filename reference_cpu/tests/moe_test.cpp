@@ -22,15 +22,18 @@ MoEConfig one_expert() {
   return c;
 }
 NamedTensors one_expert_tensors(Tensor x) {
-  return {{"inputs/x", std::move(x)}, {"params/gate.weight", tensor({1, 1}, {1})},
-          {"params/experts.gate_and_up_projs", tensor({1, 1, 1}, {1})}, {"params/experts.down_projs", tensor({1, 1, 1}, {1})}};
+  return {{"inputs/x", std::move(x)},
+          {"params/gate.weight", tensor({1, 1}, {1})},
+          {"params/experts.gate_and_up_projs", tensor({1, 1, 1}, {1})},
+          {"params/experts.down_projs", tensor({1, 1, 1}, {1})}};
 }
 std::vector<double> y(const MoEConfig& c, NamedTensors t) {
   return values_of(evaluate(small_call(Component::moe, c, std::move(t))), "outputs/y");
 }
 
 TEST(MoETest, RoutesAndKeepsTheShapeOfX) {
-  const Evaluation e = evaluate(small_call(Component::moe, one_expert(), one_expert_tensors(tensor({1, 2, 1}, {2, 3}))));
+  const Evaluation e =
+      evaluate(small_call(Component::moe, one_expert(), one_expert_tensors(tensor({1, 2, 1}, {2, 3}))));
   EXPECT_EQ(e.results.at("outputs/y").shape, (Shape{1, 2, 1}));
   EXPECT_NEAR(values_of(e, "outputs/y")[0], 4 * sigma(2), 1e-14);
   EXPECT_NEAR(values_of(e, "outputs/y")[1], 9 * sigma(3), 1e-14);
@@ -77,8 +80,10 @@ TEST(MoETest, TheLatentProjectionsStandAroundTheRoutedExpertsOnly) {
 TEST(MoETest, ReplayAndFakeGate) {
   MoEConfig c = small_config(2, 1);
   c.expert_activation = ActivationKind::relu2;
-  NamedTensors t{{"inputs/x", tensor({2, 1}, {2, 3})}, {"params/gate.weight", tensor({2, 1}, {1, -1})},
-                 {"params/experts.gate_and_up_projs", tensor({2, 1, 1}, {1, 10})}, {"params/experts.down_projs", tensor({2, 1, 1}, {1, 1})}};
+  NamedTensors t{{"inputs/x", tensor({2, 1}, {2, 3})},
+                 {"params/gate.weight", tensor({2, 1}, {1, -1})},
+                 {"params/experts.gate_and_up_projs", tensor({2, 1, 1}, {1, 10})},
+                 {"params/experts.down_projs", tensor({2, 1, 1}, {1, 1})}};
   EXPECT_EQ(y(c, t), (std::vector<double>{4, 9}));
   t["inputs/replay_indices"] = ids({2, 1}, {1, 0});
   EXPECT_EQ(y(c, t), (std::vector<double>{400, 9}));

@@ -1,4 +1,5 @@
-// parallelism.hpp: results of several ranks are those of one, bit for bit in integer data and within bounds otherwise.
+// parallelism.hpp: results of several ranks are those of one, bit for bit in integer data and within bounds
+// otherwise.
 #include "moeref/parallelism.hpp"
 
 #include <gtest/gtest.h>
@@ -45,10 +46,14 @@ Call integer_call(Component component, std::int64_t tokens) {
     if (spec.name.find("replay") != std::string::npos) continue;
     Tensor tensor(spec.dtype, spec.shape);
     for (std::int64_t i = 0; i < tensor.size(); ++i) {
-      if (spec.dtype == DType::boolean) tensor.set(i, draw(4) > 0 ? 1.0 : 0.0);
-      else if (spec.dtype == DType::int64) tensor.set(i, static_cast<double>(draw(9) - 1));
-      else if (spec.name == "inputs/weights") tensor.set(i, std::ldexp(1.0, static_cast<int>(-draw(3))));
-      else tensor.set(i, static_cast<double>(draw(5) - 2));
+      if (spec.dtype == DType::boolean)
+        tensor.set(i, draw(4) > 0 ? 1.0 : 0.0);
+      else if (spec.dtype == DType::int64)
+        tensor.set(i, static_cast<double>(draw(9) - 1));
+      else if (spec.name == "inputs/weights")
+        tensor.set(i, std::ldexp(1.0, static_cast<int>(-draw(3))));
+      else
+        tensor.set(i, static_cast<double>(draw(5) - 2));
     }
     call.tensors[spec.name] = std::move(tensor);
   }
@@ -106,7 +111,8 @@ TEST(ExpertParallel, RealDataAgreesAndHasTheBoundsOfAnyOrder) {
           const BoundedTensor& got = many.results.at(name);
           for (std::size_t i = 0; i < want.value.size(); ++i) {
             if (!std::isfinite(want.bound[i])) continue;
-            ASSERT_NEAR(got.value[i], want.value[i], 1e-6 * want.bound[i] + 1e-300) << name << " " << i << " seed " << seed;
+            ASSERT_NEAR(got.value[i], want.value[i], 1e-6 * want.bound[i] + 1e-300)
+                << name << " " << i << " seed " << seed;
             // Slots on other ranks count as terms even where they are zero.
             ASSERT_GE(got.bound[i], 0.999 * want.bound[i]) << name << " " << i << " seed " << seed;
             ASSERT_LE(got.bound[i], 8.0 * want.bound[i]) << name << " " << i << " seed " << seed;
@@ -127,7 +133,8 @@ TEST(ExpertParallel, TheWholeLayerToo) {
     for (const char* name : {"outputs/y", "grads/x", "grads/gate.weight", "grads/experts.down_projs"}) {
       const auto& want = one.results.at(name);
       for (std::size_t i = 0; i < want.value.size(); ++i)
-        ASSERT_NEAR(many.results.at(name).value[i], want.value[i], 1e-12 * (1.0 + std::abs(want.value[i]))) << name;
+        ASSERT_NEAR(many.results.at(name).value[i], want.value[i], 1e-12 * (1.0 + std::abs(want.value[i])))
+            << name;
     }
   }
 }
@@ -144,10 +151,14 @@ TEST(ContextParallel, TheAuxiliaryLossIsThatOfAllTokens) {
   MoEConfig c = small_config(2, 1);
   c.score_func = ScoreFunc::sigmoid;
   c.aux_loss_coeff = 1.0;
-  Call call = small_call(Component::gate, c, {{"inputs/x", tensor({4, 1}, {1, 2, -3, 4})}, {"params/weight", tensor({2, 1}, {1, -1})},
-                                              {"cotangents/weights", tensor({4, 1}, {0, 0, 0, 0})}}, true);
+  Call call = small_call(Component::gate, c,
+                         {{"inputs/x", tensor({4, 1}, {1, 2, -3, 4})},
+                          {"params/weight", tensor({2, 1}, {1, -1})},
+                          {"cotangents/weights", tensor({4, 1}, {0, 0, 0, 0})}},
+                         true);
   const Evaluation one = evaluate(call);
-  for (const auto& [ranks, tokens] : {std::pair{2, Offsets{}}, {4, Offsets{}}, {2, Offsets{4, 0}}, {4, Offsets{0, 1, 0, 3}}}) {
+  for (const auto& [ranks, tokens] :
+       {std::pair{2, Offsets{}}, {4, Offsets{}}, {2, Offsets{4, 0}}, {4, Offsets{0, 1, 0, 3}}}) {
     call.options = {{"cp_size", ranks}, {"tokens_per_rank", tokens}};
     const Evaluation many = evaluate(call);
     EXPECT_NEAR(values_of(many, "outputs/aux_loss")[0], values_of(one, "outputs/aux_loss")[0], 1e-15);

@@ -1,4 +1,5 @@
-// product.hpp: the same bits as three plain loops, whatever the width, threads and shape, and bounds that hold.
+// product.hpp: the same bits as three plain loops, whatever the width, threads and shape, and bounds that
+// hold.
 #include "moeref/product.hpp"
 
 #include <gtest/gtest.h>
@@ -31,7 +32,8 @@ class Random {
   std::mt19937_64 bits_{11};
 };
 
-double element(const Bounded& m, const std::vector<double>& from, bool transposed, std::int64_t r, std::int64_t c) {
+double element(const Bounded& m, const std::vector<double>& from, bool transposed, std::int64_t r,
+               std::int64_t c) {
   return from[static_cast<std::size_t>(transposed ? c * m.cols + r : r * m.cols + c)];
 }
 
@@ -48,7 +50,8 @@ Naive naive(const Bounded& a, bool ta, const Bounded& b, bool tb, Precision p) {
       double sum = 0.0, bound = 0.0;
       for (std::int64_t k = 0; k < depth; ++k) {
         const double x = element(a, a.value, ta, i, k), y = element(b, b.value, tb, k, j);
-        const double ex = a.exact() ? 0.0 : element(a, a.error, ta, i, k), ey = b.exact() ? 0.0 : element(b, b.error, tb, k, j);
+        const double ex = a.exact() ? 0.0 : element(a, a.error, ta, i, k),
+                     ey = b.exact() ? 0.0 : element(b, b.error, tb, k, j);
         sum += x * y;
         bound += g * std::abs(x * y) + (1.0 + g) * (ex * std::abs(y) + std::abs(x) * ey + ex * ey);
       }
@@ -74,21 +77,29 @@ class Product : public testing::TestWithParam<VectorWidth> {
 
 TEST_P(Product, HasTheBitsOfPlainLoops) {
   Random random;
-  for (const auto& [rows, depth, cols] : {std::array<std::int64_t, 3>{1, 1, 1}, {3, 5, 7}, {4, 8, 16}, {17, 33, 9}, {5, 64, 31},
-                                          {1, 100, 40}, {40, 3, 1}, {6, 1, 50}})
+  for (const auto& [rows, depth, cols] : {std::array<std::int64_t, 3>{1, 1, 1},
+                                          {3, 5, 7},
+                                          {4, 8, 16},
+                                          {17, 33, 9},
+                                          {5, 64, 31},
+                                          {1, 100, 40},
+                                          {40, 3, 1},
+                                          {6, 1, 50}})
     for (const bool ta : {false, true})
       for (const bool tb : {false, true})
         for (const int threads : {1, 3}) {
           set_thread_count(threads);
           const Bounded a = random.matrix(ta ? depth : rows, ta ? rows : depth, DType::float32, true);
-          const Bounded b = random.matrix(tb ? cols : depth, tb ? depth : cols, DType::float32, rows % 2 == 1);
+          const Bounded b =
+              random.matrix(tb ? cols : depth, tb ? depth : cols, DType::float32, rows % 2 == 1);
           const Bounded c = multiply(a, ta, b, tb, DType::float32, DType::float32);
           const Naive want = naive(a, ta, b, tb, precision(DType::float32));
           ASSERT_EQ(c.rows, rows);
           ASSERT_EQ(c.cols, cols);
           ASSERT_EQ(std::memcmp(c.value.data(), want.value.data(), want.value.size() * sizeof(double)), 0)
               << rows << " " << depth << " " << cols << " " << ta << tb;
-          for (std::size_t i = 0; i < want.bound.size(); ++i) ASSERT_NEAR(c.error[i], want.bound[i], 1e-12 * want.bound[i] + 1e-35);
+          for (std::size_t i = 0; i < want.bound.size(); ++i)
+            ASSERT_NEAR(c.error[i], want.bound[i], 1e-12 * want.bound[i] + 1e-35);
           std::vector<double> value(want.value.size());
           std::vector<float> bound(want.value.size());
           multiply_into(a, ta, b, tb, DType::float32, DType::float32, value.data(), bound.data());
@@ -99,24 +110,30 @@ TEST_P(Product, HasTheBitsOfPlainLoops) {
 
 TEST_P(Product, EmptyMatrices) {
   Random random;
-  const Bounded none = random.matrix(0, 4, DType::float32, false), b = random.matrix(4, 3, DType::float32, false);
+  const Bounded none = random.matrix(0, 4, DType::float32, false),
+                b = random.matrix(4, 3, DType::float32, false);
   EXPECT_EQ(multiply(none, false, b, false, DType::float32, DType::float32).count(), 0u);
   // No terms: exact zeros.
-  const Bounded zero = multiply(none, true, random.matrix(0, 3, DType::float32, false), false, DType::float32, DType::bfloat16);
+  const Bounded zero = multiply(none, true, random.matrix(0, 3, DType::float32, false), false, DType::float32,
+                                DType::bfloat16);
   EXPECT_EQ(zero.value, std::vector<double>(12, 0.0));
   EXPECT_EQ(zero.error, std::vector<double>(12, 0.0));
 }
 
-INSTANTIATE_TEST_SUITE_P(Widths, Product, testing::Values(VectorWidth::sse2, VectorWidth::avx2, VectorWidth::avx512),
+INSTANTIATE_TEST_SUITE_P(Widths, Product,
+                         testing::Values(VectorWidth::sse2, VectorWidth::avx2, VectorWidth::avx512),
                          [](const auto& info) {
-                           return std::string(info.param == VectorWidth::sse2 ? "sse2" : info.param == VectorWidth::avx2 ? "avx2" : "avx512");
+                           return std::string(info.param == VectorWidth::sse2   ? "sse2"
+                                              : info.param == VectorWidth::avx2 ? "avx2"
+                                                                                : "avx512");
                          });
 
 TEST(ProductBounds, HoldForFloatSumsInEveryOrder) {
   Random random;
   for (int trial = 0; trial < 200; ++trial) {
     const std::int64_t depth = 1 + trial % 60;
-    const Bounded a = random.matrix(1, depth, DType::bfloat16, false), b = random.matrix(depth, 1, DType::bfloat16, false);
+    const Bounded a = random.matrix(1, depth, DType::bfloat16, false),
+                  b = random.matrix(depth, 1, DType::bfloat16, false);
     const Bounded c = multiply(a, false, b, false, DType::float32, DType::bfloat16);
     for (const bool reversed : {false, true}) {
       float sum = 0.0f;
@@ -126,17 +143,21 @@ TEST(ProductBounds, HoldForFloatSumsInEveryOrder) {
       }
       ASSERT_LE(std::abs(round_to(DType::bfloat16, sum) - c.value[0]), c.error[0]);
     }
-    ASSERT_LE(c.error[0], std::abs(c.value[0]) * 0x1.01p-8 + 1e-3);  // and it is no more than the type's own rounding
+    ASSERT_LE(c.error[0],
+              std::abs(c.value[0]) * 0x1.01p-8 + 1e-3);  // and it is no more than the type's own rounding
   }
 }
 
 TEST(ProductBounds, HoldForPerturbedOperands) {
   Random random;
   for (int trial = 0; trial < 200; ++trial) {
-    const Bounded a = random.matrix(2, 7, DType::float64, true), b = random.matrix(7, 2, DType::float64, true);
+    const Bounded a = random.matrix(2, 7, DType::float64, true),
+                  b = random.matrix(7, 2, DType::float64, true);
     Bounded moved_a = a, moved_b = b;
-    for (std::size_t i = 0; i < a.count(); ++i) moved_a.value[i] += (random.normal() > 0 ? 1 : -1) * a.error[i];
-    for (std::size_t i = 0; i < b.count(); ++i) moved_b.value[i] += (random.normal() > 0 ? 1 : -1) * b.error[i];
+    for (std::size_t i = 0; i < a.count(); ++i)
+      moved_a.value[i] += (random.normal() > 0 ? 1 : -1) * a.error[i];
+    for (std::size_t i = 0; i < b.count(); ++i)
+      moved_b.value[i] += (random.normal() > 0 ? 1 : -1) * b.error[i];
     const Bounded c = multiply(a, false, b, false, DType::float64, DType::float64);
     const Bounded moved = multiply(moved_a, false, moved_b, false, DType::float64, DType::float64);
     for (std::size_t i = 0; i < c.count(); ++i) ASSERT_LE(std::abs(moved.value[i] - c.value[i]), c.error[i]);

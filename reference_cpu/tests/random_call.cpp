@@ -12,7 +12,9 @@ namespace {
 class Draw {
  public:
   explicit Draw(std::uint64_t seed) : bits_(seed) {}
-  std::int64_t below(std::int64_t n) { return static_cast<std::int64_t>(bits_() % static_cast<std::uint64_t>(n)); }
+  std::int64_t below(std::int64_t n) {
+    return static_cast<std::int64_t>(bits_() % static_cast<std::uint64_t>(n));
+  }
   bool chance(double p) { return uniform() < p; }
   double uniform() { return static_cast<double>(bits_() >> 11) * 0x1p-53; }
   double normal() {
@@ -47,8 +49,11 @@ void draw_gate(Draw& d, MoEConfig& c) {
     c.n_limited_groups = 1 + d.below(c.n_expert_groups);
   }
   const bool grouped = c.n_expert_groups > 1;
-  const std::int64_t most = grouped ? c.n_limited_groups * c.n_routed_experts / c.n_expert_groups : c.n_routed_experts;
-  c.n_activated_experts = d.chance(0.15) ? most : d.chance(0.2) ? 1 : 1 + d.below(std::min<std::int64_t>(most, 6));
+  const std::int64_t most =
+      grouped ? c.n_limited_groups * c.n_routed_experts / c.n_expert_groups : c.n_routed_experts;
+  c.n_activated_experts = d.chance(0.15)  ? most
+                          : d.chance(0.2) ? 1
+                                          : 1 + d.below(std::min<std::int64_t>(most, 6));
 }
 
 void draw_experts(Draw& d, MoEConfig& c) {
@@ -165,7 +170,8 @@ nlohmann::json mlp_config(Draw& d, DType dtype, std::int64_t& dim) {
 }  // namespace
 
 Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers numbers) {
-  Draw d(seed * 0x9E3779B97F4A7C15u + static_cast<std::uint64_t>(component) * 4 + static_cast<std::uint64_t>(dtype));
+  Draw d(seed * 0x9E3779B97F4A7C15u + static_cast<std::uint64_t>(component) * 4 +
+         static_cast<std::uint64_t>(dtype));
   Call call;
   call.component = component;
   call.backward = component != Component::bias_update;
@@ -183,15 +189,18 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
   const Shape tokens = component == Component::moe ? Shape{t, 1 + d.below(2)} : Shape{t};
   // At times the activations or the parameters come in another type than the config's.
   const bool mixed = d.chance(0.12) && numbers == Numbers::adversarial;
-  const DType x_type = mixed ? d.of({DType::float32, DType::bfloat16, DType::float64, DType::float16}) : dtype;
+  const DType x_type =
+      mixed ? d.of({DType::float32, DType::bfloat16, DType::float64, DType::float16}) : dtype;
   const bool replays = d.chance(0.15), masks = d.chance(0.5);
   const double masked = d.of({0.3, 0.3, 1.0});
-  for (const TensorSpec& spec : signature(component, call.config, call.options, tokens, call.backward).inputs) {
+  for (const TensorSpec& spec :
+       signature(component, call.config, call.options, tokens, call.backward).inputs) {
     const bool replay = spec.name.find("replay") != std::string::npos, mask = spec.dtype == DType::boolean;
     if ((replay && !replays) || (mask && !masks)) continue;
     const bool parameter = spec.name.starts_with("params/");
     const bool correction = spec.name.ends_with("correction_bias");
-    Tensor tensor(parameter || !is_floating(spec.dtype) || spec.dtype != dtype ? spec.dtype : x_type, spec.shape);
+    Tensor tensor(parameter || !is_floating(spec.dtype) || spec.dtype != dtype ? spec.dtype : x_type,
+                  spec.shape);
     if (mask) {
       for (std::int64_t i = 0; i < tensor.size(); ++i)
         tensor.set(i, d.chance(masked) == (spec.name == "inputs/padding_mask") ? 1.0 : 0.0);

@@ -1,4 +1,5 @@
-// Small random calls over the whole space of configs, types and magnitudes, for tests that hold for every call.
+// Small random calls over the whole space of configs, types and magnitudes, for tests that hold for every
+// call.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,8 @@ enum class Numbers : std::uint8_t {
 };
 
 /// The same call for the same arguments, on every platform. Forward and backward.
-Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers numbers = Numbers::adversarial);
+Call random_call(Component component, DType dtype, std::uint64_t seed,
+                 Numbers numbers = Numbers::adversarial);
 
 /// One line that says which call it is.
 std::string describe(const Call& call);

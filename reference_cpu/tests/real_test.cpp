@@ -9,8 +9,8 @@
 namespace moeref {
 namespace {
 
-const Precision kDouble = precision(DType::float64), kFloat = precision(DType::float32), kBf16 = precision(DType::bfloat16),
-                kHalf = precision(DType::float16);
+const Precision kDouble = precision(DType::float64), kFloat = precision(DType::float32),
+                kBf16 = precision(DType::bfloat16), kHalf = precision(DType::float16);
 
 TEST(RealTest, PrecisionsAreThoseOfTheTypes) {
   EXPECT_EQ(kFloat.unit, 0x1p-24 + 0x1p-53);
@@ -49,7 +49,8 @@ TEST(RealTest, QuotientsAreUnboundedWhereTheDivisorMayBeZero) {
   const Real a{6.0, 0.6, kDouble};
   const Real good = a / Real{3.0, 1.0, kDouble};
   EXPECT_EQ(good.value, 2.0);
-  EXPECT_NEAR(good.error, (0.6 + 2.0 * 1.0) / 2.0, 1e-14);  // (e_a + |q| e_b) / (|b| - e_b); worst is 6.6 / 2 - 2 = 1.3
+  EXPECT_NEAR(good.error, (0.6 + 2.0 * 1.0) / 2.0,
+              1e-14);  // (e_a + |q| e_b) / (|b| - e_b); worst is 6.6 / 2 - 2 = 1.3
   EXPECT_TRUE(std::isinf((a / Real{3.0, 3.0, kDouble}).error));
   EXPECT_NEAR((known(1.0, kFloat) / known(3.0, kFloat)).error, kFloat.unit / 3.0, 1e-20);
 }
@@ -125,17 +126,20 @@ void expect_bounded(Function&& function, Exact&& exact, double low, double high)
     for (const double side : {-1.0, -0.3, 0.0, 1.0}) {
       const double shifted = exact(at + side * error);
       if (std::isnan(shifted)) continue;
-      ASSERT_LE(std::abs(static_cast<double>(static_cast<float>(shifted)) - f.value), f.error) << at << " +- " << error;
+      ASSERT_LE(std::abs(static_cast<double>(static_cast<float>(shifted)) - f.value), f.error)
+          << at << " +- " << error;
     }
   }
 }
 
 TEST(RealTest, ElementaryFunctionsBoundTheWholeInterval) {
   expect_bounded([](Real a) { return exp(a); }, [](double x) { return std::exp(x); }, -50.0, 50.0);
-  expect_bounded([](Real a) { return sigmoid(a); }, [](double x) { return 1.0 / (1.0 + std::exp(-x)); }, -40.0, 40.0);
+  expect_bounded([](Real a) { return sigmoid(a); }, [](double x) { return 1.0 / (1.0 + std::exp(-x)); },
+                 -40.0, 40.0);
   expect_bounded([](Real a) { return tanh(a); }, [](double x) { return std::tanh(x); }, -20.0, 20.0);
   expect_bounded([](Real a) { return softplus(a); },
-                 [](double x) { return x > 0.0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x)); }, -60.0, 60.0);
+                 [](double x) { return x > 0.0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x)); },
+                 -60.0, 60.0);
   expect_bounded([](Real a) { return sqrt(a); }, [](double x) { return std::sqrt(x); }, 0.0, 10.0);
 }
 

@@ -1,4 +1,5 @@
-// routing_verdict.hpp: hand-made boxes of scores, and random perturbations inside a box, which are never wrong.
+// routing_verdict.hpp: hand-made boxes of scores, and random perturbations inside a box, which are never
+// wrong.
 #include "moeref/routing_verdict.hpp"
 
 #include <gtest/gtest.h>
@@ -22,7 +23,8 @@ RoutingScores box(std::int64_t k, std::vector<double> score, std::vector<double>
   r.score_bound = std::move(bound);
   return r;
 }
-RoutingScores grouped(RoutingScores r, std::int64_t limited, bool zero, std::vector<double> group, std::vector<double> bound) {
+RoutingScores grouped(RoutingScores r, std::int64_t limited, bool zero, std::vector<double> group,
+                      std::vector<double> bound) {
   r.groups = static_cast<std::int64_t>(group.size());
   r.limited_groups = limited;
   r.discarded_groups_are_zero = zero;
@@ -30,7 +32,9 @@ RoutingScores grouped(RoutingScores r, std::int64_t limited, bool zero, std::vec
   r.group_bound = std::move(bound);
   return r;
 }
-SelectionVerdict verdict(const RoutingScores& r, std::vector<std::int64_t> ids) { return judge_selection(r, 0, ids); }
+SelectionVerdict verdict(const RoutingScores& r, std::vector<std::int64_t> ids) {
+  return judge_selection(r, 0, ids);
+}
 
 TEST(RoutingVerdict, CertifiedWhereTheBoundsLeaveOneSet) {
   const RoutingScores r = box(2, {5, 1, 4, 2}, {0.5, 0.5, 0.5, 0.5});
@@ -38,7 +42,8 @@ TEST(RoutingVerdict, CertifiedWhereTheBoundsLeaveOneSet) {
   EXPECT_TRUE(verdict(r, {0, 2}).certified);
   EXPECT_EQ(verdict(r, {2, 0}).selection, Selection::own);  // the order of slots carries no meaning
   EXPECT_EQ(verdict(r, {0, 3}).selection, Selection::wrong);
-  EXPECT_NE(verdict(r, {0, 3}).finding.find("chose {0, 3} where the reference has {0, 2}"), std::string::npos);
+  EXPECT_NE(verdict(r, {0, 3}).finding.find("chose {0, 3} where the reference has {0, 2}"),
+            std::string::npos);
 }
 
 TEST(RoutingVerdict, ExplainableWhereBoxesMeet) {
@@ -87,7 +92,8 @@ TEST(RoutingVerdict, GroupsAreJudgedFirst) {
   EXPECT_EQ(verdict(open, {2}).selection, Selection::explainable);
   EXPECT_EQ(verdict(open, {1}).selection, Selection::wrong);
   EXPECT_EQ(verdict(open, {3}).selection, Selection::wrong);
-  const RoutingScores closed = grouped(box(1, {6, 1, 5.8, 2}, {9, 9, 9, 9}), 1, false, {6, 5.8}, {0.05, 0.05});
+  const RoutingScores closed =
+      grouped(box(1, {6, 1, 5.8, 2}, {9, 9, 9, 9}), 1, false, {6, 5.8}, {0.05, 0.05});
   EXPECT_EQ(verdict(closed, {1}).selection, Selection::explainable);
   EXPECT_EQ(verdict(closed, {2}).selection, Selection::wrong);  // its group is out in any case
 }
@@ -144,7 +150,9 @@ TEST(RoutingVerdict, PerturbationsInsideTheBoxAreNeverWrong) {
       };
       for (std::size_t g = 0; g < experts / size; ++g) {
         group.push_back(total(score, g));
-        group_bound.push_back((pairs ? 2.0 : 1.0) * *std::max_element(bound.begin() + g * size, bound.begin() + (g + 1) * size) + 1e-12);
+        group_bound.push_back((pairs ? 2.0 : 1.0) * *std::max_element(bound.begin() + g * size,
+                                                                      bound.begin() + (g + 1) * size) +
+                              1e-12);
         moved_group.push_back(total(moved, g));
       }
       r = grouped(std::move(r), 1, zero, group, group_bound);
@@ -155,7 +163,9 @@ TEST(RoutingVerdict, PerturbationsInsideTheBoxAreNeverWrong) {
     const auto ids = top_k(q, r.k);
     const SelectionVerdict v = verdict(r, ids);
     ASSERT_LT(v.selection, Selection::wrong) << "trial " << trial << ": " << v.finding;
-    if (v.certified) { ASSERT_EQ(v.selection, Selection::own); }
+    if (v.certified) {
+      ASSERT_EQ(v.selection, Selection::own);
+    }
     explained += v.selection == Selection::explainable;
     certified += v.certified;
   }
@@ -163,7 +173,8 @@ TEST(RoutingVerdict, PerturbationsInsideTheBoxAreNeverWrong) {
   EXPECT_GT(certified, 1000);
 }
 
-/// And whatever is called explainable without groups has a witness: the extremal corner of the box selects it.
+/// And whatever is called explainable without groups has a witness: the extremal corner of the box selects
+/// it.
 TEST(RoutingVerdict, ExplainableSetsHaveAWitness) {
   std::mt19937_64 bits(19);
   const auto uniform = [&] { return static_cast<double>(bits() >> 11) * 0x1p-53; };
@@ -180,7 +191,8 @@ TEST(RoutingVerdict, ExplainableSetsHaveAWitness) {
     const SelectionVerdict v = verdict(box(2, score, bound), ids);
     std::vector<double> corner;
     for (std::size_t i = 0; i < 6; ++i) corner.push_back(score[i] - bound[i]);
-    for (const std::int64_t id : ids) corner[static_cast<std::size_t>(id)] += 2.0 * bound[static_cast<std::size_t>(id)];
+    for (const std::int64_t id : ids)
+      corner[static_cast<std::size_t>(id)] += 2.0 * bound[static_cast<std::size_t>(id)];
     auto best = top_k(corner, 2);
     std::ranges::sort(best);
     std::ranges::sort(ids);

@@ -1,4 +1,5 @@
-// score.hpp: every score function by hand, its gradient by central differences, and bounds under perturbed logits.
+// score.hpp: every score function by hand, its gradient by central differences, and bounds under perturbed
+// logits.
 #include "moeref/score.hpp"
 
 #include <gtest/gtest.h>
@@ -9,7 +10,8 @@
 namespace moeref {
 namespace {
 
-const Precision kDouble = precision(DType::float64), kFloat = precision(DType::float32), kBf16 = precision(DType::bfloat16);
+const Precision kDouble = precision(DType::float64), kFloat = precision(DType::float32),
+                kBf16 = precision(DType::bfloat16);
 constexpr ScoreFunc kAll[] = {ScoreFunc::softmax, ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias,
                               ScoreFunc::softmax_with_bias, ScoreFunc::sqrtsoftplus};
 
@@ -42,7 +44,8 @@ TEST(ScoreTest, SoftmaxOfHugeGaps) {
 }
 
 TEST(ScoreTest, LogitsOfAFinerTypeAreRoundedFirst) {
-  // 10000 + 2^-12 is 10000 in fp32: the softmax of an fp32 implementation sees another gap than the reference.
+  // 10000 + 2^-12 is 10000 in fp32: the softmax of an fp32 implementation sees another gap than the
+  // reference.
   const auto s = softmax(row({10000.0 + 0x1p-12, 10000.0}), kFloat);
   EXPECT_GT(s[0].error, std::abs(s[0].value - 0.5));
 }
@@ -110,7 +113,8 @@ TEST(ScoreTest, BoundsHoldForPerturbedLogits) {
       moved.push_back({z.back().value + error * (uniform() < 0.5 ? -1.0 : 1.0), 0.0, kDouble});
     }
     const auto s = rule.scores(z, kFloat), other = rule.scores(moved, kDouble);
-    for (std::size_t i = 0; i < s.size(); ++i) ASSERT_LE(std::abs(s[i].value - other[i].value), s[i].error) << name(rule.kind);
+    for (std::size_t i = 0; i < s.size(); ++i)
+      ASSERT_LE(std::abs(s[i].value - other[i].value), s[i].error) << name(rule.kind);
   }
 }
 

@@ -18,7 +18,8 @@ std::vector<Real> row(std::initializer_list<double> values, double error = 0.0) 
   return out;
 }
 
-MoEConfig grouped(ScoreFunc score, std::int64_t k, std::int64_t groups, std::int64_t limited, bool correction) {
+MoEConfig grouped(ScoreFunc score, std::int64_t k, std::int64_t groups, std::int64_t limited,
+                  bool correction) {
   MoEConfig c = small_config(6, k);
   c.score_func = score;
   c.n_expert_groups = groups;
@@ -50,7 +51,8 @@ TEST(GroupScores, LargestOrSumOfTwo) {
   const auto largest = group_scores(q, grouped(ScoreFunc::sigmoid, 1, 2, 1, false));
   EXPECT_EQ(largest[0].value, 5.0);
   EXPECT_EQ(largest[1].value, 3.0);
-  for (const auto& [score, correction] : {std::pair{ScoreFunc::sigmoid, true}, {ScoreFunc::sigmoid_with_bias, false},
+  for (const auto& [score, correction] : {std::pair{ScoreFunc::sigmoid, true},
+                                          {ScoreFunc::sigmoid_with_bias, false},
                                           {ScoreFunc::softmax_with_bias, false}}) {
     const auto two = group_scores(q, grouped(score, 1, 2, 1, correction));
     EXPECT_EQ(two[0].value, 5.0) << name(score);
@@ -93,7 +95,8 @@ TEST(SelectExperts, ADiscardedZeroBeatsNegativeScoresUnlessItIsExcluded) {
 }
 
 TEST(SelectExperts, EqualGroupsGoToTheFirst) {
-  EXPECT_EQ(select_experts(row({1, 1, 1, 1, 1, 1}), grouped(ScoreFunc::sigmoid_with_bias, 2, 3, 1, false)), (Ids{0, 1}));
+  EXPECT_EQ(select_experts(row({1, 1, 1, 1, 1, 1}), grouped(ScoreFunc::sigmoid_with_bias, 2, 3, 1, false)),
+            (Ids{0, 1}));
 }
 
 }  // namespace

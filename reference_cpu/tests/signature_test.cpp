@@ -14,10 +14,21 @@ namespace {
 using nlohmann::json;
 
 json small_layer(const json& changes = json::object()) {
-  json config = {{"n_routed_experts", 8}, {"n_shared_experts", 0}, {"n_activated_experts", 2}, {"n_expert_groups", 1},
-                 {"n_limited_groups", 1}, {"train_gate", true}, {"gate_bias_update_factor", 0.0},
-                 {"aux_loss_coeff", 0.0}, {"score_func", "softmax"}, {"route_scale", 1.0}, {"dim", 16},
-                 {"inter_dim", 32}, {"moe_inter_dim", 12}, {"norm_topk_prob", false}, {"dtype", "float32"}};
+  json config = {{"n_routed_experts", 8},
+                 {"n_shared_experts", 0},
+                 {"n_activated_experts", 2},
+                 {"n_expert_groups", 1},
+                 {"n_limited_groups", 1},
+                 {"train_gate", true},
+                 {"gate_bias_update_factor", 0.0},
+                 {"aux_loss_coeff", 0.0},
+                 {"score_func", "softmax"},
+                 {"route_scale", 1.0},
+                 {"dim", 16},
+                 {"inter_dim", 32},
+                 {"moe_inter_dim", 12},
+                 {"norm_topk_prob", false},
+                 {"dtype", "float32"}};
   config.merge_patch(changes);
   return config;
 }
@@ -37,30 +48,36 @@ bool has(const std::vector<TensorSpec>& specs, std::string_view name) {
 }
 
 TEST(SignatureTest, Gate) {
-  const Signature s = signature(Component::gate, small_layer({{"router_bias", true}, {"router_weights_fp32", true},
-                                                              {"dtype", "bfloat16"}, {"aux_loss_coeff", 0.1},
-                                                              {"force_e_score_correction_bias", true}}),
+  const Signature s = signature(Component::gate,
+                                small_layer({{"router_bias", true},
+                                             {"router_weights_fp32", true},
+                                             {"dtype", "bfloat16"},
+                                             {"aux_loss_coeff", 0.1},
+                                             {"force_e_score_correction_bias", true}}),
                                 json::object(), {5}, true);
-  EXPECT_EQ(lines(s.inputs),
-            (Lines{"inputs/x bfloat16 [5, 16]", "inputs/token_mask? bool [5]", "inputs/replay_indices? int64 [5, 2]",
-                   "params/weight bfloat16 [8, 16]", "params/bias bfloat16 [8]",
-                   "params/e_score_correction_bias float32 [8]", "cotangents/weights float32 [5, 2]"}));
-  EXPECT_EQ(lines(s.outputs),
-            (Lines{"grads/weight bfloat16 [8, 16]", "grads/bias bfloat16 [8]", "outputs/weights float32 [5, 2]",
-                   "outputs/indices int64 [5, 2]", "outputs/expert_load int64 [8]", "outputs/aux_loss float32 []",
-                   "grads/x bfloat16 [5, 16]"}));
+  EXPECT_EQ(lines(s.inputs), (Lines{"inputs/x bfloat16 [5, 16]", "inputs/token_mask? bool [5]",
+                                    "inputs/replay_indices? int64 [5, 2]", "params/weight bfloat16 [8, 16]",
+                                    "params/bias bfloat16 [8]", "params/e_score_correction_bias float32 [8]",
+                                    "cotangents/weights float32 [5, 2]"}));
+  EXPECT_EQ(lines(s.outputs), (Lines{"grads/weight bfloat16 [8, 16]", "grads/bias bfloat16 [8]",
+                                     "outputs/weights float32 [5, 2]", "outputs/indices int64 [5, 2]",
+                                     "outputs/expert_load int64 [8]", "outputs/aux_loss float32 []",
+                                     "grads/x bfloat16 [5, 16]"}));
 }
 
 TEST(SignatureTest, AFrozenGateHasNoParameterGradients) {
-  const Signature s = signature(Component::gate, small_layer({{"train_gate", false}}), json::object(), {5}, true);
+  const Signature s =
+      signature(Component::gate, small_layer({{"train_gate", false}}), json::object(), {5}, true);
   EXPECT_FALSE(has(s.outputs, "grads/weight"));
   EXPECT_TRUE(has(s.outputs, "grads/x"));
 }
 
 TEST(SignatureTest, TheAuxiliaryLossIsOfTrainingOnly) {
   const json config = small_layer({{"aux_loss_coeff", 0.1}});
-  EXPECT_TRUE(has(signature(Component::gate, config, json::object(), {5}, false).outputs, "outputs/aux_loss"));
-  EXPECT_FALSE(has(signature(Component::gate, config, {{"training", false}}, {5}, false).outputs, "outputs/aux_loss"));
+  EXPECT_TRUE(
+      has(signature(Component::gate, config, json::object(), {5}, false).outputs, "outputs/aux_loss"));
+  EXPECT_FALSE(
+      has(signature(Component::gate, config, {{"training", false}}, {5}, false).outputs, "outputs/aux_loss"));
 }
 
 TEST(SignatureTest, AuxLoss) {
@@ -90,22 +107,24 @@ TEST(SignatureTest, FakeBalancedGateHasNoBackwardPass) {
 }
 
 TEST(SignatureTest, MlpKeepsTheShapeOfItsTokens) {
-  const Signature s = signature(Component::mlp, {{"dim", 6}, {"inter_dim", 10}, {"bias", true}}, json::object(), {2, 3}, true);
+  const Signature s = signature(Component::mlp, {{"dim", 6}, {"inter_dim", 10}, {"bias", true}},
+                                json::object(), {2, 3}, true);
   EXPECT_EQ(lines(s.inputs),
             (Lines{"inputs/x float32 [2, 3, 6]", "params/gate_proj.weight float32 [10, 6]",
                    "params/gate_proj.bias float32 [10]", "params/up_proj.weight float32 [10, 6]",
                    "params/up_proj.bias float32 [10]", "params/down_proj.weight float32 [6, 10]",
                    "params/down_proj.bias float32 [6]", "cotangents/y float32 [2, 3, 6]"}));
   EXPECT_TRUE(has(s.outputs, "grads/down_proj.bias"));
-  const Signature relu2 =
-      signature(Component::mlp, {{"dim", 6}, {"inter_dim", 10}, {"activation", "relu2"}}, json::object(), {3}, false);
+  const Signature relu2 = signature(Component::mlp, {{"dim", 6}, {"inter_dim", 10}, {"activation", "relu2"}},
+                                    json::object(), {3}, false);
   EXPECT_EQ(lines(relu2.inputs), (Lines{"inputs/x float32 [3, 6]", "params/up_proj.weight float32 [10, 6]",
                                         "params/down_proj.weight float32 [6, 10]"}));
 }
 
 TEST(SignatureTest, ExpertsWorkInTheLatentWidth) {
-  const Signature s = signature(Component::experts, small_layer({{"moe_latent_size", 4}, {"expert_bias", true}}),
-                                json::object(), {5}, false);
+  const Signature s =
+      signature(Component::experts, small_layer({{"moe_latent_size", 4}, {"expert_bias", true}}),
+                json::object(), {5}, false);
   EXPECT_EQ(lines(s.inputs),
             (Lines{"inputs/x float32 [5, 4]", "inputs/token_mask? bool [5]", "inputs/weights float32 [5, 2]",
                    "inputs/indices int64 [5, 2]", "params/gate_and_up_projs float32 [8, 4, 24]",
@@ -115,31 +134,36 @@ TEST(SignatureTest, ExpertsWorkInTheLatentWidth) {
 }
 
 TEST(SignatureTest, ExpertsWithoutAGateHaveHalfTheColumns) {
-  const Signature s =
-      signature(Component::experts, small_layer({{"expert_activation", "relu2"}}), json::object(), {5}, false);
+  const Signature s = signature(Component::experts, small_layer({{"expert_activation", "relu2"}}),
+                                json::object(), {5}, false);
   EXPECT_TRUE(std::ranges::count(lines(s.inputs), "params/gate_and_up_projs float32 [8, 16, 12]") == 1);
 }
 
 TEST(SignatureTest, MoeHasThePartsOfItsConfig) {
-  const Signature s = signature(Component::moe, small_layer({{"n_shared_experts", 2}, {"shared_expert_gate", true},
-                                                             {"moe_latent_size", 4}, {"aux_loss_coeff", 0.5}}),
+  const Signature s = signature(Component::moe,
+                                small_layer({{"n_shared_experts", 2},
+                                             {"shared_expert_gate", true},
+                                             {"moe_latent_size", 4},
+                                             {"aux_loss_coeff", 0.5}}),
                                 json::object(), {2, 3}, true);
   EXPECT_EQ(lines(s.inputs),
             (Lines{"inputs/x float32 [2, 3, 16]", "inputs/padding_mask? bool [2, 3]",
                    "inputs/replay_indices? int64 [6, 2]", "params/gate.weight float32 [8, 16]",
-                   "params/experts.gate_and_up_projs float32 [8, 4, 24]", "params/experts.down_projs float32 [8, 12, 4]",
+                   "params/experts.gate_and_up_projs float32 [8, 4, 24]",
+                   "params/experts.down_projs float32 [8, 12, 4]",
                    "params/shared_experts.gate_proj.weight float32 [24, 16]",
                    "params/shared_experts.up_proj.weight float32 [24, 16]",
                    "params/shared_experts.down_proj.weight float32 [16, 24]",
-                   "params/shared_expert_gate.weight float32 [1, 16]", "params/fc1_latent_proj.weight float32 [4, 16]",
+                   "params/shared_expert_gate.weight float32 [1, 16]",
+                   "params/fc1_latent_proj.weight float32 [4, 16]",
                    "params/fc2_latent_proj.weight float32 [16, 4]", "cotangents/y float32 [2, 3, 16]"}));
   EXPECT_TRUE(has(s.outputs, "outputs/aux_loss"));
   EXPECT_TRUE(has(s.outputs, "grads/shared_expert_gate.weight"));
 }
 
 TEST(SignatureTest, AFakeGateHasNoParameters) {
-  const Signature s = signature(Component::moe, small_layer({{"aux_loss_coeff", 0.5}}), {{"fake_balanced_gate", true}},
-                                {1, 3}, true);
+  const Signature s = signature(Component::moe, small_layer({{"aux_loss_coeff", 0.5}}),
+                                {{"fake_balanced_gate", true}}, {1, 3}, true);
   EXPECT_FALSE(has(s.inputs, "params/gate.weight"));
   EXPECT_FALSE(has(s.outputs, "outputs/aux_loss"));
 }
@@ -229,8 +253,8 @@ TEST(CheckInputs, ExpertIdsAreInRange) {
   for (const double id : {-2.0, 8.0}) {
     Call call = good_call(Component::experts, small_layer(), {5}, false);
     call.tensors["inputs/indices"].set(3, id);
-    EXPECT_EQ(error_of(call), "dataset 'inputs/indices' holds the expert id " + std::to_string(static_cast<int>(id)) +
-                                  ": want -1 (no expert) to 7");
+    EXPECT_EQ(error_of(call), "dataset 'inputs/indices' holds the expert id " +
+                                  std::to_string(static_cast<int>(id)) + ": want -1 (no expert) to 7");
   }
   Call call = good_call(Component::experts, small_layer(), {5}, false);
   call.tensors["inputs/indices"].set(3, -1.0);

@@ -27,8 +27,10 @@ inline Tensor flags(std::initializer_list<bool> values) {
   return out;
 }
 
-/// E experts of which k are chosen, one dimension and one inner column unless told, float64, everything else at its default.
-inline MoEConfig small_config(std::int64_t experts, std::int64_t k, std::int64_t dim = 1, std::int64_t inter = 1) {
+/// E experts of which k are chosen, one dimension and one inner column unless told, float64, everything else
+/// at its default.
+inline MoEConfig small_config(std::int64_t experts, std::int64_t k, std::int64_t dim = 1,
+                              std::int64_t inter = 1) {
   MoEConfig c;
   c.n_routed_experts = experts;
   c.n_activated_experts = k;
@@ -44,6 +46,8 @@ inline Call small_call(Component component, const MoEConfig& c, NamedTensors ten
   return {component, to_json(c), std::move(options), std::move(tensors), backward};
 }
 
-inline std::vector<double> values_of(const Evaluation& e, const std::string& name) { return e.results.at(name).value; }
+inline std::vector<double> values_of(const Evaluation& e, const std::string& name) {
+  return e.results.at(name).value;
+}
 
 }  // namespace moeref

@@ -11,7 +11,8 @@
 namespace moeref {
 namespace {
 
-constexpr DType kAll[] = {DType::float64, DType::float32, DType::bfloat16, DType::float16, DType::int64, DType::boolean};
+constexpr DType kAll[] = {DType::float64, DType::float32, DType::bfloat16,
+                          DType::float16, DType::int64,   DType::boolean};
 constexpr DType kFloating[] = {DType::float64, DType::float32, DType::bfloat16, DType::float16};
 
 std::string error_of(auto&& body) {
@@ -52,7 +53,10 @@ TEST(TensorTest, ADefaultOneIsEmptyAndAScalarHoldsOneElement) {
 }
 
 TEST(TensorTest, ANegativeExtentIsAnError) {
-  EXPECT_EQ(error_of([] { Tensor(DType::float32, {2, -1}); }), "a tensor of shape [2, -1] has a negative extent");
+  EXPECT_EQ(error_of([] {
+              Tensor(DType::float32, {2, -1});
+            }),
+            "a tensor of shape [2, -1] has a negative extent");
 }
 
 TEST(TensorTest, SetRoundsToTheType) {

@@ -100,7 +100,9 @@ PortOutcome Conversation::answered(const std::string& line) {
   if (status == "ok") return {};
   if (status == "not_supported") return {{}, Verdict::not_supported, reason_of(*answer)};
   if (status == "error")
-    return {{}, Verdict::fail, with_output("the port gave an error: " + reason_of(*answer))};
+    return {.verdict = Verdict::fail,
+            .finding = with_output("the port gave an error: " + reason_of(*answer)),
+            .refused = true};
   if (status == "withdrawn")
     return {
         {}, Verdict::fail, "claimed capability: supports() said yes, and run() says: " + reason_of(*answer)};

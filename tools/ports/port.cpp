@@ -18,6 +18,9 @@ class ImplementationPort final : public Port {
 
   std::string name() const override { return implementation_->name(); }
   bool is_reference() const override { return is_reference_; }
+  std::optional<std::string> unsupported(const Call& call) const override {
+    return implementation_->unsupported(call);
+  }
 
   PortOutcome run(const std::filesystem::path&, const Call& call) override {
     try {
@@ -28,7 +31,9 @@ class ImplementationPort final : public Port {
       return outcome;
     } catch (const InputError& refused) {
       // The file was checked: the reference computes this call.
-      return {{}, Verdict::fail, std::string("the port refuses a valid call: ") + refused.what()};
+      PortOutcome outcome{{}, Verdict::fail, std::string("the port refuses a valid call: ") + refused.what()};
+      outcome.refused = true;
+      return outcome;
     } catch (const std::exception& error) {
       return {{}, Verdict::crashed, std::string("the port threw: ") + error.what()};
     } catch (...) {
@@ -46,12 +51,10 @@ class PortImplementation final : public Implementation {
   explicit PortImplementation(std::unique_ptr<Port> port) : port_(std::move(port)) {}
 
   std::string name() const override { return port_->name(); }
-  std::optional<std::string> unsupported(const Call& call) const override {
-    const Capabilities* has = port_->capabilities();
-    return has ? has->lack(call) : std::nullopt;
-  }
+  std::optional<std::string> unsupported(const Call& call) const override { return port_->unsupported(call); }
   NamedTensors run(const Call& call) override {
     PortOutcome outcome = port_->run({}, call);
+    if (outcome.refused) throw InputError(outcome.finding);
     if (outcome.verdict != Verdict::pass) throw PortFailure(outcome.verdict, outcome.finding);
     return std::move(outcome.results);
   }

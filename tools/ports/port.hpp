@@ -25,6 +25,7 @@ struct PortOutcome {
       Verdict::pass;         ///< NOT_SUPPORTED, FAIL, HUNG or CRASHED by what happened, whatever the values
   std::string finding = {};  ///< why that, in one line
   std::vector<std::string> warnings = {};
+  bool refused = false;  ///< it answered that the call is an error, in `finding`
   NamedTensors repeated =
       {};  ///< of the same call made again, where its bits differ and may: to be judged too
 };
@@ -42,6 +43,12 @@ class Port {
 
   /// What the port says of itself, null where it is not asked (files).
   virtual const Capabilities* capabilities() const { return nullptr; }
+
+  /// Nothing if it claims such calls, as far as it says so beforehand; else what is missing.
+  virtual std::optional<std::string> unsupported(const Call& call) const {
+    const Capabilities* has = capabilities();
+    return has ? has->lack(call) : std::nullopt;
+  }
 
   /// Looks at whatever the port needs for these golden files before any work starts. Throws InputError.
   virtual void prepare(std::span<const std::filesystem::path> golden_files) { (void)golden_files; }
@@ -83,8 +90,8 @@ class PortFailure : public std::runtime_error {
   Verdict verdict;
 };
 
-/// A port as an implementation. run() throws PortFailure for every outcome that is not PASS. Not for
-/// results:DIR.
+/// A port as an implementation. run() throws InputError where the port refuses the call, PortFailure for
+/// every other outcome that is not PASS. Not for results:DIR.
 std::unique_ptr<Implementation> as_implementation(std::unique_ptr<Port> port);
 
 /// One way to name a port on the command line.

@@ -104,7 +104,8 @@ Evidence collect_evidence(const Call& call, const NamedTensors& candidate, const
 
   out.tensor = tensor;
   // Slots have no order, so that ids say nothing one by one.
-  if (std::ranges::any_of(own.routing, [&](const RoutingScores& r) { return r.indices == tensor; })) return out;
+  if (std::ranges::any_of(own.routing, [&](const RoutingScores& r) { return r.indices == tensor; }))
+    return out;
   // What follows from the ids is compared with what the reference makes of the candidate's.
   const Evaluation reference = routing.empty() ? own : evaluate(call, routing);
   const auto result = reference.results.find(tensor);

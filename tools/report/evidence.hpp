@@ -43,8 +43,9 @@ struct RoutingEvidence {
 struct Evidence {
   std::string tensor;  ///< the first that fails
   Shape shape;
-  std::vector<EvidenceValue> around;  ///< consecutive elements, the worst among them; empty for ids and wrong shapes
-  std::int64_t worst = -1;            ///< its index
+  std::vector<EvidenceValue>
+      around;               ///< consecutive elements, the worst among them; empty for ids and wrong shapes
+  std::int64_t worst = -1;  ///< its index
   RatioMap ratios;
   std::vector<RoutingEvidence> routing;  ///< empty where the case selects no experts
 };

@@ -16,29 +16,31 @@ namespace {
 
 std::string number_text(double value) { return fmt::format("{:.9g}", value); }
 
+/// Names break after underscores.
+std::string breakable(std::string_view text) {
+  std::string out;
+  for (const char c : xml_escaped(text)) out += c == '_' ? std::string("_<wbr>") : std::string(1, c);
+  return out;
+}
+
 /// The elements around the worst one, line by line.
 std::string slice_table(const Evidence& evidence) {
   if (evidence.around.empty()) return "";
   std::string out =
-      "<h4>Around the first divergence</h4><div class=\"scroll\" tabindex=\"0\" role=\"group\" "
-      "aria-label=\"values around the first divergence\"><table class=\"values\"><thead><tr><th>" +
-      xml_escaped(evidence.tensor) + "</th><th>port</th><th>reference</th><th>bound</th><th>r</th></tr></thead><tbody>";
+      "<h4>Around the first divergence: " + breakable(evidence.tensor) +
+      "</h4><div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"values around the first "
+      "divergence\"><table "
+      "class=\"values\"><thead><tr><th>at</th><th>port</th><th>reference</th><th>bound</th>"
+      "<th>r</th></tr></thead><tbody>";
   for (const EvidenceValue& at : evidence.around)
     fmt::format_to(std::back_inserter(out),
                    "<tr{}><th>{}</th><td>{}</td><td>{}</td><td>{:.2g}</td><td>{}</td></tr>",
                    at.index == evidence.worst ? " class=\"worst\""
                    : at.ratio() > 1.0         ? " class=\"wrong\""
                                               : "",
-                   coordinates(at.index, evidence.shape), number_text(at.value), number_text(at.reference), at.bound,
-                   ratio_text(at.ratio()));
+                   coordinates(at.index, evidence.shape), number_text(at.value), number_text(at.reference),
+                   at.bound, ratio_text(at.ratio()));
   return out + "</tbody></table></div>";
-}
-
-/// Names break after underscores.
-std::string breakable(std::string_view text) {
-  std::string out;
-  for (const char c : xml_escaped(text)) out += c == '_' ? std::string("_<wbr>") : std::string(1, c);
-  return out;
 }
 
 /// The port's tensors, and those of the file where they are wrong themselves or alone.
@@ -48,14 +50,16 @@ std::string tensor_table(const CaseReport& report) {
   };
   if (std::ranges::none_of(report.tensors, shown)) return "";
   std::string out =
-      "<h4>Tensors, in stage order</h4><div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"tensors\">"
-      "<table class=\"values\"><thead><tr><th>tensor</th><th>verdict</th><th>r</th><th>elements</th></tr></thead>"
+      "<h4>Tensors, in stage order</h4><div class=\"scroll\" tabindex=\"0\" role=\"group\" "
+      "aria-label=\"tensors\">"
+      "<table "
+      "class=\"values\"><thead><tr><th>tensor</th><th>verdict</th><th>r</th><th>elements</th></tr></thead>"
       "<tbody>";
   for (const TensorFinding& tensor : report.tensors | std::views::filter(shown))
-    fmt::format_to(std::back_inserter(out),
-                   "<tr><th>{}{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
-                   tensor.subject == Subject::recorded ? "recorded " : "", xml_escaped(tensor.place()),
-                   html_verdict(tensor.verdict.verdict), ratio_text(tensor.verdict.ratio), tensor.verdict.elements);
+    fmt::format_to(std::back_inserter(out), "<tr><th>{}{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
+                   tensor.subject == Subject::recorded ? "recorded " : "", breakable(tensor.place()),
+                   html_verdict(tensor.verdict.verdict), ratio_text(tensor.verdict.ratio),
+                   tensor.verdict.elements);
   return out + "</tbody></table></div>";
 }
 
@@ -115,7 +119,8 @@ std::string html_link(std::string_view text) {
 std::string html_case(const CaseReport& report, bool open) {
   const TensorFinding* worst = report.worst();
   std::string out = fmt::format(
-      "<li class=\"case\" data-verdict=\"{}\" data-component=\"{}\" data-text=\"{}\"><details{}><summary>{}<span "
+      "<li class=\"case\" data-verdict=\"{}\" data-component=\"{}\" "
+      "data-text=\"{}\"><details{}><summary>{}<span "
       "class=\"case-name\">{}</span><span class=\"ratio\">{}</span></summary><div class=\"body\">",
       name(report.verdict), name(report.component), xml_escaped(search_text(report)), open ? " open" : "",
       html_verdict(report.verdict), breakable(report.name()),
@@ -124,7 +129,8 @@ std::string html_case(const CaseReport& report, bool open) {
   if (told) {
     for (const std::string& line : finding_lines(report, 3))
       if (!line.starts_with("repeat: ")) out += "<p class=\"finding\">" + xml_escaped(line) + "</p>";
-    if (report.verdict == Verdict::ambiguous) out += "<p class=\"finding\">" + xml_escaped(headline(report)) + "</p>";
+    if (report.verdict == Verdict::ambiguous)
+      out += "<p class=\"finding\">" + xml_escaped(headline(report)) + "</p>";
   }
   for (const std::string& warning : report.warnings)
     out += "<p class=\"warning\">Warning: " + xml_escaped(warning) + "</p>";

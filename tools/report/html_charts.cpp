@@ -18,7 +18,7 @@ namespace {
 
 /// Upper ends of the bars; what is above the last one has a bar of its own.
 constexpr std::array<double, 7> kBarEnds{0.0, 0.01, 0.1, 0.5, 1.0, 10.0, 1000.0};
-constexpr std::array<const char*, 8> kBarTitles{"0",     "to 0.01", "to 0.1",  "to 0.5",
+constexpr std::array<const char*, 8> kBarTitles{"0",    "to 0.01", "to 0.1",  "to 0.5",
                                                 "to 1", "to 10",   "to 1000", "above"};
 constexpr std::size_t kFirstFailingBar = 5;
 
@@ -109,7 +109,8 @@ std::string grid(std::int64_t rows, std::int64_t columns, double cell, const std
   const double left = 6.5 * static_cast<double>(longest) + 6, top = 14;
   const double width = left + cell * static_cast<double>(columns) + 14;
   std::string out = fmt::format(
-      "<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{0}\"><svg class=\"grid\" role=\"img\" "
+      "<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{0}\"><svg class=\"grid\" "
+      "role=\"img\" "
       "aria-label=\"{0}\" width=\"{1:.0f}\" height=\"{2:.0f}\" viewBox=\"0 0 {1:.0f} {2:.0f}\">",
       xml_escaped(label), width, top + cell * static_cast<double>(rows) + 2);
   // Numbers stand at least 26 pixels apart.
@@ -119,10 +120,11 @@ std::string grid(std::int64_t rows, std::int64_t columns, double cell, const std
                    left + cell * (static_cast<double>(column) + 0.5), column * column_step);
   const auto lines_apart = static_cast<std::int64_t>(std::ceil(11.0 / cell));
   for (std::int64_t row = 0; row < rows; row += lines_apart)
-    fmt::format_to(std::back_inserter(out), "<text class=\"name\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>", left - 4,
-                   top + cell * (static_cast<double>(row) + 0.5) + 3.5,
+    fmt::format_to(std::back_inserter(out), "<text class=\"name\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>",
+                   left - 4, top + cell * (static_cast<double>(row) + 0.5) + 3.5,
                    xml_escaped(row_names[static_cast<std::size_t>(row)]));
-  fmt::format_to(std::back_inserter(out), "<g transform=\"translate({:.1f} {}) scale({})\">", left, top, cell);
+  fmt::format_to(std::back_inserter(out), "<g transform=\"translate({:.1f} {}) scale({})\">", left, top,
+                 cell);
   out += cell_paths(rows, columns, class_of) + (cell >= 6 ? cell_lines(rows, columns) : "");
   return out + "</g></svg></div>";
 }
@@ -132,8 +134,8 @@ double cell_size(std::int64_t columns) { return columns <= 32 ? 14 : columns <= 
 std::string legend(const std::vector<std::pair<const char*, const char*>>& entries) {
   std::string out = "<p class=\"legend\">";
   for (const auto& [kind, text] : entries)
-    out += fmt::format("<span><svg viewBox=\"0 0 1 1\"><path class=\"{}\" d=\"M0 0h1v1h-1z\"/></svg>{}</span>",
-                       kind, text);
+    out += fmt::format(
+        "<span><svg viewBox=\"0 0 1 1\"><path class=\"{}\" d=\"M0 0h1v1h-1z\"/></svg>{}</span>", kind, text);
   return out + "</p>";
 }
 
@@ -179,7 +181,8 @@ std::string html_load_map(const std::vector<RoutingEvidence>& routing) {
   std::int64_t most = 1;
   std::string words;
   for (const RoutingEvidence& decision : routing) {
-    const std::string of = routing.size() == 1 ? "" : decision.indices.substr(decision.indices.find('/') + 1) + " ";
+    const std::string of =
+        routing.size() == 1 ? "" : decision.indices.substr(decision.indices.find('/') + 1) + " ";
     names.push_back(of + "reference");
     names.push_back(of + "port");
     loads.push_back(&decision.reference_load);
@@ -188,7 +191,8 @@ std::string html_load_map(const std::vector<RoutingEvidence>& routing) {
       const std::int64_t want = decision.reference_load[expert], have = decision.port_load[expert];
       most = std::max({most, want, have});
       if (want != have && words.size() < 400)
-        words += fmt::format("{}{}expert {}: {} tokens, port {}", words.empty() ? "" : "; ", of, expert, want, have);
+        words += fmt::format("{}{}expert {}: {} tokens, port {}", words.empty() ? "" : "; ", of, expert, want,
+                             have);
     }
   }
   const auto class_of = [&](std::int64_t row, std::int64_t expert) {
@@ -197,20 +201,21 @@ std::string html_load_map(const std::vector<RoutingEvidence>& routing) {
   };
   const auto experts = static_cast<std::int64_t>(loads[0]->size());
   return fmt::format("<h4>Load: tokens that chose each expert, at most {}</h4>", most) +
-         grid(static_cast<std::int64_t>(loads.size()), experts, cell_size(experts), "load of the experts", names, 1,
-              class_of) +
+         grid(static_cast<std::int64_t>(loads.size()), experts, cell_size(experts), "load of the experts",
+              names, 1, class_of) +
          "<p class=\"note\">" + (words.empty() ? "No difference." : xml_escaped(words) + ".") + "</p>";
 }
 
 std::string html_routing_map(const RoutingEvidence& routing) {
-  std::string title = fmt::format("<h4>{}: {} of {} tokens chose other experts</h4>", xml_escaped(routing.indices),
-                                  routing.differing, routing.tokens);
+  std::string title = fmt::format("<h4>{}: {} of {} tokens chose other experts</h4>",
+                                  xml_escaped(routing.indices), routing.differing, routing.tokens);
   if (routing.shown.empty() || routing.experts == 0 || routing.differing == 0) return title;
   std::vector<std::string> names;
   bool none = false;
   for (const RoutingEvidence::Token& token : routing.shown) {
     names.push_back(fmt::format("{}", token.token));
-    none = none || std::ranges::any_of(token.port, [&](std::int64_t id) { return id < 0 || id >= routing.experts; });
+    none = none ||
+           std::ranges::any_of(token.port, [&](std::int64_t id) { return id < 0 || id >= routing.experts; });
   }
   const auto class_of = [&](std::int64_t row, std::int64_t expert) -> std::string {
     const RoutingEvidence::Token& token = routing.shown[static_cast<std::size_t>(row)];

@@ -44,8 +44,8 @@ struct CaseReport {
   std::int64_t tokens = 0, uncertified_tokens = 0, tied_tokens = 0,
                ambiguous_tokens = 0;  ///< of the judged routing
   double seconds = 0.0;
-  std::string repeat;  ///< the command line that judges this case alone
-  std::string waiver;  ///< the issue that a WAIVED case waits for
+  std::string repeat;                ///< the command line that judges this case alone
+  std::string waiver;                ///< the issue that a WAIVED case waits for
   std::optional<Evidence> evidence;  ///< of a failing case, where the report shows it
 
   /// "gate__sigmoid".
@@ -67,8 +67,9 @@ struct Summary {
   std::int64_t count(Verdict verdict) const;
 };
 
-/// Share of all tokens of a run that may take other experts than the reference within the error bounds: beyond it, wrong
-/// selections could hide among them. Honest float32 ports are far below on cases with a margin (TOLERANCE).
+/// Share of all tokens of a run that may take other experts than the reference within the error bounds:
+/// beyond it, wrong selections could hide among them. Honest float32 ports are far below on cases with a
+/// margin (TOLERANCE).
 inline constexpr double kAmbiguityCeiling = 0.01;
 
 struct Report {

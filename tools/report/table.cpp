@@ -105,10 +105,11 @@ std::string warnings(const Report& report, bool colours) {
 std::string ambiguity_line(const Report& report) {
   const Summary total = report.total();
   if (total.tokens == 0) return "";
-  return fmt::format("{} of {} tokens ({:.2g} %) took other experts within the error bounds; the ceiling is {} %\n",
-                     total.ambiguous_tokens, total.tokens,
-                     100.0 * static_cast<double>(total.ambiguous_tokens) / static_cast<double>(total.tokens),
-                     100.0 * kAmbiguityCeiling);
+  return fmt::format(
+      "{} of {} tokens ({:.2g} %) took other experts within the error bounds; the ceiling is {} %\n",
+      total.ambiguous_tokens, total.tokens,
+      100.0 * static_cast<double>(total.ambiguous_tokens) / static_cast<double>(total.tokens),
+      100.0 * kAmbiguityCeiling);
 }
 
 std::string last_line(const Report& report, bool colours) {
@@ -122,7 +123,8 @@ std::string last_line(const Report& report, bool colours) {
   std::string out;
   for (const std::string& finding : report.run_findings())
     out += fmt::format("{} {}\n", coloured("run", Colour::red, colours), one_line(finding));
-  return out + fmt::format("{} {} of {} cases passed ({}) in {:.1f} s\n",
+  return out +
+         fmt::format("{} {} of {} cases passed ({}) in {:.1f} s\n",
                      coloured(passed ? "PASSED" : "FAILED", passed ? Colour::green : Colour::red, colours),
                      total.count(Verdict::pass) + total.count(Verdict::ambiguous), total.cases, text,
                      report.seconds);

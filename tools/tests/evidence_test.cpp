@@ -12,7 +12,8 @@ namespace moeref {
 namespace {
 
 GoldenFile golden(const char* name) {
-  return read_golden(std::filesystem::path(MOEREF_GOLDEN) / "documented_system" / (std::string(name) + ".h5"));
+  return read_golden(std::filesystem::path(MOEREF_GOLDEN) / "documented_system" /
+                     (std::string(name) + ".h5"));
 }
 
 TEST(EvidenceTest, ShowsTheValuesAroundTheWorstElement) {
@@ -32,8 +33,8 @@ TEST(EvidenceTest, ShowsTheValuesAroundTheWorstElement) {
   // The map has the one wrong element, in its own cell.
   const RatioMap& map = evidence.ratios;
   const std::int64_t columns = y.shape().back();
-  const std::size_t cell =
-      static_cast<std::size_t>(30 / columns / map.rows_a_cell * map.columns + 30 % columns / map.columns_a_cell);
+  const std::size_t cell = static_cast<std::size_t>(30 / columns / map.rows_a_cell * map.columns +
+                                                    30 % columns / map.columns_a_cell);
   for (std::size_t i = 0; i < map.worst.size(); ++i) EXPECT_EQ(map.worst[i] > 1.0, i == cell) << i;
 }
 
@@ -67,7 +68,9 @@ TEST(EvidenceTest, SaysWhoChoseWhichExperts) {
   const RoutingEvidence& routing = evidence.routing[0];
   EXPECT_EQ(routing.differing, 1);
   EXPECT_EQ(routing.reference_load[before] - routing.port_load[before], 1);
-  EXPECT_EQ(routing.port_load[static_cast<std::size_t>(free)] - routing.reference_load[static_cast<std::size_t>(free)], 1);
+  EXPECT_EQ(routing.port_load[static_cast<std::size_t>(free)] -
+                routing.reference_load[static_cast<std::size_t>(free)],
+            1);
   EXPECT_EQ(routing.shown.size(), static_cast<std::size_t>(routing.tokens));
   EXPECT_NE(routing.shown[0].reference, routing.shown[0].port);
   EXPECT_EQ(routing.shown[1].reference, routing.shown[1].port);

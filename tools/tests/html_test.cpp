@@ -25,7 +25,8 @@ std::size_t count(const std::string& text, const std::string& part) {
   return n;
 }
 
-constexpr const char* kHostile = "</script><script>document.title='x'</script><img src=x onerror=alert(1)>\"'`&";
+constexpr const char* kHostile =
+    "</script><script>document.title='x'</script><img src=x onerror=alert(1)>\"'`&";
 
 TEST(HtmlTest, SaysPortVersionTotalsAndOutcome) {
   const std::string page =
@@ -37,7 +38,8 @@ TEST(HtmlTest, SaysPortVersionTotalsAndOutcome) {
   EXPECT_TRUE(holds(page, "<th scope=\"row\">gate</th><td>2</td>"));
   EXPECT_TRUE(holds(page, "#verdict=FAIL&amp;component=gate"));
   EXPECT_EQ(count(page, "<li class=\"case\""), 3u);
-  EXPECT_TRUE(holds(html_text(sample_report({passing_case()})), "<span class=\"outcome passed\">PASSED</span>"));
+  EXPECT_TRUE(
+      holds(html_text(sample_report({passing_case()})), "<span class=\"outcome passed\">PASSED</span>"));
 }
 
 TEST(HtmlTest, FailuresComeFirst) {
@@ -48,9 +50,9 @@ TEST(HtmlTest, FailuresComeFirst) {
 TEST(HtmlTest, HostileTextStaysText) {
   Report report = sample_report({passing_case(), failing_case()});
   CaseReport& one = report.cases[1];
-  for (std::string* text : {&one.case_name, &one.finding, &one.repeat, &one.dtype, &one.waiver, &report.port,
-                            &report.moeref, &report.compared, &one.tensors[0].verdict.tensor,
-                            &one.tensors[0].verdict.finding})
+  for (std::string* text :
+       {&one.case_name, &one.finding, &one.repeat, &one.dtype, &one.waiver, &report.port, &report.moeref,
+        &report.compared, &one.tensors[0].verdict.tensor, &one.tensors[0].verdict.finding})
     *text = kHostile;
   one.file = kHostile;
   one.flags = one.warnings = report.findings = {kHostile};
@@ -91,11 +93,13 @@ TEST(HtmlTest, ShowsTheEvidenceOfAFailure) {
   evidence.around = {{12, 0.5, 0.5, 1e-3}, {13, 0.25, 0.5, 1e-3}, {14, NAN, 0.5, 1e-3}};
   evidence.worst = 13;
   evidence.ratios = {2, 2, 1, 1, {0.0, 250.0, 0.5, INFINITY}};
-  evidence.routing = {{"outputs/indices", 2, 4, 1, {2, 1, 1, 0}, {2, 1, 0, 1}, {{0, {0, 1}, {0, 1}}, {1, {0, 2}, {0, 3}}}}};
+  evidence.routing = {
+      {"outputs/indices", 2, 4, 1, {2, 1, 1, 0}, {2, 1, 0, 1}, {{0, {0, 1}, {0, 1}}, {1, {0, 2}, {0, 3}}}}};
   one.evidence = evidence;
   const std::string page = html_case(one, true);
   EXPECT_TRUE(holds(page, "<details open>"));
-  EXPECT_TRUE(holds(page, "<tr class=\"worst\"><th>[6, 1]</th><td>0.25</td><td>0.5</td><td>0.001</td><td>250</td>"));
+  EXPECT_TRUE(
+      holds(page, "<tr class=\"worst\"><th>[6, 1]</th><td>0.25</td><td>0.5</td><td>0.001</td><td>250</td>"));
   EXPECT_TRUE(holds(page, "<td>nan</td>"));
   EXPECT_TRUE(holds(page, "<path class=\"r3\" d=\"M1 0h1v1h-1z\"/>"));
   EXPECT_TRUE(holds(page, "<path class=\"r4\" d=\"M1 1h1v1h-1z\"/>"));

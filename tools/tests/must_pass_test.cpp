@@ -49,10 +49,11 @@ TEST(MustPassTest, ListsNameExistingCases) {
 
 TEST(MustPassTest, RulesChooseWhatTheySay) {
   const auto has = [](const char* list, std::string_view name) {
-    return std::ranges::any_of(read_must_pass(list).cases, [&](const MustPass& m) { return m.case_name == name; });
+    return std::ranges::any_of(read_must_pass(list).cases,
+                               [&](const MustPass& m) { return m.case_name == name; });
   };
   EXPECT_TRUE(has("core", "gate__sigmoid"));
-  EXPECT_FALSE(has("core", "gate__vanished_sigmoid"));  // nobody's choice of experts is certain there
+  EXPECT_FALSE(has("core", "gate__vanished_sigmoid"));  // its scores do not decide the experts
   EXPECT_FALSE(has("core", "bias_update__sigmoid"));
   EXPECT_TRUE(has("training", "bias_update__sigmoid"));
   EXPECT_TRUE(has("training", "experts__bf16_geglu"));
@@ -72,7 +73,8 @@ TEST(MustPassTest, PassingCasesFulfilIt) {
 TEST(MustPassTest, EverythingElseIsAFailure) {
   Report report = sample_report({passing_case(), unjudged_case(Verdict::not_supported, "no float64")});
   ASSERT_EQ(report.exit_code(), kExitPassed);
-  apply_must_pass(list_of({{"moe__NOT_SUPPORTED", false}, {"mlp__absent", false}, {"gate__plain", true}}), report);
+  apply_must_pass(list_of({{"moe__NOT_SUPPORTED", false}, {"mlp__absent", false}, {"gate__plain", true}}),
+                  report);
   EXPECT_EQ(report.findings,
             (std::vector<std::string>{"must-pass mine: moe__NOT_SUPPORTED: NOT_SUPPORTED (no float64)",
                                       "must-pass mine: mlp__absent: not among the cases of this run",
@@ -87,8 +89,9 @@ TEST(MustPassTest, WaivedAndAmbiguousIsNotPassed) {
   ambiguous.verdict = Verdict::ambiguous;
   Report report = sample_report({waived, ambiguous, passing_case("c")});
   apply_must_pass(list_of({{"gate__a", false}, {"gate__b", false}, {"gate__c", false}}), report);
-  EXPECT_EQ(report.findings, (std::vector<std::string>{"must-pass mine: gate__a: WAIVED (https://example.org/1)",
-                                                       "must-pass mine: gate__b: AMBIGUOUS"}));
+  EXPECT_EQ(report.findings,
+            (std::vector<std::string>{"must-pass mine: gate__a: WAIVED (https://example.org/1)",
+                                      "must-pass mine: gate__b: AMBIGUOUS"}));
 }
 
 TEST(MustPassTest, GradientsOfThePortCountAndNotTheRecordedOnes) {
@@ -104,7 +107,8 @@ TEST(MustPassTest, GradientsOfThePortCountAndNotTheRecordedOnes) {
 }
 
 TEST(MustPassTest, FilesAreReadAndBadLinesNamed) {
-  const fs::path path = fs::temp_directory_path() / ("moeref_must_pass_" + std::to_string(::getpid()) + ".txt");
+  const fs::path path =
+      fs::temp_directory_path() / ("moeref_must_pass_" + std::to_string(::getpid()) + ".txt");
   const auto read = [&](const std::string& text) {
     std::ofstream(path) << text;
     return read_must_pass(path.string());

@@ -63,7 +63,8 @@ TEST(PortTest, UnknownPortsAreNamed) {
     open_port("gpu");
     FAIL();
   } catch (const InputError& error) {
-    EXPECT_EQ(std::string(error.what()), "unknown port 'gpu': want one of cpu, results:DIR, exec:COMMAND, PATH.so");
+    EXPECT_EQ(std::string(error.what()),
+              "unknown port 'gpu': want one of cpu, results:DIR, exec:COMMAND, PATH.so");
   }
   EXPECT_THROW(open_port("results:"), InputError);
   EXPECT_THROW(open_port("results:/no/such/folder"), InputError);

@@ -24,7 +24,8 @@ class ReportOptionsTest : public CommandTest {
   }
 
   Finished validate(std::vector<std::string> more) {
-    more.insert(more.begin(), {"validate", "--port", "results:" + at("results").string(), at("golden").string()});
+    more.insert(more.begin(),
+                {"validate", "--port", "results:" + at("results").string(), at("golden").string()});
     return run_moeref(more);
   }
   std::string write(const std::string& name, const std::string& text) {
@@ -58,7 +59,8 @@ TEST_F(ReportOptionsTest, HtmlThatCannotBeWrittenIsToldFirst) {
 
 TEST_F(ReportOptionsTest, WaivedFailureIsCountedAndPasses) {
   const Finished finished =
-      validate({"--waivers", waiver(R"("case": "gate__*", "tensor": "outputs/weights")"), "--json", at("r.json").string()});
+      validate({"--waivers", waiver(R"("case": "gate__*", "tensor": "outputs/weights")"), "--json",
+                at("r.json").string()});
   EXPECT_EQ(finished.exit_code, 0) << finished.out;
   EXPECT_TRUE(holds(finished.out, "(1 PASS, 1 WAIVED)")) << finished.out;
   const auto report = nlohmann::json::parse(text_of(at("r.json")));
@@ -70,7 +72,8 @@ TEST_F(ReportOptionsTest, ExpiredWaiverFailsInALineThatNamesIt) {
   const std::string file = waiver(R"("case": "gate__sigmoid", "expires": "2020-01-31")");
   const Finished finished = validate({"--waivers", file});
   EXPECT_EQ(finished.exit_code, 1);
-  EXPECT_TRUE(holds(finished.out, "\nrun " + file + ": entry 1 (gate__sigmoid): expired on 2020-01-31\n")) << finished.out;
+  EXPECT_TRUE(holds(finished.out, "\nrun " + file + ": entry 1 (gate__sigmoid): expired on 2020-01-31\n"))
+      << finished.out;
 }
 
 TEST_F(ReportOptionsTest, BadWaiversAreBadInput) {
@@ -90,7 +93,8 @@ TEST_F(ReportOptionsTest, MustPassNamesWhatDidNot) {
 
 TEST_F(ReportOptionsTest, MustPassThatHoldsChangesNothing) {
   const std::string file = write("list.txt", "mlp__swiglu grads\n");
-  const Finished finished = run_moeref({"validate", "--port", "cpu", at("golden").string(), "--must-pass", file});
+  const Finished finished =
+      run_moeref({"validate", "--port", "cpu", at("golden").string(), "--must-pass", file});
   EXPECT_EQ(finished.exit_code, 0) << finished.out;
 }
 

@@ -143,10 +143,12 @@ TEST_F(ValidateTest, ComponentsAreChosen) {
   const Finished finished = validate("cpu", {"--component", "mlp"});
   EXPECT_EQ(finished.exit_code, 0) << finished.out;
   EXPECT_TRUE(holds(finished.out, "PASSED 1 of 1 cases passed (1 PASS)")) << finished.out;
-  EXPECT_TRUE(holds(validate("cpu", {"--component", "mlp", "--component", "gate"}).out, "PASSED 2 of 2 cases"));
+  EXPECT_TRUE(
+      holds(validate("cpu", {"--component", "mlp", "--component", "gate"}).out, "PASSED 2 of 2 cases"));
   EXPECT_EQ(bad_input_line(validate("cpu", {"--component", "moe"})),
             "none of the 2 files is a case of the components asked for");
-  EXPECT_TRUE(bad_input_line(validate("cpu", {"--component", "gates"})).starts_with("unknown component 'gates'"));
+  EXPECT_TRUE(
+      bad_input_line(validate("cpu", {"--component", "gates"})).starts_with("unknown component 'gates'"));
 }
 
 TEST_F(ValidateTest, NoColoursWithoutATerminal) {

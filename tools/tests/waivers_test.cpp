@@ -117,7 +117,8 @@ TEST_F(WaiversTest, WaiverWithoutALinkFailsTheRunAndWaivesNothing) {
 TEST_F(WaiversTest, UnusedWaiverFailsTheRun) {
   Report report = sample_report({passing_case()});
   ASSERT_EQ(report.exit_code(), kExitPassed);
-  waivers(R"({"waivers": [{"case": "gate__plain", "issue": "https://a"}, {"case": "mlp__*", "issue": "https://b"}]})")
+  waivers(
+      R"({"waivers": [{"case": "gate__plain", "issue": "https://a"}, {"case": "mlp__*", "issue": "https://b"}]})")
       .apply(report, kToday);
   ASSERT_EQ(report.findings.size(), 2u);
   EXPECT_NE(report.findings[0].find("entry 1 (gate__plain): waives nothing"), std::string::npos);

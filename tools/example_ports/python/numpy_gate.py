@@ -99,8 +99,8 @@ def add_at(total, ids, values):
 
 
 def top(values, k):
-    """The k largest of each row, of equal ones the lowest ids."""
-    return np.argsort(-values, axis=1, kind="stable")[:, :k]
+    """The k largest of each row, of equal ones the lowest ids; NaN is larger than all."""
+    return np.argsort(-np.where(np.isnan(values), np.inf, values), axis=1, kind="stable")[:, :k]
 
 
 def limit_groups(choice, config, has_correction):

@@ -1,16 +1,17 @@
 /* A port of Mixture-of-Experts components, as `moeref validate --port LIBRARY.so` loads it. C99 and C++.
  *
- * A port is a shared library with one function, moeref_port_entry, that gives a table: what the port is and can do,
- * and run(), which computes one call of one component. The library is loaded by a process of its own, never by moeref
- * itself, so that a crash, a hang or a stray write is a finding about the port and not the end of the run.
+ * A port is a shared library with one function, moeref_port_entry, that gives a table: what the port is and
+ * can do, and run(), which computes one call of one component. The library is loaded by a process of its own,
+ * never by moeref itself, so that a crash, a hang or a stray write is a finding about the port and not the
+ * end of the run.
  *
- * The suite owns all memory. A call's buffers lie in one block with a known pattern before and behind each; outputs
- * are filled with a value that no computation gives. So these are found and named: a write outside a buffer, a changed
- * input, an output left unwritten. Each call is made twice with different contents in the output buffers: results that
- * depend on what the buffers held, or on earlier calls, are found too.
+ * The suite owns all memory. A call's buffers lie in one block with a known pattern before and behind each;
+ * outputs are filled with a value that no computation gives. So these are found and named: a write outside a
+ * buffer, a changed input, an output left unwritten. Each call is made twice with different contents in the
+ * output buffers: results that depend on what the buffers held, or on earlier calls, are found too.
  *
- * Names, shapes and layouts are those of the golden files ("inputs/x", "params/gate.weight", "outputs/y", "grads/x");
- * `moeref inspect FILE` shows them.
+ * Names, shapes and layouts are those of the golden files ("inputs/x", "params/gate.weight", "outputs/y",
+ * "grads/x"); `moeref inspect FILE` shows them.
  */
 #ifndef MOEREF_PORT_H
 #define MOEREF_PORT_H
@@ -24,8 +25,9 @@
 extern "C" {
 #endif
 
-/* Version of this interface. Within a version, fields are only added at the end of a struct that has a struct_size, which
- * says how many a side knows of: read no field that lies behind the other side's struct_size. */
+/* Version of this interface. Within a version, fields are only added at the end of a struct that has a
+ * struct_size, which says how many a side knows of: read no field that lies behind the other side's
+ * struct_size. */
 #define MOEREF_PORT_ABI_VERSION 1u
 
 /* On moeref_port_entry: its symbol must be visible. */
@@ -37,15 +39,16 @@ extern "C" {
 
 /* What run() and supports() return. Anything else breaks the interface, which is a finding. */
 enum {
-  MOEREF_OK = 0,            /* supports(): yes. run(): every output is written, and nothing still works on the buffers */
-  MOEREF_NOT_SUPPORTED = 1, /* this port does not have it; counted and shown, never a pass. The text says what is missing */
-  MOEREF_ERROR = 2          /* it has it and could not compute it: the case fails. The text says why */
+  MOEREF_OK = 0, /* supports(): yes. run(): every output is written, and nothing still works on the buffers */
+  MOEREF_NOT_SUPPORTED =
+      1, /* this port does not have it; counted and shown, never a pass. The text says what is missing */
+  MOEREF_ERROR = 2 /* it has it and could not compute it: the case fails. The text says why */
 };
 
 /* Bits of moeref_port.passes, and the values of moeref_call.pass. */
 enum {
-  MOEREF_FORWARD = 1,  /* outputs */
-  MOEREF_BACKWARD = 2  /* in a call: forward and backward, outputs and gradients */
+  MOEREF_FORWARD = 1, /* outputs */
+  MOEREF_BACKWARD = 2 /* in a call: forward and backward, outputs and gradients */
 };
 
 /* moeref_port.ties: which experts are taken where selection scores are exactly equal at the cut. */
@@ -56,16 +59,17 @@ enum {
 
 /* moeref_named_tensor.flags */
 enum {
-  MOEREF_OPTIONAL = 1 /* an output that may be left untouched as a whole: stages; moe's weights, ids and load */
+  MOEREF_OPTIONAL =
+      1 /* an output that may be left untouched as a whole: stages; moe's weights, ids and load */
 };
 
 /* One tensor of a call. This struct does not grow within a version: calls hold arrays of it. */
 typedef struct moeref_named_tensor {
   /* "inputs/x", "params/gate.weight", "outputs/y", "grads/experts.down_projs", "stages/logits". */
   const char* name;
-  /* Row-major and compact: strides is NULL, byte_offset 0; data is aligned to 256 bytes. ndim 0 is a scalar; with
-   * an extent of 0 there is nothing behind data. bfloat16 is kDLBfloat with 16 bits; a boolean is kDLUInt with 8
-   * bits, 0 or 1; expert ids and loads are kDLInt with 64 bits. */
+  /* Row-major and compact: strides is NULL, byte_offset 0; data is aligned to 256 bytes. ndim 0 is a scalar;
+   * with an extent of 0 there is nothing behind data. bfloat16 is kDLBfloat with 16 bits; a boolean is
+   * kDLUInt with 8 bits, 0 or 1; expert ids and loads are kDLInt with 64 bits. */
   DLTensor tensor;
   /* MOEREF_OPTIONAL or 0. */
   uint32_t flags;
@@ -81,28 +85,28 @@ typedef struct moeref_call {
   uint32_t pass;
   /* A JSON object: MoEConfig's fields, for mlp its constructor's arguments. Every field is there. */
   const char* config;
-  /* A JSON object: the call options ("training", "gate_precision", "ep_size", ...). Every field is there; those
-   * without a value are null. */
+  /* A JSON object: the call options ("training", "gate_precision", "ep_size", ...). Every field is there;
+   * those without a value are null. */
   const char* options;
   /* Of this process among those that make this call together: 0 and 1 now. (ep_size, cp_size and dp_size in
    * `options` are ranks that a port plays inside one call, up to its max_ranks.) */
   int32_t rank;
   int32_t world_size;
-  /* inputs/, params/, and with backward cotangents/. Floating ones come in the config's dtype, or in another one of
-   * the port's dtypes where the case says so. Not to be written to. */
+  /* inputs/, params/, and with backward cotangents/. Floating ones come in the config's dtype, or in another
+   * one of the port's dtypes where the case says so. Not to be written to. */
   size_t input_count;
   const moeref_named_tensor* inputs;
-  /* outputs/, with backward grads/, and stages/ that the port names in `stages`. Outputs and gradients have the
-   * dtype that the documented system has there. Stages are float32; they are float64 in float64 cases, and logits and
-   * scores with gate_precision float64. */
+  /* outputs/, with backward grads/, and stages/ that the port names in `stages`. Outputs and gradients have
+   * the dtype that the documented system has there. Stages are float32; they are float64 in float64 cases,
+   * and logits and scores with gate_precision float64. */
   size_t output_count;
   const moeref_named_tensor* outputs;
   /* With device kDLCUDA the cudaStream_t to work on; the suite waits for it after run(). Else NULL. */
   void* stream;
 } moeref_call;
 
-/* The table. It and everything it points to stay valid and unchanged while the library is loaded. Lists end with
- * NULL. */
+/* The table. It and everything it points to stay valid and unchanged while the library is loaded. Lists end
+ * with NULL. */
 typedef struct moeref_port {
   /* sizeof(moeref_port) and MOEREF_PORT_ABI_VERSION. */
   size_t struct_size;
@@ -114,11 +118,11 @@ typedef struct moeref_port {
   /* What it computes, by the names of moeref_call.component. */
   const char* const* components;
   /* Intermediate tensors that it writes; they show which stage went wrong first. NULL or empty: none.
-   *   "logits", "scores"  [tokens, E]  of the gate; scores as the auxiliary loss sees them, normalised where asked
-   *   "up_projection"     [tokens, k, 2I or I]  with its bias
-   *   "activation"        [tokens, k, I]  times the routing weight, unless that comes after the down projection
-   *   "down_projection"   [tokens, k, D]  with its bias, before a routing weight that comes after it
-   * In those of the experts, rows of masked tokens and of slots without an expert are 0. */
+   *   "logits", "scores"  [tokens, E]  of the gate; scores as the auxiliary loss sees them, normalised where
+   * asked "up_projection"     [tokens, k, 2I or I]  with its bias "activation"        [tokens, k, I]  times
+   * the routing weight, unless that comes after the down projection "down_projection"   [tokens, k, D]  with
+   * its bias, before a routing weight that comes after it In those of the experts, rows of masked tokens and
+   * of slots without an expert are 0. */
   const char* const* stages;
   /* "float32", "bfloat16", "float16", "float64": the config's dtype, and that of inputs. */
   const char* const* dtypes;
@@ -128,9 +132,9 @@ typedef struct moeref_port {
   int32_t device;
   /* MOEREF_TIES_OPEN or MOEREF_TIES_LOWEST_ID. */
   uint32_t ties;
-  /* What sums are made in: "float32" (also meant by NULL), "float64", "bfloat16", "float16". Sums that are better than
-   * plain float32 (compensated, split) are "float64": a port that says float32 and returns the correctly rounded
-   * result everywhere is accused of calling the reference. */
+  /* What sums are made in: "float32" (also meant by NULL), "float64", "bfloat16", "float16". Sums that are
+   * better than plain float32 (compensated, split) are "float64": a port that says float32 and returns the
+   * correctly rounded result everywhere is accused of calling the reference. */
   const char* accumulation;
   /* What intermediate tensors are held in; NULL or "" = the case's dtype. */
   const char* storage;
@@ -139,14 +143,14 @@ typedef struct moeref_port {
   /* The largest ep_size, cp_size or dp_size that run() plays inside one call; 1 = none. */
   int32_t max_ranks;
 
-  /* Optional, may be NULL: finer than the lists above. MOEREF_OK, or MOEREF_NOT_SUPPORTED with the reason as a text of at
-   * most `size` bytes with its end. Data is not to be looked at. After its yes, a run() that gives
-   * MOEREF_NOT_SUPPORTED is a failure: the capability was claimed. */
+  /* Optional, may be NULL: finer than the lists above. MOEREF_OK, or MOEREF_NOT_SUPPORTED with the reason as
+   * a text of at most `size` bytes with its end. Data is not to be looked at. After its yes, a run() that
+   * gives MOEREF_NOT_SUPPORTED is a failure: the capability was claimed. */
   int32_t (*supports)(const moeref_call* call, char* reason, size_t size);
 
-  /* Computes. One thread at a time calls it. It may start threads, and ends or parks them before it returns. It may
-   * print: stdout and stderr are kept and shown when something goes wrong. It must not end the process, and no C++
-   * exception may leave it. `error` takes the reason for what is not MOEREF_OK. */
+  /* Computes. One thread at a time calls it. It may start threads, and ends or parks them before it returns.
+   * It may print: stdout and stderr are kept and shown when something goes wrong. It must not end the
+   * process, and no C++ exception may leave it. `error` takes the reason for what is not MOEREF_OK. */
   int32_t (*run)(const moeref_call* call, char* error, size_t size);
 } moeref_port;
 

@@ -8,7 +8,10 @@ using Gradient = std::pair<Real, Real>;
 
 constexpr double kInfinity = INFINITY;
 
+/// Held in fp32 at least, inside one function.
 Real in_fp32(Real a) { return widen(a, precision(DType::float32)); }
+/// `.float()`: what is fp64 is rounded, too.
+Real as_fp32(Real a) { return store(a, precision(DType::float32)); }
 
 // silu(g) = g sigmoid(g), one function that rounds once at its end.
 Real silu(Real g) {
@@ -34,13 +37,13 @@ Gradient swiglu_gradient(Real g, Real u, Real d, const Params&) {
 }
 
 Real swiglu_limited(Real g, Real u, const Params& p) {
-  return silu(clamp(in_fp32(g), -kInfinity, p.limit)) * clamp(in_fp32(u), -p.limit, p.limit);
+  return silu(clamp(as_fp32(g), -kInfinity, p.limit)) * clamp(as_fp32(u), -p.limit, p.limit);
 }
 Gradient swiglu_limited_gradient(Real g, Real u, Real d, const Params& p) {
-  const Real gate = clamp(in_fp32(g), -kInfinity, p.limit);
-  const Real up = clamp(in_fp32(u), -p.limit, p.limit);
-  return {d * silu_slope(gate) * up * inside(in_fp32(g), -kInfinity, p.limit),
-          d * silu(gate) * inside(in_fp32(u), -p.limit, p.limit)};
+  const Real gate = clamp(as_fp32(g), -kInfinity, p.limit);
+  const Real up = clamp(as_fp32(u), -p.limit, p.limit);
+  return {as_fp32(d) * silu_slope(gate) * up * inside(as_fp32(g), -kInfinity, p.limit),
+          as_fp32(d) * silu(gate) * inside(as_fp32(u), -p.limit, p.limit)};
 }
 
 // g sigmoid(alpha g) (u + 1), and its derivatives: by g in one factor, or as automatic differentiation adds
@@ -56,13 +59,13 @@ Gradient scaled_glu_gradient(Real g, Real u, Real d, double alpha) {
 
 Real swigluoai(Real g, Real u, const Params& p) {
   const double limit = p.limit > 0.0 ? p.limit : kInfinity;
-  return scaled_glu(clamp(in_fp32(g), -kInfinity, limit), clamp(in_fp32(u), -limit, limit), p.alpha);
+  return scaled_glu(clamp(as_fp32(g), -kInfinity, limit), clamp(as_fp32(u), -limit, limit), p.alpha);
 }
 Gradient swigluoai_gradient(Real g, Real u, Real d, const Params& p) {
   const double limit = p.limit > 0.0 ? p.limit : kInfinity;
-  const auto [dg, du] =
-      scaled_glu_gradient(clamp(in_fp32(g), -kInfinity, limit), clamp(in_fp32(u), -limit, limit), d, p.alpha);
-  return {dg * inside(in_fp32(g), -kInfinity, limit), du * inside(in_fp32(u), -limit, limit)};
+  const auto [dg, du] = scaled_glu_gradient(clamp(as_fp32(g), -kInfinity, limit),
+                                            clamp(as_fp32(u), -limit, limit), as_fp32(d), p.alpha);
+  return {dg * inside(as_fp32(g), -kInfinity, limit), du * inside(as_fp32(u), -limit, limit)};
 }
 
 Real quick_geglu(Real g, Real u, const Params& p) {

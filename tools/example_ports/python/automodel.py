@@ -5,18 +5,20 @@
 
 AUTOMODEL_EXPERTS=torch_mm takes the grouped matrix products in place of the loop over experts.
 """
+import contextlib
 import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "python"))
 try:
-    import torch
-    from nemo_automodel.components.models.common import BackendConfig
-    from nemo_automodel.components.moe.config import MoEConfig
-    from nemo_automodel.components.moe.experts import GroupedExperts
-    from nemo_automodel.components.moe.layers import MLP, FakeBalancedGate, Gate, MoE
-    from nemo_automodel.components.moe.megatron.moe_utils import MoEAuxLossAutoScaler
-    from nemo_automodel.components.moe.router_replay import RouterReplayMode
+    with contextlib.redirect_stdout(sys.stderr):  # what packages say when imported
+        import torch
+        from nemo_automodel.components.models.common import BackendConfig
+        from nemo_automodel.components.moe.config import MoEConfig
+        from nemo_automodel.components.moe.experts import GroupedExperts
+        from nemo_automodel.components.moe.layers import MLP, FakeBalancedGate, Gate, MoE
+        from nemo_automodel.components.moe.megatron.moe_utils import MoEAuxLossAutoScaler
+        from nemo_automodel.components.moe.router_replay import RouterReplayMode
 except ImportError as error:
     print(f"automodel.py needs PyTorch and nemo_automodel (on PYTHONPATH, or installed): {error}", file=sys.stderr)
     sys.exit(2)

@@ -1,6 +1,12 @@
 #include "port_abi/device_staging.hpp"
 
 #include <dlpack/dlpack.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "port_abi/cuda_driver.hpp"
 
 namespace moeref {
 namespace {
@@ -13,12 +19,70 @@ class CpuStaging final : public DeviceStaging {
   void* stream() const override { return nullptr; }
 };
 
+/// The block lies in device memory while the port works. It is kept for the next call where it is large
+/// enough.
+class CudaStaging final : public DeviceStaging {
+ public:
+  CudaStaging() : stream_(driver_.create_stream()) {}
+
+  std::byte* place(std::byte* host, std::size_t size) override {
+    guarded([&] {
+      driver_.make_current();
+      if (size > size_) {
+        if (size_ > 0) driver_.free(block_);
+        size_ = 0;
+        block_ = driver_.allocate(size);
+        size_ = size;
+      }
+      driver_.copy_to_device(block_, host, size, stream_);
+      driver_.wait_for(stream_);
+    });
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): the driver's addresses are integers
+    return reinterpret_cast<std::byte*>(block_);
+  }
+
+  std::optional<std::string> bring_back(std::byte* host, std::size_t size) override {
+    guarded([&] {
+      driver_.make_current();
+      driver_.wait_for(stream_);
+      driver_.copy_from_device(host, block_, size, stream_);
+      driver_.wait_for(stream_);
+    });
+    return std::nullopt;
+  }
+
+  void* stream() const override { return stream_; }
+
+ private:
+  /// After most errors of a kernel the device's context is of no more use: the process ends as if it had
+  /// crashed, which is reported with this text, and the next call gets a fresh one.
+  template <class Work>
+  static void guarded(const Work& work) {
+    try {
+      work();
+    } catch (const CudaDriverError& error) {
+      std::fprintf(stderr, "on the device: %s\n", error.what());
+      std::fflush(stderr);
+      ::_exit(EXIT_FAILURE);
+    }
+  }
+
+  CudaDriver driver_;
+  void* stream_;
+  CudaDriver::Address block_ = 0;
+  std::size_t size_ = 0;
+};
+
 }  // namespace
 
 std::unique_ptr<DeviceStaging> make_staging(std::int32_t device, std::string& why) {
   if (device == kDLCPU) return std::make_unique<CpuStaging>();
-  why = "the port wants its tensors on a CUDA device, and this build of moeref has no CUDA";
-  return nullptr;
+  try {
+    return std::make_unique<CudaStaging>();
+  } catch (const CudaDriverError& error) {
+    why = std::string("the port wants its tensors on a CUDA device: ") + error.what();
+    return nullptr;
+  }
 }
 
 }  // namespace moeref

@@ -25,8 +25,8 @@ class DeviceStaging {
   virtual void* stream() const = 0;
 };
 
-/// By DLDeviceType. Null, with the reason in `why`, for a device that this build or this machine does not
-/// have.
+/// By DLDeviceType: kDLCPU or kDLCUDA. Null, with the reason in `why`, for a device that this machine does
+/// not have.
 std::unique_ptr<DeviceStaging> make_staging(std::int32_t device, std::string& why);
 
 }  // namespace moeref

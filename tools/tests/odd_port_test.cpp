@@ -62,17 +62,6 @@ INSTANTIATE_TEST_SUITE_P(
         Oddity{"is_random", 1, "FAIL", "not deterministic, though declared so: outputs/y"}),
     [](const auto& info) { return std::string(info.param.way); });
 
-/// Of a device that this build does not have, the rest of the table can still be right.
-TEST_F(OddPort, DeviceThatIsNotThere) {
-  const Finished finished = validate("wants_a_gpu");
-  EXPECT_EQ(finished.exit_code, 1) << finished.out;  // nothing ran
-  for (const json& one : json::parse(text_of(at("report.json")))["cases"]) {
-    EXPECT_EQ(one["verdict"], "NOT_SUPPORTED");
-    EXPECT_EQ(one["finding"],
-              "the port wants its tensors on a CUDA device, and this build of moeref has no CUDA");
-  }
-}
-
 class BadTableTest : public OddPort, public ::testing::WithParamInterface<Oddity> {};
 
 /// What is wrong from the start is the user's to know before any work.

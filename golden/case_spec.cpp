@@ -40,7 +40,7 @@ struct Field {
   std::function<json(const CaseSpec&)> write;
 };
 
-json unless(bool is_default, json value) { return is_default ? json() : value; }
+json unless(bool is_default, json value) { return is_default ? json() : std::move(value); }
 
 const std::vector<Field>& fields() {
   static const std::vector<Field> table{
@@ -137,9 +137,9 @@ CaseSpec parse_case_spec(const json& object) {
       field.read(*it, spec);
     }
     if (known != object.size())
-      for (const auto& [key, value] : object.items())
-        if (std::ranges::none_of(fields(), [&](const Field& field) { return key == field.name; }))
-          throw InputError("has an unknown field '" + key + "'");
+      for (const auto& item : object.items())
+        if (std::ranges::none_of(fields(), [&](const Field& field) { return item.key() == field.name; }))
+          throw InputError("has an unknown field '" + item.key() + "'");
   } catch (const InputError& error) {
     std::string text = where + error.what();
     std::erase(text, '"');

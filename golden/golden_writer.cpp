@@ -238,7 +238,7 @@ std::vector<ResultView> views_of(const GoldenFile& file) {
     if (const auto it = file.result_dtypes.find(name); it != file.result_dtypes.end())
       view.documented = it->second;
     view.raw = &tensor;
-    view.values = [&tensor](std::int64_t first, std::span<double> out) { tensor.read(first, out); };
+    view.values = [values = &tensor](std::int64_t first, std::span<double> out) { values->read(first, out); };
     const Tensor* bound = find(file.bounds, name);
     if (!bound) continue;
     if (bound->shape() != tensor.shape())

@@ -95,9 +95,9 @@ TEST(DataChoice, RealsAreWhatTheirKindSays) {
   for (const double v : reals(json::parse(R"({"kind": "uniform", "low": 1, "high": 2})"), {20, 20}))
     EXPECT_TRUE(v > 1.0 && v < 2.0);
   const std::vector<double> shares = reals("probabilities", {5, 8});
-  for (int row = 0; row < 5; ++row) {
+  for (std::size_t row = 0; row < 5; ++row) {
     double sum = 0.0;
-    for (int i = 0; i < 8; ++i) sum += shares[static_cast<std::size_t>(row * 8 + i)];
+    for (std::size_t i = 0; i < 8; ++i) sum += shares[row * 8 + i];
     EXPECT_NEAR(sum, 1.0, 1e-15);
   }
   const std::vector<double> hot = reals("one_hot", {4, 3});

@@ -24,7 +24,8 @@ double level(const CounterGenerator& random, std::int64_t token, std::int64_t ex
   const auto p = static_cast<std::uint64_t>(prime);
   const auto a = static_cast<std::int64_t>(1 + random.integer(index_of(token, 0), p - 1)),
              b = static_cast<std::int64_t>(random.integer(index_of(token, 1), p));
-  return static_cast<double>((a * expert + b) % prime - prime / 2) * step;
+  const std::int64_t middle = prime / 2;
+  return static_cast<double>((a * expert + b) % prime - middle) * step;
 }
 
 double logit(const Descriptor& d, const CounterGenerator& random, std::int64_t token, std::int64_t expert) {

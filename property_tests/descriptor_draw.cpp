@@ -159,7 +159,7 @@ std::vector<Descriptor> shrinks(const Descriptor& descriptor,
   const double now = complexity(descriptor);
   const auto propose = [&](Descriptor candidate) {
     prepare(candidate);
-    if (complexity(candidate) < now) out.push_back(std::move(candidate));
+    if (complexity(candidate) < now) out.push_back(candidate);
   };
   const Descriptor defaults;
   // By number of the field: a copy's field is found again by walking the table.
@@ -175,7 +175,7 @@ std::vector<Descriptor> shrinks(const Descriptor& descriptor,
           if (at == wanted) slot = value;
         ++at;
       });
-      propose(std::move(candidate));
+      propose(candidate);
     };
     if constexpr (std::is_same_v<Member, std::int64_t>) {
       for (const std::int64_t smaller : {std::int64_t{0}, std::int64_t{1}, member / 2, member - 1})

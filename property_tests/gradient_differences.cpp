@@ -167,7 +167,7 @@ void linear_adjoint(Implementation& impl, const Descriptor& d) {
   const Loss loss(d, call);
   for (const auto& [grad, tensor] : base.results()) {
     const bool affine =
-        std::ranges::any_of(kAffine, [&](std::string_view stem) { return grad.ends_with(stem); });
+        std::ranges::any_of(kAffine, [&name = grad](std::string_view stem) { return name.ends_with(stem); });
     if (!grad.starts_with("grads/") || !affine) continue;
     const std::string name = differentiated(call, grad);
     const Call far = moved(call, name, direction(d, name, tensor), 1.0);

@@ -124,7 +124,7 @@ NamedTensors gradient_summed_in_bfloat16(Implementation& sound, const Call& call
 
 /// Backward of the normalisation left out: the sum of the selected scores is taken for a constant.
 NamedTensors normalisation_taken_for_constant(Implementation& sound, const Call& call) {
-  if (!is(call, Component::gate) || !call.backward || call.config.value("norm_topk_prob", false) == false)
+  if (!is(call, Component::gate) || !call.backward || !call.config.value("norm_topk_prob", false))
     return sound.run(call);
   return with_results_of(sound, call, with_config(call, {{"norm_topk_prob", false}}), "grads/");
 }

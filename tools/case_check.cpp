@@ -87,6 +87,16 @@ bool made_by_moeref(std::string_view producer) {
   return producer == "moeref" || producer.starts_with("moeref ");
 }
 
+void keep_forward(GoldenFile& golden) {
+  const auto is_backward = [](const auto& entry) {
+    return entry.first.starts_with("cotangents/") || entry.first.starts_with("grads/");
+  };
+  golden.call.backward = false;
+  std::erase_if(golden.call.tensors, is_backward);
+  std::erase_if(golden.results, is_backward);
+  std::erase_if(golden.bounds, is_backward);
+}
+
 std::optional<std::string> differing_bits(const Call& call, const NamedTensors& recorded) {
   const Evaluation own = evaluate(call);
   for (const auto& [name, tensor] : recorded) {
@@ -144,6 +154,7 @@ void CaseChecker::judge_port(Checked& checked, const GoldenFile& golden, const P
   CaseReport& report = checked.report;
   // A wrong golden file stays a failure; whether its recorded routing was ambiguous is not about the port.
   const bool recorded_is_wrong = report.verdict == Verdict::fail;
+  take_routing(report, {});
   report.verdict = worse(recorded_is_wrong ? Verdict::fail : Verdict::pass, outcome.verdict);
   report.warnings.insert(report.warnings.end(), outcome.warnings.begin(), outcome.warnings.end());
   if (outcome.verdict != Verdict::pass) add_finding(report, outcome.verdict, outcome.finding);
@@ -166,16 +177,21 @@ void CaseChecker::judge_port(Checked& checked, const GoldenFile& golden, const P
 CaseChecker::Checked CaseChecker::check(const std::filesystem::path& file) {
   const auto began = std::chrono::steady_clock::now();
   std::unique_lock lock(one_at_a_time);
-  const GoldenFile golden = read_golden(file);
+  GoldenFile golden = read_golden(file);
   Checked checked;
   CaseReport& report = checked.report;
+  const Capabilities* has = port.capabilities();
+  if (golden.call.backward && (forward_only || (has && !has->backward))) {
+    keep_forward(golden);
+    report.forward_only = true;
+  }
   report.file = file;
   report.case_name = golden.case_name;
   report.component = golden.call.component;
   report.dtype = dtype_of(golden.call);
   report.flags = golden.flags;
-  report.repeat =
-      fmt::format("moeref validate --port {} {}", shell_word(port.name()), shell_word(file.string()));
+  report.repeat = fmt::format("moeref validate --port {} {}{}", shell_word(port.name()),
+                              forward_only ? "--forward-only " : "", shell_word(file.string()));
   PortOutcome outcome;
   if (!port.is_reference()) outcome = port.run(file, golden.call);
   lock.unlock();

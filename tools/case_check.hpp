@@ -19,6 +19,7 @@ struct CaseChecker {
   std::mutex one_at_a_time = {};
   std::atomic<int> evidence_left = 0;  ///< failing cases whose surroundings the report shows
   int fresh_processes_left = 8;        ///< for failing cases: is it earlier calls that they fail from?
+  bool forward_only = false;  ///< gradients are not asked for; so they are not of a port without backward
 
   struct Checked {
     CaseReport report;
@@ -33,6 +34,9 @@ struct CaseChecker {
   void judge_values(Checked& checked, const GoldenFile& golden, const PortOutcome& outcome);
   void ask_a_fresh_process(CaseReport& report, const Call& call, const NamedTensors& results);
 };
+
+/// The file's forward pass alone: without cotangents and gradients.
+void keep_forward(GoldenFile& golden);
 
 /// Whether a producer text is that of moeref itself, whose recorded values must be the reference's own bits.
 bool made_by_moeref(std::string_view producer);

@@ -30,6 +30,7 @@ struct CheckOptions {
   std::vector<std::string> properties, components;
   int cases = 100;
   double timeout = 10.0;
+  std::int64_t processes = PortSettings{}.processes;
   fs::path save, json;
   bool verbose = false;
 };
@@ -140,6 +141,7 @@ int check(const CheckOptions& options) {
     throw InputError(fmt::format("--timeout is {}: want seconds above 0", options.timeout));
   PortSettings settings;
   settings.limit = std::chrono::milliseconds(std::llround(std::min(options.timeout, 1e6) * 1e3));
+  settings.processes = options.processes;
   std::unique_ptr<Port> opened = open_port(options.port, settings);
   run.declared = declared_by(*opened);
   const std::unique_ptr<Implementation> port = as_implementation(std::move(opened));
@@ -198,6 +200,11 @@ Command check_command(CLI::App& parent) {
   app->add_option("--timeout", options->timeout, "Seconds after which a call of the port hangs")
       ->capture_default_str()
       ->type_name("SECONDS");
+  app->add_option("--processes", options->processes,
+                  "Calls with more ranks are made in one process, which plays them all")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
   app->add_option("--json", options->json, "Write the report to this file, for programs")->type_name("FILE");
   app->add_flag("--verbose", options->verbose, "Say why cases were discarded");
   return {app, [options] { return check(*options); }};

@@ -20,5 +20,6 @@ Command generate_command(CLI::App& parent);
 Command validate_command(CLI::App& parent);
 Command check_command(CLI::App& parent);
 Command inspect_command(CLI::App& parent);
+Command bench_command(CLI::App& parent);
 
 }  // namespace moeref

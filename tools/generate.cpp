@@ -1,11 +1,11 @@
 // moeref generate: golden files of the catalogue, of a preset, or of a user's own layer.
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <memory>
 #include <mutex>
 
+#include "case_size.hpp"
 #include "commands.hpp"
 #include "file_batch.hpp"
 #include "moeref/error.hpp"
@@ -13,7 +13,6 @@
 #include "moeref/manifest.hpp"
 #include "moeref/parallel_for.hpp"
 #include "moeref/recipes.hpp"
-#include "moeref/signature.hpp"
 #include "progress.hpp"
 #include "user_layer.hpp"
 
@@ -84,27 +83,6 @@ std::vector<CaseSpec> selected(const GenerateOptions& options) {
   if (!options.preset.empty()) return preset_layer(options.preset, options.full_width, request);
   if (!options.config.empty()) return user_layer(options.config, request);
   return from_catalogue(options, request.components);
-}
-
-/// Bytes that the tensors of a case take at least, results in fp64 with their bounds. Throws for an
-/// impossible config.
-double bytes_of(const CaseSpec& spec) {
-  const Signature tensors = signature(spec.component, spec.config, spec.options, spec.tokens, spec.backward);
-  double bytes = 0.0;
-  const auto elements = [](const TensorSpec& tensor) {
-    double count = 1.0;  // a product of extents may not fit 64 bits
-    for (const std::int64_t extent : tensor.shape) count *= static_cast<double>(extent);
-    return count;
-  };
-  for (const TensorSpec& tensor : tensors.inputs)
-    bytes += elements(tensor) * static_cast<double>(size_of(tensor.dtype));
-  for (const TensorSpec& tensor : tensors.outputs)
-    bytes += elements(tensor) * (sizeof(double) + sizeof(float));
-  return bytes;
-}
-
-double memory_of_machine() {
-  return static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
 }
 
 /// Errors of a user's own layer begin with its file, all others with the case.

@@ -14,8 +14,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::int64_t kDefaultTokens = 64;
-
 bool has_backward(Component component) {
   switch (component) {
     case Component::gate:
@@ -50,7 +48,7 @@ std::vector<CaseSpec> specs_of(json layer, const LayerRequest& request) {
     if (spec.component == Component::init)
       spec.tokens.clear();
     else if (!layer.contains("tokens"))
-      spec.tokens = {kDefaultTokens};
+      spec.tokens = {request.default_tokens};
     if (spec.component == Component::mlp)
       parse_mlp_config(spec.config);
     else

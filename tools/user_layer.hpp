@@ -17,6 +17,7 @@ struct LayerRequest {
   std::optional<std::int64_t> tokens;
   std::optional<DType> dtype;
   std::optional<std::uint64_t> seed;
+  std::int64_t default_tokens = 64;  ///< where neither the command line nor the file says
 };
 
 /// Forward and backward, where the component has one, of a published model's layer at its reduced or real

@@ -38,8 +38,9 @@ struct ValidateOptions {
   std::vector<std::string> components;
   fs::path json, junit, html, waivers;
   std::string must_pass, date;
-  bool quiet = false;
+  bool quiet = false, forward_only = false;
   double timeout = 60.0;  ///< seconds
+  std::int64_t processes = PortSettings{}.processes;
 };
 
 PortSettings port_settings(const ValidateOptions& options) {
@@ -49,6 +50,7 @@ PortSettings port_settings(const ValidateOptions& options) {
                                  options.timeout, kLongest));
   PortSettings settings;
   settings.limit = std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(options.timeout * 1000.0)));
+  settings.processes = options.processes;
   return settings;
 }
 
@@ -117,6 +119,7 @@ int validate(const ValidateOptions& options) {
   ReportFile json(options.json), junit(options.junit), html(options.html);
 
   CaseChecker checker{*port, {}};
+  checker.forward_only = options.forward_only;
   if (html.wanted()) checker.evidence_left = kEvidenceCases;
   Report report;
   report.moeref = MOEREF_VERSION;
@@ -165,6 +168,10 @@ Command validate_command(CLI::App& parent) {
       ->allow_extra_args(false);
   app->add_option("--timeout", options->timeout, "Seconds that a port may take for one call (60)")
       ->type_name("SECONDS");
+  app->add_option("--processes", options->processes,
+                  "Calls with more ranks are made in one process, which plays them all (16)")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
   app->add_option("--html", options->html, "Write the report as one HTML page to this file")
       ->type_name("FILE");
   app->add_option("--date", options->date, "A date for the HTML page, which shows none without it")
@@ -176,6 +183,9 @@ Command validate_command(CLI::App& parent) {
                   "Cases that must be judged and PASS: core, training, expert_parallelism, or a file with a "
                   "name a line")
       ->type_name("LIST");
+  app->add_flag(
+      "--forward-only", options->forward_only,
+      "Judge forward passes alone, also of files with gradients (ports without a backward pass: always)");
   app->add_flag("--quiet", options->quiet, "Show the failures and the last line alone");
   return {app, [options] { return validate(*options); }};
 }

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "aux_loss/statistics.hpp"
-#include "device_timing.cuh"
+#include "bench/device_timing.hpp"
 #include "gate/plan.hpp"
 #include "moeref/cuda/bias_update.hpp"
 #include "moeref/cuda/fake_balanced_gate.hpp"

@@ -25,7 +25,8 @@ json reply(const char* status, Reason& reason) {
 
 }  // namespace
 
-HostedCall::HostedCall(const json& request, std::byte* block, std::int32_t device, void* stream) {
+HostedCall::HostedCall(const json& request, std::byte* block, std::int32_t device, void* stream,
+                       const moeref_exchange* exchange) {
   const auto keep = [&](const char* field) {
     return texts_.emplace_back(request.at(field).get<std::string>()).c_str();
   };
@@ -47,12 +48,14 @@ HostedCall::HostedCall(const json& request, std::byte* block, std::int32_t devic
   call_.pass = request.at("backward").get<bool>() ? MOEREF_BACKWARD : MOEREF_FORWARD;
   call_.config = keep("config");
   call_.options = keep("options");
-  call_.world_size = 1;
+  call_.rank = exchange ? exchange->rank : 0;
+  call_.world_size = exchange ? exchange->world_size : 1;
   call_.input_count = inputs_.size();
   call_.inputs = inputs_.data();
   call_.output_count = outputs_.size();
   call_.outputs = outputs_.data();
   call_.stream = stream;
+  call_.exchange = exchange;
 }
 
 json HostedCall::make(const moeref_port& port) const try {

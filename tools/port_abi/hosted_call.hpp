@@ -15,7 +15,9 @@ namespace moeref {
 /// Owns what a moeref_call points to, for the time of the call.
 class HostedCall {
  public:
-  HostedCall(const nlohmann::json& request, std::byte* block, std::int32_t device, void* stream);
+  /// Without an exchange the process makes the call alone.
+  HostedCall(const nlohmann::json& request, std::byte* block, std::int32_t device, void* stream,
+             const moeref_exchange* exchange);
   HostedCall(const HostedCall&) = delete;
   HostedCall& operator=(const HostedCall&) = delete;
 

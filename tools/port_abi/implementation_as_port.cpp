@@ -25,6 +25,18 @@ DType dtype_of(const moeref_named_tensor& named) {
   return *dtype;
 }
 
+void write(const moeref_named_tensor& output, const NamedTensors& results) {
+  const Tensor* result = find(results, output.name);
+  if (!result && (output.flags & MOEREF_OPTIONAL)) return;
+  if (!result) throw std::runtime_error(std::string("gave no ") + output.name);
+  if (result->shape() != shape_of(output.tensor))
+    throw std::runtime_error(std::string(output.name) + " came out as " + to_string(result->shape()));
+  const Tensor stored = result->cast(dtype_of(output));
+  std::ranges::copy(stored.bytes(), static_cast<std::byte*>(output.tensor.data));
+}
+
+}  // namespace
+
 Call call_of(const moeref_call& c) {
   Call call;
   call.component = parse_component(c.component);
@@ -41,17 +53,14 @@ Call call_of(const moeref_call& c) {
   return call;
 }
 
-void write(const moeref_named_tensor& output, const NamedTensors& results) {
-  const Tensor* result = find(results, output.name);
-  if (!result && (output.flags & MOEREF_OPTIONAL)) return;
-  if (!result) throw std::runtime_error(std::string("gave no ") + output.name);
-  if (result->shape() != shape_of(output.tensor))
-    throw std::runtime_error(std::string(output.name) + " came out as " + to_string(result->shape()));
-  const Tensor stored = result->cast(dtype_of(output));
-  std::ranges::copy(stored.bytes(), static_cast<std::byte*>(output.tensor.data));
+void write_results(const moeref_call& call, const NamedTensors& results) {
+  for (std::size_t i = 0; i < call.output_count; ++i) write(call.outputs[i], results);
 }
 
-}  // namespace
+std::int32_t give_error(const std::exception& thrown, char* error, std::size_t size) {
+  put_text(thrown.what(), error, size);
+  return MOEREF_ERROR;
+}
 
 std::int32_t supports_with(const Implementation& implementation, const moeref_call* call, char* reason,
                            std::size_t size) try {
@@ -66,12 +75,10 @@ std::int32_t supports_with(const Implementation& implementation, const moeref_ca
 
 std::int32_t run_with(Implementation& implementation, const moeref_call* call, char* error,
                       std::size_t size) try {
-  const NamedTensors results = implementation.run(call_of(*call));
-  for (std::size_t i = 0; i < call->output_count; ++i) write(call->outputs[i], results);
+  write_results(*call, implementation.run(call_of(*call)));
   return MOEREF_OK;
 } catch (const std::exception& wrong) {
-  put_text(wrong.what(), error, size);
-  return MOEREF_ERROR;
+  return give_error(wrong, error, size);
 }
 
 }  // namespace moeref

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 
 #include "moeref/implementation.hpp"
 #include "moeref/port.h"
@@ -16,5 +17,12 @@ std::int32_t supports_with(const Implementation& implementation, const moeref_ca
 /// run() of such a port: tensors are copied in and results out, rounded to the type of their buffer. Results
 /// that no buffer asks for are dropped. Nothing is thrown.
 std::int32_t run_with(Implementation& implementation, const moeref_call* call, char* error, std::size_t size);
+
+/// Their parts, for ports that do more between them. They throw std::exception for what a call cannot be.
+Call call_of(const moeref_call& call);
+void write_results(const moeref_call& call, const NamedTensors& results);
+
+/// MOEREF_ERROR, with the text of what was thrown.
+std::int32_t give_error(const std::exception& thrown, char* error, std::size_t size);
 
 }  // namespace moeref

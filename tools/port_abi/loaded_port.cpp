@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 #include <fmt/core.h>
 
+#include <cstddef>
+
 #include "moeref/error.hpp"
 
 namespace moeref {
@@ -16,6 +18,13 @@ json list_of(const char* const* texts) {
   return out;
 }
 
+/// The table as version 1 began; what follows is read as far as the port's own struct_size goes.
+constexpr std::size_t kFirstTable = offsetof(moeref_port, max_processes);
+
+std::int32_t max_processes_of(const moeref_port& port) {
+  return port.struct_size >= kFirstTable + sizeof port.max_processes ? port.max_processes : 0;
+}
+
 std::string text_of(const char* text) { return text ? text : ""; }
 
 void check(const moeref_port* port) {
@@ -23,10 +32,11 @@ void check(const moeref_port* port) {
     throw InputError(
         fmt::format("does not speak version {} of the port interface: moeref_port_entry gave NULL",
                     MOEREF_PORT_ABI_VERSION));
-  if (port->struct_size < sizeof(moeref_port))
+  if (port->struct_size < kFirstTable)
     throw InputError(
-        fmt::format("its table has struct_size {}: want at least {}, sizeof(moeref_port) of version {}",
-                    port->struct_size, sizeof(moeref_port), MOEREF_PORT_ABI_VERSION));
+        fmt::format("its table has struct_size {}: want at least {}, the first sizeof(moeref_port) of "
+                    "version {}",
+                    port->struct_size, kFirstTable, MOEREF_PORT_ABI_VERSION));
   if (port->abi_version != MOEREF_PORT_ABI_VERSION)
     throw InputError(
         fmt::format("its table has abi_version {}: want {}", port->abi_version, MOEREF_PORT_ABI_VERSION));
@@ -44,6 +54,9 @@ void check(const moeref_port* port) {
         fmt::format("its table has ties {}: want MOEREF_TIES_OPEN or MOEREF_TIES_LOWEST_ID", port->ties));
   if (port->max_ranks < 1)
     throw InputError(fmt::format("its table has max_ranks {}: want 1 or more", port->max_ranks));
+  if (max_processes_of(*port) < 0)
+    throw InputError(
+        fmt::format("its table has max_processes {}: want 0 (none) or more", port->max_processes));
 }
 
 }  // namespace
@@ -73,6 +86,7 @@ json describe(const moeref_port& port) {
           {"storage", text_of(port.storage)},
           {"deterministic", port.deterministic != 0},
           {"max_ranks", port.max_ranks},
+          {"max_processes", port.device == kDLCPU ? max_processes_of(port) : 0},
           {"device", port.device == kDLCUDA ? "cuda" : "cpu"}};
 }
 

@@ -1,5 +1,6 @@
 #include "port_abi/port_host.hpp"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -7,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <string_view>
 #include <thread>
@@ -14,6 +16,7 @@
 
 #include "moeref/error.hpp"
 #include "port_abi/device_staging.hpp"
+#include "port_abi/exchange.hpp"
 #include "port_abi/hosted_call.hpp"
 #include "port_abi/loaded_port.hpp"
 
@@ -78,12 +81,38 @@ class SharedBlock {
   std::size_t size_;
 };
 
+/// Of a process that makes calls together with others: the same one for all its calls.
+Exchange& exchange_of(const json& request) {
+  static Exchange the_one(request.at("rank").get<std::int32_t>(), [&] {
+    std::vector<int> sockets;
+    for (int r = 0; r < request.at("world_size").get<int>(); ++r) {
+      sockets.push_back(r == request.at("rank").get<int>() ? -1 : kHostRanks + r);
+      // What the port starts must not keep them open when this process is gone.
+      ::fcntl(sockets.back(), F_SETFD, FD_CLOEXEC);
+    }
+    return sockets;
+  }());
+  return the_one;
+}
+
+json make(const HostedCall& call, const moeref_port& port, Exchange* exchange, const json& request) {
+  if (!exchange) return call.make(port);
+  exchange->begin(request.at("call").get<std::uint64_t>(),
+                  std::chrono::milliseconds(request.at("exchange_limit").get<std::int64_t>()));
+  json reply = call.make(port);
+  exchange->end();
+  if (!exchange->failure().empty()) reply["exchange"] = exchange->failure();
+  return reply;
+}
+
 json run(const moeref_port& port, DeviceStaging& staging, const json& request) {
   const SharedBlock block(request.at("size").get<std::size_t>());
   if (!block.data())
     return {{"status", "broken"}, {"reason", "the port's process could not map the shared memory"}};
-  const HostedCall call(request, staging.place(block.data(), block.size()), port.device, staging.stream());
-  json reply = call.make(port);
+  Exchange* exchange = request.at("world_size").get<int>() > 1 ? &exchange_of(request) : nullptr;
+  const HostedCall call(request, staging.place(block.data(), block.size()), port.device, staging.stream(),
+                        exchange ? exchange->table() : nullptr);
+  json reply = make(call, port, exchange, request);
   if (const auto wrong = staging.bring_back(block.data(), block.size()))
     return {{"status", "error"}, {"reason", *wrong}};
   return reply;

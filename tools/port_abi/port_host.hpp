@@ -4,10 +4,12 @@
 // kHostMemory, which both have mapped. First it says {"status":"ok","port":{...}} or
 // {"status":"bad","reason":...}; then it answers requests, until the socket closes:
 //   {"request":"run","size":BYTES,"component":C,"backward":B,"config":TEXT,"options":TEXT,
-//    "tensors":[{"name","dtype","shape","offset","output","optional"}]}
+//    "tensors":[{"name","dtype","shape","offset","output","optional"}],
+//    "rank":R,"world_size":N, and with N > 1 "call":NUMBER,"exchange_limit":MILLISECONDS}
 //   {"status":"ok"}, or "not_supported" | "withdrawn" | "error" | "broken" with a "reason"
 // "withdrawn" is a not_supported after supports() had said yes; "broken" is a return value that the interface
-// does not have.
+// does not have. An answer has "exchange" with what went wrong where an exchange with other ranks has failed:
+// this process can exchange nothing any more.
 #pragma once
 
 #include <string>
@@ -16,6 +18,10 @@ namespace moeref {
 
 inline constexpr int kHostSocket = 3;
 inline constexpr int kHostMemory = 4;
+/// The socket to rank r of those that make calls together is kHostRanks + r.
+inline constexpr int kHostRanks = 5;
+/// So many processes make a call together at most.
+inline constexpr int kMostProcesses = 16;
 
 /// Never returns in order: ends the process when the socket closes, whatever the port is doing then.
 int run_port_host(const std::string& library);

@@ -1,7 +1,7 @@
 // The CPU reference as a port: libmoeref_reference_port.so. As a user's port it would prove nothing, so it
 // says float64.
 #include "moeref/reference.hpp"
-#include "port_abi/implementation_as_port.hpp"
+#include "port_abi/ranks_as_port.hpp"
 
 namespace {
 
@@ -11,7 +11,7 @@ moeref::CpuReference& reference() {
 }
 
 std::int32_t run(const moeref_call* call, char* error, std::size_t size) {
-  return moeref::run_with(reference(), call, error, size);
+  return moeref::run_ranks_with(reference(), call, error, size);
 }
 
 constexpr const char* kComponents[] = {"gate",    "aux_loss", "bias_update", "fake_balanced_gate",
@@ -40,6 +40,7 @@ extern "C" const moeref_port* moeref_port_entry(std::uint32_t abi_version) {
     out.storage = "float64";
     out.deterministic = 1;
     out.max_ranks = 1024;
+    out.max_processes = 8;
     out.run = run;
     return out;
   }();

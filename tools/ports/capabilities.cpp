@@ -100,6 +100,11 @@ Capabilities parse_capabilities(const json& hello) {
     if (!v.is_boolean()) fail("deterministic", v, "want true or false");
     out.deterministic = v.get<bool>();
   });
+  field(hello, "max_processes", [&](const json& v) {
+    if (!v.is_number_integer() || v.get<std::int64_t>() < 0)
+      fail("max_processes", v, "want an integer of 0 or more");
+    out.max_processes = v.get<std::int64_t>();
+  });
   field(hello, "max_ranks", [&](const json& v) {
     if (!v.is_number_integer() || v.get<std::int64_t>() < 1)
       fail("max_ranks", v, "want an integer of 1 or more");
@@ -123,9 +128,17 @@ std::optional<std::string> Capabilities::lack(const Call& call) const {
         tensor && is_floating(spec.dtype) && tensor->dtype() != spec.dtype && !has(tensor->dtype()))
       return fmt::format("{} has no {}, in which {} comes", name, moeref::name(tensor->dtype()), spec.name);
   const std::int64_t ranks = parse_call_options(call.options).parallel.size();
-  if (ranks > max_ranks)
-    return fmt::format("{} plays at most {} ranks in one call; this one has {}", name, max_ranks, ranks);
-  return std::nullopt;
+  if (ranks <= max_ranks || processes(call) == ranks) return std::nullopt;
+  if (max_processes > 1)
+    return fmt::format(
+        "{} has at most {} processes a call, and plays at most {} ranks in one; this call has {}", name,
+        max_processes, max_ranks, ranks);
+  return fmt::format("{} plays at most {} ranks in one call; this one has {}", name, max_ranks, ranks);
+}
+
+std::int64_t Capabilities::processes(const Call& call) const {
+  const std::int64_t ranks = parse_call_options(call.options).parallel.size();
+  return ranks <= max_processes ? ranks : 1;
 }
 
 }  // namespace moeref

@@ -22,18 +22,23 @@ struct Capabilities {
   std::optional<DType> storage;  ///< of intermediates; none = the case's dtype
   bool deterministic = false;
   std::int64_t max_ranks = 1;
+  std::int64_t max_processes = 1;  ///< of libraries
 
   /// Whether its sums are no better than plain float32, so that it cannot equal the fp64 reference
   /// everywhere.
   bool rounds_its_sums() const { return accumulation != DType::float64; }
+
+  /// How many processes make such a call: one a rank where there may be so many, else one.
+  std::int64_t processes(const Call& call) const;
 
   /// Nothing if these claim such calls, else what is missing, in words.
   std::optional<std::string> lack(const Call& call) const;
 };
 
 /// All fields but the name may be missing: then every component, both passes, every dtype, no stages, ties
-/// open, float32 accumulation, the case's storage, not deterministic, one rank. Throws InputError naming the
-/// field, its value and what would be right. Unknown fields are left for later versions.
+/// open, float32 accumulation, the case's storage, not deterministic, one rank, one process. Throws
+/// InputError naming the field, its value and what would be right. Unknown fields are left for later
+/// versions.
 Capabilities parse_capabilities(const nlohmann::json& hello);
 
 }  // namespace moeref

@@ -68,13 +68,24 @@ PortOutcome Conversation::gone(Verdict verdict, const std::string& finding) {
 }
 
 PortOutcome Conversation::ask(const json& request) {
+  if (auto outcome = say(request)) return *std::move(outcome);
+  return hear(std::chrono::steady_clock::now() + limit_);
+}
+
+std::optional<PortOutcome> Conversation::say(const json& request) {
   process_.forget_output();
+  failed_exchange_.clear();
   const PortProcess::Answer unasked = process_.listen(std::chrono::milliseconds(0));
   if (unasked.heard == PortProcess::Heard::line)
     return gone(Verdict::crashed,
                 "broke the protocol: said '" + shortened(unasked.line) + "' without being asked");
   process_.say(request.dump());
-  const PortProcess::Answer answer = process_.listen(limit_);
+  return std::nullopt;
+}
+
+PortOutcome Conversation::hear(std::chrono::steady_clock::time_point until) {
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
+  const PortProcess::Answer answer = process_.listen(left);
   switch (answer.heard) {
     case PortProcess::Heard::line:
       return answered(answer.line);
@@ -95,6 +106,8 @@ PortOutcome Conversation::answered(const std::string& line) {
   if (!answer)
     return gone(Verdict::crashed,
                 "broke the protocol: answered '" + shortened(line) + "', which is no JSON object");
+  if (const auto failed = answer->find("exchange"); failed != answer->end() && failed->is_string())
+    failed_exchange_ = one_line(failed->get<std::string>());
   const auto it = answer->find("status");
   const std::string status = it != answer->end() && it->is_string() ? it->get<std::string>() : "";
   if (status == "ok") return {};

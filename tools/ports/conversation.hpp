@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "ports/port.hpp"
@@ -24,6 +25,17 @@ class Conversation {
   /// process that hangs or answers nonsense has been ended.
   PortOutcome ask(const nlohmann::json& request);
 
+  /// The same in steps, for several conversations at a time. An outcome at once where the process is not
+  /// ready to be asked; else answers() can be read, or `until` has passed, when hear() is due.
+  std::optional<PortOutcome> say(const nlohmann::json& request);
+  PortOutcome hear(std::chrono::steady_clock::time_point until);
+  int answers() const { return process_.answers(); }
+  /// Ends a process that is not waited for any more: an outcome with this verdict and finding.
+  PortOutcome give_up(Verdict verdict, const std::string& finding) { return gone(verdict, finding); }
+
+  /// What the last answer said of an exchange that has failed ("exchange"), or nothing.
+  const std::string& failed_exchange() const { return failed_exchange_; }
+
   bool running() const { return running_; }
 
   /// Lets it end by itself.
@@ -37,6 +49,7 @@ class Conversation {
   PortProcess process_;
   std::chrono::milliseconds limit_;
   bool running_ = true;
+  std::string failed_exchange_;
 };
 
 }  // namespace moeref

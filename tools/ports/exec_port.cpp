@@ -69,7 +69,13 @@ class ExecPort final : public IsolatedPort {
   }
 
  protected:
-  PortOutcome attempt(const Call& call, Poison) override {
+  /// One process: capabilities_.processes() is never more.
+  RankOutcomes attempt(const RankShares& ranks, Poison) override { return {attempt(ranks.call(0))}; }
+
+  void end_processes() override { talk_.reset(); }
+
+ private:
+  PortOutcome attempt(const Call& call) {
     if (!talk_) try {
         start();
       } catch (const InputError& error) {
@@ -91,14 +97,11 @@ class ExecPort final : public IsolatedPort {
                                       {"backward", call.backward},
                                       {"input", input.path.string()},
                                       {"output", output.path.string()}});
-    if (!talk_->running()) end_process();
+    if (!talk_->running()) end_processes();
     if (outcome.verdict != Verdict::pass) return outcome;
     return read(output.path);
   }
 
-  void end_process() override { talk_.reset(); }
-
- private:
   static PortOutcome read(const fs::path& file) {
     if (!fs::exists(file)) return {{}, Verdict::fail, "the port answered ok and wrote no results file"};
     try {
@@ -116,6 +119,7 @@ class ExecPort final : public IsolatedPort {
     try {
       capabilities_ = parse_capabilities(
           talk_->ask_first({{"moeref", 1}, {"request", "hello"}}, name(), "in answer to hello"));
+      capabilities_.max_processes = 1;  // programs have no exchange
     } catch (const InputError& error) {
       talk_.reset();
       const std::string text = error.what();

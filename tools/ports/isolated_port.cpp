@@ -3,16 +3,11 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "report/report.hpp"
 
 namespace moeref {
 namespace {
-
-bool same_bits(double a, double b) {
-  return a == b ? std::signbit(a) == std::signbit(b) : std::isnan(a) && std::isnan(b);
-}
 
 /// Elements that hold in both calls what the buffer held before.
 std::vector<bool> unwritten(const Tensor& once, const Tensor& again) {
@@ -49,82 +44,85 @@ void take_unwritten(PortOutcome& first, const PortOutcome& second, const std::ve
   if (!finding.empty()) add_finding(first, Verdict::fail, finding + (more.empty() ? "" : "; also " + more));
 }
 
+bool all_computed(const RankOutcomes& outcomes) {
+  return std::ranges::none_of(outcomes, [](const PortOutcome& one) { return one.results.empty(); });
+}
+
 }  // namespace
 
-void add_finding(PortOutcome& outcome, Verdict verdict, const std::string& finding) {
-  outcome.verdict = worse(outcome.verdict, verdict);
-  outcome.finding += (outcome.finding.empty() ? "" : "; ") + finding;
+RankShares IsolatedPort::shares(const Call& call) const {
+  return RankShares(call, capabilities_.processes(call), capabilities_.stages);
 }
 
-std::optional<std::string> differing_results(const NamedTensors& a, const NamedTensors& b) {
-  for (const auto& [name, mine] : a) {
-    const auto it = b.find(name);
-    if (it == b.end()) return name + " is there and is not";
-    const Tensor& other = it->second;
-    if (mine.shape() != other.shape())
-      return fmt::format("{} has shape {} and {}", name, to_string(mine.shape()), to_string(other.shape()));
-    for (std::int64_t i = 0; i < mine.size(); ++i)
-      if (!same_bits(mine[i], other[i]))
-        return fmt::format("{}{} is {:.9g} and {:.9g}", name, coordinates(i, mine.shape()), mine[i],
-                           other[i]);
-  }
-  for (const auto& [name, tensor] : b)
-    if (!a.contains(name)) return name + " is there and is not";
-  return std::nullopt;
-}
-
-PortOutcome IsolatedPort::attempt_fresh(const Call& call, Poison poison) {
-  end_process();
-  return attempt(call, poison);
+RankOutcomes IsolatedPort::attempt_fresh(const RankShares& ranks, Poison poison) {
+  end_processes();
+  return attempt(ranks, poison);
 }
 
 std::optional<NamedTensors> IsolatedPort::run_fresh(const Call& call) {
-  PortOutcome outcome = attempt_fresh(call, Poison::nan);
-  if (outcome.results.empty()) return std::nullopt;
-  return std::move(outcome.results);
+  const RankShares ranks = shares(call);
+  RankOutcomes outcomes = attempt_fresh(ranks, Poison::nan);
+  if (!all_computed(outcomes)) return std::nullopt;
+  return together(ranks, std::move(outcomes)).results;
 }
 
 /// The same call once more in fresh processes, where there are no earlier calls: with the same and with other
 /// contents of the output buffers.
-std::string IsolatedPort::cause_of_difference(const Call& call, const std::string& difference) {
-  const PortOutcome clean = attempt_fresh(call, Poison::nan), other = attempt_fresh(call, Poison::number);
-  if (!differing_results(clean.results, other.results))
+std::string IsolatedPort::cause_of_difference(const RankShares& ranks, std::size_t rank,
+                                              const std::string& difference) {
+  const auto fresh = [&](Poison poison) { return attempt_fresh(ranks, poison).at(rank).results; };
+  const NamedTensors clean = fresh(Poison::nan), other = fresh(Poison::number);
+  if (!differing_results(clean, other))
     return "depends on earlier calls: " + difference +
            " when the call is made twice, and the same in fresh processes";
-  const PortOutcome again = attempt_fresh(call, Poison::nan);
-  if (const auto unstable = differing_results(clean.results, again.results))
+  const NamedTensors again = fresh(Poison::nan);
+  if (const auto unstable = differing_results(clean, again))
     return "not deterministic, though declared so: " + *unstable + " in two fresh processes";
   return "depends on buffer contents: " + difference +
          " when the output buffers hold NaN and when they hold numbers";
 }
 
-PortOutcome IsolatedPort::run(const std::filesystem::path&, const Call& call) {
-  if (const auto lack = capabilities_.lack(call)) return {{}, Verdict::not_supported, *lack};
-  PortOutcome first = attempt(call, Poison::nan);
-  if (first.results.empty()) return first;
-  PortOutcome second = attempt(call, Poison::number);
-  if (second.results.empty()) {
-    // What it did the second time it did after having computed the same call.
-    if (second.verdict == Verdict::not_supported) second.verdict = Verdict::fail;
-    second.finding = "depends on earlier calls: the same call made a second time: " + second.finding;
-    return second;
-  }
-  const std::vector<TensorSpec> outputs = port_outputs(call, capabilities_.stages);
-  const NamedTensors first_results = first.results, second_results = second.results;
-  take_unwritten(first, second, outputs);
+/// What a rank wrote the first and the second time.
+void IsolatedPort::compare(const RankShares& ranks, std::size_t rank, PortOutcome& first,
+                           PortOutcome& second) const {
+  take_unwritten(first, second, ranks.outputs(rank));
   if (first.verdict == Verdict::pass && second.verdict != Verdict::pass)
     add_finding(first, second.verdict, "the second time: " + second.finding);
-  if (first.verdict != Verdict::pass) return first;  // what else differs, differs because of that
-
   for (auto it = second.results.begin(); it != second.results.end();)
     it = first.results.contains(it->first) ? std::next(it) : second.results.erase(it);
-  const auto difference = differing_results(first.results, second.results);
-  if (!difference) return first;
-  if (capabilities_.deterministic)
-    add_finding(first, Verdict::fail, cause_of_difference(call, *difference));
-  else
-    first.repeated = std::move(second.results);
-  return first;
+}
+
+PortOutcome IsolatedPort::run(const std::filesystem::path&, const Call& call) {
+  if (const auto lack = capabilities_.lack(call)) return {{}, Verdict::not_supported, *lack};
+  const RankShares ranks = shares(call);
+  RankOutcomes first = attempt(ranks, Poison::nan);
+  if (!all_computed(first)) return joined(std::move(first));
+  RankOutcomes second = attempt(ranks, Poison::number);
+  if (!all_computed(second)) {
+    for (PortOutcome& outcome : second) {
+      if (!outcome.results.empty()) continue;
+      // What it did the second time it did after having computed the same call.
+      if (outcome.verdict == Verdict::not_supported) outcome.verdict = Verdict::fail;
+      outcome.finding = "depends on earlier calls: the same call made a second time: " + outcome.finding;
+    }
+    return joined(std::move(second));
+  }
+  bool well = true;
+  for (std::size_t r = 0; r < ranks.size(); ++r) {
+    compare(ranks, r, first[r], second[r]);
+    well = well && first[r].verdict == Verdict::pass;
+  }
+  // With a finding, what else differs differs because of that.
+  for (std::size_t r = 0; well && r < ranks.size(); ++r) {
+    const auto difference = differing_results(first[r].results, second[r].results);
+    if (!difference) continue;
+    if (capabilities_.deterministic) {
+      add_finding(first[r], Verdict::fail, cause_of_difference(ranks, r, *difference));
+      break;
+    }
+    first[r].repeated = std::move(second[r].results);
+  }
+  return together(ranks, std::move(first));
 }
 
 }  // namespace moeref

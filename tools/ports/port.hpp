@@ -25,7 +25,8 @@ struct PortOutcome {
       Verdict::pass;         ///< NOT_SUPPORTED, FAIL, HUNG or CRASHED by what happened, whatever the values
   std::string finding = {};  ///< why that, in one line
   std::vector<std::string> warnings = {};
-  bool refused = false;  ///< it answered that the call is an error, in `finding`
+  bool refused = false;     ///< it answered that the call is an error, in `finding`
+  bool lost_ranks = false;  ///< an exchange with other ranks of the call failed, which may be why
   NamedTensors repeated =
       {};  ///< of the same call made again, where its bits differ and may: to be judged too
 };
@@ -69,6 +70,8 @@ class Port {
 struct PortSettings {
   std::chrono::milliseconds limit = std::chrono::seconds(60);  ///< for one call; then the port hangs
   std::filesystem::path host = "/proc/self/exe";  ///< the program with the command port-host: moeref itself
+  /// For calls with so many ranks at most a port's max_processes counts; with 1 it plays all ranks itself.
+  std::int64_t processes = 16;
 };
 
 /// An implementation in this process; what it throws is a finding.

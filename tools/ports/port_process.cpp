@@ -34,20 +34,15 @@ constexpr off_t kTailBytes = 600;
 }
 
 /// Above the numbers that the child's files get, so that one is not closed to make another.
+FileDescriptor copied_up(int number) {
+  return FileDescriptor(::fcntl(number, F_DUPFD_CLOEXEC, kHostRanks + kMostProcesses));
+}
 FileDescriptor moved_up(int number) {
   FileDescriptor low(number);
-  return FileDescriptor(::fcntl(number, F_DUPFD_CLOEXEC, 16));
+  return copied_up(number);
 }
 
-struct Pair {
-  FileDescriptor mine, theirs;
-};
-Pair socket_pair(const std::string& program) {
-  int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) cannot_start(program, errno);
-  return {moved_up(ends[0]), moved_up(ends[1])};
-}
-Pair pipe_from(const std::string& program) {
+SocketPair pipe_from(const std::string& program) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) cannot_start(program, errno);
   return {moved_up(ends[0]), moved_up(ends[1])};
@@ -94,6 +89,14 @@ class SpawnActions {
 
 }  // namespace
 
+SocketPair socket_pair(const std::string& for_whom) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) cannot_start(for_whom, errno);
+  SocketPair pair{moved_up(ends[0]), moved_up(ends[1])};
+  if (pair.one.number() < 0 || pair.other.number() < 0) cannot_start(for_whom, errno);
+  return pair;
+}
+
 FileDescriptor& FileDescriptor::operator=(FileDescriptor&& other) noexcept {
   close();
   number_ = other.release();
@@ -109,24 +112,26 @@ PortProcess::PortProcess(const Command& command) : shell_(!command.on_socket) {
   printed_ = moved_up(::memfd_create("moeref-port-output", MFD_CLOEXEC));
   if (printed_.number() < 0) cannot_start(command.program, errno);
   ::fcntl(printed_.number(), F_SETFL, O_APPEND);
-  Pair talk = socket_pair(command.program);
-  to_ = std::move(talk.mine);
-  Pair back;
+  SocketPair talk = socket_pair(command.program);
+  to_ = std::move(talk.one);
+  SocketPair back;
   SpawnActions actions;
   actions.give(printed_.number(), STDERR_FILENO);
   FileDescriptor memory;
   if (command.on_socket) {
     actions.open_null(STDIN_FILENO);
     actions.give(printed_.number(), STDOUT_FILENO);
-    actions.give(talk.theirs.number(), kHostSocket);
-    memory = FileDescriptor(::fcntl(command.memory, F_DUPFD_CLOEXEC, 16));
+    actions.give(talk.other.number(), kHostSocket);
+    memory = copied_up(command.memory);
     actions.give(memory.number(), kHostMemory);
-    from_ = FileDescriptor(::fcntl(to_.number(), F_DUPFD_CLOEXEC, 16));
+    for (std::size_t r = 0; r < command.ranks.size(); ++r)
+      if (command.ranks[r] >= 0) actions.give(command.ranks[r], kHostRanks + static_cast<int>(r));
+    from_ = copied_up(to_.number());
   } else {
     back = pipe_from(command.program);
-    from_ = std::move(back.mine);
-    actions.give(talk.theirs.number(), STDIN_FILENO);
-    actions.give(back.theirs.number(), STDOUT_FILENO);
+    from_ = std::move(back.one);
+    actions.give(talk.other.number(), STDIN_FILENO);
+    actions.give(back.other.number(), STDOUT_FILENO);
   }
   if (const int error = actions.spawn(id_, command); error != 0) cannot_start(command.program, error);
 }

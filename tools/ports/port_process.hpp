@@ -29,6 +29,13 @@ class FileDescriptor {
   int number_ = -1;
 };
 
+/// A stream between two processes. Neither end has one of the numbers that a port's process is given.
+struct SocketPair {
+  FileDescriptor one, other;
+};
+/// Throws InputError naming `for_whom` when the system has none left.
+SocketPair socket_pair(const std::string& for_whom);
+
 class PortProcess {
  public:
   struct Command {
@@ -38,6 +45,8 @@ class PortProcess {
     /// it prints; or stdin and stdout, of a shell.
     bool on_socket = false;
     int memory = -1;
+    /// With a socket: those to the other ranks, as files from kHostRanks on; -1 for the own rank.
+    std::vector<int> ranks = {};
   };
 
   /// Throws InputError when it cannot be started.
@@ -51,6 +60,9 @@ class PortProcess {
     Heard heard;
     std::string line;
   };
+
+  /// Can be read when listen() has something to hear.
+  int answers() const { return from_.number(); }
 
   /// One line to it. It may be gone: then the answer tells.
   void say(const std::string& line);

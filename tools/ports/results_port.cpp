@@ -1,4 +1,7 @@
 // results:DIR, files that a port wrote beforehand, in whatever language it lives.
+#include <algorithm>
+#include <fstream>
+
 #include "moeref/error.hpp"
 #include "moeref/golden_file.hpp"
 #include "ports/port.hpp"
@@ -19,6 +22,7 @@ class ResultsPort final : public Port {
     std::size_t there = 0;
     for (const fs::path& golden : golden_files) {
       const fs::path file = results_of(golden);
+      if (fs::exists(reason_of(golden))) ++there;
       if (!fs::exists(file)) continue;
       std::error_code error;
       if (fs::equivalent(file, golden, error))
@@ -34,6 +38,8 @@ class ResultsPort final : public Port {
 
   PortOutcome run(const fs::path& golden_file, const Call&) override {
     const fs::path file = results_of(golden_file);
+    if (!fs::exists(file) && fs::exists(reason_of(golden_file)))
+      return {{}, Verdict::not_supported, first_line(reason_of(golden_file))};
     if (!fs::exists(file))
       return {{}, Verdict::fail, "the port gave no results: there is no " + file.string()};
     return {read_results(file), Verdict::pass, ""};
@@ -41,6 +47,19 @@ class ResultsPort final : public Port {
 
  private:
   fs::path results_of(const fs::path& golden_file) const { return folder_ / golden_file.filename(); }
+
+  /// In a results file's place: why the port does not support the case.
+  fs::path reason_of(const fs::path& golden_file) const {
+    return results_of(golden_file).replace_extension(".not_supported");
+  }
+  static std::string first_line(const fs::path& file) {
+    std::string line(200, '\0');
+    std::ifstream in(file);
+    in.read(line.data(), static_cast<std::streamsize>(line.size()));
+    line.resize(static_cast<std::size_t>(in.gcount()));
+    line.erase(std::min(line.find('\n'), line.size()));
+    return line.empty() ? "the port gives no reason" : line;
+  }
 
   fs::path folder_;
 };

@@ -64,6 +64,7 @@ Json one_case(const CaseReport& report) {
   out["ambiguous_tokens"] = report.ambiguous_tokens;
   out["flags"] = report.flags;
   out["warnings"] = report.warnings;
+  out["forward_only"] = report.forward_only;
   out["seconds"] = report.seconds;
   out["repeat"] = report.repeat;
   if (!report.waiver.empty()) out["waiver"] = report.waiver;

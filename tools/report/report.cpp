@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "exit_code.hpp"
 
 namespace moeref {
@@ -32,9 +34,13 @@ const TensorFinding* CaseReport::first_failure() const {
 }
 
 const TensorFinding* CaseReport::worst() const {
+  if (verdict == Verdict::not_supported) return nullptr;
+  const auto of_port = [](const TensorFinding& tensor) { return tensor.subject == Subject::port; };
+  const bool port_alone = std::ranges::any_of(tensors, of_port);
   const TensorFinding* worst = nullptr;
   for (const TensorFinding& tensor : tensors)
-    if (!worst || tensor.verdict.ratio > worst->verdict.ratio) worst = &tensor;
+    if ((!port_alone || of_port(tensor)) && (!worst || tensor.verdict.ratio > worst->verdict.ratio))
+      worst = &tensor;
   return worst;
 }
 
@@ -46,6 +52,7 @@ void Summary::add(const CaseReport& report) {
   tied_tokens += report.tied_tokens;
   ambiguous_tokens += report.ambiguous_tokens;
   warnings += static_cast<std::int64_t>(report.warnings.size());
+  forward_only += report.forward_only && report.verdict != Verdict::not_supported;
   const TensorFinding* candidate = report.worst();
   if (!candidate || (worst && candidate->verdict.ratio <= worst->verdict.ratio)) return;
   worst = candidate;
@@ -61,6 +68,15 @@ Summary Report::total() const {
   Summary sum;
   for (const CaseReport& report : cases) sum.add(report);
   return sum;
+}
+
+std::vector<std::pair<std::string, std::int64_t>> Report::unsupported() const {
+  std::map<std::string, std::int64_t> counts;
+  for (const CaseReport& report : cases)
+    if (report.verdict == Verdict::not_supported) ++counts[report.finding];
+  std::vector<std::pair<std::string, std::int64_t>> out(counts.begin(), counts.end());
+  std::ranges::stable_sort(out, std::greater{}, &std::pair<std::string, std::int64_t>::second);
+  return out;
 }
 
 std::map<Component, Summary> Report::by_component() const {

@@ -41,6 +41,7 @@ struct CaseReport {
   std::string finding;  ///< why there is nothing to judge: not supported, threw, gave no results
   std::vector<TensorFinding> tensors;  ///< in stage order, the recorded ones first
   std::vector<std::string> warnings;   ///< what passes and still looks wrong
+  bool forward_only = false;           ///< the file has gradients, for which the port was not asked
   std::int64_t tokens = 0, uncertified_tokens = 0, tied_tokens = 0,
                ambiguous_tokens = 0;  ///< of the judged routing
   double seconds = 0.0;
@@ -51,14 +52,14 @@ struct CaseReport {
   /// "gate__sigmoid".
   std::string name() const;
   const TensorFinding* first_failure() const;
-  /// The tensor with the largest ratio, null where nothing was judged.
+  /// The tensor with the largest ratio, the port's where it gave any; null where nothing was judged.
   const TensorFinding* worst() const;
 };
 
 /// Sums over the cases of a component, or over all.
 struct Summary {
   std::int64_t cases = 0, tokens = 0, uncertified_tokens = 0, tied_tokens = 0, ambiguous_tokens = 0,
-               warnings = 0;
+               warnings = 0, forward_only = 0;
   std::map<Verdict, std::int64_t> verdicts;
   const CaseReport* worst_case = nullptr;  ///< null where nothing was judged
   const TensorFinding* worst = nullptr;
@@ -83,6 +84,8 @@ struct Report {
   std::vector<std::pair<std::string, std::string>> environment;  ///< title and text of each fact, where shown
 
   Summary total() const;
+  /// Why cases are NOT_SUPPORTED, and how many for each reason, the most frequent first.
+  std::vector<std::pair<std::string, std::int64_t>> unsupported() const;
   /// The components that occur, in their order.
   std::map<Component, Summary> by_component() const;
   /// What fails the run although every case may have passed, in words: `findings`, too many ambiguous tokens,

@@ -18,6 +18,7 @@ constexpr std::array<Verdict, 7> kColumns{Verdict::pass,          Verdict::ambig
 constexpr std::size_t kFailuresOfCase = 3;
 constexpr std::size_t kCasesShown = 20;
 constexpr std::size_t kWarningsShown = 10;
+constexpr std::size_t kReasonsShown = 5;
 
 Colour colour_of(Verdict verdict) {
   switch (verdict) {
@@ -112,6 +113,23 @@ std::string ambiguity_line(const Report& report) {
       100.0 * kAmbiguityCeiling);
 }
 
+/// What was left out, and why.
+std::string left_out(const Report& report) {
+  std::string out;
+  if (const std::int64_t count = report.total().forward_only; count > 0)
+    out += fmt::format("{} of the cases have gradients and were judged forward only\n", count);
+  const auto reasons = report.unsupported();
+  std::int64_t others = 0;
+  for (std::size_t i = 0; i < reasons.size(); ++i) {
+    if (i < kReasonsShown)
+      out += fmt::format("{} x not supported: {}\n", reasons[i].second, one_line(reasons[i].first));
+    else
+      others += reasons[i].second;
+  }
+  if (others > 0) out += fmt::format("{} x not supported for other reasons; --json has them\n", others);
+  return out;
+}
+
 std::string last_line(const Report& report, bool colours) {
   const Summary total = report.total();
   const int code = report.exit_code();
@@ -136,7 +154,7 @@ std::string table_text(const Report& report, const TableOptions& options) {
   std::string out;
   if (!options.quiet) {
     out += fmt::format("moeref {}, port {}: {}\n\n", report.moeref, one_line(report.port), report.compared);
-    out += component_table(report, options.colours) + ambiguity_line(report);
+    out += component_table(report, options.colours) + ambiguity_line(report) + left_out(report);
   }
   out += failures(report, options.colours);
   if (!options.quiet) out += warnings(report, options.colours) + "\n";

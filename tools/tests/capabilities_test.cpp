@@ -58,6 +58,8 @@ TEST(CapabilitiesTest, WrongFieldsAreNamed) {
             "the port's 'accumulation' is \"fp32\": want float32, bfloat16, float16 or float64");
   EXPECT_EQ(refusal({{"deterministic", 1}}), "the port's 'deterministic' is 1: want true or false");
   EXPECT_EQ(refusal({{"max_ranks", 0}}), "the port's 'max_ranks' is 0: want an integer of 1 or more");
+  EXPECT_EQ(refusal({{"max_processes", -1}}),
+            "the port's 'max_processes' is -1: want an integer of 0 or more");
   EXPECT_EQ(refusal({{"from_a_later_version", 1}, {"storage", ""}}), "taken");
 }
 
@@ -80,6 +82,27 @@ TEST(CapabilitiesTest, LackIsSaid) {
   EXPECT_EQ(has.lack(call), "mine has no bfloat16, in which inputs/x comes");
   call.component = Component::gate;
   EXPECT_EQ(has.lack(call), "mine has no gate");
+}
+
+TEST(CapabilitiesTest, ProcessesComeBeforeRanksInOne) {
+  const auto processes = [](std::int64_t most, std::int64_t in_one, std::int64_t ranks) -> std::int64_t {
+    const Capabilities has =
+        parse_capabilities({{"name", "mine"}, {"max_processes", most}, {"max_ranks", in_one}});
+    Call call = mlp_call("float32");
+    call.options["dp_size"] = ranks;
+    return has.lack(call) ? -1 : has.processes(call);
+  };
+  EXPECT_EQ(processes(0, 1, 1), 1);
+  EXPECT_EQ(processes(4, 1, 1), 1);
+  EXPECT_EQ(processes(4, 1, 4), 4);
+  EXPECT_EQ(processes(4, 8, 4), 4);
+  EXPECT_EQ(processes(4, 8, 8), 1);
+  EXPECT_EQ(processes(0, 8, 8), 1);
+  EXPECT_EQ(processes(4, 4, 8), -1);
+  Call call = mlp_call("float32");
+  call.options["dp_size"] = 8;
+  EXPECT_EQ(parse_capabilities({{"name", "mine"}, {"max_processes", 4}}).lack(call),
+            "mine has at most 4 processes a call, and plays at most 1 ranks in one; this call has 8");
 }
 
 }  // namespace

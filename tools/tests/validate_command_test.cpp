@@ -1,4 +1,5 @@
 // moeref validate on files that are in order: verdicts, exit codes and reports.
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "damaged_golden.hpp"
@@ -149,6 +150,30 @@ TEST_F(ValidateTest, ComponentsAreChosen) {
             "none of the 2 files is a case of the components asked for");
   EXPECT_TRUE(
       bad_input_line(validate("cpu", {"--component", "gates"})).starts_with("unknown component 'gates'"));
+}
+
+TEST_F(ValidateTest, ForwardOnlyLeavesGradientsOut) {
+  set_value(result("gate__sigmoid"), "grads/x", 5, 100.0);
+  EXPECT_EQ(validate(results_port()).exit_code, 1);
+  const Finished finished = validate(results_port(), {"--forward-only"});
+  EXPECT_EQ(finished.exit_code, 0) << finished.out;
+  EXPECT_TRUE(holds(finished.out, "2 of the cases have gradients and were judged forward only"))
+      << finished.out;
+
+  set_value(result("gate__sigmoid"), "outputs/weights", 24, 0.125);
+  const Finished wrong = validate(results_port(), {"--forward-only"});
+  EXPECT_EQ(wrong.exit_code, 1);
+  EXPECT_TRUE(holds(wrong.out, "repeat: moeref validate --port " + results_port() + " --forward-only "))
+      << wrong.out;
+}
+
+TEST_F(ValidateTest, ReasonsForWhatIsNotSupportedAreShown) {
+  fs::remove(result("mlp__swiglu"));
+  std::ofstream(at("results") / "mlp__swiglu.not_supported") << "no biases\n";
+  const Finished finished = validate(results_port());
+  EXPECT_EQ(finished.exit_code, 0) << finished.out;
+  EXPECT_TRUE(holds(finished.out, "1 x not supported: no biases\n")) << finished.out;
+  EXPECT_TRUE(holds(finished.out, "PASSED 1 of 2 cases passed (1 PASS, 1 NOT_SUPPORTED)")) << finished.out;
 }
 
 TEST_F(ValidateTest, NoColoursWithoutATerminal) {

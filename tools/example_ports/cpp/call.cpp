@@ -86,4 +86,9 @@ void Call::write(const std::string& name, const std::vector<std::int64_t>& value
   for (std::size_t i = 0; i < values.size(); ++i) data[i] = values[i];
 }
 
+void Call::write_total(const std::string& name, std::vector<float> values) const {
+  ranks.sum(values);
+  write(name, values);
+}
+
 }  // namespace example

@@ -9,6 +9,7 @@
 #include "json_fields.hpp"
 #include "matrix.hpp"
 #include "moeref/port.h"
+#include "ranks.hpp"
 
 namespace example {
 
@@ -19,9 +20,14 @@ struct NotSupported : std::runtime_error {
 
 class Call {
  public:
-  explicit Call(const moeref_call& call) : config(call.config), options(call.options), call_(call) {}
+  explicit Call(const moeref_call& call)
+      : config(call.config),
+        options(call.options),
+        ranks(call.world_size > 1 ? call.exchange : nullptr),
+        call_(call) {}
 
   const JsonFields config, options;
+  const Ranks ranks;
 
   bool backward() const { return call_.pass == MOEREF_BACKWARD; }
   bool has(const std::string& input) const { return find(input, call_.inputs, call_.input_count) != nullptr; }
@@ -37,6 +43,8 @@ class Call {
   void write(const std::string& output, const std::vector<float>& values) const;
   void write(const std::string& output, const Matrix& values) const { write(output, values.v); }
   void write(const std::string& output, const std::vector<std::int64_t>& values) const;
+  /// The sum over all ranks, for what every rank has as a whole: each gives what its own tokens add.
+  void write_total(const std::string& output, std::vector<float> values) const;
 
  private:
   static const DLTensor* find(const std::string& name, const moeref_named_tensor* tensors, std::size_t count);

@@ -1,6 +1,6 @@
 #include "components.hpp"
 
-#include "experts.hpp"
+#include "expert_parallel.hpp"
 #include "gate.hpp"
 #include "mlp.hpp"
 

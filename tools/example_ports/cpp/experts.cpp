@@ -16,8 +16,7 @@ struct Layer {
   std::vector<float> d_up, d_down, d_up_bias, d_down_bias;
 
   Layer(const Call& call, const std::string& prefix, const Matrix& x)
-      : experts(call.config.integer("n_routed_experts")),
-        k(call.config.integer("n_activated_experts")),
+      : k(call.config.integer("n_activated_experts")),
         dim(x.cols),
         width(call.config.integer("moe_inter_dim")),
         weight_after_down(call.config.flag("apply_router_weight_after_down")),
@@ -25,6 +24,7 @@ struct Layer {
         up(call.floats("params/" + prefix + "gate_and_up_projs")),
         down(call.floats("params/" + prefix + "down_projs")) {
     columns = activation.columns(width);
+    experts = static_cast<long>(up.size()) / (dim * columns);
     if (call.config.flag("expert_bias")) {
       up_bias = call.floats("params/" + prefix + "gate_up_proj_bias");
       down_bias = call.floats("params/" + prefix + "down_proj_bias");
@@ -127,14 +127,14 @@ Matrix backward(Layer& l, long expert, const ExpertRows& f, const std::vector<fl
 
 }  // namespace
 
-Matrix run_experts(const Call& call, const std::string& prefix, const Matrix& x, const Dispatch& to,
-                   const Matrix* dy, ExpertGradients* gradients) {
+Matrix run_own_experts(const Call& call, const std::string& prefix, long first, const Matrix& x,
+                       const Dispatch& to, const Matrix* dy, ExpertGradients* gradients) {
   Layer l(call, prefix, x);
   const long slots = x.rows * l.k;
   Stages stages{Matrix(slots, l.columns), Matrix(slots, l.width), Matrix(slots, l.dim)};
   Matrix y(x.rows, l.dim), d_x(x.rows, l.dim), d_weights(x.rows, l.k);
   for (long expert = 0; expert < l.experts; ++expert) {
-    const std::vector<long> mine = slots_of(to, expert, l.k);
+    const std::vector<long> mine = slots_of(to, first + expert, l.k);
     if (mine.empty()) continue;
     std::vector<float> p;
     for (const long slot : mine) p.push_back(to.weights.v[static_cast<std::size_t>(slot)]);
@@ -157,11 +157,19 @@ Matrix run_experts(const Call& call, const std::string& prefix, const Matrix& x,
   call.write("stages/activation", stages.activation);
   call.write("stages/down_projection", stages.down);
   if (!dy) return y;
-  call.write("grads/" + prefix + "gate_and_up_projs", l.d_up);
-  call.write("grads/" + prefix + "down_projs", l.d_down);
+  // Expert-parallel ranks have seen all tokens here.
+  const bool complete = call.options.integer("ep_size") > 1;
+  const auto write = [&](const char* name, const std::vector<float>& gradient) {
+    if (complete)
+      call.write("grads/" + prefix + name, gradient);
+    else
+      call.write_total("grads/" + prefix + name, gradient);
+  };
+  write("gate_and_up_projs", l.d_up);
+  write("down_projs", l.d_down);
   if (l.biased()) {
-    call.write("grads/" + prefix + "gate_up_proj_bias", l.d_up_bias);
-    call.write("grads/" + prefix + "down_proj_bias", l.d_down_bias);
+    write("gate_up_proj_bias", l.d_up_bias);
+    write("down_proj_bias", l.d_down_bias);
   }
   *gradients = {std::move(d_x), std::move(d_weights)};
   return y;

@@ -20,9 +20,10 @@ struct Dispatch {
   const std::vector<bool>& real;
 };
 
-/// `prefix` is "" in experts and "experts." in moe. With `dy`, writes the gradients of the parameters and
-/// fills `gradients`.
-Matrix run_experts(const Call& call, const std::string& prefix, const Matrix& x, const Dispatch& to,
-                   const Matrix* dy, ExpertGradients* gradients);
+/// The experts whose parameters the call holds, `first` and those behind it; the others' slots are passed
+/// over. `prefix` is "" in experts and "experts." in moe. With `dy`, writes the gradients of the parameters
+/// and fills `gradients`.
+Matrix run_own_experts(const Call& call, const std::string& prefix, long first, const Matrix& x,
+                       const Dispatch& to, const Matrix* dy, ExpertGradients* gradients);
 
 }  // namespace example

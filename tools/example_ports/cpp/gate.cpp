@@ -31,18 +31,22 @@ std::vector<float> correction_of(const Call& call, const std::string& prefix) {
   return call.has(name) ? call.floats(name) : std::vector<float>();
 }
 
-/// f_i, P_i and their product, summed (all real tokens are one sequence).
-void auxiliary_loss(const GateConfig& c, const std::vector<bool>& real, Routing& r) {
-  const float n = std::max<float>(1.0f, static_cast<float>(std::count(real.begin(), real.end(), true)));
+/// f_i, P_i and their product, summed (all real tokens of all ranks are one sequence).
+void auxiliary_loss(const GateConfig& c, const Ranks& ranks, const std::vector<bool>& real, Routing& r) {
+  std::vector<std::int64_t> tokens{std::count(real.begin(), real.end(), true)};
+  ranks.sum(tokens);
+  const float n = std::max<float>(1.0f, static_cast<float>(tokens[0]));
+  std::vector<float> sums(static_cast<std::size_t>(c.experts));
+  for (long t = 0; t < r.scores.rows; ++t)
+    for (long e = 0; e < c.experts && real[static_cast<std::size_t>(t)]; ++e)
+      sums[static_cast<std::size_t>(e)] += r.scores.at(t, e);
+  ranks.sum(sums);
   r.loss_slope.resize(static_cast<std::size_t>(c.experts));
   for (long e = 0; e < c.experts; ++e) {
     const auto i = static_cast<std::size_t>(e);
     const float f =
         static_cast<float>(r.load[i]) * static_cast<float>(c.experts) / (static_cast<float>(c.k) * n);
-    float p = 0.0f;
-    for (long t = 0; t < r.scores.rows; ++t)
-      if (real[static_cast<std::size_t>(t)]) p += r.scores.at(t, e);
-    r.aux_loss += f * (p / n);
+    r.aux_loss += f * (sums[i] / n);
     r.loss_slope[i] = f / n;
   }
 }
@@ -124,7 +128,8 @@ Routing route(const Call& call, const GateConfig& c, const std::string& prefix, 
     }
     for (long j = 0; j < k; ++j) r.weights.at(t, j) *= c.route_scale;
   }
-  if (c.training_loss) auxiliary_loss(c, real, r);
+  call.ranks.sum(r.load);
+  if (c.training_loss) auxiliary_loss(c, call.ranks, real, r);
   if (!c.float_weights) store(r.weights);
   return r;
 }
@@ -186,10 +191,10 @@ Matrix route_backward(const Call& call, const GateConfig& c, const std::string& 
   if (call.config.flag("train_gate")) {
     Matrix d_weight(e, x.cols);
     add_outer(d_logits, x, d_weight.v.data());
-    call.write("grads/" + prefix + "weight", d_weight);
+    call.write_total("grads/" + prefix + "weight", d_weight.v);
     std::vector<float> d_bias(static_cast<std::size_t>(e));
     add_rows(d_logits, d_bias.data());
-    if (call.has("params/" + prefix + "bias")) call.write("grads/" + prefix + "bias", d_bias);
+    if (call.has("params/" + prefix + "bias")) call.write_total("grads/" + prefix + "bias", d_bias);
   }
   return product(d_logits, call.floats("params/" + prefix + "weight").data(), x.cols);
 }

@@ -26,10 +26,10 @@ struct Linear {
   Matrix backward(const Matrix& x, const Matrix& dy) const {
     Matrix d_weight(out, in);
     add_outer(dy, x, d_weight.v.data());
-    call.write("grads/" + name + ".weight", d_weight);
+    call.write_total("grads/" + name + ".weight", d_weight.v);
     std::vector<float> d_bias(static_cast<std::size_t>(out));
     add_rows(dy, d_bias.data());
-    if (biased) call.write("grads/" + name + ".bias", d_bias);
+    if (biased) call.write_total("grads/" + name + ".bias", d_bias);
     return product(dy, weight.data(), in);
   }
 };

@@ -60,6 +60,7 @@ moeref_port table() {
   port.storage = example::kStorage;
   port.deterministic = 1;
   port.max_ranks = 1;
+  port.max_processes = 8;
   port.run = run;
   return port;
 }

@@ -22,11 +22,16 @@ DEFAULTS = {"version": "0", "passes": ["forward", "backward"], "dtypes": ["float
             "max_ranks": 1}
 
 
-def hello(functions, capabilities):
-    """What the port declares. Raises TypeError for a capability that the protocol does not have."""
+def check_capabilities(capabilities):
+    """Raises TypeError for a capability that the protocol does not have."""
     unknown = set(capabilities) - set(DEFAULTS) - {"name"}
     if unknown:
         raise TypeError(f"unknown capability {sorted(unknown)[0]!r}: want one of {', '.join(sorted(DEFAULTS))}")
+
+
+def hello(functions, capabilities):
+    """What the port declares. Raises TypeError for a capability that the protocol does not have."""
+    check_capabilities(capabilities)
     return {"name": "python-port", **DEFAULTS, **capabilities, "components": list(functions)}
 
 
@@ -87,7 +92,12 @@ def _run(functions, request):
 
 
 def _last_line(error):
-    return traceback.format_exception_only(type(error), error)[-1].strip()
+    """The exception, and the line of the port's own file that it came through last."""
+    text = traceback.format_exception_only(type(error), error)[-1].strip()
+    here = os.path.dirname(os.path.abspath(__file__))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if os.path.dirname(os.path.abspath(f.filename)) != here]
+    own = [f for f in frames if f.filename == frames[0].filename]
+    return f"{text} ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})" if own else text
 
 
 def _error(reason):

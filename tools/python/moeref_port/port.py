@@ -4,17 +4,20 @@ import os
 import sys
 
 from .cases import BadCase
-from .exec_protocol import serve
+from .exec_protocol import check_capabilities, serve
 from .results_folder import run_files
 
 
 class Port:
     """Collects functions under @port.component(NAME) and runs them either way.
 
-    The capabilities are those of serve(): version, passes, dtypes, stages, ties, accumulation, ...
+    The capabilities, all optional: version, passes (["forward"] for a port without gradients), dtypes,
+    stages, ties ("lowest_id" or "open"), accumulation, storage, deterministic, max_ranks. Raises TypeError
+    for any other.
     """
 
     def __init__(self, name, **capabilities):
+        check_capabilities(capabilities)
         self.name, self.capabilities, self.functions = name, capabilities, {}
 
     def component(self, name):

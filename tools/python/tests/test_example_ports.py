@@ -11,6 +11,9 @@ import unittest
 
 from golden_files import CASES, DOCUMENTED, EXAMPLES
 
+README = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "README.md")
+PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+
 MOEREF = os.environ.get("MOEREF_COMMAND", "")
 
 
@@ -73,6 +76,22 @@ class ExamplePortsTest(unittest.TestCase):
         files = sorted(glob.glob(f"{DOCUMENTED}/gate__*.h5"))
         program = os.path.join(EXAMPLES, "numpy_gate.py")
         self.assert_all_pass(self.validate(f"exec:{sys.executable} -B {program}", files), len(files))
+
+    def test_the_gate_in_the_readme_is_right(self):
+        """It is forward only, and says what it does not support; nothing that it computes is wrong."""
+        with open(README) as file:
+            text = file.read()
+        program = os.path.join(self.folder, "my_gate.py")
+        with open(program, "w") as file:
+            file.write(f"import sys\nsys.path.insert(0, {PACKAGE!r})\n")
+            file.write(text.split("```python\n")[1].split("```")[0])
+        files = [path for folder in (CASES, DOCUMENTED) for path in sorted(glob.glob(f"{folder}/gate__*.h5"))]
+        report = self.validate(f"exec:{sys.executable} -B {program}", files)
+        verdicts = report["total"]["verdicts"]
+        self.assertEqual(verdicts.get("FAIL", 0), 0)
+        self.assertGreater(verdicts["PASS"], 10)
+        self.assertEqual(sum(verdicts.values()), len(files))
+        self.assertTrue(any(case["forward_only"] and case["verdict"] == "PASS" for case in report["cases"]))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ class ResultsFolderTest(unittest.TestCase):
         self.assertEqual(written.written, ["a.h5", "d.h5"])
         self.assertEqual(written.not_supported, {"b.h5": "not this one", "e.h5": "this port has no gate"})
         self.assertEqual(list(written.failed), ["c.h5"])
-        self.assertEqual(sorted(os.listdir(self.out)), ["a.h5", "d.h5"])
+        self.assertEqual(sorted(os.listdir(self.out)), ["a.h5", "b.not_supported", "d.h5", "e.not_supported"])
+        with open(os.path.join(self.out, "b.not_supported")) as reason:
+            self.assertEqual(reason.read(), "not this one\n")
         self.assertIn("2 results files", said)
         self.assertEqual(written.exit_code, 1)
 

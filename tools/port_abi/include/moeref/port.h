@@ -75,6 +75,63 @@ typedef struct moeref_named_tensor {
   uint32_t flags;
 } moeref_named_tensor;
 
+/* clang-format off */
+/* Several processes a call.
+ *
+ * A port with max_processes >= n gets a call with ep_size, cp_size or dp_size = n in n processes, one a rank,
+ * which run at the same time and each see their share. The suite starts at most 16 processes. A process keeps
+ * its rank and its world_size for life, so that what a port sets up, such as a communicator, can stay.
+ *
+ * What a rank gets. `config` and `options` are those of the whole call: n_routed_experts is E;
+ * tokens_per_rank, where it is not empty, says how many tokens each rank has, and where it is empty, each of
+ * the first T % n ranks has one more than the others. T is nowhere said: it is the sum over the ranks. A rank
+ * may have no tokens, and extents of 0 with it.
+ *   by tokens    all inputs/ and cotangents/: the rows of the rank's own tokens, which are neighbours. Of moe
+ *                and mlp, x of [B, S, D] comes as [1, own tokens, D], the tokens being in row-major order
+ *   by experts   with ep_size = n, the parameters of the routed experts (gate_and_up_projs, down_projs,
+ *                gate_up_proj_bias, down_proj_bias): rank r has the experts r E/n to (r + 1) E/n - 1. Expert
+ *                ids are those of the whole call
+ *   whole        all other parameters; all inputs of metrics
+ *
+ * What a rank writes. Together the ranks give what one process gives for the whole call:
+ *   by tokens    the rows of its own tokens: y, weights, indices, gradients of x, of given weights and of
+ *                scores, stages. Where other tokens enter into them (the auxiliary loss into the gradient of
+ *                x, place and contents of all tokens into a fake gate's choice), they are those of all ranks,
+ *                in the order of the ranks
+ *   by experts   with ep_size = n, the gradients of its own experts, over the tokens of all ranks; of init,
+ *                its own experts
+ *   whole        everything else, on every rank and with the same bits: totals over all ranks of expert_load,
+ *                cumulative_expert_load, aux_loss and of the gradients of all other parameters (gate, shared
+ *                experts, projections; with cp_size or dp_size the experts' too); e_score_correction_bias
+ *                after the update with the total load; other parameters of init; metrics
+ *
+ * The functions move bytes in host memory between the ranks: to hand around an NCCL id, or in a simple port
+ * the data itself. All ranks make the same calls in the same order, from the thread of run(). They return
+ * MOEREF_OK when this rank has sent and received everything; MOEREF_ERROR when a rank has died, has left its
+ * run(), makes another call, disagrees about a size, or does not come in time, which is four fifths of what
+ * run() may take. After an error all later calls fail at once: clean up and return MOEREF_ERROR. A pointer to
+ * 0 bytes may be NULL; what is sent and what is received must not overlap. */
+/* clang-format on */
+typedef struct moeref_exchange {
+  /* sizeof the suite's moeref_exchange. */
+  size_t struct_size;
+  /* As in the call. */
+  int32_t rank;
+  int32_t world_size;
+  /* The first argument of the functions. */
+  void* context;
+
+  /* Every rank sends `bytes` bytes, the same number on all, and receives world_size * bytes: those of rank 0,
+   * of rank 1, ..., its own among them. With 0 bytes it is a barrier. */
+  int32_t (*all_gather)(void* context, const void* send, size_t bytes, void* receive);
+
+  /* Sends send_bytes[r] bytes at send[r] to rank r, and receives receive_bytes[r] bytes from it at
+   * receive[r], for all r; a rank's own part is copied. send_bytes[b] on rank a and receive_bytes[a] on rank
+   * b must be the same. */
+  int32_t (*all_to_all)(void* context, const void* const* send, const size_t* send_bytes,
+                        void* const* receive, const size_t* receive_bytes);
+} moeref_exchange;
+
 /* One call. Everything in it belongs to the suite and is valid until run() returns: copy what you keep. */
 typedef struct moeref_call {
   /* sizeof the suite's moeref_call. */
@@ -88,8 +145,9 @@ typedef struct moeref_call {
   /* A JSON object: the call options ("training", "gate_precision", "ep_size", ...). Every field is there;
    * those without a value are null. */
   const char* options;
-  /* Of this process among those that make this call together: 0 and 1 now. (ep_size, cp_size and dp_size in
-   * `options` are ranks that a port plays inside one call, up to its max_ranks.) */
+  /* Of this process among those that make this call together (see moeref_exchange); 0 and 1 where it makes
+   * the call alone. ep_size, cp_size and dp_size in `options` say what the ranks are for; alone, a port plays
+   * them all inside one call, up to its max_ranks. */
   int32_t rank;
   int32_t world_size;
   /* inputs/, params/, and with backward cotangents/. Floating ones come in the config's dtype, or in another
@@ -103,6 +161,9 @@ typedef struct moeref_call {
   const moeref_named_tensor* outputs;
   /* With device kDLCUDA the cudaStream_t to work on; the suite waits for it after run(). Else NULL. */
   void* stream;
+  /* With the other ranks of this call, for run() alone; NULL where world_size is 1. Of a suite whose
+   * struct_size ends before it there are no several processes. */
+  const moeref_exchange* exchange;
 } moeref_call;
 
 /* The table. It and everything it points to stay valid and unchanged while the library is loaded. Lists end
@@ -117,12 +178,15 @@ typedef struct moeref_port {
 
   /* What it computes, by the names of moeref_call.component. */
   const char* const* components;
+  /* clang-format off */
   /* Intermediate tensors that it writes; they show which stage went wrong first. NULL or empty: none.
-   *   "logits", "scores"  [tokens, E]  of the gate; scores as the auxiliary loss sees them, normalised where
-   * asked "up_projection"     [tokens, k, 2I or I]  with its bias "activation"        [tokens, k, I]  times
-   * the routing weight, unless that comes after the down projection "down_projection"   [tokens, k, D]  with
-   * its bias, before a routing weight that comes after it In those of the experts, rows of masked tokens and
-   * of slots without an expert are 0. */
+   *   "logits"           [tokens, E]           of the gate
+   *   "scores"           [tokens, E]           of the gate, as the auxiliary loss sees them: normalised where asked
+   *   "up_projection"    [tokens, k, 2I or I]  with its bias
+   *   "activation"       [tokens, k, I]        times the routing weight, unless that comes after the down projection
+   *   "down_projection"  [tokens, k, D]        with its bias, before a routing weight that comes after it
+   * In those of the experts, rows of masked tokens and of slots without an expert are 0. */
+  /* clang-format on */
   const char* const* stages;
   /* "float32", "bfloat16", "float16", "float64": the config's dtype, and that of inputs. */
   const char* const* dtypes;
@@ -140,7 +204,8 @@ typedef struct moeref_port {
   const char* storage;
   /* 1: the same call gives the same bits, every time; 0: it may not. */
   uint32_t deterministic;
-  /* The largest ep_size, cp_size or dp_size that run() plays inside one call; 1 = none. */
+  /* The largest ep_size, cp_size or dp_size that run() plays inside one call; 1 = none. Calls with more ranks
+   * than this and than max_processes are counted as not supported. */
   int32_t max_ranks;
 
   /* Optional, may be NULL: finer than the lists above. MOEREF_OK, or MOEREF_NOT_SUPPORTED with the reason as
@@ -152,6 +217,10 @@ typedef struct moeref_port {
    * It may print: stdout and stderr are kept and shown when something goes wrong. It must not end the
    * process, and no C++ exception may leave it. `error` takes the reason for what is not MOEREF_OK. */
   int32_t (*run)(const moeref_call* call, char* error, size_t size);
+
+  /* The largest world_size: calls with up to so many ranks are made by one process a rank (moeref_exchange),
+   * rather than by one that plays them. 0 or 1: none. For device kDLCPU; with others it counts as 0. */
+  int32_t max_processes;
 } moeref_port;
 
 /* What the library exports. NULL for a version that it does not speak. Called once, before anything else. */

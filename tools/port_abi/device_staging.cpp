@@ -15,7 +15,7 @@ namespace {
 class CpuStaging final : public DeviceStaging {
  public:
   std::byte* place(std::byte* host, std::size_t) override { return host; }
-  std::optional<std::string> bring_back(std::byte*, std::size_t) override { return std::nullopt; }
+  void bring_back(std::byte*, std::size_t) override {}
   void* stream() const override { return nullptr; }
 };
 
@@ -41,14 +41,13 @@ class CudaStaging final : public DeviceStaging {
     return reinterpret_cast<std::byte*>(block_);
   }
 
-  std::optional<std::string> bring_back(std::byte* host, std::size_t size) override {
+  void bring_back(std::byte* host, std::size_t size) override {
     guarded([&] {
       driver_.make_current();
       driver_.wait_for(stream_);
       driver_.copy_from_device(host, block_, size, stream_);
       driver_.wait_for(stream_);
     });
-    return std::nullopt;
   }
 
   void* stream() const override { return stream_; }

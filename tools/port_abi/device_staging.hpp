@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 namespace moeref {
@@ -18,8 +17,9 @@ class DeviceStaging {
   /// The block's address for the port; `host` holds its contents.
   virtual std::byte* place(std::byte* host, std::size_t size) = 0;
 
-  /// Waits for the port's work and brings the contents back. Nothing, or what went wrong on the device.
-  virtual std::optional<std::string> bring_back(std::byte* host, std::size_t size) = 0;
+  /// Waits for the port's work and brings the contents back. Ends the process, with a last word on stderr,
+  /// where the device can do no more.
+  virtual void bring_back(std::byte* host, std::size_t size) = 0;
 
   /// The stream that the port works on, null on the CPU.
   virtual void* stream() const = 0;

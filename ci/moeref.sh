@@ -16,8 +16,9 @@ for preset in mixtral_8x7b qwen3_30b deepseek_v3 gpt_oss_120b; do
 done
 # Exit code 1 means findings, and the report tells them; anything above is no verdict.
 status=0
-"$moeref" validate --port cpu golden/documented_system --json out/report.json --junit out/report.xml || status=$?
+"$moeref" validate --port cpu golden/documented_system --html out/report.html --json out/report.json \
+  --junit out/report.xml || status=$?
 if [ "$status" -le 1 ]; then
-  echo "The command: $moeref. Golden files: out/golden. The report for programs: out/report.json, out/report.xml."
+  echo "The command: $moeref. Golden files: out/golden. The report: out/report.html; for programs out/report.json, .xml."
 fi
 exit "$status"

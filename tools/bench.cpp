@@ -110,7 +110,9 @@ std::vector<Component> components_of(const BenchOptions& options) {
 void measure_all(const std::vector<std::pair<NamedLayer, Component>>& work, const BenchPort& port,
                  BenchReport& report) {
   Progress progress("bench", work.size());
-  for (const auto& [named, component] : work) {
+  for (const auto& item : work) {
+    const NamedLayer& named = item.first;
+    const Component component = item.second;
     progress.start(fmt::format("{}, {} tokens, {}", named.name, named.layer.tokens, name(component)));
     const auto failed = [&](const std::string& reason) {
       report.failures.push_back({named.name, named.layer.tokens, component, reason});

@@ -95,7 +95,7 @@ fs::path save(const fs::path& folder, const RunReport& run) {
       nlohmann::json{{"property", run.property->name}, {"descriptor", to_line(*run.smallest)}}.dump();
   file.allow_nonfinite = run.smallest->poison != Poison::none;
   Evaluation evaluation = evaluate(file.call);
-  const fs::path path = folder / fmt::format("{}__{}.h5", name(file.call.component), run.property->name);
+  fs::path path = folder / fmt::format("{}__{}.h5", name(file.call.component), run.property->name);
   write_golden(path, file, evaluation);
   return path;
 }

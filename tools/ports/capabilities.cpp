@@ -14,6 +14,8 @@ namespace {
 
 using nlohmann::json;
 
+bool is_empty_text(const json& v) { return v.is_string() && v.get_ref<const std::string&>().empty(); }
+
 constexpr std::array kFloats{DType::float32, DType::bfloat16, DType::float16, DType::float64};
 constexpr std::array<std::string_view, 5> kStages{"logits", "scores", "up_projection", "activation",
                                                   "down_projection"};
@@ -91,10 +93,11 @@ Capabilities parse_capabilities(const json& hello) {
     out.lowest_id_first = v == "lowest_id";
   });
   field(hello, "accumulation", [&](const json& v) {
-    if (v != "") out.accumulation = float_of("accumulation", v, v.is_string() ? v.get<std::string>() : "");
+    if (!is_empty_text(v))
+      out.accumulation = float_of("accumulation", v, v.is_string() ? v.get<std::string>() : "");
   });
   field(hello, "storage", [&](const json& v) {
-    if (v != "") out.storage = float_of("storage", v, v.is_string() ? v.get<std::string>() : "");
+    if (!is_empty_text(v)) out.storage = float_of("storage", v, v.is_string() ? v.get<std::string>() : "");
   });
   field(hello, "deterministic", [&](const json& v) {
     if (!v.is_boolean()) fail("deterministic", v, "want true or false");

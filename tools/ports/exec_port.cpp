@@ -1,9 +1,8 @@
 // exec:COMMAND, a program in whatever language: requests on its stdin, answers on its stdout, tensors in
 // golden files.
-#include <stdlib.h>
-
 #include <fmt/core.h>
 
+#include <cstdlib>
 #include <memory>
 
 #include "moeref/config.hpp"

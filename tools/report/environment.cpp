@@ -38,7 +38,7 @@ std::string processor() {
 }
 
 std::string operating_system() {
-  const std::string distribution = value_in("/etc/os-release", "PRETTY_NAME");
+  std::string distribution = value_in("/etc/os-release", "PRETTY_NAME");
   utsname kernel{};
   if (uname(&kernel) != 0) return distribution;
   return (distribution.empty() ? "" : distribution + ", ") + kernel.sysname + " " + kernel.release + " " +

@@ -45,7 +45,7 @@ RoutingEvidence compare_routing(const RoutingScores& routing, const std::vector<
   out.port_load.resize(experts);
   const auto count = [&](std::vector<std::int64_t>& load, std::vector<std::int64_t> row) {
     std::ranges::sort(row);
-    row.erase(std::ranges::unique(row).begin(), row.end());
+    row.erase(std::unique(row.begin(), row.end()), row.end());
     for (const std::int64_t id : row)
       if (id >= 0 && id < routing.experts) ++load[static_cast<std::size_t>(id)];
     return row;

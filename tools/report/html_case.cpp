@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <iterator>
-#include <ranges>
 
 #include "report/findings.hpp"
 #include "report/html_charts.hpp"
@@ -55,11 +54,13 @@ std::string tensor_table(const CaseReport& report) {
       "<table "
       "class=\"values\"><thead><tr><th>tensor</th><th>verdict</th><th>r</th><th>elements</th></tr></thead>"
       "<tbody>";
-  for (const TensorFinding& tensor : report.tensors | std::views::filter(shown))
+  for (const TensorFinding& tensor : report.tensors) {
+    if (!shown(tensor)) continue;
     fmt::format_to(std::back_inserter(out), "<tr><th>{}{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
                    tensor.subject == Subject::recorded ? "recorded " : "", breakable(tensor.place()),
                    html_verdict(tensor.verdict.verdict), ratio_text(tensor.verdict.ratio),
                    tensor.verdict.elements);
+  }
   return out + "</tbody></table></div>";
 }
 
@@ -111,7 +112,7 @@ std::string html_verdict(Verdict verdict) {
 }
 
 std::string html_link(std::string_view text) {
-  const std::string shown = xml_escaped(text);
+  std::string shown = xml_escaped(text);
   if (!text.starts_with("https://") && !text.starts_with("http://")) return shown;
   return fmt::format("<a href=\"{0}\" rel=\"noreferrer\">{0}</a>", shown);
 }

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <cmath>
 #include <memory>
 #include <random>
 #include <vector>
@@ -137,12 +136,7 @@ int check(const CheckOptions& options) {
   const std::vector<const Property*> wanted = chosen(options, run.components);
   if (options.port.starts_with("results:"))
     throw InputError("--port " + options.port + ": properties call the port, which files cannot answer");
-  if (!(options.timeout > 0.0))
-    throw InputError(fmt::format("--timeout is {}: want seconds above 0", options.timeout));
-  PortSettings settings;
-  settings.limit = std::chrono::milliseconds(std::llround(std::min(options.timeout, 1e6) * 1e3));
-  settings.processes = options.processes;
-  std::unique_ptr<Port> opened = open_port(options.port, settings);
+  std::unique_ptr<Port> opened = open_port(options.port, port_settings(options.timeout, options.processes));
   run.declared = declared_by(*opened);
   const std::unique_ptr<Implementation> port = as_implementation(std::move(opened));
   set_thread_count(1);  // cases are small: threads would cost more than they compute

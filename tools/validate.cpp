@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <map>
 #include <memory>
 #include <vector>
@@ -42,17 +41,6 @@ struct ValidateOptions {
   double timeout = 60.0;  ///< seconds
   std::int64_t processes = PortSettings{}.processes;
 };
-
-PortSettings port_settings(const ValidateOptions& options) {
-  constexpr double kLongest = 1e6;
-  if (!(options.timeout > 0.0 && options.timeout <= kLongest))
-    throw InputError(fmt::format("--timeout is {}: want more than 0 seconds, and no more than {}",
-                                 options.timeout, kLongest));
-  PortSettings settings;
-  settings.limit = std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(options.timeout * 1000.0)));
-  settings.processes = options.processes;
-  return settings;
-}
 
 /// Failing cases whose values the HTML report shows.
 constexpr int kEvidenceCases = 100;
@@ -111,7 +99,8 @@ std::vector<CaseReport> check_all(CaseChecker& checker, const std::vector<fs::pa
 
 int validate(const ValidateOptions& options) {
   const auto began = std::chrono::steady_clock::now();
-  const std::unique_ptr<Port> port = open_port(options.port, port_settings(options));
+  const std::unique_ptr<Port> port =
+      open_port(options.port, port_settings(options.timeout, options.processes));
   const std::vector<fs::path> files = chosen(list_golden_files(options.paths), options.components);
   port->prepare(files);
   const Waivers waivers(options.waivers);

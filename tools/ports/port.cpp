@@ -1,6 +1,9 @@
 #include "ports/port.hpp"
 
+#include <fmt/core.h>
+
 #include <array>
+#include <cmath>
 
 #include "moeref/error.hpp"
 #include "moeref/reference.hpp"
@@ -92,6 +95,17 @@ bool matches(const PortKind& kind, std::string_view text) {
 }
 
 }  // namespace
+
+PortSettings port_settings(double timeout_seconds, std::int64_t processes) {
+  constexpr double kLongest = 1e6;
+  if (!(timeout_seconds > 0.0 && timeout_seconds <= kLongest))
+    throw InputError(fmt::format("--timeout is {}: want more than 0 seconds, and no more than {}",
+                                 timeout_seconds, kLongest));
+  PortSettings settings;
+  settings.limit = std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(timeout_seconds * 1000.0)));
+  settings.processes = processes;
+  return settings;
+}
 
 std::unique_ptr<Port> make_port(std::unique_ptr<Implementation> implementation, bool is_reference) {
   return std::make_unique<ImplementationPort>(std::move(implementation), is_reference);

@@ -74,6 +74,9 @@ struct PortSettings {
   std::int64_t processes = 16;
 };
 
+/// From the options --timeout and --processes. Throws InputError for a time that is no limit.
+PortSettings port_settings(double timeout_seconds, std::int64_t processes);
+
 /// An implementation in this process; what it throws is a finding.
 std::unique_ptr<Port> make_port(std::unique_ptr<Implementation> implementation, bool is_reference);
 

@@ -5,8 +5,9 @@
 #include <stdexcept>
 #include <vector>
 
+#include "moeref/rank_shares.hpp"
+#include "port_abi/call_tensors.hpp"
 #include "port_abi/implementation_as_port.hpp"
-#include "ports/rank_shares.hpp"
 
 namespace moeref {
 namespace {
@@ -68,7 +69,7 @@ std::int32_t run_ranks_with(Implementation& implementation, const moeref_call* c
                             std::size_t size) try {
   if (call->world_size == 1) return run_with(implementation, call, error, size);
   const Call whole = gathered(call_of(*call), *call->exchange);
-  const RankShares ranks(whole, call->world_size, {});
+  const RankShares ranks(whole, call->world_size, port_outputs(whole, {}));
   NamedTensors results = implementation.run(whole);
   for (auto& [name, tensor] : results)
     tensor = ranks.share(name, tensor, static_cast<std::size_t>(call->rank));

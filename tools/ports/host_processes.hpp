@@ -9,10 +9,10 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "moeref/rank_shares.hpp"
 #include "port_abi/call_block.hpp"
 #include "ports/conversation.hpp"
 #include "ports/rank_outcomes.hpp"
-#include "ports/rank_shares.hpp"
 #include "ports/shared_memory.hpp"
 
 namespace moeref {

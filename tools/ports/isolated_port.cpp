@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "port_abi/call_tensors.hpp"
 #include "report/report.hpp"
 
 namespace moeref {
@@ -51,7 +52,7 @@ bool all_computed(const RankOutcomes& outcomes) {
 }  // namespace
 
 RankShares IsolatedPort::shares(const Call& call) const {
-  return RankShares(call, capabilities_.processes(call), capabilities_.stages);
+  return RankShares(call, capabilities_.processes(call), port_outputs(call, capabilities_.stages));
 }
 
 RankOutcomes IsolatedPort::attempt_fresh(const RankShares& ranks, Poison poison) {

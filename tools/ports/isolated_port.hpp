@@ -2,10 +2,10 @@
 // earlier calls, to what the buffers held, or to no reason at all.
 #pragma once
 
+#include "moeref/rank_shares.hpp"
 #include "port_abi/call_block.hpp"
 #include "ports/port.hpp"
 #include "ports/rank_outcomes.hpp"
-#include "ports/rank_shares.hpp"
 #include "ports/tensor_difference.hpp"
 
 namespace moeref {

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "moeref/rank_shares.hpp"
 #include "ports/port.hpp"
-#include "ports/rank_shares.hpp"
 
 namespace moeref {
 

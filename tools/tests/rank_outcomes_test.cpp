@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "port_abi/call_tensors.hpp"
+
 namespace moeref {
 namespace {
 
@@ -59,7 +61,7 @@ class TogetherTest : public ::testing::Test {
       own["grads/down_proj.weight"] = Tensor::of({2, 1}, std::vector<double>{7.0, 8.0});
     }
   }
-  PortOutcome all() const { return together(RankShares(call, 2, {}), outcomes); }
+  PortOutcome all() const { return together(RankShares(call, 2, port_outputs(call, {})), outcomes); }
 
   Call call;
   RankOutcomes outcomes{2};

@@ -1,5 +1,5 @@
 // What ranks get and give, against the table of all tensors (moeref/signature.hpp) and on all golden files.
-#include "ports/rank_shares.hpp"
+#include "moeref/rank_shares.hpp"
 
 #include <gtest/gtest.h>
 
@@ -9,6 +9,7 @@
 #include "moeref/config.hpp"
 #include "moeref/error.hpp"
 #include "moeref/golden_file.hpp"
+#include "port_abi/call_tensors.hpp"
 #include "ports/rank_outcomes.hpp"
 
 namespace moeref {
@@ -79,7 +80,7 @@ TEST(RankSharesTest, PartsMakeTheWhole) {
       const std::int64_t tokens = rows_of(call);
       // All tokens on the last rank, in some.
       if (tokens > 0 && tokens % 2 == 0) call.options["tokens_per_rank"] = {0, tokens};
-      const RankShares ranks(call, 2, {});
+      const RankShares ranks(call, 2, port_outputs(call, {}));
       RankOutcomes outcomes(2);
       for (std::size_t r = 0; r < 2; ++r) {
         for (const auto& [name, tensor] : golden.results)
@@ -89,6 +90,9 @@ TEST(RankSharesTest, PartsMakeTheWhole) {
             EXPECT_EQ(part->shape(), spec.shape) << file << " " << spec.name;
           }
       }
+      const NamedTensors joined = ranks.join({outcomes[0].results, outcomes[1].results});
+      for (const auto& [name, tensor] : joined)
+        EXPECT_EQ(tensor, golden.results.at(name)) << file << " " << kind << " " << name;
       const PortOutcome all = together(ranks, outcomes);
       EXPECT_EQ(all.verdict, Verdict::pass) << file << " " << all.finding;
       for (const auto& [name, tensor] : all.results) {
@@ -113,7 +117,7 @@ TEST(RankSharesTest, BatchesAreCutByTokens) {
   call.config = {{"dim", 1}, {"inter_dim", 1}, {"dtype", "float32"}, {"activation", "relu2"}};
   call.options = {{"dp_size", 3}, {"tokens_per_rank", {1, 0, 5}}};
   call.tensors["inputs/x"] = Tensor::of({2, 3, 1}, std::vector<double>{0, 1, 2, 3, 4, 5});
-  const RankShares ranks(call, 3, {});
+  const RankShares ranks(call, 3, port_outputs(call, {}));
   const auto share = [&](std::size_t r) { return ranks.call(r).tensors.at("inputs/x"); };
   EXPECT_EQ(share(0), Tensor::of({1, 1, 1}, std::vector<double>{0}));
   EXPECT_EQ(share(1), Tensor(DType::float64, {1, 0, 1}));

@@ -1,12 +1,12 @@
-#include "ports/rank_shares.hpp"
+#include "moeref/rank_shares.hpp"
 
 #include <algorithm>
 #include <functional>
 #include <numeric>
+#include <utility>
 
 #include "moeref/config.hpp"
 #include "moeref/parallelism.hpp"
-#include "port_abi/call_tensors.hpp"
 
 namespace moeref {
 namespace {
@@ -72,8 +72,8 @@ Division division(const Call& call, std::string_view tensor) {
                                                                           : Division::whole;
 }
 
-RankShares::RankShares(const Call& call, std::int64_t ranks, const std::vector<std::string>& exposed)
-    : whole_(call), whole_outputs_(port_outputs(call, exposed)) {
+RankShares::RankShares(const Call& call, std::int64_t ranks, std::vector<TensorSpec> outputs)
+    : whole_(call), whole_outputs_(std::move(outputs)) {
   if (ranks == 1) {
     outputs_ = {whole_outputs_};
     return;
@@ -129,6 +129,31 @@ Tensor RankShares::share(const std::string& name, const Tensor& tensor, std::siz
   std::ranges::copy(tensor.bytes().subspan(static_cast<std::size_t>(part->first * row),
                                            static_cast<std::size_t>(part->count * row)),
                     out.bytes().begin());
+  return out;
+}
+
+NamedTensors RankShares::join(std::vector<NamedTensors> results) const {
+  if (results.size() == 1) return std::move(results.front());
+  NamedTensors out;
+  for (const auto& [name, first] : results.front()) {
+    const Division how = division(whole_, name);
+    if (how == Division::whole) {
+      out[name] = first;
+      continue;
+    }
+    const auto spec = std::ranges::find(whole_outputs_, name, &TensorSpec::name);
+    Shape shape = first.shape();
+    if (spec != whole_outputs_.end()) {
+      shape = spec->shape;
+    } else {  // a stage
+      shape[0] = 0;
+      for (const NamedTensors& part : results) shape[0] += part.at(name).extent(0);
+    }
+    Tensor all(first.dtype(), shape);
+    auto to = all.bytes().begin();
+    for (const NamedTensors& part : results) to = std::ranges::copy(part.at(name).bytes(), to).out;
+    out[name] = std::move(all);
+  }
   return out;
 }
 

@@ -1,5 +1,5 @@
-// What each rank of a call in several processes gets and what it gives (port_abi/include/moeref/port.h,
-// "Several processes a call").
+// What each rank of a call on several ranks gets and what it gives, as the port interface says it
+// (tools/port_abi/include/moeref/port.h, "Several processes a call").
 #pragma once
 
 #include <cstdint>
@@ -26,10 +26,10 @@ Division division(const Call& call, std::string_view tensor);
 
 class RankShares {
  public:
-  /// For so many processes; one of them has the call itself. `exposed` as in port_outputs. The call must
+  /// For so many ranks, which may write `outputs` together; one rank alone has the call itself. The call must
   /// outlive this. Throws InputError for a call that cannot be divided so: tokens_per_rank without the sum T,
   /// E not divisible by ep_size.
-  RankShares(const Call& call, std::int64_t ranks, const std::vector<std::string>& exposed);
+  RankShares(const Call& call, std::int64_t ranks, std::vector<TensorSpec> outputs);
 
   std::size_t size() const { return outputs_.size(); }
   const Call& call(std::size_t rank) const { return shares_.empty() ? whole_ : shares_[rank]; }
@@ -43,6 +43,8 @@ class RankShares {
 
   /// A rank's part of a tensor of the whole call.
   Tensor share(const std::string& name, const Tensor& tensor, std::size_t rank) const;
+  /// The other way: what the ranks [size()] give, put together; rank 0's of what every rank has whole.
+  NamedTensors join(std::vector<NamedTensors> results) const;
 
  private:
   struct Slice {

@@ -1,0 +1,56 @@
+// How the ranks of a run find each other: bytes between hosts, before anything is exchanged between devices.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+
+namespace moeref::cuda {
+
+/// A rank that is gone, late or cannot be reached. The message names it.
+class GroupError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// One rank's view of a set of ranks. All ranks call the same functions in the same order.
+class Bootstrap {
+ public:
+  virtual ~Bootstrap() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  /// all [size * bytes] = `mine` [bytes] of every rank in their order. Throws GroupError when a rank is gone.
+  virtual void all_gather(const void* mine, std::size_t bytes, void* all) = 0;
+
+  /// The ranks that give the same color, in the order of their keys, equal keys in that of their ranks.
+  virtual std::shared_ptr<Bootstrap> split(int color, int key) = 0;
+
+  /// This rank goes on no more: others that wait for it, now or later, get a GroupError. May be called from
+  /// any thread.
+  virtual void abort(const char* why) noexcept = 0;
+
+  template <class T>
+  void all_gather(const T& mine, T* all) {
+    all_gather(static_cast<const void*>(&mine), sizeof(T), all);
+  }
+  /// Returns when all ranks have called it.
+  void meet();
+};
+
+/// Calls body(world) in one thread a rank, with rank r's current device set to devices[r % devices]; fewer
+/// devices than ranks share them. Returns when all have ended; when some threw, the others are aborted and
+/// what ended the run is thrown again. `timeout`: how long a rank waits for another one on the host.
+void run_ranks(int ranks, const std::function<void(std::shared_ptr<Bootstrap>)>& body,
+               std::chrono::milliseconds timeout = std::chrono::seconds(60));
+
+#ifdef MOEREF_CUDA_MPI
+/// The ranks of MPI_COMM_WORLD, one process each, as mpirun or srun started them; the current device becomes
+/// the process's number on its host, modulo the devices. Calls MPI_Init if nobody has. An abort ends the
+/// whole MPI job, as MPI does.
+std::shared_ptr<Bootstrap> mpi_world();
+#endif
+
+}  // namespace moeref::cuda

@@ -1,0 +1,152 @@
+// A group of ranks, one device each, that write into each other's memory: what expert, data and context
+// parallelism are made of.
+//
+// A Window is memory of one size on every rank. A region of it has one slot a rank: a kernel of rank r writes
+// what rank p shall get into `slot(region, p)`, and after `deliver` rank p finds it in `received(region, r)`.
+// Where the devices can, a slot lies in p's own memory (same process: peer access; other process of the same
+// host: CUDA IPC; never NVLink multicast) and deliver is a barrier; elsewhere it lies here and deliver sends
+// it over NCCL. All is queued on the caller's stream, and every rank queues the same calls in the same order.
+//
+// Between two deliveries of one group a rank may write slots of a region only if the peers' last reads of
+// that region were queued before their own call of the first of the two.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "moeref/cuda/bootstrap.hpp"
+
+namespace moeref::cuda {
+
+constexpr int kMaxRanks = 64;  // of a group
+
+/// How slots that are not this rank's own are reached.
+enum class Transport {
+  automatic,  // peer memory where both devices allow it, NCCL elsewhere
+  nccl        // NCCL for all
+};
+
+struct GroupOptions {
+  Transport transport = Transport::automatic;
+  std::chrono::milliseconds timeout = std::chrono::seconds(30);  // for a peer that does not come
+  std::string name = "group";                                    // in messages
+};
+
+/// Where the slots of one kind lie in a window, the same on all ranks.
+struct Region {
+  std::size_t offset = 0, slot_bytes = 0;
+};
+
+/// Regions one after another.
+class WindowLayout {
+ public:
+  explicit WindowLayout(int ranks) : ranks_(static_cast<std::size_t>(ranks)) {}
+  Region add(std::size_t slot_bytes) {
+    const Region region{bytes_, slot_bytes};
+    bytes_ += (slot_bytes * ranks_ + 255) / 256 * 256;
+    return region;
+  }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  std::size_t ranks_, bytes_ = 0;
+};
+
+/// One pointer a rank, to be given to kernels.
+struct RankPointers {
+  void* of[kMaxRanks];
+};
+
+class Group;
+
+/// Made by Group::window; its memory is released when all ranks have released theirs, with the group.
+class Window {
+ public:
+  /// Device pointers to this rank's outgoing slots, [size] of them.
+  RankPointers slots(Region region) const;
+  /// To what rank `source` sent; the slots of all ranks follow each other without gaps, in their order.
+  template <class T>
+  T* received(Region region, int source = 0) const {
+    return reinterpret_cast<T*>(memory_ + region.offset +
+                                static_cast<std::size_t>(source) * region.slot_bytes);
+  }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  friend class Group;
+  int rank_ = 0, ranks_ = 1;
+  std::size_t bytes_ = 0;
+  char* memory_ = nullptr;
+  char* staging_ = nullptr;   // for peers whose memory is out of reach; null where there are none
+  std::vector<char*> peers_;  // of each rank's memory, null where out of reach
+};
+
+/// Rows on their way, for transports that must know them on the host.
+struct RowCounts {
+  std::vector<std::int64_t> to, from;  // [size]
+};
+
+/// One region to be delivered: whole slots, or with row_bytes the first rows of each.
+struct Delivery {
+  Region region;
+  std::size_t row_bytes = 0;
+};
+
+class Group {
+ public:
+  /// All ranks of `bootstrap`, each on its current device. Collective. Throws GroupError when a rank is out
+  /// of reach (and, for that one, moeref was built without NCCL), CudaError.
+  static std::shared_ptr<Group> create(std::shared_ptr<Bootstrap> bootstrap,
+                                       const GroupOptions& options = {});
+  ~Group();
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  bool stores_to(int peer) const;
+  /// Whether deliveries of rows need RowCounts, which costs one wait for the stream: with NCCL.
+  bool needs_row_counts() const;
+
+  /// Collective, waits for all ranks. Zeros. The memory of the caller's device, released with the group.
+  Window window(std::size_t bytes);
+
+  /// See above. `counts` for deliveries of rows, if needs_row_counts(). Kernels before it on the stream have
+  /// written the slots; kernels after it read what was received.
+  void deliver(const Window& window, std::span<const Delivery> what, const RowCounts* counts,
+               cudaStream_t stream);
+
+  /// The counts (one int each) that lie in `sent` [size] and in the received slots of `region`, on the host.
+  /// Nothing, without waiting, where no transport needs them.
+  std::optional<RowCounts> row_counts(const Window& window, Region region, const int* sent,
+                                      cudaStream_t stream);
+
+  /// Sums over the ranks, in place and in the order of the ranks, the same bits on all of them. Up to
+  /// kMaxSum numbers in all; either may be null.
+  static constexpr int kMaxSum = 4096;
+  void sum(std::int64_t* integers, int integer_count, double* reals, int real_count, cudaStream_t stream);
+
+  /// Throws GroupError if a peer did not come in time in anything that ran so far; results since then mean
+  /// nothing, and the group is of no more use. Does not wait.
+  void throw_if_broken();
+  /// Waits for the stream, no longer than the timeout after a peer is gone, and checks.
+  void synchronize(cudaStream_t stream);
+  /// This rank goes on no more: peers that wait for it, on the device or on the host, get a GroupError.
+  void abort(const char* why) noexcept;
+
+ private:
+  struct State;
+  Group(int rank, int size, std::unique_ptr<State> state);
+  int rank_, size_;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace moeref::cuda

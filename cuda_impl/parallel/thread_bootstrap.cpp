@@ -1,0 +1,158 @@
+// Ranks as threads of this process.
+#include <algorithm>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "moeref/cuda/bootstrap.hpp"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+
+void Bootstrap::meet() {
+  std::vector<char> all(static_cast<std::size_t>(size()));
+  all_gather('m', all.data());
+}
+
+namespace {
+
+/// What the ranks of one set share.
+class Meeting {
+ public:
+  Meeting(int size, std::chrono::milliseconds timeout) : size_(size), timeout_(timeout) {}
+  int size() const { return size_; }
+  std::chrono::milliseconds timeout() const { return timeout_; }
+
+  void all_gather(int rank, const void* mine, std::size_t bytes, void* all) {
+    std::unique_lock lock(mutex_);
+    if (arrived_ == 0) bytes_.resize(bytes * static_cast<std::size_t>(size_)), each_ = bytes;
+    throw_if_broken();
+    if (bytes != each_)
+      throw GroupError("rank " + std::to_string(rank) + " gathers " + std::to_string(bytes) +
+                       " bytes, others " + std::to_string(each_));
+    std::memcpy(bytes_.data() + static_cast<std::size_t>(rank) * bytes, mine, bytes);
+    wait(lock);  // all have written
+    std::memcpy(all, bytes_.data(), bytes_.size());
+    wait(lock);  // all have read
+  }
+
+  void abort(const std::string& why) {
+    const std::lock_guard lock(mutex_);
+    if (broken_.empty()) broken_ = why;
+    change_.notify_all();
+  }
+
+ private:
+  void throw_if_broken() const {
+    if (!broken_.empty()) throw GroupError(broken_);
+  }
+  void wait(std::unique_lock<std::mutex>& lock) {
+    const std::uint64_t round = round_;
+    if (++arrived_ == size_) {
+      arrived_ = 0, ++round_;
+      change_.notify_all();
+      return;
+    }
+    if (!change_.wait_for(lock, timeout_, [&] { return round_ != round || !broken_.empty(); })) {
+      broken_ = std::to_string(size_ - arrived_) + " of " + std::to_string(size_) +
+                " ranks did not come in " + std::to_string(timeout_.count()) + " ms";
+      change_.notify_all();
+    }
+    if (round_ == round) throw_if_broken();
+  }
+
+  const int size_;
+  const std::chrono::milliseconds timeout_;
+  std::mutex mutex_;
+  std::condition_variable change_;
+  int arrived_ = 0;
+  std::uint64_t round_ = 0;
+  std::size_t each_ = 0;
+  std::vector<char> bytes_;
+  std::string broken_;
+};
+
+class ThreadBootstrap final : public Bootstrap {
+ public:
+  ThreadBootstrap(std::shared_ptr<Meeting> meeting, int rank) : meeting_(std::move(meeting)), rank_(rank) {}
+  int rank() const override { return rank_; }
+  int size() const override { return meeting_->size(); }
+  void all_gather(const void* mine, std::size_t bytes, void* all) override {
+    meeting_->all_gather(rank_, mine, bytes, all);
+  }
+
+  std::shared_ptr<Bootstrap> split(int color, int key) override {
+    struct Place {
+      int color, key, rank;
+    };
+    const Place mine{color, key, rank_};
+    std::vector<Place> all(static_cast<std::size_t>(size()));
+    Bootstrap::all_gather(mine, all.data());
+    std::vector<std::pair<int, int>> members;  // key, rank
+    for (const Place& p : all)
+      if (p.color == color) members.emplace_back(p.key, p.rank);
+    std::sort(members.begin(), members.end());
+    // The first member makes what they share; the others copy its pointer while it is held.
+    const std::pair<int, int> me{key, rank_};
+    const int own = static_cast<int>(std::find(members.begin(), members.end(), me) - members.begin());
+    std::shared_ptr<Meeting> made;
+    if (own == 0) made = std::make_shared<Meeting>(static_cast<int>(members.size()), meeting_->timeout());
+    std::vector<const std::shared_ptr<Meeting>*> made_by(all.size());
+    Bootstrap::all_gather<const std::shared_ptr<Meeting>*>(&made, made_by.data());
+    const std::shared_ptr<Meeting> shared = *made_by[static_cast<std::size_t>(members.front().second)];
+    meet();
+    return split_.emplace_back(std::make_shared<ThreadBootstrap>(shared, own));
+  }
+
+  void abort(const char* why) noexcept override {
+    try {
+      meeting_->abort(why);
+      for (const auto& part : split_) part->abort(why);
+    } catch (...) {  // no memory for the reason: the others find out when they have waited long enough
+    }
+  }
+
+ private:
+  std::shared_ptr<Meeting> meeting_;
+  int rank_;
+  std::vector<std::shared_ptr<Bootstrap>> split_;
+};
+
+}  // namespace
+
+void run_ranks(int ranks, const std::function<void(std::shared_ptr<Bootstrap>)>& body,
+               std::chrono::milliseconds timeout) {
+  int devices = 0;
+  check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+  if (ranks < 1) throw ArgumentError("ranks is " + std::to_string(ranks) + ": want 1 or more");
+  const auto meeting = std::make_shared<Meeting>(ranks, timeout);
+  std::vector<std::exception_ptr> failures(static_cast<std::size_t>(ranks));
+  std::mutex first;
+  int first_failed = -1;
+  std::vector<std::thread> threads;
+  for (int r = 0; r < ranks; ++r)
+    threads.emplace_back([&, r] {
+      const auto world = std::make_shared<ThreadBootstrap>(meeting, r);
+      try {
+        check(cudaSetDevice(r % devices), "cudaSetDevice");
+        body(world);
+      } catch (const std::exception& e) {
+        failures[static_cast<std::size_t>(r)] = std::current_exception();
+        {
+          const std::lock_guard lock(first);
+          if (first_failed < 0) first_failed = r;
+        }
+        world->abort(("rank " + std::to_string(r) + " failed: " + e.what()).c_str());
+      }
+    });
+  for (std::thread& t : threads) t.join();
+  if (first_failed >= 0) std::rethrow_exception(failures[static_cast<std::size_t>(first_failed)]);
+}
+
+}  // namespace moeref::cuda

@@ -7,12 +7,11 @@
 
 namespace moeref::cuda {
 
-void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in,
-                      const void* d_output, const void* saved, const ExpertsGradients& d, void* workspace,
-                      cudaStream_t stream) {
+ExpertRows backward_rows(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in,
+                         const void* d_output, const void* saved, const ExpertsGradients& d, void* workspace,
+                         cudaStream_t stream) {
   const ExpertsPath path = selected_path(c);
   check_aligned(d_output, "d_output");
-  check_aligned(d.x, "the gradient of x");
   check_aligned(d.gate_and_up, "the gradient of gate_and_up_projs");
   check_aligned(d.down, "the gradient of down_projs");
   const int up_width = c.up_width();
@@ -23,7 +22,7 @@ void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const Exp
     if (d.gate_and_up_bias)
       check(cudaMemsetAsync(d.gate_and_up_bias, 0, e * up_width, stream), "cudaMemsetAsync");
     if (d.down_bias) check(cudaMemsetAsync(d.down_bias, 0, e * c.dim, stream), "cudaMemsetAsync");
-    return;
+    return {};
   }
   Arena scratch(workspace), kept(const_cast<void*>(saved));
   const BackwardWorkspace work(scratch, c);
@@ -40,7 +39,15 @@ void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const Exp
     bias_gradient(c.dtype, rows, c.experts, work.dh, up_width, false, d.gate_and_up_bias, stream);
   if (d.down_bias) bias_gradient(c.dtype, rows, c.experts, d_output, c.dim, true, d.down_bias, stream);
   input_gradient_product(shape, {work.dh, w.gate_and_up, nullptr, work.rows, false}, up_width, stream);
-  combine(c.dtype, work.rows, rows.slot_row, c.tokens, c.slots, c.dim, d.x, stream);
+  return {work.rows, rows.slot_row};
+}
+
+void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in,
+                      const void* d_output, const void* saved, const ExpertsGradients& d, void* workspace,
+                      cudaStream_t stream) {
+  check_aligned(d.x, "the gradient of x");
+  const ExpertRows rows = backward_rows(c, w, in, d_output, saved, d, workspace, stream);
+  combine(c.dtype, rows.rows, rows.slot_row, c.tokens, c.slots, c.dim, d.x, stream);
 }
 
 }  // namespace moeref::cuda

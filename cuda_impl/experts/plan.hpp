@@ -21,6 +21,19 @@ inline int dot_parts_of(const ExpertsConfig& config, ExpertsPath path) {
   return (config.inter_dim + columns - 1) / columns;
 }
 
+/// What is left to be combined: rows [R, D] in the config's dtype, and where each flat slot's row is. Null
+/// for backward without tokens.
+struct ExpertRows {
+  const void* rows = nullptr;
+  const int* slot_row = nullptr;
+};
+/// experts_forward and experts_backward but for their last step; `gradients.x` is not used.
+ExpertRows forward_rows(const ExpertsConfig& config, const ExpertsWeights& parameters,
+                        const ExpertsInput& input, void* saved, void* workspace, cudaStream_t stream);
+ExpertRows backward_rows(const ExpertsConfig& config, const ExpertsWeights& parameters,
+                         const ExpertsInput& input, const void* d_output, const void* saved,
+                         const ExpertsGradients& gradients, void* workspace, cudaStream_t stream);
+
 // Sizes are those of the most demanding path, so that they depend on the config alone.
 struct Saved {
   void* h;

@@ -1,0 +1,132 @@
+// Gather-sums. One block a row, 8 columns a thread, up to 8 rows in flight per thread; one column a thread
+// where the rows' width or address does not allow eight.
+// Floor: rows read at copy bandwidth, sums stored over one direction of the links; then as many read here.
+#include "expert_parallel/combine.hpp"
+
+#include <algorithm>
+
+#include "memory/element.cuh"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+/// sum = rows of `row_of(0)`, .., `row_of(count - 1)` in this order, from column c on; -1: no row.
+template <class T, int N, class RowOf>
+__device__ __forceinline__ void add_rows(const T* rows, int width, int count, int c, const RowOf& row_of,
+                                         float (&sum)[N]) {
+  for (int first = 0; first < count; first += 8) {
+    Packed<N, T> packed[8];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      const std::int64_t row = first + j < count ? row_of(first + j) : -1;
+      if (row >= 0) packed[j].load(rows + row * width + c);
+    }
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      float v[N];
+      packed[j].unpack(v);
+#pragma unroll
+      for (int i = 0; i < N; ++i) sum[i] += v[i];
+    }
+  }
+}
+
+template <class T, int N>
+__global__ void to_ranks(const ReceivedRows in, std::int64_t max_tokens, int slots, const RankPointers to,
+                         const float* d_weights, const RankPointers weights_to) {
+  const int rank = static_cast<int>(blockIdx.y);
+  for (std::int64_t i = blockIdx.x; i < in.counts[rank]; i += gridDim.x) {
+    const std::int64_t token = rank * max_tokens + i;
+    const int* mine = in.slot_row + token * slots;
+    T* out = static_cast<T*>(to.of[rank]) + i * in.width;
+    for (int c = threadIdx.x * N; c < in.width; c += blockDim.x * N) {
+      float sum[N] = {};
+      add_rows(
+          static_cast<const T*>(in.rows), in.width, slots, c, [&](int j) { return std::int64_t{mine[j]}; },
+          sum);
+      store<N>(out + c, sum);
+    }
+    if (d_weights != nullptr)
+      for (int j = threadIdx.x; j < slots; j += blockDim.x)
+        static_cast<float*>(weights_to.of[rank])[i * slots + j] = d_weights[token * slots + j];
+  }
+}
+
+template <class T, int N>
+__global__ void sum_ranks(const ReturnedRows in, std::int64_t max_tokens, int ranks, T* out) {
+  const std::int64_t token = blockIdx.x;
+  const int* place = in.place + token * ranks;
+  for (int c = threadIdx.x * N; c < in.width; c += blockDim.x * N) {
+    float sum[N] = {};
+    add_rows(
+        static_cast<const T*>(in.rows), in.width, ranks, c,
+        [&](int p) { return place[p] < 0 ? std::int64_t{-1} : p * max_tokens + place[p]; }, sum);
+    store<N>(out + token * in.width + c, sum);
+  }
+}
+
+__global__ void gather_weights(const int* place, const float* returned, const int* ids,
+                               const std::uint8_t* token_mask, std::int64_t total, std::int64_t max_tokens,
+                               int slots, int ranks, int own_experts, float* out) {
+  const std::int64_t slot = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (slot >= total) return;
+  const std::int64_t token = slot / slots;
+  const int id = ids[slot];
+  float d = 0;
+  if (id >= 0 && id < own_experts * ranks && (token_mask == nullptr || token_mask[token] != 0)) {
+    const int rank = id / own_experts;
+    d = returned[(rank * max_tokens + place[token * ranks + rank]) * slots + slot % slots];
+  }
+  out[slot] = d;
+}
+
+int threads_for(int width, bool eights) {
+  return std::min(512, ((eights ? width / 8 : width) + 31) / 32 * 32);
+}
+
+bool in_eights(int width, const void* rows, const RankPointers& to, int ranks) {
+  bool aligned = cuda::in_eights(width, rows);
+  for (int p = 0; p < ranks; ++p) aligned = aligned && cuda::in_eights(width, to.of[p]);
+  return aligned;
+}
+
+}  // namespace
+
+void combine_to_ranks(const ReceivedRows& in, std::int64_t max_tokens, int slots, int ranks,
+                      const RankPointers& to, const float* d_weights, const RankPointers& weights_to,
+                      cudaStream_t stream) {
+  if (max_tokens == 0) return;
+  const bool eights = in_eights(in.width, in.rows, to, ranks);
+  const dim3 grid(static_cast<unsigned>(max_tokens), static_cast<unsigned>(ranks));
+  with_type(in.dtype, [&]<class T>() {
+    const auto kernel = eights ? to_ranks<T, 8> : to_ranks<T, 1>;
+    kernel<<<grid, threads_for(in.width, eights), 0, stream>>>(in, max_tokens, slots, to, d_weights,
+                                                               weights_to);
+  });
+  check(cudaGetLastError(), "combine_to_ranks");
+}
+
+void sum_returned(const ReturnedRows& in, std::int64_t tokens, std::int64_t max_tokens, int ranks, void* out,
+                  cudaStream_t stream) {
+  if (tokens == 0) return;
+  const bool eights = cuda::in_eights(in.width, in.rows, out);
+  with_type(in.dtype, [&]<class T>() {
+    const auto kernel = eights ? sum_ranks<T, 8> : sum_ranks<T, 1>;
+    kernel<<<static_cast<unsigned>(tokens), threads_for(in.width, eights), 0, stream>>>(in, max_tokens, ranks,
+                                                                                        static_cast<T*>(out));
+  });
+  check(cudaGetLastError(), "sum_returned");
+}
+
+void gather_weight_gradients(const int* place, const float* returned, const int* ids,
+                             const std::uint8_t* token_mask, std::int64_t tokens, std::int64_t max_tokens,
+                             int slots, int ranks, int own_experts, float* out, cudaStream_t stream) {
+  const std::int64_t total = tokens * slots;
+  if (total == 0) return;
+  gather_weights<<<static_cast<unsigned>((total + 255) / 256), 256, 0, stream>>>(
+      place, returned, ids, token_mask, total, max_tokens, slots, ranks, own_experts, out);
+  check(cudaGetLastError(), "gather_weight_gradients");
+}
+
+}  // namespace moeref::cuda

@@ -1,0 +1,177 @@
+// plan_dispatch: each segment of 256 tokens counts its rows for every rank; then each segment adds up those
+// before it and places its own, so that places do not depend on timing. push_rows: one warp a token, up to
+// eight 16-byte words a lane in flight, stored to each receiver while they are in registers.
+// Floor of push_rows: the bytes that leave this device over one direction of its links.
+#include "expert_parallel/dispatch.hpp"
+
+#include <algorithm>
+
+#include "expert_parallel/words.cuh"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+constexpr int kSegment = 256, kWarps = kSegment / 32;
+
+std::int64_t segments_of(const DispatchShape& s) {
+  return std::max<std::int64_t>(1, (s.tokens + kSegment - 1) / kSegment);
+}
+
+__device__ bool is_real(const DispatchInput& in, std::int64_t token) {
+  return in.token_mask == nullptr || in.token_mask[token] != 0;
+}
+
+/// The expert's number on the rank that holds it, and that rank; -1 for no expert.
+struct Home {
+  int rank, expert;
+};
+__device__ Home home_of(const DispatchShape& s, int id) {
+  if (id < 0 || id >= s.own_experts * s.ranks) return {-1, -1};
+  return {id / s.own_experts, id % s.own_experts};
+}
+
+/// Bit p: the token goes to rank p.
+__device__ unsigned long long ranks_of(const DispatchShape& s, const DispatchInput& in, std::int64_t token) {
+  if (token >= s.tokens) return 0;
+  if (s.exchange == Exchange::all_gather) return s.ranks == 64 ? ~0ull : (1ull << s.ranks) - 1;
+  unsigned long long out = 0;
+  if (!is_real(in, token)) return out;
+  for (int j = 0; j < s.slots; ++j) {
+    const Home home = home_of(s, in.ids[token * s.slots + j]);
+    if (home.rank >= 0) out |= 1ull << home.rank;
+  }
+  return out;
+}
+
+/// in_warp[w][p]: rows of warp w for rank p.
+__device__ void count_in_warps(const DispatchShape& s, unsigned long long goes, int (*in_warp)[kMaxRanks]) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int p = 0; p < s.ranks; ++p) {
+    const unsigned who = __ballot_sync(0xffffffffu, goes >> p & 1);
+    if (lane == 0) in_warp[warp][p] = __popc(who);
+  }
+}
+
+__global__ void __launch_bounds__(kSegment)
+    count_rows(const DispatchShape s, const DispatchInput in, int* counts) {
+  __shared__ int in_warp[kWarps][kMaxRanks];
+  const std::int64_t token = std::int64_t{blockIdx.x} * kSegment + threadIdx.x;
+  count_in_warps(s, ranks_of(s, in, token), in_warp);
+  __syncthreads();
+  for (int p = threadIdx.x; p < s.ranks; p += kSegment) {
+    int sum = 0;
+    for (int w = 0; w < kWarps; ++w) sum += in_warp[w][p];
+    counts[std::int64_t{blockIdx.x} * s.ranks + p] = sum;
+  }
+}
+
+/// before[p] and total[p]: rows for rank p in the segments before this one and in all. A warp a rank.
+__device__ void add_segments(const DispatchShape& s, const int* counts, int* before, int* total) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, segments = static_cast<int>(gridDim.x);
+  for (int p = warp; p < s.ranks; p += kWarps) {
+    int lower = 0, all = 0;
+    for (int i = lane; i < segments; i += 32) {
+      const int n = counts[std::int64_t{i} * s.ranks + p];
+      all += n;
+      if (i < static_cast<int>(blockIdx.x)) lower += n;
+    }
+    for (int d = 16; d > 0; d /= 2) {
+      lower += __shfl_xor_sync(0xffffffffu, lower, d);
+      all += __shfl_xor_sync(0xffffffffu, all, d);
+    }
+    if (lane == 0) before[p] = lower, total[p] = all;
+  }
+}
+
+__global__ void __launch_bounds__(kSegment)
+    place_rows(const DispatchShape s, const DispatchInput in, const int* counts, const Dispatch out) {
+  __shared__ int in_warp[kWarps][kMaxRanks];
+  __shared__ int before[kMaxRanks], total[kMaxRanks];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const std::int64_t token = std::int64_t{blockIdx.x} * kSegment + threadIdx.x;
+  const unsigned long long goes = ranks_of(s, in, token);
+  count_in_warps(s, goes, in_warp);
+  add_segments(s, counts, before, total);
+  __syncthreads();
+  for (int p = 0; p < s.ranks; ++p) {
+    const unsigned who = __ballot_sync(0xffffffffu, goes >> p & 1);
+    int row = -1;
+    if (goes >> p & 1) {
+      row = before[p] + __popc(who & ((1u << lane) - 1));
+      for (int w = 0; w < warp; ++w) row += in_warp[w][p];
+      const bool real = is_real(in, token);
+      for (int j = 0; j < s.slots; ++j) {
+        const Home home = home_of(s, in.ids[token * s.slots + j]);
+        const std::int64_t at = std::int64_t{row} * s.slots + j;
+        static_cast<int*>(out.ids.of[p])[at] = real && home.rank == p ? home.expert : -1;
+        static_cast<float*>(out.weights.of[p])[at] = in.weights[token * s.slots + j];
+      }
+    }
+    if (token < s.tokens) out.place[token * s.ranks + p] = row;
+  }
+  // Behind the rows no slot has an expert.
+  for (int p = 0; p < s.ranks; ++p) {
+    const std::int64_t end = s.max_tokens * s.slots, step = std::int64_t{gridDim.x} * kSegment;
+    for (std::int64_t i = std::int64_t{total[p]} * s.slots + token; i < end; i += step)
+      static_cast<int*>(out.ids.of[p])[i] = -1;
+  }
+  if (blockIdx.x == 0)
+    for (int p = threadIdx.x; p < s.ranks; p += kSegment)
+      *static_cast<int*>(out.counts.of[p]) = out.sent[p] = total[p];
+}
+
+template <class Word>
+__global__ void __launch_bounds__(256)
+    push(std::int64_t tokens, int ranks, int words, const Word* __restrict__ rows,
+         const int* __restrict__ place, const RankPointers to) {
+  constexpr int kInFlight = 8;
+  const int lane = threadIdx.x % 32;
+  const std::int64_t warps = std::int64_t{gridDim.x} * (blockDim.x / 32);
+  for (std::int64_t t = std::int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32; t < tokens;
+       t += warps) {
+    const Word* from = rows + t * words;
+    for (int first = lane; first < words; first += 32 * kInFlight) {
+      Word word[kInFlight];
+#pragma unroll
+      for (int i = 0; i < kInFlight; ++i)
+        if (first + 32 * i < words) word[i] = from[first + 32 * i];
+      for (int p = 0; p < ranks; ++p) {
+        const int row = place[t * ranks + p];
+        if (row < 0) continue;
+        Word* into = static_cast<Word*>(to.of[p]) + std::int64_t{row} * words;
+#pragma unroll
+        for (int i = 0; i < kInFlight; ++i)
+          if (first + 32 * i < words) into[first + 32 * i] = word[i];
+      }
+    }
+  }
+}
+
+}  // namespace
+
+std::size_t dispatch_workspace_bytes(const DispatchShape& s) {
+  return static_cast<std::size_t>(segments_of(s)) * static_cast<std::size_t>(s.ranks) * sizeof(int);
+}
+
+void plan_dispatch(const DispatchShape& s, const DispatchInput& input, const Dispatch& out, void* workspace,
+                   cudaStream_t stream) {
+  const auto blocks = static_cast<unsigned>(segments_of(s));
+  int* counts = static_cast<int*>(workspace);
+  count_rows<<<blocks, kSegment, 0, stream>>>(s, input, counts);
+  place_rows<<<blocks, kSegment, 0, stream>>>(s, input, counts, out);
+  check(cudaGetLastError(), "plan_dispatch");
+}
+
+void push_rows(const DispatchShape& s, DataType dtype, int width, const void* rows, const int* place,
+               const RankPointers& to, cudaStream_t stream) {
+  if (s.tokens == 0) return;
+  const auto blocks = static_cast<unsigned>(std::min<std::int64_t>((s.tokens + 7) / 8, 8 * 132));
+  with_word(static_cast<std::size_t>(width) * bytes_of(dtype), [&]<class Word>(int words) {
+    push<Word>
+        <<<blocks, 256, 0, stream>>>(s.tokens, s.ranks, words, static_cast<const Word*>(rows), place, to);
+  });
+  check(cudaGetLastError(), "push_rows");
+}
+
+}  // namespace moeref::cuda

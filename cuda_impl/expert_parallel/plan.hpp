@@ -1,0 +1,44 @@
+// What the two passes share: argument checks, the layout of the windows, of `saved` and of the workspaces.
+#pragma once
+
+#include <optional>
+
+#include "expert_parallel/dispatch.hpp"
+#include "memory/arena.hpp"
+#include "moeref/cuda/expert_parallel.hpp"
+
+namespace moeref::cuda {
+
+void check_config(const ExpertParallelConfig& config);
+/// And that group and windows fit the config.
+void check_call(const ExpertParallelConfig& config, const Group& group, const ExpertParallelWindows& windows);
+
+DispatchShape dispatch_shape(const ExpertParallelConfig& config);
+
+/// What a rank received, until its backward pass.
+struct KeptRegions : WindowLayout {
+  Region counts, ids, weights, x;  // slots: one int; [M, k], [M, k], [M, D]
+  explicit KeptRegions(const ExpertParallelConfig& config);
+};
+/// dY on its way to the experts; Y, or dX and the weights' gradients, on their way back.
+struct TransientRegions : WindowLayout {
+  Region d_output, rows, d_weights;  // slots [M, D], [M, D], [M, k]
+  explicit TransientRegions(const ExpertParallelConfig& config);
+};
+
+struct ExpertParallelSaved {
+  int *place, *sent;  // [T, n], [n]
+  void* experts;      // as experts_forward lays it out
+  ExpertParallelSaved(Arena& arena, const ExpertParallelConfig& config);
+};
+struct ExpertParallelForwardWorkspace {
+  void *dispatch, *experts;
+  ExpertParallelForwardWorkspace(Arena& arena, const ExpertParallelConfig& config);
+};
+struct ExpertParallelBackwardWorkspace {
+  void* experts;
+  float* d_weights;  // [n M, k]
+  ExpertParallelBackwardWorkspace(Arena& arena, const ExpertParallelConfig& config);
+};
+
+}  // namespace moeref::cuda

@@ -1,0 +1,61 @@
+// Routed experts spread over the ranks of a group (SPEC.md 8): rank r of n holds experts r E/n to (r+1) E/n -
+// 1, tokens may be spread unevenly and a rank may have none. Both documented exchanges: all-gather of the
+// tokens, then sums of what every rank has for them; and all-to-all, one row for each (token, rank) that has
+// work there, summed there before it goes back.
+//
+// As the experts of one device, no call looks at values on the host and all may be captured in a CUDA graph,
+// except where rows travel over NCCL: there each pass waits once for the stream, to know how many. Results
+// are the same bits on every run, and for every number of ranks wherever no sum rounds: each token's parts
+// are added in the order of the ranks, and a parameter's gradient runs over the tokens in the order of ranks
+// and rows.
+#pragma once
+
+#include "moeref/cuda/experts.hpp"
+#include "moeref/cuda/group.hpp"
+
+namespace moeref::cuda {
+
+enum class Exchange { all_gather, all_to_all };
+
+struct ExpertParallelConfig {
+  ExpertsConfig experts;    // tokens: of this rank; experts: of all ranks
+  int ranks = 1;            // n, a divisor of experts
+  std::int64_t max_tokens;  // M, no rank has more; the same on all ranks, as all below
+  Exchange exchange = Exchange::all_to_all;
+
+  /// What this rank's own experts may get: M tokens from each rank.
+  ExpertsConfig own() const {
+    ExpertsConfig c = experts;
+    c.tokens = ranks * max_tokens, c.experts = experts.experts / ranks;
+    return c;
+  }
+};
+
+/// Memory that the peers write, made once by Group::window with these sizes. `kept` holds what a layer
+/// received until its backward pass is queued: one for each layer in flight. `transient` serves all layers
+/// that run on one stream.
+std::size_t kept_window_bytes(const ExpertParallelConfig& config);
+std::size_t transient_window_bytes(const ExpertParallelConfig& config);
+struct ExpertParallelWindows {
+  const Window *kept, *transient;
+};
+
+/// Beside the windows, with `own()` for the config of the experts: see moeref/cuda/experts.hpp.
+std::size_t saved_bytes(const ExpertParallelConfig& config);
+std::size_t forward_workspace_bytes(const ExpertParallelConfig& config);
+std::size_t backward_workspace_bytes(const ExpertParallelConfig& config);
+
+/// `parameters` of this rank's experts; x, ids (of all experts, -1 or out of range: no expert), weights and
+/// mask of its tokens; output [T, D]. Collective. `saved` may not be null. Throws ArgumentError for a field
+/// out of range, windows that are too small or a group of another size, GroupError when a rank is gone.
+void experts_forward(const ExpertParallelConfig& config, const ExpertsWeights& parameters,
+                     const ExpertsInput& input, void* output, Group& group,
+                     const ExpertParallelWindows& windows, void* saved, void* workspace, cudaStream_t stream);
+
+/// x and weights: of this rank's tokens; parameters: of this rank's experts, complete. Collective.
+void experts_backward(const ExpertParallelConfig& config, const ExpertsWeights& parameters,
+                      const ExpertsInput& input, const void* d_output, Group& group,
+                      const ExpertParallelWindows& windows, const void* saved,
+                      const ExpertsGradients& gradients, void* workspace, cudaStream_t stream);
+
+}  // namespace moeref::cuda

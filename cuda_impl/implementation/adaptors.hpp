@@ -1,6 +1,7 @@
 // One adaptor per component, in a file of its name: named tensors of a call to device arrays, the component's
 // kernels, and back. `unsupported_X` says why such a call cannot be served, from the call alone; `run_X`
-// gets calls that check_inputs has passed and that are supported.
+// gets calls that check_inputs has passed and that are supported, or one rank's share of such a call
+// (device.ranks(), call_ranks.hpp).
 #pragma once
 
 #include <optional>
@@ -35,8 +36,5 @@ std::optional<std::string> unsupported_metrics(const Call& call);
 /// "inputs/x is float16: the CUDA implementation computes in float32 and bfloat16", or nothing. Nothing, too,
 /// where the call lacks the tensor: running it will say so.
 std::optional<std::string> unsupported_dtype(const Call& call, std::string_view tensor);
-
-/// "ep_size is 2: ...", or nothing on one rank.
-std::optional<std::string> unsupported_ranks(const Call& call);
 
 }  // namespace moeref::cuda

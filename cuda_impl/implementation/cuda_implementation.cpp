@@ -3,6 +3,7 @@
 #include <array>
 
 #include "implementation/adaptors.hpp"
+#include "implementation/call_ranks.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/signature.hpp"
 
@@ -13,16 +14,17 @@ struct Adaptor {
   Component component;
   NamedTensors (*run)(const Call&, DeviceContext&);
   std::optional<std::string> (*unsupported)(const Call&);
+  bool on_ranks = false;  // its calls with several ranks are made by as many; those of others by one for all
 };
 
 constexpr std::array kAdaptors{
-    Adaptor{Component::gate, run_gate, unsupported_gate},
+    Adaptor{Component::gate, run_gate, unsupported_gate, true},
     Adaptor{Component::aux_loss, run_aux_loss, unsupported_aux_loss},
-    Adaptor{Component::bias_update, run_bias_update, unsupported_bias_update},
+    Adaptor{Component::bias_update, run_bias_update, unsupported_bias_update, true},
     Adaptor{Component::fake_balanced_gate, run_fake_balanced_gate, unsupported_fake_balanced_gate},
     Adaptor{Component::mlp, run_mlp, unsupported_mlp},
-    Adaptor{Component::experts, run_experts, unsupported_experts},
-    Adaptor{Component::moe, run_moe, unsupported_moe},
+    Adaptor{Component::experts, run_experts, unsupported_experts, true},
+    Adaptor{Component::moe, run_moe, unsupported_moe, true},
     Adaptor{Component::init, run_init, unsupported_init},
     Adaptor{Component::metrics, run_metrics, unsupported_metrics},
 };
@@ -55,24 +57,20 @@ std::optional<std::string> unsupported_dtype(const Call& call, std::string_view 
          ": the CUDA implementation computes in float32 and bfloat16";
 }
 
-std::optional<std::string> unsupported_ranks(const Call& call) {
-  const ParallelOptions p = parse_call_options(call.options).parallel;
-  for (const auto& [field, size] :
-       {std::pair{"ep_size", p.ep_size}, {"cp_size", p.cp_size}, {"dp_size", p.dp_size}})
-    if (size > 1)
-      return std::string(field) + " is " + std::to_string(size) + ": the CUDA implementation runs one rank";
-  return std::nullopt;
-}
-
 std::optional<std::string> CudaImplementation::unsupported(const Call& call) const {
   if (auto reason = device_missing()) return reason;
+  if (const std::int64_t ranks = ranks_of(call); ranks > kMaxRanks)
+    return std::to_string(ranks) + " ranks: the CUDA implementation runs " + std::to_string(kMaxRanks) +
+           " at most";
   return adaptor(call.component).unsupported(call);
 }
 
 NamedTensors CudaImplementation::run(const Call& call) {
   check_inputs(call);
+  const Adaptor& component = adaptor(call.component);
+  if (component.on_ranks && ranks_of(call) > 1) return run_on_ranks(call, options_, component.run);
   DeviceContext device(options_);
-  NamedTensors out = adaptor(call.component).run(call, device);
+  NamedTensors out = component.run(call, device);
   device.check_guards();
   return out;
 }

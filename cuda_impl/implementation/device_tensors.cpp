@@ -55,7 +55,8 @@ DataType data_type(DType dtype) {
   throw ArgumentError("dtype is " + std::string(name(dtype)) + ": want float32 or bfloat16");
 }
 
-DeviceContext::DeviceContext(const DeviceOptions& options) : options_(options) {
+DeviceContext::DeviceContext(const DeviceOptions& options, const CallRanks* ranks)
+    : options_(options), ranks_(ranks) {
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
 }
 

@@ -36,6 +36,8 @@ struct DeviceTensor {
   }
 };
 
+struct CallRanks;
+
 struct DeviceOptions {
   ExpertsPath experts_path = ExpertsPath::automatic;
 };
@@ -44,13 +46,15 @@ struct DeviceOptions {
 /// integers, so that what no kernel writes is seen. All memory goes back when the context ends.
 class DeviceContext {
  public:
-  explicit DeviceContext(const DeviceOptions& options = {});
+  /// `ranks`: those that make the call together, null for one alone.
+  explicit DeviceContext(const DeviceOptions& options = {}, const CallRanks* ranks = nullptr);
   ~DeviceContext();
   DeviceContext(const DeviceContext&) = delete;
   DeviceContext& operator=(const DeviceContext&) = delete;
 
   cudaStream_t stream() const { return stream_; }
   const DeviceOptions& options() const { return options_; }
+  const CallRanks* ranks() const { return ranks_; }
 
   /// The tensor's values as `element`, rounded to nearest even. Booleans become uint8.
   DeviceTensor upload(const Tensor& tensor, Element element);
@@ -75,6 +79,7 @@ class DeviceContext {
   void* allocate(std::size_t bytes, int fill);
 
   DeviceOptions options_;
+  const CallRanks* ranks_;
   cudaStream_t stream_ = nullptr;
   std::vector<Allocation> allocations_;
 };

@@ -4,6 +4,7 @@
 
 #include "experts/plan.hpp"
 #include "implementation/adaptors.hpp"
+#include "implementation/call_ranks.hpp"
 #include "implementation/call_tensors.hpp"
 #include "implementation/experts_tensors.hpp"
 #include "implementation/layer_config.hpp"
@@ -48,7 +49,7 @@ std::optional<std::string> unsupported_experts(const Call& call) {
   if (auto reason = unsupported_dtype(call, "inputs/x")) return reason;
   if (const std::int64_t experts = parse_moe_config(call.config).n_routed_experts; experts > 1024)
     return "n_routed_experts is " + std::to_string(experts) + ": the CUDA experts take 1024 at most";
-  return unsupported_ranks(call);
+  return std::nullopt;
 }
 
 NamedTensors run_experts(const Call& call, DeviceContext& device) {
@@ -66,19 +67,32 @@ NamedTensors run_experts(const Call& call, DeviceContext& device) {
   const ExpertsTensors parameters(tensors, "", documented, element);
   const ExpertsInput in{x.data, ids.as<int>(), weights.as<float>(), mask.as<std::uint8_t>()};
   const DeviceTensor y = tensors.result("outputs/y", element, input.shape());
-  void* saved = device.workspace(saved_bytes(c));
-  void* workspace = device.workspace(forward_workspace_bytes(c));
-  experts_forward(c, parameters.weights(), in, y.data, saved, workspace, device.stream());
+  const ExpertsSpread spread(c, parse_call_options(call.options), device.ranks());
+  const ExpertParallelConfig p = spread.config(c);
+  void* saved = device.workspace(spread ? saved_bytes(p) : saved_bytes(c));
+  void* workspace = device.workspace(spread ? forward_workspace_bytes(p) : forward_workspace_bytes(c));
+  if (spread)
+    experts_forward(p, parameters.weights(), in, y.data, *spread.group, spread.windows(), saved, workspace,
+                    device.stream());
+  else
+    experts_forward(c, parameters.weights(), in, y.data, saved, workspace, device.stream());
   if (call.backward) {
     const DeviceTensor dy = tensors.upload("cotangents/y", element);
     ExpertsGradients gradients = parameters.gradients(tensors, "");
     gradients.x = tensors.result("grads/x", element, input.shape()).data;
     gradients.weights = tensors.result("grads/weights", Element::float32, ids.shape).as<float>();
-    experts_backward(c, parameters.weights(), in, dy.data, saved, gradients,
-                     device.workspace(backward_workspace_bytes(c)), device.stream());
+    void* backward_workspace =
+        device.workspace(spread ? backward_workspace_bytes(p) : backward_workspace_bytes(c));
+    if (spread)
+      experts_backward(p, parameters.weights(), in, dy.data, *spread.group, spread.windows(), saved,
+                       gradients, backward_workspace, device.stream());
+    else
+      experts_backward(c, parameters.weights(), in, dy.data, saved, gradients, backward_workspace,
+                       device.stream());
   }
   NamedTensors out = tensors.download();
-  if (c.tokens > 0) add_stages(device, c, saved, workspace, out);
+  // With ranks a slot's stages lie where its expert is.
+  if (c.tokens > 0 && !device.ranks()) add_stages(device, c, saved, workspace, out);
   return out;
 }
 

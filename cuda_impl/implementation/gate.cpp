@@ -1,6 +1,7 @@
 #include "moeref/cuda/gate.hpp"
 
 #include "implementation/adaptors.hpp"
+#include "implementation/call_ranks.hpp"
 #include "implementation/gate_tensors.hpp"
 #include "implementation/layer_config.hpp"
 #include "moeref/error.hpp"
@@ -22,43 +23,6 @@ Element element_of(GatePrecision precision, DataType x_type) {
   return element_of(x_type);
 }
 
-/// Statistics of contiguous parts of the tokens, each from a forward of its own as on a rank of its own, and
-/// their sum, which is what an all-reduce would leave.
-AuxStatistics summed_statistics(const GateConfig& whole, const GateParameters& parameters,
-                                const GateInput& in, const std::vector<std::int64_t>& parts,
-                                DeviceContext& device) {
-  const std::int64_t experts = whole.experts;
-  std::vector<std::int64_t> tokens(1), load(experts);
-  std::vector<double> sums(experts);
-  for (std::size_t r = 0; r + 1 < parts.size(); ++r) {
-    GateConfig part = whole;
-    part.tokens = parts[r + 1] - parts[r];
-    const std::int64_t first = parts[r];
-    GateInput rows = in;
-    rows.x = static_cast<const char*>(in.x) +
-             first * whole.dim * static_cast<std::int64_t>(bytes_of(whole.x_type));
-    if (in.token_mask) rows.token_mask += first;
-    if (in.replay_ids) rows.replay_ids += first * whole.slots;
-    const DeviceTensor n = device.output(Element::int64, {1}), l = device.output(Element::int64, {experts}),
-                       s = device.output(Element::float64, {experts});
-    GateOutput out{device.output(Element::int32, {part.tokens, whole.slots}).as<int>()};
-    out.statistics = {n.as<std::int64_t>(), l.as<std::int64_t>(), s.as<double>()};
-    gate_forward(part, parameters, rows, out, nullptr, device.workspace(gate_forward_workspace_bytes(part)),
-                 device.stream());
-    tokens[0] += device.download(n).as<std::int64_t>()[0];
-    const Tensor loads = device.download(l), score_sums = device.download(s);
-    for (std::int64_t e = 0; e < experts; ++e) {
-      load[e] += loads.as<std::int64_t>()[e];
-      sums[e] += score_sums.as<double>()[e];
-    }
-  }
-  return {device.upload(Tensor::of({1}, std::span<const std::int64_t>(tokens)), Element::int64)
-              .as<std::int64_t>(),
-          device.upload(Tensor::of({experts}, std::span<const std::int64_t>(load)), Element::int64)
-              .as<std::int64_t>(),
-          device.upload(Tensor::of({experts}, std::span<const double>(sums)), Element::float64).as<double>()};
-}
-
 }  // namespace
 
 std::optional<std::string> unsupported_gate_config(const Call& call) {
@@ -73,17 +37,6 @@ std::optional<std::string> unsupported_gate_config(const Call& call) {
   for (const char* tensor : {"params/weight", "params/bias"})
     if (auto reason = unsupported_dtype(call, tensor)) return reason;
   return std::nullopt;
-}
-
-std::vector<std::int64_t> parts_of(std::int64_t tokens, std::int64_t ranks,
-                                   const std::vector<std::int64_t>& given) {
-  std::vector<std::int64_t> out{0};
-  for (std::int64_t r = 0; r < ranks; ++r)
-    out.push_back(given.empty() ? tokens * (r + 1) / ranks : out.back() + given[static_cast<std::size_t>(r)]);
-  if (out.back() != tokens)
-    throw InputError("tokens_per_rank sums to " + std::to_string(out.back()) +
-                     ": want the number of tokens, " + std::to_string(tokens));
-  return out;
 }
 
 std::optional<std::string> unsupported_gate(const Call& call) {
@@ -109,13 +62,19 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
   out.weights = tensors.result("outputs/weights", element_of(c.weights_type()), slots).data;
   out.load = tensors.result("outputs/expert_load", Element::int64, {c.experts}).as<std::int64_t>();
   if (c.has_aux_loss()) out.aux_loss = tensors.result("outputs/aux_loss", Element::float32, {}).as<float>();
+  const bool summed = device.ranks() && c.has_aux_loss();
+  if (summed) {
+    out.statistics.real_tokens = device.output(Element::int64, {1 + c.experts}).as<std::int64_t>();
+    out.statistics.load = out.statistics.real_tokens + 1;
+    out.statistics.score_sum = device.output(Element::float64, {c.experts}).as<double>();
+  }
   void* saved = device.workspace(gate_saved_bytes(c));
   gate_forward(c, gate.parameters(), in, out, saved, device.workspace(gate_forward_workspace_bytes(c)),
                device.stream());
-  if (options.parallel.cp_size > 1 && c.has_aux_loss()) {
-    const auto parts = parts_of(c.tokens, options.parallel.cp_size, options.parallel.tokens_per_rank);
-    gate_aux_loss(c, summed_statistics(c, gate.parameters(), in, parts, device), out.aux_loss, saved,
-                  device.stream());
+  if (summed) {
+    device.ranks()->group->sum(out.statistics.real_tokens, 1 + c.experts, out.statistics.score_sum, c.experts,
+                               device.stream());
+    gate_aux_loss(c, out.statistics, out.aux_loss, saved, device.stream());
   }
   if (call.backward) {
     const DeviceTensor dw = tensors.upload("cotangents/weights", Element::float32);

@@ -34,9 +34,4 @@ struct GateTensors {
 /// Sizes and types, for gate and bias_update.
 std::optional<std::string> unsupported_gate_config(const Call& call);
 
-/// First rows of `ranks` parts of the tokens and the end of the last: as given, or as even as possible.
-/// Nothing but which rank counts a token depends on it.
-std::vector<std::int64_t> parts_of(std::int64_t tokens, std::int64_t ranks,
-                                   const std::vector<std::int64_t>& given);
-
 }  // namespace moeref::cuda

@@ -1,6 +1,7 @@
 #include "moeref/cuda/moe.hpp"
 
 #include "implementation/adaptors.hpp"
+#include "implementation/call_ranks.hpp"
 #include "implementation/call_tensors.hpp"
 #include "implementation/experts_tensors.hpp"
 #include "implementation/gate_tensors.hpp"
@@ -105,7 +106,9 @@ std::optional<std::string> unsupported_moe(const Call& call) {
   if (o.fake_balanced_gate && o.fake_gate_noise > 0.0)
     return "fake_gate_noise is " + std::to_string(o.fake_gate_noise) +
            ": the CUDA implementation draws from its own counter-based generator";
-  return unsupported_ranks(call);
+  if (o.fake_balanced_gate && ranks_of(call) > 1)
+    return "fake_balanced_gate on several ranks: the CUDA layer numbers each rank's tokens from 0";
+  return std::nullopt;
 }
 
 NamedTensors run_moe(const Call& call, DeviceContext& device) {
@@ -114,8 +117,12 @@ NamedTensors run_moe(const Call& call, DeviceContext& device) {
   const Tensor& input = require(call.tensors, "inputs/x");
   const DataType type = data_type(input.dtype()), gate = gate_type(call, type);
   const Element element = element_of(type);
-  const LayerConfig c = layer_config(documented, options, input.size() / documented.dim, type, gate,
-                                     device.options().experts_path);
+  LayerConfig c = layer_config(documented, options, input.size() / documented.dim, type, gate,
+                               device.options().experts_path);
+  const ExpertsSpread spread(c.experts, options, device.ranks());
+  c.expert_ranks = spread.ranks, c.max_tokens = spread.max_tokens, c.exchange = spread.exchange;
+  const LayerGroups groups{spread.group, spread.windows(),
+                           device.ranks() ? device.ranks()->group.get() : nullptr};
   const Shape slots{c.gate.tokens, c.gate.slots};
 
   CallTensors tensors(call, device);
@@ -138,13 +145,13 @@ NamedTensors run_moe(const Call& call, DeviceContext& device) {
   void* saved = device.workspace(layer_saved_bytes(c));
   Blas blas;
   layer_forward(c, parameters.weights(), in, out, saved, device.workspace(layer_forward_workspace_bytes(c)),
-                blas, device.stream());
+                blas, device.stream(), groups);
   if (call.backward) {
     const DeviceTensor dy = tensors.upload("cotangents/y", element);
     LayerGradients gradients = parameters.gradients(tensors, documented.train_gate);
     gradients.x = tensors.result("grads/x", element, input.shape()).data;
     layer_backward(c, parameters.weights(), in, dy.data, saved, gradients,
-                   device.workspace(layer_backward_workspace_bytes(c)), blas, device.stream());
+                   device.workspace(layer_backward_workspace_bytes(c)), blas, device.stream(), groups);
   }
   NamedTensors results = tensors.download();
   if (!options.fake_balanced_gate) {

@@ -8,7 +8,7 @@ namespace {
 
 void routed_backward(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, const void* dy,
                      const LayerSaved& keep, const LayerGradients& d, const LayerBackwardWorkspace& work,
-                     Blas& blas, cudaStream_t stream) {
+                     const LayerGroups& groups, Blas& blas, cudaStream_t stream) {
   const std::int64_t tokens = c.gate.tokens;
   ExpertsGradients experts = d.experts;
   experts.x = c.latent ? work.d_latent : d.x;
@@ -21,8 +21,12 @@ void routed_backward(const LayerConfig& c, const LayerWeights& w, const LayerInp
     linear_weight_gradient(fc2_shape(c), dy, keep.routed, d.fc2_weight, blas, stream);
     if (d.fc2_bias) column_sum(c.dtype(), tokens, c.gate.dim, dy, nullptr, d.fc2_bias, work.sums, stream);
   }
-  experts_backward(c.experts, w.experts, {x, keep.ids, keep.weights, in.padding_mask ? keep.mask : nullptr},
-                   d_routed, keep.experts, experts, work.part, stream);
+  const ExpertsInput routed{x, keep.ids, keep.weights, in.padding_mask ? keep.mask : nullptr};
+  if (is_spread(c))
+    experts_backward(c.expert_parallel(), w.experts, routed, d_routed, *groups.expert, groups.windows,
+                     keep.experts, experts, work.part, stream);
+  else
+    experts_backward(c.experts, w.experts, routed, d_routed, keep.experts, experts, work.part, stream);
   if (!c.latent) return;
   linear_input_gradient(fc1_shape(c), work.d_latent, w.fc1_weight, d.x, false, blas);
   linear_weight_gradient(fc1_shape(c), work.d_latent, in.x, d.fc1_weight, blas, stream);
@@ -50,12 +54,13 @@ void shared_backward(const LayerConfig& c, const LayerWeights& w, const LayerInp
 
 void layer_backward(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, const void* dy,
                     const void* saved, const LayerGradients& d, void* workspace, Blas& blas,
-                    cudaStream_t stream) {
+                    cudaStream_t stream, const LayerGroups& groups) {
   check_config(c);
+  check_groups(c, groups);
   Arena kept(const_cast<void*>(saved)), scratch(workspace);
   const LayerSaved keep(kept, c);
   const LayerBackwardWorkspace work(scratch, c);
-  routed_backward(c, w, in, dy, keep, d, work, blas, stream);
+  routed_backward(c, w, in, dy, keep, d, work, groups, blas, stream);
   if (!c.fake_balanced_gate)
     gate_backward(c.gate, w.gate, {in.x, in.padding_mask ? keep.mask : nullptr, in.replay_ids}, keep.ids,
                   work.d_weights, DataType::float32, keep.gate, {d.x, d.gate_weight, d.gate_bias, true},

@@ -7,7 +7,8 @@ namespace moeref::cuda {
 namespace {
 
 void route(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, const LayerOutput& out,
-           const std::uint8_t* mask, const LayerSaved& keep, void* workspace, cudaStream_t stream) {
+           const std::uint8_t* mask, const LayerSaved& keep, const LayerForwardWorkspace& work,
+           Group* context, cudaStream_t stream) {
   const std::size_t bytes = static_cast<std::size_t>(c.gate.tokens) * c.gate.slots * sizeof(int);
   const auto copy_ids = [&](int* to, const int* from) {
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream), "cudaMemcpyAsync");
@@ -18,9 +19,15 @@ void route(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, co
     fake_balanced_gate(fake, in.x, in.fake_draws, keep.ids, out.weights, keep.weights, stream);
     if (in.replay_ids) copy_ids(keep.ids, in.replay_ids);
   } else {
+    const bool summed = context && c.gate.has_aux_loss();
+    const AuxStatistics statistics = summed ? work.statistics : AuxStatistics{};
     gate_forward(c.gate, w.gate, {in.x, mask, in.replay_ids},
-                 {keep.ids, out.weights, keep.weights, out.load, out.aux_loss, {}}, keep.gate, workspace,
-                 stream);
+                 {keep.ids, out.weights, keep.weights, out.load, out.aux_loss, statistics}, keep.gate,
+                 work.part, stream);
+    if (summed) {
+      context->sum(statistics.real_tokens, 1 + c.gate.experts, statistics.score_sum, c.gate.experts, stream);
+      gate_aux_loss(c.gate, statistics, out.aux_loss, keep.gate, stream);
+    }
   }
   if (out.ids) copy_ids(out.ids, keep.ids);
 }
@@ -28,15 +35,16 @@ void route(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, co
 }  // namespace
 
 void layer_forward(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, const LayerOutput& out,
-                   void* saved, void* workspace, Blas& blas, cudaStream_t stream) {
+                   void* saved, void* workspace, Blas& blas, cudaStream_t stream, const LayerGroups& groups) {
   check_config(c);
   if (saved == nullptr) throw ArgumentError("saved is null: the layer's routing lives there");
+  check_groups(c, groups);
   Arena kept(saved), scratch(workspace);
   const LayerSaved keep(kept, c);
   const LayerForwardWorkspace work(scratch, c);
   if (in.padding_mask) token_mask(c.gate.tokens, in.padding_mask, keep.mask, stream);
   const std::uint8_t* mask = in.padding_mask ? keep.mask : nullptr;
-  route(c, w, in, out, mask, keep, work.part, stream);
+  route(c, w, in, out, mask, keep, work, groups.context, stream);
 
   const void* x = in.x;
   void* y = out.y;
@@ -45,8 +53,12 @@ void layer_forward(const LayerConfig& c, const LayerWeights& w, const LayerInput
     linear_with_bias(fc1_shape(c), in.x, w.fc1_weight, w.fc1_bias, keep.latent, blas, stream);
     x = keep.latent, y = keep.routed;
   }
-  experts_forward(c.experts, w.experts, {x, keep.ids, keep.weights, mask}, y, keep.experts, work.part,
-                  stream);
+  const ExpertsInput routed{x, keep.ids, keep.weights, mask};
+  if (is_spread(c))
+    experts_forward(c.expert_parallel(), w.experts, routed, y, *groups.expert, groups.windows, keep.experts,
+                    work.part, stream);
+  else
+    experts_forward(c.experts, w.experts, routed, y, keep.experts, work.part, stream);
   if (c.latent) linear_with_bias(fc2_shape(c), keep.routed, w.fc2_weight, w.fc2_bias, out.y, blas, stream);
 
   if (c.shared_inter_dim == 0) return;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "expert_parallel/plan.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
@@ -35,7 +36,14 @@ void check_config(const LayerConfig& c) {
   if (c.gate.dim < 1) throw ArgumentError("dim is " + std::to_string(c.gate.dim) + ": want 1 or more");
   if (c.shared_inter_dim < 0)
     throw ArgumentError("shared_inter_dim is " + std::to_string(c.shared_inter_dim) + ": want 0 or more");
+  if (is_spread(c)) check_config(c.expert_parallel());
   if (c.shared_gate && !shares(c)) throw ArgumentError("shared_gate is set without shared experts");
+}
+
+void check_groups(const LayerConfig& c, const LayerGroups& groups) {
+  if (is_spread(c) && !(groups.expert && groups.windows.kept && groups.windows.transient))
+    throw ArgumentError("expert_ranks is " + std::to_string(c.expert_ranks) +
+                        ": want a group of experts and its windows");
 }
 
 LayerSaved::LayerSaved(Arena& arena, const LayerConfig& c)
@@ -43,24 +51,30 @@ LayerSaved::LayerSaved(Arena& arena, const LayerConfig& c)
       ids(arena.take<int>(slots(c))),
       weights(arena.take<float>(slots(c))),
       gate(arena.take_bytes(c.fake_balanced_gate ? 0 : gate_saved_bytes(c.gate))),
-      experts(arena.take_bytes(saved_bytes(c.experts))) {
+      experts(arena.take_bytes(is_spread(c) ? saved_bytes(c.expert_parallel()) : saved_bytes(c.experts))) {
   if (c.latent) latent = arena.take_bytes(latent_bytes(c)), routed = arena.take_bytes(latent_bytes(c));
   if (shares(c)) shared = arena.take_bytes(mlp_saved_bytes(shared_config(c)));
   if (c.shared_gate) shared_scale = arena.take<float>(static_cast<std::size_t>(c.gate.tokens));
 }
 
 LayerForwardWorkspace::LayerForwardWorkspace(Arena& arena, const LayerConfig& c)
-    : part(arena.take_bytes(
-          std::max({forward_workspace_bytes(c.experts),
-                    c.fake_balanced_gate ? std::size_t{0} : gate_forward_workspace_bytes(c.gate),
-                    shares(c) ? mlp_forward_workspace_bytes(shared_config(c)) : std::size_t{0}}))),
-      blas(arena.take_bytes(c.latent ? Blas::workspace_bytes : 0)) {}
+    : part(arena.take_bytes(std::max(
+          {is_spread(c) ? forward_workspace_bytes(c.expert_parallel()) : forward_workspace_bytes(c.experts),
+           c.fake_balanced_gate ? std::size_t{0} : gate_forward_workspace_bytes(c.gate),
+           shares(c) ? mlp_forward_workspace_bytes(shared_config(c)) : std::size_t{0}}))),
+      blas(arena.take_bytes(c.latent ? Blas::workspace_bytes : 0)) {
+  if (c.fake_balanced_gate || !c.gate.has_aux_loss()) return;
+  const auto experts = static_cast<std::size_t>(c.gate.experts);
+  statistics.real_tokens = arena.take<std::int64_t>(1 + experts);
+  if (statistics.real_tokens) statistics.load = statistics.real_tokens + 1;
+  statistics.score_sum = arena.take<double>(experts);
+}
 
 LayerBackwardWorkspace::LayerBackwardWorkspace(Arena& arena, const LayerConfig& c)
-    : part(arena.take_bytes(
-          std::max({backward_workspace_bytes(c.experts),
-                    c.fake_balanced_gate ? std::size_t{0} : gate_backward_workspace_bytes(c.gate),
-                    shares(c) ? mlp_backward_workspace_bytes(shared_config(c)) : std::size_t{0}}))),
+    : part(arena.take_bytes(std::max(
+          {is_spread(c) ? backward_workspace_bytes(c.expert_parallel()) : backward_workspace_bytes(c.experts),
+           c.fake_balanced_gate ? std::size_t{0} : gate_backward_workspace_bytes(c.gate),
+           shares(c) ? mlp_backward_workspace_bytes(shared_config(c)) : std::size_t{0}}))),
       blas(arena.take_bytes(c.latent ? Blas::workspace_bytes : 0)),
       d_weights(arena.take<float>(slots(c))) {
   if (c.latent) d_routed = arena.take_bytes(latent_bytes(c)), d_latent = arena.take_bytes(latent_bytes(c));

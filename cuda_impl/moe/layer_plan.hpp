@@ -9,6 +9,7 @@
 namespace moeref::cuda {
 
 void check_config(const LayerConfig& config);
+void check_groups(const LayerConfig& config, const LayerGroups& groups);
 
 inline MLPConfig shared_config(const LayerConfig& c) {
   return {c.gate.tokens,         c.gate.dim, c.shared_inter_dim, c.shared_activation,
@@ -21,6 +22,8 @@ inline LinearShape fc1_shape(const LayerConfig& c) {
 inline LinearShape fc2_shape(const LayerConfig& c) {
   return {c.gate.tokens, c.experts.dim, c.gate.dim, c.dtype()};
 }
+
+inline bool is_spread(const LayerConfig& c) { return c.expert_ranks > 1; }
 
 /// Null pointers for parts that the config leaves out.
 struct LayerSaved {
@@ -37,6 +40,7 @@ struct LayerSaved {
 /// The parts run one after another on one stream, so that they share one workspace.
 struct LayerForwardWorkspace {
   void *part, *blas;
+  AuxStatistics statistics = {};  // of the auxiliary loss: real tokens and load [1 + E], score sums [E]
   LayerForwardWorkspace(Arena& arena, const LayerConfig& config);
 };
 struct LayerBackwardWorkspace {

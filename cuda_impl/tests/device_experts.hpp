@@ -12,10 +12,13 @@ class DeviceMatrix {
  public:
   DeviceMatrix(DataType type, std::size_t count) : type_(type), bytes_(count * bytes_of(type)) {}
   DeviceMatrix(DataType type, const std::vector<bf16>& values) : DeviceMatrix(type, values.size()) {
+    set(values);
+  }
+  void set(const std::vector<bf16>& values) {
     std::vector<char> bytes(bytes_.size());
     for (std::size_t i = 0; i < values.size(); ++i) {
       const float wide = __bfloat162float(values[i]);
-      if (type == DataType::float32)
+      if (type_ == DataType::float32)
         std::memcpy(&bytes[i * 4], &wide, 4);
       else
         std::memcpy(&bytes[i * 2], &values[i], 2);
@@ -48,6 +51,31 @@ class DeviceMatrix {
   DataType type_;
   DeviceArray<char> bytes_;
 };
+
+/// Rows of `width`: each element within one rounding of its own size and a few of its row's, the whole within
+/// 6e-3 in bfloat16. fp32 results are 2^-16 of that; what is left there is the order of sums.
+inline void expect_close(const char* name, DataType type, const std::vector<double>& got,
+                         const std::vector<double>& want, std::int64_t width) {
+  if (got.empty()) return;
+  ASSERT_EQ(got.size(), want.size()) << name;
+  const double scale = type == DataType::float32 ? 0x1p-9 : 1;  // generous: sums of a few thousand terms
+  double error = 0, norm = 0;
+  int shown = 0;
+  for (std::size_t row = 0; row < want.size(); row += width) {
+    const std::size_t end = std::min(row + width, want.size());
+    double square = 0;
+    for (std::size_t i = row; i < end; ++i) square += want[i] * want[i];
+    const double rms = std::sqrt(square / (end - row));
+    for (std::size_t i = row; i < end; ++i) {
+      const double d = std::abs(got[i] - want[i]);
+      error += d * d, norm += want[i] * want[i];
+      if (!(d <= scale * (0.008 * std::abs(want[i]) + 0.04 * rms)) && shown++ < 5)
+        ADD_FAILURE() << name << "[" << row / width << ", " << i - row << "] is " << got[i] << ", want "
+                      << want[i] << " (row rms " << rms << ")";
+    }
+  }
+  EXPECT_LE(std::sqrt(error), scale * 6e-3 * std::sqrt(norm)) << name;
+}
 
 class DeviceExperts {
  public:

@@ -39,6 +39,25 @@ inline std::vector<bf16> random_bf16(std::size_t n, double scale, std::mt19937_6
   return v;
 }
 
+/// Gaussian, with random ids (the same one may come twice in a token) and weights.
+inline HostCase make_case(ExpertsConfig f, bool bias, std::uint64_t seed) {
+  std::mt19937_64 rng(seed);
+  HostCase c;
+  c.config = f;
+  const std::size_t D = f.dim, I = f.inter_dim, W = f.up_width(), E = f.experts;
+  c.x = random_bf16(f.tokens * D, 1, rng);
+  c.d_output = random_bf16(f.tokens * D, 1, rng);
+  c.gate_up = random_bf16(E * D * W, 1.2 / std::sqrt(D), rng);
+  c.down = random_bf16(E * I * D, 1 / std::sqrt(I), rng);
+  if (bias) c.gate_up_bias = random_bf16(E * W, 0.5, rng), c.down_bias = random_bf16(E * D, 0.5, rng);
+  c.ids.resize(f.tokens * f.slots);
+  c.weights.resize(c.ids.size());
+  std::uniform_int_distribution<int> expert(0, f.experts - 1);
+  std::uniform_real_distribution<float> weight(0.1f, 1.0f);
+  for (std::size_t i = 0; i < c.ids.size(); ++i) c.ids[i] = expert(rng), c.weights[i] = weight(rng);
+  return c;
+}
+
 struct HostActivation {
   double value, gate, up;  // value and its derivatives
 };

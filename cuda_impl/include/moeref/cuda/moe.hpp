@@ -1,5 +1,5 @@
 // The MoE layer (SPEC.md 6): gate, routed experts, latent projections, shared experts with their gate,
-// padding; forward and backward on one device.
+// padding; forward and backward, on one device or with the routed experts spread over the ranks of a group.
 //
 // No call synchronises or looks at values on the host; a whole training step may be captured in a CUDA graph
 // and replayed with other contents of the same buffers. The same bits on every run.
@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "moeref/cuda/blas.hpp"
+#include "moeref/cuda/expert_parallel.hpp"
 #include "moeref/cuda/experts.hpp"
 #include "moeref/cuda/fake_balanced_gate.hpp"
 #include "moeref/cuda/gate.hpp"
@@ -30,7 +31,23 @@ struct LayerConfig {
   float shared_swiglu_limit = 0.0f;
   bool shared_gate = false;  // the shared output times sigmoid(x w_sg^T)
 
+  // With expert_ranks > 1 each rank's `experts` weights and gradients are those of its own E / n experts; its
+  // tokens, and all else, are its own. See moeref/cuda/expert_parallel.hpp.
+  int expert_ranks = 1;
+  std::int64_t max_tokens = 0;  // of any rank
+  Exchange exchange = Exchange::all_to_all;
+
   DataType dtype() const { return experts.dtype; }
+  ExpertParallelConfig expert_parallel() const { return {experts, expert_ranks, max_tokens, exchange}; }
+};
+
+/// The groups that a rank's layer runs in; null and empty where it runs alone. Both passes are collective
+/// over them.
+struct LayerGroups {
+  Group* expert = nullptr;             // of expert_ranks
+  ExpertParallelWindows windows = {};  // sizes by expert_parallel()
+  Group* context = nullptr;  // ranks whose tokens are one sequence: their auxiliary loss and its gradient are
+                             // those of all tokens (SPEC.md 3.4)
 };
 
 /// Null where the config or the absence of biases leaves one out. Matrices in the layer's type, the gate's in
@@ -51,7 +68,8 @@ struct LayerInput {
   FakeGateDraws fake_draws = {};    // for the fake gate with noise, or nulls: its own stream
 };
 
-/// Any but `y` may be null. The fake gate gives ids and weights, the latter in the layer's type.
+/// Any but `y` may be null. The fake gate gives ids and weights, the latter in the layer's type. The load is
+/// that of this rank's tokens.
 struct LayerOutput {
   void* y;
   int* ids = nullptr;            // [T, k]
@@ -82,12 +100,13 @@ std::size_t layer_backward_workspace_bytes(const LayerConfig& config);
 /// `saved` (256-byte aligned) may not be null: routing lives there, too. Throws ArgumentError naming a field
 /// that is out of range or differs between the parts, CudaError when a call fails.
 void layer_forward(const LayerConfig& config, const LayerWeights& weights, const LayerInput& input,
-                   const LayerOutput& output, void* saved, void* workspace, Blas& blas, cudaStream_t stream);
+                   const LayerOutput& output, void* saved, void* workspace, Blas& blas, cudaStream_t stream,
+                   const LayerGroups& groups = {});
 
-/// Gradients for the cotangent dy [T, D], after layer_forward with the same config, weights, input and
-/// `saved`.
+/// Gradients for the cotangent dy [T, D], after layer_forward with the same config, weights, input, groups
+/// and `saved`. Those of parameters that every rank has are this rank's part, to be summed by the caller.
 void layer_backward(const LayerConfig& config, const LayerWeights& weights, const LayerInput& input,
                     const void* dy, const void* saved, const LayerGradients& gradients, void* workspace,
-                    Blas& blas, cudaStream_t stream);
+                    Blas& blas, cudaStream_t stream, const LayerGroups& groups = {});
 
 }  // namespace moeref::cuda

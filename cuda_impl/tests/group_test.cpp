@@ -1,0 +1,162 @@
+// Ranks of a group: what is delivered, sums, and that nobody waits for ever.
+#include "moeref/cuda/group.hpp"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+
+#include "device.hpp"
+
+namespace moeref::cuda::test {
+namespace {
+
+using std::chrono::steady_clock;
+
+TEST(Bootstrap, GathersAndSplits) {
+  MOEREF_NEEDS_DEVICE();
+  std::vector<std::vector<int>> seen(6);
+  run_ranks(6, [&](std::shared_ptr<Bootstrap> world) {
+    const auto part = world->split(world->rank() % 2, -world->rank());  // keys turn the order round
+    std::vector<int> all(3);
+    part->all_gather(world->rank(), all.data());
+    seen[static_cast<std::size_t>(world->rank())] = all;
+    EXPECT_EQ(all[static_cast<std::size_t>(part->rank())], world->rank());
+  });
+  for (std::size_t r = 0; r < 6; ++r)
+    EXPECT_EQ(seen[r], (r % 2 ? std::vector<int>{5, 3, 1} : std::vector<int>{4, 2, 0}));
+}
+
+TEST(Bootstrap, ALostRankIsAnErrorForTheOthers) {
+  MOEREF_NEEDS_DEVICE();
+  const auto lost = [](bool throws) {
+    run_ranks(
+        3,
+        [&](std::shared_ptr<Bootstrap> world) {
+          if (world->rank() == 1 && throws) throw ArgumentError("rank 1 does not like it");
+          if (world->rank() != 1) world->meet();
+        },
+        std::chrono::milliseconds(200));
+  };
+  EXPECT_THROW(lost(true), ArgumentError);  // what ended the run, not what that did to the others
+  EXPECT_THROW(lost(false), GroupError);
+}
+
+TEST(Group, DeliversEverySlotToItsRank) {
+  MOEREF_NEEDS_DEVICE();
+  run_ranks(4, [&](std::shared_ptr<Bootstrap> world) {
+    const auto group = Group::create(world);
+    WindowLayout layout(4);
+    layout.add(100);
+    const Region region = layout.add(sizeof(int));
+    const Window window = group->window(layout.bytes());
+    cudaStream_t stream;
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    for (int round = 1; round <= 3; ++round) {
+      const RankPointers slots = window.slots(region);
+      for (int p = 0; p < 4; ++p) {
+        const int value = 1000 * round + 10 * world->rank() + p;
+        check(cudaMemcpyAsync(slots.of[p], &value, sizeof value, cudaMemcpyHostToDevice, stream),
+              "cudaMemcpyAsync");
+        check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+      }
+      const Delivery what[] = {{region}};
+      group->deliver(window, what, nullptr, stream);
+      std::vector<int> got(4);
+      check(cudaMemcpyAsync(got.data(), window.received<int>(region), 16, cudaMemcpyDeviceToHost, stream),
+            "cudaMemcpyAsync");
+      group->synchronize(stream);
+      for (int r = 0; r < 4; ++r)
+        EXPECT_EQ(got[static_cast<std::size_t>(r)], 1000 * round + 10 * r + world->rank());
+      group->deliver(window, {}, nullptr, stream);  // all have read
+      group->synchronize(stream);
+    }
+    cudaStreamDestroy(stream);
+  });
+}
+
+TEST(Group, SumsAreExactAndTheSameOnAllRanks) {
+  MOEREF_NEEDS_DEVICE();
+  constexpr int kRanks = 3, kInts = 1025, kReals = 1024;
+  std::vector<std::vector<double>> results(kRanks);
+  run_ranks(kRanks, [&](std::shared_ptr<Bootstrap> world) {
+    const int r = world->rank();
+    const auto group = Group::create(world);
+    cudaStream_t stream;
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    for (int round = 0; round < 4; ++round) {
+      std::vector<std::int64_t> integers(kInts);
+      std::vector<double> reals(kReals);
+      for (int i = 0; i < kInts; ++i) integers[i] = (std::int64_t{1} << 60) / (1 + i) * (r - 1) + i + round;
+      for (int i = 0; i < kReals; ++i) reals[i] = 1.0 / (3 + i + r) + round;
+      const DeviceArray<std::int64_t> device_integers(integers);
+      const DeviceArray<double> device_reals(reals);
+      check(cudaDeviceSynchronize(), "inputs");
+      group->sum(device_integers.data(), kInts, device_reals.data(), kReals, stream);
+      group->synchronize(stream);
+      const auto got = device_integers.get();
+      for (int i = 0; i < kInts; ++i) EXPECT_EQ(got[i], 3 * (i + round));
+      results[static_cast<std::size_t>(r)] = device_reals.get();
+      for (int i = 0; i < kReals; ++i) {
+        double want = 0;
+        for (int p = 0; p < kRanks; ++p) want += 1.0 / (3 + i + p) + round;
+        EXPECT_EQ(results[static_cast<std::size_t>(r)][i], want);
+      }
+      world->meet();
+    }
+    EXPECT_THROW(group->sum(nullptr, Group::kMaxSum + 1, nullptr, 0, stream), ArgumentError);
+    cudaStreamDestroy(stream);
+  });
+  EXPECT_EQ(results[0], results[1]);
+}
+
+/// Rank 1 leaves or fails; what the others get, and after how long.
+std::string message_of_a_loss(bool fails, std::chrono::milliseconds& took) {
+  std::string message;
+  try {
+    run_ranks(2, [&](std::shared_ptr<Bootstrap> world) {
+      const auto group = Group::create(world, {Transport::automatic, std::chrono::milliseconds(300), "pair"});
+      cudaStream_t stream;
+      check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+      const Window window = group->window(256);
+      if (world->rank() == 1) {
+        if (fails) throw ArgumentError("rank 1 does not like it");
+        std::this_thread::sleep_for(std::chrono::seconds(2));
+        return;
+      }
+      const auto begin = steady_clock::now();
+      try {
+        for (int i = 0; i < 3; ++i) group->deliver(window, {}, nullptr, stream);
+        group->synchronize(stream);
+      } catch (const GroupError& e) {
+        message = e.what();
+      }
+      took = std::chrono::duration_cast<std::chrono::milliseconds>(steady_clock::now() - begin);
+      cudaStreamSynchronize(stream);
+      cudaStreamDestroy(stream);
+    });
+  } catch (const ArgumentError&) {
+  } catch (const GroupError&) {
+  }
+  return message;
+}
+
+TEST(Group, AnAbsentRankIsAnErrorInBoundedTime) {
+  MOEREF_NEEDS_DEVICE();
+  std::chrono::milliseconds took{};
+  EXPECT_EQ(message_of_a_loss(false, took), "rank 1 of the pair did not come within 300 ms");
+  EXPECT_LT(took.count(), 1900);
+}
+
+TEST(Group, ARankThatFailsTellsTheOthers) {
+  MOEREF_NEEDS_DEVICE();
+  std::chrono::milliseconds took{};
+  const std::string message = message_of_a_loss(true, took);
+  EXPECT_TRUE(message == "rank 1 of the pair gave up" ||
+              message == "rank 1 of the pair did not come within 300 ms")
+      << message;
+  EXPECT_LT(took.count(), 1900);
+}
+
+}  // namespace
+}  // namespace moeref::cuda::test

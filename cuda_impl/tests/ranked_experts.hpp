@@ -1,0 +1,127 @@
+// A HostCase on the ranks of a group: every rank's share of the call, and the results put together.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <numeric>
+
+#include "device_experts.hpp"
+#include "moeref/cuda/expert_parallel.hpp"
+
+namespace moeref::cuda::test {
+
+/// A way to spread the tokens and to exchange them.
+struct Spread {
+  std::vector<std::int64_t> tokens;  // of each rank
+  Exchange exchange = Exchange::all_to_all;
+  Transport transport = Transport::automatic;
+  int ranks() const { return static_cast<int>(tokens.size()); }
+  std::int64_t most() const { return *std::max_element(tokens.begin(), tokens.end()); }
+  std::int64_t first(int rank) const {
+    return std::accumulate(tokens.begin(), tokens.begin() + rank, std::int64_t{0});
+  }
+};
+
+/// What rank `rank` has of a case.
+inline HostCase share_of(const HostCase& whole, const Spread& spread, int rank) {
+  HostCase c = whole;
+  const std::int64_t first = spread.first(rank), count = spread.tokens[static_cast<std::size_t>(rank)];
+  const auto rows = [&](const auto& all, std::int64_t width) {
+    return std::decay_t<decltype(all)>(all.begin() + first * width, all.begin() + (first + count) * width);
+  };
+  const auto experts = [&](const std::vector<bf16>& all) {
+    const std::size_t each = all.size() / static_cast<std::size_t>(spread.ranks());
+    return std::vector<bf16>(all.begin() + each * rank, all.begin() + each * (rank + 1));
+  };
+  c.config.tokens = count;
+  c.x = rows(whole.x, whole.config.dim), c.d_output = rows(whole.d_output, whole.config.dim);
+  c.ids = rows(whole.ids, whole.config.slots), c.weights = rows(whole.weights, whole.config.slots);
+  if (!whole.mask.empty()) c.mask = rows(whole.mask, 1);
+  c.gate_up = experts(whole.gate_up), c.down = experts(whole.down);
+  c.gate_up_bias = experts(whole.gate_up_bias), c.down_bias = experts(whole.down_bias);
+  return c;
+}
+
+/// One rank: its arrays, windows and a stream of its own.
+class RankedExperts {
+ public:
+  RankedExperts(const HostCase& whole, const Spread& spread, Group& group)
+      : group_(group),
+        spread_(spread),
+        config{share_of(whole, spread, group.rank()).config, spread.ranks(), spread.most(), spread.exchange},
+        own(share_of(whole, spread, group.rank())),
+        saved_(saved_bytes(config)),
+        forward_work_(forward_workspace_bytes(config)),
+        backward_work_(backward_workspace_bytes(config)),
+        kept_(group.window(kept_window_bytes(config))),
+        transient_(group.window(transient_window_bytes(config))) {
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    saved_.poison(), forward_work_.poison(), backward_work_.poison();
+    check(cudaDeviceSynchronize(), "the arrays of a rank");
+  }
+  ~RankedExperts() {
+    cudaStreamSynchronize(stream);
+    cudaStreamDestroy(stream);
+  }
+
+  void forward() {
+    experts_forward(config, own.parameters(), own.input(), own.output.data(), group_, {&kept_, &transient_},
+                    saved_.data(), forward_work_.data(), stream);
+  }
+  void backward() {
+    experts_backward(config, own.parameters(), own.input(), own.d_output.data(), group_,
+                     {&kept_, &transient_}, saved_.data(),
+                     {own.dx.data(), own.dweights.data(), own.dgate_up.data(), own.ddown.data(),
+                      own.dgate_up_bias.data_or_null(), own.ddown_bias.data_or_null()},
+                     backward_work_.data(), stream);
+  }
+  void wait() { group_.synchronize(stream); }
+
+ private:
+  Group& group_;
+  Spread spread_;
+
+ public:
+  ExpertParallelConfig config;
+  DeviceExperts own;
+  cudaStream_t stream = nullptr;
+
+ private:
+  DeviceArray<char> saved_, forward_work_, backward_work_;
+  Window kept_, transient_;
+};
+
+/// All results of a run on ranks, in the order of DeviceExperts::bits, those of the ranks one after another.
+using NamedBits = std::vector<std::pair<const char*, std::vector<char>>>;
+inline NamedBits put_together(const std::vector<NamedBits>& ranks) {
+  NamedBits out = ranks.front();
+  for (std::size_t r = 1; r < ranks.size(); ++r)
+    for (std::size_t i = 0; i < out.size(); ++i)
+      out[i].second.insert(out[i].second.end(), ranks[r][i].second.begin(), ranks[r][i].second.end());
+  return out;
+}
+
+inline NamedBits run_spread(const HostCase& c, const Spread& spread) {
+  std::vector<NamedBits> results(spread.tokens.size());
+  run_ranks(spread.ranks(), [&](std::shared_ptr<Bootstrap> world) {
+    const auto group = Group::create(world, {spread.transport, std::chrono::seconds(20), "group of experts"});
+    RankedExperts rank(c, spread, *group);
+    rank.forward();
+    rank.backward();
+    rank.wait();
+    results[static_cast<std::size_t>(world->rank())] = rank.own.bits();
+  });
+  return put_together(results);
+}
+
+inline int device_count() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+/// NCCL wants a device a rank.
+#define MOEREF_NEEDS_DEVICES(count)                                                         \
+  if (::moeref::cuda::test::device_count() < (count))                                       \
+  GTEST_SKIP() << ::moeref::cuda::test::device_count() << " CUDA devices, want " << (count) \
+               << ": nothing was tested"
+
+}  // namespace moeref::cuda::test

@@ -1,5 +1,7 @@
 #include "moeref/experts.hpp"
 
+#include <algorithm>
+
 #include "moeref/activation.hpp"
 #include "moeref/parallel_for.hpp"
 #include "moeref/product.hpp"
@@ -200,10 +202,38 @@ Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& rout
   return y;
 }
 
+namespace {
+
+/// The rows of each rank among those of an expert, which lie in the order of their tokens.
+std::vector<std::int64_t> rows_of_ranks(const std::vector<std::int64_t>& tokens, RankRows ranks) {
+  std::vector<std::int64_t> out;
+  for (const std::int64_t first : ranks)
+    out.push_back(std::lower_bound(tokens.begin(), tokens.end(), first) - tokens.begin());
+  return out;
+}
+
+/// bound_rank_parts of a^T b, which stands in a whole parameter from element `at` on.
+void bound_rank_parts_of(BoundedTensor& param, std::int64_t at, const Bounded& a, const Bounded& b,
+                         RankRows ranks) {
+  if (ranks.size() <= 2) return;
+  Bounded added(a.cols, b.cols, b.dtype);
+  bound_rank_parts(added, ranks, [&](std::int64_t first, std::int64_t last) {
+    return multiply(rows_of(a, first, last), true, rows_of(b, first, last), false, accumulator(b.dtype),
+                    b.dtype);
+  });
+  for (std::size_t i = 0; i < added.count(); ++i) {
+    float& bound = param.bound[static_cast<std::size_t>(at) + i];
+    bound = round_up(bound + added.error[i]);
+  }
+}
+
+}  // namespace
+
 ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, const Bounded& x,
                                  const Routing& routing, ExpertRange range, const ExpertsForward& f,
                                  const Bounded& dy, const std::string& prefix,
-                                 std::map<std::string, BoundedTensor>& grads, std::int64_t others) {
+                                 std::map<std::string, BoundedTensor>& grads, std::int64_t others,
+                                 RankRows ranks) {
   const std::int64_t k = routing.weights.cols, slots = routing.weights.rows * k, width = c.moe_inter_dim;
   const std::int64_t dim = c.expert_dim(), up_dim = c.up_dim();
   const Activation& act = activation(c.expert_activation, c.swiglu_limit);
@@ -244,9 +274,11 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
                     widen(d_sum.at(row, d), kFloat) *
                         store(routing.weights.at(mine[static_cast<std::size_t>(row)]), kFloat));
 
+    const std::vector<std::int64_t> rank_rows = rows_of_ranks(tokens, ranks);
     const Bounded d_act = multiply(d_out, false, expert.down, true, accumulate, x.dtype);
     multiply_into(a, true, d_out, false, accumulate, x.dtype, d_down_param.value.data() + e * width * dim,
                   d_down_param.bound.data() + e * width * dim);
+    bound_rank_parts_of(d_down_param, e * width * dim, a, d_out, rank_rows);
     cast_block(d_down_param, x.dtype, e * width * dim, width * dim);
 
     // The router's gradient, and back through the activation.
@@ -281,10 +313,11 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
     }
     multiply_into(gather_rows(x, tokens), true, dh, false, accumulate, x.dtype,
                   d_up_param.value.data() + e * dim * up_dim, d_up_param.bound.data() + e * dim * up_dim);
+    bound_rank_parts_of(d_up_param, e * dim * up_dim, gather_rows(x, tokens), dh, rank_rows);
     cast_block(d_up_param, x.dtype, e * dim * up_dim, dim * up_dim);
     if (c.expert_bias) {
-      write_row(sum_rows(dh, x.dtype), *d_up_bias, e * up_dim);
-      write_row(sum_rows(weighted_d_out, x.dtype), *d_down_bias, e * dim);
+      write_row(bias_gradient(dh, x.dtype, rank_rows), *d_up_bias, e * up_dim);
+      write_row(bias_gradient(weighted_d_out, x.dtype, rank_rows), *d_down_bias, e * dim);
     }
     scatter_rows(multiply(dh, false, expert.up, true, accumulate, x.dtype), mine, dx_slots);
   });

@@ -279,8 +279,9 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
   const DType compute = f.logits.dtype, accumulate = accumulator(compute);
   GateBackward out;
   out.x = cast(multiply(dz, false, p.weight, false, accumulate, compute), x.dtype);
-  out.weight = cast(multiply(dz, true, cast(x, compute), false, accumulate, compute), p.stored);
-  if (p.bias) out.bias = cast(sum_rows(dz, compute), p.stored);
+  const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
+  out.weight = cast(weight_gradient(dz, cast(x, compute), accumulate, compute, ranks), p.stored);
+  if (p.bias) out.bias = cast(bias_gradient(dz, compute, ranks), p.stored);
   return out;
 }
 

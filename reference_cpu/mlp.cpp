@@ -8,11 +8,6 @@ namespace {
 
 const Bounded* pointer(const std::optional<Bounded>& m) { return m ? &*m : nullptr; }
 
-/// d Linear / d weight = dy^T x, d bias = sum of dy over tokens; in the parameter's own dtype.
-Bounded weight_gradient(const Bounded& dy, const Bounded& x) {
-  return multiply(dy, true, x, false, accumulator(x.dtype), x.dtype);
-}
-
 }  // namespace
 
 MLPParams load_mlp(const MLPConfig& c, const NamedTensors& tensors, const std::string& prefix,
@@ -48,15 +43,19 @@ MLPForward mlp_forward(const MLPConfig& c, const MLPParams& p, const Bounded& x)
 }
 
 MLPBackward mlp_backward(const MLPConfig& c, const MLPParams& p, const Bounded& x, const MLPForward& f,
-                         const Bounded& dy) {
+                         const Bounded& dy, RankRows ranks) {
   const Activation& act = activation(c.activation, c.swiglu_limit);
   const ActivationParams act_params{0.0, c.swiglu_limit};
   const DType accumulate = accumulator(x.dtype);
+  // d Linear / d weight = dy^T x, d bias = sum of dy over tokens; in the parameter's own dtype.
+  const auto of_weight = [&](const Bounded& d, const Bounded& in) {
+    return weight_gradient(d, in, accumulate, x.dtype, ranks);
+  };
   MLPBackward out;
 
   const Bounded d_activation = multiply(dy, false, p.down_weight, false, accumulate, x.dtype);
-  out.params.down_weight = weight_gradient(dy, f.activation);
-  if (c.bias) out.params.down_bias = sum_rows(dy, x.dtype);
+  out.params.down_weight = of_weight(dy, f.activation);
+  if (c.bias) out.params.down_bias = bias_gradient(dy, x.dtype, ranks);
 
   Bounded d_gate(f.up.rows, act.gated ? f.up.cols : 0, x.dtype), d_up(f.up.rows, f.up.cols, x.dtype);
   for (std::int64_t i = 0; i < f.up.rows * f.up.cols; ++i) {
@@ -65,12 +64,12 @@ MLPBackward mlp_backward(const MLPConfig& c, const MLPParams& p, const Bounded& 
     if (act.gated) d_gate.set(i, dg);
     d_up.set(i, du);
   }
-  out.params.up_weight = weight_gradient(d_up, x);
-  if (c.bias) out.params.up_bias = sum_rows(d_up, x.dtype);
+  out.params.up_weight = of_weight(d_up, x);
+  if (c.bias) out.params.up_bias = bias_gradient(d_up, x.dtype, ranks);
   out.x.push_back(multiply(d_up, false, p.up_weight, false, accumulate, x.dtype));
   if (act.gated) {
-    out.params.gate_weight = weight_gradient(d_gate, x);
-    if (c.bias) out.params.gate_bias = sum_rows(d_gate, x.dtype);
+    out.params.gate_weight = of_weight(d_gate, x);
+    if (c.bias) out.params.gate_bias = bias_gradient(d_gate, x.dtype, ranks);
     out.x.push_back(multiply(d_gate, false, *p.gate_weight, false, accumulate, x.dtype));
   }
   return out;

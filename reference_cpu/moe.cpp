@@ -1,6 +1,7 @@
 #include "moeref/moe.hpp"
 
 #include "moeref/fake_balanced_gate.hpp"
+#include "moeref/parallelism.hpp"
 #include "moeref/product.hpp"
 
 namespace moeref {
@@ -39,11 +40,11 @@ void put_gradient(const NamedTensors& tensors, const std::string& name, Bounded 
 
 /// Gradients of a Linear's parameters under "grads/{name}"; returns that of its input.
 Bounded linear_backward(const NamedTensors& tensors, const Bounded& x, const Bounded& weight, bool bias,
-                        const Bounded& dy, const std::string& name,
+                        const Bounded& dy, RankRows ranks, const std::string& name,
                         std::map<std::string, BoundedTensor>& grads) {
   const DType accumulate = accumulator(x.dtype);
-  put_gradient(tensors, name + ".weight", multiply(dy, true, x, false, accumulate, x.dtype), grads);
-  if (bias) put_gradient(tensors, name + ".bias", sum_rows(dy, x.dtype), grads);
+  put_gradient(tensors, name + ".weight", weight_gradient(dy, x, accumulate, x.dtype, ranks), grads);
+  if (bias) put_gradient(tensors, name + ".bias", bias_gradient(dy, x.dtype, ranks), grads);
   return multiply(dy, false, weight, false, accumulate, x.dtype);
 }
 
@@ -111,7 +112,7 @@ namespace {
 
 /// Back through the shared experts and their gate; what reaches x goes to `terms`.
 void shared_backward(const MoEConfig& c, const NamedTensors& tensors, const Bounded& x, const MoEForward& f,
-                     const Bounded& dy, std::vector<Bounded>& terms,
+                     const Bounded& dy, RankRows ranks, std::vector<Bounded>& terms,
                      std::map<std::string, BoundedTensor>& grads) {
   const MLPConfig shared = shared_config(c);
   Bounded dz = dy;
@@ -129,10 +130,10 @@ void shared_backward(const MoEConfig& c, const NamedTensors& tensors, const Boun
       d_logit.set(t, store(d_gate.total(), precision(x.dtype)) * (1.0 - s) * s);
     }
     const Bounded weight = load(require(tensors, "params/shared_expert_gate.weight"), 0, 1, c.dim, x.dtype);
-    terms.push_back(linear_backward(tensors, x, weight, false, d_logit, "shared_expert_gate", grads));
+    terms.push_back(linear_backward(tensors, x, weight, false, d_logit, ranks, "shared_expert_gate", grads));
   }
-  MLPBackward back =
-      mlp_backward(shared, load_mlp(shared, tensors, "params/shared_experts.", x.dtype), x, *f.shared, dz);
+  MLPBackward back = mlp_backward(shared, load_mlp(shared, tensors, "params/shared_experts.", x.dtype), x,
+                                  *f.shared, dz, ranks);
   add_mlp_gradients(tensors, std::move(back.params), "shared_experts.", grads);
   for (Bounded& term : back.x) terms.push_back(std::move(term));
 }
@@ -142,10 +143,11 @@ void shared_backward(const MoEConfig& c, const NamedTensors& tensors, const Boun
 Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors, const Bounded& x,
                      const std::vector<bool>& mask, const MoEForward& f, const Bounded& dy,
                      std::map<std::string, BoundedTensor>& grads) {
+  const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
   // Routed: back through fc2, the experts, fc1.
   const Bounded d_routed = c.moe_latent_size
                                ? linear_backward(tensors, f.routed, fc2(c, tensors, x.dtype).weight,
-                                                 c.expert_bias, dy, "fc2_latent_proj", grads)
+                                                 c.expert_bias, dy, ranks, "fc2_latent_proj", grads)
                                : dy;
   const ExpertsParams params = find_experts(c, tensors, "params/experts.");
   const Routing routing{f.indices, f.weights, mask};
@@ -157,11 +159,11 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
   ExpertsBackward experts =
       f.parallel ? experts_backward_parallel(c, params, *f.parallel, d_routed, "experts.", grads, others)
                  : experts_backward(c, params, f.latent, routing, {0, c.n_routed_experts}, *f.experts,
-                                    d_routed, "experts.", grads, others);
+                                    d_routed, "experts.", grads, others, ranks);
   std::vector<Bounded> terms;
   if (c.moe_latent_size)
     terms.push_back(linear_backward(tensors, x, fc1(c, tensors, x.dtype).weight, c.expert_bias, experts.x,
-                                    "fc1_latent_proj", grads));
+                                    ranks, "fc1_latent_proj", grads));
 
   if (f.gate) {
     const GateParams gate = load_gate(c, o, tensors, "params/gate.", x.dtype);
@@ -172,7 +174,7 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
       if (back.bias) grads["grads/gate.bias"] = to_result(*std::move(back.bias), {c.n_routed_experts});
     }
   }
-  if (f.shared) shared_backward(c, tensors, x, f, dy, terms, grads);
+  if (f.shared) shared_backward(c, tensors, x, f, dy, ranks, terms, grads);
 
   if (c.moe_latent_size) return add_in_any_order(terms, x.dtype);
   if (terms.empty()) return std::move(experts.x);

@@ -181,6 +181,22 @@ void multiply_into(const Bounded& a, bool transpose_a, const Bounded& b, bool tr
   });
 }
 
+Bounded weight_gradient(const Bounded& dy, const Bounded& x, DType accumulate, DType stored, RankRows ranks) {
+  Bounded out = multiply(dy, true, x, false, accumulate, stored);
+  bound_rank_parts(out, ranks, [&](std::int64_t first, std::int64_t last) {
+    return multiply(rows_of(dy, first, last), true, rows_of(x, first, last), false, accumulate, stored);
+  });
+  return out;
+}
+
+Bounded bias_gradient(const Bounded& dy, DType stored, RankRows ranks) {
+  Bounded out = sum_rows(dy, stored);
+  bound_rank_parts(out, ranks, [&](std::int64_t first, std::int64_t last) {
+    return sum_rows(rows_of(dy, first, last), stored);
+  });
+  return out;
+}
+
 Bounded linear(const Bounded& x, const Bounded& weight, const Bounded* bias, DType stored) {
   Bounded out = multiply(x, false, weight, true, accumulator(stored), stored);
   if (bias) add_row(out, *bias);

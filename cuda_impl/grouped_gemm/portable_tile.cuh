@@ -3,6 +3,7 @@
 #pragma once
 
 #include "grouped_gemm/portable_operand.cuh"
+#include "memory/ptx_sm80.cuh"
 
 namespace moeref::cuda::portable {
 
@@ -44,30 +45,6 @@ struct TileProduct<float> {
   }
 };
 
-// Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
-template <bool Transposed>
-__device__ __forceinline__ void load_matrices(const __nv_bfloat16* row, std::uint32_t (&v)[4]) {
-  const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(row));
-  if constexpr (Transposed)
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
-                 : "r"(address)
-                 : "memory");
-  else
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
-                 : "r"(address)
-                 : "memory");
-}
-__device__ __forceinline__ void mma(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                                    std::uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 /// Four warps of 32 x 32, as 2 x 4 tiles of 16 x 8.
 template <>
 struct TileProduct<__nv_bfloat16> {
@@ -87,22 +64,22 @@ struct TileProduct<__nv_bfloat16> {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const int m = m0 + 16 * i;
-        load_matrices<!AKMajor>(AKMajor ? a + (m + in + 8 * low) * a_stride + k + 8 * high
-                                        : a + (k + in + 8 * high) * a_stride + m + 8 * low,
-                                left[i]);
+        load_matrices<!AKMajor>(left[i],
+                                shared_address(AKMajor ? a + (m + in + 8 * low) * a_stride + k + 8 * high
+                                                       : a + (k + in + 8 * high) * a_stride + m + 8 * low));
       }
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         const int n = n0 + 16 * j;
-        load_matrices<!BKMajor>(BKMajor ? b + (n + in + 8 * high) * b_stride + k + 8 * low
-                                        : b + (k + in + 8 * low) * b_stride + n + 8 * high,
-                                right[j]);
+        load_matrices<!BKMajor>(right[j],
+                                shared_address(BKMajor ? b + (n + in + 8 * high) * b_stride + k + 8 * low
+                                                       : b + (k + in + 8 * low) * b_stride + n + 8 * high));
       }
 #pragma unroll
       for (int i = 0; i < 2; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j)
-          mma(sum[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
+          multiply_add(sum[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
     }
   }
   __device__ void put(float* result) const {

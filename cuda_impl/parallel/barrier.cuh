@@ -35,8 +35,8 @@ __device__ inline void meet(const Meeting& m) {
           SystemFlag(m.theirs[q][m.rank]).store(kAborted, ::cuda::memory_order_release);
     }
   }
-  __syncthreads();
   if (p == 0) *m.number = number;
+  __syncthreads();  // the block's next meeting reads both words
 }
 
 }  // namespace moeref::cuda

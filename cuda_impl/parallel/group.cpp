@@ -106,12 +106,10 @@ Group::~Group() {
   int device = 0;
   cudaGetDevice(&device);
   cudaSetDevice(s.device);
-  try {
-    // No peer may still store into memory that is released here.
-    check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
-    if (!s.aborted) s.bootstrap->meet();
-  } catch (const std::exception&) {  // a peer is gone: it stores no more
-  }
+  // Nothing of this rank's is under way, and no peer may still store into memory that is released here: of
+  // one that does not come it is not known, and the memory stays.
+  cudaDeviceSynchronize();
+  if (!s.bootstrap->leave()) s.allocated.clear();
   if (s.aborted && s.nccl) s.nccl->abort();
   s.nccl.reset();
   state_.reset();

@@ -44,6 +44,7 @@ class MpiBootstrap final : public Bootstrap {
     std::fprintf(stderr, "rank %d: %s\n", rank_, why);
     MPI_Abort(comm_, 1);
   }
+  bool leave() noexcept override { return MPI_Barrier(comm_) == MPI_SUCCESS; }  // an abort ends the job
 
  private:
   MPI_Comm comm_;

@@ -25,7 +25,8 @@ namespace {
 /// What the ranks of one set share.
 class Meeting {
  public:
-  Meeting(int size, std::chrono::milliseconds timeout) : size_(size), timeout_(timeout) {}
+  Meeting(int size, std::chrono::milliseconds timeout)
+      : size_(size), timeout_(timeout), left_(static_cast<std::size_t>(size), 0) {}
   int size() const { return size_; }
   std::chrono::milliseconds timeout() const { return timeout_; }
 
@@ -40,6 +41,15 @@ class Meeting {
     wait(lock);  // all have written
     std::memcpy(all, bytes_.data(), bytes_.size());
     wait(lock);  // all have read
+  }
+
+  bool leave(int rank) {
+    std::unique_lock lock(mutex_);
+    const int times = ++left_[static_cast<std::size_t>(rank)];
+    change_.notify_all();
+    return change_.wait_for(lock, timeout_, [&] {
+      return std::all_of(left_.begin(), left_.end(), [&](int other) { return other >= times; });
+    });
   }
 
   void abort(const std::string& why) {
@@ -76,6 +86,7 @@ class Meeting {
   std::size_t each_ = 0;
   std::vector<char> bytes_;
   std::string broken_;
+  std::vector<int> left_;  // how often each rank has
 };
 
 class ThreadBootstrap final : public Bootstrap {
@@ -110,6 +121,7 @@ class ThreadBootstrap final : public Bootstrap {
     return split_.emplace_back(std::make_shared<ThreadBootstrap>(shared, own));
   }
 
+  bool leave() noexcept override { return meeting_->leave(rank_); }
   void abort(const char* why) noexcept override {
     try {
       meeting_->abort(why);

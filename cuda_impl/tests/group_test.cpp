@@ -158,5 +158,26 @@ TEST(Group, ARankThatFailsTellsTheOthers) {
   EXPECT_LT(took.count(), 1900);
 }
 
+// Each tells the others, whose memory may be about to go.
+TEST(Group, RanksThatFailTogetherLoseNoMemory) {
+  MOEREF_NEEDS_DEVICE();
+  const auto fail_together = [] {
+    run_ranks(3, [&](std::shared_ptr<Bootstrap> world) {
+      const auto group = Group::create(world, {Transport::automatic, std::chrono::milliseconds(300), "trio"});
+      const Window window = group->window(1 << 20);
+      throw ArgumentError("no rank likes it");
+    });
+  };
+  const auto free_memory = [] {
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    return free;
+  };
+  EXPECT_THROW(fail_together(), std::exception);  // and what the runtime allocates once
+  const std::size_t before = free_memory();
+  for (int i = 0; i < 20; ++i) EXPECT_THROW(fail_together(), std::exception);
+  EXPECT_EQ(free_memory(), before);
+}
+
 }  // namespace
 }  // namespace moeref::cuda::test

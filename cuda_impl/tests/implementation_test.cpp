@@ -36,9 +36,9 @@ TEST(Implementation, DeclinesTypesAndRanksByName) {
   const json moe = {{"case", "moe"},
                     {"component", "moe"},
                     {"tokens", {1, 4}},
-                    {"call", {{"ep_size", 2}}},
+                    {"call", {{"ep_size", 128}}},
                     {"config",
-                     {{"n_routed_experts", 4},
+                     {{"n_routed_experts", 128},
                       {"n_shared_experts", 0},
                       {"n_activated_experts", 2},
                       {"n_expert_groups", 1},
@@ -55,7 +55,7 @@ TEST(Implementation, DeclinesTypesAndRanksByName) {
                       {"dtype", "float32"}}}};
   const auto reason = cuda.unsupported(build_call(parse_case_spec(moe)));
   ASSERT_TRUE(reason);
-  EXPECT_EQ(*reason, "ep_size is 2: the CUDA implementation runs one rank");
+  EXPECT_EQ(*reason, "128 ranks: the CUDA implementation runs 64 at most");
 }
 
 TEST(DeviceContext, NoticesWritesOutsideAnArray) {

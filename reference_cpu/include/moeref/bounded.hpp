@@ -2,7 +2,9 @@
 #pragma once
 
 #include <bit>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "moeref/real.hpp"
@@ -80,6 +82,16 @@ Bounded rows_of(const Bounded& from, std::int64_t first, std::int64_t last);
 /// Sum over rows, [1, cols], accumulated in fp32 at least and stored in `stored`.
 Bounded sum_rows(const Bounded& a, DType stored);
 
+/// First tokens of ranks, and the end: [ranks + 1], or nothing for one rank.
+using RankRows = std::span<const std::int64_t>;
+
+/// For the gradient of a parameter that all ranks have, a sum over all tokens: each rank rounds the sum over
+/// its own tokens to the gradient's type, and these are added in any order, rounded likewise. Adds to the
+/// bound what that may do: gamma_{R - 1} sum_r |G_r|, the last addition being the gradient's own rounding.
+/// `part(first, last)` is the sum over those rows. Nothing where the type is as fine as the accumulator.
+template <class Part>
+void bound_rank_parts(Bounded& gradient, RankRows ranks, const Part& part);
+
 /// Sum of numbers in one precision in any order: gamma_n times the sum of magnitudes, and the errors
 /// (Higham 4.2).
 class Sum {
@@ -115,6 +127,18 @@ double gamma(std::int64_t n, double unit);
 
 /// The type sums and products of a dtype are accumulated in: fp64 for float64, else fp32.
 inline DType accumulator(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
+
+template <class Part>
+void bound_rank_parts(Bounded& gradient, RankRows ranks, const Part& part) {
+  const double unit = precision(gradient.dtype).unit;
+  if (ranks.size() <= 2 || unit <= precision(accumulator(gradient.dtype)).unit) return;
+  const double each = gamma(static_cast<std::int64_t>(ranks.size()) - 2, unit) * (1.0 + unit);
+  for (std::size_t r = 0; r + 1 < ranks.size(); ++r) {
+    const Bounded own = part(ranks[r], ranks[r + 1]);
+    for (std::size_t i = 0; i < gradient.count(); ++i)
+      gradient.error[i] += each * (std::abs(own.value[i]) + own.error[i]);
+  }
+}
 
 /// The smallest float that is not below a bound >= 0. NaN says no more than infinity does.
 inline float round_up(double bound) {

@@ -59,10 +59,11 @@ struct ExpertsBackward {
 
 /// dy [T, D']. Parameter gradients go to `grads` under "grads/{prefix}...", which are made where missing. x's
 /// bound holds for a sum with `others` further terms a token, and with its slots on other ranks, added in any
-/// order.
+/// order. `ranks` as in bound_rank_parts, where all of them have these experts.
 ExpertsBackward experts_backward(const MoEConfig& config, const ExpertsParams& params, const Bounded& x,
                                  const Routing& routing, ExpertRange range, const ExpertsForward& saved,
                                  const Bounded& dy, const std::string& prefix,
-                                 std::map<std::string, BoundedTensor>& grads, std::int64_t others = 0);
+                                 std::map<std::string, BoundedTensor>& grads, std::int64_t others = 0,
+                                 RankRows ranks = {});
 
 }  // namespace moeref

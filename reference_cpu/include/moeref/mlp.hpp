@@ -35,8 +35,8 @@ struct MLPBackward {
   MLPParams params;        ///< gradients under the parameters' names
 };
 
-/// dy [T, dim].
+/// dy [T, dim]; `ranks` as in bound_rank_parts.
 MLPBackward mlp_backward(const MLPConfig& config, const MLPParams& params, const Bounded& x,
-                         const MLPForward& saved, const Bounded& dy);
+                         const MLPForward& saved, const Bounded& dy, RankRows ranks = {});
 
 }  // namespace moeref

@@ -17,8 +17,13 @@ namespace moeref {
 Bounded multiply(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, DType accumulate,
                  DType stored);
 
-/// The same, written to `value` and `bound` (rounded up), M N elements each: for gradients of whole
-/// parameters.
+/// dY^T X, the gradient of a weight [M, N] from rows of tokens, with the bound for parts of ranks, and that
+/// of a bias, [1, M].
+Bounded weight_gradient(const Bounded& dy, const Bounded& x, DType accumulate, DType stored, RankRows ranks);
+Bounded bias_gradient(const Bounded& dy, DType stored, RankRows ranks);
+
+/// The same as multiply, written to `value` and `bound` (rounded up), M N elements each: for gradients of
+/// whole parameters.
 void multiply_into(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, DType accumulate,
                    DType stored, double* value, float* bound);
 

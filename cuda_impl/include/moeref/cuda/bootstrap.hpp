@@ -32,6 +32,10 @@ class Bootstrap {
   /// any thread.
   virtual void abort(const char* why) noexcept = 0;
 
+  /// This rank stores no more into the others' memory: waits, also after an abort, until all have called it
+  /// as often. False when one did not come in time, and may still store.
+  virtual bool leave() noexcept = 0;
+
   template <class T>
   void all_gather(const T& mine, T* all) {
     all_gather(static_cast<const void*>(&mine), sizeof(T), all);

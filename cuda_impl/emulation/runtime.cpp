@@ -1,0 +1,132 @@
+#include "runtime.hpp"
+
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "emulated/block.hpp"
+
+namespace {
+
+thread_local cudaError_t last_error = cudaSuccess;
+thread_local bool launch_failed = false;  // as on a device, nothing of the thread works after it
+
+cudaError_t state() { return launch_failed ? cudaErrorLaunchFailure : cudaSuccess; }
+bool capturing(cudaStream_t stream) { return stream && stream->captures; }
+
+}  // namespace
+
+namespace emulated {
+
+void set_error(cudaError_t error) {
+  last_error = error;
+  launch_failed = launch_failed || error == cudaErrorLaunchFailure;
+}
+
+void enqueue(cudaStream_t stream, std::function<bool()> work) {
+  if (capturing(stream)) {
+    stream->captures->work.push_back(std::move(work));
+    return;
+  }
+  if (launch_failed || !work()) set_error(cudaErrorLaunchFailure);
+}
+
+void Launch::run(std::function<void()> thread) const {
+  const auto threads = std::uint64_t{block_.x} * block_.y * block_.z;
+  if (grid_.x == 0 || grid_.y == 0 || grid_.z == 0 || grid_.x > 0x7fffffffu || grid_.y > 65535 ||
+      grid_.z > 65535 || threads == 0 || threads > 1024 || block_.z > 64 || shared_bytes_ > 163 * 1024) {
+    set_error(cudaErrorInvalidConfiguration);
+    return;
+  }
+  enqueue(stream_, [launch = *this, thread = std::move(thread)] {
+    return run_grid(launch.kernel_, launch.grid_, launch.block_, launch.shared_bytes_, thread);
+  });
+}
+
+}  // namespace emulated
+
+const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "no error";
+    case cudaErrorMemoryAllocation:
+      return "out of memory";
+    case cudaErrorInvalidConfiguration:
+      return "invalid configuration argument";
+    case cudaErrorInvalidDevice:
+      return "invalid device ordinal";
+    case cudaErrorLaunchFailure:
+      return "unspecified launch failure";
+    case cudaErrorNotSupported:
+      return "operation not supported by the emulated device";
+    default:
+      return "invalid argument";
+  }
+}
+cudaError_t cudaGetLastError() {
+  const cudaError_t error = std::exchange(last_error, cudaSuccess);
+  return launch_failed ? cudaErrorLaunchFailure : error;
+}
+
+cudaError_t cudaStreamCreate(cudaStream_t* stream) {
+  *stream = new CUstream_st;
+  return state();
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return cudaStreamCreate(stream); }
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return state();
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  return capturing(stream) ? cudaErrorNotSupported : state();  // CUDA ends the capture with an error
+}
+cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
+cudaError_t cudaDeviceSynchronize() { return state(); }
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (!stream || stream->captures) return cudaErrorInvalidValue;
+  stream->captures = new CUgraph_st;
+  return state();
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  *graph = std::exchange(stream->captures, nullptr);
+  return *graph ? state() : cudaErrorInvalidValue;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  *exec = new CUgraphExec_st{*graph};
+  return state();
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  for (const auto& work : exec->work) emulated::enqueue(stream, work);
+  return state();
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return state();
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  delete exec;
+  return state();
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+                            cudaStream_t stream) {
+  emulated::enqueue(stream, [=] {
+    if (bytes > 0) std::memmove(to, from, bytes);
+    return true;
+  });
+  return state();
+}
+cudaError_t cudaMemsetAsync(void* memory, int byte, std::size_t bytes, cudaStream_t stream) {
+  emulated::enqueue(stream, [=] {
+    if (bytes > 0) std::memset(memory, byte, bytes);
+    return true;
+  });
+  return state();
+}
+cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+  return cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+}
+cudaError_t cudaMemset(void* memory, int byte, std::size_t bytes) {
+  return cudaMemsetAsync(memory, byte, bytes, nullptr);
+}

@@ -1,0 +1,25 @@
+// Streams and graphs of the emulated runtime: a stream runs what it is given at once, or keeps it for a
+// graph.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "cuda_runtime_api.h"
+
+struct CUgraph_st {
+  std::vector<std::function<bool()>> work;  // whether it went well
+};
+struct CUgraphExec_st : CUgraph_st {};
+struct CUstream_st {
+  CUgraph_st* captures = nullptr;
+};
+
+namespace emulated {
+
+/// Runs the work, or has the stream's capture keep it.
+void enqueue(cudaStream_t stream, std::function<bool()> work);
+/// What cudaGetLastError returns next; a failed launch stays.
+void set_error(cudaError_t error);
+
+}  // namespace emulated

@@ -193,8 +193,14 @@ Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& rout
     for (std::int64_t d = 0; d < y.cols; ++d) {
       Sum sum(kFloat);
       for (const std::int64_t slot : slots.here) {
-        const Real o = store(f.down.at(slot, d), kFloat);
-        sum += c.apply_router_weight_after_down ? o * store(routing.weights.at(slot), kFloat) : o;
+        Real o = store(f.down.at(slot, d), kFloat);
+        if (c.apply_router_weight_after_down) {
+          o = o * store(routing.weights.at(slot), kFloat);
+          // An honest implementation stores the row in x's type once, before its weight or after: where the
+          // row is exact (zero projections leave the bias) the other place rounds.
+          o.error = std::max(o.error, precision(f.down.dtype).unit * std::abs(o.value));
+        }
+        sum += o;
       }
       y.set(t, d, sum.total(slots.elsewhere));
     }

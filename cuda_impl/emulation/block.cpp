@@ -6,6 +6,9 @@
 #include <vector>
 
 #include "fiber.hpp"
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace emulated {
 namespace {
@@ -149,6 +152,15 @@ void Scheduler::fail(const char* message) {
   __builtin_unreachable();
 }
 
+/// As many bytes as the launch asked for; the others are out of bounds.
+void shared_memory(std::size_t bytes) {
+#ifdef __SANITIZE_ADDRESS__
+  __asan_unpoison_memory_region(shared_memory_of_block, bytes);
+  __asan_poison_memory_region(shared_memory_of_block + bytes, kMostShared - bytes);
+#endif
+  std::memset(shared_memory_of_block, 0xff, bytes);
+}
+
 Scheduler& scheduler() {
   static thread_local Scheduler s;
   return s;
@@ -173,7 +185,7 @@ bool run_grid(const char* kernel, dim3 grid, dim3 block, std::size_t shared_byte
                        static_cast<unsigned>(b / grid.x / grid.y)},
                       block,
                       grid};
-    std::memset(shared_memory_of_block, 0xff, shared_bytes);
+    shared_memory(shared_bytes);
     if (!scheduler().run(place, thread, (i % 2 == 0) == backwards, kernel)) return false;
   }
   return true;

@@ -1,4 +1,5 @@
 // Eight devices of compute capability 8.0 that are one memory, and what is allocated there.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -11,7 +12,12 @@ namespace {
 
 constexpr int kDevices = 8;
 constexpr std::size_t kMemory = std::size_t{1} << 30;  // what all allocations together may have
-constexpr std::size_t kAlignment = 256, kGuard = 256;
+constexpr std::size_t kAlignment = 256;
+#ifdef __SANITIZE_ADDRESS__
+constexpr std::size_t kGuard = 0;  // it has its own
+#else
+constexpr std::size_t kGuard = 256;
+#endif
 constexpr unsigned char kGuardByte = 0xa7;
 
 thread_local int current_device = 0;
@@ -23,11 +29,11 @@ class Memory {
   cudaError_t take(void** out, std::size_t bytes) {
     const std::lock_guard lock(mutex_);
     if (bytes > kMemory - used_) return cudaErrorMemoryAllocation;
-    const std::size_t whole = (bytes + kGuard + kAlignment - 1) / kAlignment * kAlignment;
-    auto* memory = static_cast<unsigned char*>(std::aligned_alloc(kAlignment, whole));
-    if (!memory) return cudaErrorMemoryAllocation;
+    void* memory = nullptr;
+    if (posix_memalign(&memory, kAlignment, std::max<std::size_t>(bytes + kGuard, 1)) != 0)
+      return cudaErrorMemoryAllocation;
     std::memset(memory, 0xff, bytes);  // NaN, and -1
-    std::memset(memory + bytes, kGuardByte, whole - bytes);
+    std::memset(static_cast<char*>(memory) + bytes, kGuardByte, kGuard);
     sizes_[memory] = bytes;
     used_ += bytes;
     *out = memory;

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <setjmp.h>
+#include <ucontext.h>
 
+#include <cstddef>
 #include <functional>
 #include <memory>
 
@@ -11,6 +13,9 @@ namespace emulated {
 /// Where an OS thread or a fiber goes on.
 struct Place {
   jmp_buf registers;
+  ucontext_t context;            // under AddressSanitizer, which wants to be told of stacks, in place of it
+  const void* bottom = nullptr;  // of the stack
+  std::size_t size = 0;
 };
 
 class Fiber : public Place {

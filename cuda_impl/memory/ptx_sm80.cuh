@@ -1,5 +1,6 @@
 // Instructions of sm_80 without an intrinsic: copies to shared memory that go on while the block computes,
-// and the warp's 16 x 8 x 16 bfloat16 product. The emulated device has its own version of this header.
+// the warp's 16 x 8 x 16 bfloat16 product, and the clock. The emulated device has its own version of this
+// header.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -51,6 +52,13 @@ __device__ __forceinline__ void multiply_add(float (&d)[4], const std::uint32_t 
       "{%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// A clock that all multiprocessors share.
+__device__ __forceinline__ unsigned long long nanoseconds() {
+  unsigned long long now;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+  return now;
 }
 
 }  // namespace moeref::cuda

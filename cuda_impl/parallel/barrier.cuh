@@ -5,13 +5,14 @@
 
 #include <cuda/atomic>
 
+#include "memory/ptx_sm80.cuh"
 #include "parallel/barrier.hpp"
 
 namespace moeref::cuda {
 
 using SystemFlag = ::cuda::atomic_ref<unsigned long long, ::cuda::thread_scope_system>;
 
-/// By all threads of one block of at least `size` threads. A peer that does not come within about `limit_us`
+/// By all threads of one block of at least `size` threads. A peer that does not come within about `limit_ns`
 /// breaks the group: the failure is written for the host, the peers are told, and no later meeting waits.
 __device__ inline void meet(const Meeting& m) {
   const int p = static_cast<int>(threadIdx.x);
@@ -22,9 +23,13 @@ __device__ inline void meet(const Meeting& m) {
     SystemFlag(m.theirs[p][m.rank]).store(number, ::cuda::memory_order_release);
     SystemFlag mine(m.mine[p]);
     unsigned long long seen = mine.load(::cuda::memory_order_acquire);
-    for (long long waited = 0; seen < number; ++waited) {
-      if (waited > 4096) __nanosleep(1000);
-      if (waited > 4096 + m.limit_us) break;
+    const unsigned long long begin = nanoseconds();
+    for (int looks = 0; seen < number; ++looks) {
+      if (looks > 4096) {  // not a matter of microseconds
+        if (nanoseconds() - begin > m.limit_ns) break;
+        __nanosleep(1000);
+        looks = 4096;
+      }
       seen = mine.load(::cuda::memory_order_acquire);
     }
     if (seen < number || seen == kAborted) {

@@ -16,7 +16,7 @@ struct Meeting {
   unsigned long long* number;             // of meetings so far
   int* broken;                            // not 0 once a peer did not come
   int* failure;                           // for the host: 0, p + 1 if peer p is late, -(p + 1) if it aborted
-  long long limit_us;
+  unsigned long long limit_ns;
 };
 
 void meet(const Meeting& meeting, cudaStream_t stream);

@@ -96,7 +96,7 @@ std::shared_ptr<Group> Group::create(std::shared_ptr<Bootstrap> bootstrap, const
   s.meeting.broken = reinterpret_cast<int*>(s.meeting.number + 1);
   check(cudaHostGetDevicePointer(reinterpret_cast<void**>(&s.meeting.failure), s.failure, 0),
         "cudaHostGetDevicePointer");
-  s.meeting.limit_us = std::chrono::duration_cast<std::chrono::microseconds>(options.timeout).count();
+  s.meeting.limit_ns = static_cast<unsigned long long>(std::chrono::nanoseconds(options.timeout).count());
   return group;
 }
 

@@ -55,4 +55,8 @@ inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32
   }
 }
 
+inline unsigned long long nanoseconds() {
+  return static_cast<unsigned long long>(std::chrono::steady_clock::now().time_since_epoch().count());
+}
+
 }  // namespace moeref::cuda

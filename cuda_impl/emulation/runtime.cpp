@@ -83,6 +83,26 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
 cudaError_t cudaDeviceSynchronize() { return state(); }
 
+cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  *event = new CUevent_st;
+  return state();
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return state();
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  emulated::enqueue(stream, [event] {
+    event->at = std::chrono::steady_clock::now();
+    return true;
+  });
+  return state();
+}
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end) {
+  *ms = std::chrono::duration<float, std::milli>(end->at - begin->at).count();
+  return state();
+}
+
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (!stream || stream->captures) return cudaErrorInvalidValue;
   stream->captures = new CUgraph_st;

@@ -2,6 +2,7 @@
 // graph.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <vector>
 
@@ -13,6 +14,10 @@ struct CUgraph_st {
 struct CUgraphExec_st : CUgraph_st {};
 struct CUstream_st {
   CUgraph_st* captures = nullptr;
+};
+
+struct CUevent_st {
+  std::chrono::steady_clock::time_point at;
 };
 
 namespace emulated {

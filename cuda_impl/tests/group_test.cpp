@@ -116,14 +116,14 @@ std::string message_of_a_loss(bool fails, std::chrono::milliseconds& took) {
   try {
     run_ranks(2, [&](std::shared_ptr<Bootstrap> world) {
       const auto group = Group::create(world, {Transport::automatic, std::chrono::milliseconds(300), "pair"});
-      cudaStream_t stream;
-      check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
       const Window window = group->window(256);
       if (world->rank() == 1) {
         if (fails) throw ArgumentError("rank 1 does not like it");
         std::this_thread::sleep_for(std::chrono::seconds(2));
         return;
       }
+      cudaStream_t stream;
+      check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
       const auto begin = steady_clock::now();
       try {
         for (int i = 0; i < 3; ++i) group->deliver(window, {}, nullptr, stream);

@@ -1,6 +1,7 @@
 // Times expert parallelism on the devices of one machine, one thread a rank: dispatch and combine alone, and
 // the experts forward and backward, against one device with as many tokens and all experts.
-//   moeref_cuda_parallel_bench [--ranks N] [--repeat N] [--tokens T] [--json FILE] [shape]...
+//   moeref_cuda_parallel_bench [--ranks N] [--nccl] [--repeat N] [--tokens T] [--json FILE] [shape]...
+//   mpirun -n N moeref_cuda_parallel_bench --mpi [...]      one process a rank, on any number of machines
 // Shares are of the rate at which a copy moves the same bytes between two devices, both ways at once, in the
 // same run; bytes are those of rows that leave a rank. Routing is FakeBalancedGate's, with noise 0, 0.3
 // and 1.0. Times are medians of the slowest rank's, from a meeting of all ranks on.
@@ -82,7 +83,7 @@ struct Row {
   double sent_mib;                           // in rows to other ranks, of the rank that sends most
   double copy_gbs, dispatch_ms, combine_ms;  // a direction
   double alone_forward_ms, alone_both_ms, forward_ms, both_ms;
-  double gbs(double ms) const { return sent_mib * 1.048576 / ms; }
+  double share_of_copy(double ms) const { return copy_gbs > 0 ? sent_mib * 1.048576 / ms / copy_gbs : 0; }
 };
 
 /// One rank of one shape and noise.
@@ -139,6 +140,7 @@ class Rank {
     const RankPointers slots = to.slots(layout.add(bytes));
     const int peer = world_.rank() ^ 1;
     if (peer >= config_.ranks) throw ArgumentError("--ranks: want an even number");
+    if (!group_.stores_to(peer)) return;  // no copy reaches it
     const double ms = clock_.median_ms([&] {
       check(cudaMemcpyAsync(slots.of[peer], x_->data, bytes, cudaMemcpyDefault, clock_.stream),
             "cudaMemcpyAsync");
@@ -155,15 +157,20 @@ class Rank {
     const auto ranks = static_cast<std::size_t>(config_.ranks);
     DeviceBuffer<int> place(tokens_ * ranks), sent(ranks);
     DeviceBuffer<char> work(dispatch_workspace_bytes(shape));
-    const Delivery what[] = {
-        {in.counts}, {in.ids}, {in.weights}, {in.x, static_cast<std::size_t>(all_.dim) * 2}};
+    const std::size_t row_bytes = static_cast<std::size_t>(all_.dim) * 2;
+    const Delivery routes[] = {{in.counts}, {in.ids}, {in.weights}}, x[] = {{in.x, row_bytes}},
+                   all[] = {{in.counts}, {in.ids}, {in.weights}, {in.x, row_bytes}};
+    std::optional<RowCounts> rows_there;
     row_.dispatch_ms = clock_.median_ms([&] {
       plan_dispatch(
           shape, {ids_->data, weights_->data, nullptr},
           {place.data, sent.data, kept.slots(in.counts), kept.slots(in.ids), kept.slots(in.weights)},
           work.data, clock_.stream);
       push_rows(shape, all_.dtype, all_.dim, x_->data, place.data, kept.slots(in.x), clock_.stream);
-      group_.deliver(kept, what, nullptr, clock_.stream);
+      if (!group_.needs_row_counts()) return group_.deliver(kept, all, nullptr, clock_.stream);
+      group_.deliver(kept, routes, nullptr, clock_.stream);
+      rows_there = group_.row_counts(kept, in.counts, sent.data, clock_.stream);
+      group_.deliver(kept, x, &*rows_there, clock_.stream);
     });
     std::vector<int> counts(ranks), most(ranks);
     check(cudaMemcpy(counts.data(), sent.data, ranks * sizeof(int), cudaMemcpyDeviceToHost), "cudaMemcpy");
@@ -181,12 +188,13 @@ class Rank {
         own, experts.weights(),
         {kept.received<char>(in.x), kept.received<int>(in.ids), kept.received<float>(in.weights), nullptr},
         saved.data, scratch.data, clock_.stream);
-    const Delivery returned[] = {{back.rows, static_cast<std::size_t>(all_.dim) * 2}};
+    const Delivery returned[] = {{back.rows, row_bytes}};
+    if (rows_there) std::swap(rows_there->to, rows_there->from);
     row_.combine_ms = clock_.median_ms([&] {
       combine_to_ranks({kept.received<int>(in.counts), rows.slot_row, rows.rows, all_.dtype, all_.dim},
                        config_.max_tokens, all_.slots, config_.ranks, transient.slots(back.rows), nullptr, {},
                        clock_.stream);
-      group_.deliver(transient, returned, nullptr, clock_.stream);
+      group_.deliver(transient, returned, rows_there ? &*rows_there : nullptr, clock_.stream);
       sum_returned({place.data, transient.received<char>(back.rows), all_.dtype, all_.dim}, all_.tokens,
                    config_.max_tokens, config_.ranks, y_->data, clock_.stream);
     });
@@ -242,9 +250,8 @@ class Rank {
 void print(const Row& r) {
   std::printf("| %s | %lld | %.1f | %.1f | %.0f | %.3f | %.2f | %.3f | %.2f | %.3f | %.2f | %.3f | %.2f |\n",
               r.shape.c_str(), static_cast<long long>(r.tokens), r.noise, r.sent_mib, r.copy_gbs,
-              r.dispatch_ms, r.gbs(r.dispatch_ms) / r.copy_gbs, r.combine_ms,
-              r.gbs(r.combine_ms) / r.copy_gbs, r.forward_ms, r.forward_ms / r.alone_forward_ms, r.both_ms,
-              r.both_ms / r.alone_both_ms);
+              r.dispatch_ms, r.share_of_copy(r.dispatch_ms), r.combine_ms, r.share_of_copy(r.combine_ms),
+              r.forward_ms, r.forward_ms / r.alone_forward_ms, r.both_ms, r.both_ms / r.alone_both_ms);
   std::fflush(stdout);
 }
 
@@ -265,9 +272,20 @@ void write_json(const char* path, const std::vector<Row>& rows) {
   std::fclose(f);
 }
 
+/// Those that mpirun or srun started.
+std::shared_ptr<Bootstrap> processes() {
+#ifdef MOEREF_CUDA_MPI
+  return mpi_world();
+#else
+  throw ArgumentError("--mpi: this program was built without MPI (-DMOEREF_CUDA_MPI=ON)");
+#endif
+}
+
 int run(int argc, char** argv) {
   const char* json = nullptr;
   int repeat = 20, ranks = 2;
+  bool mpi = false;
+  GroupOptions group_options;
   std::int64_t tokens = 0;
   std::vector<std::string> names;
   for (int i = 1; i < argc; ++i) {
@@ -276,6 +294,10 @@ int run(int argc, char** argv) {
       json = argv[++i];
     else if (option("--repeat"))
       repeat = std::max(1, std::atoi(argv[++i]));
+    else if (!std::strcmp(argv[i], "--mpi"))
+      mpi = true;
+    else if (!std::strcmp(argv[i], "--nccl"))
+      group_options.transport = Transport::nccl;
     else if (option("--ranks"))
       ranks = std::max(2, std::atoi(argv[++i]));
     else if (option("--tokens"))
@@ -291,26 +313,37 @@ int run(int argc, char** argv) {
     if (shapes.size() < std::max<std::size_t>(names.size(), 1))
       throw ArgumentError("unknown shape: want mixtral, qwen3_30b, dsv3, gpt_oss, olmoe or small");
   }
-  int devices = 0;
-  check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
-  if (devices < ranks)
-    throw ArgumentError("--ranks is " + std::to_string(ranks) + ": want " + std::to_string(devices) +
-                        " at most, a device each");
-  std::printf(
-      "| shape | tokens a rank | noise | MiB sent | copy GB/s | dispatch ms | of copy | combine ms | of copy "
-      "| forward ms "
-      "| of one device | f+b ms | of one device |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+  const auto world_of_processes = mpi ? processes() : nullptr;
+  if (!mpi) {
+    int devices = 0;
+    check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+    if (devices < ranks)
+      throw ArgumentError("--ranks is " + std::to_string(ranks) + ": want " + std::to_string(devices) +
+                          " at most, a device each");
+  }
+  const bool first = !mpi || world_of_processes->rank() == 0;
+  if (first)
+    std::printf(
+        "| shape | tokens a rank | noise | MiB sent | copy GB/s | dispatch ms | of copy | combine ms | of "
+        "copy "
+        "| forward ms "
+        "| of one device | f+b ms | of one device "
+        "|\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
   std::vector<Row> rows;
-  run_ranks(ranks, [&](std::shared_ptr<Bootstrap> world) {
+  const auto measure = [&](std::shared_ptr<Bootstrap> world) {
     for (const Shape& s : shapes)
       for (const double noise : kNoises) {
-        const auto group = Group::create(world);  // a shape's windows go with it
+        const auto group = Group::create(world, group_options);  // a shape's windows go with it
         Clock clock(*world, *group, repeat);
         const Row row = Rank(s, tokens ? tokens : s.tokens, noise, *world, *group, clock).measure();
         if (world->rank() == 0) rows.push_back(row), print(row);
       }
-  });
-  if (json) write_json(json, rows);
+  };
+  if (mpi)
+    measure(world_of_processes);
+  else
+    run_ranks(ranks, measure);
+  if (json && first) write_json(json, rows);
   return 0;
 }
 

@@ -122,6 +122,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
 
 ncclResult_t ncclGroupStart() { return ncclSuccess; }
 ncclResult_t ncclGroupEnd() {
+  if (grouped.empty()) return ncclSuccess;
   emulated::enqueue(grouped_stream, [transfers = std::exchange(grouped, {})] {
     for (const Transfer& t : transfers)
       if (!t.to) send(t);

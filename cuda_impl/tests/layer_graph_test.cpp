@@ -1,5 +1,6 @@
 // A whole training step of the layer (forward, backward, update of the correction bias) captured in a graph
 // and replayed on other tokens, whose routing differs, gives the bits of steps that were launched one by one.
+#include <array>
 #include <cstring>
 #include <deque>
 #include <random>
@@ -34,11 +35,19 @@ class Step {
                        kShared = 72;
   static constexpr double kFactor = 0.05;
 
-  explicit Step(ExpertsPath path) : config_(config(path)) {
+  /// With a group: experts, the auxiliary loss and the load are those of its ranks.
+  explicit Step(ExpertsPath path, Group* group = nullptr) : group_(group), config_(config(path, group)) {
     const auto up = static_cast<std::size_t>(config_.experts.up_width());
+    const int own_experts = kExperts / config_.expert_ranks;
+    if (group) {
+      const ExpertParallelConfig c = config_.expert_parallel();
+      windows_ = {group->window(kept_window_bytes(c)), group->window(transient_window_bytes(c))};
+      groups_ = {group, {&windows_[0], &windows_[1]}, group};
+    }
     weights_.gate = {param(kExperts * kDim, 0.3f), nullptr, correction_.data()};
-    weights_.experts = {param(kExperts * kLatent * up, 0.15f), param(kExperts * kInter * kLatent, 0.15f),
-                        param(kExperts * up, 0.3f), param(kExperts * kLatent, 0.3f)};
+    weights_.experts = {param(own_experts * kLatent * up, 0.15f),
+                        param(own_experts * kInter * kLatent, 0.15f), param(own_experts * up, 0.3f),
+                        param(own_experts * kLatent, 0.3f)};
     weights_.shared = {param(kShared * kDim, 0.12f), param(kShared * kDim, 0.12f),
                        param(kDim * kShared, 0.12f), param(kShared, 0.3f),
                        param(kShared, 0.3f),         param(kDim, 0.3f)};
@@ -48,10 +57,10 @@ class Step {
     const auto gradient = [&](std::size_t count) { return result("a gradient", count)->data(); };
     gradients_.x = gradient(kTokens * kDim);
     gradients_.gate_weight = gradient(kExperts * kDim);
-    gradients_.experts.gate_and_up = gradient(kExperts * kLatent * up);
-    gradients_.experts.down = gradient(kExperts * kInter * kLatent);
-    gradients_.experts.gate_and_up_bias = gradient(kExperts * up);
-    gradients_.experts.down_bias = gradient(kExperts * kLatent);
+    gradients_.experts.gate_and_up = gradient(own_experts * kLatent * up);
+    gradients_.experts.down = gradient(own_experts * kInter * kLatent);
+    gradients_.experts.gate_and_up_bias = gradient(own_experts * up);
+    gradients_.experts.down_bias = gradient(own_experts * kLatent);
     gradients_.shared.gate = gradient(kShared * kDim), gradients_.shared.up = gradient(kShared * kDim);
     gradients_.shared.down = gradient(kDim * kShared);
     gradients_.shared.gate_bias = gradient(kShared), gradients_.shared.up_bias = gradient(kShared);
@@ -73,9 +82,10 @@ class Step {
     const LayerInput in{x_.data(), padding_.data()};
     LayerOutput out{output_->data(), ids_.data()};
     out.load = load_.data();
-    layer_forward(config_, weights_, in, out, saved_.data(), forward_work_.data(), blas_, stream);
+    layer_forward(config_, weights_, in, out, saved_.data(), forward_work_.data(), blas_, stream, groups_);
     layer_backward(config_, weights_, in, dy_.data(), saved_.data(), gradients_, backward_work_.data(), blas_,
-                   stream);
+                   stream, groups_);
+    if (group_) group_->sum(load_.data(), kExperts, nullptr, 0, stream);
     update_correction_bias(kExperts, kFactor, load_.data(), 1, master_.data(), correction_.data(), stream);
   }
 
@@ -98,8 +108,9 @@ class Step {
   }
 
  private:
-  static LayerConfig config(ExpertsPath path) {
+  static LayerConfig config(ExpertsPath path, const Group* group) {
     LayerConfig c{};
+    if (group) c.expert_ranks = group->size(), c.max_tokens = kTokens;
     c.gate = {kTokens, kDim, kExperts, kSlots, ScoreFunction::sigmoid};
     c.gate.norm_topk_prob = true;
     c.gate.aux_loss_coeff = 0.01;
@@ -120,7 +131,10 @@ class Step {
     return &results_.back().second;
   }
 
+  Group* group_;
   LayerConfig config_;
+  std::array<Window, 2> windows_;
+  LayerGroups groups_;
   Blas blas_;
   std::deque<DeviceArray<bf16>> params_;
   std::deque<std::pair<const char*, DeviceArray<bf16>>> results_;
@@ -150,14 +164,14 @@ INSTANTIATE_TEST_SUITE_P(Paths, LayerGraph, testing::Values(ExpertsPath::automat
                            return info.param == ExpertsPath::automatic ? "automatic" : "portable";
                          });
 
-TEST_P(LayerGraph, ReplaysATrainingStepWithOtherRoutings) {
-  MOEREF_NEEDS_DEVICE();
+/// On every rank of the group, or alone; `first_seed` makes ranks differ.
+void replay_with_other_routings(ExpertsPath path, Group* group, std::uint64_t first_seed) {
   cudaStream_t stream;
   cudaGraph_t graph;
   cudaGraphExec_t exec;
-  check(cudaStreamCreate(&stream), "cudaStreamCreate");
-  Step direct(GetParam()), captured(GetParam());
-  const Batch batches[] = {batch(11), batch(22), batch(33)};
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  Step direct(path, group), captured(path, group);
+  const Batch batches[] = {batch(first_seed), batch(first_seed + 11), batch(first_seed + 22)};
   std::vector<std::vector<int>> routings;
 
   // Kernels are loaded by their first launch, which a capture may not do.
@@ -195,6 +209,21 @@ TEST_P(LayerGraph, ReplaysATrainingStepWithOtherRoutings) {
   }
   EXPECT_GT(moved, Step::kExperts / 2);
   cudaGraphExecDestroy(exec), cudaGraphDestroy(graph), cudaStreamDestroy(stream);
+}
+
+TEST_P(LayerGraph, ReplaysATrainingStepWithOtherRoutings) {
+  MOEREF_NEEDS_DEVICE();
+  replay_with_other_routings(GetParam(), nullptr, 11);
+}
+
+// Each rank its own step and graph; they meet in the experts, the loss and the load.
+TEST_P(LayerGraph, ReplaysATrainingStepOfThreeRanks) {
+  MOEREF_NEEDS_DEVICE();
+  run_ranks(3, [&](std::shared_ptr<Bootstrap> world) {
+    const auto group = Group::create(world);
+    replay_with_other_routings(GetParam(), group.get(), 100 * static_cast<std::uint64_t>(world->rank() + 1));
+    group->throw_if_broken();
+  });
 }
 
 }  // namespace

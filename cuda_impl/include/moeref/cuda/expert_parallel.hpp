@@ -33,7 +33,7 @@ struct ExpertParallelConfig {
 
 /// Memory that the peers write, made once by Group::window with these sizes. `kept` holds what a layer
 /// received until its backward pass is queued: one for each layer in flight. `transient` serves all layers
-/// that run on one stream.
+/// of one config that run on one stream.
 std::size_t kept_window_bytes(const ExpertParallelConfig& config);
 std::size_t transient_window_bytes(const ExpertParallelConfig& config);
 struct ExpertParallelWindows {

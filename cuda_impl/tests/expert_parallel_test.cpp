@@ -215,7 +215,7 @@ TEST(ExpertParallelGraph, ReplaysWithOtherRoutings) {
       rank.own.x.set(share.x), rank.own.d_output.set(share.d_output);
       rank.own.gate_up.set(share.gate_up), rank.own.down.set(share.down);
       rank.own.poison(0xff);
-      check(cudaDeviceSynchronize(), "new inputs");
+      check(cudaStreamSynchronize(nullptr), "new inputs");
       world->meet();
       check(cudaGraphLaunch(exec, rank.stream), "cudaGraphLaunch");
       rank.wait();

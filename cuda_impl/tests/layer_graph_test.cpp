@@ -75,7 +75,7 @@ class Step {
     x_.set(batch.x), dy_.set(batch.dy), padding_.set(batch.padding);
     for (auto& [name, array] : results_) array.poison();
     load_.poison(), ids_.poison(), saved_.poison(), forward_work_.poison(), backward_work_.poison();
-    check(cudaDeviceSynchronize(), "set");
+    check(cudaStreamSynchronize(nullptr), "set");  // the device may run a rank that waits for this one
   }
 
   void run(cudaStream_t stream) {

@@ -57,7 +57,8 @@ class RankedExperts {
         transient_(group.window(transient_window_bytes(config))) {
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     saved_.poison(), forward_work_.poison(), backward_work_.poison();
-    check(cudaDeviceSynchronize(), "the arrays of a rank");
+    // Not for the device: another rank's kernel there may wait for this one.
+    check(cudaStreamSynchronize(nullptr), "the arrays of a rank");
   }
   ~RankedExperts() {
     cudaStreamSynchronize(stream);

@@ -330,7 +330,7 @@ int run(int argc, char** argv) {
         "| of one device | f+b ms | of one device "
         "|\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
   std::vector<Row> rows;
-  const auto measure = [&](std::shared_ptr<Bootstrap> world) {
+  const auto measure = [&](const std::shared_ptr<Bootstrap>& world) {
     for (const Shape& s : shapes)
       for (const double noise : kNoises) {
         const auto group = Group::create(world, group_options);  // a shape's windows go with it

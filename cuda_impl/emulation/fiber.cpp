@@ -13,12 +13,13 @@ namespace {
 
 constexpr std::size_t kStackBytes = std::size_t{128} << 10;
 
-void begin(unsigned low, unsigned high) {
+thread_local Fiber* beginning = nullptr;
+
+void begin() {
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
 #endif
-  const auto address = static_cast<std::uintptr_t>(high) << 32 | low;
-  reinterpret_cast<Fiber*>(address)->loop();
+  beginning->loop();
 }
 
 void prepare(Fiber& fiber) {
@@ -27,9 +28,8 @@ void prepare(Fiber& fiber) {
   fiber.context.uc_stack.ss_sp = fiber.stack.get();
   fiber.context.uc_stack.ss_size = fiber.size;
   fiber.context.uc_link = nullptr;
-  const auto address = reinterpret_cast<std::uintptr_t>(&fiber);
-  makecontext(&fiber.context, reinterpret_cast<void (*)()>(&begin), 2, static_cast<unsigned>(address),
-              static_cast<unsigned>(address >> 32));
+  makecontext(&fiber.context, begin, 0);
+  beginning = &fiber;
 }
 
 }  // namespace

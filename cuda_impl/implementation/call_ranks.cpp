@@ -62,7 +62,7 @@ NamedTensors run_on_ranks(const Call& call, const DeviceOptions& options,
   const std::int64_t ranks = ranks_of(call);
   const RankShares shares(call, ranks, signature(call).outputs);
   std::vector<NamedTensors> results(static_cast<std::size_t>(ranks));
-  run_ranks(static_cast<int>(ranks), [&](std::shared_ptr<Bootstrap> world) {
+  run_ranks(static_cast<int>(ranks), [&](const std::shared_ptr<Bootstrap>& world) {
     const auto r = static_cast<std::size_t>(world->rank());
     const CallRanks together{world, Group::create(world)};
     DeviceContext device(options, &together);

@@ -138,7 +138,7 @@ class ThreadBootstrap final : public Bootstrap {
 
 }  // namespace
 
-void run_ranks(int ranks, const std::function<void(std::shared_ptr<Bootstrap>)>& body,
+void run_ranks(int ranks, const std::function<void(const std::shared_ptr<Bootstrap>&)>& body,
                std::chrono::milliseconds timeout) {
   int devices = 0;
   check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");

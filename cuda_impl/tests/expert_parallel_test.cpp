@@ -89,7 +89,8 @@ TEST_P(ExpertParallel, EveryNumberOfRanksIsRight) {
       if (!enough_devices(static_cast<int>(tokens.size()))) continue;
       const Spread spread = over(tokens);
       SCOPED_TRACE(testing::Message() << tokens.size() << " ranks, " << bytes_of(type) << " bytes");
-      HostCase c = make_case(small(std::accumulate(tokens.begin(), tokens.end(), 0), 16, 3, type), true, 7);
+      HostCase c = make_case(
+          small(std::accumulate(tokens.begin(), tokens.end(), std::int64_t{0}), 16, 3, type), true, 7);
       for (std::size_t t = 0; t < static_cast<std::size_t>(c.config.tokens); ++t)
         c.mask.push_back(t % 7 != 3);
       for (std::size_t i = 0; i < c.ids.size(); i += 11) c.ids[i] = i % 2 ? -1 : 16;  // no expert
@@ -136,7 +137,8 @@ TEST_P(ExpertParallel, RoutingExtremes) {
 
 /// Tokens and routing of one step on every rank.
 HostCase step_case(int step, const std::vector<std::int64_t>& tokens) {
-  HostCase c = make_case(small(std::accumulate(tokens.begin(), tokens.end(), 0), 8, 2), false, 100 + step);
+  HostCase c = make_case(small(std::accumulate(tokens.begin(), tokens.end(), std::int64_t{0}), 8, 2), false,
+                         100 + step);
   if (step % 5 == 4) std::fill(c.ids.begin(), c.ids.end(), step % 8);
   return c;
 }
@@ -154,7 +156,7 @@ TEST_P(ExpertParallel, ManyStepsThroughTheSameWindows) {
   std::vector<NamedBits> want;
   for (const HostCase& c : cases) want.push_back(run_spread(c, spread));
   std::vector<std::vector<NamedBits>> got(2);
-  run_ranks(2, [&](std::shared_ptr<Bootstrap> world) {
+  run_ranks(2, [&](const std::shared_ptr<Bootstrap>& world) {
     const auto group = Group::create(world, {spread.transport, std::chrono::seconds(20), "group of experts"});
     std::vector<std::unique_ptr<RankedExperts>> ranks;
     for (const HostCase& c : cases) ranks.push_back(std::make_unique<RankedExperts>(c, spread, *group));
@@ -197,7 +199,7 @@ TEST(ExpertParallelGraph, ReplaysWithOtherRoutings) {
   const HostCase first = step_case(0, tokens), second = step_case(1, tokens);
   const NamedBits want[] = {run_spread(first, spread), run_spread(second, spread)};
   std::vector<NamedBits> got(4);
-  run_ranks(2, [&](std::shared_ptr<Bootstrap> world) {
+  run_ranks(2, [&](const std::shared_ptr<Bootstrap>& world) {
     const int r = world->rank();
     const auto group = Group::create(world);
     RankedExperts rank(first, spread, *group);
@@ -219,7 +221,7 @@ TEST(ExpertParallelGraph, ReplaysWithOtherRoutings) {
       world->meet();
       check(cudaGraphLaunch(exec, rank.stream), "cudaGraphLaunch");
       rank.wait();
-      got[static_cast<std::size_t>(2 * i + r)] = rank.own.bits();
+      got[2 * static_cast<std::size_t>(i) + static_cast<std::size_t>(r)] = rank.own.bits();
       world->meet();
     }
     cudaGraphExecDestroy(exec), cudaGraphDestroy(graph);

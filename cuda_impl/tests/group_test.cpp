@@ -16,7 +16,7 @@ using std::chrono::steady_clock;
 TEST(Bootstrap, GathersAndSplits) {
   MOEREF_NEEDS_DEVICE();
   std::vector<std::vector<int>> seen(6);
-  run_ranks(6, [&](std::shared_ptr<Bootstrap> world) {
+  run_ranks(6, [&](const std::shared_ptr<Bootstrap>& world) {
     const auto part = world->split(world->rank() % 2, -world->rank());  // keys turn the order round
     std::vector<int> all(3);
     part->all_gather(world->rank(), all.data());
@@ -32,7 +32,7 @@ TEST(Bootstrap, ALostRankIsAnErrorForTheOthers) {
   const auto lost = [](bool throws) {
     run_ranks(
         3,
-        [&](std::shared_ptr<Bootstrap> world) {
+        [&](const std::shared_ptr<Bootstrap>& world) {
           if (world->rank() == 1 && throws) throw ArgumentError("rank 1 does not like it");
           if (world->rank() != 1) world->meet();
         },
@@ -44,7 +44,7 @@ TEST(Bootstrap, ALostRankIsAnErrorForTheOthers) {
 
 TEST(Group, DeliversEverySlotToItsRank) {
   MOEREF_NEEDS_DEVICE();
-  run_ranks(4, [&](std::shared_ptr<Bootstrap> world) {
+  run_ranks(4, [&](const std::shared_ptr<Bootstrap>& world) {
     const auto group = Group::create(world);
     WindowLayout layout(4);
     layout.add(100);
@@ -79,7 +79,7 @@ TEST(Group, SumsAreExactAndTheSameOnAllRanks) {
   MOEREF_NEEDS_DEVICE();
   constexpr int kRanks = 3, kInts = 1025, kReals = 1024;
   std::vector<std::vector<double>> results(kRanks);
-  run_ranks(kRanks, [&](std::shared_ptr<Bootstrap> world) {
+  run_ranks(kRanks, [&](const std::shared_ptr<Bootstrap>& world) {
     const int r = world->rank();
     const auto group = Group::create(world);
     cudaStream_t stream;
@@ -114,7 +114,7 @@ TEST(Group, SumsAreExactAndTheSameOnAllRanks) {
 std::string message_of_a_loss(bool fails, std::chrono::milliseconds& took) {
   std::string message;
   try {
-    run_ranks(2, [&](std::shared_ptr<Bootstrap> world) {
+    run_ranks(2, [&](const std::shared_ptr<Bootstrap>& world) {
       const auto group = Group::create(world, {Transport::automatic, std::chrono::milliseconds(300), "pair"});
       const Window window = group->window(256);
       if (world->rank() == 1) {
@@ -162,7 +162,7 @@ TEST(Group, ARankThatFailsTellsTheOthers) {
 TEST(Group, RanksThatFailTogetherLoseNoMemory) {
   MOEREF_NEEDS_DEVICE();
   const auto fail_together = [] {
-    run_ranks(3, [&](std::shared_ptr<Bootstrap> world) {
+    run_ranks(3, [&](const std::shared_ptr<Bootstrap>& world) {
       const auto group = Group::create(world, {Transport::automatic, std::chrono::milliseconds(300), "trio"});
       const Window window = group->window(1 << 20);
       throw ArgumentError("no rank likes it");

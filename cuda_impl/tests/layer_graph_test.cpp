@@ -219,7 +219,7 @@ TEST_P(LayerGraph, ReplaysATrainingStepWithOtherRoutings) {
 // Each rank its own step and graph; they meet in the experts, the loss and the load.
 TEST_P(LayerGraph, ReplaysATrainingStepOfThreeRanks) {
   MOEREF_NEEDS_DEVICE();
-  run_ranks(3, [&](std::shared_ptr<Bootstrap> world) {
+  run_ranks(3, [&](const std::shared_ptr<Bootstrap>& world) {
     const auto group = Group::create(world);
     replay_with_other_routings(GetParam(), group.get(), 100 * static_cast<std::uint64_t>(world->rank() + 1));
     group->throw_if_broken();

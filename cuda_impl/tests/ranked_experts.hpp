@@ -104,7 +104,7 @@ inline NamedBits put_together(const std::vector<NamedBits>& ranks) {
 
 inline NamedBits run_spread(const HostCase& c, const Spread& spread) {
   std::vector<NamedBits> results(spread.tokens.size());
-  run_ranks(spread.ranks(), [&](std::shared_ptr<Bootstrap> world) {
+  run_ranks(spread.ranks(), [&](const std::shared_ptr<Bootstrap>& world) {
     const auto group = Group::create(world, {spread.transport, std::chrono::seconds(20), "group of experts"});
     RankedExperts rank(c, spread, *group);
     rank.forward();

@@ -47,7 +47,7 @@ class Bootstrap {
 /// Calls body(world) in one thread a rank, with rank r's current device set to devices[r % devices]; fewer
 /// devices than ranks share them. Returns when all have ended; when some threw, the others are aborted and
 /// what ended the run is thrown again. `timeout`: how long a rank waits for another one on the host.
-void run_ranks(int ranks, const std::function<void(std::shared_ptr<Bootstrap>)>& body,
+void run_ranks(int ranks, const std::function<void(const std::shared_ptr<Bootstrap>&)>& body,
                std::chrono::milliseconds timeout = std::chrono::seconds(60));
 
 #ifdef MOEREF_CUDA_MPI

@@ -317,13 +317,14 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
         dh.set(row, act.up_column(i, width), d_up);
       }
     }
-    multiply_into(gather_rows(x, tokens), true, dh, false, accumulate, x.dtype,
-                  d_up_param.value.data() + e * dim * up_dim, d_up_param.bound.data() + e * dim * up_dim);
-    bound_rank_parts_of(d_up_param, e * dim * up_dim, gather_rows(x, tokens), dh, rank_rows);
+    const Bounded in = gather_rows(x, tokens);
+    multiply_into(in, true, dh, false, accumulate, x.dtype, d_up_param.value.data() + e * dim * up_dim,
+                  d_up_param.bound.data() + e * dim * up_dim);
+    bound_rank_parts_of(d_up_param, e * dim * up_dim, in, dh, rank_rows);
     cast_block(d_up_param, x.dtype, e * dim * up_dim, dim * up_dim);
     if (c.expert_bias) {
-      write_row(bias_gradient(dh, x.dtype, rank_rows), *d_up_bias, e * up_dim);
-      write_row(bias_gradient(weighted_d_out, x.dtype, rank_rows), *d_down_bias, e * dim);
+      write_row(bias_gradient(dh, x.dtype, x.dtype, rank_rows), *d_up_bias, e * up_dim);
+      write_row(bias_gradient(weighted_d_out, x.dtype, x.dtype, rank_rows), *d_down_bias, e * dim);
     }
     scatter_rows(multiply(dh, false, expert.up, true, accumulate, x.dtype), mine, dx_slots);
   });

@@ -276,23 +276,12 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
   });
 
   // Products are stored in the compute type first.
-  const DType compute = f.logits.dtype, accumulate = accumulator(compute);
+  const DType compute = f.logits.dtype;
   GateBackward out;
-  out.x = cast(multiply(dz, false, p.weight, false, accumulate, compute), x.dtype);
+  out.x = cast(multiply(dz, false, p.weight, false, accumulator(compute), compute), x.dtype);
   const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
-  const Bounded input = cast(x, compute);
-  out.weight = cast(weight_gradient(dz, input, accumulate, compute, ranks), p.stored);
-  if (p.bias) out.bias = cast(bias_gradient(dz, compute, ranks), p.stored);
-  if (precision(p.stored).unit > precision(compute).unit) {  // parts are rounded to the parameter's type
-    bound_rank_parts(out.weight, ranks, [&](std::int64_t first, std::int64_t last) {
-      return multiply(rows_of(dz, first, last), true, rows_of(input, first, last), false, accumulate,
-                      compute);
-    });
-    if (out.bias)
-      bound_rank_parts(*out.bias, ranks, [&](std::int64_t first, std::int64_t last) {
-        return sum_rows(rows_of(dz, first, last), compute);
-      });
-  }
+  out.weight = weight_gradient(dz, cast(x, compute), compute, p.stored, ranks);
+  if (p.bias) out.bias = bias_gradient(dz, compute, p.stored, ranks);
   return out;
 }
 

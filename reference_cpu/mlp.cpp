@@ -49,13 +49,13 @@ MLPBackward mlp_backward(const MLPConfig& c, const MLPParams& p, const Bounded& 
   const DType accumulate = accumulator(x.dtype);
   // d Linear / d weight = dy^T x, d bias = sum of dy over tokens; in the parameter's own dtype.
   const auto of_weight = [&](const Bounded& d, const Bounded& in) {
-    return weight_gradient(d, in, accumulate, x.dtype, ranks);
+    return weight_gradient(d, in, x.dtype, x.dtype, ranks);
   };
   MLPBackward out;
 
   const Bounded d_activation = multiply(dy, false, p.down_weight, false, accumulate, x.dtype);
   out.params.down_weight = of_weight(dy, f.activation);
-  if (c.bias) out.params.down_bias = bias_gradient(dy, x.dtype, ranks);
+  if (c.bias) out.params.down_bias = bias_gradient(dy, x.dtype, x.dtype, ranks);
 
   Bounded d_gate(f.up.rows, act.gated ? f.up.cols : 0, x.dtype), d_up(f.up.rows, f.up.cols, x.dtype);
   for (std::int64_t i = 0; i < f.up.rows * f.up.cols; ++i) {
@@ -65,11 +65,11 @@ MLPBackward mlp_backward(const MLPConfig& c, const MLPParams& p, const Bounded& 
     d_up.set(i, du);
   }
   out.params.up_weight = of_weight(d_up, x);
-  if (c.bias) out.params.up_bias = bias_gradient(d_up, x.dtype, ranks);
+  if (c.bias) out.params.up_bias = bias_gradient(d_up, x.dtype, x.dtype, ranks);
   out.x.push_back(multiply(d_up, false, p.up_weight, false, accumulate, x.dtype));
   if (act.gated) {
     out.params.gate_weight = of_weight(d_gate, x);
-    if (c.bias) out.params.gate_bias = bias_gradient(d_gate, x.dtype, ranks);
+    if (c.bias) out.params.gate_bias = bias_gradient(d_gate, x.dtype, x.dtype, ranks);
     out.x.push_back(multiply(d_gate, false, *p.gate_weight, false, accumulate, x.dtype));
   }
   return out;

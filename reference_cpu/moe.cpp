@@ -43,8 +43,8 @@ Bounded linear_backward(const NamedTensors& tensors, const Bounded& x, const Bou
                         const Bounded& dy, RankRows ranks, const std::string& name,
                         std::map<std::string, BoundedTensor>& grads) {
   const DType accumulate = accumulator(x.dtype);
-  put_gradient(tensors, name + ".weight", weight_gradient(dy, x, accumulate, x.dtype, ranks), grads);
-  if (bias) put_gradient(tensors, name + ".bias", bias_gradient(dy, x.dtype, ranks), grads);
+  put_gradient(tensors, name + ".weight", weight_gradient(dy, x, x.dtype, x.dtype, ranks), grads);
+  if (bias) put_gradient(tensors, name + ".bias", bias_gradient(dy, x.dtype, x.dtype, ranks), grads);
   return multiply(dy, false, weight, false, accumulate, x.dtype);
 }
 

@@ -181,20 +181,33 @@ void multiply_into(const Bounded& a, bool transpose_a, const Bounded& b, bool tr
   });
 }
 
-Bounded weight_gradient(const Bounded& dy, const Bounded& x, DType accumulate, DType stored, RankRows ranks) {
-  Bounded out = multiply(dy, true, x, false, accumulate, stored);
-  bound_rank_parts(out, ranks, [&](std::int64_t first, std::int64_t last) {
-    return multiply(rows_of(dy, first, last), true, rows_of(x, first, last), false, accumulate, stored);
-  });
-  return out;
+namespace {
+
+/// A sum over rows, as `part` gives it, of a parameter that is held in `held`.
+template <class Part>
+Bounded gradient_in(DType held, Bounded whole, RankRows ranks, const Part& part) {
+  const bool coarser = precision(held).unit > precision(whole.dtype).unit;
+  bound_rank_parts(whole, ranks, part);
+  whole = cast(std::move(whole), held);
+  if (coarser) bound_rank_parts(whole, ranks, part);
+  return whole;
 }
 
-Bounded bias_gradient(const Bounded& dy, DType stored, RankRows ranks) {
-  Bounded out = sum_rows(dy, stored);
-  bound_rank_parts(out, ranks, [&](std::int64_t first, std::int64_t last) {
+}  // namespace
+
+Bounded weight_gradient(const Bounded& dy, const Bounded& x, DType stored, DType held, RankRows ranks) {
+  const auto product = [&](const Bounded& d, const Bounded& in) {
+    return multiply(d, true, in, false, accumulator(stored), stored);
+  };
+  return gradient_in(held, product(dy, x), ranks, [&](std::int64_t first, std::int64_t last) {
+    return product(rows_of(dy, first, last), rows_of(x, first, last));
+  });
+}
+
+Bounded bias_gradient(const Bounded& dy, DType stored, DType held, RankRows ranks) {
+  return gradient_in(held, sum_rows(dy, stored), ranks, [&](std::int64_t first, std::int64_t last) {
     return sum_rows(rows_of(dy, first, last), stored);
   });
-  return out;
 }
 
 Bounded linear(const Bounded& x, const Bounded& weight, const Bounded* bias, DType stored) {

@@ -158,7 +158,7 @@ TEST(ProductBounds, HoldForParametersWhoseRanksRoundTheirParts) {
     const Bounded dy = random.matrix(rows, 1, DType::bfloat16, false),
                   x = random.matrix(rows, 1, DType::bfloat16, false);
     const auto gradient = [&](DType stored, RankRows of) {
-      return weight_gradient(dy, x, DType::float32, stored, of);
+      return weight_gradient(dy, x, stored, stored, of);
     };
     const Bounded alone = gradient(DType::bfloat16, {}), whole = gradient(DType::bfloat16, ranks);
     ASSERT_EQ(whole.value, alone.value);

@@ -17,10 +17,11 @@ namespace moeref {
 Bounded multiply(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, DType accumulate,
                  DType stored);
 
-/// dY^T X, the gradient of a weight [M, N] from rows of tokens, with the bound for parts of ranks, and that
-/// of a bias, [1, M].
-Bounded weight_gradient(const Bounded& dy, const Bounded& x, DType accumulate, DType stored, RankRows ranks);
-Bounded bias_gradient(const Bounded& dy, DType stored, RankRows ranks);
+/// dY^T X, the gradient of a weight [M, N] from rows of tokens, and the sum of dY's rows, that of a bias [1,
+/// M]: computed in `stored`, then in the parameter's own type `held`, with the bound for parts of ranks in
+/// both.
+Bounded weight_gradient(const Bounded& dy, const Bounded& x, DType stored, DType held, RankRows ranks);
+Bounded bias_gradient(const Bounded& dy, DType stored, DType held, RankRows ranks);
 
 /// The same as multiply, written to `value` and `bound` (rounded up), M N elements each: for gradients of
 /// whole parameters.

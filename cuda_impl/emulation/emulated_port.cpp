@@ -17,27 +17,15 @@ std::int32_t supports(const moeref_call* call, char* reason, std::size_t size) {
   return moeref::supports_with(implementation(), call, reason, size);
 }
 
-constexpr const char* kComponents[] = {"gate",    "aux_loss", "bias_update", "fake_balanced_gate",
-                                       "mlp",     "experts",  "moe",         "init",
-                                       "metrics", nullptr};
 constexpr const char* kDTypes[] = {"float32", "bfloat16", nullptr};
 
 }  // namespace
 
 extern "C" const moeref_port* moeref_port_entry(std::uint32_t abi_version) {
   static const moeref_port port = [] {
-    moeref_port out{};
-    out.struct_size = sizeof out;
-    out.abi_version = MOEREF_PORT_ABI_VERSION;
-    out.name = "moeref CUDA, emulated";
-    out.version = MOEREF_VERSION;
-    out.components = kComponents;
+    moeref_port out = moeref::table_of_ours("moeref CUDA, emulated", MOEREF_VERSION);
     out.dtypes = kDTypes;
-    out.passes = MOEREF_FORWARD | MOEREF_BACKWARD;
-    out.device = kDLCPU;  // its memory
-    out.ties = MOEREF_TIES_LOWEST_ID;
     out.accumulation = "float32";
-    out.deterministic = 1;
     out.max_ranks = 64;
     out.supports = supports;
     out.run = run;

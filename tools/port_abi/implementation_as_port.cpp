@@ -62,6 +62,23 @@ std::int32_t give_error(const std::exception& thrown, char* error, std::size_t s
   return MOEREF_ERROR;
 }
 
+moeref_port table_of_ours(const char* name, const char* version) {
+  static constexpr const char* components[] = {"gate",    "aux_loss", "bias_update", "fake_balanced_gate",
+                                               "mlp",     "experts",  "moe",         "init",
+                                               "metrics", nullptr};
+  moeref_port out{};
+  out.struct_size = sizeof out;
+  out.abi_version = MOEREF_PORT_ABI_VERSION;
+  out.name = name;
+  out.version = version;
+  out.components = components;
+  out.passes = MOEREF_FORWARD | MOEREF_BACKWARD;
+  out.device = kDLCPU;
+  out.ties = MOEREF_TIES_LOWEST_ID;
+  out.deterministic = 1;
+  return out;
+}
+
 std::int32_t supports_with(const Implementation& implementation, const moeref_call* call, char* reason,
                            std::size_t size) try {
   const auto why_not = implementation.unsupported(call_of(*call));

@@ -10,6 +10,11 @@
 
 namespace moeref {
 
+/// What the tables of our own ports have in common: every component, forward and backward, tensors of the
+/// CPU, ties to the lowest id, the same bits every time. What they compute in and how they run is the
+/// caller's.
+moeref_port table_of_ours(const char* name, const char* version);
+
 /// supports() of such a port: what the implementation itself says.
 std::int32_t supports_with(const Implementation& implementation, const moeref_call* call, char* reason,
                            std::size_t size);

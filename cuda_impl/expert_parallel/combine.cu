@@ -1,36 +1,12 @@
-// Gather-sums. One block a row, 8 columns a thread, up to 8 rows in flight per thread; one column a thread
-// where the rows' width or address does not allow eight.
+// The gather-sums of combine/add_rows.cuh, one block a row.
 // Floor: rows read at copy bandwidth, sums stored over one direction of the links; then as many read here.
 #include "expert_parallel/combine.hpp"
 
-#include <algorithm>
-
-#include "memory/element.cuh"
+#include "combine/add_rows.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
 namespace {
-
-/// sum = rows of `row_of(0)`, .., `row_of(count - 1)` in this order, from column c on; -1: no row.
-template <class T, int N, class RowOf>
-__device__ __forceinline__ void add_rows(const T* rows, int width, int count, int c, const RowOf& row_of,
-                                         float (&sum)[N]) {
-  for (int first = 0; first < count; first += 8) {
-    Packed<N, T> packed[8];
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      const std::int64_t row = first + j < count ? row_of(first + j) : -1;
-      if (row >= 0) packed[j].load(rows + row * width + c);
-    }
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      float v[N];
-      packed[j].unpack(v);
-#pragma unroll
-      for (int i = 0; i < N; ++i) sum[i] += v[i];
-    }
-  }
-}
 
 template <class T, int N>
 __global__ void to_ranks(const ReceivedRows in, std::int64_t max_tokens, int slots, const RankPointers to,
@@ -81,10 +57,6 @@ __global__ void gather_weights(const int* place, const float* returned, const in
   out[slot] = d;
 }
 
-int threads_for(int width, bool eights) {
-  return std::min(512, ((eights ? width / 8 : width) + 31) / 32 * 32);
-}
-
 bool in_eights(int width, const void* rows, const RankPointers& to, int ranks) {
   bool aligned = cuda::in_eights(width, rows);
   for (int p = 0; p < ranks; ++p) aligned = aligned && cuda::in_eights(width, to.of[p]);
@@ -101,8 +73,8 @@ void combine_to_ranks(const ReceivedRows& in, std::int64_t max_tokens, int slots
   const dim3 grid(static_cast<unsigned>(max_tokens), static_cast<unsigned>(ranks));
   with_type(in.dtype, [&]<class T>() {
     const auto kernel = eights ? to_ranks<T, 8> : to_ranks<T, 1>;
-    kernel<<<grid, threads_for(in.width, eights), 0, stream>>>(in, max_tokens, slots, to, d_weights,
-                                                               weights_to);
+    kernel<<<grid, add_rows_threads(in.width, eights), 0, stream>>>(in, max_tokens, slots, to, d_weights,
+                                                                    weights_to);
   });
   check(cudaGetLastError(), "combine_to_ranks");
 }
@@ -113,8 +85,8 @@ void sum_returned(const ReturnedRows& in, std::int64_t tokens, std::int64_t max_
   const bool eights = cuda::in_eights(in.width, in.rows, out);
   with_type(in.dtype, [&]<class T>() {
     const auto kernel = eights ? sum_ranks<T, 8> : sum_ranks<T, 1>;
-    kernel<<<static_cast<unsigned>(tokens), threads_for(in.width, eights), 0, stream>>>(in, max_tokens, ranks,
-                                                                                        static_cast<T*>(out));
+    kernel<<<static_cast<unsigned>(tokens), add_rows_threads(in.width, eights), 0, stream>>>(
+        in, max_tokens, ranks, static_cast<T*>(out));
   });
   check(cudaGetLastError(), "sum_returned");
 }

@@ -14,11 +14,11 @@
 #include <string>
 #include <vector>
 
+#include "bench/program.hpp"
 #include "combine/combine.hpp"
 #include "experts/plan.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/cuda/experts.hpp"
-#include "shapes.hpp"
 
 namespace moeref::cuda::bench {
 namespace {
@@ -250,9 +250,7 @@ int run(int argc, char** argv) {
     else
       names.push_back(argv[i]);
   }
-  for (const std::string& name : names)
-    if (std::none_of(std::begin(kShapes), std::end(kShapes), [&](const Shape& s) { return name == s.name; }))
-      throw ArgumentError("unknown shape '" + name + "': want mixtral, qwen3_30b, dsv3, gpt_oss or olmoe");
+  const std::vector<Shape> shapes = shapes_named(names);
   cudaDeviceProp device;
   int driver = 0;
   check(cudaGetDeviceProperties(&device, 0), "cudaGetDeviceProperties");
@@ -265,8 +263,7 @@ int run(int argc, char** argv) {
       "| shape | kernels | imbalance | dense ms (TF) | forward ms (TF) | share | f+b ms (TF) | share "
       "|\n|---|---|---|---|---|---|---|---|\n");
   std::vector<Result> results;
-  for (const Shape& s : kShapes) {
-    if (!names.empty() && std::find(names.begin(), names.end(), s.name) == names.end()) continue;
+  for (const Shape& s : shapes) {
     const Result r = measure(s, path, repeat, blas);
     const double tf = 6e-9 * s.tokens * s.slots * double(s.dim) * s.inter_dim;
     std::printf("| %s | %s | %.2f | %.3f (%.0f) | %.3f (%.0f) | %.3f | %.3f (%.0f) | %.3f |\n", s.name,
@@ -298,10 +295,5 @@ int run(int argc, char** argv) {
 }  // namespace moeref::cuda::bench
 
 int main(int argc, char** argv) {
-  try {
-    return moeref::cuda::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "moeref_cuda_bench: %s\n", error.what());
-    return 2;
-  }
+  return moeref::cuda::bench::run_program("moeref_cuda_bench", moeref::cuda::bench::run, argc, argv);
 }

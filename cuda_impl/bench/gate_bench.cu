@@ -9,12 +9,12 @@
 
 #include "aux_loss/statistics.hpp"
 #include "bench/device_timing.hpp"
+#include "bench/program.hpp"
 #include "gate/plan.hpp"
 #include "moeref/cuda/bias_update.hpp"
 #include "moeref/cuda/fake_balanced_gate.hpp"
 #include "moeref/cuda/init.hpp"
 #include "moeref/cuda/metrics.hpp"
-#include "shapes.hpp"
 
 namespace moeref::cuda::bench {
 namespace {
@@ -166,15 +166,12 @@ int run(int argc, char** argv) {
     else
       names.emplace_back(argv[i]);
   }
-  for (const std::string& name : names)
-    if (std::none_of(std::begin(kShapes), std::end(kShapes), [&](const Shape& s) { return name == s.name; }))
-      throw ArgumentError("unknown shape '" + name + "': want mixtral, qwen3_30b, dsv3, gpt_oss or olmoe");
+  const std::vector<Shape> shapes = shapes_named(names);
   std::printf(
       "| shape | gate | forward ms | share of floor | product | routing | finish | backward ms | share of "
       "floor |\n|---|---|---|---|---|---|---|---|---|\n");
   std::vector<Row> rows;
-  for (const Shape& s : kShapes) {
-    if (!names.empty() && std::find(names.begin(), names.end(), s.name) == names.end()) continue;
+  for (const Shape& s : shapes) {
     for (const Variant& v : kVariants) {
       const Row r = measure(s, v, repeat);
       std::printf("| %s | %s | %.4f | %.2f | %.4f | %.4f | %.4f | %.4f | %.2f |\n", r.shape.c_str(),
@@ -195,10 +192,5 @@ int run(int argc, char** argv) {
 }  // namespace moeref::cuda::bench
 
 int main(int argc, char** argv) {
-  try {
-    return moeref::cuda::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "moeref_cuda_gate_bench: %s\n", error.what());
-    return 2;
-  }
+  return moeref::cuda::bench::run_program("moeref_cuda_gate_bench", moeref::cuda::bench::run, argc, argv);
 }

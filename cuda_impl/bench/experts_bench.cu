@@ -16,6 +16,7 @@
 
 #include "bench/program.hpp"
 #include "combine/combine.hpp"
+#include "dispatch/dispatch.hpp"
 #include "experts/plan.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/cuda/experts.hpp"
@@ -169,10 +170,11 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t bl
          sort_by_expert(permutation_shape(c, c.path), d_ids.data, d_weights.data, nullptr, p, fw.sort,
                         nullptr);
        }},
+      {"dispatch",
+       [&](int i) { dispatch(c.dtype, input(i).x, p.slot_row, T, s.slots, s.dim, bw.rows, nullptr); }},
       {"up",
-       [&](int i) {
-         up_product(shape, {input(i).x, w.gate_and_up, nullptr, keep.h, fw.a, true}, c.activation, {},
-                    nullptr);
+       [&](int) {
+         up_product(shape, {bw.rows, w.gate_and_up, nullptr, keep.h, fw.a, true}, c.activation, {}, nullptr);
        }},
       {"down",
        [&](int) {
@@ -181,18 +183,17 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t bl
       {"combine",
        [&](int) { combine(c.dtype, fw.rows, p.slot_row, T, s.slots, s.dim, output.data, nullptr); }},
       {"d_act",
-       [&](int i) {
-         down_gradient_product(shape, {dy(i), w.down, keep.h, bw.dh, bw.a, bw.dot_parts}, c.activation, {},
+       [&](int) {
+         down_gradient_product(shape, {bw.rows, w.down, keep.h, bw.dh, bw.a, bw.dot_parts}, c.activation, {},
                                nullptr);
        }},
       {"dW_down",
-       [&](int i) {
-         weight_gradient_product(shape, bw.a, s.inter_dim, dy(i), s.dim, false, ddown.data, nullptr);
+       [&](int) {
+         weight_gradient_product(shape, {bw.a, bw.rows, s.inter_dim, s.dim, ddown.data}, nullptr);
        }},
       {"dW_up",
-       [&](int i) {
-         weight_gradient_product(shape, bw.dh, 2 * s.inter_dim, input(i).x, s.dim, true, dgate_up.data,
-                                 nullptr);
+       [&](int) {
+         weight_gradient_product(shape, {bw.rows, bw.dh, s.dim, 2 * s.inter_dim, dgate_up.data}, nullptr);
        }},
       {"dX", [&](int) {
          input_gradient_product(shape, {bw.dh, w.gate_and_up, nullptr, bw.rows, false}, 2 * s.inter_dim,
@@ -278,7 +279,7 @@ int run(int argc, char** argv) {
     std::printf("%-10s", r.shape->name);
     for (const auto& [name, ms] : r.parts) {
       const double flops =
-          !std::strcmp(name, "sort") || !std::strcmp(name, "combine")                           ? 0
+          !std::strcmp(name, "sort") || !std::strcmp(name, "combine") || !std::strcmp(name, "dispatch") ? 0
           : !std::strcmp(name, "up") || !std::strcmp(name, "dW_up") || !std::strcmp(name, "dX") ? 2 * third
                                                                                                 : third;
       std::printf(" %s %.3f", name, ms);

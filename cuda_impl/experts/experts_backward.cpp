@@ -1,6 +1,7 @@
 // dA' with the activation's backward, weight gradients, dX, and the gradients of routing weights and biases.
 // p multiplies before or after the down projection: the gradients are the same expressions either way.
 #include "combine/combine.hpp"
+#include "dispatch/dispatch.hpp"
 #include "experts/plan.hpp"
 #include "gradients/gradients.hpp"
 #include "moeref/cuda/error.hpp"
@@ -29,12 +30,18 @@ ExpertRows backward_rows(const ExpertsConfig& c, const ExpertsWeights& w, const 
   const Saved keep(kept, c);
   const Permutation rows = carve_permutation(permutation_shape(c, path), keep.permutation);
   const GroupedShape shape = grouped_shape(c, path, rows);
-  down_gradient_product(shape, {d_output, w.down, keep.h, work.dh, work.a, work.dot_parts}, c.activation,
+  // `rows` holds dY by row, then X by row, and last the rows of dX.
+  const auto by_row = [&](const void* tokens) {
+    dispatch(c.dtype, tokens, rows.slot_row, c.tokens, c.slots, c.dim, work.rows, stream);
+  };
+  by_row(d_output);
+  down_gradient_product(shape, {work.rows, w.down, keep.h, work.dh, work.a, work.dot_parts}, c.activation,
                         c.activation_parameters, stream);
   router_weight_gradient(c.dtype, rows, rows_of(c), c.slots, work.dot_parts, dot_parts_of(c, path), in.ids,
                          d_output, w.down_bias, c.dim, d.weights, stream);
-  weight_gradient_product(shape, work.a, c.inter_dim, d_output, c.dim, false, d.down, stream);
-  weight_gradient_product(shape, work.dh, up_width, in.x, c.dim, true, d.gate_and_up, stream);
+  weight_gradient_product(shape, {work.a, work.rows, c.inter_dim, c.dim, d.down}, stream);
+  by_row(in.x);
+  weight_gradient_product(shape, {work.rows, work.dh, c.dim, up_width, d.gate_and_up}, stream);
   if (d.gate_and_up_bias)
     bias_gradient(c.dtype, rows, c.experts, work.dh, up_width, false, d.gate_and_up_bias, stream);
   if (d.down_bias) bias_gradient(c.dtype, rows, c.experts, d_output, c.dim, true, d.down_bias, stream);

@@ -1,5 +1,6 @@
-// Sort, up product with the activation, down product, combine.
+// Sort, dispatch, up product with the activation, down product, combine.
 #include "combine/combine.hpp"
+#include "dispatch/dispatch.hpp"
 #include "experts/plan.hpp"
 #include "moeref/cuda/error.hpp"
 
@@ -20,8 +21,10 @@ ExpertRows forward_rows(const ExpertsConfig& c, const ExpertsWeights& w, const E
   sort_by_expert(permutation_shape(c, path), in.ids, in.weights, in.token_mask, rows, work.sort, stream);
   if (c.tokens == 0) return {work.rows, rows.slot_row};
   const GroupedShape shape = grouped_shape(c, path, rows);
+  // `rows` holds X by row, then the rows of the result.
+  dispatch(c.dtype, in.x, rows.slot_row, c.tokens, c.slots, c.dim, work.rows, stream);
   up_product(shape,
-             {in.x, w.gate_and_up, w.gate_and_up_bias, saved ? keep.h : nullptr, work.a,
+             {work.rows, w.gate_and_up, w.gate_and_up_bias, saved ? keep.h : nullptr, work.a,
               !c.apply_router_weight_after_down},
              c.activation, c.activation_parameters, stream);
   down_product(shape, {work.a, w.down, w.down_bias, work.rows, c.apply_router_weight_after_down}, stream);

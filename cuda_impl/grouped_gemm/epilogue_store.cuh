@@ -1,6 +1,5 @@
-// Epilogues that store the product: C[n][m] (rows of the result run along N) or C[m][n] as bf16, through
-// shared memory so that the stores to device memory are 16 bytes a thread and at least 128 contiguous bytes a
-// row.
+// The epilogue that stores the product: C[n][m] as bf16 (rows of the result run along N), through shared
+// memory so that the stores to device memory are 16 bytes a thread and at least 128 contiguous bytes a row.
 #pragma once
 
 #include "grouped_gemm/pipeline_sm90.cuh"
@@ -16,7 +15,7 @@ struct TileOutput {
 };
 
 // out[row + n][m] = acc * row_scale + bias * bias_scale, with row_scale and bias_scale 1 or the row's routing
-// weight. Also the transposed weight gradient, where n runs along the gradient's rows.
+// weight.
 struct StoreRows {
   static constexpr bool paired_columns = false;
   static constexpr int staging_bytes = 32 * 136 * 2;
@@ -84,51 +83,6 @@ struct StoreRows {
         if (c * 32 + n < tile.rows && column + m < args.width)
           *reinterpret_cast<uint4*>(args.out + (tile.row + c * 32 + n) * args.row_stride + column + m) =
               *reinterpret_cast<const uint4*>(tilebuf + n * 136 + m);
-      }
-    }
-  }
-};
-
-// out[m][row + n] = acc: the result's rows run along M. Each warp stages its own 16 rows.
-// Tried: a whole staged tile leaving by bulk copies, which costs one of the four pipeline stages: 5 to 10 %
-// slower.
-struct StoreColumns {
-  static constexpr int staging_bytes = 4 * 16 * 136 * 2;
-
-  template <int MaxN>
-  static __device__ __forceinline__ void run(__nv_bfloat16* out, std::int64_t row_stride, int m_extent,
-                                             const Accumulator<MaxN>& acc, const TileOutput& tile,
-                                             char* staging, int warpgroup) {
-    static_assert(MaxN == 128);
-    const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-    const int first = tile.m_tile * kBlockM + warpgroup * 128 + warp * 16;
-    __nv_bfloat16* tilebuf = reinterpret_cast<__nv_bfloat16*>(staging) + warp * 16 * 136;
-    const std::uint32_t matrix_row =
-        shared_address(tilebuf + (((lane >> 3) & 1) * 8 + lane % 8) * 136 + (lane >> 4) * 8);
-#pragma unroll 1
-    for (int b = 0; b < 2; ++b) {
-      __syncwarp();
-#pragma unroll
-      for (int unrolled = 0; unrolled < 2; ++unrolled)
-        if (unrolled == b) {
-#pragma unroll
-          for (int j = 0; j < MaxN / 16; ++j) {
-            std::uint32_t v[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-              const int at = 4 * (2 * j + i / 2) + 2 * (i % 2);
-              v[i] = pack_bf16(acc.d[unrolled][at], acc.d[unrolled][at + 1]);
-            }
-            stmatrix4(matrix_row + j * 32, v);
-          }
-        }
-      __syncwarp();
-#pragma unroll
-      for (int q = 0; q < 8; ++q) {
-        const int m = lane / 16 + q * 2, n = lane % 16 * 8;
-        if (first + b * 64 + m < m_extent && n < tile.rows)
-          *reinterpret_cast<uint4*>(out + std::int64_t(first + b * 64 + m) * row_stride + tile.row + n) =
-              *reinterpret_cast<const uint4*>(tilebuf + m * 136 + n);
       }
     }
   }

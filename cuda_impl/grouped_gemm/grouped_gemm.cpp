@@ -27,10 +27,9 @@ void input_gradient_product(const GroupedShape& g, const StoredProduct& p, int u
       g, p, up_width, stream);
 }
 
-void weight_gradient_product(const GroupedShape& g, const void* rows, int m_width, const void* tokens,
-                             int n_width, bool transposed, void* out, cudaStream_t stream) {
+void weight_gradient_product(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
   (g.path == ExpertsPath::portable ? portable::weight_gradient_product : sm90::weight_gradient_product)(
-      g, rows, m_width, tokens, n_width, transposed, out, stream);
+      g, p, stream);
 }
 
 }  // namespace moeref::cuda

@@ -19,11 +19,11 @@ struct GroupedShape {
 };
 
 struct UpProduct {
-  const void *x, *weights, *bias;  // [T, D], [E, D, up_width], [E, up_width] or null
+  const void *x, *weights, *bias;  // by row [R, D], [E, D, up_width], [E, up_width] or null
   void *h, *a;                     // [R, up_width] or null, [R, I]
   bool weighted;                   // A' = act(H) * p, else act(H)
 };
-/// H = X[row_token] W_gate_up (+ bias); A' = act(H) (* p).
+/// H = X W_gate_up (+ bias); A' = act(H) (* p).
 void up_product(const GroupedShape& shape, const UpProduct& product, Activation activation,
                 const ActivationParameters& parameters, cudaStream_t stream);
 
@@ -39,17 +39,20 @@ void input_gradient_product(const GroupedShape& shape, const StoredProduct& prod
                             cudaStream_t stream);
 
 struct DownGradient {
-  const void *dy, *weights, *h;  // [T, D], [E, I, D], [R, up_width]
+  const void *dy, *weights, *h;  // by row [R, D], [E, I, D], [R, up_width]
   void *dh, *a;                  // [R, up_width], [R, I]
   float* dot_parts;              // [R, ceil(I / dot_columns of the path)]
 };
-/// dA = dY[row_token] W_down^T; dH, A' = p act(H), and the parts of acc . act(H).
+/// dA = dY W_down^T; dH, A' = p act(H), and the parts of acc . act(H).
 void down_gradient_product(const GroupedShape& shape, const DownGradient& product, Activation activation,
                            const ActivationParameters& parameters, cudaStream_t stream);
 
-/// out [E, n_width, m_width] when transposed, else [E, m_width, n_width]: sum over an expert's rows of rows x
-/// tokens[row_token]. An expert without rows gets zeros.
-void weight_gradient_product(const GroupedShape& shape, const void* rows, int m_width, const void* tokens,
-                             int n_width, bool transposed, void* out, cudaStream_t stream);
+struct WeightGradient {
+  const void *left, *right;  // [R, left_width], [R, right_width]
+  int left_width, right_width;
+  void* out;  // [E, left_width, right_width]
+};
+/// out_e = left_e^T right_e over the rows of expert e; zeros for an expert without rows.
+void weight_gradient_product(const GroupedShape& shape, const WeightGradient& product, cudaStream_t stream);
 
 }  // namespace moeref::cuda

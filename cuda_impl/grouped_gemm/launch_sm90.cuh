@@ -36,7 +36,7 @@ void launch(const char* name, cudaStream_t stream, const Arguments&... arguments
 }
 
 template <class Epilogue, int Cluster>
-using TokenLayout = SharedLayout<kBlockRows, 4, Epilogue::staging_bytes, Cluster>;
+using TokenLayout = SharedLayout<kBlockM, kBlockRows, 4, Epilogue::staging_bytes, Cluster>;
 
 template <class Epilogue>
 int m_tiles_of(int m_extent) {
@@ -44,10 +44,9 @@ int m_tiles_of(int m_extent) {
   return (m_extent + columns - 1) / columns;
 }
 
-inline TokenProductShape token_shape(const GroupedShape& g, const void* tokens, int k_extent, int m_tiles) {
+inline TokenProductShape token_shape(const GroupedShape& g, int k_extent, int m_tiles) {
   const Permutation& p = g.permutation;
-  return {p.offsets, p.expert_tile_begin, p.tile_expert, p.row_token, static_cast<const bf16*>(tokens),
-          k_extent,  g.experts,           g.tile_rows,   m_tiles};
+  return {p.offsets, p.expert_tile_begin, p.tile_expert, k_extent, g.experts, g.tile_rows, m_tiles};
 }
 
 /// weights [E, K, M]: box of 64 columns of M.
@@ -57,6 +56,11 @@ inline CUtensorMap weights_mn_major(const void* w, int experts, int k, int m) {
 /// weights [E, M, K]: box of 128 rows of M.
 inline CUtensorMap weights_k_major(const void* w, int experts, int m, int k) {
   return tensor_map(static_cast<const bf16*>(w), experts, m, k, 128, 64);
+}
+
+/// rows [R, width]: box of 32 rows.
+inline CUtensorMap token_rows(const GroupedShape& g, const void* rows, int width) {
+  return tensor_map(static_cast<const bf16*>(rows), 1, g.rows, width, kTokenBox, 64);
 }
 
 template <class Act, int Cluster>
@@ -73,8 +77,9 @@ void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParame
                                        parameters};
   const CUtensorMap weights = weights_mn_major(u.weights, g.experts, g.dim, width);
   const int m_extent = Act::layout == UpLayout::interleaved ? width : g.inter_dim;
-  launch<token_product<Layout, true, true, Epilogue>, Layout>(
-      "up_product", stream, weights, weights, token_shape(g, u.x, g.dim, m_tiles_of<Epilogue>(m_extent)), e);
+  launch<token_product<Layout, true, Epilogue>, Layout>(
+      "up_product", stream, weights, token_rows(g, u.x, g.dim),
+      token_shape(g, g.dim, m_tiles_of<Epilogue>(m_extent)), e);
 }
 
 template <class Act, int Cluster>
@@ -90,9 +95,9 @@ void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
                                        g.inter_dim,
                                        parameters};
   const CUtensorMap weights = weights_k_major(d.weights, g.experts, g.inter_dim, g.dim);
-  launch<token_product<Layout, true, false, Epilogue>, Layout>(
-      "down_gradient_product", stream, weights, weights,
-      token_shape(g, d.dy, g.dim, m_tiles_of<Epilogue>(g.inter_dim)), e);
+  launch<token_product<Layout, false, Epilogue>, Layout>(
+      "down_gradient_product", stream, weights, token_rows(g, d.dy, g.dim),
+      token_shape(g, g.dim, m_tiles_of<Epilogue>(g.inter_dim)), e);
 }
 
 }  // namespace moeref::cuda::sm90

@@ -30,9 +30,8 @@ void input_gradient_product(const GroupedShape& g, const StoredProduct& p, int u
   products(g.dtype).input_gradient(g, p, up_width, stream);
 }
 
-void weight_gradient_product(const GroupedShape& g, const void* rows, int m_width, const void* tokens,
-                             int n_width, bool transposed, void* out, cudaStream_t stream) {
-  products(g.dtype).weight_gradient(g, rows, m_width, tokens, n_width, transposed, out, stream);
+void weight_gradient_product(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
+  products(g.dtype).weight_gradient(g, p, stream);
 }
 
 }  // namespace moeref::cuda::portable

@@ -12,7 +12,6 @@ void input_gradient_product(const GroupedShape& shape, const StoredProduct& prod
                             cudaStream_t stream);
 void down_gradient_product(const GroupedShape& shape, const DownGradient& product, Activation activation,
                            const ActivationParameters& parameters, cudaStream_t stream);
-void weight_gradient_product(const GroupedShape& shape, const void* rows, int m_width, const void* tokens,
-                             int n_width, bool transposed, void* out, cudaStream_t stream);
+void weight_gradient_product(const GroupedShape& shape, const WeightGradient& product, cudaStream_t stream);
 
 }  // namespace moeref::cuda::portable

@@ -16,7 +16,6 @@ namespace moeref::cuda::portable {
 template <class T>
 struct TokenProductArguments {
   const int *offsets, *expert_tile_begin, *tile_expert;
-  const int* row_token;  // null: row r of `tokens`, else row row_token[r]
   const T *tokens, *weights;
   int k_extent, width;  // weights [E, k_extent, width], or [E, width, k_extent]
   int experts, tile_rows, m_tiles;
@@ -35,18 +34,14 @@ __global__ void __launch_bounds__(kThreads)
     const int m = static_cast<int>(local / count), at = static_cast<int>(local % count) * size;
     const TilePlace tile{e, std::int64_t{begin} + at, min(size, rows - at), m};
     const Operand<T, true> tokens{
-        {s.row_token != nullptr ? s.tokens : s.tokens + tile.row * s.k_extent, s.k_extent,
-         s.row_token != nullptr ? s.row_token + tile.row : nullptr, tile.rows},
-        {},
-        s.k_extent,
-        s.eights};
+        {s.tokens + tile.row * s.k_extent, s.k_extent, tile.rows}, {}, s.k_extent, s.eights};
     const T* mine = s.weights + std::int64_t{e} * s.k_extent * s.width;
     if constexpr (WeightsMnMajor) {
-      const Operand<T, false> weights{{mine, s.width, nullptr, s.k_extent}, epilogue.columns(m), 0, s.eights};
+      const Operand<T, false> weights{{mine, s.width, s.k_extent}, epilogue.columns(m), 0, s.eights};
       epilogue.run(tile, multiply(tokens, weights, s.k_extent, shared));
     } else {
       const Operand<T, true> weights{
-          {mine + std::int64_t{m} * kTile * s.k_extent, s.k_extent, nullptr, s.width - m * kTile},
+          {mine + std::int64_t{m} * kTile * s.k_extent, s.k_extent, s.width - m * kTile},
           {},
           s.k_extent,
           s.eights};
@@ -58,21 +53,16 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 struct WeightGradientArguments {
   const int* offsets;
-  const T *left, *right;                // [.., left_width], [.., right_width]
-  const int *left_index, *right_index;  // row of the matrix behind each row, or null: the row itself
-  T* out;                               // [E, left_width, right_width]
+  const T *left, *right;  // [R, left_width], [R, right_width]
+  T* out;                 // [E, left_width, right_width]
   int left_width, right_width, experts, m_tiles, n_tiles;
   bool eights;
 };
 
 template <class T>
-__device__ Operand<T, false> rows_of_expert(const T* data, const int* index, int begin, int rows, int width,
-                                            int tile, bool eights) {
-  return {{index != nullptr ? data : data + std::int64_t{begin} * width, width,
-           index != nullptr ? index + begin : nullptr, rows},
-          adjacent(tile * kTile, width),
-          0,
-          eights};
+__device__ Operand<T, false> rows_of_expert(const T* data, int begin, int rows, int width, int tile,
+                                            bool eights) {
+  return {{data + std::int64_t{begin} * width, width, rows}, adjacent(tile * kTile, width), 0, eights};
 }
 
 template <class T>
@@ -82,9 +72,9 @@ __global__ void __launch_bounds__(kThreads) weight_gradient(const WeightGradient
   for (std::int64_t work = blockIdx.x; work < total; work += gridDim.x) {
     const int e = static_cast<int>(work / per_expert), begin = s.offsets[e], rows = s.offsets[e + 1] - begin;
     const int m = static_cast<int>(work % per_expert / s.n_tiles), n = static_cast<int>(work % s.n_tiles);
-    const float* result = multiply(
-        rows_of_expert(s.left, s.left_index, begin, rows, s.left_width, m, s.eights),
-        rows_of_expert(s.right, s.right_index, begin, rows, s.right_width, n, s.eights), rows, shared);
+    const float* result =
+        multiply(rows_of_expert(s.left, begin, rows, s.left_width, m, s.eights),
+                 rows_of_expert(s.right, begin, rows, s.right_width, n, s.eights), rows, shared);
     T* out = s.out + std::int64_t{e} * s.left_width * s.right_width;
     for (int i = threadIdx.x; i < kTile * kTile; i += kThreads) {
       const int row = m * kTile + i / kTile, column = n * kTile + i % kTile;
@@ -106,15 +96,13 @@ inline unsigned blocks(std::int64_t tiles) {
 inline int tiles_over(int width, int tile) { return (width + tile - 1) / tile; }
 
 template <class T, bool WeightsMnMajor, class Epilogue>
-void launch_tokens(const char* name, const GroupedShape& g, const void* tokens, bool gathered,
-                   const void* weights, int k_extent, int width, int m_tiles, const Epilogue& epilogue,
-                   cudaStream_t stream) {
+void launch_tokens(const char* name, const GroupedShape& g, const void* tokens, const void* weights,
+                   int k_extent, int width, int m_tiles, const Epilogue& epilogue, cudaStream_t stream) {
   const Permutation& p = g.permutation;
   const bool eights = in_eights(g.dim, tokens, weights) && g.inter_dim % 8 == 0;
   const TokenProductArguments<T> s{p.offsets,
                                    p.expert_tile_begin,
                                    p.tile_expert,
-                                   gathered ? p.row_token : nullptr,
                                    static_cast<const T*>(tokens),
                                    static_cast<const T*>(weights),
                                    k_extent,
@@ -138,7 +126,7 @@ void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParame
                             u.weighted ? g.permutation.row_weight : nullptr,
                             g.inter_dim,
                             parameters};
-  launch_tokens<T, true>("up_product", g, u.x, true, u.weights, g.dim, width,
+  launch_tokens<T, true>("up_product", g, u.x, u.weights, g.dim, width,
                          tiles_over(g.inter_dim, Up<T, Act>::inner), epilogue, stream);
 }
 
@@ -152,7 +140,7 @@ void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
                                         d.dot_parts,
                                         g.inter_dim,
                                         parameters};
-  launch_tokens<T, false>("down_gradient_product", g, d.dy, true, d.weights, g.dim, g.inter_dim,
+  launch_tokens<T, false>("down_gradient_product", g, d.dy, d.weights, g.dim, g.inter_dim,
                           tiles_over(g.inter_dim, kTile), epilogue, stream);
 }
 
@@ -161,27 +149,21 @@ void launch_stored(const GroupedShape& g, const StoredProduct& p, int k_extent, 
   const Store<T> epilogue{static_cast<T*>(p.out), static_cast<const T*>(p.bias), g.permutation.row_weight,
                           g.dim, p.scale_product};
   launch_tokens<T, WeightsMnMajor>(WeightsMnMajor ? "down_product" : "input_gradient_product", g, p.rows,
-                                   false, p.weights, k_extent, g.dim, tiles_over(g.dim, kTile), epilogue,
-                                   stream);
+                                   p.weights, k_extent, g.dim, tiles_over(g.dim, kTile), epilogue, stream);
 }
 
 template <class T>
-void launch_weight_gradient(const GroupedShape& g, const void* rows, int m_width, const void* tokens,
-                            int n_width, bool transposed, void* out, cudaStream_t stream) {
-  const int* index = g.permutation.row_token;
-  WeightGradientArguments<T> s{};
-  s.offsets = g.permutation.offsets;
-  s.left = static_cast<const T*>(transposed ? tokens : rows);
-  s.right = static_cast<const T*>(transposed ? rows : tokens);
-  s.left_index = transposed ? index : nullptr;
-  s.right_index = transposed ? nullptr : index;
-  s.left_width = transposed ? n_width : m_width;
-  s.right_width = transposed ? m_width : n_width;
-  s.out = static_cast<T*>(out);
-  s.experts = g.experts;
-  s.m_tiles = tiles_over(s.left_width, kTile);
-  s.n_tiles = tiles_over(s.right_width, kTile);
-  s.eights = in_eights(m_width, rows, tokens) && n_width % 8 == 0;
+void launch_weight_gradient(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
+  const WeightGradientArguments<T> s{g.permutation.offsets,
+                                     static_cast<const T*>(p.left),
+                                     static_cast<const T*>(p.right),
+                                     static_cast<T*>(p.out),
+                                     p.left_width,
+                                     p.right_width,
+                                     g.experts,
+                                     tiles_over(p.left_width, kTile),
+                                     tiles_over(p.right_width, kTile),
+                                     in_eights(p.left_width, p.left, p.right) && p.right_width % 8 == 0};
   weight_gradient<T><<<blocks(std::int64_t{s.m_tiles} * s.n_tiles * s.experts), kThreads, 0, stream>>>(s);
   check(cudaGetLastError(), "weight_gradient_product");
 }

@@ -44,17 +44,14 @@ __device__ __forceinline__ Eight<T> load_eight(const T* row, std::int64_t first,
   return out;
 }
 
-/// `count` rows of a row-major matrix, in order or, with `index`, row i being index[i].
+/// `count` rows of a row-major matrix.
 template <class T>
 struct Rows {
   const T* data;
   std::int64_t stride;
-  const int* index;
   int count;
 
-  __device__ const T* row(int i) const {
-    return i < count ? data + std::int64_t{index != nullptr ? index[i] : i} * stride : nullptr;
-  }
+  __device__ const T* row(int i) const { return i < count ? data + std::int64_t{i} * stride : nullptr; }
 };
 
 /// Where the 64 columns of a tile lie in a row: two runs of 32, each up to its limit.

@@ -9,8 +9,7 @@ struct PortableProducts {
   ActivationProducts activations[5];  // by Activation
   void (*down)(const GroupedShape&, const StoredProduct&, cudaStream_t);
   void (*input_gradient)(const GroupedShape&, const StoredProduct&, int up_width, cudaStream_t);
-  void (*weight_gradient)(const GroupedShape&, const void* rows, int m_width, const void* tokens, int n_width,
-                          bool transposed, void* out, cudaStream_t);
+  void (*weight_gradient)(const GroupedShape&, const WeightGradient&, cudaStream_t);
 };
 
 /// Each compiled in a file of its own.

@@ -28,24 +28,32 @@ template <int Cluster, bool WeightsMnMajor>
 void stored_product(const char* name, const GroupedShape& g, const StoredProduct& p, int k_extent, int width,
                     cudaStream_t stream) {
   using Layout = TokenLayout<StoreRows, Cluster>;
-  launch<token_product<Layout, false, WeightsMnMajor, StoreRows>, Layout>(
+  launch<token_product<Layout, WeightsMnMajor, StoreRows>, Layout>(
       name, stream,
       WeightsMnMajor ? weights_mn_major(p.weights, g.experts, k_extent, width)
                      : weights_k_major(p.weights, g.experts, width, k_extent),
-      tensor_map(static_cast<const bf16*>(p.rows), 1, g.rows, k_extent, kTokenBox, 64),
-      token_shape(g, nullptr, k_extent, m_tiles_of<StoreRows>(width)), store(g, p, width));
+      token_rows(g, p.rows, k_extent), token_shape(g, k_extent, m_tiles_of<StoreRows>(width)),
+      store(g, p, width));
 }
 
-template <int Cluster, bool Transposed>
-void weight_gradient_of(const GroupedShape& g, const bf16* rows, int m_width, const bf16* tokens, int n_width,
-                        bf16* out, cudaStream_t stream) {
-  using Layout = SharedLayout<128, 4, StoreColumns::staging_bytes, Cluster>;
-  constexpr int columns = 128 * Cluster;
-  const WeightGradientShape shape{
-      g.permutation.offsets, g.permutation.row_token,          rows, tokens, out, m_width, n_width, g.experts,
-      (m_width + 255) / 256, (n_width + columns - 1) / columns};
-  launch<weight_gradient<Layout, Transposed>, Layout>("weight_gradient_product", stream,
-                                                      tensor_map(rows, 1, g.rows, m_width, 64, 64), shape);
+template <int Cluster>
+void weight_gradient_of(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
+  using Layout = SharedLayout<kGradientM, kGradientN, kGradientStages, kStoreBytes, Cluster>;
+  constexpr int rows = kGradientM * Cluster;
+  const WeightGradientShape shape{g.permutation.offsets,
+                                  p.left_width,
+                                  p.right_width,
+                                  g.experts,
+                                  (p.left_width + rows - 1) / rows,
+                                  (p.right_width + kGradientN - 1) / kGradientN,
+                                  p.left_width < p.right_width};
+  const auto by_row = [&](const void* rows, int width) {
+    return tensor_map(static_cast<const bf16*>(rows), 1, g.rows, width, 64, 64);
+  };
+  launch<weight_gradient<Layout>, Layout>(
+      "weight_gradient_product", stream, by_row(p.left, p.left_width), by_row(p.right, p.right_width),
+      tensor_map(static_cast<const bf16*>(p.out), g.experts, p.left_width, p.right_width, kStoreRows, 64),
+      shape);
 }
 
 }  // namespace
@@ -72,13 +80,8 @@ void input_gradient_product(const GroupedShape& g, const StoredProduct& p, int u
   run("input_gradient_product", g, p, up_width, g.dim, stream);
 }
 
-void weight_gradient_product(const GroupedShape& g, const void* rows, int m_width, const void* tokens,
-                             int n_width, bool transposed, void* out, cudaStream_t stream) {
-  const bool clusters = g.path == ExpertsPath::wgmma_clusters;
-  const auto run = transposed ? (clusters ? weight_gradient_of<2, true> : weight_gradient_of<1, true>)
-                              : (clusters ? weight_gradient_of<2, false> : weight_gradient_of<1, false>);
-  run(g, static_cast<const bf16*>(rows), m_width, static_cast<const bf16*>(tokens), n_width,
-      static_cast<bf16*>(out), stream);
+void weight_gradient_product(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
+  (g.path == ExpertsPath::wgmma_clusters ? weight_gradient_of<2> : weight_gradient_of<1>)(g, p, stream);
 }
 
 }  // namespace moeref::cuda::sm90

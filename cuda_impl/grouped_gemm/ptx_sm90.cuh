@@ -72,14 +72,23 @@ __device__ __forceinline__ void tma_load_multicast(std::uint32_t dst, const CUte
       "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "h"(blocks)
       : "memory");
 }
-// 16 bytes, of which the first `bytes` (0 or 16) are read and the rest zero.
-__device__ __forceinline__ void cp_async(std::uint32_t dst, const void* src, int bytes) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(bytes)
+// From shared memory to a box in device memory; what lies outside the matrix is left out. Committed stores
+// are counted by thread; waiting for all but `Pending` of them to have been read leaves the source free for
+// others.
+__device__ __forceinline__ void tma_store(const CUtensorMap* map, std::uint32_t src, int c0, int c1, int c2) {
+  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map),
+               "r"(src), "r"(c0), "r"(c1), "r"(c2)
                : "memory");
 }
-// One arrival on `bar` once all cp.async of this thread so far have landed.
-__device__ __forceinline__ void cp_async_arrive(std::uint32_t bar) {
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(bar) : "memory");
+__device__ __forceinline__ void tma_store_commit() {
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+template <int Pending>
+__device__ __forceinline__ void tma_store_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Pending) : "memory");
+}
+__device__ __forceinline__ void tma_store_wait_all() {
+  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
 // Warpgroups
@@ -111,6 +120,9 @@ __device__ __forceinline__ std::uint64_t descriptor(std::uint32_t address, std::
          ((address & 0x3ffff) >> 4);
 }
 
+__device__ __forceinline__ void store_zero(std::uint32_t address) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(address), "r"(0) : "memory");
+}
 // 8x8 matrices of 16-bit values, each lane giving the address of one row of 16 bytes.
 __device__ __forceinline__ void stmatrix4(std::uint32_t row, const std::uint32_t (&v)[4]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(v[0]),

@@ -5,9 +5,8 @@
 // Tile 256 (M, weight columns) x up to 160 (N, tokens) x 64, four stages of 52 KiB; persistent, one block per
 // multiprocessor; a row tile of up to 160 rows is one block's, or one of up to 320 half each of the two
 // blocks of a cluster, with the same weights. Tiles run expert by expert, token tiles fastest, so that the
-// blocks in flight share weights and tokens in L2. Operand A comes by TMA; operand B either by cp.async with
-// the row's token as index (gathered) or by TMA (contiguous rows). Floor: 2 R K M flops at the dense rate;
-// each weight read once. Measured figures: bench/results.
+// blocks in flight share weights and tokens in L2. Both operands come by TMA. Floor: 2 R K M flops at the
+// dense rate; each weight read once. Measured figures: bench/results.
 #pragma once
 
 #include "grouped_gemm/epilogue_store.cuh"
@@ -16,14 +15,12 @@
 
 namespace moeref::cuda::sm90 {
 
-constexpr int kTokenBox = 32;  // rows of a TMA box of contiguous tokens
+constexpr int kTokenBox = 32;  // rows of a TMA box of tokens
 
 struct TokenProductShape {
   const int* offsets;
   const int* expert_tile_begin;
   const int* tile_expert;
-  const int* row_token;         // gathered only
-  const __nv_bfloat16* tokens;  // gathered only: [T, k_extent]
   int k_extent, experts, tile_rows;
   int m_tiles;
 };
@@ -41,83 +38,61 @@ __device__ __forceinline__ TileOutput locate(const TokenProductShape& s, int wor
                    : TileOutput{e, begin + at + half, max(both - half, 0), m};
 }
 
-template <class Layout, bool Gathered, bool WeightsMnMajor, class Epilogue>
-__device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const CUtensorMap& contiguous,
+template <class Layout, bool WeightsMnMajor, class Epilogue>
+__device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const CUtensorMap& tokens,
                                                const TokenProductShape& s, int m_half, std::uint32_t base,
                                                int total) {
-  const int thread = threadIdx.x - 256;
-  if (!Gathered && thread != 0) return;
   constexpr int cluster = Layout::cluster;
   const int rank = rank_in_cluster<Layout>();
   const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK;
   PipelineState<Layout> pipe;
   pipe.phase = 1;  // the first pass over the stages finds them empty
-  const int chunk = thread % 8, first_row = thread / 8;
-  const std::uint32_t swizzled = first_row * 128 + ((chunk ^ (first_row & 7)) << 4);
   for (int work = blockIdx.x / cluster; work < total; work += gridDim.x / cluster) {
     const TileOutput tile = locate<cluster>(s, work, rank);
     const int boxes = (tile.rows + kTokenBox - 1) / kTokenBox;
-    int token[Layout::max_n / 16];
-    if constexpr (Gathered)
-#pragma unroll
-      for (int i = 0; i < Layout::max_n / 16; ++i)
-        token[i] = first_row + 16 * i < tile.rows ? s.row_token[tile.row + first_row + 16 * i] : -1;
     for (int kb = 0; kb < k_blocks; ++kb) {
       const std::uint32_t full = Layout::full(base, pipe.stage), a = Layout::a(base, pipe.stage),
                           b = Layout::b(base, pipe.stage);
       mbarrier_wait(Layout::empty(base, pipe.stage), pipe.phase);
-      if (thread == 0) {
-        mbarrier_arrive_expect(full, Layout::a_bytes + (Gathered ? 0 : boxes * kTokenBox * kBlockK * 2));
-        if constexpr (WeightsMnMajor) {
+      mbarrier_arrive_expect(full, Layout::a_bytes + boxes * kTokenBox * kBlockK * 2);
+      if constexpr (WeightsMnMajor) {
 #pragma unroll
-          for (int i = 0; i < 4 / cluster; ++i) {
-            const int box = 4 / cluster * rank + i,
-                      column = Epilogue::paired_columns ? box % 2 * m_half + tile.m_tile * 128 + box / 2 * 64
-                                                        : tile.m_tile * kBlockM + box * 64;
-            load_box<cluster>(a + box * kBlock64Bytes, weights, full, column, kb * kBlockK, tile.expert);
-          }
-        } else {
-#pragma unroll
-          for (int i = 0; i < 2 / cluster; ++i) {
-            const int half = cluster == 2 ? rank : i;
-            load_box<cluster>(a + half * 2 * kBlock64Bytes, weights, full, kb * kBlockK,
-                              tile.m_tile * kBlockM + half * 128, tile.expert);
-          }
+        for (int i = 0; i < 4 / cluster; ++i) {
+          const int box = 4 / cluster * rank + i,
+                    column = Epilogue::paired_columns ? box % 2 * m_half + tile.m_tile * 128 + box / 2 * 64
+                                                      : tile.m_tile * kBlockM + box * 64;
+          load_box<cluster>(a + box * kBlock64Bytes, weights, full, column, kb * kBlockK, tile.expert);
         }
-        if constexpr (!Gathered)
-          for (int box = 0; box < boxes; ++box)
-            tma_load(b + box * kTokenBox * kBlockK * 2, &contiguous, full, kb * kBlockK,
-                     int(tile.row) + box * kTokenBox, 0);
-      }
-      if constexpr (Gathered) {
-        const int k = kb * kBlockK + chunk * 8;
-        const bool k_inside = k < s.k_extent;
-        const __nv_bfloat16* column = s.tokens + (k_inside ? k : 0);
+      } else {
 #pragma unroll
-        for (int i = 0; i < Layout::max_n / 16; ++i)
-          if (i * 16 < tile.rows)
-            cp_async(b + swizzled + i * 2048, column + std::int64_t(max(token[i], 0)) * s.k_extent,
-                     k_inside && token[i] >= 0 ? 16 : 0);
-        cp_async_arrive(full);
+        for (int i = 0; i < 2 / cluster; ++i) {
+          const int half = cluster == 2 ? rank : i;
+          load_box<cluster>(a + half * 2 * kBlock64Bytes, weights, full, kb * kBlockK,
+                            tile.m_tile * kBlockM + half * 128, tile.expert);
+        }
       }
+      for (int box = 0; box < boxes; ++box)
+        tma_load(b + box * kTokenBox * kBlockK * 2, &tokens, full, kb * kBlockK,
+                 int(tile.row) + box * kTokenBox, 0);
       pipe.advance();
     }
   }
 }
 
-template <class Layout, bool Gathered, bool WeightsMnMajor, class Epilogue>
+template <class Layout, bool WeightsMnMajor, class Epilogue>
 __global__ void __launch_bounds__(kThreads, 1)
-    token_product(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap contiguous,
+    token_product(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap tokens,
                   const __grid_constant__ TokenProductShape s,
                   const __grid_constant__ typename Epilogue::Arguments epilogue) {
   extern __shared__ __align__(1024) char shared[];
   const std::uint32_t base = shared_address(shared);
-  initialise_barriers<Layout>(base, Gathered ? 129 : 1);
+  initialise_barriers<Layout>(base);
   const int total = s.expert_tile_begin[s.experts] * s.m_tiles;
   const int m_extent = Epilogue::m_extent(epilogue);
   if (threadIdx.x >= 256) {
     set_registers_down<kProducerRegisters>();
-    produce_tokens<Layout, Gathered, WeightsMnMajor, Epilogue>(weights, contiguous, s, m_extent, base, total);
+    if (threadIdx.x == 256)
+      produce_tokens<Layout, WeightsMnMajor, Epilogue>(weights, tokens, s, m_extent, base, total);
   } else {
     set_registers_up<kConsumerRegisters>();
     const int warpgroup = threadIdx.x / 128, k_blocks = (s.k_extent + kBlockK - 1) / kBlockK;

@@ -1,146 +1,181 @@
-// Grouped product over a varying K: for each expert e, G_e[m][n] = sum over its rows r of rows[r][m] *
-// tokens[row_token[r]][n], stored as [m][n], or as [n][m] when Transposed. An expert without rows gets exact
-// zeros.
-//   dW_gate_up [D, 2I]: rows = dH (M = 2I), tokens = X (N = D), transposed.   dW_down [I, D]: rows = A',
-//   tokens = dY.
+// Grouped product over a varying K: for each expert e, G_e[m][n] = sum over its rows r of left[r][m] *
+// right[r][n]. An expert without rows gets exact zeros.
+//   dW_gate_up [D, 2I]: left = X, right = dH.   dW_down [I, D]: left = A', right = dY; X and dY by row.
 //
-// Tile 256 x 128 x 64, four stages of 48 KiB; persistent; 128 columns of N a block, or clusters of two blocks
-// with half each of 256; N fastest, so that a column block of `rows` is read once and `tokens` stays in L2.
-// Both operands are MN-major. `rows` comes by TMA, but for an expert's last block by cp.async with zero fill:
-// rows of the next expert, or unwritten ones, must not enter as 0 * NaN. Floor: 2 R M N flops, and 2 E M N
-// bytes written, which is the larger term under about 250 rows an expert.
+// Tile 128 (M) x 256 (N) x 64, four stages of 48 KiB, both operands MN-major by TMA; persistent, one block a
+// multiprocessor, or clusters of two blocks with neighbouring M and the same N, each loading half of `right`
+// into both. A warpgroup has 64 x 256: wgmma's widest form, which reads least of shared memory for each flop.
+// Tiles run fastest along the narrower matrix, which stays in L2 while the wider one streams by. The result
+// leaves by TMA, each warp's through its own 4 KiB, while the next tile's stages come in.
+//
+// An expert's last stage may hold rows of the next expert, or unwritten ones, which must not enter as 0 *
+// NaN: a warp of its own overwrites them with zeros before the consumers see the stage. Floor: 2 R M N flops,
+// and 2 E M N bytes written, which is the larger term under about 250 rows an expert. Measured on an H200:
+// 600 TF at 2048 rows an expert, 330 at 256, where the stages' loads alone take 46 % of the time (9 TB/s into
+// shared memory) and the products and the stores, one after the other, most of it (bench/results).
 #pragma once
 
-#include "grouped_gemm/epilogue_store.cuh"
-#include "permutation/tile_split.hpp"
+#include "grouped_gemm/pipeline_sm90.cuh"
 
 namespace moeref::cuda::sm90 {
 
+constexpr int kGradientM = 128, kGradientN = 256;
+// With three stages the whole tile could be staged at once; that lost 2 to 5 %.
+constexpr int kGradientStages = 4, kStoreColumns = 128;  // columns staged at once
+constexpr int kStoreBytes = 64 * kStoreColumns * 2;      // of a warpgroup
+constexpr int kStoreRows = 16;                           // of a warp, and of its TMA boxes
+
 struct WeightGradientShape {
   const int* offsets;
-  const int* row_token;
-  const __nv_bfloat16* rows;    // [R, m_width], also behind the tensor map
-  const __nv_bfloat16* tokens;  // [T, n_width]
-  __nv_bfloat16* out;
-  int m_width, n_width, experts, m_tiles, n_tiles;
+  int left_width, right_width, experts;
+  int m_tiles, n_tiles;  // of an expert, m_tiles counting clusters
+  bool m_fastest;
+  __device__ int tiles() const { return experts * m_tiles * n_tiles; }
 };
 
 struct GradientTile {
-  int expert, m;
-  int n, columns;  // first column of N, and how many; none where the cluster's first block takes all
+  int expert, m, n;  // first row and column
   int begin, rows;
+  __device__ int k_blocks() const { return (rows + kBlockK - 1) / kBlockK; }
 };
 
-template <int Cluster>
-__device__ __forceinline__ GradientTile locate(const WeightGradientShape& s, int work, int rank) {
+template <class Layout>
+__device__ __forceinline__ GradientTile locate(const WeightGradientShape& s, int work) {
   const int per_expert = s.m_tiles * s.n_tiles, e = work / per_expert, rest = work - e * per_expert;
-  const int begin = s.offsets[e], n = rest % s.n_tiles * 128 * Cluster,
-            both = min(128 * Cluster, s.n_width - n), half = Cluster == 2 ? half_tile(both) : both;
-  return {e,     rest / s.n_tiles,        n + rank * half, rank ? max(both - half, 0) : min(half, both),
-          begin, s.offsets[e + 1] - begin};
+  const int m = s.m_fastest ? rest % s.m_tiles : rest / s.n_tiles;
+  const int n = s.m_fastest ? rest / s.m_tiles : rest % s.n_tiles;
+  const int begin = s.offsets[e];
+  return {e, (m * Layout::cluster + rank_in_cluster<Layout>()) * kGradientM, n * kGradientN, begin,
+          s.offsets[e + 1] - begin};
+}
+
+/// Calls work(tile) for every tile of this block or cluster.
+template <class Layout, class Work>
+__device__ __forceinline__ void for_tiles(const WeightGradientShape& s, const Work& work) {
+  for (int i = blockIdx.x / Layout::cluster; i < s.tiles(); i += gridDim.x / Layout::cluster)
+    work(locate<Layout>(s, i));
 }
 
 template <class Layout>
-__device__ __forceinline__ void produce_gradient(const CUtensorMap& rows_map, const WeightGradientShape& s,
-                                                 std::uint32_t base) {
-  const int thread = threadIdx.x - 256, total = s.experts * s.m_tiles * s.n_tiles;
-  constexpr int cluster = Layout::cluster;
-  const int chunk = thread % 16, first_row = thread / 16, rank = rank_in_cluster<Layout>();
+__device__ __forceinline__ void load_stages(const CUtensorMap& left, const CUtensorMap& right,
+                                            const WeightGradientShape& s, std::uint32_t base) {
+  constexpr int cluster = Layout::cluster, boxes = 4 / cluster;
+  const int rank = rank_in_cluster<Layout>();
   PipelineState<Layout> pipe;
-  pipe.phase = 1;
-  for (int work = blockIdx.x / cluster; work < total; work += gridDim.x / cluster) {
-    const GradientTile tile = locate<cluster>(s, work, rank);
-    const int n = tile.n + chunk * 8, k_blocks = (tile.rows + kBlockK - 1) / kBlockK;
-    const bool n_inside = chunk * 8 < tile.columns;
-    const __nv_bfloat16* column = s.tokens + (n_inside ? n : 0);
-    const auto load_tokens = [&](int kb, int(&token)[8]) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int r = kb * kBlockK + first_row + 8 * i;
-        token[i] = r < tile.rows ? s.row_token[tile.begin + r] : -1;
-      }
-    };
-    int token[8], next_token[8];
-    load_tokens(0, token);
+  pipe.phase = 1;  // the first pass over the stages finds them empty
+  for_tiles<Layout>(s, [&](const GradientTile& tile) {
+    const int k_blocks = tile.k_blocks();
     for (int kb = 0; kb < k_blocks; ++kb) {
-      load_tokens(kb + 1, next_token);  // a block ahead: their latency is longer than a step
-      const std::uint32_t full = Layout::full(base, pipe.stage), a = Layout::a(base, pipe.stage),
-                          b = Layout::b(base, pipe.stage);
       const bool whole = (kb + 1) * kBlockK <= tile.rows;
+      const std::uint32_t arrived = whole ? Layout::full(base, pipe.stage) : Layout::landed(base, pipe.stage);
+      const int row = tile.begin + kb * kBlockK;
       mbarrier_wait(Layout::empty(base, pipe.stage), pipe.phase);
-      if (thread == 0) {
-        if (whole) {
-          mbarrier_arrive_expect(full, Layout::a_bytes);
+      mbarrier_arrive_expect(arrived, Layout::stage_bytes);
 #pragma unroll
-          for (int i = 0; i < 4 / cluster; ++i) {
-            const int box = 4 / cluster * rank + i;
-            load_box<cluster>(a + box * kBlock64Bytes, rows_map, full, tile.m * kBlockM + box * 64,
-                              tile.begin + kb * kBlockK, 0);
-          }
-        } else {
-          mbarrier_arrive(full);
-        }
-      }
+      for (int i = 0; i < 2; ++i)
+        tma_load(Layout::a(base, pipe.stage) + i * kBlock64Bytes, &left, arrived, tile.m + i * 64, row, 0);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int r = first_row + 8 * i;
-        cp_async(b + (chunk / 8) * kBlock64Bytes + r * 128 + (((chunk % 8) ^ (r & 7)) << 4),
-                 column + std::int64_t(max(token[i], 0)) * s.n_width, n_inside && token[i] >= 0 ? 16 : 0);
-      }
-      if (!whole) {
-#pragma unroll 1
-        for (int i = thread; i < kBlockK * 32; i += 128) {
-          const int r = i / 32, c = i % 32, m = tile.m * kBlockM + c * 8, row = kb * kBlockK + r;
-          const bool inside = row < tile.rows && m < s.m_width;
-          cp_async(a + (c / 8) * kBlock64Bytes + r * 128 + (((c % 8) ^ (r & 7)) << 4),
-                   s.rows + (inside ? std::int64_t(tile.begin + row) * s.m_width + m : 0), inside ? 16 : 0);
-        }
-      }
-      cp_async_arrive(full);
+      for (int i = rank * boxes; i < (rank + 1) * boxes; ++i)
+        load_box<cluster>(Layout::b(base, pipe.stage) + i * kBlock64Bytes, right, arrived, tile.n + i * 64,
+                          row, 0);
       pipe.advance();
+    }
+  });
+}
+
+template <class Layout>
+__device__ __forceinline__ void clear_foreign_rows(const WeightGradientShape& s, std::uint32_t base) {
+  const int lane = threadIdx.x % 32;
+  PipelineState<Layout> pipe;
+  std::uint32_t parities = 0;  // of `landed`, one bit a stage
+  for_tiles<Layout>(s, [&](const GradientTile& tile) {
+    const int whole = tile.rows / kBlockK, mine = tile.rows % kBlockK;
+    for (int kb = 0; kb < whole; ++kb) pipe.advance();
+    if (mine == 0) return;
+    mbarrier_wait(Layout::landed(base, pipe.stage), parities >> pipe.stage & 1);
+    parities ^= 1u << pipe.stage;
+    const std::uint32_t stage = Layout::a(base, pipe.stage);
+    for (int block = 0; block < Layout::stage_bytes / kBlock64Bytes; ++block)
+      for (int at = mine * 128 + lane * 16; at < kBlock64Bytes; at += 32 * 16)
+        store_zero(stage + block * kBlock64Bytes + at);
+    fence_proxy_async();
+    __syncwarp();
+    if (lane == 0) mbarrier_arrive(Layout::full(base, pipe.stage));
+    pipe.advance();
+  });
+}
+
+/// A warp's 16 rows from `m`, through its own part of the staging: no other warp waits for it. One proxy
+/// fence for kStoreColumns columns, since each costs several hundred cycles.
+__device__ __forceinline__ void store_gradient(const CUtensorMap& out, const Accumulator<kGradientN, 1>& acc,
+                                               const GradientTile& tile, int m, int columns,
+                                               std::uint32_t staging) {
+  constexpr int box_bytes = kStoreRows * 64 * 2;
+  const int lane = threadIdx.x % 32, row = ((lane >> 3) & 1) * 8 + lane % 8;
 #pragma unroll
-      for (int i = 0; i < 8; ++i) token[i] = next_token[i];
+  for (int first = 0; first < kGradientN; first += kStoreColumns) {
+    if (first >= columns) break;
+    if (lane == 0) tma_store_wait_read<0>();
+    __syncwarp();
+#pragma unroll
+    for (int c = 0; c < kStoreColumns / 64; ++c)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        std::uint32_t v[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int at = (first + c * 64) / 2 + 4 * (2 * j + i / 2) + 2 * (i % 2);
+          v[i] = pack_bf16(acc.d[0][at], acc.d[0][at + 1]);
+        }
+        stmatrix4(staging + c * box_bytes + row * 128 + (((2 * j + (lane >> 4)) ^ (row & 7)) << 4), v);
+      }
+    fence_proxy_async();
+    __syncwarp();
+    if (lane == 0) {
+#pragma unroll
+      for (int c = 0; c < kStoreColumns / 64; ++c)
+        if (first + c * 64 < columns)
+          tma_store(&out, staging + c * box_bytes, tile.n + first + c * 64, m, tile.expert);
+      tma_store_commit();
     }
   }
 }
 
-template <class Layout, bool Transposed>
+template <class Layout>
 __global__ void __launch_bounds__(kThreads, 1)
-    weight_gradient(const __grid_constant__ CUtensorMap rows_map,
-                    const __grid_constant__ WeightGradientShape s) {
+    weight_gradient(const __grid_constant__ CUtensorMap left, const __grid_constant__ CUtensorMap right,
+                    const __grid_constant__ CUtensorMap out, const __grid_constant__ WeightGradientShape s) {
   extern __shared__ __align__(1024) char shared[];
   const std::uint32_t base = shared_address(shared);
-  initialise_barriers<Layout>(base, 129);
+  initialise_barriers<Layout>(base);
   if (threadIdx.x >= 256) {
     set_registers_down<kProducerRegisters>();
-    produce_gradient<Layout>(rows_map, s, base);
+    if (threadIdx.x == 256) load_stages<Layout>(left, right, s, base);
+    if (threadIdx.x / 32 == 9) clear_foreign_rows<Layout>(s, base);
   } else {
     set_registers_up<kConsumerRegisters>();
-    const int warpgroup = threadIdx.x / 128, total = s.experts * s.m_tiles * s.n_tiles;
+    const int warpgroup = threadIdx.x / 128, warp = threadIdx.x / 32;
+    const std::uint32_t staging = base + Layout::staging + warp * (Layout::staging_bytes / 4);
     PipelineState<Layout> pipe;
-    Accumulator<Layout::max_n> acc;
-    constexpr int cluster = Layout::cluster;
-    const int rank = rank_in_cluster<Layout>(), first = blockIdx.x / cluster, step = gridDim.x / cluster;
-    GradientTile next = locate<cluster>(s, min(first, total - 1), rank);
-    for (int work = first; work < total; work += step) {
+    AccumulatorOf<Layout> acc;
+    const int first = blockIdx.x / Layout::cluster, step = gridDim.x / Layout::cluster;
+    GradientTile next{};
+    if (first < s.tiles()) next = locate<Layout>(s, first);
+    for (int work = first; work < s.tiles(); work += step) {
       const GradientTile tile = next;
-      const auto find_next = [&] { next = locate<cluster>(s, min(work + step, total - 1), rank); };
-      const int k_blocks = (tile.rows + kBlockK - 1) / kBlockK;
-      if (tile.columns == 0 || tile.m * kBlockM + warpgroup * 128 >= s.m_width) {
+      const auto find_next = [&] {
+        if (work + step < s.tiles()) next = locate<Layout>(s, work + step);
+      };
+      if (tile.m + warpgroup * 64 >= s.left_width) {
         find_next();
-        skip(base, k_blocks, pipe);
+        skip(base, tile.k_blocks(), pipe);
         continue;
       }
-      accumulate<Layout, true, true>(acc, base, warpgroup, (tile.columns + 15) / 16 * 16, k_blocks, pipe,
-                                     find_next);
-      __nv_bfloat16* out = s.out + std::int64_t(tile.expert) * s.m_width * s.n_width;
-      const TileOutput at{tile.expert, tile.n, tile.columns, tile.m};
-      char* staging = shared + Layout::staging + warpgroup * Layout::staging_bytes;
-      if constexpr (Transposed)
-        StoreRows::run({out, s.m_width, s.m_width, nullptr, nullptr, false}, acc, at, staging, warpgroup);
-      else
-        StoreColumns::run(out, s.n_width, s.m_width, acc, at, staging, warpgroup);
+      const int columns = min(kGradientN, s.right_width - tile.n);
+      accumulate<Layout, true, true>(acc, base, warpgroup, columns, tile.k_blocks(), pipe, find_next);
+      store_gradient(out, acc, tile, tile.m + warp * kStoreRows, columns, staging);
     }
+    if (threadIdx.x % 32 == 0) tma_store_wait_all();
   }
   leave<Layout>();
 }

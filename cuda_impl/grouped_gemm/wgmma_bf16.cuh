@@ -1,5 +1,5 @@
-// wgmma m64nNk16, bf16 in, fp32 accumulate, for N = 16, 32 .. 160: the accumulator is the first N / 2
-// registers of `d`.
+// wgmma m64nNk16, bf16 in, fp32 accumulate, for N = 16, 32 .. 160, 192 and 256: the accumulator is the first
+// N / 2 registers of `d`.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +29,18 @@ namespace moeref::cuda::sm90 {
 #define MOEREF_D144 MOEREF_D128, MOEREF_A8(64)
 #define MOEREF_R160 MOEREF_R144 ", %72, %73, %74, %75, %76, %77, %78, %79"
 #define MOEREF_D160 MOEREF_D144, MOEREF_A8(72)
+#define MOEREF_R176 MOEREF_R160 ", %80, %81, %82, %83, %84, %85, %86, %87"
+#define MOEREF_D176 MOEREF_D160, MOEREF_A8(80)
+#define MOEREF_R192 MOEREF_R176 ", %88, %89, %90, %91, %92, %93, %94, %95"
+#define MOEREF_D192 MOEREF_D176, MOEREF_A8(88)
+#define MOEREF_R208 MOEREF_R192 ", %96, %97, %98, %99, %100, %101, %102, %103"
+#define MOEREF_D208 MOEREF_D192, MOEREF_A8(96)
+#define MOEREF_R224 MOEREF_R208 ", %104, %105, %106, %107, %108, %109, %110, %111"
+#define MOEREF_D224 MOEREF_D208, MOEREF_A8(104)
+#define MOEREF_R240 MOEREF_R224 ", %112, %113, %114, %115, %116, %117, %118, %119"
+#define MOEREF_D240 MOEREF_D224, MOEREF_A8(112)
+#define MOEREF_R256 MOEREF_R240 ", %120, %121, %122, %123, %124, %125, %126, %127"
+#define MOEREF_D256 MOEREF_D240, MOEREF_A8(120)
 
 #define MOEREF_WGMMA(n, a, b, p, ta, tb)                                                \
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #p                                  \
@@ -42,7 +54,8 @@ namespace moeref::cuda::sm90 {
 template <int N, int TransposeA, int TransposeB, int Registers>
 __device__ __forceinline__ void wgmma(float (&d)[Registers], std::uint64_t desc_a, std::uint64_t desc_b,
                                       int accumulate) {
-  static_assert(N % 16 == 0 && N <= 160 && N / 2 <= Registers);
+  static_assert((N % 16 == 0 && N <= 160) || N == 192 || N == 256);
+  static_assert(N / 2 <= Registers);
   if constexpr (N == 16) MOEREF_WGMMA(16, 8, 9, 10, 11, 12);
   if constexpr (N == 32) MOEREF_WGMMA(32, 16, 17, 18, 19, 20);
   if constexpr (N == 48) MOEREF_WGMMA(48, 24, 25, 26, 27, 28);
@@ -53,6 +66,8 @@ __device__ __forceinline__ void wgmma(float (&d)[Registers], std::uint64_t desc_
   if constexpr (N == 128) MOEREF_WGMMA(128, 64, 65, 66, 67, 68);
   if constexpr (N == 144) MOEREF_WGMMA(144, 72, 73, 74, 75, 76);
   if constexpr (N == 160) MOEREF_WGMMA(160, 80, 81, 82, 83, 84);
+  if constexpr (N == 192) MOEREF_WGMMA(192, 96, 97, 98, 99, 100);
+  if constexpr (N == 256) MOEREF_WGMMA(256, 128, 129, 130, 131, 132);
 }
 
 #undef MOEREF_WGMMA

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "bench/device_timing.hpp"
-#include "bench/shapes.hpp"
+#include "bench/program.hpp"
 #include "expert_parallel/combine.hpp"
 #include "expert_parallel/plan.hpp"
 #include "experts/plan.hpp"
@@ -44,6 +44,7 @@ class Clock {
   template <class Before, class F>
   double median_ms(const Before& before, const F& run) {
     std::vector<double> times;
+    world_.meet();  // nobody allocates or frees any more, which may wait for a peer's device
     for (int i = -3; i < repeat_; ++i) {
       before();
       group_.deliver(window_, {}, nullptr, stream);
@@ -305,16 +306,12 @@ int run(int argc, char** argv) {
     else
       names.emplace_back(argv[i]);
   }
-  std::vector<Shape> shapes{{"small", 512, 64, 32, 8, 2}};  // to see that all is well, never to compare
-  if (names != std::vector<std::string>{"small"}) {
-    shapes.clear();
-    for (const Shape& s : kShapes)
-      if (names.empty() || std::find(names.begin(), names.end(), s.name) != names.end()) shapes.push_back(s);
-    if (shapes.size() < std::max<std::size_t>(names.size(), 1))
-      throw ArgumentError("unknown shape: want mixtral, qwen3_30b, dsv3, gpt_oss, olmoe or small");
-  }
+  // "small" is to see that all is well, never to compare: ranks may share a device.
+  const bool small = names == std::vector<std::string>{"small"};
+  const std::vector<Shape> shapes =
+      small ? std::vector<Shape>{{"small", 512, 64, 32, 8, 2}} : shapes_named(names);
   const auto world_of_processes = mpi ? processes() : nullptr;
-  if (!mpi) {
+  if (!mpi && !small) {
     int devices = 0;
     check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
     if (devices < ranks)
@@ -351,13 +348,5 @@ int run(int argc, char** argv) {
 }  // namespace moeref::cuda::bench
 
 int main(int argc, char** argv) {
-  try {
-    return moeref::cuda::bench::run(argc, argv);
-  } catch (const moeref::cuda::ArgumentError& e) {
-    std::fprintf(stderr, "moeref_cuda_parallel_bench: %s\n", e.what());
-    return 2;
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "moeref_cuda_parallel_bench: %s\n", e.what());
-    return 1;
-  }
+  return moeref::cuda::bench::run_program("moeref_cuda_parallel_bench", moeref::cuda::bench::run, argc, argv);
 }

@@ -1,4 +1,5 @@
-// Eight devices of compute capability 8.0 that are one memory, and what is allocated there.
+// Devices of compute capability 8.0 that are one memory, and what is allocated there: eight, or as many as
+// MOEREF_EMULATED_DEVICES says.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -10,7 +11,10 @@
 
 namespace {
 
-constexpr int kDevices = 8;
+const int kDevices = [] {
+  const char* wanted = std::getenv("MOEREF_EMULATED_DEVICES");
+  return wanted ? std::clamp(std::atoi(wanted), 1, 8) : 8;
+}();
 constexpr std::size_t kMemory = std::size_t{1} << 30;  // what all allocations together may have
 constexpr std::size_t kAlignment = 256;
 #ifdef __SANITIZE_ADDRESS__

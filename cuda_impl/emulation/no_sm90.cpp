@@ -19,9 +19,6 @@ void down_gradient_product(const GroupedShape&, const DownGradient&, Activation,
                            cudaStream_t) {
   missing();
 }
-void weight_gradient_product(const GroupedShape&, const void*, int, const void*, int, bool, void*,
-                             cudaStream_t) {
-  missing();
-}
+void weight_gradient_product(const GroupedShape&, const WeightGradient&, cudaStream_t) { missing(); }
 
 }  // namespace moeref::cuda::sm90

@@ -52,10 +52,7 @@ ExpertsSpread::ExpertsSpread(const ExpertsConfig& c, const CallOptions& o, const
   transient = group->window(transient_window_bytes(config(c)));
 }
 
-std::int64_t ranks_of(const Call& call) {
-  const ParallelOptions p = parse_call_options(call.options).parallel;
-  return std::max({p.ep_size, p.cp_size, p.dp_size});
-}
+std::int64_t ranks_of(const Call& call) { return parse_call_options(call.options).parallel.size(); }
 
 NamedTensors run_on_ranks(const Call& call, const DeviceOptions& options,
                           NamedTensors (*run)(const Call&, DeviceContext&)) {

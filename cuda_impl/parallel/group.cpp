@@ -1,6 +1,7 @@
 #include "moeref/cuda/group.hpp"
 
 #include <algorithm>
+#include <array>
 #include <exception>
 #include <thread>
 #include <utility>
@@ -20,6 +21,9 @@ struct Group::State {
   std::vector<Reach> reach;
   std::unique_ptr<NcclLink> nccl;  // where any rank needs it
   cudaStream_t control = nullptr;  // for an abort, while the caller's stream waits
+  bool shares_a_device = false;
+  std::array<cudaEvent_t, 2> events{};  // one after the other, where it does
+  std::uint64_t event_meetings = 0;
   std::vector<void*> allocated, opened;
   Meeting meeting{};
   Region flags, sums;
@@ -30,6 +34,19 @@ struct Group::State {
   bool all_reached() const {
     return std::none_of(reach.begin(), reach.end(), [](Reach r) { return r == Reach::none; });
   }
+  bool meets_by_events(cudaStream_t stream) const {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    if (shares_a_device) check(cudaStreamIsCapturing(stream, &status), "cudaStreamIsCapturing");
+    return shares_a_device && status == cudaStreamCaptureStatusNone;
+  }
+  /// An event is recorded again after the next meeting, to which a peer comes when it has queued this wait.
+  void meet_by_events(cudaStream_t stream) {
+    const cudaEvent_t mine = events[event_meetings++ % events.size()];
+    check(cudaEventRecord(mine, stream), "cudaEventRecord");
+    std::vector<cudaEvent_t> all(reach.size());
+    bootstrap->all_gather(mine, all.data());
+    for (const cudaEvent_t event : all) check(cudaStreamWaitEvent(stream, event, 0), "cudaStreamWaitEvent");
+  }
   std::string named(int peer) const { return "rank " + std::to_string(peer) + " of the " + options.name; }
   ~State() {
     for (void* p : opened) cudaIpcCloseMemHandle(p);
@@ -37,6 +54,8 @@ struct Group::State {
     if (failure) cudaFreeHost(failure);
     if (host_counts) cudaFreeHost(host_counts);
     if (control) cudaStreamDestroy(control);
+    for (const cudaEvent_t event : events)
+      if (event) cudaEventDestroy(event);
   }
 };
 
@@ -70,6 +89,9 @@ std::shared_ptr<Group> Group::create(std::shared_ptr<Bootstrap> bootstrap, const
   std::vector<char> all_reached(static_cast<std::size_t>(size));
   s.bootstrap->all_gather(static_cast<char>(s.all_reached()), all_reached.data());
   if (std::count(all_reached.begin(), all_reached.end(), 0) > 0) s.nccl = NcclLink::create(*s.bootstrap);
+  s.shares_a_device = any_share_a_device(*s.bootstrap) && !options.kernels_wait;
+  for (cudaEvent_t& event : s.events)
+    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
   check(cudaStreamCreateWithFlags(&s.control, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   check(cudaHostAlloc(reinterpret_cast<void**>(&s.failure), sizeof(int), cudaHostAllocMapped),
         "cudaHostAlloc");
@@ -102,7 +124,7 @@ std::shared_ptr<Group> Group::create(std::shared_ptr<Bootstrap> bootstrap, const
 
 Group::~Group() {
   State& s = *state_;
-  if (std::uncaught_exceptions() > s.exceptions) abort("a rank ends with an exception");
+  if (std::uncaught_exceptions() > s.exceptions) abort((s.named(rank_) + " ends with an exception").c_str());
   int device = 0;
   cudaGetDevice(&device);
   cudaSetDevice(s.device);
@@ -163,7 +185,10 @@ void Group::deliver(const Window& window, std::span<const Delivery> what, const 
   }
   bool met = false;
   for (int p = 0; p < size_; ++p) met = met || (p != rank_ && stores_to(p));
-  if (met) meet(s.meeting, stream);
+  if (met && s.meets_by_events(stream))
+    s.meet_by_events(stream);
+  else if (met)
+    meet(s.meeting, stream);
 }
 
 std::optional<RowCounts> Group::row_counts(const Window& window, Region region, const int* sent,
@@ -193,7 +218,7 @@ void Group::sum(std::int64_t* integers, int integer_count, double* reals, int re
   if (size_ == 1) return;
   const RankPointers slots = s.own.slots(s.sums);
   const char* received = s.own.received<char>(s.sums);
-  if (s.all_reached()) {
+  if (s.all_reached() && !s.meets_by_events(stream)) {
     sum_in_peer_memory(s.meeting, slots, received, integers, integer_count, reals, real_count, stream);
     return;
   }
@@ -224,7 +249,7 @@ void Group::synchronize(cudaStream_t stream) {
     const cudaError_t status = cudaStreamQuery(stream);
     if (status == cudaSuccess) break;
     if (status != cudaErrorNotReady) check(status, "cudaStreamQuery");
-    // What is met on the device ends by itself; NCCL waits for ever.
+    // Kernels that wait end by themselves; NCCL waits for ever.
     if (s.nccl && std::chrono::steady_clock::now() > end) {
       abort("NCCL did not come to an end");
       s.nccl->abort();

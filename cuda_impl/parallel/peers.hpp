@@ -19,6 +19,9 @@ enum class Reach : char {
 /// the current device. Collective.
 std::vector<Reach> reach_of_peers(Bootstrap& bootstrap);
 
+/// Whether two ranks of one process have the same device. Collective.
+bool any_share_a_device(Bootstrap& bootstrap);
+
 /// Memory of every rank, as this process may use it.
 struct PeerMemory {
   std::vector<char*> of;          // null where out of reach

@@ -38,9 +38,9 @@ class Meeting {
       throw GroupError("rank " + std::to_string(rank) + " gathers " + std::to_string(bytes) +
                        " bytes, others " + std::to_string(each_));
     std::memcpy(bytes_.data() + static_cast<std::size_t>(rank) * bytes, mine, bytes);
-    wait(lock);  // all have written
+    wait(rank, lock);  // all have written
     std::memcpy(all, bytes_.data(), bytes_.size());
-    wait(lock);  // all have read
+    wait(rank, lock);  // all have read
   }
 
   bool leave(int rank) {
@@ -52,17 +52,19 @@ class Meeting {
     });
   }
 
-  void abort(const std::string& why) {
+  void abort(int rank, const std::string& why) {
     const std::lock_guard lock(mutex_);
-    if (broken_.empty()) broken_ = why;
+    if (broken_.empty()) broken_ = why, broken_by_ = rank;
     change_.notify_all();
   }
+  /// The rank that gave up first, whose exception is the reason for the others'; none: -1.
+  int broken_by() const { return broken_by_; }
 
  private:
   void throw_if_broken() const {
     if (!broken_.empty()) throw GroupError(broken_);
   }
-  void wait(std::unique_lock<std::mutex>& lock) {
+  void wait(int rank, std::unique_lock<std::mutex>& lock) {
     const std::uint64_t round = round_;
     if (++arrived_ == size_) {
       arrived_ = 0, ++round_;
@@ -72,6 +74,7 @@ class Meeting {
     if (!change_.wait_for(lock, timeout_, [&] { return round_ != round || !broken_.empty(); })) {
       broken_ = std::to_string(size_ - arrived_) + " of " + std::to_string(size_) +
                 " ranks did not come in " + std::to_string(timeout_.count()) + " ms";
+      broken_by_ = rank;
       change_.notify_all();
     }
     if (round_ == round) throw_if_broken();
@@ -86,6 +89,7 @@ class Meeting {
   std::size_t each_ = 0;
   std::vector<char> bytes_;
   std::string broken_;
+  int broken_by_ = -1;
   std::vector<int> left_;  // how often each rank has
 };
 
@@ -124,7 +128,7 @@ class ThreadBootstrap final : public Bootstrap {
   bool leave() noexcept override { return meeting_->leave(rank_); }
   void abort(const char* why) noexcept override {
     try {
-      meeting_->abort(why);
+      meeting_->abort(rank_, why);
       for (const auto& part : split_) part->abort(why);
     } catch (...) {  // no memory for the reason: the others find out when they have waited long enough
     }
@@ -145,8 +149,6 @@ void run_ranks(int ranks, const std::function<void(const std::shared_ptr<Bootstr
   if (ranks < 1) throw ArgumentError("ranks is " + std::to_string(ranks) + ": want 1 or more");
   const auto meeting = std::make_shared<Meeting>(ranks, timeout);
   std::vector<std::exception_ptr> failures(static_cast<std::size_t>(ranks));
-  std::mutex first;
-  int first_failed = -1;
   std::vector<std::thread> threads;
   for (int r = 0; r < ranks; ++r)
     threads.emplace_back([&, r] {
@@ -156,15 +158,14 @@ void run_ranks(int ranks, const std::function<void(const std::shared_ptr<Bootstr
         body(world);
       } catch (const std::exception& e) {
         failures[static_cast<std::size_t>(r)] = std::current_exception();
-        {
-          const std::lock_guard lock(first);
-          if (first_failed < 0) first_failed = r;
-        }
         world->abort(("rank " + std::to_string(r) + " failed: " + e.what()).c_str());
       }
     });
   for (std::thread& t : threads) t.join();
-  if (first_failed >= 0) std::rethrow_exception(failures[static_cast<std::size_t>(first_failed)]);
+  if (const int by = meeting->broken_by(); by >= 0)
+    if (const auto& reason = failures[static_cast<std::size_t>(by)]) std::rethrow_exception(reason);
+  for (const auto& failure : failures)
+    if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace moeref::cuda

@@ -6,12 +6,18 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda::test {
+
+/// For kernels of several ranks that wait for each other on one device: each has a queue of its own, and none
+/// waits to be loaded. Before main() asks for a device.
+inline const bool kKernelsRunTogether =
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0) == 0 && setenv("CUDA_MODULE_LOADING", "EAGER", 0) == 0;
 
 /// Empty when there is a device that runs these kernels, else why not.
 inline std::string device_missing() {
@@ -32,6 +38,18 @@ inline std::string wgmma_missing() {
 }
 #define MOEREF_NEEDS_DEVICE() \
   if (const std::string why = ::moeref::cuda::test::device_missing(); !why.empty()) GTEST_SKIP() << why
+
+/// That other streams' kernels and copies do not wait for.
+class Stream {
+ public:
+  Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"); }
+  Stream(const Stream&) = delete;
+  ~Stream() { cudaStreamDestroy(stream_); }
+  cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
 
 /// An array on the device, filled with 0xff bytes (NaN as bf16 or float, -1 as int) unless given values.
 template <class T>

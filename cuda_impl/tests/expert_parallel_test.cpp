@@ -158,8 +158,10 @@ TEST_P(ExpertParallel, ManyStepsThroughTheSameWindows) {
   std::vector<std::vector<NamedBits>> got(2);
   run_ranks(2, [&](const std::shared_ptr<Bootstrap>& world) {
     const auto group = Group::create(world, {spread.transport, std::chrono::seconds(20), "group of experts"});
+    const Stream stream;
     std::vector<std::unique_ptr<RankedExperts>> ranks;
-    for (const HostCase& c : cases) ranks.push_back(std::make_unique<RankedExperts>(c, spread, *group));
+    for (const HostCase& c : cases)
+      ranks.push_back(std::make_unique<RankedExperts>(c, spread, *group, stream.get()));
     std::size_t free_before = 0, free_after = 0, total = 0;
     check(cudaMemGetInfo(&free_before, &total), "cudaMemGetInfo");
     for (int s = 0; s < steps; ++s) {
@@ -202,7 +204,8 @@ TEST(ExpertParallelGraph, ReplaysWithOtherRoutings) {
   run_ranks(2, [&](const std::shared_ptr<Bootstrap>& world) {
     const int r = world->rank();
     const auto group = Group::create(world);
-    RankedExperts rank(first, spread, *group);
+    const Stream stream;
+    RankedExperts rank(first, spread, *group, stream.get());
     rank.forward(), rank.backward(), rank.wait();  // kernels are loaded
     world->meet();
     cudaGraph_t graph;

@@ -42,16 +42,28 @@ TEST(Bootstrap, ALostRankIsAnErrorForTheOthers) {
   EXPECT_THROW(lost(false), GroupError);
 }
 
-TEST(Group, DeliversEverySlotToItsRank) {
+/// Ranks that share a device meet by events or, as on devices of their own, in kernels.
+class GroupMeeting : public testing::TestWithParam<bool> {
+ protected:
+  static GroupOptions options() {
+    GroupOptions out;
+    out.kernels_wait = GetParam();
+    return out;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Ways, GroupMeeting, testing::Bool(),
+                         [](const auto& info) { return info.param ? "in_kernels" : "automatic"; });
+
+TEST_P(GroupMeeting, DeliversEverySlotToItsRank) {
   MOEREF_NEEDS_DEVICE();
   run_ranks(4, [&](const std::shared_ptr<Bootstrap>& world) {
-    const auto group = Group::create(world);
+    const auto group = Group::create(world, options());
     WindowLayout layout(4);
     layout.add(100);
     const Region region = layout.add(sizeof(int));
     const Window window = group->window(layout.bytes());
-    cudaStream_t stream;
-    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    const Stream own;
+    const cudaStream_t stream = own.get();
     for (int round = 1; round <= 3; ++round) {
       const RankPointers slots = window.slots(region);
       for (int p = 0; p < 4; ++p) {
@@ -71,26 +83,26 @@ TEST(Group, DeliversEverySlotToItsRank) {
       group->deliver(window, {}, nullptr, stream);  // all have read
       group->synchronize(stream);
     }
-    cudaStreamDestroy(stream);
   });
 }
 
-TEST(Group, SumsAreExactAndTheSameOnAllRanks) {
+TEST_P(GroupMeeting, SumsAreExactAndTheSameOnAllRanks) {
   MOEREF_NEEDS_DEVICE();
   constexpr int kRanks = 3, kInts = 1025, kReals = 1024;
   std::vector<std::vector<double>> results(kRanks);
   run_ranks(kRanks, [&](const std::shared_ptr<Bootstrap>& world) {
     const int r = world->rank();
-    const auto group = Group::create(world);
-    cudaStream_t stream;
-    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    const auto group = Group::create(world, options());
+    const Stream own;
+    const cudaStream_t stream = own.get();
+    DeviceArray<std::int64_t> device_integers(kInts);
+    DeviceArray<double> device_reals(kReals);
     for (int round = 0; round < 4; ++round) {
       std::vector<std::int64_t> integers(kInts);
       std::vector<double> reals(kReals);
       for (int i = 0; i < kInts; ++i) integers[i] = (std::int64_t{1} << 60) / (1 + i) * (r - 1) + i + round;
       for (int i = 0; i < kReals; ++i) reals[i] = 1.0 / (3 + i + r) + round;
-      const DeviceArray<std::int64_t> device_integers(integers);
-      const DeviceArray<double> device_reals(reals);
+      device_integers.set(integers), device_reals.set(reals);
       check(cudaStreamSynchronize(nullptr), "inputs");  // the device may run a rank that waits
       group->sum(device_integers.data(), kInts, device_reals.data(), kReals, stream);
       group->synchronize(stream);
@@ -105,7 +117,6 @@ TEST(Group, SumsAreExactAndTheSameOnAllRanks) {
       world->meet();
     }
     EXPECT_THROW(group->sum(nullptr, Group::kMaxSum + 1, nullptr, 0, stream), ArgumentError);
-    cudaStreamDestroy(stream);
   });
   EXPECT_EQ(results[0], results[1]);
 }
@@ -115,15 +126,16 @@ std::string message_of_a_loss(bool fails, std::chrono::milliseconds& took) {
   std::string message;
   try {
     run_ranks(2, [&](const std::shared_ptr<Bootstrap>& world) {
-      const auto group = Group::create(world, {Transport::automatic, std::chrono::milliseconds(300), "pair"});
+      const auto group =
+          Group::create(world, {Transport::automatic, std::chrono::milliseconds(300), "pair", true});
       const Window window = group->window(256);
       if (world->rank() == 1) {
         if (fails) throw ArgumentError("rank 1 does not like it");
         std::this_thread::sleep_for(std::chrono::seconds(2));
         return;
       }
-      cudaStream_t stream;
-      check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+      const Stream own;
+      const cudaStream_t stream = own.get();
       const auto begin = steady_clock::now();
       try {
         for (int i = 0; i < 3; ++i) group->deliver(window, {}, nullptr, stream);
@@ -133,7 +145,6 @@ std::string message_of_a_loss(bool fails, std::chrono::milliseconds& took) {
       }
       took = std::chrono::duration_cast<std::chrono::milliseconds>(steady_clock::now() - begin);
       cudaStreamSynchronize(stream);
-      cudaStreamDestroy(stream);
     });
   } catch (const ArgumentError&) {
   } catch (const GroupError&) {

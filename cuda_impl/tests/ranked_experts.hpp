@@ -42,11 +42,12 @@ inline HostCase share_of(const HostCase& whole, const Spread& spread, int rank) 
   return c;
 }
 
-/// One rank: its arrays, windows and a stream of its own.
+/// One rank: its arrays and windows. All that a group delivers goes through one stream.
 class RankedExperts {
  public:
-  RankedExperts(const HostCase& whole, const Spread& spread, Group& group)
-      : group_(group),
+  RankedExperts(const HostCase& whole, const Spread& spread, Group& group, cudaStream_t stream)
+      : stream(stream),
+        group_(group),
         spread_(spread),
         config{share_of(whole, spread, group.rank()).config, spread.ranks(), spread.most(), spread.exchange},
         own(share_of(whole, spread, group.rank())),
@@ -55,15 +56,11 @@ class RankedExperts {
         backward_work_(backward_workspace_bytes(config)),
         kept_(group.window(kept_window_bytes(config))),
         transient_(group.window(transient_window_bytes(config))) {
-    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     saved_.poison(), forward_work_.poison(), backward_work_.poison();
     // Not for the device: another rank's kernel there may wait for this one.
     check(cudaStreamSynchronize(nullptr), "the arrays of a rank");
   }
-  ~RankedExperts() {
-    cudaStreamSynchronize(stream);
-    cudaStreamDestroy(stream);
-  }
+  ~RankedExperts() { cudaStreamSynchronize(stream); }
 
   void forward() {
     experts_forward(config, own.parameters(), own.input(), own.output.data(), group_, {&kept_, &transient_},
@@ -78,6 +75,8 @@ class RankedExperts {
   }
   void wait() { group_.synchronize(stream); }
 
+  const cudaStream_t stream;
+
  private:
   Group& group_;
   Spread spread_;
@@ -85,7 +84,6 @@ class RankedExperts {
  public:
   ExpertParallelConfig config;
   DeviceExperts own;
-  cudaStream_t stream = nullptr;
 
  private:
   DeviceArray<char> saved_, forward_work_, backward_work_;
@@ -106,7 +104,8 @@ inline NamedBits run_spread(const HostCase& c, const Spread& spread) {
   std::vector<NamedBits> results(spread.tokens.size());
   run_ranks(spread.ranks(), [&](const std::shared_ptr<Bootstrap>& world) {
     const auto group = Group::create(world, {spread.transport, std::chrono::seconds(20), "group of experts"});
-    RankedExperts rank(c, spread, *group);
+    const Stream stream;
+    RankedExperts rank(c, spread, *group, stream.get());
     rank.forward();
     rank.backward();
     rank.wait();
@@ -119,10 +118,5 @@ inline int device_count() {
   int count = 0;
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
-/// NCCL wants a device a rank.
-#define MOEREF_NEEDS_DEVICES(count)                                                         \
-  if (::moeref::cuda::test::device_count() < (count))                                       \
-  GTEST_SKIP() << ::moeref::cuda::test::device_count() << " CUDA devices, want " << (count) \
-               << ": nothing was tested"
 
 }  // namespace moeref::cuda::test

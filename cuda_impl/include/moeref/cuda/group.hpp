@@ -5,7 +5,13 @@
 // what rank p shall get into `slot(region, p)`, and after `deliver` rank p finds it in `received(region, r)`.
 // Where the devices can, a slot lies in p's own memory (same process: peer access; other process of the same
 // host: CUDA IPC; never NVLink multicast) and deliver is a barrier; elsewhere it lies here and deliver sends
-// it over NCCL. All is queued on the caller's stream, and every rank queues the same calls in the same order.
+// it over NCCL. All is queued on the caller's stream, and every rank queues the same calls in the same order,
+// on one stream or on several that wait for each other.
+//
+// The barrier is a kernel that waits for the peers' kernels, which CUDA does not promise to run at the same
+// time on one device. Ranks of one process that share a device, to try out more ranks than there are devices,
+// therefore meet on the host while they queue, and their streams wait for each other's events: safe, and
+// slower. Events do not reach from one graph into another, so that deliveries under capture stay kernels.
 //
 // Between two deliveries of one group a rank may write slots of a region only if the peers' last reads of
 // that region were queued before their own call of the first of the two.
@@ -38,6 +44,7 @@ struct GroupOptions {
   Transport transport = Transport::automatic;
   std::chrono::milliseconds timeout = std::chrono::seconds(30);  // for a peer that does not come
   std::string name = "group";                                    // in messages
+  bool kernels_wait = false;                                     // also for ranks that share a device
 };
 
 /// Where the slots of one kind lie in a window, the same on all ranks.

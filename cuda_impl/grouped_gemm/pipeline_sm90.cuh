@@ -21,7 +21,7 @@ constexpr int kBlock64Bytes = 64 * kBlockK * 2;  // one m64 (or n64, MN-major) b
 template <int BlockM, int MaxN, int Stages, int StagingBytes, int Cluster>
 struct SharedLayout {
   static_assert(Cluster == 1 || Cluster == 2);
-  static constexpr int block_m = BlockM, max_n = MaxN, stages = Stages, cluster = Cluster;
+  static constexpr int max_n = MaxN, stages = Stages, cluster = Cluster;
   static constexpr int a_bytes = BlockM * kBlockK * 2, b_bytes = MaxN * kBlockK * 2,
                        stage_bytes = a_bytes + b_bytes;
   static constexpr int staging = Stages * stage_bytes, barriers = staging + 2 * StagingBytes,
@@ -60,7 +60,7 @@ __device__ void initialise_barriers(std::uint32_t base) {
       mbarrier_init(Layout::empty(base, s), 8 * Layout::cluster);  // one arrival per consumer warp
       mbarrier_init(Layout::landed(base, s), 1);
     }
-  fence_proxy_async();
+  fence_barriers();
   if constexpr (Layout::cluster == 2)
     cluster_sync();
   else
@@ -98,34 +98,29 @@ __device__ __forceinline__ void load_box(std::uint32_t dst, const CUtensorMap& m
 }
 
 // Accumulators of one consumer thread: d[b][4 j + q] is row 64 b + 16 warp + lane / 4 + 8 (q / 2) of the
-// warpgroup's 64 Blocks rows of M, column 8 j + 2 (lane % 4) + q % 2 of N.
-template <int MaxN, int Blocks = 2>
+// warpgroup's 128 rows of M, column 8 j + 2 (lane % 4) + q % 2 of N.
+template <int MaxN>
 struct Accumulator {
-  float d[Blocks][MaxN / 2];
+  float d[2][MaxN / 2];
 };
-template <class Layout>
-using AccumulatorOf = Accumulator<Layout::max_n, Layout::block_m / 128>;
 
 template <class Layout, int N, bool AMnMajor, bool BMnMajor, class WhileRunning>
-__device__ __forceinline__ void accumulate_n(AccumulatorOf<Layout>& acc, std::uint32_t base, int warpgroup,
-                                             int k_blocks, PipelineState<Layout>& pipe,
+__device__ __forceinline__ void accumulate_n(Accumulator<Layout::max_n>& acc, std::uint32_t base,
+                                             int warpgroup, int k_blocks, PipelineState<Layout>& pipe,
                                              const WhileRunning& while_running) {
   constexpr int a_step = AMnMajor ? 2048 >> 4 : 32 >> 4, b_step = BMnMajor ? 2048 >> 4 : 32 >> 4;
-  constexpr int blocks = Layout::block_m / 128;
   int previous = 0;
   for (int kb = 0; kb < k_blocks; ++kb) {
     mbarrier_wait(Layout::full(base, pipe.stage), pipe.phase);
     const std::uint64_t a =
-        descriptor(Layout::a(base, pipe.stage) + warpgroup * blocks * kBlock64Bytes, kBlock64Bytes);
+        descriptor(Layout::a(base, pipe.stage) + warpgroup * 2 * kBlock64Bytes, kBlock64Bytes);
     const std::uint64_t b = descriptor(Layout::b(base, pipe.stage), kBlock64Bytes);
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       const int add = kb > 0 || k > 0;
-#pragma unroll
-      for (int i = 0; i < blocks; ++i)
-        wgmma<N, AMnMajor, BMnMajor>(acc.d[i], a + k * a_step + i * (kBlock64Bytes >> 4), b + k * b_step,
-                                     add);
+      wgmma<N, AMnMajor, BMnMajor>(acc.d[0], a + k * a_step, b + k * b_step, add);
+      wgmma<N, AMnMajor, BMnMajor>(acc.d[1], a + k * a_step + (kBlock64Bytes >> 4), b + k * b_step, add);
     }
     wgmma_commit();
     if (kb > 0) {
@@ -143,21 +138,19 @@ __device__ __forceinline__ void accumulate_n(AccumulatorOf<Layout>& acc, std::ui
 // Sums k_blocks stages into acc for the first n columns (a multiple of 16 up to MaxN); clears acc when
 // k_blocks is 0. while_running() is called once the last product is issued.
 template <class Layout, bool AMnMajor, bool BMnMajor, class WhileRunning>
-__device__ __forceinline__ void accumulate(AccumulatorOf<Layout>& acc, std::uint32_t base, int warpgroup,
+__device__ __forceinline__ void accumulate(Accumulator<Layout::max_n>& acc, std::uint32_t base, int warpgroup,
                                            int n, int k_blocks, PipelineState<Layout>& pipe,
                                            const WhileRunning& while_running) {
-  for (auto& block : acc.d) {
 #pragma unroll
-    for (float& d : block) d = 0;
-    fence_accumulator(block);
-  }
+  for (int i = 0; i < Layout::max_n / 2; ++i) acc.d[0][i] = acc.d[1][i] = 0;
+  fence_accumulator(acc.d[0]);
+  fence_accumulator(acc.d[1]);
 #define MOEREF_N(v)                                                                                          \
   case v:                                                                                                    \
-    if constexpr (16 * v <= Layout::max_n && (Layout::max_n <= 160 || v % 4 == 0))                           \
+    if constexpr (16 * v <= Layout::max_n)                                                                   \
       accumulate_n<Layout, 16 * v, AMnMajor, BMnMajor>(acc, base, warpgroup, k_blocks, pipe, while_running); \
     break;
-  // Wide tiles are rarely cut off: they go in steps of 64.
-  switch (Layout::max_n > 160 ? (n + 63) / 64 * 4 : n / 16) {
+  switch (n / 16) {
     MOEREF_N(1)
     MOEREF_N(2)
     MOEREF_N(3)
@@ -168,11 +161,10 @@ __device__ __forceinline__ void accumulate(AccumulatorOf<Layout>& acc, std::uint
     MOEREF_N(8)
     MOEREF_N(9)
     MOEREF_N(10)
-    MOEREF_N(12)
-    MOEREF_N(16)
   }
 #undef MOEREF_N
-  for (auto& block : acc.d) fence_accumulator(block);
+  fence_accumulator(acc.d[0]);
+  fence_accumulator(acc.d[1]);
 }
 
 // A warpgroup whose rows of M lie outside the matrix lets the stages pass.

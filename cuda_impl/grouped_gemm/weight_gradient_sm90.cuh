@@ -8,22 +8,26 @@
 // Tiles run fastest along the narrower matrix, which stays in L2 while the wider one streams by. The result
 // leaves by TMA, each warp's through its own 4 KiB, while the next tile's stages come in.
 //
-// An expert's last stage may hold rows of the next expert, or unwritten ones, which must not enter as 0 *
-// NaN: a warp of its own overwrites them with zeros before the consumers see the stage. Floor: 2 R M N flops,
-// and 2 E M N bytes written, which is the larger term under about 250 rows an expert. Measured on an H200:
-// 600 TF at 2048 rows an expert, 330 at 256, where the stages' loads alone take 46 % of the time (9 TB/s into
-// shared memory) and the products and the stores, one after the other, most of it (bench/results).
+// An expert's last stage is multiplied only up to the next multiple of 16 rows, and of those it may hold rows
+// of the next expert, or unwritten ones, which must not enter as 0 * NaN: a warp of its own overwrites them
+// with zeros before the consumers see the stage. Floor: 2 R M N flops, and 2 E M N bytes written, which is
+// the larger term under about 250 rows an expert. Measured on an H200: 610 TF at 2048 rows an expert (dense
+// 675), 390 at 256, where a tile's stores stand between its products and the next tile's (bench/results).
 #pragma once
+
+#include <type_traits>
 
 #include "grouped_gemm/pipeline_sm90.cuh"
 
 namespace moeref::cuda::sm90 {
 
 constexpr int kGradientM = 128, kGradientN = 256;
-// With three stages the whole tile could be staged at once; that lost 2 to 5 %.
-constexpr int kGradientStages = 4, kStoreColumns = 128;  // columns staged at once
-constexpr int kStoreBytes = 64 * kStoreColumns * 2;      // of a warpgroup
-constexpr int kStoreRows = 16;                           // of a warp, and of its TMA boxes
+// Three stages, which leave room to stage a whole tile, lost 2 to 5 %; storing a tile during the next one's
+// first products lost 4 %, because their stages are given back later.
+constexpr int kGradientStages = 4;
+constexpr int kStoreRows = 16, kStoreColumns = 64;  // of a warp's TMA boxes
+constexpr int kStoreBoxBytes = kStoreRows * kStoreColumns * 2;
+constexpr int kStoreBytes = 2 * 4 * kStoreBoxBytes;  // of a warpgroup: two boxes a warp
 
 struct WeightGradientShape {
   const int* offsets;
@@ -32,6 +36,9 @@ struct WeightGradientShape {
   bool m_fastest;
   __device__ int tiles() const { return experts * m_tiles * n_tiles; }
 };
+
+/// wgmma steps of 16 for the rows that are left.
+__device__ __forceinline__ int steps_of(int rows) { return (rows + 15) / 16; }
 
 struct GradientTile {
   int expert, m, n;  // first row and column
@@ -96,46 +103,85 @@ __device__ __forceinline__ void clear_foreign_rows(const WeightGradientShape& s,
     parities ^= 1u << pipe.stage;
     const std::uint32_t stage = Layout::a(base, pipe.stage);
     for (int block = 0; block < Layout::stage_bytes / kBlock64Bytes; ++block)
-      for (int at = mine * 128 + lane * 16; at < kBlock64Bytes; at += 32 * 16)
+      for (int at = mine * 128 + lane * 16; at < steps_of(mine) * 2048; at += 32 * 16)
         store_zero(stage + block * kBlock64Bytes + at);
-    fence_proxy_async();
+    fence_shared_for_async();
     __syncwarp();
     if (lane == 0) mbarrier_arrive(Layout::full(base, pipe.stage));
     pipe.advance();
   });
 }
 
-/// A warp's 16 rows from `m`, through its own part of the staging: no other warp waits for it. One proxy
-/// fence for kStoreColumns columns, since each costs several hundred cycles.
-__device__ __forceinline__ void store_gradient(const CUtensorMap& out, const Accumulator<kGradientN, 1>& acc,
+/// The sum over the tile's rows, in steps of 16, for the first N columns.
+template <class Layout, int N, class WhileRunning>
+__device__ __forceinline__ void multiply(float (&acc)[kGradientN / 2], std::uint32_t base, int warpgroup,
+                                         const GradientTile& tile, PipelineState<Layout>& pipe,
+                                         const WhileRunning& while_running) {
+  const int k_blocks = tile.k_blocks();
+  int previous = 0;
+  for (int kb = 0; kb < k_blocks; ++kb) {
+    mbarrier_wait(Layout::full(base, pipe.stage), pipe.phase);
+    const std::uint64_t a =
+        descriptor(Layout::a(base, pipe.stage) + warpgroup * kBlock64Bytes, kBlock64Bytes);
+    const std::uint64_t b = descriptor(Layout::b(base, pipe.stage), kBlock64Bytes);
+    const auto issue = [&]<int Steps>(std::integral_constant<int, Steps>) {
+      wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < Steps; ++k)
+        wgmma<N, 1, 1>(acc, a + k * (2048 >> 4), b + k * (2048 >> 4), kb > 0 || k > 0);
+      wgmma_commit();
+    };
+    switch (
+        min(steps_of(tile.rows - kb * kBlockK), 4)) {  // a loop would make the compiler wait for each product
+      case 4:
+        issue(std::integral_constant<int, 4>{});
+        break;
+      case 3:
+        issue(std::integral_constant<int, 3>{});
+        break;
+      case 2:
+        issue(std::integral_constant<int, 2>{});
+        break;
+      default:
+        issue(std::integral_constant<int, 1>{});
+    }
+    if (kb > 0) {
+      wgmma_wait<1>();
+      release<Layout>(base, previous);
+    }
+    previous = pipe.stage;
+    pipe.advance();
+  }
+  while_running();
+  wgmma_wait<0>();
+  if (k_blocks > 0) release<Layout>(base, previous);
+}
+
+/// A warp's 16 rows from `m`, through two buffers of its own: no other warp waits for it.
+__device__ __forceinline__ void store_gradient(const CUtensorMap& out, const float (&acc)[kGradientN / 2],
                                                const GradientTile& tile, int m, int columns,
-                                               std::uint32_t staging) {
-  constexpr int box_bytes = kStoreRows * 64 * 2;
+                                               std::uint32_t staging, int& stores) {
   const int lane = threadIdx.x % 32, row = ((lane >> 3) & 1) * 8 + lane % 8;
 #pragma unroll
-  for (int first = 0; first < kGradientN; first += kStoreColumns) {
-    if (first >= columns) break;
-    if (lane == 0) tma_store_wait_read<0>();
+  for (int c = 0; c < kGradientN / kStoreColumns; ++c) {
+    if (c * kStoreColumns >= columns) break;
+    const std::uint32_t buffer = staging + stores++ % 2 * kStoreBoxBytes;
+    if (lane == 0) tma_store_wait_read<1>();
     __syncwarp();
 #pragma unroll
-    for (int c = 0; c < kStoreColumns / 64; ++c)
+    for (int j = 0; j < 4; ++j) {
+      std::uint32_t v[4];
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        std::uint32_t v[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int at = (first + c * 64) / 2 + 4 * (2 * j + i / 2) + 2 * (i % 2);
-          v[i] = pack_bf16(acc.d[0][at], acc.d[0][at + 1]);
-        }
-        stmatrix4(staging + c * box_bytes + row * 128 + (((2 * j + (lane >> 4)) ^ (row & 7)) << 4), v);
+      for (int i = 0; i < 4; ++i) {
+        const int at = c * 32 + 4 * (2 * j + i / 2) + 2 * (i % 2);
+        v[i] = pack_bf16(acc[at], acc[at + 1]);
       }
-    fence_proxy_async();
+      stmatrix4(buffer + row * 128 + (((2 * j + (lane >> 4)) ^ (row & 7)) << 4), v);
+    }
+    fence_shared_for_async();
     __syncwarp();
     if (lane == 0) {
-#pragma unroll
-      for (int c = 0; c < kStoreColumns / 64; ++c)
-        if (first + c * 64 < columns)
-          tma_store(&out, staging + c * box_bytes, tile.n + first + c * 64, m, tile.expert);
+      tma_store(&out, buffer, tile.n + c * kStoreColumns, m, tile.expert);
       tma_store_commit();
     }
   }
@@ -157,7 +203,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int warpgroup = threadIdx.x / 128, warp = threadIdx.x / 32;
     const std::uint32_t staging = base + Layout::staging + warp * (Layout::staging_bytes / 4);
     PipelineState<Layout> pipe;
-    AccumulatorOf<Layout> acc;
+    float acc[kGradientN / 2];
+    int stores = 0;
     const int first = blockIdx.x / Layout::cluster, step = gridDim.x / Layout::cluster;
     GradientTile next{};
     if (first < s.tiles()) next = locate<Layout>(s, first);
@@ -171,9 +218,16 @@ __global__ void __launch_bounds__(kThreads, 1)
         skip(base, tile.k_blocks(), pipe);
         continue;
       }
-      const int columns = min(kGradientN, s.right_width - tile.n);
-      accumulate<Layout, true, true>(acc, base, warpgroup, columns, tile.k_blocks(), pipe, find_next);
-      store_gradient(out, acc, tile, tile.m + warp * kStoreRows, columns, staging);
+      const int columns = s.right_width - tile.n;
+#pragma unroll
+      for (float& sum : acc) sum = 0;
+      fence_accumulator(acc);
+      if (columns > 128)
+        multiply<Layout, 256>(acc, base, warpgroup, tile, pipe, find_next);
+      else
+        multiply<Layout, 128>(acc, base, warpgroup, tile, pipe, find_next);
+      fence_accumulator(acc);
+      store_gradient(out, acc, tile, tile.m + warp * kStoreRows, columns, staging, stores);
     }
     if (threadIdx.x % 32 == 0) tma_store_wait_all();
   }

@@ -11,9 +11,10 @@ command -v "$sanitizer" >/dev/null ||
   { echo "ci/cuda_sanitize.sh: no $sanitizer on the PATH: install the CUDA toolkit's, or set COMPUTE_SANITIZER" >&2; exit 2; }
 
 # Small shapes that still take the kernels through their edges: the tools slow them down by 10 to 1000 times. initcheck
-# takes the arrays that tests poison for written; reads of these show as NaN in the same tests.
+# takes the arrays that tests poison for written; reads of these show as NaN in the same tests. Left out: captured ranks on
+# one device, whose kernels wait for each other where the tools run one after another.
 declare -A filters=(
-  [moeref_cuda_test]='*ExpertsVariant.MaskedTokensAndUnroutedSlots/swiglu_limit_bias_after_down*:*ExpertsVariant.AllTokensToOneExpert/relu2_on*:EveryPath/Experts.NoTokensAndOneToken/*:Paths/LayerGraph.*:SortByExpert.*'
+  [moeref_cuda_test]='*ExpertsVariant.MaskedTokensAndUnroutedSlots/swiglu_limit_bias_after_down*:*ExpertsVariant.AllTokensToOneExpert/relu2_on*:EveryPath/Experts.NoTokensAndOneToken/*:Paths/LayerGraph.*:SortByExpert.*-*ThreeRanks*'
   [moeref_cuda_layer_test]='BothTypes/MLP.ActivationsAndBiases/*:EveryPath/ExpertsJudged.Tokens/*:Settings/MoE.LatentProjections/*:Settings/MoE.SharedExperts/float32'
   [moeref_cuda_router_test]='GateDevice.*:*GateCalls.ReplayWithAnIdTwice/*:*AuxLoss.AllMasked/*:BiasUpdate.RanksSumTheirLoads:FakeBalancedGate.InTurn:Init.PartsAreTheWhole:Metrics.OfRandomLoads'
 )

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 
+#include "bench/shapes.hpp"
 #include "grouped_gemm/product_kinds.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/cuda/experts.hpp"
+#include "moeref/cuda/moe.hpp"
 #include "permutation/tile_split.hpp"
 
 namespace moeref::cuda::test {
@@ -37,6 +39,17 @@ TEST(ExpertsArguments, WgmmaNeedsMultiplesOfEightAndBfloat16) {
   expect_names(c, "inter_dim");
   c.inter_dim = 64, c.dtype = DataType::float32;
   expect_names(c, "dtype");
+}
+
+// The layer keeps X (the caller's), H, each slot's id, weight and two rows of int, and little else.
+TEST(LayerArguments, LittleIsKeptForBackward) {
+  for (const bench::Shape& s : bench::kShapes) {
+    LayerConfig c{};
+    c.gate = {s.tokens, s.dim, s.experts, s.slots};
+    c.experts = {s.tokens, s.dim, s.inter_dim, s.experts, s.slots};
+    const double x = 2.0 * s.tokens * s.dim, rows = 1.0 * s.tokens * s.slots, h = rows * 2 * s.inter_dim * 2;
+    EXPECT_LE((x + static_cast<double>(layer_saved_bytes(c))) / (x + h + 16 * rows), 1.05) << s.name;
+  }
 }
 
 // What the choice of the kernels comes to, from capability, type and widths alone.

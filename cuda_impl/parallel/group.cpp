@@ -89,7 +89,7 @@ std::shared_ptr<Group> Group::create(std::shared_ptr<Bootstrap> bootstrap, const
   std::vector<char> all_reached(static_cast<std::size_t>(size));
   s.bootstrap->all_gather(static_cast<char>(s.all_reached()), all_reached.data());
   if (std::count(all_reached.begin(), all_reached.end(), 0) > 0) s.nccl = NcclLink::create(*s.bootstrap);
-  s.shares_a_device = any_share_a_device(*s.bootstrap) && !options.kernels_wait;
+  s.shares_a_device = threads_share_a_device(*s.bootstrap) && !options.kernels_wait;
   for (cudaEvent_t& event : s.events)
     check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
   check(cudaStreamCreateWithFlags(&s.control, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");

@@ -76,16 +76,15 @@ std::vector<Reach> reach_of_peers(Bootstrap& bootstrap) {
   return mine;
 }
 
-bool any_share_a_device(Bootstrap& bootstrap) {
+bool threads_share_a_device(Bootstrap& bootstrap) {
   std::vector<Identity> all(static_cast<std::size_t>(bootstrap.size()));
   bootstrap.all_gather(own_identity(), all.data());
-  const auto same = [](const Identity& a, const Identity& b) {
-    return std::strcmp(a.host, b.host) == 0 && a.process == b.process && a.device == b.device;
-  };
-  for (std::size_t p = 0; p < all.size(); ++p)
-    for (std::size_t q = 0; q < p; ++q)
-      if (same(all[p], all[q])) return true;
-  return false;
+  bool share = false;
+  for (std::size_t p = 0; p < all.size(); ++p) {
+    if (std::strcmp(all[p].host, all[0].host) != 0 || all[p].process != all[0].process) return false;
+    for (std::size_t q = 0; q < p; ++q) share = share || all[p].device == all[q].device;
+  }
+  return share;
 }
 
 PeerMemory map_peers(Bootstrap& bootstrap, const std::vector<Reach>& reach, char* mine) {

@@ -9,9 +9,10 @@
 // on one stream or on several that wait for each other.
 //
 // The barrier is a kernel that waits for the peers' kernels, which CUDA does not promise to run at the same
-// time on one device. Ranks of one process that share a device, to try out more ranks than there are devices,
-// therefore meet on the host while they queue, and their streams wait for each other's events: safe, and
-// slower. Events do not reach from one graph into another, so that deliveries under capture stay kernels.
+// time on one device. Where the ranks are threads of one process and some share a device, to try out more
+// ranks than there are devices, they therefore meet on the host while they queue, and their streams wait for
+// each other's events: safe, and slower. Events do not reach from one graph into another, so that deliveries
+// under capture stay kernels.
 //
 // Between two deliveries of one group a rank may write slots of a region only if the peers' last reads of
 // that region were queued before their own call of the first of the two.

@@ -223,7 +223,7 @@ void bound_rank_parts_of(BoundedTensor& param, std::int64_t at, const Bounded& a
                          RankRows ranks) {
   if (ranks.size() <= 2) return;
   Bounded added(a.cols, b.cols, b.dtype);
-  bound_rank_parts(added, ranks, [&](std::int64_t first, std::int64_t last) {
+  bound_rank_parts(added, accumulator(b.dtype), ranks, [&](std::int64_t first, std::int64_t last) {
     return multiply(rows_of(a, first, last), true, rows_of(b, first, last), false, accumulator(b.dtype),
                     b.dtype);
   });

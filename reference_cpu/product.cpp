@@ -187,9 +187,10 @@ namespace {
 template <class Part>
 Bounded gradient_in(DType held, Bounded whole, RankRows ranks, const Part& part) {
   const bool coarser = precision(held).unit > precision(whole.dtype).unit;
-  bound_rank_parts(whole, ranks, part);
+  const DType accumulated = accumulator(whole.dtype);
+  bound_rank_parts(whole, accumulated, ranks, part);
   whole = cast(std::move(whole), held);
-  if (coarser) bound_rank_parts(whole, ranks, part);
+  if (coarser) bound_rank_parts(whole, accumulated, ranks, part);
   return whole;
 }
 

@@ -102,7 +102,7 @@ Prepared prepare_layer(const Layer& layer, Buffers& memory, Blas& blas) {
   d.x = memory.result({tokens, dim});
 
   Blas* const handle = &blas;
-  out.forward = [=](int i) { layer_forward(c, w.values, {x(i)}, to, saved, work, *handle, nullptr); };
+  out.forward = [=](int i) { layer_forward(c, w.values, {x(i)}, to, nullptr, work, *handle, nullptr); };
   out.both = [=](int i) {
     layer_forward(c, w.values, {x(i)}, to, saved, work, *handle, nullptr);
     layer_backward(c, w.values, {x(i)}, dy(i), saved, d, work, *handle, nullptr);
@@ -110,7 +110,7 @@ Prepared prepare_layer(const Layer& layer, Buffers& memory, Blas& blas) {
   out.ids = to.ids;
   out.input_bytes = out.output_bytes =
       static_cast<double>(tokens) * static_cast<double>(dim) * static_cast<double>(bytes_of(c.dtype()));
-  out.forward_memory = out.saved + forward_bytes;
+  out.forward_memory = forward_bytes;
   out.both_memory = out.saved + std::max(forward_bytes, backward_bytes);
   out.least_saved = least_saved(c);
   out.kernels = name_of(path);

@@ -60,31 +60,31 @@ void experts_forward(const ExpertParallelConfig& c, const ExpertsWeights& w, con
                      void* output, Group& group, const ExpertParallelWindows& windows, void* saved,
                      void* workspace, cudaStream_t stream) {
   check_call(c, group, windows);
-  if (saved == nullptr) throw ArgumentError("saved is null: where tokens went lives there");
   check_aligned(input.x, "x");
   check_aligned(output, "output");
   Arena kept(saved), scratch(workspace);
   const ExpertParallelSaved keep(kept, c);
   const ExpertParallelForwardWorkspace work(scratch, c);
+  const Sent& sent = saved ? keep.sent : work.sent;
   const Pass pass{c, group, *windows.kept, *windows.transient, stream};
   const KeptRegions& in = pass.in;
 
   plan_dispatch(pass.shape, {input.ids, input.weights, input.token_mask},
-                {keep.place, keep.sent, pass.kept.slots(in.counts), pass.kept.slots(in.ids),
+                {sent.place, sent.counts, pass.kept.slots(in.counts), pass.kept.slots(in.ids),
                  pass.kept.slots(in.weights)},
                 work.dispatch, stream);
-  push_rows(pass.shape, c.experts.dtype, c.experts.dim, input.x, keep.place, pass.kept.slots(in.x), stream);
+  push_rows(pass.shape, c.experts.dtype, c.experts.dim, input.x, sent.place, pass.kept.slots(in.x), stream);
   const Delivery routes[] = {{in.counts}, {in.ids}, {in.weights}}, x[] = {{in.x, pass.row_bytes}};
   std::optional<RowCounts> counts;
   if (group.needs_row_counts()) {
     group.deliver(pass.kept, routes, nullptr, stream);
-    counts = group.row_counts(pass.kept, in.counts, keep.sent, stream);
+    counts = group.row_counts(pass.kept, in.counts, sent.counts, stream);
   }
   group.deliver(pass.kept, x, counts ? &*counts : nullptr, stream);
 
   const ExpertRows rows = forward_rows(c.own(), w, pass.received(), keep.experts, work.experts, stream);
   pass.send_back(rows, nullptr, std::move(counts));
-  pass.sum(keep.place, output);
+  pass.sum(sent.place, output);
 }
 
 void experts_backward(const ExpertParallelConfig& c, const ExpertsWeights& w, const ExpertsInput& input,
@@ -98,9 +98,9 @@ void experts_backward(const ExpertParallelConfig& c, const ExpertsWeights& w, co
   const ExpertParallelBackwardWorkspace work(scratch, c);
   const Pass pass{c, group, *windows.kept, *windows.transient, stream};
 
-  push_rows(pass.shape, c.experts.dtype, c.experts.dim, d_output, keep.place,
+  push_rows(pass.shape, c.experts.dtype, c.experts.dim, d_output, keep.sent.place,
             pass.transient.slots(pass.back.d_output), stream);
-  std::optional<RowCounts> counts = group.row_counts(pass.kept, pass.in.counts, keep.sent, stream);
+  std::optional<RowCounts> counts = group.row_counts(pass.kept, pass.in.counts, keep.sent.counts, stream);
   const Delivery dy[] = {{pass.back.d_output, pass.row_bytes}};
   group.deliver(pass.transient, dy, counts ? &*counts : nullptr, stream);
 
@@ -110,8 +110,8 @@ void experts_backward(const ExpertParallelConfig& c, const ExpertsWeights& w, co
       backward_rows(c.own(), w, pass.received(), pass.transient.received<char>(pass.back.d_output),
                     keep.experts, own, work.experts, stream);
   pass.send_back(rows, work.d_weights, std::move(counts));
-  pass.sum(keep.place, d.x);
-  gather_weight_gradients(keep.place, pass.transient.received<float>(pass.back.d_weights), input.ids,
+  pass.sum(keep.sent.place, d.x);
+  gather_weight_gradients(keep.sent.place, pass.transient.received<float>(pass.back.d_weights), input.ids,
                           input.token_mask, c.experts.tokens, c.max_tokens, c.experts.slots, c.ranks,
                           pass.shape.own_experts, d.weights, stream);
 }

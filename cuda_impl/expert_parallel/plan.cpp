@@ -61,14 +61,17 @@ TransientRegions::TransientRegions(const ExpertParallelConfig& c) : WindowLayout
   d_weights = add(slot_numbers(c) * sizeof(float));
 }
 
-ExpertParallelSaved::ExpertParallelSaved(Arena& arena, const ExpertParallelConfig& c)
+Sent::Sent(Arena& arena, const ExpertParallelConfig& c)
     : place(arena.take<int>(static_cast<std::size_t>(c.experts.tokens * c.ranks))),
-      sent(arena.take<int>(static_cast<std::size_t>(c.ranks))),
-      experts(arena.take_bytes(saved_bytes(c.own()))) {}
+      counts(arena.take<int>(static_cast<std::size_t>(c.ranks))) {}
+
+ExpertParallelSaved::ExpertParallelSaved(Arena& arena, const ExpertParallelConfig& c)
+    : sent(arena, c), experts(arena.take_bytes(saved_bytes(c.own()))) {}
 
 ExpertParallelForwardWorkspace::ExpertParallelForwardWorkspace(Arena& arena, const ExpertParallelConfig& c)
     : dispatch(arena.take_bytes(dispatch_workspace_bytes(dispatch_shape(c)))),
-      experts(arena.take_bytes(forward_workspace_bytes(c.own()))) {}
+      experts(arena.take_bytes(forward_workspace_bytes(c.own()))),
+      sent(arena, c) {}
 
 ExpertParallelBackwardWorkspace::ExpertParallelBackwardWorkspace(Arena& arena, const ExpertParallelConfig& c)
     : experts(arena.take_bytes(backward_workspace_bytes(c.own()))),

@@ -26,13 +26,18 @@ struct TransientRegions : WindowLayout {
   explicit TransientRegions(const ExpertParallelConfig& config);
 };
 
+struct Sent {
+  int *place, *counts;  // [T, n], [n]
+  Sent(Arena& arena, const ExpertParallelConfig& config);
+};
 struct ExpertParallelSaved {
-  int *place, *sent;  // [T, n], [n]
-  void* experts;      // as experts_forward lays it out
+  Sent sent;
+  void* experts;  // as experts_forward lays it out
   ExpertParallelSaved(Arena& arena, const ExpertParallelConfig& config);
 };
 struct ExpertParallelForwardWorkspace {
   void *dispatch, *experts;
+  Sent sent;  // where nothing is saved
   ExpertParallelForwardWorkspace(Arena& arena, const ExpertParallelConfig& config);
 };
 struct ExpertParallelBackwardWorkspace {

@@ -46,15 +46,19 @@ void check_groups(const LayerConfig& c, const LayerGroups& groups) {
                         ": want a group of experts and its windows");
 }
 
-LayerSaved::LayerSaved(Arena& arena, const LayerConfig& c)
+LayerValues::LayerValues(Arena& arena, const LayerConfig& c)
     : mask(arena.take<std::uint8_t>(static_cast<std::size_t>(c.gate.tokens))),
       ids(arena.take<int>(slots(c))),
-      weights(arena.take<float>(slots(c))),
+      weights(arena.take<float>(slots(c))) {
+  if (c.latent) latent = arena.take_bytes(latent_bytes(c)), routed = arena.take_bytes(latent_bytes(c));
+  if (c.shared_gate) shared_scale = arena.take<float>(static_cast<std::size_t>(c.gate.tokens));
+}
+
+LayerSaved::LayerSaved(Arena& arena, const LayerConfig& c)
+    : values(arena, c),
       gate(arena.take_bytes(c.fake_balanced_gate ? 0 : gate_saved_bytes(c.gate))),
       experts(arena.take_bytes(is_spread(c) ? saved_bytes(c.expert_parallel()) : saved_bytes(c.experts))) {
-  if (c.latent) latent = arena.take_bytes(latent_bytes(c)), routed = arena.take_bytes(latent_bytes(c));
   if (shares(c)) shared = arena.take_bytes(mlp_saved_bytes(shared_config(c)));
-  if (c.shared_gate) shared_scale = arena.take<float>(static_cast<std::size_t>(c.gate.tokens));
 }
 
 LayerForwardWorkspace::LayerForwardWorkspace(Arena& arena, const LayerConfig& c)
@@ -62,7 +66,8 @@ LayerForwardWorkspace::LayerForwardWorkspace(Arena& arena, const LayerConfig& c)
           {is_spread(c) ? forward_workspace_bytes(c.expert_parallel()) : forward_workspace_bytes(c.experts),
            c.fake_balanced_gate ? std::size_t{0} : gate_forward_workspace_bytes(c.gate),
            shares(c) ? mlp_forward_workspace_bytes(shared_config(c)) : std::size_t{0}}))),
-      blas(arena.take_bytes(c.latent ? Blas::workspace_bytes : 0)) {
+      blas(arena.take_bytes(c.latent ? Blas::workspace_bytes : 0)),
+      values(arena, c) {
   if (c.fake_balanced_gate || !c.gate.has_aux_loss()) return;
   const auto experts = static_cast<std::size_t>(c.gate.experts);
   statistics.real_tokens = arena.take<std::int64_t>(1 + experts);

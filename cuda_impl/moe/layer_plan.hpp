@@ -25,21 +25,26 @@ inline LinearShape fc2_shape(const LayerConfig& c) {
 
 inline bool is_spread(const LayerConfig& c) { return c.expert_ranks > 1; }
 
-/// Null pointers for parts that the config leaves out.
-struct LayerSaved {
+/// What one part of the layer gives to another. Null pointers for parts that the config leaves out.
+struct LayerValues {
   std::uint8_t* mask;                         // [T]
   int* ids;                                   // [T, k]
   float* weights;                             // [T, k]
-  void *gate, *experts;                       // as their own functions lay them out
   void *latent = nullptr, *routed = nullptr;  // [T, L]: the experts' input and output
-  void* shared = nullptr;
-  float* shared_scale = nullptr;  // [T] sigmoid(x w_sg^T)
+  float* shared_scale = nullptr;              // [T] sigmoid(x w_sg^T)
+  LayerValues(Arena& arena, const LayerConfig& config);
+};
+
+struct LayerSaved {
+  LayerValues values;
+  void *gate, *experts, *shared = nullptr;  // as their own functions lay them out
   LayerSaved(Arena& arena, const LayerConfig& config);
 };
 
 /// The parts run one after another on one stream, so that they share one workspace.
 struct LayerForwardWorkspace {
   void *part, *blas;
+  LayerValues values;             // where nothing is saved
   AuxStatistics statistics = {};  // of the auxiliary loss: real tokens and load [1 + E], score sums [E]
   LayerForwardWorkspace(Arena& arena, const LayerConfig& config);
 };

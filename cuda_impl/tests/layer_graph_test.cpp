@@ -89,6 +89,16 @@ class Step {
     update_correction_bias(kExperts, kFactor, load_.data(), 1, master_.data(), correction_.data(), stream);
   }
 
+  /// The same values of the forward pass, from a pass that keeps nothing.
+  void run_forward_alone(cudaStream_t stream) {
+    LayerOutput out{output_->data(), ids_.data()};
+    out.load = load_.data();
+    layer_forward(config_, weights_, {x_.data(), padding_.data()}, out, nullptr, forward_work_.data(), blas_,
+                  stream, groups_);
+  }
+  std::vector<bf16> output() const { return output_->get(); }
+  std::vector<std::int64_t> load() const { return load_.get(); }
+
   std::vector<int> ids() const { return ids_.get(); }
   std::vector<float> correction() const { return correction_.get(); }
 
@@ -214,6 +224,34 @@ void replay_with_other_routings(ExpertsPath path, Group* group, std::uint64_t fi
 TEST_P(LayerGraph, ReplaysATrainingStepWithOtherRoutings) {
   MOEREF_NEEDS_DEVICE();
   replay_with_other_routings(GetParam(), nullptr, 11);
+}
+
+void forward_alone(ExpertsPath path, Group* group, std::uint64_t seed) {
+  const Stream stream;
+  Step training(path, group), alone(path, group);
+  training.set(batch(seed)), alone.set(batch(seed));
+  training.run(stream.get()), alone.run_forward_alone(stream.get());
+  check(cudaStreamSynchronize(stream.get()), "both steps");
+  const auto a = training.output(), b = alone.output();
+  EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)), 0);
+  EXPECT_EQ(training.ids(), alone.ids());
+  if (!group) {  // a training step sums those of the ranks
+    EXPECT_EQ(training.load(), alone.load());
+  }
+}
+
+TEST_P(LayerGraph, ForwardWithoutSavedGivesTheSameBits) {
+  MOEREF_NEEDS_DEVICE();
+  forward_alone(GetParam(), nullptr, 11);
+}
+
+TEST_P(LayerGraph, ForwardWithoutSavedOfThreeRanks) {
+  MOEREF_NEEDS_DEVICE();
+  run_ranks(3, [&](const std::shared_ptr<Bootstrap>& world) {
+    const auto group = Group::create(world);
+    forward_alone(GetParam(), group.get(), 100 * static_cast<std::uint64_t>(world->rank() + 1));
+    group->throw_if_broken();
+  });
 }
 
 // Each rank its own step and graph; they meet in the experts, the loss and the load.

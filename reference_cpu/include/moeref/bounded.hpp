@@ -88,9 +88,10 @@ using RankRows = std::span<const std::int64_t>;
 /// For the gradient of a parameter that all ranks have, a sum over all tokens: each rank rounds the sum over
 /// its own tokens to the gradient's type, and these are added in any order, rounded likewise. Adds to the
 /// bound what that may do: gamma_{R - 1} sum_r |G_r|, the last addition being the gradient's own rounding.
-/// `part(first, last)` is the sum over those rows. Nothing where the type is as fine as the accumulator.
+/// `part(first, last)` is the sum over those rows. Nothing where the type is as fine as `accumulated`, in
+/// which the sum over all tokens is bounded already.
 template <class Part>
-void bound_rank_parts(Bounded& gradient, RankRows ranks, const Part& part);
+void bound_rank_parts(Bounded& gradient, DType accumulated, RankRows ranks, const Part& part);
 
 /// Sum of numbers in one precision in any order: gamma_n times the sum of magnitudes, and the errors
 /// (Higham 4.2).
@@ -129,9 +130,9 @@ double gamma(std::int64_t n, double unit);
 inline DType accumulator(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
 
 template <class Part>
-void bound_rank_parts(Bounded& gradient, RankRows ranks, const Part& part) {
+void bound_rank_parts(Bounded& gradient, DType accumulated, RankRows ranks, const Part& part) {
   const double unit = precision(gradient.dtype).unit;
-  if (ranks.size() <= 2 || unit <= precision(accumulator(gradient.dtype)).unit) return;
+  if (ranks.size() <= 2 || unit <= precision(accumulated).unit) return;
   const double each = gamma(static_cast<std::int64_t>(ranks.size()) - 2, unit) * (1.0 + unit);
   for (std::size_t r = 0; r + 1 < ranks.size(); ++r) {
     const Bounded own = part(ranks[r], ranks[r + 1]);

@@ -97,8 +97,9 @@ std::size_t layer_saved_bytes(const LayerConfig& config);
 std::size_t layer_forward_workspace_bytes(const LayerConfig& config);
 std::size_t layer_backward_workspace_bytes(const LayerConfig& config);
 
-/// `saved` (256-byte aligned) may not be null: routing lives there, too. Throws ArgumentError naming a field
-/// that is out of range or differs between the parts, CudaError when a call fails.
+/// `saved` (256-byte aligned) may be null when no backward follows: nothing is kept then, H not written.
+/// Throws ArgumentError naming a field that is out of range or differs between the parts, CudaError when a
+/// call fails.
 void layer_forward(const LayerConfig& config, const LayerWeights& weights, const LayerInput& input,
                    const LayerOutput& output, void* saved, void* workspace, Blas& blas, cudaStream_t stream,
                    const LayerGroups& groups = {});

@@ -148,36 +148,43 @@ TEST(ProductBounds, HoldForFloatSumsInEveryOrder) {
   }
 }
 
-// Each rank's part in bfloat16, and the sum of the parts too, in both orders; nothing more for one rank.
-TEST(ProductBounds, HoldForParametersWhoseRanksRoundTheirParts) {
+// Each rank's part in the parameter's type, and the sum of the parts too, in both orders; nothing more for one
+// rank, or where the parts are as fine as the sum over all tokens.
+void expect_rounded_parts_within(DType computed, DType held) {
   Random random;
   int beyond = 0;
   for (int trial = 0; trial < 300; ++trial) {
     const std::int64_t rows = 5 + trial % 30;
     const std::vector<std::int64_t> ranks{0, rows / 3, rows / 3, rows / 2, rows};
-    const Bounded dy = random.matrix(rows, 1, DType::bfloat16, false),
-                  x = random.matrix(rows, 1, DType::bfloat16, false);
-    const auto gradient = [&](DType stored, RankRows of) {
-      return weight_gradient(dy, x, stored, stored, of);
-    };
-    const Bounded alone = gradient(DType::bfloat16, {}), whole = gradient(DType::bfloat16, ranks);
+    const Bounded dy = random.matrix(rows, 1, computed, false), x = random.matrix(rows, 1, computed, false);
+    const auto gradient = [&](DType in, DType to, RankRows of) { return weight_gradient(dy, x, in, to, of); };
+    const Bounded alone = gradient(computed, held, {}), whole = gradient(computed, held, ranks);
     ASSERT_EQ(whole.value, alone.value);
-    ASSERT_EQ(gradient(DType::bfloat16, std::vector<std::int64_t>{0, rows}).error, alone.error);
-    ASSERT_EQ(gradient(DType::float32, ranks).error, gradient(DType::float32, {}).error);
+    ASSERT_EQ(gradient(computed, held, std::vector<std::int64_t>{0, rows}).error, alone.error);
+    ASSERT_EQ(gradient(DType::float32, DType::float32, ranks).error,
+              gradient(DType::float32, DType::float32, {}).error);
     for (const bool reversed : {false, true}) {
       double sum = 0.0;
       for (std::size_t i = 0; i < 4; ++i) {
         const std::size_t r = reversed ? 3 - i : i;
-        const Bounded part =
-            multiply(rows_of(dy, ranks[r], ranks[r + 1]), true, rows_of(x, ranks[r], ranks[r + 1]), false,
-                     DType::float32, DType::float32);
-        sum = round_to(DType::bfloat16, sum + round_to(DType::bfloat16, part.value[0]));
+        const DType fine = accumulator(computed);
+        const Bounded part = multiply(rows_of(dy, ranks[r], ranks[r + 1]), true,
+                                      rows_of(x, ranks[r], ranks[r + 1]), false, fine, fine);
+        sum = round_to(held, sum + round_to(held, part.value[0]));
       }
       ASSERT_LE(std::abs(sum - whole.value[0]), whole.error[0]);
       beyond += std::abs(sum - alone.value[0]) > alone.error[0];
     }
   }
   EXPECT_GT(beyond, 30);  // one rank's bound would accuse them
+}
+
+TEST(ProductBounds, HoldForParametersWhoseRanksRoundTheirParts) {
+  expect_rounded_parts_within(DType::bfloat16, DType::bfloat16);
+}
+TEST(ProductBounds, HoldForPartsOfRanksInACoarserTypeThanTheirComputation) {
+  expect_rounded_parts_within(DType::float64, DType::float32);
+  expect_rounded_parts_within(DType::float32, DType::bfloat16);
 }
 
 TEST(ProductBounds, HoldForPerturbedOperands) {

@@ -148,8 +148,8 @@ TEST(ProductBounds, HoldForFloatSumsInEveryOrder) {
   }
 }
 
-// Each rank's part in the parameter's type, and the sum of the parts too, in both orders; nothing more for one
-// rank, or where the parts are as fine as the sum over all tokens.
+// Each rank's part in the parameter's type, and the sum of the parts too, in both orders; nothing more for
+// one rank, or where the parts are as fine as the sum over all tokens.
 void expect_rounded_parts_within(DType computed, DType held) {
   Random random;
   int beyond = 0;

@@ -84,10 +84,12 @@ __device__ __forceinline__ void unpack_pair(const uint4 (&v)[2], float (&gate)[8
   }
 }
 
-// H = acc + bias, saved as bf16 where `h` is not null; A' = act(H) * p.
+// H = acc + bias, saved as bf16 where `h` is not null; A' = act(H) * p. For gate and up in halves see
+// epilogue_fragments.cuh.
 template <class Act>
 struct ActivationForward {
-  static constexpr bool paired_columns = Act::layout == UpLayout::halves;
+  static_assert(Act::layout != UpLayout::halves);
+  static constexpr bool paired_columns = false;
   static constexpr int staging_bytes = kStagedBytes;
   struct Arguments {
     __nv_bfloat16* h;           // [R, up_width] or null
@@ -133,10 +135,7 @@ struct ActivationForward {
         if (!inside || n >= tile.rows) continue;
         const float* s = staging + token * kStagedRow;
         float gate[8], up[8], bias_gate[8], bias_up[8], a[8];
-        if constexpr (Act::layout == UpLayout::halves) {
-          load_staged(s + unit * 8, thread, gate);
-          load_staged(s + 64 + unit * 8, thread, up);
-        } else if constexpr (Act::layout == UpLayout::interleaved) {
+        if constexpr (Act::layout == UpLayout::interleaved) {
           float v[2][8];
           load_staged(s + unit * 16, thread, v[0]);
           load_staged(s + unit * 16 + 8, thread, v[1]);

@@ -1,7 +1,10 @@
 // Host side of the sm_90a kernels.
 #pragma once
 
+#include <type_traits>
+
 #include "grouped_gemm/epilogue_activation.cuh"
+#include "grouped_gemm/epilogue_fragments.cuh"
 #include "grouped_gemm/grouped_gemm.hpp"
 #include "grouped_gemm/product_kinds.hpp"
 #include "grouped_gemm/tensor_map.hpp"
@@ -66,7 +69,8 @@ inline CUtensorMap token_rows(const GroupedShape& g, const void* rows, int width
 template <class Act, int Cluster>
 void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParameters& parameters,
                cudaStream_t stream) {
-  using Epilogue = ActivationForward<Act>;
+  using Epilogue =
+      std::conditional_t<Act::layout == UpLayout::halves, FragmentForward<Act>, ActivationForward<Act>>;
   using Layout = TokenLayout<Epilogue, Cluster>;
   const int width = Act::layout == UpLayout::up_only ? g.inter_dim : 2 * g.inter_dim;
   const typename Epilogue::Arguments e{static_cast<bf16*>(u.h),

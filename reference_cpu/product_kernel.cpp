@@ -11,7 +11,7 @@ constexpr int kLanes = 4;
 #else
 constexpr int kLanes = 2;
 #endif
-typedef double Lanes __attribute__((vector_size(kLanes * sizeof(double)), aligned(8)));
+using Lanes __attribute__((vector_size(kLanes * sizeof(double)), aligned(8))) = double;
 
 /// kRows x (Width * kLanes) outputs; Width vectors a row are what the registers hold.
 template <int Width>

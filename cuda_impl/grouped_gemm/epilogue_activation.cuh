@@ -84,6 +84,16 @@ __device__ __forceinline__ void unpack_pair(const uint4 (&v)[2], float (&gate)[8
   }
 }
 
+/// Of the forward epilogues, here and in epilogue_fragments.cuh.
+struct ForwardArguments {
+  __nv_bfloat16* h;           // [R, up_width] or null
+  __nv_bfloat16* a;           // [R, I]
+  const __nv_bfloat16* bias;  // [E, up_width] or null
+  const float* row_weight;    // [R], or null: all 1
+  int inter_dim;
+  ActivationParameters parameters;
+};
+
 // H = acc + bias, saved as bf16 where `h` is not null; A' = act(H) * p. For gate and up in halves see
 // epilogue_fragments.cuh.
 template <class Act>
@@ -91,14 +101,7 @@ struct ActivationForward {
   static_assert(Act::layout != UpLayout::halves);
   static constexpr bool paired_columns = false;
   static constexpr int staging_bytes = kStagedBytes;
-  struct Arguments {
-    __nv_bfloat16* h;           // [R, up_width] or null
-    __nv_bfloat16* a;           // [R, I]
-    const __nv_bfloat16* bias;  // [E, up_width] or null
-    const float* row_weight;    // [R], or null: all 1
-    int inter_dim;
-    ActivationParameters parameters;
-  };
+  using Arguments = ForwardArguments;
   static __device__ int m_extent(const Arguments& args) {
     return Act::layout == UpLayout::interleaved ? 2 * args.inter_dim : args.inter_dim;
   }

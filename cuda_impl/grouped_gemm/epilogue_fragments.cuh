@@ -5,8 +5,7 @@
 // epilogue_activation.cuh: it needs H as well, which spills registers.
 #pragma once
 
-#include "activation/activation_math.cuh"
-#include "grouped_gemm/epilogue_store.cuh"
+#include "grouped_gemm/epilogue_activation.cuh"
 
 namespace moeref::cuda::sm90 {
 
@@ -53,14 +52,7 @@ struct FragmentForward {
   static_assert(Act::layout == UpLayout::halves);
   static constexpr bool paired_columns = true;
   static constexpr int staging_bytes = 4 * 3 * kFragmentBytes;
-  struct Arguments {
-    __nv_bfloat16* h;           // [R, 2 I] or null
-    __nv_bfloat16* a;           // [R, I]
-    const __nv_bfloat16* bias;  // [E, 2 I] or null
-    const float* row_weight;    // [R], or null: all 1
-    int inter_dim;
-    ActivationParameters parameters;
-  };
+  using Arguments = ForwardArguments;
   static __device__ int m_extent(const Arguments& args) { return args.inter_dim; }
 
   template <int MaxN>

@@ -104,25 +104,18 @@ struct Accumulator {
   float d[2][MaxN / 2];
 };
 
-template <class Layout, int N, bool AMnMajor, bool BMnMajor, class WhileRunning>
-__device__ __forceinline__ void accumulate_n(Accumulator<Layout::max_n>& acc, std::uint32_t base,
-                                             int warpgroup, int k_blocks, PipelineState<Layout>& pipe,
-                                             const WhileRunning& while_running) {
-  constexpr int a_step = AMnMajor ? 2048 >> 4 : 32 >> 4, b_step = BMnMajor ? 2048 >> 4 : 32 >> 4;
+// issue(kb, a, b) starts the products of stage kb, of which this warpgroup's operand A has MBlocks m64
+// blocks, and commits them; a stage is given back once the next one's are started. while_running() is called
+// once the last products are.
+template <class Layout, int MBlocks, class Issue, class WhileRunning>
+__device__ __forceinline__ void each_stage(std::uint32_t base, int warpgroup, int k_blocks,
+                                           PipelineState<Layout>& pipe, const Issue& issue,
+                                           const WhileRunning& while_running) {
   int previous = 0;
   for (int kb = 0; kb < k_blocks; ++kb) {
     mbarrier_wait(Layout::full(base, pipe.stage), pipe.phase);
-    const std::uint64_t a =
-        descriptor(Layout::a(base, pipe.stage) + warpgroup * 2 * kBlock64Bytes, kBlock64Bytes);
-    const std::uint64_t b = descriptor(Layout::b(base, pipe.stage), kBlock64Bytes);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      const int add = kb > 0 || k > 0;
-      wgmma<N, AMnMajor, BMnMajor>(acc.d[0], a + k * a_step, b + k * b_step, add);
-      wgmma<N, AMnMajor, BMnMajor>(acc.d[1], a + k * a_step + (kBlock64Bytes >> 4), b + k * b_step, add);
-    }
-    wgmma_commit();
+    issue(kb, descriptor(Layout::a(base, pipe.stage) + warpgroup * MBlocks * kBlock64Bytes, kBlock64Bytes),
+          descriptor(Layout::b(base, pipe.stage), kBlock64Bytes));
     if (kb > 0) {
       wgmma_wait<1>();
       release<Layout>(base, previous);
@@ -133,6 +126,24 @@ __device__ __forceinline__ void accumulate_n(Accumulator<Layout::max_n>& acc, st
   while_running();
   wgmma_wait<0>();
   if (k_blocks > 0) release<Layout>(base, previous);
+}
+
+template <class Layout, int N, bool AMnMajor, bool BMnMajor, class WhileRunning>
+__device__ __forceinline__ void accumulate_n(Accumulator<Layout::max_n>& acc, std::uint32_t base,
+                                             int warpgroup, int k_blocks, PipelineState<Layout>& pipe,
+                                             const WhileRunning& while_running) {
+  constexpr int a_step = AMnMajor ? 2048 >> 4 : 32 >> 4, b_step = BMnMajor ? 2048 >> 4 : 32 >> 4;
+  const auto issue = [&](int kb, std::uint64_t a, std::uint64_t b) {
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const int add = kb > 0 || k > 0;
+      wgmma<N, AMnMajor, BMnMajor>(acc.d[0], a + k * a_step, b + k * b_step, add);
+      wgmma<N, AMnMajor, BMnMajor>(acc.d[1], a + k * a_step + (kBlock64Bytes >> 4), b + k * b_step, add);
+    }
+    wgmma_commit();
+  };
+  each_stage<Layout, 2>(base, warpgroup, k_blocks, pipe, issue, while_running);
 }
 
 // Sums k_blocks stages into acc for the first n columns (a multiple of 16 up to MaxN); clears acc when

@@ -117,44 +117,30 @@ template <class Layout, int N, class WhileRunning>
 __device__ __forceinline__ void multiply(float (&acc)[kGradientN / 2], std::uint32_t base, int warpgroup,
                                          const GradientTile& tile, PipelineState<Layout>& pipe,
                                          const WhileRunning& while_running) {
-  const int k_blocks = tile.k_blocks();
-  int previous = 0;
-  for (int kb = 0; kb < k_blocks; ++kb) {
-    mbarrier_wait(Layout::full(base, pipe.stage), pipe.phase);
-    const std::uint64_t a =
-        descriptor(Layout::a(base, pipe.stage) + warpgroup * kBlock64Bytes, kBlock64Bytes);
-    const std::uint64_t b = descriptor(Layout::b(base, pipe.stage), kBlock64Bytes);
-    const auto issue = [&]<int Steps>(std::integral_constant<int, Steps>) {
+  const auto issue = [&](int kb, std::uint64_t a, std::uint64_t b) {
+    const auto steps = [&]<int Steps>(std::integral_constant<int, Steps>) {
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < Steps; ++k)
         wgmma<N, 1, 1>(acc, a + k * (2048 >> 4), b + k * (2048 >> 4), kb > 0 || k > 0);
       wgmma_commit();
     };
-    switch (
-        min(steps_of(tile.rows - kb * kBlockK), 4)) {  // a loop would make the compiler wait for each product
+    // A loop would make the compiler wait for each product.
+    switch (min(steps_of(tile.rows - kb * kBlockK), 4)) {
       case 4:
-        issue(std::integral_constant<int, 4>{});
+        steps(std::integral_constant<int, 4>{});
         break;
       case 3:
-        issue(std::integral_constant<int, 3>{});
+        steps(std::integral_constant<int, 3>{});
         break;
       case 2:
-        issue(std::integral_constant<int, 2>{});
+        steps(std::integral_constant<int, 2>{});
         break;
       default:
-        issue(std::integral_constant<int, 1>{});
+        steps(std::integral_constant<int, 1>{});
     }
-    if (kb > 0) {
-      wgmma_wait<1>();
-      release<Layout>(base, previous);
-    }
-    previous = pipe.stage;
-    pipe.advance();
-  }
-  while_running();
-  wgmma_wait<0>();
-  if (k_blocks > 0) release<Layout>(base, previous);
+  };
+  each_stage<Layout, 1>(base, warpgroup, tile.k_blocks(), pipe, issue, while_running);
 }
 
 /// A warp's 16 rows from `m`, through two buffers of its own: no other warp waits for it.

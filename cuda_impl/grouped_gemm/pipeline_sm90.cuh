@@ -1,4 +1,4 @@
-// The shared-memory pipeline and the wgmma loop of all grouped products.
+// The shared-memory pipeline and the wgmma loop of the token products; clusters and barriers of all.
 //
 // A block is two consumer warpgroups and one producer warpgroup. One stage holds 64 of K: operand A (256 rows
 // of M, warpgroup w takes rows 128 w to 128 w + 127 as two m64 blocks) and operand B (up to MaxN rows of N).
@@ -14,7 +14,7 @@
 
 namespace moeref::cuda::sm90 {
 
-constexpr int kBlockM = 256, kBlockK = 64;  // M of the token products; the weight gradients have 128
+constexpr int kBlockM = 256, kBlockK = 64;
 constexpr int kThreads = 384, kProducerRegisters = 40, kConsumerRegisters = 232;
 constexpr int kBlock64Bytes = 64 * kBlockK * 2;  // one m64 (or n64, MN-major) block of a stage
 
@@ -25,7 +25,7 @@ struct SharedLayout {
   static constexpr int a_bytes = BlockM * kBlockK * 2, b_bytes = MaxN * kBlockK * 2,
                        stage_bytes = a_bytes + b_bytes;
   static constexpr int staging = Stages * stage_bytes, barriers = staging + 2 * StagingBytes,
-                       total = barriers + 24 * Stages;
+                       total = barriers + 16 * Stages;
   static constexpr int staging_bytes = StagingBytes;
   static_assert(b_bytes % 1024 == 0 && total <= 232448);
 
@@ -36,10 +36,6 @@ struct SharedLayout {
   static __device__ std::uint32_t full(std::uint32_t base, int stage) { return base + barriers + 8 * stage; }
   static __device__ std::uint32_t empty(std::uint32_t base, int stage) {
     return base + barriers + 8 * (Stages + stage);
-  }
-  /// For a stage that is worked on between its arrival and its use.
-  static __device__ std::uint32_t landed(std::uint32_t base, int stage) {
-    return base + barriers + 8 * (2 * Stages + stage);
   }
 };
 
@@ -52,19 +48,24 @@ struct PipelineState {
   }
 };
 
+/// After their initialisation by one thread.
+template <class Layout>
+__device__ void publish_barriers() {
+  fence_barriers();
+  if constexpr (Layout::cluster == 2)
+    cluster_sync();
+  else
+    __syncthreads();
+}
+
 template <class Layout>
 __device__ void initialise_barriers(std::uint32_t base) {
   if (threadIdx.x == 0)
     for (int s = 0; s < Layout::stages; ++s) {
       mbarrier_init(Layout::full(base, s), 1);
       mbarrier_init(Layout::empty(base, s), 8 * Layout::cluster);  // one arrival per consumer warp
-      mbarrier_init(Layout::landed(base, s), 1);
     }
-  fence_barriers();
-  if constexpr (Layout::cluster == 2)
-    cluster_sync();
-  else
-    __syncthreads();
+  publish_barriers<Layout>();
 }
 
 // No block leaves while the other may still write to it.
@@ -78,13 +79,18 @@ __device__ __forceinline__ int rank_in_cluster() {
   return Layout::cluster == 2 ? cluster_rank() : 0;
 }
 
+/// Gives a stage back to both blocks' producers, by its barrier.
+template <class Layout>
+__device__ __forceinline__ void release_at(std::uint32_t empty) {
+  if constexpr (Layout::cluster == 2) {
+    if (threadIdx.x % 32 < 2) mbarrier_arrive_at(empty, threadIdx.x % 32);
+  } else {
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(empty);
+  }
+}
 template <class Layout>
 __device__ __forceinline__ void release(std::uint32_t base, int stage) {
-  if constexpr (Layout::cluster == 2) {
-    if (threadIdx.x % 32 < 2) mbarrier_arrive_at(Layout::empty(base, stage), threadIdx.x % 32);
-  } else {
-    if (threadIdx.x % 32 == 0) mbarrier_arrive(Layout::empty(base, stage));
-  }
+  release_at<Layout>(Layout::empty(base, stage));
 }
 
 /// A box of operand A into this block's stage, or into both blocks'.
@@ -104,18 +110,25 @@ struct Accumulator {
   float d[2][MaxN / 2];
 };
 
-// issue(kb, a, b) starts the products of stage kb, of which this warpgroup's operand A has MBlocks m64
-// blocks, and commits them; a stage is given back once the next one's are started. while_running() is called
-// once the last products are.
-template <class Layout, int MBlocks, class Issue, class WhileRunning>
-__device__ __forceinline__ void each_stage(std::uint32_t base, int warpgroup, int k_blocks,
-                                           PipelineState<Layout>& pipe, const Issue& issue,
-                                           const WhileRunning& while_running) {
+template <class Layout, int N, bool AMnMajor, bool BMnMajor, class WhileRunning>
+__device__ __forceinline__ void accumulate_n(Accumulator<Layout::max_n>& acc, std::uint32_t base,
+                                             int warpgroup, int k_blocks, PipelineState<Layout>& pipe,
+                                             const WhileRunning& while_running) {
+  constexpr int a_step = AMnMajor ? 2048 >> 4 : 32 >> 4, b_step = BMnMajor ? 2048 >> 4 : 32 >> 4;
   int previous = 0;
   for (int kb = 0; kb < k_blocks; ++kb) {
     mbarrier_wait(Layout::full(base, pipe.stage), pipe.phase);
-    issue(kb, descriptor(Layout::a(base, pipe.stage) + warpgroup * MBlocks * kBlock64Bytes, kBlock64Bytes),
-          descriptor(Layout::b(base, pipe.stage), kBlock64Bytes));
+    const std::uint64_t a =
+        descriptor(Layout::a(base, pipe.stage) + warpgroup * 2 * kBlock64Bytes, kBlock64Bytes);
+    const std::uint64_t b = descriptor(Layout::b(base, pipe.stage), kBlock64Bytes);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const int add = kb > 0 || k > 0;
+      wgmma<N, AMnMajor, BMnMajor>(acc.d[0], a + k * a_step, b + k * b_step, add);
+      wgmma<N, AMnMajor, BMnMajor>(acc.d[1], a + k * a_step + (kBlock64Bytes >> 4), b + k * b_step, add);
+    }
+    wgmma_commit();
     if (kb > 0) {
       wgmma_wait<1>();
       release<Layout>(base, previous);
@@ -126,24 +139,6 @@ __device__ __forceinline__ void each_stage(std::uint32_t base, int warpgroup, in
   while_running();
   wgmma_wait<0>();
   if (k_blocks > 0) release<Layout>(base, previous);
-}
-
-template <class Layout, int N, bool AMnMajor, bool BMnMajor, class WhileRunning>
-__device__ __forceinline__ void accumulate_n(Accumulator<Layout::max_n>& acc, std::uint32_t base,
-                                             int warpgroup, int k_blocks, PipelineState<Layout>& pipe,
-                                             const WhileRunning& while_running) {
-  constexpr int a_step = AMnMajor ? 2048 >> 4 : 32 >> 4, b_step = BMnMajor ? 2048 >> 4 : 32 >> 4;
-  const auto issue = [&](int kb, std::uint64_t a, std::uint64_t b) {
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      const int add = kb > 0 || k > 0;
-      wgmma<N, AMnMajor, BMnMajor>(acc.d[0], a + k * a_step, b + k * b_step, add);
-      wgmma<N, AMnMajor, BMnMajor>(acc.d[1], a + k * a_step + (kBlock64Bytes >> 4), b + k * b_step, add);
-    }
-    wgmma_commit();
-  };
-  each_stage<Layout, 2>(base, warpgroup, k_blocks, pipe, issue, while_running);
 }
 
 // Sums k_blocks stages into acc for the first n columns (a multiple of 16 up to MaxN); clears acc when

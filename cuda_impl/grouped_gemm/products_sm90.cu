@@ -1,12 +1,19 @@
 // The products without an activation, and the table of those with one.
 #include "grouped_gemm/products_sm90.hpp"
 
+#include <algorithm>
+
 #include "grouped_gemm/activation_products.hpp"
 #include "grouped_gemm/launch_sm90.cuh"
 #include "grouped_gemm/weight_gradient_sm90.cuh"
 
 namespace moeref::cuda::sm90 {
 namespace {
+
+/// Layouts of the weight gradients, for experts that have up to 320 rows on average, or more.
+using FewRows = GradientLayout<192, 5, 1>;
+template <int Cluster>
+using ManyRows = GradientLayout<256, 4, Cluster>;
 
 const ActivationProducts& products(Activation a, ExpertsPath path) {
   static const ActivationProducts* const table[] = {kSwigluProducts, kSwigluOaiProducts, kQuickGegluProducts,
@@ -36,23 +43,35 @@ void stored_product(const char* name, const GroupedShape& g, const StoredProduct
       store(g, p, width));
 }
 
-template <int Cluster>
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// Units that leave every block about eight of them, and of 16 tiles at the most.
+int unit_tiles(const WeightGradientShape& s) {
+  const std::int64_t tiles = std::int64_t{s.experts} * s.m_tiles * s.n_tiles;
+  const std::int64_t most = std::clamp<std::int64_t>(tiles / (8 * multiprocessors()), 1, 16);
+  return static_cast<int>(ceil_div(s.m_tiles, ceil_div(s.m_tiles, most)));
+}
+
+template <class Layout>
 void weight_gradient_of(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
-  using Layout = SharedLayout<kGradientM, kGradientN, kGradientStages, kStoreBytes, Cluster>;
-  constexpr int rows = kGradientM * Cluster;
-  const WeightGradientShape shape{g.permutation.offsets,
-                                  p.left_width,
-                                  p.right_width,
-                                  g.experts,
-                                  (p.left_width + rows - 1) / rows,
-                                  (p.right_width + kGradientN - 1) / kGradientN,
-                                  p.left_width < p.right_width};
+  WeightGradientShape shape{g.permutation.offsets,
+                            p.left_width,
+                            p.right_width,
+                            g.experts,
+                            static_cast<int>(ceil_div(p.left_width, kTileM * Layout::cluster)),
+                            static_cast<int>(ceil_div(p.right_width, Layout::n)),
+                            1,
+                            0,
+                            p.left_width < p.right_width};
+  if constexpr (Layout::n == FewRows::n) shape.unit_tiles = unit_tiles(shape);
+  shape.m_units = static_cast<int>(ceil_div(shape.m_tiles, shape.unit_tiles));
   const auto by_row = [&](const void* rows, int width) {
     return tensor_map(static_cast<const bf16*>(rows), 1, g.rows, width, 64, 64);
   };
   launch<weight_gradient<Layout>, Layout>(
       "weight_gradient_product", stream, by_row(p.left, p.left_width), by_row(p.right, p.right_width),
-      tensor_map(static_cast<const bf16*>(p.out), g.experts, p.left_width, p.right_width, kStoreRows, 64),
+      tensor_map(static_cast<const bf16*>(p.out), g.experts, p.left_width, p.right_width, kStoreRows,
+                 kStoreColumns),
       shape);
 }
 
@@ -81,7 +100,10 @@ void input_gradient_product(const GroupedShape& g, const StoredProduct& p, int u
 }
 
 void weight_gradient_product(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
-  (g.path == ExpertsPath::wgmma_clusters ? weight_gradient_of<2> : weight_gradient_of<1>)(g, p, stream);
+  const bool few = g.rows <= std::int64_t{g.experts} * FewRows::right_slots * kBlockK;
+  if (few) return weight_gradient_of<FewRows>(g, p, stream);
+  (g.path == ExpertsPath::wgmma_clusters ? weight_gradient_of<ManyRows<2>>
+                                         : weight_gradient_of<ManyRows<1>>)(g, p, stream);
 }
 
 }  // namespace moeref::cuda::sm90

@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                   const __grid_constant__ TokenProductShape s,
                   const __grid_constant__ typename Epilogue::Arguments epilogue) {
   extern __shared__ __align__(1024) char shared[];
-  const std::uint32_t base = shared_address(shared);
+  const std::uint32_t base = kept_shared_address(shared);
   initialise_barriers<Layout>(base);
   const int total = s.expert_tile_begin[s.experts] * s.m_tiles;
   const int m_extent = Epilogue::m_extent(epilogue);
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       produce_tokens<Layout, WeightsMnMajor, Epilogue>(weights, tokens, s, m_extent, base, total);
   } else {
     set_registers_up<kConsumerRegisters>();
-    const int warpgroup = threadIdx.x / 128, k_blocks = (s.k_extent + kBlockK - 1) / kBlockK;
+    const int warpgroup = uniform(threadIdx.x / 128), k_blocks = (s.k_extent + kBlockK - 1) / kBlockK;
     constexpr int columns = Epilogue::paired_columns ? 64 : 128, cluster = Layout::cluster;
     const int first = blockIdx.x / cluster, step = gridDim.x / cluster;
     PipelineState<Layout> pipe;

@@ -2,157 +2,197 @@
 // right[r][n]. An expert without rows gets exact zeros.
 //   dW_gate_up [D, 2I]: left = X, right = dH.   dW_down [I, D]: left = A', right = dY; X and dY by row.
 //
-// Tile 128 (M) x 256 (N) x 64, four stages of 48 KiB, both operands MN-major by TMA; persistent, one block a
-// multiprocessor, or clusters of two blocks with neighbouring M and the same N, each loading half of `right`
-// into both. A warpgroup has 64 x 256: wgmma's widest form, which reads least of shared memory for each flop.
-// Tiles run fastest along the narrower matrix, which stays in L2 while the wider one streams by. The result
-// leaves by TMA, each warp's through its own 4 KiB, while the next tile's stages come in.
+// Strips of 64 (M) x N, both operands MN-major by TMA; persistent, one block a multiprocessor, or clusters of
+// two blocks with neighbouring M and the same N, each loading half of `right` into both. Two layouts:
+//   N = 192, five right slots   up to 320 rows an expert stay while its strips pass by
+//   N = 256, four               wgmma's widest form, which reads least of shared memory for each flop
+// Units run fastest along the narrower matrix, which stays in L2 while the wider one streams by.
 //
-// An expert's last stage is multiplied only up to the next multiple of 16 rows, and of those it may hold rows
+// Where `right` stays, the warpgroups take turns: one multiplies while the other stores, since a strip of few
+// rows takes as long to store as to multiply. The result leaves by TMA, each warp's through its own 2 KiB.
+//
+// An expert's last block is multiplied only up to the next multiple of 16 rows, and of those it may hold rows
 // of the next expert, or unwritten ones, which must not enter as 0 * NaN: a warp of its own overwrites them
-// with zeros before the consumers see the stage. Floor: 2 R M N flops, and 2 E M N bytes written, which is
+// with zeros before the consumers see the block. Floor: 2 R M N flops, and 2 E M N bytes written, which is
 // the larger term under about 250 rows an expert. Measured on an H200: 610 TF at 2048 rows an expert (dense
-// 675), 390 at 256, where a tile's stores stand between its products and the next tile's (bench/results).
+// 675), 460 to 510 at 256 (bench/results).
 #pragma once
 
 #include <type_traits>
 
-#include "grouped_gemm/pipeline_sm90.cuh"
+#include "grouped_gemm/gradient_rings_sm90.cuh"
 
 namespace moeref::cuda::sm90 {
 
-constexpr int kGradientM = 128, kGradientN = 256;
-// Three stages, which leave room to stage a whole tile, lost 2 to 5 %; storing a tile during the next one's
-// first products lost 4 %, because their stages are given back later.
-constexpr int kGradientStages = 4;
-constexpr int kStoreRows = 16, kStoreColumns = 64;  // of a warp's TMA boxes
-constexpr int kStoreBoxBytes = kStoreRows * kStoreColumns * 2;
-constexpr int kStoreBytes = 2 * 4 * kStoreBoxBytes;  // of a warpgroup: two boxes a warp
-
-struct WeightGradientShape {
-  const int* offsets;
-  int left_width, right_width, experts;
-  int m_tiles, n_tiles;  // of an expert, m_tiles counting clusters
-  bool m_fastest;
-  __device__ int tiles() const { return experts * m_tiles * n_tiles; }
-};
-
-/// wgmma steps of 16 for the rows that are left.
-__device__ __forceinline__ int steps_of(int rows) { return (rows + 15) / 16; }
-
-struct GradientTile {
-  int expert, m, n;  // first row and column
-  int begin, rows;
-  __device__ int k_blocks() const { return (rows + kBlockK - 1) / kBlockK; }
-};
-
+/// The barrier that a block arrives at.
 template <class Layout>
-__device__ __forceinline__ GradientTile locate(const WeightGradientShape& s, int work) {
-  const int per_expert = s.m_tiles * s.n_tiles, e = work / per_expert, rest = work - e * per_expert;
-  const int m = s.m_fastest ? rest % s.m_tiles : rest / s.n_tiles;
-  const int n = s.m_fastest ? rest / s.m_tiles : rest % s.n_tiles;
-  const int begin = s.offsets[e];
-  return {e, (m * Layout::cluster + rank_in_cluster<Layout>()) * kGradientM, n * kGradientN, begin,
-          s.offsets[e + 1] - begin};
-}
-
-/// Calls work(tile) for every tile of this block or cluster.
-template <class Layout, class Work>
-__device__ __forceinline__ void for_tiles(const WeightGradientShape& s, const Work& work) {
-  for (int i = blockIdx.x / Layout::cluster; i < s.tiles(); i += gridDim.x / Layout::cluster)
-    work(locate<Layout>(s, i));
+__device__ __forceinline__ std::uint32_t arrival(std::uint32_t base, int slot, const GradientUnit& u,
+                                                 int block) {
+  return block < u.whole_blocks() ? Layout::full(base, slot) : Layout::landed(base, slot);
 }
 
 template <class Layout>
-__device__ __forceinline__ void load_stages(const CUtensorMap& left, const CUtensorMap& right,
-                                            const WeightGradientShape& s, std::uint32_t base) {
-  constexpr int cluster = Layout::cluster, boxes = 4 / cluster;
-  const int rank = rank_in_cluster<Layout>();
-  PipelineState<Layout> pipe;
-  pipe.phase = 1;  // the first pass over the stages finds them empty
-  for_tiles<Layout>(s, [&](const GradientTile& tile) {
-    const int k_blocks = tile.k_blocks();
-    for (int kb = 0; kb < k_blocks; ++kb) {
-      const bool whole = (kb + 1) * kBlockK <= tile.rows;
-      const std::uint32_t arrived = whole ? Layout::full(base, pipe.stage) : Layout::landed(base, pipe.stage);
-      const int row = tile.begin + kb * kBlockK;
-      mbarrier_wait(Layout::empty(base, pipe.stage), pipe.phase);
-      mbarrier_arrive_expect(arrived, Layout::stage_bytes);
-#pragma unroll
-      for (int i = 0; i < 2; ++i)
-        tma_load(Layout::a(base, pipe.stage) + i * kBlock64Bytes, &left, arrived, tile.m + i * 64, row, 0);
-#pragma unroll
-      for (int i = rank * boxes; i < (rank + 1) * boxes; ++i)
-        load_box<cluster>(Layout::b(base, pipe.stage) + i * kBlock64Bytes, right, arrived, tile.n + i * 64,
-                          row, 0);
-      pipe.advance();
+__device__ __forceinline__ void load_left(const CUtensorMap& left, const WeightGradientShape& s,
+                                          std::uint32_t base, int warpgroup) {
+  LeftRing ring = left_ring<Layout>(warpgroup);
+  ring.phase = 1;  // the first pass over the slots finds them empty
+  for_units<Layout>(s, [&](const GradientUnit& u) {
+    const int blocks = u.blocks();
+    for (int tile = 0; tile < u.tiles; ++tile) {
+      const int m = u.m<Layout>(tile, warpgroup);
+      if (m >= s.left_width) break;
+      for (int block = 0; block < blocks; ++block) {
+        const std::uint32_t arrived = arrival<Layout>(base, ring.slot(), u, block);
+        mbarrier_wait(Layout::empty(base, ring.slot()), ring.phase);
+        mbarrier_arrive_expect(arrived, kLeftBytes);
+        tma_load(Layout::data(base, ring.slot()), &left, arrived, m, u.begin + block * kBlockK, 0);
+        ring.advance();
+      }
     }
+  });
+}
+
+template <class Layout>
+__device__ __forceinline__ void load_right(const CUtensorMap& right, const WeightGradientShape& s,
+                                           std::uint32_t base) {
+  constexpr int cluster = Layout::cluster, boxes = Layout::boxes / cluster;
+  const int rank = rank_in_cluster<Layout>();
+  RightRing<Layout> ring{0};
+  ring.phase = 1;
+  for_units<Layout>(s, [&](const GradientUnit& u) {
+    const int blocks = u.blocks(), times = u.resident<Layout>() ? 1 : u.tiles;
+    for (int i = 0; i < times; ++i)
+      for (int block = 0; block < blocks; ++block) {
+        const std::uint32_t arrived = arrival<Layout>(base, ring.slot(), u, block);
+        mbarrier_wait(Layout::empty(base, ring.slot()), ring.phase);
+        mbarrier_arrive_expect(arrived, Layout::right_bytes);
+#pragma unroll
+        for (int box = rank * boxes; box < (rank + 1) * boxes; ++box)
+          load_box<cluster>(Layout::data(base, ring.slot()) + box * kBlock64Bytes, right, arrived,
+                            u.n_tile * Layout::n + box * 64, u.begin + block * kBlockK, 0);
+        ring.advance();
+      }
   });
 }
 
 template <class Layout>
 __device__ __forceinline__ void clear_foreign_rows(const WeightGradientShape& s, std::uint32_t base) {
   const int lane = threadIdx.x % 32;
-  PipelineState<Layout> pipe;
-  std::uint32_t parities = 0;  // of `landed`, one bit a stage
-  for_tiles<Layout>(s, [&](const GradientTile& tile) {
-    const int whole = tile.rows / kBlockK, mine = tile.rows % kBlockK;
-    for (int kb = 0; kb < whole; ++kb) pipe.advance();
-    if (mine == 0) return;
-    mbarrier_wait(Layout::landed(base, pipe.stage), parities >> pipe.stage & 1);
-    parities ^= 1u << pipe.stage;
-    const std::uint32_t stage = Layout::a(base, pipe.stage);
-    for (int block = 0; block < Layout::stage_bytes / kBlock64Bytes; ++block)
-      for (int at = mine * 128 + lane * 16; at < steps_of(mine) * 2048; at += 32 * 16)
-        store_zero(stage + block * kBlock64Bytes + at);
-    fence_shared_for_async();
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(Layout::full(base, pipe.stage));
-    pipe.advance();
+  std::uint32_t parities = 0;  // of `landed`, one bit a slot
+  RightRing<Layout> right{0};
+  LeftRing left[2] = {left_ring<Layout>(0), left_ring<Layout>(1)};
+  for_units<Layout>(s, [&](const GradientUnit& u) {
+    const int blocks = u.blocks(), mine = u.rows % kBlockK, steps = u.last_steps();
+    const bool resident = u.resident<Layout>();
+    // The last of the ring's next `blocks` blocks, of `boxes` boxes of 64 columns.
+    const auto clear = [&]<int Slots>(Ring<Slots>& ring, int boxes) {
+      const int last = ring.first + (ring.at + blocks - 1) % Slots;
+      ring.at = (ring.at + blocks) % Slots;
+      if (steps == 0) return;
+      mbarrier_wait(Layout::landed(base, last), parities >> last & 1);
+      parities ^= 1u << last;
+      for (int box = 0; box < boxes; ++box)
+        for (int at = mine * 128 + lane * 16; at < steps * 2048; at += 32 * 16)
+          store_zero(Layout::data(base, last) + box * kBlock64Bytes + at);
+      fence_shared_for_async();
+      __syncwarp();
+      if (lane == 0) mbarrier_arrive(Layout::full(base, last));
+    };
+    for (int tile = 0; tile < u.tiles; ++tile) {
+      if (tile == 0 || !resident) clear(right, Layout::boxes);
+      if (u.m<Layout>(tile, 0) < s.left_width) clear(left[0], 1);
+      if (u.m<Layout>(tile, 1) < s.left_width) clear(left[1], 1);
+    }
   });
 }
 
-/// The sum over the tile's rows, in steps of 16, for the first N columns.
-template <class Layout, int N, class WhileRunning>
-__device__ __forceinline__ void multiply(float (&acc)[kGradientN / 2], std::uint32_t base, int warpgroup,
-                                         const GradientTile& tile, PipelineState<Layout>& pipe,
-                                         const WhileRunning& while_running) {
-  const auto issue = [&](int kb, std::uint64_t a, std::uint64_t b) {
-    const auto steps = [&]<int Steps>(std::integral_constant<int, Steps>) {
-      wgmma_fence();
-#pragma unroll
-      for (int k = 0; k < Steps; ++k)
-        wgmma<N, 1, 1>(acc, a + k * (2048 >> 4), b + k * (2048 >> 4), kb > 0 || k > 0);
-      wgmma_commit();
-    };
-    // A loop would make the compiler wait for each product.
-    switch (min(steps_of(tile.rows - kb * kBlockK), 4)) {
-      case 4:
-        steps(std::integral_constant<int, 4>{});
-        break;
-      case 3:
-        steps(std::integral_constant<int, 3>{});
-        break;
-      case 2:
-        steps(std::integral_constant<int, 2>{});
-        break;
-      default:
-        steps(std::integral_constant<int, 1>{});
-    }
+/// Where a warpgroup's next blocks are.
+template <class Layout>
+struct GradientOperands {
+  RightRing<Layout> right;
+  LeftRing left;
+  std::uint32_t right_descriptor, left_descriptor;  // low words, of the rings' first slots
+  bool wait_right, free_right;                      // in this strip
+
+  __device__ GradientOperands(std::uint32_t base, int warpgroup)
+      : right{0},
+        left(left_ring<Layout>(warpgroup)),
+        right_descriptor(low_word(Layout::data(base, 0))),
+        left_descriptor(low_word(Layout::data(base, left.slot()))),
+        wait_right(true),
+        free_right(true) {}
+
+  static __device__ std::uint32_t low_word(std::uint32_t address) {
+    return static_cast<std::uint32_t>(descriptor(address, kBlock64Bytes));
+  }
+  static __device__ std::uint64_t whole(std::uint32_t low) {
+    return (descriptor(0, 0) & ~std::uint64_t{0xffffffff}) | low;
+  }
+};
+
+/// The sum over the unit's rows, in steps of 16, for the first N columns. Calls last_issued() once the last
+/// products are started, and while_running() before waiting for them.
+template <class Layout, int N, class LastIssued, class WhileRunning>
+__device__ __forceinline__ void multiply(float (&acc)[Layout::n / 2], std::uint32_t base,
+                                         const GradientUnit& u, GradientOperands<Layout>& operands,
+                                         const LastIssued& last_issued, const WhileRunning& while_running) {
+  RightRing<Layout>& right = operands.right;
+  LeftRing& left = operands.left;
+  int previous_right = 0, previous_left = 0;
+  const auto release_previous = [&] {
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(Layout::empty(base, previous_left));
+    if (operands.free_right) release_at<Layout>(Layout::empty(base, previous_right));
   };
-  each_stage<Layout, 1>(base, warpgroup, tile.k_blocks(), pipe, issue, while_running);
+  const auto block = [&]<int Steps>(std::integral_constant<int, Steps>, bool add, bool last) {
+    if (operands.wait_right) mbarrier_wait(Layout::full(base, right.slot()), right.phase);
+    mbarrier_wait(Layout::full(base, left.slot()), left.phase);
+    const std::uint32_t a = operands.left_descriptor + left.at * (kLeftBytes >> 4),
+                        b = operands.right_descriptor + right.at * (Layout::right_bytes >> 4);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < Steps; ++k)
+      wgmma<N, 1, 1>(acc, operands.whole(a + k * (2048 >> 4)), operands.whole(b + k * (2048 >> 4)),
+                     add || k > 0);
+    wgmma_commit();
+    if (last) last_issued();
+    if (add) {
+      wgmma_wait<1>();
+      release_previous();
+    }
+    previous_right = right.slot(), previous_left = left.slot();
+    right.advance(), left.advance();
+  };
+  const int whole = u.whole_blocks(), steps = u.last_steps();
+  for (int i = 0; i < whole; ++i)
+    block(std::integral_constant<int, 4>{}, i > 0, steps == 0 && i + 1 == whole);
+  switch (steps) {  // a loop would make the compiler wait for each product
+    case 4:
+      block(std::integral_constant<int, 4>{}, whole > 0, true);
+      break;
+    case 3:
+      block(std::integral_constant<int, 3>{}, whole > 0, true);
+      break;
+    case 2:
+      block(std::integral_constant<int, 2>{}, whole > 0, true);
+      break;
+    case 1:
+      block(std::integral_constant<int, 1>{}, whole > 0, true);
+  }
+  while_running();
+  wgmma_wait<0>();
+  release_previous();
 }
 
-/// A warp's 16 rows from `m`, through two buffers of its own: no other warp waits for it.
-__device__ __forceinline__ void store_gradient(const CUtensorMap& out, const float (&acc)[kGradientN / 2],
-                                               const GradientTile& tile, int m, int columns,
-                                               std::uint32_t staging, int& stores) {
+/// A warp's 16 rows from `m`, through a buffer of its own: no other warp waits for it.
+template <class Layout>
+__device__ __forceinline__ void store_gradient(const CUtensorMap& out, const float (&acc)[Layout::n / 2],
+                                               const GradientUnit& u, int m, int columns,
+                                               std::uint32_t buffer) {
   const int lane = threadIdx.x % 32, row = ((lane >> 3) & 1) * 8 + lane % 8;
 #pragma unroll
-  for (int c = 0; c < kGradientN / kStoreColumns; ++c) {
+  for (int c = 0; c < Layout::boxes; ++c) {
     if (c * kStoreColumns >= columns) break;
-    const std::uint32_t buffer = staging + stores++ % 2 * kStoreBoxBytes;
-    if (lane == 0) tma_store_wait_read<1>();
+    if (lane == 0) tma_store_wait_read<0>();
     __syncwarp();
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
@@ -167,10 +207,72 @@ __device__ __forceinline__ void store_gradient(const CUtensorMap& out, const flo
     fence_shared_for_async();
     __syncwarp();
     if (lane == 0) {
-      tma_store(&out, buffer, tile.n + c * kStoreColumns, m, tile.expert);
+      tma_store(&out, buffer, u.n_tile * Layout::n + c * kStoreColumns, m, u.expert);
       tma_store_commit();
     }
   }
+}
+
+/// The part of a warpgroup whose strip lies outside the matrix.
+template <class Layout>
+__device__ __forceinline__ void pass_right(std::uint32_t base, const GradientUnit& u,
+                                           GradientOperands<Layout>& operands) {
+  for (int block = 0; block < u.blocks(); ++block, operands.right.advance()) {
+    mbarrier_wait(Layout::full(base, operands.right.slot()), operands.right.phase);
+    if (operands.free_right) release_at<Layout>(Layout::empty(base, operands.right.slot()));
+  }
+}
+
+template <class Layout>
+__device__ __forceinline__ void consume(const CUtensorMap& out, const WeightGradientShape& s,
+                                        std::uint32_t base, int warp) {
+  const int warpgroup = warp / 4, m_of_warp = warp % 4 * kStoreRows;
+  const std::uint32_t staging = base + Layout::staging + warp * kStoreBytes;
+  GradientOperands<Layout> operands(base, warpgroup);
+  std::uint32_t turn = warpgroup == 0;  // the first goes first
+  float acc[Layout::n / 2] = {};
+  const int first = blockIdx.x / Layout::cluster, step = gridDim.x / Layout::cluster;
+  GradientUnit next{};
+  if (first < s.units()) next = locate(s, first);
+  for (int work = first; work < s.units(); work += step) {
+    const GradientUnit u = next;
+    const bool resident = u.resident<Layout>();
+    const int columns = s.right_width - u.n_tile * Layout::n;
+    for (int tile = 0; tile < u.tiles; ++tile) {
+      const int m = u.m<Layout>(tile, warpgroup);
+      const bool last = tile + 1 == u.tiles;
+      const RightRing<Layout> panel = operands.right;
+      operands.wait_right = !resident || tile == 0;
+      operands.free_right = !resident || last;
+      const auto pass_turn = [&] {
+        if (resident && threadIdx.x % 32 == 0) mbarrier_arrive(Layout::turn(base, 1 - warpgroup));
+      };
+      const auto find_next = [&] {
+        if (last && work + step < s.units()) next = locate(s, work + step);
+      };
+      if (resident) mbarrier_wait(Layout::turn(base, warpgroup), turn), turn ^= 1;
+      if (m < s.left_width) {
+        const auto strip = [&]<int N>(std::integral_constant<int, N>) {
+          multiply<Layout, N>(acc, base, u, operands, pass_turn, find_next);
+        };
+        fence_accumulator(acc);
+        if (columns > 128)
+          strip(std::integral_constant<int, Layout::n>{});
+        else if (columns > 64)
+          strip(std::integral_constant<int, 128>{});
+        else
+          strip(std::integral_constant<int, 64>{});
+        fence_accumulator(acc);
+        store_gradient<Layout>(out, acc, u, m + m_of_warp, columns, staging);
+      } else {
+        pass_right(base, u, operands);
+        pass_turn();
+        find_next();
+      }
+      if (!operands.free_right) operands.right = panel;
+    }
+  }
+  if (threadIdx.x % 32 == 0) tma_store_wait_all();
 }
 
 template <class Layout>
@@ -178,44 +280,19 @@ __global__ void __launch_bounds__(kThreads, 1)
     weight_gradient(const __grid_constant__ CUtensorMap left, const __grid_constant__ CUtensorMap right,
                     const __grid_constant__ CUtensorMap out, const __grid_constant__ WeightGradientShape s) {
   extern __shared__ __align__(1024) char shared[];
-  const std::uint32_t base = shared_address(shared);
-  initialise_barriers<Layout>(base);
-  if (threadIdx.x >= 256) {
-    set_registers_down<kProducerRegisters>();
-    if (threadIdx.x == 256) load_stages<Layout>(left, right, s, base);
-    if (threadIdx.x / 32 == 9) clear_foreign_rows<Layout>(s, base);
-  } else {
+  const std::uint32_t base = kept_shared_address(shared);
+  const int warp = uniform(threadIdx.x / 32);
+  Layout::initialise_barriers(base);
+  if (warp < 8) {
     set_registers_up<kConsumerRegisters>();
-    const int warpgroup = threadIdx.x / 128, warp = threadIdx.x / 32;
-    const std::uint32_t staging = base + Layout::staging + warp * (Layout::staging_bytes / 4);
-    PipelineState<Layout> pipe;
-    float acc[kGradientN / 2];
-    int stores = 0;
-    const int first = blockIdx.x / Layout::cluster, step = gridDim.x / Layout::cluster;
-    GradientTile next{};
-    if (first < s.tiles()) next = locate<Layout>(s, first);
-    for (int work = first; work < s.tiles(); work += step) {
-      const GradientTile tile = next;
-      const auto find_next = [&] {
-        if (work + step < s.tiles()) next = locate<Layout>(s, work + step);
-      };
-      if (tile.m + warpgroup * 64 >= s.left_width) {
-        find_next();
-        skip(base, tile.k_blocks(), pipe);
-        continue;
-      }
-      const int columns = s.right_width - tile.n;
-#pragma unroll
-      for (float& sum : acc) sum = 0;
-      fence_accumulator(acc);
-      if (columns > 128)
-        multiply<Layout, 256>(acc, base, warpgroup, tile, pipe, find_next);
-      else
-        multiply<Layout, 128>(acc, base, warpgroup, tile, pipe, find_next);
-      fence_accumulator(acc);
-      store_gradient(out, acc, tile, tile.m + warp * kStoreRows, columns, staging, stores);
-    }
-    if (threadIdx.x % 32 == 0) tma_store_wait_all();
+    consume<Layout>(out, s, base, warp);
+  } else {
+    set_registers_down<kProducerRegisters>();
+    const bool leads = threadIdx.x % 32 == 0;
+    if (warp == 8) clear_foreign_rows<Layout>(s, base);
+    if (warp == 9 && leads) load_right<Layout>(right, s, base);
+    if (warp == 10 && leads) load_left<Layout>(left, s, base, 0);
+    if (warp == 11 && leads) load_left<Layout>(left, s, base, 1);
   }
   leave<Layout>();
 }

@@ -1,4 +1,4 @@
-// wgmma m64nNk16, bf16 in, fp32 accumulate, for N = 16, 32 .. 160 and 256: the accumulator is the first
+// wgmma m64nNk16, bf16 in, fp32 accumulate, for N = 16, 32 .. 160, 192 and 256: the accumulator is the first
 // N / 2 registers of `d`.
 #pragma once
 
@@ -54,7 +54,7 @@ namespace moeref::cuda::sm90 {
 template <int N, int TransposeA, int TransposeB, int Registers>
 __device__ __forceinline__ void wgmma(float (&d)[Registers], std::uint64_t desc_a, std::uint64_t desc_b,
                                       int accumulate) {
-  static_assert((N % 16 == 0 && N <= 160) || N == 256);
+  static_assert((N % 16 == 0 && N <= 160) || N == 192 || N == 256);
   static_assert(N / 2 <= Registers);
   if constexpr (N == 16) MOEREF_WGMMA(16, 8, 9, 10, 11, 12);
   if constexpr (N == 32) MOEREF_WGMMA(32, 16, 17, 18, 19, 20);
@@ -66,6 +66,7 @@ __device__ __forceinline__ void wgmma(float (&d)[Registers], std::uint64_t desc_
   if constexpr (N == 128) MOEREF_WGMMA(128, 64, 65, 66, 67, 68);
   if constexpr (N == 144) MOEREF_WGMMA(144, 72, 73, 74, 75, 76);
   if constexpr (N == 160) MOEREF_WGMMA(160, 80, 81, 82, 83, 84);
+  if constexpr (N == 192) MOEREF_WGMMA(192, 96, 97, 98, 99, 100);
   if constexpr (N == 256) MOEREF_WGMMA(256, 128, 129, 130, 131, 132);
 }
 

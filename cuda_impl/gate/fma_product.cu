@@ -31,6 +31,14 @@ __device__ void fetch_index(bool along_k, int i, int& k, int& at) {
 }
 
 template <class Acc>
+__device__ Acc load_operand(const Operand& o, std::int64_t i, Held via) {
+  Acc sum = 0;
+  for (int plane = 0; plane < o.planes; ++plane)
+    sum += load_element<Acc>(o.data, o.type, plane * o.plane_stride + i);
+  return round_to(sum, via);
+}
+
+template <class Acc>
 __global__ __launch_bounds__(kThreads) void product_kernel(const Arguments p) {
   // Four elements more a row: the transposing stores of a warp spread over the banks, and rows stay aligned.
   __shared__ __align__(16) Acc a_tile[kBK][kBM + 4];
@@ -48,19 +56,17 @@ __global__ __launch_bounds__(kThreads) void product_kernel(const Arguments p) {
     for (int i = 0; i < kA; ++i) {
       fetch_index<kBM>(a_along_k, i, k, at);
       const bool valid = k0 + k < k_end && m0 + at < p.m;
-      a_next[i] = valid ? round_to(load_element<Acc>(p.a.data, p.a.type,
-                                                     (m0 + at) * p.a.row_stride + (k0 + k) * p.a.col_stride),
-                                   p.via)
-                        : Acc(0);
+      a_next[i] =
+          valid ? load_operand<Acc>(p.a, (m0 + at) * p.a.row_stride + (k0 + k) * p.a.col_stride, p.via)
+                : Acc(0);
     }
 #pragma unroll
     for (int i = 0; i < kB; ++i) {
       fetch_index<kBN>(b_along_k, i, k, at);
       const bool valid = k0 + k < k_end && n0 + at < p.n;
-      b_next[i] = valid ? round_to(load_element<Acc>(p.b.data, p.b.type,
-                                                     (k0 + k) * p.b.row_stride + (n0 + at) * p.b.col_stride),
-                                   p.via)
-                        : Acc(0);
+      b_next[i] =
+          valid ? load_operand<Acc>(p.b, (k0 + k) * p.b.row_stride + (n0 + at) * p.b.col_stride, p.via)
+                : Acc(0);
     }
   };
 

@@ -16,18 +16,22 @@ void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput
   const TokenBlocks blocks = token_blocks(c);
   const Held compute = compute_type(c), x_type = held(c.x_type), parameter_type = held(c.parameter_type);
   const std::int64_t stride = logit_stride(c);
+  const auto d_logits = [&](std::int64_t row_stride, std::int64_t col_stride) {
+    if (!holds_planes(c)) return Operand{work.d_logits, compute, row_stride, col_stride};
+    return Operand{work.d_logits, Held::bfloat16, row_stride, col_stride, kPlanes, c.tokens * stride};
+  };
   scores_backward(
       routing_rule(c, w.correction != nullptr), blocks, c.tokens,
       {keep.logits, w.correction, in.token_mask, ids, d_weights, held(d_weights_type),
        c.has_aux_loss() ? keep.aux_gradient : nullptr, c.aux_loss_coeff * c.aux_loss_backward_scale},
-      work.d_logits, stride, d.bias ? work.block_sums : nullptr, stream);
+      {work.d_logits, stride, holds_planes(c), d.bias ? work.block_sums : nullptr}, stream);
   if (d.x)
-    product(whole_product(c.tokens, c.dim, c.experts), {work.d_logits, compute, stride, 1},
+    product(whole_product(c.tokens, c.dim, c.experts), d_logits(stride, 1),
             {w.weight, parameter_type, c.dim, 1}, compute, {.stored = d.x, .type = x_type, .add = d.add_to_x},
             stream);
   if (d.weight) {
     const ProductShape shape = weight_gradient_shape(c);
-    product(shape, {work.d_logits, compute, 1, stride}, {in.x, x_type, c.dim, 1}, compute,
+    product(shape, d_logits(1, stride), {in.x, x_type, c.dim, 1}, compute,
             {.partial = work.weight_parts}, stream);
     sum_parts(work.weight_parts, shape.splits, std::int64_t{c.experts} * c.dim, compute, parameter_type,
               d.weight, stream);

@@ -116,6 +116,11 @@ TokenBlocks token_blocks(const GateConfig& c) {
   return token_blocks(c.tokens, c.experts, compute_type(c) == Held::float64);
 }
 
+bool holds_planes(const GateConfig& c) {
+  return compute_type(c) == Held::float32 && held(c.x_type) == Held::bfloat16 &&
+         held(c.parameter_type) == Held::bfloat16;
+}
+
 std::size_t sum_bytes(const GateConfig& c) { return compute_type(c) == Held::float64 ? 8 : 4; }
 
 ProductShape logits_shape(const GateConfig& c) { return split_product(c.tokens, c.experts, c.dim); }
@@ -135,7 +140,8 @@ GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
       score_sum(arena.take<double>(c.experts)) {}
 
 GateBackwardWorkspace::GateBackwardWorkspace(Arena& arena, const GateConfig& c)
-    : d_logits(arena.take<char>(c.tokens * logit_stride(c) * bytes_of(compute_type(c)))),
+    : d_logits(arena.take<char>(c.tokens * logit_stride(c) *
+                                (holds_planes(c) ? kPlanes * 2 : bytes_of(compute_type(c))))),
       block_sums(arena.take<char>(token_blocks(c).blocks * c.experts * sum_bytes(c))),
       weight_parts(arena.take<char>(std::int64_t{weight_gradient_shape(c).splits} * c.experts * c.dim *
                                     sum_bytes(c))) {}

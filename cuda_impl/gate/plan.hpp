@@ -23,6 +23,8 @@ void check_groups(const GateConfig& config, bool has_correction);
 std::size_t sum_bytes(const GateConfig& config);
 /// Columns of the gradient of the logits in memory: E, filled with zeros to a multiple of 8.
 inline std::int64_t logit_stride(const GateConfig& c) { return (c.experts + 7) / 8 * 8; }
+/// Whether that gradient, in fp32, is held in bfloat16 planes: where both of its products are with bfloat16.
+bool holds_planes(const GateConfig& config);
 
 ProductShape logits_shape(const GateConfig& config);
 ProductShape weight_gradient_shape(const GateConfig& config);

@@ -1,5 +1,6 @@
 // The gate's three products: logits x W^T, and in the backward pass dz W and dz^T x. bfloat16 operands go
-// through the tensor cores, everything else through fused multiply-adds in fp32 or fp64.
+// through the tensor cores, and an fp32 gradient of the logits as three bfloat16 planes; everything else goes
+// through fused multiply-adds in fp32 or fp64.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -11,11 +12,14 @@
 
 namespace moeref::cuda {
 
-/// Element (i, j) is data[i * row_stride + j * col_stride]; one of the strides is 1.
+/// Element (i, j) is data[i * row_stride + j * col_stride], summed over `planes` that are plane_stride apart;
+/// one of the strides is 1. Of a product's operands only A has more planes than one.
 struct Operand {
   const void* data;
   Held type;
   std::int64_t row_stride, col_stride;
+  int planes = 1;
+  std::int64_t plane_stride = 0;
 };
 
 /// C [M, N] = A [M, K] B [K, N]. Sums over K are cut into `splits` ranges of k_per_split.
@@ -39,6 +43,9 @@ struct ProductOutput {
   Held type = Held::float32;
   bool add = false;
 };
+
+/// The planes that an fp32 value is held in, exactly where its last bit is at least 2^-133.
+constexpr int kPlanes = 3;
 
 /// Operands are rounded to `via` on the way; sums are in fp32, or fp64 where `via` is float64. Rows of A or B
 /// whose stride is longer than the matrix is wide hold zeros there.

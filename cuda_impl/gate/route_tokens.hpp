@@ -44,11 +44,15 @@ struct ScoresBackwardInput {
   double aux_scale;
 };
 
-/// d_logits [T, d_stride] in rule.compute, zero past column E; block_sums [blocks, E] their sums over the
-/// block's tokens, in the type of the partial logits, or null.
+struct ScoresBackwardOutput {
+  void* d_logits;  // [T, stride] in rule.compute, or bfloat16 planes [kPlanes, T, stride]; zero past column E
+  std::int64_t stride;
+  bool planes;
+  void* block_sums;  // [blocks, E] sums over the block's tokens, in the type of the partial logits, or null
+};
+
 void scores_backward(const RoutingRule& rule, const TokenBlocks& blocks, std::int64_t tokens,
-                     const ScoresBackwardInput& in, void* d_logits, std::int64_t d_stride, void* block_sums,
-                     cudaStream_t stream);
+                     const ScoresBackwardInput& in, const ScoresBackwardOutput& out, cudaStream_t stream);
 
 /// Calls run<Acc, kItems>() for the number of experts a lane.
 template <class Run>

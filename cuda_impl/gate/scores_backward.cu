@@ -4,6 +4,7 @@
 // Scores are recomputed from the saved logits, values from the saved ids. Floor: logits read and their
 // gradient written, 4 T E bytes in bfloat16 (4 us at T = 16384, E = 256 and 4.3 TB/s).
 #include "gate/block_memory.cuh"
+#include "gate/product.hpp"
 #include "gate/route_tokens.hpp"
 #include "gate/score.cuh"
 #include "moeref/cuda/error.hpp"
@@ -16,10 +17,19 @@ struct Arguments {
   std::int64_t tokens, tokens_per_block;
   int warps;
   ScoresBackwardInput in;
-  void* d_logits;
-  std::int64_t d_stride;
-  void* block_sums;
+  ScoresBackwardOutput out;
 };
+
+/// Each plane holds what the ones before it leave of v, rounded.
+template <class Acc>
+__device__ void store_gradient(const Arguments& p, std::int64_t t, int e, Acc v) {
+  const std::int64_t at = t * p.out.stride + e;
+  if (!p.out.planes) return store_element(p.out.d_logits, p.rule.compute, at, v);
+  for (int plane = 0; plane < kPlanes; ++plane) {
+    store_element(p.out.d_logits, Held::bfloat16, plane * p.tokens * p.out.stride + at, v);
+    v -= round_to(v, Held::bfloat16);
+  }
+}
 
 /// Gradient of x_i / (sum x + 1e-20): d_i / sum, and the same for all i through the sum.
 template <class Acc, int kItems>
@@ -144,27 +154,25 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
       const int e = lane + 32 * j;
       if (e < rule.experts) {
         const Acc stored = round_to(d[j], rule.compute);
-        store_element(p.d_logits, rule.compute, t * p.d_stride + e, stored);
+        store_gradient(p, t, e, stored);
         sums[j] += stored;
-      } else if (e < p.d_stride) {
-        store_element(p.d_logits, rule.compute, t * p.d_stride + e, Acc(0));
+      } else if (e < p.out.stride) {
+        store_gradient(p, t, e, Acc(0));
       }
     }
     __syncwarp();  // the rows are written again
   }
-  if (p.block_sums)
+  if (p.out.block_sums)
     memory.store_sums(sums, rule.experts, p.warps,
-                      static_cast<Acc*>(p.block_sums) + std::int64_t{blockIdx.x} * rule.experts);
+                      static_cast<Acc*>(p.out.block_sums) + std::int64_t{blockIdx.x} * rule.experts);
 }
 
 }  // namespace
 
 void scores_backward(const RoutingRule& rule, const TokenBlocks& blocks, std::int64_t tokens,
-                     const ScoresBackwardInput& in, void* d_logits, std::int64_t d_stride, void* block_sums,
-                     cudaStream_t stream) {
+                     const ScoresBackwardInput& in, const ScoresBackwardOutput& out, cudaStream_t stream) {
   if (tokens == 0) return;
-  const Arguments arguments{rule,     tokens,    blocks.tokens_per_block, blocks.warps, in, d_logits,
-                            d_stride, block_sums};
+  const Arguments arguments{rule, tokens, blocks.tokens_per_block, blocks.warps, in, out};
   with_items(blocks.items, rule.compute == Held::float64, [&]<class Acc, int kItems>() {
     backward_kernel<Acc, kItems>
         <<<blocks.blocks, blocks.warps * 32, blocks.shared_bytes, stream>>>(arguments);

@@ -5,7 +5,8 @@
 // small; K in blocks of 64, fetched by cp.async. A warp holds 32 x BN / 2. Shared rows are swizzled in
 // 16-byte chunks (chunk ^ row mod 8), so that neither cp.async nor ldmatrix has bank conflicts. Floor: x is
 // read once from memory, 2 T D bytes (16 us at T = 16384, D = 2048 and 4.3 TB/s). Every row tile reads all of
-// W from the L2, which is why the row tile is 128 where W is large.
+// W from the L2, which is why the row tile is 128 where W is large. A in planes and whole results are of the
+// backward pass alone: they cost the forward pass a tenth.
 #include <algorithm>
 
 #include "gate/product_kernels.hpp"
@@ -21,6 +22,8 @@ constexpr int kBlockK = 64;
 struct Arguments {
   const bf16 *a, *b;
   std::int64_t a_stride, b_stride;  // of the axis that is not contiguous
+  std::int64_t a_plane_stride;
+  int planes;
   std::int64_t m, n, k, k_per_split;
   std::int64_t column_tiles;
   float* partial;
@@ -73,13 +76,15 @@ __global__ __launch_bounds__(BM * 2) void product_kernel(const Arguments p) {
   const int warp_m = warp / 2 * 32, warp_n = warp % 2 * (BN / 2);
   const std::int64_t m0 = blockIdx.x / p.column_tiles * BM, n0 = blockIdx.x % p.column_tiles * BN;
   const std::int64_t k_begin = blockIdx.y * p.k_per_split, k_end = min(k_begin + p.k_per_split, p.k);
-  const int steps = static_cast<int>((k_end - k_begin + kBlockK - 1) / kBlockK);
+  const int plane_steps = static_cast<int>((k_end - k_begin + kBlockK - 1) / kBlockK),
+            steps = kBAlongK ? plane_steps : plane_steps * p.planes;
 
   const auto fetch = [&](int step) {
     if (step < steps) {
       const unsigned to = base + step % K::kStages * K::kStageBytes;
-      const std::int64_t k0 = k_begin + std::int64_t{step} * kBlockK;
-      K::A::template fetch<K::kThreads>(to, p.a, p.a_stride, m0, p.m, k0, k_end);
+      const int plane = kBAlongK ? 0 : step / plane_steps;
+      const std::int64_t k0 = k_begin + std::int64_t{step - plane * plane_steps} * kBlockK;
+      K::A::template fetch<K::kThreads>(to, p.a + plane * p.a_plane_stride, p.a_stride, m0, p.m, k0, k_end);
       K::B::template fetch<K::kThreads>(to + K::A::kBytes, p.b, p.b_stride, n0, p.n, k0, k_end);
     }
     commit_copies();  // an empty group too: the count of groups says which have arrived
@@ -129,34 +134,58 @@ __global__ __launch_bounds__(BM * 2) void product_kernel(const Arguments p) {
   wait_copies<0>();
 
   // c[0..1] and c[2..3]: rows lane / 4 and 8 below, columns 2 (lane mod 4) and the next.
-  float* partial = p.partial ? p.partial + blockIdx.y * p.m * p.n : nullptr;
+  if (kBAlongK || p.partial) {
+    float* partial = p.partial + blockIdx.y * p.m * p.n;
 #pragma unroll
-  for (int i = 0; i < 2; ++i)
+    for (int i = 0; i < 2; ++i)
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const std::int64_t row = m0 + warp_m + i * 16 + half * 8 + lane / 4;
-      if (row >= p.m) continue;
+      for (int half = 0; half < 2; ++half) {
+        const std::int64_t row = m0 + warp_m + i * 16 + half * 8 + lane / 4;
+        if (row >= p.m) continue;
 #pragma unroll
-      for (int j = 0; j < 2 * K::kPairs; ++j) {
-        const std::int64_t col = n0 + warp_n + j * 8 + lane % 4 * 2, at = row * p.n + col;
-        float first = c[i][j][half * 2], second = c[i][j][half * 2 + 1];
-        if (partial) {
+        for (int j = 0; j < 2 * K::kPairs; ++j) {
+          const std::int64_t col = n0 + warp_n + j * 8 + lane % 4 * 2, at = row * p.n + col;
+          const float first = c[i][j][half * 2], second = c[i][j][half * 2 + 1];
           if (col + 1 < p.n && p.n % 2 == 0) {
             *reinterpret_cast<float2*>(partial + at) = {first, second};
           } else {
             if (col < p.n) partial[at] = first;
             if (col + 1 < p.n) partial[at + 1] = second;
           }
-        } else if (col < p.n) {  // n is a multiple of 8
-          auto* out = reinterpret_cast<__nv_bfloat162*>(p.stored + at);
-          if (p.add) {
-            const float2 before = __bfloat1622float2(*out);
-            first += before.x, second += before.y;
-          }
-          *out = __floats2bfloat162_rn(first, second);
         }
       }
+    return;
+  }
+  // Through shared memory, so that a thread stores 16 bytes and a row is contiguous.
+  float* tile = reinterpret_cast<float*>(shared);
+  constexpr int kRow = BN + 8;
+  static_assert(BM * kRow * 4 <= K::kSharedBytes);
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+      for (int j = 0; j < 2 * K::kPairs; ++j)
+        *reinterpret_cast<float2*>(tile + (warp_m + i * 16 + half * 8 + lane / 4) * kRow + warp_n + j * 8 +
+                                   lane % 4 * 2) = {c[i][j][half * 2], c[i][j][half * 2 + 1]};
+  __syncthreads();
+#pragma unroll 2
+  for (int i = threadIdx.x; i < BM * BN / 8; i += K::kThreads) {
+    const int row = i / (BN / 8), col = i % (BN / 8) * 8;
+    if (m0 + row >= p.m || n0 + col >= p.n) continue;  // n is a multiple of 8
+    uint4* out = reinterpret_cast<uint4*>(p.stored + (m0 + row) * p.n + n0 + col);
+    const float* sum = tile + row * kRow + col;
+    uint4 packed{};
+    if (p.add) packed = *out;
+    auto* pairs = reinterpret_cast<__nv_bfloat162*>(&packed);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const float2 before = p.add ? __bfloat1622float2(pairs[j]) : float2{};
+      pairs[j] = __floats2bfloat162_rn(sum[2 * j] + before.x, sum[2 * j + 1] + before.y);
     }
+    *out = packed;
+  }
 }
 
 template <int BM, int BN, bool kAAlongK, bool kBAlongK>
@@ -182,11 +211,11 @@ bool aligned(const Operand& o) {
 bool tensor_cores_take(const ProductShape& s, const Operand& a, const Operand& b, Held via,
                        const ProductOutput& out) {
   const bool a_along_k = a.col_stride == 1, b_along_k = b.row_stride == 1;
-  if (!aligned(a) || !aligned(b) || via == Held::float64) return false;
+  if (!aligned(a) || !aligned(b) || a.plane_stride % 8 != 0 || via == Held::float64) return false;
   if (b_along_k) return a_along_k && out.partial;
   if (s.n % 8 != 0) return false;
-  return out.partial || (a_along_k && via == Held::bfloat16 && out.type == Held::bfloat16 &&
-                         reinterpret_cast<std::uintptr_t>(out.stored) % 4 == 0);
+  return out.partial || (a_along_k && out.type == Held::bfloat16 &&
+                         reinterpret_cast<std::uintptr_t>(out.stored) % 16 == 0);
 }
 
 void tensor_core_product(const ProductShape& s, const Operand& a, const Operand& b, const ProductOutput& out,
@@ -197,6 +226,8 @@ void tensor_core_product(const ProductShape& s, const Operand& a, const Operand&
                             static_cast<const bf16*>(b.data),
                             a_along_k ? a.row_stride : a.col_stride,
                             b_along_k ? b.col_stride : b.row_stride,
+                            a.plane_stride,
+                            a.planes,
                             s.m,
                             s.n,
                             s.k,

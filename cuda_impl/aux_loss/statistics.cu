@@ -52,7 +52,7 @@ __global__ __launch_bounds__(kThreads) void finish_kernel(int experts, int slots
   double sum = 0;
   long long count = 0;
   if (p < groups && e < experts) {
-#pragma unroll 4
+#pragma unroll 8
     for (int b = p; b < parts.blocks; b += groups) {
       count += parts.load[b * experts + e];
       if (parts.sums) sum += static_cast<double>(static_cast<const Acc*>(parts.sums)[b * experts + e]);

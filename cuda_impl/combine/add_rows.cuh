@@ -1,5 +1,6 @@
 // The gather-sum of combine and of expert parallelism: one block an output row, N = 8 columns a thread with
-// up to 8 rows in flight; one column a thread where the rows' width or address does not allow eight.
+// as many rows in flight as there usually are, which leaves more threads room than eight always would; one
+// column a thread where the rows' width or address does not allow eight.
 #pragma once
 
 #include <algorithm>
@@ -10,19 +11,19 @@
 namespace moeref::cuda {
 
 /// sum[i] += column c + i of the rows row_of(0), ..., row_of(count - 1) of `rows` [.., width], in this order
-/// and in fp32; -1: no row.
-template <class T, int N, class RowOf>
+/// and in fp32, InFlight of them at a time; -1: no row.
+template <int InFlight = 8, class T, int N, class RowOf>
 __device__ __forceinline__ void add_rows(const T* __restrict__ rows, int width, int count, int c,
                                          const RowOf& row_of, float (&sum)[N]) {
-  for (int first = 0; first < count; first += 8) {
-    Packed<N, T> packed[8];
+  for (int first = 0; first < count; first += InFlight) {
+    Packed<N, T> packed[InFlight];
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
+    for (int j = 0; j < InFlight; ++j) {
       const std::int64_t row = first + j < count ? row_of(first + j) : -1;
       if (row >= 0) packed[j].load(rows + row * width + c);
     }
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
+    for (int j = 0; j < InFlight; ++j) {
       float v[N];
       packed[j].unpack(v);
 #pragma unroll

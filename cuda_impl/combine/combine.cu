@@ -8,14 +8,14 @@
 namespace moeref::cuda {
 namespace {
 
-template <class T, int N>
+template <class T, int N, int InFlight>
 __global__ void gather_sum(const T* __restrict__ rows, const int* __restrict__ slot_row, int slots, int dim,
                            T* __restrict__ out) {
   const std::int64_t token = blockIdx.x;
   const int* mine = slot_row + token * slots;
   for (int c = threadIdx.x * N; c < dim; c += blockDim.x * N) {
     float sum[N] = {};
-    add_rows(
+    add_rows<InFlight>(
         rows, dim, slots, c, [&](int j) { return std::int64_t{mine[j]}; }, sum);
     store<N>(out + token * dim + c, sum);
   }
@@ -28,7 +28,10 @@ void combine(DataType dtype, const void* rows, const int* slot_row, std::int64_t
   if (tokens == 0) return;
   with_type(dtype, [&]<class T>() {
     const bool eights = in_eights(dim, rows, out);
-    const auto kernel = eights ? gather_sum<T, 8> : gather_sum<T, 1>;
+    const auto kernel = !eights      ? gather_sum<T, 1, 8>
+                        : slots <= 2 ? gather_sum<T, 8, 2>
+                        : slots <= 4 ? gather_sum<T, 8, 4>
+                                     : gather_sum<T, 8, 8>;
     kernel<<<static_cast<unsigned>(tokens), add_rows_threads(dim, eights), 0, stream>>>(
         static_cast<const T*>(rows), slot_row, slots, dim, static_cast<T*>(out));
   });

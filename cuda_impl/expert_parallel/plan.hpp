@@ -26,6 +26,7 @@ struct TransientRegions : WindowLayout {
   explicit TransientRegions(const ExpertParallelConfig& config);
 };
 
+/// Where the tokens went: each one's slot at each rank, -1 where it was not sent, and how many each rank got.
 struct Sent {
   int *place, *counts;  // [T, n], [n]
   Sent(Arena& arena, const ExpertParallelConfig& config);

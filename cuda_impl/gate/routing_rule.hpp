@@ -25,7 +25,7 @@ struct RoutingRule {
 };
 
 /// Block b works on tokens [b, b + 1) * tokens_per_block, each warp on every warps-th of them. At most 256
-/// blocks or so, however many tokens, so that their partial sums stay few. A function of the config alone:
+/// blocks, however many tokens, so that their partial sums stay few. A function of the config alone:
 /// sums have the same order on every device.
 struct TokenBlocks {
   int items;  // experts a lane: 32 * items >= E

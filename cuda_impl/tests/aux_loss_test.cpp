@@ -9,7 +9,7 @@ namespace {
 
 class AuxLoss : public testing::TestWithParam<DType> {
  protected:
-  void SetUp() override { MOEREF_NEEDS_ANY_DEVICE(); }
+  void SetUp() override { MOEREF_NEEDS_DEVICE(); }
 };
 
 TEST_P(AuxLoss, RandomCallsWithinTheBounds) {
@@ -48,7 +48,7 @@ INSTANTIATE_TEST_SUITE_P(Types, AuxLoss, testing::Values(DType::float32, DType::
 
 // Two ranks' statistics, summed, give the loss of the whole; powers of two make every step exact.
 TEST(AuxLossRanks, SummedStatisticsGiveTheWhole) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   const int tokens = 64, experts = 8, slots = 2;
   std::vector<float> scores(tokens * experts);
   std::vector<int> ids(tokens * slots);

@@ -8,7 +8,7 @@ namespace moeref::cuda::test {
 namespace {
 
 TEST(BiasUpdate, RandomCallsWithinTheBounds) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   for (const DType dtype : {DType::float32, DType::bfloat16}) {
     Judged total;
     for (std::uint64_t seed = 0; seed < 80; ++seed)
@@ -18,7 +18,7 @@ TEST(BiasUpdate, RandomCallsWithinTheBounds) {
 }
 
 TEST(BiasUpdate, RanksSumTheirLoads) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   MoEConfig c = gate_only(32, 4, 24, DType::float32);
   c.score_func = ScoreFunc::sigmoid;
   c.gate_bias_update_factor = 0.01;
@@ -36,7 +36,7 @@ struct State {
 };
 
 TEST(BiasUpdate, MovesByTheSignAndNothingElse) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   const std::vector<float> bias{0.1f, -0.2f, 0.3f, 1e-9f, 0.0f};
   State state(bias);
   cuda::BiasUpdate update({5, true, 0.001}, state.pointers(), nullptr);
@@ -55,7 +55,7 @@ TEST(BiasUpdate, MovesByTheSignAndNothingElse) {
 }
 
 TEST(BiasUpdate, ErrorsSayWhatIsMissing) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   State state({0.0f, 0.0f});
   const auto expect_error = [](const char* word, const auto& call) {
     try {

@@ -17,7 +17,7 @@ class ExpertsJudged : public testing::TestWithParam<Path> {
  protected:
   void SetUp() override {
     const bool wgmma = GetParam().path != ExpertsPath::portable && GetParam().path != ExpertsPath::automatic;
-    if (const std::string why = wgmma ? wgmma_missing() : device_missing(); !why.empty()) GTEST_SKIP() << why;
+    MOEREF_SKIP(wgmma ? wgmma_missing() : device_missing());
   }
   static bool any_width() {
     return GetParam().path == ExpertsPath::portable || GetParam().path == ExpertsPath::automatic;

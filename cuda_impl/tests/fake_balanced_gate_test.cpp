@@ -20,7 +20,7 @@ Call fake_call(std::int64_t experts, std::int64_t k, std::int64_t skip, DType dt
 }
 
 TEST(FakeBalancedGate, InTurn) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   for (const DType dtype : {DType::float32, DType::bfloat16}) {
     expect_passes(fake_call(8, 2, 0, dtype, 50), "8 experts");
     expect_passes(fake_call(10, 3, 4, dtype, 77), "first 4 skipped");
@@ -47,7 +47,7 @@ std::vector<float> floats(const Tensor& t) { return {t.as<float>().begin(), t.as
 // The reference's own draws, in the documented order, give its ids exactly and its weights within their
 // bounds.
 TEST(FakeBalancedGate, DrawsOfTheDocumentedSystem) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   for (const auto& [experts, k, skip, tokens] :
        {std::array<std::int64_t, 4>{16, 4, 0, 40}, {40, 8, 7, 200}, {8, 1, 0, 30}, {300, 64, 20, 60}}) {
     const Call call = fake_call(experts, k, skip, DType::float32, tokens, 0.3);
@@ -70,7 +70,7 @@ TEST(FakeBalancedGate, DrawsOfTheDocumentedSystem) {
 }
 
 TEST(FakeBalancedGate, OurOwnStreamHasTheGeneratorsBits) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   const int tokens = 70, experts = 50, k = 6, skip = 3, available = experts - skip;
   for (const float first : {0.25f, -1.5f, 3000.0f, 0.0f}) {
     std::vector<float> x(tokens * 8, 0.125f);

@@ -35,7 +35,7 @@ void expect_same_results(const DeviceGate& got, const DeviceGate& want) {
 }
 
 TEST(GateDevice, AGraphReplaysWithOtherInputs) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   DeviceGate captured(gate_config(300), 1), direct(gate_config(300), 100);
   cudaStream_t stream;
   check(cudaStreamCreate(&stream), "cudaStreamCreate");
@@ -63,7 +63,7 @@ TEST(GateDevice, AGraphReplaysWithOtherInputs) {
 
 // What the workspaces held before does not matter.
 TEST(GateDevice, PoisonIsNotRead) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   DeviceGate first(gate_config(129)), second(gate_config(129));
   first.poison(0xff), second.poison(0x3c);
   first.forward(), first.backward();
@@ -72,7 +72,7 @@ TEST(GateDevice, PoisonIsNotRead) {
 }
 
 TEST(GateDevice, ANanTokenTouchesOnlyItself) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   for (const ScoreFunction score : {ScoreFunction::softmax, ScoreFunction::sigmoid,
                                     ScoreFunction::sqrtsoftplus, ScoreFunction::softmax_with_bias}) {
     DeviceGate clean(gate_config(100, score)), dirty(gate_config(100, score));
@@ -99,7 +99,7 @@ TEST(GateDevice, ANanTokenTouchesOnlyItself) {
 }
 
 TEST(GateDevice, ReplayedIdsOutsideTheExpertsDoNothing) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   GateConfig c = gate_config(64);
   c.aux_loss_coeff = 0.0;
   DeviceGate gate(c);
@@ -127,7 +127,7 @@ TEST(GateDevice, ReplayedIdsOutsideTheExpertsDoNothing) {
 }
 
 TEST(GateDevice, GradientsAreAddedToOthers) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   DeviceGate plain(gate_config(70)), added(gate_config(70));
   const auto before = normal_bfloat16(70 * 64, 0.001, 9);
   added.dx.set(before);
@@ -142,7 +142,7 @@ TEST(GateDevice, GradientsAreAddedToOthers) {
 }
 
 TEST(GateDevice, OptionalOutputsAndSavedMayBeNull) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   DeviceGate whole(gate_config(90)), ids_only(gate_config(90));
   whole.forward();
   gate_forward(ids_only.config, ids_only.parameters(), ids_only.input(), {ids_only.ids.data()}, nullptr,
@@ -163,7 +163,7 @@ TEST(GateDevice, OptionalOutputsAndSavedMayBeNull) {
 
 // Not aligned to 16 bytes: the products without tensor cores give the same choice.
 TEST(GateDevice, UnalignedInputs) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   DeviceGate aligned(gate_config(90)), shifted(gate_config(90));
   auto values = aligned.x.get();
   values.insert(values.begin(), __float2bfloat16(0.0f));

@@ -11,7 +11,7 @@ constexpr ScoreFunc kScores[] = {ScoreFunc::softmax, ScoreFunc::sigmoid, ScoreFu
 
 class GateCalls : public testing::TestWithParam<DType> {
  protected:
-  void SetUp() override { MOEREF_NEEDS_ANY_DEVICE(); }
+  void SetUp() override { MOEREF_NEEDS_DEVICE(); }
 };
 
 TEST_P(GateCalls, RandomCallsWithinTheBounds) {

@@ -19,7 +19,7 @@ MoEConfig whole_layer(DType dtype) {
 }
 
 TEST(Init, EveryParameterHasTheBitsOfTheReference) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   for (const DType dtype : {DType::float32, DType::bfloat16})
     for (const std::uint64_t seed : {std::uint64_t{0}, std::uint64_t{1} << 63 | 12345}) {
       const Call call{Component::init,
@@ -44,7 +44,7 @@ TEST(Init, EveryParameterHasTheBitsOfTheReference) {
 }
 
 TEST(Init, PartsAreTheWhole) {
-  MOEREF_NEEDS_ANY_DEVICE();
+  MOEREF_NEEDS_DEVICE();
   constexpr std::int64_t count = 100001, far = (std::int64_t{1} << 40) + 1;
   for (const std::int64_t base : {std::int64_t{0}, far}) {
     DeviceArray<float> whole(count), parts(count);

@@ -8,22 +8,13 @@
 #include <sstream>
 #include <string>
 
+#include "device.hpp"
 #include "implementation/cuda_implementation.hpp"
 #include "moeref/config.hpp"
 #include "moeref/signature.hpp"
 #include "moeref/verdict.hpp"
 
 namespace moeref::cuda::test {
-
-/// Every device that the components other than the sm_90 products run on.
-inline std::string any_device_missing() {
-  int count = 0, major = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) return "no CUDA device: nothing was tested";
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
-  return major >= 8 ? "" : "the device is older than compute capability 8.0: nothing was tested";
-}
-#define MOEREF_NEEDS_ANY_DEVICE() \
-  if (const std::string why = ::moeref::cuda::test::any_device_missing(); !why.empty()) GTEST_SKIP() << why
 
 /// Every tensor with its verdict, worst element included, so that one run says which stage went wrong first.
 inline std::string report(const CaseVerdict& verdict) {

@@ -15,7 +15,7 @@
 // of the next expert, or unwritten ones, which must not enter as 0 * NaN: a warp of its own overwrites them
 // with zeros before the consumers see the block. Floor: 2 R M N flops, and 2 E M N bytes written, which is
 // the larger term under about 250 rows an expert. Measured on an H200: 610 TF at 2048 rows an expert (dense
-// 675), 460 to 510 at 256 (bench/results).
+// 675), 510 at 256 (bench/results).
 #pragma once
 
 #include <type_traits>
@@ -125,7 +125,7 @@ struct GradientOperands {
   static __device__ std::uint32_t low_word(std::uint32_t address) {
     return static_cast<std::uint32_t>(descriptor(address, kBlock64Bytes));
   }
-  static __device__ std::uint64_t whole(std::uint32_t low) {
+  static __device__ std::uint64_t with_high_word(std::uint32_t low) {
     return (descriptor(0, 0) & ~std::uint64_t{0xffffffff}) | low;
   }
 };
@@ -151,7 +151,7 @@ __device__ __forceinline__ void multiply(float (&acc)[Layout::n / 2], std::uint3
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < Steps; ++k)
-      wgmma<N, 1, 1>(acc, operands.whole(a + k * (2048 >> 4)), operands.whole(b + k * (2048 >> 4)),
+      wgmma<N, 1, 1>(acc, operands.with_high_word(a + k * (2048 >> 4)), operands.with_high_word(b + k * (2048 >> 4)),
                      add || k > 0);
     wgmma_commit();
     if (last) last_issued();

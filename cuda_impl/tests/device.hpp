@@ -41,7 +41,7 @@ inline std::string wgmma_missing() {
 }
 /// Skips the test, visibly, where `reason` says why it cannot run.
 #define MOEREF_SKIP(reason) \
-  if (const std::string why = (reason); !why.empty()) GTEST_SKIP() << why
+  if (const std::string& why = (reason); !why.empty()) GTEST_SKIP() << why
 #define MOEREF_NEEDS_DEVICE() MOEREF_SKIP(::moeref::cuda::test::device_missing())
 
 /// That other streams' kernels and copies do not wait for.

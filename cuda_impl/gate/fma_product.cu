@@ -56,17 +56,17 @@ __global__ __launch_bounds__(kThreads) void product_kernel(const Arguments p) {
     for (int i = 0; i < kA; ++i) {
       fetch_index<kBM>(a_along_k, i, k, at);
       const bool valid = k0 + k < k_end && m0 + at < p.m;
-      a_next[i] =
-          valid ? load_operand<Acc>(p.a, (m0 + at) * p.a.row_stride + (k0 + k) * p.a.col_stride, p.via)
-                : Acc(0);
+      a_next[i] = valid
+                      ? load_operand<Acc>(p.a, (m0 + at) * p.a.row_stride + (k0 + k) * p.a.col_stride, p.via)
+                      : Acc(0);
     }
 #pragma unroll
     for (int i = 0; i < kB; ++i) {
       fetch_index<kBN>(b_along_k, i, k, at);
       const bool valid = k0 + k < k_end && n0 + at < p.n;
-      b_next[i] =
-          valid ? load_operand<Acc>(p.b, (k0 + k) * p.b.row_stride + (n0 + at) * p.b.col_stride, p.via)
-                : Acc(0);
+      b_next[i] = valid
+                      ? load_operand<Acc>(p.b, (k0 + k) * p.b.row_stride + (n0 + at) * p.b.col_stride, p.via)
+                      : Acc(0);
     }
   };
 

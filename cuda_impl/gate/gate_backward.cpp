@@ -31,8 +31,8 @@ void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput
             stream);
   if (d.weight) {
     const ProductShape shape = weight_gradient_shape(c);
-    product(shape, d_logits(1, stride), {in.x, x_type, c.dim, 1}, compute,
-            {.partial = work.weight_parts}, stream);
+    product(shape, d_logits(1, stride), {in.x, x_type, c.dim, 1}, compute, {.partial = work.weight_parts},
+            stream);
     sum_parts(work.weight_parts, shape.splits, std::int64_t{c.experts} * c.dim, compute, parameter_type,
               d.weight, stream);
   }

@@ -214,8 +214,8 @@ bool tensor_cores_take(const ProductShape& s, const Operand& a, const Operand& b
   if (!aligned(a) || !aligned(b) || a.plane_stride % 8 != 0 || via == Held::float64) return false;
   if (b_along_k) return a_along_k && out.partial;
   if (s.n % 8 != 0) return false;
-  return out.partial || (a_along_k && out.type == Held::bfloat16 &&
-                         reinterpret_cast<std::uintptr_t>(out.stored) % 16 == 0);
+  return out.partial ||
+         (a_along_k && out.type == Held::bfloat16 && reinterpret_cast<std::uintptr_t>(out.stored) % 16 == 0);
 }
 
 void tensor_core_product(const ProductShape& s, const Operand& a, const Operand& b, const ProductOutput& out,

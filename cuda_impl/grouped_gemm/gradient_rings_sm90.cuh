@@ -32,7 +32,9 @@ struct GradientLayout {
   static __device__ std::uint32_t full(std::uint32_t base, int slot) { return base + barriers + 8 * slot; }
   static __device__ std::uint32_t empty(std::uint32_t base, int slot) { return full(base, slots + slot); }
   /// For a block that is worked on between its arrival and its use.
-  static __device__ std::uint32_t landed(std::uint32_t base, int slot) { return full(base, 2 * slots + slot); }
+  static __device__ std::uint32_t landed(std::uint32_t base, int slot) {
+    return full(base, 2 * slots + slot);
+  }
   static __device__ std::uint32_t turn(std::uint32_t base, int warpgroup) {
     return full(base, 3 * slots + warpgroup);
   }
@@ -72,8 +74,8 @@ __device__ __forceinline__ LeftRing left_ring(int warpgroup) {
 struct WeightGradientShape {
   const int* offsets;
   int left_width, right_width, experts;
-  int m_tiles, n_tiles;          // of an expert, m_tiles counting clusters
-  int unit_tiles, m_units;       // m_tiles of a unit, and units they make
+  int m_tiles, n_tiles;     // of an expert, m_tiles counting clusters
+  int unit_tiles, m_units;  // m_tiles of a unit, and units they make
   bool m_fastest;
   __device__ int units() const { return experts * m_units * n_tiles; }
 };

@@ -68,11 +68,11 @@ void weight_gradient_of(const GroupedShape& g, const WeightGradient& p, cudaStre
   const auto by_row = [&](const void* rows, int width) {
     return tensor_map(static_cast<const bf16*>(rows), 1, g.rows, width, 64, 64);
   };
-  launch<weight_gradient<Layout>, Layout>(
-      "weight_gradient_product", stream, by_row(p.left, p.left_width), by_row(p.right, p.right_width),
-      tensor_map(static_cast<const bf16*>(p.out), g.experts, p.left_width, p.right_width, kStoreRows,
-                 kStoreColumns),
-      shape);
+  launch<weight_gradient<Layout>, Layout>("weight_gradient_product", stream, by_row(p.left, p.left_width),
+                                          by_row(p.right, p.right_width),
+                                          tensor_map(static_cast<const bf16*>(p.out), g.experts, p.left_width,
+                                                     p.right_width, kStoreRows, kStoreColumns),
+                                          shape);
 }
 
 }  // namespace

@@ -16,7 +16,9 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
 /// The same, in a register that stays: the compiler works the other out again where it uses it, 40 cycles.
 __device__ __forceinline__ std::uint32_t kept_shared_address(const void* p) {
   std::uint32_t address;
-  asm volatile("{\n.reg .u64 t;\ncvta.to.shared.u64 t, %1;\ncvt.u32.u64 %0, t;\n}\n" : "=r"(address) : "l"(p));
+  asm volatile("{\n.reg .u64 t;\ncvta.to.shared.u64 t, %1;\ncvt.u32.u64 %0, t;\n}\n"
+               : "=r"(address)
+               : "l"(p));
   return address;
 }
 /// A value that all threads of a warp have, told to the compiler: what follows from it goes through uniform

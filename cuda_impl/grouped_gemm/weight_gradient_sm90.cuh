@@ -151,8 +151,8 @@ __device__ __forceinline__ void multiply(float (&acc)[Layout::n / 2], std::uint3
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < Steps; ++k)
-      wgmma<N, 1, 1>(acc, operands.with_high_word(a + k * (2048 >> 4)), operands.with_high_word(b + k * (2048 >> 4)),
-                     add || k > 0);
+      wgmma<N, 1, 1>(acc, operands.with_high_word(a + k * (2048 >> 4)),
+                     operands.with_high_word(b + k * (2048 >> 4)), add || k > 0);
     wgmma_commit();
     if (last) last_issued();
     if (add) {

@@ -56,7 +56,8 @@ class Stream {
   cudaStream_t stream_ = nullptr;
 };
 
-/// Whether kernels of all streams are sure to run together: CUDA does not promise it, the emulated device does.
+/// Whether kernels of all streams are sure to run together: CUDA does not promise it, the emulated device
+/// does.
 inline constexpr bool kRunsKernelsTogether =
 #if __has_include("emulated/device.hpp")
     true;

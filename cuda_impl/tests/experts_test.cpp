@@ -163,15 +163,15 @@ class Experts : public testing::TestWithParam<Setting> {
 INSTANTIATE_TEST_SUITE_P(EveryPath, Experts, testing::ValuesIn(kSettings),
                          [](const auto& info) { return std::string(info.param.name); });
 
-// Over 320 rows an expert on average the weight gradients have other tiles: 256 columns, and up to 256 rows that
-// stay in shared memory.
+// Over 320 rows an expert on average the weight gradients have other tiles: 256 columns, and up to 256 rows
+// that stay in shared memory.
 using ExpertsOfManyRows = Experts;
 INSTANTIATE_TEST_SUITE_P(OnWgmma, ExpertsOfManyRows, testing::Values(kSettings[0], kSettings[1]),
                          [](const auto& info) { return std::string(info.param.name); });
 TEST_P(ExpertsOfManyRows, RowsAtEveryTileEdge) {
   MOEREF_NEEDS(GetParam());
-  const std::vector<int> counts = {0,   1,   16,  63,  64,  65,  192,  255,
-                                   256, 257, 320, 321, 640, 1000, 1300, 1500, 0};
+  const std::vector<int> counts = {0,   1,   16,  63,  64,   65,   192,  255, 256,
+                                   257, 320, 321, 640, 1000, 1300, 1500, 0};
   for (const auto& [dim, inter_dim] : {std::pair{72, 40}, {136, 96}, {264, 136}, {392, 264}}) {
     SCOPED_TRACE(testing::Message() << "dim " << dim << " inter_dim " << inter_dim);
     expect_forward_and_backward(with_counts(in_setting({0, dim, inter_dim, 0, 0}), counts, true, 53));

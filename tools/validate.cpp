@@ -40,6 +40,7 @@ struct ValidateOptions {
   bool quiet = false, forward_only = false;
   double timeout = 60.0;  ///< seconds
   std::int64_t processes = PortSettings{}.processes;
+  bool share_devices = PortSettings{}.share_devices;
 };
 
 /// Failing cases whose values the HTML report shows.
@@ -100,7 +101,7 @@ std::vector<CaseReport> check_all(CaseChecker& checker, const std::vector<fs::pa
 int validate(const ValidateOptions& options) {
   const auto began = std::chrono::steady_clock::now();
   const std::unique_ptr<Port> port =
-      open_port(options.port, port_settings(options.timeout, options.processes));
+      open_port(options.port, port_settings(options.timeout, options.processes, options.share_devices));
   const std::vector<fs::path> files = chosen(list_golden_files(options.paths), options.components);
   port->prepare(files);
   const Waivers waivers(options.waivers);
@@ -161,6 +162,8 @@ Command validate_command(CLI::App& parent) {
                   "Calls with more ranks are made in one process, which plays them all (16)")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
+  app->add_flag("--share-devices", options->share_devices,
+                "Processes of a call may work on one CUDA device, where there are fewer (with NCCL they cannot)");
   app->add_option("--html", options->html, "Write the report as one HTML page to this file")
       ->type_name("FILE");
   app->add_option("--date", options->date, "A date for the HTML page, which shows none without it")

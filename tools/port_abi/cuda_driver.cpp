@@ -24,6 +24,7 @@ void look_up(void* library, const char* name, Function& function) {
 CudaDriver::CudaDriver() {
   void* const library = open_library();  // never closed: ports use it too
   look_up(library, "cuInit", f_.init);
+  look_up(library, "cuDeviceGetCount", f_.device_get_count);
   look_up(library, "cuDeviceGet", f_.device_get);
   look_up(library, "cuDevicePrimaryCtxRetain", f_.primary_context_retain);
   look_up(library, "cuCtxSetCurrent", f_.context_set_current);
@@ -34,9 +35,18 @@ CudaDriver::CudaDriver() {
   look_up(library, "cuMemcpyDtoHAsync_v2", f_.copy_from_device);
   look_up(library, "cuStreamSynchronize", f_.stream_synchronize);
   look_up(library, "cuGetErrorString", f_.error_string);
-  int device = 0;
   check(f_.init(0), "cuInit");
-  check(f_.device_get(&device, 0), "cuDeviceGet");
+}
+
+int CudaDriver::device_count() const {
+  int count = 0;
+  check(f_.device_get_count(&count), "cuDeviceGetCount");
+  return count;
+}
+
+void CudaDriver::use_device(int ordinal) {
+  int device = 0;
+  check(f_.device_get(&device, ordinal), "cuDeviceGet");
   check(f_.primary_context_retain(&context_, device), "cuDevicePrimaryCtxRetain");
   make_current();
 }

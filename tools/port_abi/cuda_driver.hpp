@@ -15,13 +15,17 @@ struct CudaDriverError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Device 0 of those that CUDA_VISIBLE_DEVICES leaves. Every function throws CudaDriverError.
+/// One of the devices that CUDA_VISIBLE_DEVICES leaves. Every function throws CudaDriverError.
 class CudaDriver {
  public:
   using Address = std::uint64_t;  // CUdeviceptr
 
-  /// Loads libcuda.so.1 and makes the device's context current.
+  /// Loads libcuda.so.1.
   CudaDriver();
+
+  int device_count() const;
+  /// Of the functions below, which need it, and makes its context current.
+  void use_device(int ordinal);
 
   /// A port may have changed what is current.
   void make_current() const;
@@ -39,6 +43,7 @@ class CudaDriver {
   using Status = int;  // CUresult
   struct Functions {
     Status (*init)(unsigned);
+    Status (*device_get_count)(int*);
     Status (*device_get)(int*, int);
     Status (*primary_context_retain)(void**, int);
     Status (*context_set_current)(void*);

@@ -1,6 +1,6 @@
 #include "port_abi/device_staging.hpp"
 
-#include <dlpack/dlpack.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -16,6 +16,7 @@ class CpuStaging final : public DeviceStaging {
  public:
   std::byte* place(std::byte* host, std::size_t) override { return host; }
   void bring_back(std::byte*, std::size_t) override {}
+  DLDevice device() const override { return {kDLCPU, 0}; }
   void* stream() const override { return nullptr; }
 };
 
@@ -23,7 +24,10 @@ class CpuStaging final : public DeviceStaging {
 /// enough.
 class CudaStaging final : public DeviceStaging {
  public:
-  CudaStaging() : stream_(driver_.create_stream()) {}
+  CudaStaging(const CudaDriver& driver, int ordinal) : driver_(driver), ordinal_(ordinal) {
+    driver_.use_device(ordinal);
+    stream_ = driver_.create_stream();
+  }
 
   std::byte* place(std::byte* host, std::size_t size) override {
     guarded([&] {
@@ -50,6 +54,7 @@ class CudaStaging final : public DeviceStaging {
     });
   }
 
+  DLDevice device() const override { return {kDLCUDA, ordinal_}; }
   void* stream() const override { return stream_; }
 
  private:
@@ -67,17 +72,24 @@ class CudaStaging final : public DeviceStaging {
   }
 
   CudaDriver driver_;
-  void* stream_;
+  int ordinal_;
+  void* stream_ = nullptr;
   CudaDriver::Address block_ = 0;
   std::size_t size_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<DeviceStaging> make_staging(std::int32_t device, std::string& why) {
-  if (device == kDLCPU) return std::make_unique<CpuStaging>();
+std::unique_ptr<DeviceStaging> make_staging(DLDeviceType type, const StagingRank& rank, std::string& why) {
+  if (type == kDLCPU) return std::make_unique<CpuStaging>();
   try {
-    return std::make_unique<CudaStaging>();
+    const CudaDriver driver;
+    const int devices = driver.device_count();
+    if (devices > 0 && (rank.may_share || rank.world_size <= devices))
+      return std::make_unique<CudaStaging>(driver, rank.rank % devices);
+    why = fmt::format("its {} processes want a CUDA device each, and this machine has {}", rank.world_size,
+                      devices);
+    return nullptr;
   } catch (const CudaDriverError& error) {
     why = std::string("the port wants its tensors on a CUDA device: ") + error.what();
     return nullptr;

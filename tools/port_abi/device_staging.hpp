@@ -3,6 +3,8 @@
 // that a device is known in.
 #pragma once
 
+#include <dlpack/dlpack.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -21,12 +23,21 @@ class DeviceStaging {
   /// where the device can do no more.
   virtual void bring_back(std::byte* host, std::size_t size) = 0;
 
+  /// Where the block lies for the port.
+  virtual DLDevice device() const = 0;
+
   /// The stream that the port works on, null on the CPU.
   virtual void* stream() const = 0;
 };
 
-/// By DLDeviceType: kDLCPU or kDLCUDA. Null, with the reason in `why`, for a device that this machine does
-/// not have.
-std::unique_ptr<DeviceStaging> make_staging(std::int32_t device, std::string& why);
+/// Which process of a call this is, and whether ranks may work on one device where there are fewer.
+struct StagingRank {
+  int rank = 0, world_size = 1;
+  bool may_share = false;
+};
+
+/// By DLDeviceType: kDLCPU or kDLCUDA, there the device of the rank's number. Null, with the reason in `why`
+/// and the same on all ranks, for devices that this machine does not have.
+std::unique_ptr<DeviceStaging> make_staging(DLDeviceType type, const StagingRank& rank, std::string& why);
 
 }  // namespace moeref

@@ -25,7 +25,7 @@ json reply(const char* status, Reason& reason) {
 
 }  // namespace
 
-HostedCall::HostedCall(const json& request, std::byte* block, std::int32_t device, void* stream,
+HostedCall::HostedCall(const json& request, std::byte* block, DLDevice device, void* stream,
                        const moeref_exchange* exchange) {
   const auto keep = [&](const char* field) {
     return texts_.emplace_back(request.at(field).get<std::string>()).c_str();
@@ -38,7 +38,7 @@ HostedCall::HostedCall(const json& request, std::byte* block, std::int32_t devic
     shape.push_back(0);  // a scalar's shape is a pointer too
     tensor.tensor.shape = shape.data();
     tensor.tensor.data = block + entry.at("offset").get<std::size_t>();
-    tensor.tensor.device = {static_cast<DLDeviceType>(device), 0};
+    tensor.tensor.device = device;
     tensor.tensor.dtype = to_dlpack(parse_dtype(entry.at("dtype").get<std::string>()));
     tensor.flags = entry.at("optional").get<bool>() ? MOEREF_OPTIONAL : 0;
     (entry.at("output").get<bool>() ? outputs_ : inputs_).push_back(tensor);

@@ -16,7 +16,7 @@ namespace moeref {
 class HostedCall {
  public:
   /// Without an exchange the process makes the call alone.
-  HostedCall(const nlohmann::json& request, std::byte* block, std::int32_t device, void* stream,
+  HostedCall(const nlohmann::json& request, std::byte* block, DLDevice device, void* stream,
              const moeref_exchange* exchange);
   HostedCall(const HostedCall&) = delete;
   HostedCall& operator=(const HostedCall&) = delete;

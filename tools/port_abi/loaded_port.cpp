@@ -86,7 +86,7 @@ json describe(const moeref_port& port) {
           {"storage", text_of(port.storage)},
           {"deterministic", port.deterministic != 0},
           {"max_ranks", port.max_ranks},
-          {"max_processes", port.device == kDLCPU ? max_processes_of(port) : 0},
+          {"max_processes", max_processes_of(port)},
           {"device", port.device == kDLCUDA ? "cuda" : "cpu"}};
 }
 

@@ -110,11 +110,18 @@ json run(const moeref_port& port, DeviceStaging& staging, const json& request) {
   if (!block.data())
     return {{"status", "broken"}, {"reason", "the port's process could not map the shared memory"}};
   Exchange* exchange = request.at("world_size").get<int>() > 1 ? &exchange_of(request) : nullptr;
-  const HostedCall call(request, staging.place(block.data(), block.size()), port.device, staging.stream(),
+  const HostedCall call(request, staging.place(block.data(), block.size()), staging.device(), staging.stream(),
                         exchange ? exchange->table() : nullptr);
   json reply = make(call, port, exchange, request);
   staging.bring_back(block.data(), block.size());
   return reply;
+}
+
+/// A process keeps its rank, and so its device, for life.
+std::unique_ptr<DeviceStaging> staging_for(const moeref_port& port, const json& request, std::string& why) {
+  const StagingRank rank{request.at("rank").get<int>(), request.at("world_size").get<int>(),
+                         request.at("share_devices").get<bool>()};
+  return make_staging(static_cast<DLDeviceType>(port.device), rank, why);
 }
 
 }  // namespace
@@ -132,9 +139,10 @@ int run_port_host(const std::string& library) {
   }
   answer({{"status", "ok"}, {"port", describe(*port)}});
   std::string no_device;
-  const auto staging = make_staging(port->device, no_device);
+  std::unique_ptr<DeviceStaging> staging;
   for (;;) {
     const json request = json::parse(next_line());
+    if (!staging) staging = staging_for(*port, request, no_device);
     answer(staging ? run(*port, *staging, request)
                    : json{{"status", "not_supported"}, {"reason", no_device}});
   }

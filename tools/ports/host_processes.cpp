@@ -93,6 +93,7 @@ json HostProcesses::request(const Call& call, const CallBlock& block, std::size_
           {"tensors", std::move(tensors)},
           {"rank", rank},
           {"world_size", hosts_.size()},
+          {"share_devices", settings_.share_devices},
           {"call", calls_},
           // So that a rank that waits for one that hangs can still say so.
           {"exchange_limit", settings_.limit.count() * 4 / 5}};

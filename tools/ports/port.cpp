@@ -96,7 +96,7 @@ bool matches(const PortKind& kind, std::string_view text) {
 
 }  // namespace
 
-PortSettings port_settings(double timeout_seconds, std::int64_t processes) {
+PortSettings port_settings(double timeout_seconds, std::int64_t processes, bool share_devices) {
   constexpr double kLongest = 1e6;
   if (!(timeout_seconds > 0.0 && timeout_seconds <= kLongest))
     throw InputError(fmt::format("--timeout is {}: want more than 0 seconds, and no more than {}",
@@ -104,6 +104,7 @@ PortSettings port_settings(double timeout_seconds, std::int64_t processes) {
   PortSettings settings;
   settings.limit = std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(timeout_seconds * 1000.0)));
   settings.processes = processes;
+  settings.share_devices = share_devices;
   return settings;
 }
 

@@ -72,10 +72,12 @@ struct PortSettings {
   std::filesystem::path host = "/proc/self/exe";  ///< the program with the command port-host: moeref itself
   /// For calls with so many ranks at most a port's max_processes counts; with 1 it plays all ranks itself.
   std::int64_t processes = 16;
+  /// Whether processes of one call may work on one CUDA device where there are fewer devices.
+  bool share_devices = false;
 };
 
-/// From the options --timeout and --processes. Throws InputError for a time that is no limit.
-PortSettings port_settings(double timeout_seconds, std::int64_t processes);
+/// From the options --timeout, --processes and --share-devices. Throws InputError for a time that is no limit.
+PortSettings port_settings(double timeout_seconds, std::int64_t processes, bool share_devices);
 
 /// An implementation in this process; what it throws is a finding.
 std::unique_ptr<Port> make_port(std::unique_ptr<Implementation> implementation, bool is_reference);

@@ -69,5 +69,41 @@ TEST_F(CudaStagingTest, ADriverWithoutADeviceIsNotSupported) {
   EXPECT_EQ(finished.exit_code, 1);  // nothing ran
 }
 
+/// Cases of two ranks, by a port with a process for each: `devices` of the driver, which says one without.
+class CudaRanksTest : public CommandTest {
+ protected:
+  json validate(const char* devices, const std::vector<std::string>& more = {}) {
+    const std::string cases = std::string(MOEREF_CASES) + "/";
+    std::vector<std::string> arguments{
+        "validate",     "--port", std::string(MOEREF_BROKEN_PORTS) + "/libbroken_odd_ranks.so",
+        "--json",       at("report.json").string(),
+        cases + "experts__ep2_all_gather.h5",
+        cases + "moe__ep2_all_to_all.h5"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    std::vector<std::string> environment{"MOEREF_TEST_DEVICE=cuda", "LD_LIBRARY_PATH=" MOEREF_FAKE_CUDA};
+    if (*devices) environment.push_back(std::string("MOEREF_TEST_CUDA_DEVICES=") + devices);
+    finished = run_moeref(arguments, environment);
+    return json::parse(text_of(at("report.json")))["cases"];
+  }
+  Finished finished;
+};
+
+TEST_F(CudaRanksTest, EachRankHasADeviceOfItsOwn) {
+  for (const json& one : validate("2")) EXPECT_EQ(one["verdict"], "PASS") << finished.out;
+  EXPECT_EQ(finished.exit_code, 0) << finished.err;
+}
+
+TEST_F(CudaRanksTest, WithFewerDevicesTheyAreNotSupported) {
+  for (const json& one : validate("1")) {
+    EXPECT_EQ(one["verdict"], "NOT_SUPPORTED") << finished.out;
+    EXPECT_EQ(one["finding"], "its 2 processes want a CUDA device each, and this machine has 1");
+  }
+}
+
+TEST_F(CudaRanksTest, UnlessTheyShareThem) {
+  for (const json& one : validate("", {"--share-devices"})) EXPECT_EQ(one["verdict"], "PASS") << finished.out;
+  EXPECT_EQ(finished.exit_code, 0) << finished.err;
+}
+
 }  // namespace
 }  // namespace moeref::testing

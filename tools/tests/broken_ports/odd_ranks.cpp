@@ -51,6 +51,14 @@ std::int32_t all_to_all(void* context, const void* const* send, const std::size_
 std::int32_t run(const moeref_call* call, char* error, std::size_t size) {
   static int calls = 0;
   ++calls;
+  if (std::getenv("MOEREF_TEST_DEVICE")) {
+    const DLDevice device = call->inputs[0].tensor.device;
+    const bool shared = std::getenv("MOEREF_TEST_CUDA_DEVICES") == nullptr;
+    if (device.device_type != kDLCUDA || device.device_id != (shared ? 0 : call->rank)) {
+      std::strncpy(error, "the tensors lie on another device than this rank's", size);
+      return MOEREF_ERROR;
+    }
+  }
   const bool all_gather_asked = std::strstr(call->options, "\"exchange\":\"all_gather\"") != nullptr;
   if (call->world_size == 1 || !broken::is(*call, "moe") || !all_gather_asked)
     return broken::example().run(call, error, size);
@@ -94,6 +102,7 @@ std::int32_t run(const moeref_call* call, char* error, std::size_t size) {
 
 extern "C" const moeref_port* moeref_port_entry(std::uint32_t) {
   static moeref_port port = *broken::table("odd ranks", run);
+  if (std::getenv("MOEREF_TEST_DEVICE")) port.device = kDLCUDA;
   if (odd("is_of_the_first_version")) port.struct_size = offsetof(moeref_port, max_processes);
   return &port;
 }

@@ -12,7 +12,13 @@ bool asked_for(std::string_view fault) {
   return wanted && fault == wanted;
 }
 
-int stream_of_the_suite, context;
+/// As many devices as MOEREF_TEST_CUDA_DEVICES says, one without it.
+int device_count() {
+  const char* wanted = std::getenv("MOEREF_TEST_CUDA_DEVICES");
+  return wanted ? std::atoi(wanted) : 1;
+}
+
+int stream_of_the_suite, contexts[8];
 
 bool is_ours(void* stream) { return stream == &stream_of_the_suite; }
 
@@ -21,9 +27,15 @@ bool is_ours(void* stream) { return stream == &stream_of_the_suite; }
 extern "C" {
 
 int cuInit(unsigned) { return asked_for("no_device") ? 100 : 0; }
-int cuDeviceGet(int* device, int ordinal) { return *device = ordinal, 0; }
-int cuDevicePrimaryCtxRetain(void** out, int) { return *out = &context, 0; }
-int cuCtxSetCurrent(void* current) { return current == &context ? 0 : 201; }
+int cuDeviceGetCount(int* count) { return *count = device_count(), 0; }
+int cuDeviceGet(int* device, int ordinal) {
+  if (ordinal < 0 || ordinal >= device_count()) return 101;
+  return *device = ordinal, 0;
+}
+int cuDevicePrimaryCtxRetain(void** out, int device) { return *out = &contexts[device], 0; }
+int cuCtxSetCurrent(void* current) {
+  return current >= contexts && current < contexts + device_count() ? 0 : 201;
+}
 
 int cuMemAlloc_v2(std::uint64_t* address, std::size_t size) {
   if (asked_for("no_memory")) return 2;
@@ -51,6 +63,7 @@ int cuGetErrorString(int status, const char** text) {
   *text = status == 2     ? "out of memory"
           : status == 100 ? "no CUDA-capable device is detected"
           : status == 700 ? "an illegal memory access was encountered"
+          : status == 101 ? "invalid device ordinal"
                           : "invalid handle";
   return 0;
 }

@@ -192,7 +192,8 @@ typedef struct moeref_port {
   const char* const* dtypes;
   /* MOEREF_FORWARD, or MOEREF_FORWARD | MOEREF_BACKWARD. */
   uint32_t passes;
-  /* A DLDeviceType: where the tensors of a call lie. kDLCPU or kDLCUDA. */
+  /* A DLDeviceType: where the tensors of a call lie. kDLCPU, or kDLCUDA: device 0 of those that
+   * CUDA_VISIBLE_DEVICES leaves, with several processes the one of the rank's number. */
   int32_t device;
   /* MOEREF_TIES_OPEN or MOEREF_TIES_LOWEST_ID. */
   uint32_t ties;
@@ -219,7 +220,9 @@ typedef struct moeref_port {
   int32_t (*run)(const moeref_call* call, char* error, size_t size);
 
   /* The largest world_size: calls with up to so many ranks are made by one process a rank (moeref_exchange),
-   * rather than by one that plays them. 0 or 1: none. For device kDLCPU; with others it counts as 0. */
+   * rather than by one that plays them. 0 or 1: none. With device kDLCUDA rank r works on device r, which is
+   * current for the driver and for the runtime when run() is called; calls with more ranks than there are
+   * devices are not supported, unless moeref is told to share them (--share-devices). */
   int32_t max_processes;
 } moeref_port;
 

@@ -24,3 +24,8 @@ set(MOEREF_CUDA_PORT_SOURCES
   implementation/device_tensors.cpp implementation/experts.cpp implementation/fake_balanced_gate.cpp
   implementation/gate.cpp implementation/init.cpp implementation/layer_config.cpp implementation/metrics.cpp
   implementation/mlp.cpp implementation/moe.cpp)
+# That implementation as a library for moeref validate --port, with a process a rank.
+set(MOEREF_CUDA_PORT_LIBRARY_SOURCES
+  port/cuda_port.cpp port/exchange_bootstrap.cpp
+  ../tools/port_abi/call_tensors.cpp ../tools/port_abi/dlpack_types.cpp ../tools/port_abi/implementation_as_port.cpp
+  ../tools/port_abi/ranks_as_port.cpp)

@@ -137,7 +137,8 @@ int check(const CheckOptions& options) {
   const std::vector<const Property*> wanted = chosen(options, run.components);
   if (options.port.starts_with("results:"))
     throw InputError("--port " + options.port + ": properties call the port, which files cannot answer");
-  std::unique_ptr<Port> opened = open_port(options.port, port_settings(options.timeout, options.processes, options.share_devices));
+  std::unique_ptr<Port> opened =
+      open_port(options.port, port_settings(options.timeout, options.processes, options.share_devices));
   run.declared = declared_by(*opened);
   const std::unique_ptr<Implementation> port = as_implementation(std::move(opened));
   set_thread_count(1);  // cases are small: threads would cost more than they compute
@@ -200,8 +201,9 @@ Command check_command(CLI::App& parent) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber)
       ->type_name("N");
-  app->add_flag("--share-devices", options->share_devices,
-                "Processes of a call may work on one CUDA device, where there are fewer (with NCCL they cannot)");
+  app->add_flag(
+      "--share-devices", options->share_devices,
+      "Processes of a call may work on one CUDA device, where there are fewer (with NCCL they cannot)");
   app->add_option("--json", options->json, "Write the report to this file, for programs")->type_name("FILE");
   app->add_flag("--verbose", options->verbose, "Say why cases were discarded");
   return {app, [options] { return check(*options); }};

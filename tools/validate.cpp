@@ -162,8 +162,9 @@ Command validate_command(CLI::App& parent) {
                   "Calls with more ranks are made in one process, which plays them all (16)")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
-  app->add_flag("--share-devices", options->share_devices,
-                "Processes of a call may work on one CUDA device, where there are fewer (with NCCL they cannot)");
+  app->add_flag(
+      "--share-devices", options->share_devices,
+      "Processes of a call may work on one CUDA device, where there are fewer (with NCCL they cannot)");
   app->add_option("--html", options->html, "Write the report as one HTML page to this file")
       ->type_name("FILE");
   app->add_option("--date", options->date, "A date for the HTML page, which shows none without it")

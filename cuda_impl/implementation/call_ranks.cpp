@@ -54,6 +54,17 @@ ExpertsSpread::ExpertsSpread(const ExpertsConfig& c, const CallOptions& o, const
 
 std::int64_t ranks_of(const Call& call) { return parse_call_options(call.options).parallel.size(); }
 
+NamedTensors run_together(const Call& share, const std::shared_ptr<Bootstrap>& bootstrap,
+                          const DeviceOptions& options, NamedTensors (*run)(const Call&, DeviceContext&)) {
+  const CallRanks together{bootstrap, Group::create(bootstrap)};
+  DeviceContext device(options, &together);
+  NamedTensors own = run(share, device);
+  together.group->throw_if_broken();
+  device.check_guards();
+  together.add_up(share, own);
+  return own;
+}
+
 NamedTensors run_on_ranks(const Call& call, const DeviceOptions& options,
                           NamedTensors (*run)(const Call&, DeviceContext&)) {
   const std::int64_t ranks = ranks_of(call);
@@ -61,13 +72,7 @@ NamedTensors run_on_ranks(const Call& call, const DeviceOptions& options,
   std::vector<NamedTensors> results(static_cast<std::size_t>(ranks));
   run_ranks(static_cast<int>(ranks), [&](const std::shared_ptr<Bootstrap>& world) {
     const auto r = static_cast<std::size_t>(world->rank());
-    const CallRanks together{world, Group::create(world)};
-    DeviceContext device(options, &together);
-    NamedTensors own = run(shares.call(r), device);
-    together.group->throw_if_broken();
-    device.check_guards();
-    together.add_up(shares.call(r), own);
-    results[r] = std::move(own);
+    results[r] = run_together(shares.call(r), world, options, run);
   });
   return shares.join(std::move(results));
 }

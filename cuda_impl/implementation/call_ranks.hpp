@@ -1,5 +1,5 @@
-// The ranks that make a call together (SPEC.md 8), as one of them sees them: threads of this process, on
-// devices of their own or, where there are fewer devices than ranks, sharing them.
+// The ranks that make a call together (SPEC.md 8), as one of them sees them: threads of this process or
+// processes, on devices of their own or, where there are fewer devices than ranks, sharing them.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +44,12 @@ struct ExpertsSpread {
 /// The ranks of a call, 1 for most.
 std::int64_t ranks_of(const Call& call);
 
-/// The whole call from what its ranks make of their shares. Throws what ended the first rank that failed.
+/// A rank's part of a call, from its share, on the current device. Collective.
+NamedTensors run_together(const Call& share, const std::shared_ptr<Bootstrap>& bootstrap,
+                          const DeviceOptions& options, NamedTensors (*run)(const Call&, DeviceContext&));
+
+/// The whole call from what its ranks, threads of this process, make of their shares. Throws what ended the
+/// first rank that failed.
 NamedTensors run_on_ranks(const Call& call, const DeviceOptions& options,
                           NamedTensors (*run)(const Call&, DeviceContext&));
 

@@ -14,7 +14,7 @@ struct Adaptor {
   Component component;
   NamedTensors (*run)(const Call&, DeviceContext&);
   std::optional<std::string> (*unsupported)(const Call&);
-  bool on_ranks = false;  // its calls with several ranks are made by as many; those of others by one for all
+  bool on_ranks = false;
 };
 
 constexpr std::array kAdaptors{
@@ -73,6 +73,15 @@ NamedTensors CudaImplementation::run(const Call& call) {
   NamedTensors out = component.run(call, device);
   device.check_guards();
   return out;
+}
+
+bool CudaImplementation::runs_on_ranks(Component component) { return adaptor(component).on_ranks; }
+
+NamedTensors CudaImplementation::run_share(const Call& share, const std::shared_ptr<Bootstrap>& ranks) {
+  int devices = 0;
+  check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+  check(cudaSetDevice(ranks->rank() % devices), "cudaSetDevice");
+  return run_together(share, ranks, options_, adaptor(share.component).run);
 }
 
 }  // namespace moeref::cuda

@@ -1,10 +1,12 @@
 // The CUDA implementation behind the common interface of the CPU reference and all ports.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "implementation/device_tensors.hpp"
+#include "moeref/cuda/bootstrap.hpp"
 #include "moeref/implementation.hpp"
 
 namespace moeref::cuda {
@@ -22,6 +24,12 @@ class CudaImplementation final : public Implementation {
   /// Throws InputError for inputs that no implementation could take, CudaError when the device fails or a
   /// kernel writes outside its arrays.
   NamedTensors run(const Call& call) override;
+
+  /// Whether calls of the component with several ranks are made by as many; those of others by one for all.
+  static bool runs_on_ranks(Component component);
+  /// This rank's part of such a call, from its share, on device `rank` modulo the devices, together with
+  /// `ranks`, which call it at the same time. Throws as run(), and GroupError.
+  NamedTensors run_share(const Call& share, const std::shared_ptr<Bootstrap>& ranks);
 
  private:
   DeviceOptions options_;

@@ -110,8 +110,8 @@ json run(const moeref_port& port, DeviceStaging& staging, const json& request) {
   if (!block.data())
     return {{"status", "broken"}, {"reason", "the port's process could not map the shared memory"}};
   Exchange* exchange = request.at("world_size").get<int>() > 1 ? &exchange_of(request) : nullptr;
-  const HostedCall call(request, staging.place(block.data(), block.size()), staging.device(), staging.stream(),
-                        exchange ? exchange->table() : nullptr);
+  const HostedCall call(request, staging.place(block.data(), block.size()), staging.device(),
+                        staging.stream(), exchange ? exchange->table() : nullptr);
   json reply = make(call, port, exchange, request);
   staging.bring_back(block.data(), block.size());
   return reply;

@@ -76,7 +76,8 @@ struct PortSettings {
   bool share_devices = false;
 };
 
-/// From the options --timeout, --processes and --share-devices. Throws InputError for a time that is no limit.
+/// From the options --timeout, --processes and --share-devices. Throws InputError for a time that is no
+/// limit.
 PortSettings port_settings(double timeout_seconds, std::int64_t processes, bool share_devices);
 
 /// An implementation in this process; what it throws is a finding.

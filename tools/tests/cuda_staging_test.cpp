@@ -74,11 +74,13 @@ class CudaRanksTest : public CommandTest {
  protected:
   json validate(const char* devices, const std::vector<std::string>& more = {}) {
     const std::string cases = std::string(MOEREF_CASES) + "/";
-    std::vector<std::string> arguments{
-        "validate",     "--port", std::string(MOEREF_BROKEN_PORTS) + "/libbroken_odd_ranks.so",
-        "--json",       at("report.json").string(),
-        cases + "experts__ep2_all_gather.h5",
-        cases + "moe__ep2_all_to_all.h5"};
+    std::vector<std::string> arguments{"validate",
+                                       "--port",
+                                       std::string(MOEREF_BROKEN_PORTS) + "/libbroken_odd_ranks.so",
+                                       "--json",
+                                       at("report.json").string(),
+                                       cases + "experts__ep2_all_gather.h5",
+                                       cases + "moe__ep2_all_to_all.h5"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     std::vector<std::string> environment{"MOEREF_TEST_DEVICE=cuda", "LD_LIBRARY_PATH=" MOEREF_FAKE_CUDA};
     if (*devices) environment.push_back(std::string("MOEREF_TEST_CUDA_DEVICES=") + devices);

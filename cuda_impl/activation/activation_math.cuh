@@ -3,6 +3,7 @@
 // grouped_gemm/activation_*.cu per activation.
 #pragma once
 
+#include "memory/ptx_sm80.cuh"
 #include "moeref/cuda/activation.hpp"
 
 namespace moeref::cuda {
@@ -23,7 +24,7 @@ __device__ __forceinline__ float sigmoid(float x) {
   if constexpr (Accurate)
     return __fdiv_rn(1.0f, 1.0f + expf(-x));
   else
-    return __fdividef(1.0f, 1.0f + __expf(-x));
+    return reciprocal_approximately(1.0f + exp2_approximately(-1.4426950408889634f * x));
 }
 
 struct Swiglu {

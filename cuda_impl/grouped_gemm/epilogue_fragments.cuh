@@ -16,7 +16,7 @@ constexpr int kFragmentRow = 48, kFragmentBytes = 16 * kFragmentRow;
 // lane / 4 + 8 (i / 2 % 2).
 using Fragment = float[8];
 
-// The accumulator's registers must be compile-time constants; the rest of the epilogue is a loop.
+// The accumulator's registers must be compile-time constants; for a loop that is not unrolled.
 template <int MaxN>
 __device__ __forceinline__ void take_fragment(const Accumulator<MaxN>& acc, int b, int chunk, Fragment& out) {
 #pragma unroll
@@ -62,7 +62,7 @@ struct FragmentForward {
     const FragmentBuffer buffer(staging + warp * 3 * kFragmentBytes);
     const int first = tile.m_tile * 128 + warpgroup * 64 + warp * 16, width = 2 * args.inter_dim;
     const int i = first + lane % 2 * 8;
-    const bool inside = i < args.inter_dim, clamp = Act::clamps(args.parameters);
+    const bool clamp = Act::clamps(args.parameters);
     float bias_gate[2] = {}, bias_up[2] = {};
     if (args.bias != nullptr)
 #pragma unroll
@@ -71,43 +71,67 @@ struct FragmentForward {
         if (first + lane / 4 + 8 * h < args.inter_dim)
           bias_gate[h] = __bfloat162float(bias[0]), bias_up[h] = __bfloat162float(bias[args.inter_dim]);
       }
-    float next[4];  // of this thread's tokens
+    const int mine = i < args.inter_dim ? tile.rows - lane / 2 : 0;  // rows from this lane's first one on
+    __nv_bfloat16* a_out = args.a + (tile.row + lane / 2) * args.inter_dim + i;
+    __nv_bfloat16* h_out = args.h + (tile.row + lane / 2) * width + i;
+    const std::int64_t a_step = std::int64_t{16} * args.inter_dim, h_step = std::int64_t{16} * width;
+    const bool keeps = args.h != nullptr, weighted = args.row_weight != nullptr;
+    float weight[4] = {1, 1, 1, 1}, next[4] = {1, 1, 1, 1};  // of this thread's tokens
     const auto load_weights = [&](int chunk) {
+      if (!weighted) return;
+      const int n = chunk * 16 + lane % 4 * 2;
 #pragma unroll
-      for (int t = 0; t < 4; ++t) {
-        const int n = chunk * 16 + t / 2 * 8 + lane % 4 * 2 + t % 2;
-        next[t] = args.row_weight != nullptr && n < tile.rows ? args.row_weight[tile.row + n] : 1.0f;
-      }
+      for (int t = 0; t < 4; ++t)
+        if (n + t / 2 * 8 + t % 2 < tile.rows) next[t] = args.row_weight[tile.row + n + t / 2 * 8 + t % 2];
     };
     load_weights(0);
-#pragma unroll 1
-    for (int c = 0; c * 16 < tile.rows; ++c) {
-      Fragment gate, up, a;
-      take_fragment(acc, 0, c, gate);
-      take_fragment(acc, 1, c, up);
+    const auto finish = [&]<bool Extras>(int c, Fragment& gate, Fragment& up) {
 #pragma unroll
-      for (int k = 0; k < 8; ++k) gate[k] += bias_gate[k / 2 % 2], up[k] += bias_up[k / 2 % 2];
-      const auto activate = [&]<bool Clamp>() {
-#pragma unroll
-        for (int k = 0; k < 8; ++k)
-          a[k] = Act::template forward<Clamp>(gate[k], up[k], args.parameters) * next[k / 4 * 2 + k % 2];
-      };
-      if (clamp)
-        activate.template operator()<true>();
-      else
-        activate.template operator()<false>();
+      for (int t = 0; t < 4; ++t) weight[t] = next[t];
       load_weights(c + 1);
+      Fragment a;
+      if constexpr (Extras) {
+#pragma unroll
+        for (int k = 0; k < 8; ++k) gate[k] += bias_gate[k / 2 % 2], up[k] += bias_up[k / 2 % 2];
+      }
+      if (Extras && clamp)
+#pragma unroll
+        for (int k = 0; k < 8; ++k) a[k] = Act::template forward<true>(gate[k], up[k], args.parameters);
+      else
+#pragma unroll
+        for (int k = 0; k < 8; ++k) a[k] = Act::template forward<false>(gate[k], up[k], args.parameters);
+#pragma unroll
+      for (int k = 0; k < 8; ++k) a[k] *= weight[k / 4 * 2 + k % 2];
       __syncwarp();  // the last tokens' buffers have been read
       buffer.put(0, a);
-      if (args.h != nullptr) buffer.put(1, gate), buffer.put(2, up);
+      if (keeps) buffer.put(1, gate), buffer.put(2, up);
       __syncwarp();
-      const int n = c * 16 + lane / 2;
-      if (!inside || n >= tile.rows) continue;
-      *reinterpret_cast<uint4*>(args.a + (tile.row + n) * args.inter_dim + i) = buffer.load(0);
-      if (args.h == nullptr) continue;
-      __nv_bfloat16* h = args.h + (tile.row + n) * width + i;
-      *reinterpret_cast<uint4*>(h) = buffer.load(1);
-      *reinterpret_cast<uint4*>(h + args.inter_dim) = buffer.load(2);
+      if (c * 16 < mine) {
+        *reinterpret_cast<uint4*>(a_out) = buffer.load(0);
+        if (keeps) {
+          *reinterpret_cast<uint4*>(h_out) = buffer.load(1);
+          *reinterpret_cast<uint4*>(h_out + args.inter_dim) = buffer.load(2);
+        }
+      }
+      a_out += a_step, h_out += h_step;
+    };
+    if (clamp || args.bias != nullptr) {
+#pragma unroll 1
+      for (int c = 0; c * 16 < tile.rows; ++c) {
+        Fragment gate, up;
+        take_fragment(acc, 0, c, gate);
+        take_fragment(acc, 1, c, up);
+        finish.template operator()<true>(c, gate, up);
+      }
+    } else {
+#pragma unroll
+      for (int c = 0; c < MaxN / 16; ++c) {
+        if (c * 16 >= tile.rows) break;
+        Fragment gate, up;
+#pragma unroll
+        for (int k = 0; k < 8; ++k) gate[k] = acc.d[0][8 * c + k], up[k] = acc.d[1][8 * c + k];
+        finish.template operator()<false>(c, gate, up);
+      }
     }
   }
 };

@@ -14,75 +14,81 @@ struct TileOutput {
   int m_tile;
 };
 
-// out[row + n][m] = acc * row_scale + bias * bias_scale, with row_scale and bias_scale 1 or the row's routing
-// weight.
+struct StoreRowsArguments {
+  __nv_bfloat16* out;
+  std::int64_t row_stride;
+  int width;
+  // The rest where Scaled.
+  const __nv_bfloat16* bias;  // [E, width] or null
+  const float* row_weight;    // by row, or null: all 1
+  bool scale_product;         // else only the bias is scaled
+};
+
+// out[row + n][m] = acc, or where Scaled acc * row_scale + bias * bias_scale, with row_scale and bias_scale 1
+// or the row's routing weight. 16 tokens at a time through two buffers in turn: what the warpgroup reads from
+// one is out of it when the next barrier lets the other be read.
+template <bool Scaled>
 struct StoreRows {
   static constexpr bool paired_columns = false;
-  static constexpr int staging_bytes = 32 * 136 * 2;
-  struct Arguments {
-    __nv_bfloat16* out;
-    std::int64_t row_stride;
-    int width;
-    const __nv_bfloat16* bias;  // [E, width] or null
-    const float* row_weight;    // by row, or null: all 1
-    bool scale_product;         // else only the bias is scaled
-  };
+  static constexpr int row_bytes = (128 + 8) * 2, buffer_bytes = 16 * row_bytes;
+  static constexpr int staging_bytes = 2 * buffer_bytes;
+  using Arguments = StoreRowsArguments;
   static __device__ int m_extent(const Arguments& args) { return args.width; }
 
   template <int MaxN>
   static __device__ __forceinline__ void run(const Arguments& args, const Accumulator<MaxN>& acc,
                                              const TileOutput& tile, char* staging, int warpgroup) {
     const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-    const int column = tile.m_tile * kBlockM + warpgroup * 128;
-    __nv_bfloat16* tilebuf = reinterpret_cast<__nv_bfloat16*>(staging);
-    const std::uint32_t matrix_row =
-        shared_address(tilebuf + ((lane >> 4) * 8 + lane % 8) * 136 + warp * 16 + ((lane >> 3) & 1) * 8);
+    const int column = tile.m_tile * kBlockM + warpgroup * 128, m = thread % 16 * 8, first = thread / 16;
+    const std::uint32_t base = shared_address(staging),
+                        matrix_row = base + ((lane >> 4) * 8 + lane % 8) * row_bytes +
+                                     (warp * 16 + ((lane >> 3) & 1) * 8) * 2,
+                        mine = base + first * row_bytes + m * 2;
+    const std::int64_t eight_rows = 8 * args.row_stride;
+    __nv_bfloat16* out = args.out + (tile.row + first) * args.row_stride + column + m;
+    const int rows = column + m < args.width ? tile.rows - first : 0;  // of this thread
     float bias[2][2] = {};
-    if (args.bias != nullptr)
+    if (Scaled && args.bias != nullptr)
 #pragma unroll
       for (int b = 0; b < 2; ++b)
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-          const int m = column + b * 64 + warp * 16 + lane / 4 + h * 8;
-          if (m < args.width)
-            bias[b][h] = __bfloat162float(args.bias[std::int64_t(tile.expert) * args.width + m]);
+          const int at = column + b * 64 + warp * 16 + lane / 4 + h * 8;
+          if (at < args.width)
+            bias[b][h] = __bfloat162float(args.bias[std::int64_t(tile.expert) * args.width + at]);
         }
-#pragma unroll 1
-    for (int c = 0; c * 32 < tile.rows; ++c) {
-      float product_scale[8], bias_scale[8];
+    warpgroup_barrier(1 + warpgroup);  // the last tile's buffers have been read
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int n = c * 32 + (i / 2) * 8 + (lane % 4) * 2 + i % 2;
-        bias_scale[i] = args.row_weight != nullptr && n < tile.rows ? args.row_weight[tile.row + n] : 1.0f;
-        product_scale[i] = args.scale_product ? bias_scale[i] : 1.0f;
+    for (int c = 0; c < MaxN / 16; ++c) {
+      if (c * 16 >= tile.rows) break;
+      const int buffer = c % 2 * buffer_bytes;
+      float product_scale[4], bias_scale[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int n = c * 16 + i / 2 * 8 + lane % 4 * 2 + i % 2;
+        bias_scale[i] =
+            Scaled && args.row_weight != nullptr && n < tile.rows ? args.row_weight[tile.row + n] : 1.0f;
+        product_scale[i] = Scaled && args.scale_product ? bias_scale[i] : 1.0f;
+      }
+#pragma unroll
+      for (int b = 0; b < 2; ++b) {
+        std::uint32_t v[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {  // i: 8-column group (high bit), row half (low bit)
+          const int at = 4 * (2 * c + i / 2) + 2 * (i % 2), s = i / 2 * 2;
+          if constexpr (Scaled)
+            v[i] = pack_bf16(acc.d[b][at] * product_scale[s] + bias[b][i % 2] * bias_scale[s],
+                             acc.d[b][at + 1] * product_scale[s + 1] + bias[b][i % 2] * bias_scale[s + 1]);
+          else
+            v[i] = pack_bf16(acc.d[b][at], acc.d[b][at + 1]);
+        }
+        stmatrix4_transposed(matrix_row + buffer + b * 128, v);
       }
       warpgroup_barrier(1 + warpgroup);
 #pragma unroll
-      for (int unrolled = 0; unrolled < MaxN / 32;
-           ++unrolled)  // the accumulator's registers must be constants
-        if (unrolled == c) {
-#pragma unroll
-          for (int half = 0; half < 2; ++half)
-#pragma unroll
-            for (int b = 0; b < 2; ++b) {
-              std::uint32_t v[4];
-#pragma unroll
-              for (int i = 0; i < 4; ++i) {  // i: 8-column group (high bit), row half (low bit)
-                const int at = 4 * (4 * unrolled + 2 * half + i / 2) + 2 * (i % 2), s = 4 * half + i / 2 * 2;
-                v[i] =
-                    pack_bf16(acc.d[b][at] * product_scale[s] + bias[b][i % 2] * bias_scale[s],
-                              acc.d[b][at + 1] * product_scale[s + 1] + bias[b][i % 2] * bias_scale[s + 1]);
-              }
-              stmatrix4_transposed(matrix_row + (half * 16 * 136 + b * 64) * 2, v);
-            }
-        }
-      warpgroup_barrier(1 + warpgroup);
-#pragma unroll
-      for (int q = 0; q < 4; ++q) {
-        const int n = thread / 16 + q * 8, m = thread % 16 * 8;
-        if (c * 32 + n < tile.rows && column + m < args.width)
-          *reinterpret_cast<uint4*>(args.out + (tile.row + c * 32 + n) * args.row_stride + column + m) =
-              *reinterpret_cast<const uint4*>(tilebuf + n * 136 + m);
+      for (int q = 0; q < 2; ++q) {
+        if (c * 16 + q * 8 < rows) *reinterpret_cast<uint4*>(out) = load_shared(mine + buffer + q * 8 * row_bytes);
+        out += eight_rows;
       }
     }
   }

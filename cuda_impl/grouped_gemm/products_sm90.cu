@@ -21,7 +21,7 @@ const ActivationProducts& products(Activation a, ExpertsPath path) {
   return table[static_cast<int>(a)][path == ExpertsPath::wgmma_clusters];
 }
 
-StoreRows::Arguments store(const GroupedShape& g, const StoredProduct& p, int width) {
+StoreRowsArguments store(const GroupedShape& g, const StoredProduct& p, int width) {
   return {static_cast<bf16*>(p.out),
           width,
           width,
@@ -31,15 +31,16 @@ StoreRows::Arguments store(const GroupedShape& g, const StoredProduct& p, int wi
 }
 
 /// C rows = `rows` [R, K] W, W [E, K, width] where WeightsMnMajor, else [E, width, K].
-template <int Cluster, bool WeightsMnMajor>
+template <int Cluster, bool WeightsMnMajor, bool Scaled>
 void stored_product(const char* name, const GroupedShape& g, const StoredProduct& p, int k_extent, int width,
                     cudaStream_t stream) {
-  using Layout = TokenLayout<StoreRows, Cluster>;
-  launch<token_product<Layout, WeightsMnMajor, StoreRows>, Layout>(
+  using Epilogue = StoreRows<Scaled>;
+  using Layout = TokenLayout<Epilogue, Cluster>;
+  launch<token_product<Layout, WeightsMnMajor, Epilogue>, Layout>(
       name, stream,
       WeightsMnMajor ? weights_mn_major(p.weights, g.experts, k_extent, width)
                      : weights_k_major(p.weights, g.experts, width, k_extent),
-      token_rows(g, p.rows, k_extent), token_shape(g, k_extent, m_tiles_of<StoreRows>(width)),
+      token_rows(g, p.rows, k_extent), token_shape(g, k_extent, m_tiles_of<Epilogue>(width)),
       store(g, p, width));
 }
 
@@ -88,14 +89,17 @@ void down_gradient_product(const GroupedShape& g, const DownGradient& p, Activat
 }
 
 void down_product(const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
-  const auto run = g.path == ExpertsPath::wgmma_clusters ? stored_product<2, true> : stored_product<1, true>;
+  const bool clusters = g.path == ExpertsPath::wgmma_clusters;
+  const auto run = p.bias || p.scale_product
+                       ? (clusters ? stored_product<2, true, true> : stored_product<1, true, true>)
+                       : (clusters ? stored_product<2, true, false> : stored_product<1, true, false>);
   run("down_product", g, p, g.inter_dim, g.dim, stream);
 }
 
 void input_gradient_product(const GroupedShape& g, const StoredProduct& p, int up_width,
                             cudaStream_t stream) {
   const auto run =
-      g.path == ExpertsPath::wgmma_clusters ? stored_product<2, false> : stored_product<1, false>;
+      g.path == ExpertsPath::wgmma_clusters ? stored_product<2, false, false> : stored_product<1, false, false>;
   run("input_gradient_product", g, p, up_width, g.dim, stream);
 }
 

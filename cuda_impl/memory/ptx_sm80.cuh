@@ -1,5 +1,5 @@
 // Instructions of sm_80 without an intrinsic: copies to shared memory that go on while the block computes,
-// the warp's 16 x 8 x 16 bfloat16 product, and the clock. The emulated device has its own version of this
+// the warp's 16 x 8 x 16 bfloat16 product, approximations, and the clock. The emulated device has its own version of this
 // header.
 #pragma once
 
@@ -52,6 +52,18 @@ __device__ __forceinline__ void multiply_add(float (&d)[4], const std::uint32_t 
       "{%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// To 2 and 1 ulps; denormal results and arguments count as 0.
+__device__ __forceinline__ float exp2_approximately(float x) {
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+}
+__device__ __forceinline__ float reciprocal_approximately(float x) {
+  float out;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
 }
 
 /// A clock that all multiprocessors share.

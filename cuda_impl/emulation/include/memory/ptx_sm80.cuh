@@ -4,6 +4,7 @@
 
 #include <cuda_bf16.h>
 
+#include <cmath>
 #include <cstdint>
 
 #include "emulated/device.hpp"
@@ -53,6 +54,15 @@ inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32
     }
     d[q] = sum;
   }
+}
+
+inline float exp2_approximately(float x) {
+  const float out = std::exp2(x);
+  return std::fpclassify(out) == FP_SUBNORMAL ? 0.0f : out;
+}
+inline float reciprocal_approximately(float x) {
+  const float out = 1.0f / x;
+  return std::fpclassify(out) == FP_SUBNORMAL ? 0.0f : out;
 }
 
 inline unsigned long long nanoseconds() {

@@ -102,12 +102,14 @@ struct ActivationForward {
   static constexpr bool paired_columns = false;
   static constexpr int staging_bytes = kStagedBytes;
   using Arguments = ForwardArguments;
+  using Prepared = NoRowWeights;
+  static __device__ Prepared prepare(const Arguments&, const TileOutput&, int) { return {}; }
   static __device__ int m_extent(const Arguments& args) {
     return Act::layout == UpLayout::interleaved ? 2 * args.inter_dim : args.inter_dim;
   }
 
   template <int MaxN>
-  static __device__ __forceinline__ void run(const Arguments& args, const Accumulator<MaxN>& acc,
+  static __device__ __forceinline__ void run(const Arguments& args, const Prepared&, const Accumulator<MaxN>& acc,
                                              const TileOutput& tile, char* staging_memory, int warpgroup) {
     constexpr bool gated = Act::layout != UpLayout::up_only;
     constexpr int columns = gated ? 64 : 128, units = columns / 8, per_thread = gated ? 1 : 2;
@@ -185,10 +187,12 @@ struct ActivationBackward {
     int inter_dim;
     ActivationParameters parameters;
   };
+  using Prepared = NoRowWeights;
+  static __device__ Prepared prepare(const Arguments&, const TileOutput&, int) { return {}; }
   static __device__ int m_extent(const Arguments& args) { return args.inter_dim; }
 
   template <int MaxN>
-  static __device__ __forceinline__ void run(const Arguments& args, const Accumulator<MaxN>& acc,
+  static __device__ __forceinline__ void run(const Arguments& args, const Prepared&, const Accumulator<MaxN>& acc,
                                              const TileOutput& tile, char* staging_memory, int warpgroup) {
     float* staging = reinterpret_cast<float*>(staging_memory);
     const int thread = threadIdx.x % 128, unit = thread % 16, first_token = thread / 16;

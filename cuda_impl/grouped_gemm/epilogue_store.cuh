@@ -2,7 +2,10 @@
 // memory so that the stores to device memory are 16 bytes a thread and at least 128 contiguous bytes a row.
 #pragma once
 
+#include <type_traits>
+
 #include "grouped_gemm/pipeline_sm90.cuh"
+#include "permutation/tile_split.hpp"
 
 namespace moeref::cuda::sm90 {
 
@@ -12,6 +15,35 @@ struct TileOutput {
   std::int64_t row;
   int rows;
   int m_tile;
+};
+
+/// Routing weights of a tile's rows, row 32 i + lane in v[i], so that each is read once and in time: before
+/// the last products of the tile have ended. 1 where there are none.
+template <int MaxRows>
+struct RowWeights {
+  float v[MaxRows / 32];
+  static __device__ __forceinline__ RowWeights load(const float* row_weight, const TileOutput& tile) {
+    RowWeights out;
+#pragma unroll
+    for (int i = 0; i < MaxRows / 32; ++i) {
+      const int n = 32 * i + threadIdx.x % 32;
+      out.v[i] = row_weight != nullptr && n < tile.rows ? row_weight[tile.row + n] : 1.0f;
+    }
+    return out;
+  }
+  /// Of rows 16 chunk + 2 (lane % 4) + 8 (t / 2) + t % 2, those of a thread's fragment; chunk: a constant.
+  __device__ __forceinline__ void of_fragment(int chunk, float (&out)[4]) const {
+#pragma unroll
+    for (int t = 0; t < 4; ++t)
+      out[t] = __shfl_sync(0xffffffffu, v[chunk / 2],
+                           chunk % 2 * 16 + threadIdx.x % 4 * 2 + t / 2 * 8 + t % 2);
+  }
+};
+struct NoRowWeights {
+  static __device__ __forceinline__ NoRowWeights load(const float*, const TileOutput&) { return {}; }
+  __device__ __forceinline__ void of_fragment(int, float (&out)[4]) const {
+    out[0] = out[1] = out[2] = out[3] = 1;
+  }
 };
 
 struct StoreRowsArguments {
@@ -33,10 +65,15 @@ struct StoreRows {
   static constexpr int row_bytes = (128 + 8) * 2, buffer_bytes = 16 * row_bytes;
   static constexpr int staging_bytes = 2 * buffer_bytes;
   using Arguments = StoreRowsArguments;
+  using Prepared = std::conditional_t<Scaled, RowWeights<kBlockRows>, NoRowWeights>;
   static __device__ int m_extent(const Arguments& args) { return args.width; }
+  static __device__ __forceinline__ Prepared prepare(const Arguments& args, const TileOutput& tile, int) {
+    return Prepared::load(args.row_weight, tile);
+  }
 
   template <int MaxN>
-  static __device__ __forceinline__ void run(const Arguments& args, const Accumulator<MaxN>& acc,
+  static __device__ __forceinline__ void run(const Arguments& args, const Prepared& weights,
+                                             const Accumulator<MaxN>& acc,
                                              const TileOutput& tile, char* staging, int warpgroup) {
     const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
     const int column = tile.m_tile * kBlockM + warpgroup * 128, m = thread % 16 * 8, first = thread / 16;
@@ -63,13 +100,9 @@ struct StoreRows {
       if (c * 16 >= tile.rows) break;
       const int buffer = c % 2 * buffer_bytes;
       float product_scale[4], bias_scale[4];
+      weights.of_fragment(c, bias_scale);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int n = c * 16 + i / 2 * 8 + lane % 4 * 2 + i % 2;
-        bias_scale[i] =
-            Scaled && args.row_weight != nullptr && n < tile.rows ? args.row_weight[tile.row + n] : 1.0f;
-        product_scale[i] = Scaled && args.scale_product ? bias_scale[i] : 1.0f;
-      }
+      for (int i = 0; i < 4; ++i) product_scale[i] = Scaled && args.scale_product ? bias_scale[i] : 1.0f;
 #pragma unroll
       for (int b = 0; b < 2; ++b) {
         std::uint32_t v[4];

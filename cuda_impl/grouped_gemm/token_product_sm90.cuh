@@ -105,6 +105,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (first < total) next = locate<cluster>(s, first, rank);
     for (int work = first; work < total; work += step) {
       const TileOutput tile = next;
+      typename Epilogue::Prepared prepared;
       const auto find_next = [&] {
         if (work + step < total) next = locate<cluster>(s, work + step, rank);
       };
@@ -114,8 +115,11 @@ __global__ void __launch_bounds__(kThreads, 1)
         continue;
       }
       accumulate<Layout, WeightsMnMajor, false>(acc, base, warpgroup, (tile.rows + 15) / 16 * 16, k_blocks,
-                                                pipe, find_next);
-      Epilogue::run(epilogue, acc, tile, shared + Layout::staging + warpgroup * Layout::staging_bytes,
+                                                pipe, [&] {
+                                                  prepared = Epilogue::prepare(epilogue, tile, warpgroup);
+                                                  find_next();
+                                                });
+      Epilogue::run(epilogue, prepared, acc, tile, shared + Layout::staging + warpgroup * Layout::staging_bytes,
                     warpgroup);
     }
   }

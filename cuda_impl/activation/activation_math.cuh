@@ -43,7 +43,7 @@ struct Swiglu {
       g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
     }
     const float s = sigmoid<Accurate>(g), silu = g * s;
-    return {silu * u, d * u * s * (1 + g * (1 - s)) * open_gate, d * silu * open_up};
+    return {silu * u, d * u * (s + silu * (1 - s)) * open_gate, d * silu * open_up};
   }
 };
 
@@ -65,7 +65,7 @@ struct ScaledGlu {
       g = at_most(g, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
     }
     const float s = sigmoid<Accurate>(p.alpha * g), v = g * s;
-    return {v * (u + 1), d * (u + 1) * s * (1 + p.alpha * g * (1 - s)) * open_gate, d * v * open_up};
+    return {v * (u + 1), d * (u + 1) * (s + p.alpha * v * (1 - s)) * open_gate, d * v * open_up};
   }
 };
 using SwigluOai = ScaledGlu<UpLayout::halves, false>;

@@ -40,32 +40,34 @@ __device__ __forceinline__ void load_staged(const float* s, int lane, float (&v)
 // Loads the 8 gates and 8 ups of inner columns i .. i + 7 from a row of H (or of its bias), as they lie in
 // memory.
 template <UpLayout Layout>
-__device__ __forceinline__ void load_pair(const __nv_bfloat16* row, int i, int inter_dim, uint4 (&v)[2]) {
+__device__ __forceinline__ void load_pair(const __nv_bfloat16* row, int i, int inter_dim, uint4 (&v)[2],
+                                          bool valid = true) {
   if constexpr (Layout == UpLayout::halves) {
-    v[0] = *reinterpret_cast<const uint4*>(row + i);
-    v[1] = *reinterpret_cast<const uint4*>(row + inter_dim + i);
+    load_if(valid, v[0], row + i);
+    load_if(valid, v[1], row + inter_dim + i);
   } else if constexpr (Layout == UpLayout::interleaved) {
-    v[0] = *reinterpret_cast<const uint4*>(row + 2 * i);
-    v[1] = *reinterpret_cast<const uint4*>(row + 2 * i + 8);
+    load_if(valid, v[0], row + 2 * i);
+    load_if(valid, v[1], row + 2 * i + 8);
   } else {
-    v[0] = v[1] = *reinterpret_cast<const uint4*>(row + i);
+    load_if(valid, v[0], row + i);
+    v[1] = v[0];
   }
 }
 template <UpLayout Layout>
 __device__ __forceinline__ void store_pair(__nv_bfloat16* row, int i, int inter_dim, const float (&gate)[8],
-                                           const float (&up)[8]) {
+                                           const float (&up)[8], bool valid = true) {
   if constexpr (Layout == UpLayout::halves) {
-    *reinterpret_cast<uint4*>(row + i) = pack_bf16(gate);
-    *reinterpret_cast<uint4*>(row + inter_dim + i) = pack_bf16(up);
+    store_if(valid, row + i, pack_bf16(gate));
+    store_if(valid, row + inter_dim + i, pack_bf16(up));
   } else if constexpr (Layout == UpLayout::interleaved) {
     uint4 v[2];
     std::uint32_t* w = &v[0].x;
 #pragma unroll
     for (int k = 0; k < 8; ++k) w[k] = pack_bf16(gate[k], up[k]);
-    *reinterpret_cast<uint4*>(row + 2 * i) = v[0];
-    *reinterpret_cast<uint4*>(row + 2 * i + 8) = v[1];
+    store_if(valid, row + 2 * i, v[0]);
+    store_if(valid, row + 2 * i + 8, v[1]);
   } else {
-    *reinterpret_cast<uint4*>(row + i) = pack_bf16(up);
+    store_if(valid, row + i, pack_bf16(up));
   }
 }
 template <UpLayout Layout>
@@ -109,8 +111,9 @@ struct ActivationForward {
   }
 
   template <int MaxN>
-  static __device__ __forceinline__ void run(const Arguments& args, const Prepared&, const Accumulator<MaxN>& acc,
-                                             const TileOutput& tile, char* staging_memory, int warpgroup) {
+  static __device__ __forceinline__ void run(const Arguments& args, const Prepared&,
+                                             const Accumulator<MaxN>& acc, const TileOutput& tile,
+                                             char* staging_memory, int warpgroup) {
     constexpr bool gated = Act::layout != UpLayout::up_only;
     constexpr int columns = gated ? 64 : 128, units = columns / 8, per_thread = gated ? 1 : 2;
     float* staging = reinterpret_cast<float*>(staging_memory);
@@ -192,58 +195,71 @@ struct ActivationBackward {
   static __device__ int m_extent(const Arguments& args) { return args.inter_dim; }
 
   template <int MaxN>
-  static __device__ __forceinline__ void run(const Arguments& args, const Prepared&, const Accumulator<MaxN>& acc,
-                                             const TileOutput& tile, char* staging_memory, int warpgroup) {
-    float* staging = reinterpret_cast<float*>(staging_memory);
-    const int thread = threadIdx.x % 128, unit = thread % 16, first_token = thread / 16;
+  static __device__ __forceinline__ void run(const Arguments& args, const Prepared&,
+                                             const Accumulator<MaxN>& acc, const TileOutput& tile,
+                                             char* staging_memory, int warpgroup) {
+    if (Act::clamps(args.parameters))
+      run_chunks<true>(args, acc, tile, reinterpret_cast<float*>(staging_memory), warpgroup);
+    else
+      run_chunks<false>(args, acc, tile, reinterpret_cast<float*>(staging_memory), warpgroup);
+  }
+
+ private:
+  static constexpr bool gated = Act::layout != UpLayout::up_only;
+
+  /// 16 threads a token, each with 8 columns of it, two tokens at a time. H comes one chunk ahead.
+  template <bool Clamp, int MaxN>
+  static __device__ __forceinline__ void run_chunks(const Arguments& args, const Accumulator<MaxN>& acc,
+                                                    const TileOutput& tile, float* staging, int warpgroup) {
+    const int thread = threadIdx.x % 128, unit = thread % 16, first = thread / 16;
     const int part = tile.m_tile * 2 + warpgroup, parts = (args.inter_dim + 127) / 128;
-    const int i = part * 128 + unit * 8;
-    const int width = Act::layout == UpLayout::up_only ? args.inter_dim : 2 * args.inter_dim;
-    const bool inside = i < args.inter_dim, clamp = Act::clamps(args.parameters);
-    uint4 next_h[2][2] = {};
-    float next_p[2] = {};
-    auto prefetch = [&](int q, int n) {
-      if (!inside || n >= tile.rows) return;
-      load_pair<Act::layout>(args.h + (tile.row + n) * width, i, args.inter_dim, next_h[q]);
-      next_p[q] = args.row_weight[tile.row + n];
+    const int i = part * 128 + unit * 8, width = gated ? 2 * args.inter_dim : args.inter_dim;
+    const bool inside = i < args.inter_dim;
+    const int rows = tile.rows - first, rows_inside = inside ? rows : 0;  // from this thread's first one on
+    const std::int64_t row = tile.row + first, eight_rows = std::int64_t{8} * width;
+    std::int64_t ahead = row * width;  // of H's next row to be loaded; all other places follow from it
+    const float* weight = args.row_weight + row;
+    const float* staged = staging + first * kStagedRow + unit * 8;
+    uint4 h[2][2][2] = {};  // of two chunks in turn
+    float weights[2][2] = {};
+    const auto load_chunk = [&](int c) {
+#pragma unroll
+      for (int q = 0; q < 2; ++q) {
+        const int n = c * 16 + q * 8;
+        load_pair<Act::layout>(args.h + ahead, i, args.inter_dim, h[c % 2][q], n < rows_inside);
+        load_if(n < rows_inside, weights[c % 2][q], weight + n);
+        ahead += eight_rows;
+      }
     };
-    prefetch(0, first_token);
-    prefetch(1, first_token + 8);
-#pragma unroll 1
-    for (int c = 0; c * 16 < tile.rows; ++c) {
+    load_chunk(0);
+#pragma unroll
+    for (int c = 0; c < MaxN / 16; ++c) {
+      if (c * 16 >= tile.rows) break;
       warpgroup_barrier(1 + warpgroup);
       stage_tokens(acc, c, staging);
+      load_chunk(c + 1);
       warpgroup_barrier(1 + warpgroup);
 #pragma unroll
       for (int q = 0; q < 2; ++q) {
-        const int token = first_token + q * 8, n = c * 16 + token;
-        const bool valid = inside && n < tile.rows;
-        const float p = next_p[q];
+        const int n = c * 16 + q * 8;
+        const float p = weights[c % 2][q];
         float gate[8], up[8], d[8], a[8], dot = 0;
-        unpack_pair<Act::layout>(next_h[q], gate, up);
-        prefetch(q, n + 16);
-        load_staged(staging + token * kStagedRow + unit * 8, thread, d);
-        const auto differentiate = [&]<bool Clamp>() {
+        unpack_pair<Act::layout>(h[c % 2][q], gate, up);
+        load_staged(staged + q * 8 * kStagedRow, thread, d);
 #pragma unroll
-          for (int k = 0; k < 8; ++k) {
-            const ActivationGradient g =
-                Act::template backward<Clamp>(gate[k], up[k], d[k] * p, args.parameters);
-            dot += d[k] * g.value;
-            a[k] = g.value * p, gate[k] = g.gate, up[k] = g.up;
-          }
-        };
-        if (clamp)
-          differentiate.template operator()<true>();
-        else
-          differentiate.template operator()<false>();
-        if (valid) {
-          store_pair<Act::layout>(args.dh + (tile.row + n) * width, i, args.inter_dim, gate, up);
-          *reinterpret_cast<uint4*>(args.a + (tile.row + n) * args.inter_dim + i) = pack_bf16(a);
+        for (int k = 0; k < 8; ++k) {
+          const ActivationGradient g =
+              Act::template backward<Clamp>(gate[k], up[k], d[k] * p, args.parameters);
+          dot += d[k] * g.value;
+          a[k] = g.value * p, gate[k] = g.gate, up[k] = g.up;
         }
+        const std::int64_t at = ahead - (4 - q) * eight_rows;
+        store_pair<Act::layout>(args.dh + at, i, args.inter_dim, gate, up, n < rows_inside);
+        store_if(n < rows_inside, args.a + (at >> gated) + i, pack_bf16(a));
         if (!inside) dot = 0;
 #pragma unroll
         for (int lanes = 8; lanes > 0; lanes /= 2) dot += __shfl_xor_sync(0xffffffffu, dot, lanes);
-        if (unit == 0 && n < tile.rows) args.dot_parts[(tile.row + n) * parts + part] = dot;
+        store_if(unit == 0 && n < rows, args.dot_parts + (row + n) * parts + part, dot);
       }
     }
   }

@@ -1,7 +1,7 @@
 // The forward epilogue of activations whose gate and up columns are halves of H: on the accumulators as wgmma
-// leaves them, where gate and up of one element lie in one thread. bf16 alone passes through shared memory, 16
-// tokens x 64 columns at a time, so that 128 contiguous bytes of a row are stored together. The same for the
-// gradient was slower than epilogue_activation.cuh: it needs H as well, which spills registers.
+// leaves them, where gate and up of one element lie in one thread. bf16 alone passes through shared memory,
+// 16 tokens x 64 columns at a time, so that 128 contiguous bytes of a row are stored together. The same for
+// the gradient was slower than epilogue_activation.cuh: it needs H as well, which spills registers.
 #pragma once
 
 #include "grouped_gemm/epilogue_activation.cuh"

@@ -35,8 +35,8 @@ struct RowWeights {
   __device__ __forceinline__ void of_fragment(int chunk, float (&out)[4]) const {
 #pragma unroll
     for (int t = 0; t < 4; ++t)
-      out[t] = __shfl_sync(0xffffffffu, v[chunk / 2],
-                           chunk % 2 * 16 + threadIdx.x % 4 * 2 + t / 2 * 8 + t % 2);
+      out[t] =
+          __shfl_sync(0xffffffffu, v[chunk / 2], chunk % 2 * 16 + threadIdx.x % 4 * 2 + t / 2 * 8 + t % 2);
   }
 };
 struct NoRowWeights {
@@ -73,8 +73,8 @@ struct StoreRows {
 
   template <int MaxN>
   static __device__ __forceinline__ void run(const Arguments& args, const Prepared& weights,
-                                             const Accumulator<MaxN>& acc,
-                                             const TileOutput& tile, char* staging, int warpgroup) {
+                                             const Accumulator<MaxN>& acc, const TileOutput& tile,
+                                             char* staging, int warpgroup) {
     const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
     const int column = tile.m_tile * kBlockM + warpgroup * 128, m = thread % 16 * 8, first = thread / 16;
     const std::uint32_t base = shared_address(staging),
@@ -120,7 +120,8 @@ struct StoreRows {
       warpgroup_barrier(1 + warpgroup);
 #pragma unroll
       for (int q = 0; q < 2; ++q) {
-        if (c * 16 + q * 8 < rows) *reinterpret_cast<uint4*>(out) = load_shared(mine + buffer + q * 8 * row_bytes);
+        if (c * 16 + q * 8 < rows)
+          *reinterpret_cast<uint4*>(out) = load_shared(mine + buffer + q * 8 * row_bytes);
         out += eight_rows;
       }
     }

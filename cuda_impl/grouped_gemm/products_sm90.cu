@@ -98,8 +98,8 @@ void down_product(const GroupedShape& g, const StoredProduct& p, cudaStream_t st
 
 void input_gradient_product(const GroupedShape& g, const StoredProduct& p, int up_width,
                             cudaStream_t stream) {
-  const auto run =
-      g.path == ExpertsPath::wgmma_clusters ? stored_product<2, false, false> : stored_product<1, false, false>;
+  const auto run = g.path == ExpertsPath::wgmma_clusters ? stored_product<2, false, false>
+                                                         : stored_product<1, false, false>;
   run("input_gradient_product", g, p, up_width, g.dim, stream);
 }
 

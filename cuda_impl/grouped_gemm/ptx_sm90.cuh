@@ -151,6 +151,33 @@ __device__ __forceinline__ void stmatrix4_transposed(std::uint32_t row, const st
                "r"(v[1]), "r"(v[2]), "r"(v[3])
                : "memory");
 }
+/// By a predicate and not a branch, which would part the warp: the compiler then keeps nothing in uniform
+/// registers, not even around the products.
+__device__ __forceinline__ void store_if(bool valid, void* to, uint4 v) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p st.global.v4.u32 [%1], {%2, %3, %4, %5};\n}\n" ::"r"(
+          int(valid)),
+      "l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+      : "memory");
+}
+__device__ __forceinline__ void store_if(bool valid, float* to, float v) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p st.global.f32 [%1], %2;\n}\n" ::"r"(int(valid)),
+               "l"(to), "f"(v)
+               : "memory");
+}
+/// Else `v` stays.
+__device__ __forceinline__ void load_if(bool valid, uint4& v, const void* from) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %4, 0;\n@p ld.global.v4.u32 {%0, %1, %2, %3}, [%5];\n}\n"
+               : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+               : "r"(int(valid)), "l"(from)
+               : "memory");
+}
+__device__ __forceinline__ void load_if(bool valid, float& v, const float* from) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %1, 0;\n@p ld.global.f32 %0, [%2];\n}\n"
+               : "+f"(v)
+               : "r"(int(valid)), "l"(from)
+               : "memory");
+}
 __device__ __forceinline__ uint4 load_shared(std::uint32_t address) {
   uint4 v;
   asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"

@@ -119,8 +119,8 @@ __global__ void __launch_bounds__(kThreads, 1)
                                                   prepared = Epilogue::prepare(epilogue, tile, warpgroup);
                                                   find_next();
                                                 });
-      Epilogue::run(epilogue, prepared, acc, tile, shared + Layout::staging + warpgroup * Layout::staging_bytes,
-                    warpgroup);
+      Epilogue::run(epilogue, prepared, acc, tile,
+                    shared + Layout::staging + warpgroup * Layout::staging_bytes, warpgroup);
     }
   }
   leave<Layout>();

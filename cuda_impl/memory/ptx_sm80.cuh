@@ -1,6 +1,6 @@
 // Instructions of sm_80 without an intrinsic: copies to shared memory that go on while the block computes,
-// the warp's 16 x 8 x 16 bfloat16 product, approximations, and the clock. The emulated device has its own version of this
-// header.
+// the warp's 16 x 8 x 16 bfloat16 product, approximations, and the clock. The emulated device has its own
+// version of this header.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -48,11 +48,6 @@ struct Buffer {
   Buffer(const Buffer&) = delete;
   ~Buffer() { cudaFree(data); }
 };
-template <class Layout>
-Layout layout(void* memory, const ExpertsConfig& c) {
-  Arena arena(memory);
-  return Layout(arena, c);
-}
 struct RandomBuffer : Buffer<bf16> {
   RandomBuffer(std::size_t n, float scale, unsigned seed) : Buffer(n) {
     fill_random<<<1024, 256>>>(data, n, scale, seed);
@@ -138,10 +133,11 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t bl
                      CUBLAS_GEMM_DEFAULT) != CUBLAS_STATUS_SUCCESS)
       throw CudaError("cublasGemmEx failed");
   };
-  const ForwardWorkspace fw = layout<ForwardWorkspace>(forward_memory.data, c);
-  const Saved keep = layout<Saved>(saved.data, c);
-  const BackwardWorkspace bw = layout<BackwardWorkspace>(backward_memory.data, c);
-  const Permutation p = carve_permutation(permutation_shape(c, c.path), keep.permutation);
+  const TokenChunks chunks = one_chunk(c);
+  const ForwardWorkspace fw = laid_out<ForwardWorkspace>(forward_memory.data, c, chunks);
+  const Saved keep = laid_out<Saved>(saved.data, c, chunks);
+  const BackwardWorkspace bw = laid_out<BackwardWorkspace>(backward_memory.data, c, RowsOfX::with_dy);
+  const Permutation p = carve_permutation(permutation_shape(c, c.path, chunks), keep.permutation);
   const GroupedShape shape = grouped_shape(c, c.path, p);
 
   Result r{&s,
@@ -167,11 +163,13 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t bl
   const std::vector<std::pair<const char*, Work>> parts = {
       {"sort",
        [&](int) {
-         sort_by_expert(permutation_shape(c, c.path), d_ids.data, d_weights.data, nullptr, p, fw.sort,
+         sort_by_expert(permutation_shape(c, c.path, chunks), d_ids.data, d_weights.data, nullptr, p, fw.sort,
                         nullptr);
        }},
       {"dispatch",
-       [&](int i) { dispatch(c.dtype, input(i).x, p.slot_row, T, s.slots, s.dim, bw.rows, nullptr); }},
+       [&](int i) {
+         dispatch(c.dtype, input(i).x, p.slot_row, T, chunks, 0, s.slots, s.dim, bw.rows, nullptr);
+       }},
       {"up",
        [&](int) {
          up_product(shape, {bw.rows, w.gate_and_up, nullptr, keep.h, fw.a, true}, c.activation, {}, nullptr);

@@ -6,12 +6,14 @@
 #include <cstdint>
 
 #include "moeref/cuda/dtype.hpp"
+#include "moeref/cuda/permutation.hpp"
 
 namespace moeref::cuda {
 
-/// rows[slot_row[t * slots + j]] = tokens[t] for every slot that has a row. tokens [tokens, dim], rows [R,
-/// dim]; rows that no slot has are left as they are.
-void dispatch(DataType dtype, const void* tokens, const int* slot_row, std::int64_t count, int slots, int dim,
-              void* rows, cudaStream_t stream);
+/// rows[slot_row[t * slots + j]] = tokens[t] for the tokens of one chunk and every slot of theirs that has a
+/// row. tokens [count, dim], count a multiple of the chunks' period; rows [R, dim]; rows that no such slot
+/// has are left as they are.
+void dispatch(DataType dtype, const void* tokens, const int* slot_row, std::int64_t count,
+              const TokenChunks& chunks, int chunk, int slots, int dim, void* rows, cudaStream_t stream);
 
 }  // namespace moeref::cuda

@@ -73,6 +73,13 @@ cudaError_t cudaStreamCreate(cudaStream_t* stream) {
   return state();
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return cudaStreamCreate(stream); }
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int) {
+  return cudaStreamCreate(stream);
+}
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  *least = *greatest = 0;
+  return state();
+}
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   delete stream;
   return state();
@@ -93,15 +100,21 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return state();
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->captured = stream ? stream->captures : nullptr;
   emulated::enqueue(stream, [event] {
     event->at = std::chrono::steady_clock::now();
     return true;
   });
   return state();
 }
-// What comes before the record has run when the record returns.
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t, unsigned) {
-  return capturing(stream) ? cudaErrorNotSupported : state();
+// What comes before the record has run when the record returns. A stream that waits for one that is captured
+// is captured with it, and its work comes in the order of the calls.
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (!event->captured) return capturing(stream) ? cudaErrorNotSupported : state();
+  if (!stream || (stream->captures && stream->captures != event->captured)) return cudaErrorInvalidValue;
+  if (!stream->captures) event->captured->joined.push_back(stream);
+  stream->captures = event->captured;
+  return state();
 }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end) {
   *ms = std::chrono::duration<float, std::milli>(end->at - begin->at).count();
@@ -119,7 +132,9 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = std::exchange(stream->captures, nullptr);
-  return *graph ? state() : cudaErrorInvalidValue;
+  if (!*graph) return cudaErrorInvalidValue;
+  for (const cudaStream_t other : std::exchange((*graph)->joined, {})) other->captures = nullptr;
+  return state();
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
   *exec = new CUgraphExec_st{*graph};

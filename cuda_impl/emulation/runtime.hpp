@@ -10,6 +10,7 @@
 
 struct CUgraph_st {
   std::vector<std::function<bool()>> work;  // whether it went well
+  std::vector<cudaStream_t> joined;         // beside the one that is captured, until its end
 };
 struct CUgraphExec_st : CUgraph_st {};
 struct CUstream_st {
@@ -18,6 +19,7 @@ struct CUstream_st {
 
 struct CUevent_st {
   std::chrono::steady_clock::time_point at;
+  CUgraph_st* captured = nullptr;  // where it was recorded last
 };
 
 namespace emulated {

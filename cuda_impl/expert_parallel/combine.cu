@@ -1,5 +1,8 @@
-// The gather-sums of combine/add_rows.cuh, one block a row.
-// Floor: rows read at copy bandwidth, sums stored over one direction of the links; then as many read here.
+// The gather-sums of combine/add_rows.cuh, one block a row. On the way to the ranks neighbouring blocks serve
+// different ones, each rank beginning with its next, so that the links and this device's memory, where the
+// own rows go, are busy together.
+// Floor: rows read at copy bandwidth while sums are stored over one direction of the links; then as many read
+// here.
 #include "expert_parallel/combine.hpp"
 
 #include "combine/add_rows.cuh"
@@ -9,24 +12,25 @@ namespace moeref::cuda {
 namespace {
 
 template <class T, int N>
-__global__ void to_ranks(const ReceivedRows in, std::int64_t max_tokens, int slots, const RankPointers to,
-                         const float* d_weights, const RankPointers weights_to) {
-  const int rank = static_cast<int>(blockIdx.y);
-  for (std::int64_t i = blockIdx.x; i < in.counts[rank]; i += gridDim.x) {
-    const std::int64_t token = rank * max_tokens + i;
-    const int* mine = in.slot_row + token * slots;
-    T* out = static_cast<T*>(to.of[rank]) + i * in.width;
-    for (int c = threadIdx.x * N; c < in.width; c += blockDim.x * N) {
-      float sum[N] = {};
-      add_rows(
-          static_cast<const T*>(in.rows), in.width, slots, c, [&](int j) { return std::int64_t{mine[j]}; },
-          sum);
-      store<N>(out + c, sum);
-    }
-    if (d_weights != nullptr)
-      for (int j = threadIdx.x; j < slots; j += blockDim.x)
-        static_cast<float*>(weights_to.of[rank])[i * slots + j] = d_weights[token * slots + j];
+__global__ void to_ranks(const ReceivedRows in, std::int64_t max_tokens, int slots, const RankPlace place,
+                         std::int64_t first, const RankPointers to, const float* d_weights,
+                         const RankPointers weights_to) {
+  const int rank = static_cast<int>((place.rank + 1 + blockIdx.x % place.ranks) % place.ranks);
+  const std::int64_t i = first + blockIdx.x / place.ranks;
+  if (i >= in.counts[rank]) return;
+  const std::int64_t token = rank * max_tokens + i;
+  const int* mine = in.slot_row + token * slots;
+  T* out = static_cast<T*>(to.of[rank]) + i * in.width;
+  for (int c = threadIdx.x * N; c < in.width; c += blockDim.x * N) {
+    float sum[N] = {};
+    add_rows(
+        static_cast<const T*>(in.rows), in.width, slots, c, [&](int j) { return std::int64_t{mine[j]}; },
+        sum);
+    store<N>(out + c, sum);
   }
+  if (d_weights != nullptr)
+    for (int j = threadIdx.x; j < slots; j += blockDim.x)
+      static_cast<float*>(weights_to.of[rank])[i * slots + j] = d_weights[token * slots + j];
 }
 
 template <class T, int N>
@@ -65,16 +69,16 @@ bool in_eights(int width, const void* rows, const RankPointers& to, int ranks) {
 
 }  // namespace
 
-void combine_to_ranks(const ReceivedRows& in, std::int64_t max_tokens, int slots, int ranks,
-                      const RankPointers& to, const float* d_weights, const RankPointers& weights_to,
-                      cudaStream_t stream) {
-  if (max_tokens == 0) return;
-  const bool eights = in_eights(in.width, in.rows, to, ranks);
-  const dim3 grid(static_cast<unsigned>(max_tokens), static_cast<unsigned>(ranks));
+void combine_to_ranks(const ReceivedRows& in, std::int64_t max_tokens, int slots, RankPlace place,
+                      RowRange range, const RankPointers& to, const float* d_weights,
+                      const RankPointers& weights_to, cudaStream_t stream) {
+  if (range.count == 0) return;
+  const bool eights = in_eights(in.width, in.rows, to, place.ranks);
+  const auto blocks = static_cast<unsigned>(range.count * place.ranks);
   with_type(in.dtype, [&]<class T>() {
     const auto kernel = eights ? to_ranks<T, 8> : to_ranks<T, 1>;
-    kernel<<<grid, add_rows_threads(in.width, eights), 0, stream>>>(in, max_tokens, slots, to, d_weights,
-                                                                    weights_to);
+    kernel<<<blocks, add_rows_threads(in.width, eights), 0, stream>>>(in, max_tokens, slots, place,
+                                                                      range.first, to, d_weights, weights_to);
   });
   check(cudaGetLastError(), "combine_to_ranks");
 }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "expert_parallel/dispatch.hpp"
 #include "moeref/cuda/dtype.hpp"
 #include "moeref/cuda/expert_parallel.hpp"
 
@@ -19,11 +20,17 @@ struct ReceivedRows {
   int width;
 };
 
-/// For row i of rank s: to[s][i] = sum over its k slots, in their order and in fp32, of its rows, rounded to
-/// dtype; 0 where it has none. With `d_weights` [n M, k], also its k numbers to weights_to[s][i].
-void combine_to_ranks(const ReceivedRows& received, std::int64_t max_tokens, int slots, int ranks,
-                      const RankPointers& to, const float* d_weights, const RankPointers& weights_to,
-                      cudaStream_t stream);
+/// n, and this rank's place among them.
+struct RankPlace {
+  int ranks, rank;
+};
+
+/// For row i of the range and rank s: to[s][i] = sum over its k slots, in their order and in fp32, of its
+/// rows, rounded to dtype; 0 where it has none. With `d_weights` [n M, k], also its k numbers to
+/// weights_to[s][i].
+void combine_to_ranks(const ReceivedRows& received, std::int64_t max_tokens, int slots, RankPlace place,
+                      RowRange range, const RankPointers& to, const float* d_weights,
+                      const RankPointers& weights_to, cudaStream_t stream);
 
 struct ReturnedRows {
   const int* place;  // [T, n] as plan_dispatch gives it

@@ -1,6 +1,7 @@
 // plan_dispatch: each segment of 256 tokens counts its rows for every rank; then each segment adds up those
 // before it and places its own, so that places do not depend on timing. push_rows: one warp a token, up to
-// eight 16-byte words a lane in flight, stored to each receiver while they are in registers.
+// eight 16-byte words a lane in flight, stored to each receiver while they are in registers; blocks for half
+// of the device, which keeps the links busy and lets other kernels in.
 // Floor of push_rows: the bytes that leave this device over one direction of its links.
 #include "expert_parallel/dispatch.hpp"
 
@@ -13,6 +14,7 @@ namespace moeref::cuda {
 namespace {
 
 constexpr int kSegment = 256, kWarps = kSegment / 32;
+constexpr int kPushBlocks = 2 * 132;  // two of the four that a multiprocessor holds
 
 std::int64_t segments_of(const DispatchShape& s) {
   return std::max<std::int64_t>(1, (s.tokens + kSegment - 1) / kSegment);
@@ -84,6 +86,34 @@ __device__ void add_segments(const DispatchShape& s, const int* counts, int* bef
   }
 }
 
+/// N numbers that lie one after another, aligned to their size.
+template <class T, int N>
+struct alignas(N * sizeof(T)) Together {
+  T of[N];
+};
+
+/// The slots of a token that goes to rank p, N at a time, into row `row` there.
+template <int N>
+__device__ void write_slots(const DispatchShape& s, const DispatchInput& in, const Dispatch& out,
+                            std::int64_t token, int p, int row) {
+  const bool real = is_real(in, token);
+  for (int j = 0; j < s.slots; j += N) {
+    Together<int, N> experts;
+    Together<float, N> weights;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const std::int64_t slot = token * s.slots + j + i;
+      const Home home = home_of(s, in.ids[slot]);
+      experts.of[i] = real && home.rank == p ? home.expert : -1;
+      weights.of[i] = in.weights[slot];
+    }
+    const std::int64_t at = (std::int64_t{row} * s.slots + j) / N;
+    static_cast<Together<int, N>*>(out.ids.of[p])[at] = experts;
+    static_cast<Together<float, N>*>(out.weights.of[p])[at] = weights;
+  }
+}
+
+template <int N>
 __global__ void __launch_bounds__(kSegment)
     place_rows(const DispatchShape s, const DispatchInput in, const int* counts, const Dispatch out) {
   __shared__ int in_warp[kWarps][kMaxRanks];
@@ -100,13 +130,7 @@ __global__ void __launch_bounds__(kSegment)
     if (goes >> p & 1) {
       row = before[p] + __popc(who & ((1u << lane) - 1));
       for (int w = 0; w < warp; ++w) row += in_warp[w][p];
-      const bool real = is_real(in, token);
-      for (int j = 0; j < s.slots; ++j) {
-        const Home home = home_of(s, in.ids[token * s.slots + j]);
-        const std::int64_t at = std::int64_t{row} * s.slots + j;
-        static_cast<int*>(out.ids.of[p])[at] = real && home.rank == p ? home.expert : -1;
-        static_cast<float*>(out.weights.of[p])[at] = in.weights[token * s.slots + j];
-      }
+      write_slots<N>(s, in, out, token, p, row);
     }
     if (token < s.tokens) out.place[token * s.ranks + p] = row;
   }
@@ -121,25 +145,39 @@ __global__ void __launch_bounds__(kSegment)
       *static_cast<int*>(out.counts.of[p]) = out.sent[p] = total[p];
 }
 
+/// Bit p: place[p] is in the range. By all lanes of a warp.
+__device__ unsigned long long ranks_in(const int* place, int ranks, RowRange range) {
+  const int lane = threadIdx.x % 32;
+  unsigned long long out = 0;
+  for (int first = 0; first < ranks; first += 32) {
+    const int row = first + lane < ranks ? place[first + lane] : -1;
+    const bool goes = row >= range.first && row < range.first + range.count;
+    out |= static_cast<unsigned long long>(__ballot_sync(0xffffffffu, goes)) << first;
+  }
+  return out;
+}
+
 template <class Word>
 __global__ void __launch_bounds__(256)
     push(std::int64_t tokens, int ranks, int words, const Word* __restrict__ rows,
-         const int* __restrict__ place, const RankPointers to) {
+         const int* __restrict__ place, const RankPointers to, const RowRange range) {
   constexpr int kInFlight = 8;
   const int lane = threadIdx.x % 32;
   const std::int64_t warps = std::int64_t{gridDim.x} * (blockDim.x / 32);
-  for (std::int64_t t = std::int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32; t < tokens;
-       t += warps) {
+  // A token's place is never behind its number.
+  for (std::int64_t t = range.first + std::int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32;
+       t < tokens; t += warps) {
+    const unsigned long long goes = ranks_in(place + t * ranks, ranks, range);
+    if (goes == 0) continue;
     const Word* from = rows + t * words;
     for (int first = lane; first < words; first += 32 * kInFlight) {
       Word word[kInFlight];
 #pragma unroll
       for (int i = 0; i < kInFlight; ++i)
         if (first + 32 * i < words) word[i] = from[first + 32 * i];
-      for (int p = 0; p < ranks; ++p) {
-        const int row = place[t * ranks + p];
-        if (row < 0) continue;
-        Word* into = static_cast<Word*>(to.of[p]) + std::int64_t{row} * words;
+      for (unsigned long long left = goes; left != 0; left &= left - 1) {
+        const int p = __ffsll(static_cast<long long>(left)) - 1;
+        Word* into = static_cast<Word*>(to.of[p]) + std::int64_t{place[t * ranks + p]} * words;
 #pragma unroll
         for (int i = 0; i < kInFlight; ++i)
           if (first + 32 * i < words) into[first + 32 * i] = word[i];
@@ -159,17 +197,19 @@ void plan_dispatch(const DispatchShape& s, const DispatchInput& input, const Dis
   const auto blocks = static_cast<unsigned>(segments_of(s));
   int* counts = static_cast<int*>(workspace);
   count_rows<<<blocks, kSegment, 0, stream>>>(s, input, counts);
-  place_rows<<<blocks, kSegment, 0, stream>>>(s, input, counts, out);
+  const auto place = s.slots % 4 == 0 ? place_rows<4> : s.slots % 2 == 0 ? place_rows<2> : place_rows<1>;
+  place<<<blocks, kSegment, 0, stream>>>(s, input, counts, out);
   check(cudaGetLastError(), "plan_dispatch");
 }
 
 void push_rows(const DispatchShape& s, DataType dtype, int width, const void* rows, const int* place,
-               const RankPointers& to, cudaStream_t stream) {
-  if (s.tokens == 0) return;
-  const auto blocks = static_cast<unsigned>(std::min<std::int64_t>((s.tokens + 7) / 8, 8 * 132));
+               const RankPointers& to, RowRange range, cudaStream_t stream) {
+  if (s.tokens <= range.first || range.count == 0) return;
+  const auto blocks =
+      static_cast<unsigned>(std::min<std::int64_t>((s.tokens - range.first + 7) / 8, kPushBlocks));
   with_word(static_cast<std::size_t>(width) * bytes_of(dtype), [&]<class Word>(int words) {
-    push<Word>
-        <<<blocks, 256, 0, stream>>>(s.tokens, s.ranks, words, static_cast<const Word*>(rows), place, to);
+    push<Word><<<blocks, 256, 0, stream>>>(s.tokens, s.ranks, words, static_cast<const Word*>(rows), place,
+                                           to, range);
   });
   check(cudaGetLastError(), "push_rows");
 }

@@ -37,8 +37,14 @@ std::size_t dispatch_workspace_bytes(const DispatchShape& shape);
 void plan_dispatch(const DispatchShape& shape, const DispatchInput& input, const Dispatch& out,
                    void* workspace, cudaStream_t stream);
 
-/// rows [T, width] of `dtype` to to[p][place[t, p]] for every rank p that the token goes to.
+/// Rows of every rank's slot.
+struct RowRange {
+  std::int64_t first, count;
+};
+
+/// rows [T, width] of `dtype` to to[p][place[t, p]] for every rank p that the token goes to, if that place is
+/// in the range.
 void push_rows(const DispatchShape& shape, DataType dtype, int width, const void* rows, const int* place,
-               const RankPointers& to, cudaStream_t stream);
+               const RankPointers& to, RowRange range, cudaStream_t stream);
 
 }  // namespace moeref::cuda

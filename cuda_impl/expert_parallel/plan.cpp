@@ -29,6 +29,10 @@ void check_config(const ExpertParallelConfig& c) {
   if (c.ranks < 1 || c.ranks > kMaxRanks || c.experts.experts % c.ranks != 0)
     throw ArgumentError("ranks is " + std::to_string(c.ranks) + ": want a divisor of experts = " +
                         std::to_string(c.experts.experts) + ", " + std::to_string(kMaxRanks) + " at most");
+  const int own = c.experts.experts / c.ranks;
+  if (c.chunks < 1 || c.chunks > 1024 / own)
+    throw ArgumentError("chunks is " + std::to_string(c.chunks) + ": want 1 to " +
+                        std::to_string(1024 / own) + " with " + std::to_string(own) + " experts a rank");
   if (c.max_tokens < c.experts.tokens)
     throw ArgumentError("max_tokens is " + std::to_string(c.max_tokens) +
                         ": want at least tokens = " + std::to_string(c.experts.tokens));
@@ -66,15 +70,15 @@ Sent::Sent(Arena& arena, const ExpertParallelConfig& c)
       counts(arena.take<int>(static_cast<std::size_t>(c.ranks))) {}
 
 ExpertParallelSaved::ExpertParallelSaved(Arena& arena, const ExpertParallelConfig& c)
-    : sent(arena, c), experts(arena.take_bytes(saved_bytes(c.own()))) {}
+    : sent(arena, c), experts(arena.take_bytes(bytes_taken<Saved>(c.own(), token_chunks(c)))) {}
 
 ExpertParallelForwardWorkspace::ExpertParallelForwardWorkspace(Arena& arena, const ExpertParallelConfig& c)
     : dispatch(arena.take_bytes(dispatch_workspace_bytes(dispatch_shape(c)))),
-      experts(arena.take_bytes(forward_workspace_bytes(c.own()))),
+      experts(arena.take_bytes(bytes_taken<ForwardWorkspace>(c.own(), token_chunks(c)))),
       sent(arena, c) {}
 
 ExpertParallelBackwardWorkspace::ExpertParallelBackwardWorkspace(Arena& arena, const ExpertParallelConfig& c)
-    : experts(arena.take_bytes(backward_workspace_bytes(c.own()))),
+    : experts(arena.take_bytes(bytes_taken<BackwardWorkspace>(c.own(), RowsOfX::apart))),
       d_weights(arena.take<float>(static_cast<std::size_t>(c.ranks) * slot_numbers(c))) {}
 
 template <class Layout>
@@ -91,13 +95,13 @@ std::size_t backward_workspace_bytes(const ExpertParallelConfig& c) {
   return bytes<ExpertParallelBackwardWorkspace>(c);
 }
 
-std::size_t kept_window_bytes(const ExpertParallelConfig& c) {
+Window kept_window(const ExpertParallelConfig& c, Group& group) {
   check_config(c);
-  return KeptRegions(c).bytes();
+  return group.window(KeptRegions(c).bytes(), outbox_of_rows(c));
 }
-std::size_t transient_window_bytes(const ExpertParallelConfig& c) {
+Window transient_window(const ExpertParallelConfig& c, Group& group) {
   check_config(c);
-  return TransientRegions(c).bytes();
+  return group.window(TransientRegions(c).bytes(), Outbox::staged);
 }
 
 }  // namespace moeref::cuda

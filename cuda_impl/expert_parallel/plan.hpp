@@ -6,6 +6,7 @@
 #include "expert_parallel/dispatch.hpp"
 #include "memory/arena.hpp"
 #include "moeref/cuda/expert_parallel.hpp"
+#include "moeref/cuda/permutation.hpp"
 
 namespace moeref::cuda {
 
@@ -14,6 +15,14 @@ void check_config(const ExpertParallelConfig& config);
 void check_call(const ExpertParallelConfig& config, const Group& group, const ExpertParallelWindows& windows);
 
 DispatchShape dispatch_shape(const ExpertParallelConfig& config);
+inline TokenChunks token_chunks(const ExpertParallelConfig& config) {
+  return {config.chunks, config.max_tokens};
+}
+/// Several chunks travel beside the kernels of others, which need the multiprocessors; what nothing else
+/// waits beside goes fastest by direct stores.
+inline Outbox outbox_of_rows(const ExpertParallelConfig& config) {
+  return config.chunks > 1 ? Outbox::staged : Outbox::direct;
+}
 
 /// What a rank received, until its backward pass.
 struct KeptRegions : WindowLayout {

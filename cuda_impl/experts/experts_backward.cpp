@@ -2,59 +2,108 @@
 // p multiplies before or after the down projection: the gradients are the same expressions either way.
 #include "combine/combine.hpp"
 #include "dispatch/dispatch.hpp"
-#include "experts/plan.hpp"
+#include "experts/passes.hpp"
 #include "gradients/gradients.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
 
-ExpertRows backward_rows(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in,
-                         const void* d_output, const void* saved, const ExpertsGradients& d, void* workspace,
-                         cudaStream_t stream) {
-  const ExpertsPath path = selected_path(c);
+BackwardPass::BackwardPass(const ExpertsConfig& c, const TokenChunks& chunks, const ExpertsWeights& w,
+                           const ExpertsInput& in, const void* d_output, const void* saved,
+                           const ExpertsGradients& d, void* workspace, RowsOfX x)
+    : config_(c),
+      chunks_(chunks),
+      weights_(w),
+      input_(in),
+      d_output_(d_output),
+      gradients_(d),
+      path_(selected_path(c)),
+      work_(laid_out<BackwardWorkspace>(workspace, c, x)),
+      h_(laid_out<Saved>(const_cast<void*>(saved), c, chunks).h),
+      permutation_(carve_permutation(permutation_shape(c, path_, chunks),
+                                     laid_out<Saved>(const_cast<void*>(saved), c, chunks).permutation)) {
   check_aligned(d_output, "d_output");
   check_aligned(d.gate_and_up, "the gradient of gate_and_up_projs");
   check_aligned(d.down, "the gradient of down_projs");
-  const int up_width = c.up_width();
-  if (c.tokens == 0) {
-    const std::size_t e = static_cast<std::size_t>(c.experts) * bytes_of(c.dtype);
-    check(cudaMemsetAsync(d.gate_and_up, 0, e * c.dim * up_width, stream), "cudaMemsetAsync");
-    check(cudaMemsetAsync(d.down, 0, e * c.dim * c.inter_dim, stream), "cudaMemsetAsync");
-    if (d.gate_and_up_bias)
-      check(cudaMemsetAsync(d.gate_and_up_bias, 0, e * up_width, stream), "cudaMemsetAsync");
-    if (d.down_bias) check(cudaMemsetAsync(d.down_bias, 0, e * c.dim, stream), "cudaMemsetAsync");
-    return {};
-  }
-  Arena scratch(workspace), kept(const_cast<void*>(saved));
-  const BackwardWorkspace work(scratch, c);
-  const Saved keep(kept, c);
-  const Permutation rows = carve_permutation(permutation_shape(c, path), keep.permutation);
-  const GroupedShape shape = grouped_shape(c, path, rows);
-  // `rows` holds dY by row, then X by row, and last the rows of dX.
-  const auto by_row = [&](const void* tokens) {
-    dispatch(c.dtype, tokens, rows.slot_row, c.tokens, c.slots, c.dim, work.rows, stream);
-  };
-  by_row(d_output);
-  down_gradient_product(shape, {work.rows, w.down, keep.h, work.dh, work.a, work.dot_parts}, c.activation,
-                        c.activation_parameters, stream);
-  router_weight_gradient(c.dtype, rows, rows_of(c), c.slots, work.dot_parts, dot_parts_of(c, path), in.ids,
-                         d_output, w.down_bias, c.dim, d.weights, stream);
-  weight_gradient_product(shape, {work.a, work.rows, c.inter_dim, c.dim, d.down}, stream);
-  by_row(in.x);
-  weight_gradient_product(shape, {work.rows, work.dh, c.dim, up_width, d.gate_and_up}, stream);
-  if (d.gate_and_up_bias)
-    bias_gradient(c.dtype, rows, c.experts, work.dh, up_width, false, d.gate_and_up_bias, stream);
-  if (d.down_bias) bias_gradient(c.dtype, rows, c.experts, d_output, c.dim, true, d.down_bias, stream);
-  input_gradient_product(shape, {work.dh, w.gate_and_up, nullptr, work.rows, false}, up_width, stream);
-  return {work.rows, rows.slot_row};
+}
+
+GroupedShape BackwardPass::shape(int chunk) const {
+  return grouped_shape(config_, path_, permutation_, chunk);
+}
+
+void BackwardPass::gather(const void* tokens, int chunk, void* rows, cudaStream_t stream) const {
+  dispatch(config_.dtype, tokens, permutation_.slot_row, config_.tokens, chunks_, chunk, config_.slots,
+           config_.dim, rows, stream);
+}
+
+void BackwardPass::gather_dy(int chunk, cudaStream_t stream) const {
+  gather(d_output_, chunk, work_.rows, stream);
+}
+
+void BackwardPass::activation_gradient(int chunk, cudaStream_t stream) const {
+  if (config_.tokens == 0) return;
+  down_gradient_product(shape(chunk), {work_.rows, weights_.down, h_, work_.dh, work_.a, work_.dot_parts},
+                        config_.activation, config_.activation_parameters, stream);
+}
+
+void BackwardPass::router_weights(cudaStream_t stream) const {
+  router_weight_gradient(config_.dtype, permutation_, rows_of(config_), config_.slots, work_.dot_parts,
+                         dot_parts_of(config_, path_), input_.ids, d_output_, weights_.down_bias, config_.dim,
+                         gradients_.weights, stream);
+}
+
+void BackwardPass::down_weights(cudaStream_t stream) const {
+  const ExpertsConfig& c = config_;
+  if (c.tokens == 0)
+    return zero_parameters(c.inter_dim, c.dim, gradients_.down, c.dim, gradients_.down_bias, stream);
+  weight_gradient_product(shape(), {work_.a, work_.rows, c.inter_dim, c.dim, gradients_.down}, stream);
+  if (gradients_.down_bias)
+    bias_gradient(c.dtype, permutation_, c.experts, d_output_, c.dim, true, gradients_.down_bias, stream);
+}
+
+void BackwardPass::gather_x(cudaStream_t stream) const {
+  for (int chunk = 0; chunk < chunks_.count; ++chunk) gather(input_.x, chunk, work_.x_rows, stream);
+}
+
+void BackwardPass::up_weights(cudaStream_t stream) const {
+  const ExpertsConfig& c = config_;
+  const int width = c.up_width();
+  if (c.tokens == 0)
+    return zero_parameters(c.dim, width, gradients_.gate_and_up, width, gradients_.gate_and_up_bias, stream);
+  weight_gradient_product(shape(), {work_.x_rows, work_.dh, c.dim, width, gradients_.gate_and_up}, stream);
+  if (gradients_.gate_and_up_bias)
+    bias_gradient(c.dtype, permutation_, c.experts, work_.dh, width, false, gradients_.gate_and_up_bias,
+                  stream);
+}
+
+void BackwardPass::input_gradient(cudaStream_t stream) const {
+  if (config_.tokens == 0) return;
+  for (int chunk = 0; chunk < chunks_.count; ++chunk)
+    input_gradient_product(shape(chunk), {work_.dh, weights_.gate_and_up, nullptr, work_.rows, false},
+                           config_.up_width(), stream);
+}
+
+/// Where no token is.
+void BackwardPass::zero_parameters(std::size_t height, std::size_t width, void* matrix,
+                                   std::size_t bias_width, void* bias, cudaStream_t stream) const {
+  const std::size_t expert = static_cast<std::size_t>(config_.experts) * bytes_of(config_.dtype);
+  check(cudaMemsetAsync(matrix, 0, expert * height * width, stream), "cudaMemsetAsync");
+  if (bias) check(cudaMemsetAsync(bias, 0, expert * bias_width, stream), "cudaMemsetAsync");
 }
 
 void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in,
                       const void* d_output, const void* saved, const ExpertsGradients& d, void* workspace,
                       cudaStream_t stream) {
   check_aligned(d.x, "the gradient of x");
-  const ExpertRows rows = backward_rows(c, w, in, d_output, saved, d, workspace, stream);
-  combine(c.dtype, rows.rows, rows.slot_row, c.tokens, c.slots, c.dim, d.x, stream);
+  const BackwardPass pass(c, one_chunk(c), w, in, d_output, saved, d, workspace, RowsOfX::with_dy);
+  pass.gather_dy(0, stream);
+  pass.activation_gradient(0, stream);
+  pass.router_weights(stream);
+  pass.down_weights(stream);
+  pass.gather_x(stream);
+  pass.up_weights(stream);
+  pass.input_gradient(stream);
+  combine(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, d.x, stream);
 }
 
 }  // namespace moeref::cuda

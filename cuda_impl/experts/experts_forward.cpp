@@ -1,41 +1,56 @@
 // Sort, dispatch, up product with the activation, down product, combine.
 #include "combine/combine.hpp"
 #include "dispatch/dispatch.hpp"
-#include "experts/plan.hpp"
+#include "experts/passes.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
-
-ExpertRows forward_rows(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in, void* saved,
-                        void* workspace, cudaStream_t stream) {
-  const ExpertsPath path = selected_path(c);
+ForwardPass::ForwardPass(const ExpertsConfig& c, const TokenChunks& chunks, const ExpertsWeights& w,
+                         const ExpertsInput& in, void* saved, void* workspace)
+    : config_(c),
+      chunks_(chunks),
+      weights_(w),
+      input_(in),
+      path_(selected_path(c)),
+      h_(laid_out<Saved>(saved, c, chunks).h),
+      work_(laid_out<ForwardWorkspace>(workspace, c, chunks)),
+      permutation_(
+          carve_permutation(permutation_shape(c, path_, chunks),
+                            saved ? laid_out<Saved>(saved, c, chunks).permutation : work_.permutation)) {
   check_aligned(in.x, "x");
   check_aligned(w.gate_and_up, "gate_and_up_projs");
   check_aligned(w.down, "down_projs");
   if (w.gate_and_up_bias) check_aligned(w.gate_and_up_bias, "gate_up_proj_bias");
-  Arena scratch(workspace), kept(saved);
-  const ForwardWorkspace work(scratch, c);
-  const Saved keep(kept, c);
-  const Permutation rows =
-      carve_permutation(permutation_shape(c, path), saved ? keep.permutation : work.permutation);
-  sort_by_expert(permutation_shape(c, path), in.ids, in.weights, in.token_mask, rows, work.sort, stream);
-  if (c.tokens == 0) return {work.rows, rows.slot_row};
-  const GroupedShape shape = grouped_shape(c, path, rows);
-  // `rows` holds X by row, then the rows of the result.
-  dispatch(c.dtype, in.x, rows.slot_row, c.tokens, c.slots, c.dim, work.rows, stream);
-  up_product(shape,
-             {work.rows, w.gate_and_up, w.gate_and_up_bias, saved ? keep.h : nullptr, work.a,
-              !c.apply_router_weight_after_down},
-             c.activation, c.activation_parameters, stream);
-  down_product(shape, {work.a, w.down, w.down_bias, work.rows, c.apply_router_weight_after_down}, stream);
-  return {work.rows, rows.slot_row};
+}
+
+void ForwardPass::sort(cudaStream_t stream) const {
+  sort_by_expert(permutation_shape(config_, path_, chunks_), input_.ids, input_.weights, input_.token_mask,
+                 permutation_, work_.sort, stream);
+}
+
+void ForwardPass::gather(int chunk, cudaStream_t stream) const {
+  dispatch(config_.dtype, input_.x, permutation_.slot_row, config_.tokens, chunks_, chunk, config_.slots,
+           config_.dim, work_.rows, stream);
+}
+
+// `rows` holds X by row, then the rows of the result.
+void ForwardPass::multiply(int chunk, cudaStream_t stream) const {
+  if (config_.tokens == 0) return;
+  const bool after_down = config_.apply_router_weight_after_down;
+  const GroupedShape shape = grouped_shape(config_, path_, permutation_, chunk);
+  up_product(shape, {work_.rows, weights_.gate_and_up, weights_.gate_and_up_bias, h_, work_.a, !after_down},
+             config_.activation, config_.activation_parameters, stream);
+  down_product(shape, {work_.a, weights_.down, weights_.down_bias, work_.rows, after_down}, stream);
 }
 
 void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in, void* output,
                      void* saved, void* workspace, cudaStream_t stream) {
   check_aligned(output, "output");
-  const ExpertRows rows = forward_rows(c, w, in, saved, workspace, stream);
-  combine(c.dtype, rows.rows, rows.slot_row, c.tokens, c.slots, c.dim, output, stream);
+  const ForwardPass pass(c, one_chunk(c), w, in, saved, workspace);
+  pass.sort(stream);
+  pass.gather(0, stream);
+  pass.multiply(0, stream);
+  combine(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, output, stream);
 }
 
 }  // namespace moeref::cuda

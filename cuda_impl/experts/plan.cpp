@@ -49,13 +49,14 @@ void check_aligned(const void* p, const char* name) {
     throw ArgumentError(std::string(name) + " is not aligned to 16 bytes");
 }
 
-PermutationShape permutation_shape(const ExpertsConfig& c, ExpertsPath path) {
-  return {c.tokens, c.slots, c.experts, product_kind(path).tile_rows};
+PermutationShape permutation_shape(const ExpertsConfig& c, ExpertsPath path, const TokenChunks& chunks) {
+  return {c.tokens, c.slots, c.experts, product_kind(path).tile_rows, chunks};
 }
 
-GroupedShape grouped_shape(const ExpertsConfig& c, ExpertsPath path, const Permutation& permutation) {
+GroupedShape grouped_shape(const ExpertsConfig& c, ExpertsPath path, const Permutation& permutation,
+                           int chunk) {
   return {permutation, rows_of(c), c.dim, c.inter_dim, c.experts, product_kind(path).tile_rows,
-          c.dtype,     path};
+          c.dtype,     path,       chunk};
 }
 
 static std::size_t matrix(const ExpertsConfig& c, std::int64_t width) {
@@ -63,30 +64,34 @@ static std::size_t matrix(const ExpertsConfig& c, std::int64_t width) {
 }
 
 // The permutation's bytes do not depend on the tiles.
-Saved::Saved(Arena& arena, const ExpertsConfig& c)
+Saved::Saved(Arena& arena, const ExpertsConfig& c, const TokenChunks& chunks)
     : h(arena.take_bytes(matrix(c, c.up_width()))),
-      permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable)))) {}
+      permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))) {}
 
-ForwardWorkspace::ForwardWorkspace(Arena& arena, const ExpertsConfig& c)
-    : sort(arena.take_bytes(sort_workspace_bytes(permutation_shape(c, ExpertsPath::portable)))),
+ForwardWorkspace::ForwardWorkspace(Arena& arena, const ExpertsConfig& c, const TokenChunks& chunks)
+    : sort(arena.take_bytes(sort_workspace_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))),
       a(arena.take_bytes(matrix(c, c.inter_dim))),
       rows(arena.take_bytes(matrix(c, c.dim))),
-      permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable)))) {}
+      permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))) {}
 
-BackwardWorkspace::BackwardWorkspace(Arena& arena, const ExpertsConfig& c)
+BackwardWorkspace::BackwardWorkspace(Arena& arena, const ExpertsConfig& c, RowsOfX x)
     : dh(arena.take_bytes(matrix(c, c.up_width()))),
       a(arena.take_bytes(matrix(c, c.inter_dim))),
       rows(arena.take_bytes(matrix(c, c.dim))),
+      x_rows(x == RowsOfX::apart ? arena.take_bytes(matrix(c, c.dim)) : rows),
       dot_parts(arena.take<float>(rows_of(c) * dot_parts_of(c, ExpertsPath::portable))) {}
 
-template <class Layout>
-static std::size_t bytes(const ExpertsConfig& config) {
+std::size_t saved_bytes(const ExpertsConfig& config) {
   check_config(config);
-  return bytes_taken<Layout>(config);
+  return bytes_taken<Saved>(config, one_chunk(config));
 }
-
-std::size_t saved_bytes(const ExpertsConfig& config) { return bytes<Saved>(config); }
-std::size_t forward_workspace_bytes(const ExpertsConfig& config) { return bytes<ForwardWorkspace>(config); }
-std::size_t backward_workspace_bytes(const ExpertsConfig& config) { return bytes<BackwardWorkspace>(config); }
+std::size_t forward_workspace_bytes(const ExpertsConfig& config) {
+  check_config(config);
+  return bytes_taken<ForwardWorkspace>(config, one_chunk(config));
+}
+std::size_t backward_workspace_bytes(const ExpertsConfig& config) {
+  check_config(config);
+  return bytes_taken<BackwardWorkspace>(config, RowsOfX::with_dy);
+}
 
 }  // namespace moeref::cuda

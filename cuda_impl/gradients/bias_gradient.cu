@@ -8,7 +8,7 @@ namespace moeref::cuda {
 namespace {
 
 template <class T, bool Gathered, bool Eights>
-__global__ void column_sums(const int* __restrict__ offsets, const int* __restrict__ row_token,
+__global__ void column_sums(const int* __restrict__ offsets, int step, const int* __restrict__ row_token,
                             const float* __restrict__ row_weight, const T* __restrict__ rows, int width,
                             T* __restrict__ out) {
   __shared__ float partial[32][65];
@@ -16,7 +16,7 @@ __global__ void column_sums(const int* __restrict__ offsets, const int* __restri
             column = blockIdx.x * 64 + across * 8;
   float sum[8] = {};
   if (column < width)
-    for (int r = offsets[e] + down; r < offsets[e + 1]; r += 32) {
+    for (int r = offsets[e * step] + down; r < offsets[(e + 1) * step]; r += 32) {
       const std::int64_t source = Gathered ? row_token[r] : r;
       const float p = Gathered ? row_weight[r] : 1.0f;
       const T* at = rows + source * width + column;
@@ -48,8 +48,8 @@ void bias_gradient(DataType dtype, const Permutation& p, int experts, const void
     const bool eights = in_eights(width, rows);
     const auto kernel = gathered ? (eights ? column_sums<T, true, true> : column_sums<T, true, false>)
                                  : (eights ? column_sums<T, false, true> : column_sums<T, false, false>);
-    kernel<<<grid, 256, 0, stream>>>(p.offsets, p.row_token, p.row_weight, static_cast<const T*>(rows), width,
-                                     static_cast<T*>(out));
+    kernel<<<grid, 256, 0, stream>>>(p.offsets, p.chunks, p.row_token, p.row_weight,
+                                     static_cast<const T*>(rows), width, static_cast<T*>(out));
   });
   check(cudaGetLastError(), "bias_gradient");
 }

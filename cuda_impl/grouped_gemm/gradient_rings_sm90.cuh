@@ -72,7 +72,8 @@ __device__ __forceinline__ LeftRing left_ring(int warpgroup) {
 }
 
 struct WeightGradientShape {
-  const int* offsets;
+  const int* offsets;  // of expert e: [e * step]
+  int step;
   int left_width, right_width, experts;
   int m_tiles, n_tiles;     // of an expert, m_tiles counting clusters
   int unit_tiles, m_units;  // m_tiles of a unit, and units they make
@@ -104,8 +105,8 @@ __device__ __forceinline__ GradientUnit locate(const WeightGradientShape& s, int
   const int per_expert = s.m_units * s.n_tiles, e = work / per_expert, rest = work - e * per_expert;
   const int m = (s.m_fastest ? rest % s.m_units : rest / s.n_tiles) * s.unit_tiles;
   const int n = s.m_fastest ? rest / s.m_units : rest % s.n_tiles;
-  const int begin = s.offsets[e];
-  return {e, n, m, min(s.unit_tiles, s.m_tiles - m), begin, s.offsets[e + 1] - begin};
+  const int begin = s.offsets[e * s.step];
+  return {e, n, m, min(s.unit_tiles, s.m_tiles - m), begin, s.offsets[(e + 1) * s.step] - begin};
 }
 
 /// Calls work(unit) for every unit of this block or cluster.

@@ -16,7 +16,19 @@ struct GroupedShape {
   int dim, inter_dim, experts, tile_rows;
   DataType dtype;
   ExpertsPath path;  // not automatic
+  int chunk = 0;     // whose rows the products of tokens take; weight gradients take all
 };
+
+/// The row tiles of the shape's chunk: an expert's rows are offsets[e * step] to offsets[e * step + 1] - 1.
+struct RowTiles {
+  const int *offsets, *expert_tile_begin, *tile_expert;
+  int step;
+};
+inline RowTiles row_tiles(const GroupedShape& g) {
+  const Permutation& p = g.permutation;
+  return {p.offsets + g.chunk, p.expert_tile_begin + g.chunk * (g.experts + 1),
+          p.tile_expert + g.chunk * p.most_tiles, p.chunks};
+}
 
 struct UpProduct {
   const void *x, *weights, *bias;  // by row [R, D], [E, D, up_width], [E, up_width] or null

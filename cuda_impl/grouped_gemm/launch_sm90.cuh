@@ -48,8 +48,7 @@ int m_tiles_of(int m_extent) {
 }
 
 inline TokenProductShape token_shape(const GroupedShape& g, int k_extent, int m_tiles) {
-  const Permutation& p = g.permutation;
-  return {p.offsets, p.expert_tile_begin, p.tile_expert, k_extent, g.experts, g.tile_rows, m_tiles};
+  return {row_tiles(g), k_extent, g.experts, g.tile_rows, m_tiles};
 }
 
 /// weights [E, K, M]: box of 64 columns of M.

@@ -15,7 +15,7 @@ namespace moeref::cuda::portable {
 
 template <class T>
 struct TokenProductArguments {
-  const int *offsets, *expert_tile_begin, *tile_expert;
+  RowTiles tiles;
   const T *tokens, *weights;
   int k_extent, width;  // weights [E, k_extent, width], or [E, width, k_extent]
   int experts, tile_rows, m_tiles;
@@ -26,11 +26,12 @@ template <class T, bool WeightsMnMajor, class Epilogue>
 __global__ void __launch_bounds__(kThreads)
     token_product(const TokenProductArguments<T> s, const Epilogue epilogue) {
   __shared__ __align__(16) char shared[kSharedBytes<T>];
-  const std::int64_t total = std::int64_t{s.expert_tile_begin[s.experts]} * s.m_tiles;
+  const std::int64_t total = std::int64_t{s.tiles.expert_tile_begin[s.experts]} * s.m_tiles;
   for (std::int64_t work = blockIdx.x; work < total; work += gridDim.x) {
-    const int e = s.tile_expert[work / s.m_tiles], begin = s.offsets[e], rows = s.offsets[e + 1] - begin;
+    const int e = s.tiles.tile_expert[work / s.m_tiles], begin = s.tiles.offsets[e * s.tiles.step],
+              rows = s.tiles.offsets[e * s.tiles.step + 1] - begin;
     const int size = tile_size(rows, s.tile_rows), count = (rows + size - 1) / size;
-    const std::int64_t local = work - std::int64_t{s.expert_tile_begin[e]} * s.m_tiles;
+    const std::int64_t local = work - std::int64_t{s.tiles.expert_tile_begin[e]} * s.m_tiles;
     const int m = static_cast<int>(local / count), at = static_cast<int>(local % count) * size;
     const TilePlace tile{e, std::int64_t{begin} + at, min(size, rows - at), m};
     const Operand<T, true> tokens{
@@ -52,7 +53,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T>
 struct WeightGradientArguments {
-  const int* offsets;
+  const int* offsets;  // of expert e: [e * step]
+  int step;
   const T *left, *right;  // [R, left_width], [R, right_width]
   T* out;                 // [E, left_width, right_width]
   int left_width, right_width, experts, m_tiles, n_tiles;
@@ -70,7 +72,8 @@ __global__ void __launch_bounds__(kThreads) weight_gradient(const WeightGradient
   __shared__ __align__(16) char shared[kSharedBytes<T>];
   const std::int64_t per_expert = std::int64_t{s.m_tiles} * s.n_tiles, total = per_expert * s.experts;
   for (std::int64_t work = blockIdx.x; work < total; work += gridDim.x) {
-    const int e = static_cast<int>(work / per_expert), begin = s.offsets[e], rows = s.offsets[e + 1] - begin;
+    const int e = static_cast<int>(work / per_expert), begin = s.offsets[e * s.step],
+              rows = s.offsets[(e + 1) * s.step] - begin;
     const int m = static_cast<int>(work % per_expert / s.n_tiles), n = static_cast<int>(work % s.n_tiles);
     const float* result =
         multiply(rows_of_expert(s.left, begin, rows, s.left_width, m, s.eights),
@@ -98,11 +101,8 @@ inline int tiles_over(int width, int tile) { return (width + tile - 1) / tile; }
 template <class T, bool WeightsMnMajor, class Epilogue>
 void launch_tokens(const char* name, const GroupedShape& g, const void* tokens, const void* weights,
                    int k_extent, int width, int m_tiles, const Epilogue& epilogue, cudaStream_t stream) {
-  const Permutation& p = g.permutation;
   const bool eights = in_eights(g.dim, tokens, weights) && g.inter_dim % 8 == 0;
-  const TokenProductArguments<T> s{p.offsets,
-                                   p.expert_tile_begin,
-                                   p.tile_expert,
+  const TokenProductArguments<T> s{row_tiles(g),
                                    static_cast<const T*>(tokens),
                                    static_cast<const T*>(weights),
                                    k_extent,
@@ -155,6 +155,7 @@ void launch_stored(const GroupedShape& g, const StoredProduct& p, int k_extent, 
 template <class T>
 void launch_weight_gradient(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
   const WeightGradientArguments<T> s{g.permutation.offsets,
+                                     g.permutation.chunks,
                                      static_cast<const T*>(p.left),
                                      static_cast<const T*>(p.right),
                                      static_cast<T*>(p.out),

@@ -56,6 +56,7 @@ int unit_tiles(const WeightGradientShape& s) {
 template <class Layout>
 void weight_gradient_of(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
   WeightGradientShape shape{g.permutation.offsets,
+                            g.permutation.chunks,
                             p.left_width,
                             p.right_width,
                             g.experts,

@@ -10,7 +10,7 @@
 #pragma once
 
 #include "grouped_gemm/epilogue_store.cuh"
-#include "moeref/cuda/permutation.hpp"
+#include "grouped_gemm/grouped_gemm.hpp"
 #include "permutation/tile_split.hpp"
 
 namespace moeref::cuda::sm90 {
@@ -18,9 +18,7 @@ namespace moeref::cuda::sm90 {
 constexpr int kTokenBox = 32;  // rows of a TMA box of tokens
 
 struct TokenProductShape {
-  const int* offsets;
-  const int* expert_tile_begin;
-  const int* tile_expert;
+  RowTiles tiles;
   int k_extent, experts, tile_rows;
   int m_tiles;
 };
@@ -28,8 +26,9 @@ struct TokenProductShape {
 // The rows of the cluster's block `rank`; none where the first block takes all.
 template <int Cluster>
 __device__ __forceinline__ TileOutput locate(const TokenProductShape& s, int work, int rank) {
-  const int e = s.tile_expert[work / s.m_tiles];
-  const int first = s.expert_tile_begin[e], begin = s.offsets[e], rows = s.offsets[e + 1] - begin;
+  const int e = s.tiles.tile_expert[work / s.m_tiles];
+  const int first = s.tiles.expert_tile_begin[e], begin = s.tiles.offsets[e * s.tiles.step],
+            rows = s.tiles.offsets[e * s.tiles.step + 1] - begin;
   const int size = tile_size(rows, s.tile_rows), count = (rows + size - 1) / size;
   const int local = work - first * s.m_tiles, m = local / count, at = (local - m * count) * size;
   if constexpr (Cluster == 1) return {e, begin + at, min(size, rows - at), m};
@@ -87,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ __align__(1024) char shared[];
   const std::uint32_t base = kept_shared_address(shared);
   initialise_barriers<Layout>(base);
-  const int total = s.expert_tile_begin[s.experts] * s.m_tiles;
+  const int total = s.tiles.expert_tile_begin[s.experts] * s.m_tiles;
   const int m_extent = Epilogue::m_extent(epilogue);
   if (threadIdx.x >= 256) {
     set_registers_down<kProducerRegisters>();

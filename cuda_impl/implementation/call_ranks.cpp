@@ -48,8 +48,8 @@ ExpertsSpread::ExpertsSpread(const ExpertsConfig& c, const CallOptions& o, const
   max_tokens = all->max_tokens(c.tokens);
   exchange = o.parallel.exchange == "all_gather" ? Exchange::all_gather : Exchange::all_to_all;
   group = all->group.get();
-  kept = group->window(kept_window_bytes(config(c)));
-  transient = group->window(transient_window_bytes(config(c)));
+  kept = kept_window(config(c), *group);
+  transient = transient_window(config(c), *group);
 }
 
 std::int64_t ranks_of(const Call& call) { return parse_call_options(call.options).parallel.size(); }

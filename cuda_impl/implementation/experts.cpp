@@ -34,9 +34,11 @@ Tensor by_slot(DeviceContext& device, void* rows, const ExpertsConfig& c, std::i
 void add_stages(DeviceContext& device, const ExpertsConfig& c, void* saved, void* workspace,
                 NamedTensors& out) {
   Arena kept(saved), scratch(workspace);
-  const Saved keep(kept, c);
-  const ForwardWorkspace work(scratch, c);
-  const Permutation rows = carve_permutation(permutation_shape(c, selected_path(c)), keep.permutation);
+  const TokenChunks chunks = one_chunk(c);
+  const Saved keep(kept, c, chunks);
+  const ForwardWorkspace work(scratch, c, chunks);
+  const Permutation rows =
+      carve_permutation(permutation_shape(c, selected_path(c), chunks), keep.permutation);
   out["stages/up_projection"] = by_slot(device, keep.h, c, c.up_width(), rows.slot_row);
   out["stages/activation"] = by_slot(device, work.a, c, c.inter_dim, rows.slot_row);
   if (!c.apply_router_weight_after_down)

@@ -25,6 +25,12 @@ class Arena {
   std::size_t used_ = 0;
 };
 
+template <class Layout, class... Arguments>
+Layout laid_out(void* memory, const Arguments&... arguments) {
+  Arena arena(memory);
+  return Layout(arena, arguments...);
+}
+
 /// Bytes that `Layout(arena, arguments...)` takes.
 template <class Layout, class... Arguments>
 std::size_t bytes_taken(const Arguments&... arguments) {

@@ -21,6 +21,9 @@ struct Group::State {
   std::vector<Reach> reach;
   std::unique_ptr<NcclLink> nccl;  // where any rank needs it
   cudaStream_t control = nullptr;  // for an abort, while the caller's stream waits
+  cudaStream_t side = nullptr;
+  std::array<cudaEvent_t, kMarks> marks{};
+  std::size_t marks_made = 0;
   bool shares_a_device = false;
   std::array<cudaEvent_t, 2> events{};  // one after the other, where it does
   std::uint64_t event_meetings = 0;
@@ -54,15 +57,19 @@ struct Group::State {
     if (failure) cudaFreeHost(failure);
     if (host_counts) cudaFreeHost(host_counts);
     if (control) cudaStreamDestroy(control);
+    if (side) cudaStreamDestroy(side);
+    for (const cudaEvent_t event : marks)
+      if (event) cudaEventDestroy(event);
     for (const cudaEvent_t event : events)
       if (event) cudaEventDestroy(event);
   }
 };
 
-RankPointers Window::slots(Region region) const {
+RankPointers Window::slots(Region region, Outbox outbox) const {
   RankPointers out{};
   for (int p = 0; p < ranks_; ++p) {
-    const bool reached = peers_[static_cast<std::size_t>(p)] != nullptr;
+    const bool reached =
+        peers_[static_cast<std::size_t>(p)] != nullptr && (p == rank_ || outbox == Outbox::direct);
     char* base = reached ? peers_[static_cast<std::size_t>(p)] : staging_;
     out.of[p] = base + region.offset + static_cast<std::size_t>(reached ? rank_ : p) * region.slot_bytes;
   }
@@ -93,6 +100,13 @@ std::shared_ptr<Group> Group::create(std::shared_ptr<Bootstrap> bootstrap, const
   for (cudaEvent_t& event : s.events)
     check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
   check(cudaStreamCreateWithFlags(&s.control, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  int least_priority = 0, greatest_priority = 0;
+  check(cudaDeviceGetStreamPriorityRange(&least_priority, &greatest_priority),
+        "cudaDeviceGetStreamPriorityRange");
+  check(cudaStreamCreateWithPriority(&s.side, cudaStreamNonBlocking, greatest_priority),
+        "cudaStreamCreateWithPriority");
+  for (cudaEvent_t& event : s.marks)
+    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
   check(cudaHostAlloc(reinterpret_cast<void**>(&s.failure), sizeof(int), cudaHostAllocMapped),
         "cudaHostAlloc");
   *s.failure = 0;
@@ -141,7 +155,7 @@ Group::~Group() {
 bool Group::stores_to(int peer) const { return state_->reach[static_cast<std::size_t>(peer)] != Reach::none; }
 bool Group::needs_row_counts() const { return !state_->all_reached(); }
 
-Window Group::window(std::size_t bytes) {
+Window Group::window(std::size_t bytes, Outbox outbox) {
   State& s = *state_;
   const auto allocate = [&] {
     void* memory = nullptr;
@@ -153,7 +167,7 @@ Window Group::window(std::size_t bytes) {
   Window out;
   out.rank_ = rank_, out.ranks_ = size_, out.bytes_ = bytes;
   out.memory_ = allocate();
-  if (!s.all_reached()) out.staging_ = allocate();
+  if (!s.all_reached() || outbox == Outbox::staged) out.staging_ = allocate();
   check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   PeerMemory peers = map_peers(*s.bootstrap, s.reach, out.memory_);
   out.peers_ = std::move(peers.of);
@@ -161,34 +175,78 @@ Window Group::window(std::size_t bytes) {
   return out;
 }
 
-void Group::deliver(const Window& window, std::span<const Delivery> what, const RowCounts* counts,
-                    cudaStream_t stream) {
+namespace {
+
+/// The bytes of a slot that a delivery moves.
+struct Part {
+  std::size_t at, bytes;
+};
+Part part_of(const Delivery& d, const std::vector<std::int64_t>* counts, int peer) {
+  if (d.row_bytes == 0) return {0, d.region.slot_bytes};
+  const std::int64_t there =
+      counts ? std::clamp<std::int64_t>((*counts)[static_cast<std::size_t>(peer)] - d.first, 0, d.rows)
+             : d.rows;
+  return {static_cast<std::size_t>(d.first) * d.row_bytes, static_cast<std::size_t>(there) * d.row_bytes};
+}
+
+}  // namespace
+
+void Group::send(const Window& window, std::span<const Delivery> what, const RowCounts* counts,
+                 cudaStream_t stream) {
   State& s = *state_;
   throw_if_broken();
-  if (!s.all_reached()) {
-    s.nccl->begin();
-    for (const Delivery& d : what) {
-      const RankPointers slots = window.slots(d.region);
-      for (int p = 0; p < size_; ++p) {
-        if (stores_to(p)) continue;
-        const auto bytes = [&](const std::vector<std::int64_t>& rows) {
-          return static_cast<std::size_t>(rows[static_cast<std::size_t>(p)]) * d.row_bytes;
-        };
-        const bool in_rows = d.row_bytes > 0;
-        if (in_rows && !counts) throw ArgumentError("rows are delivered over NCCL without their counts");
-        s.nccl->send(slots.of[p], in_rows ? bytes(counts->to) : d.region.slot_bytes, p, stream);
-        s.nccl->receive(window.received<char>(d.region, p),
-                        in_rows ? bytes(counts->from) : d.region.slot_bytes, p, stream);
-      }
+  for (const Delivery& d : what) {
+    if (d.outbox == Outbox::direct) continue;
+    if (!window.staging_) throw ArgumentError("a staged delivery of a window without staged slots");
+    const RankPointers slots = window.slots(d.region, d.outbox);
+    for (int i = 1; i < size_; ++i) {  // each rank begins with another peer
+      const int p = (rank_ + i) % size_;
+      if (!stores_to(p)) continue;
+      const Part part = part_of(d, counts ? &counts->to : nullptr, p);
+      char* const to = window.peers_[static_cast<std::size_t>(p)] + d.region.offset +
+                       static_cast<std::size_t>(rank_) * d.region.slot_bytes;
+      if (part.bytes > 0)
+        check(cudaMemcpyAsync(to + part.at, static_cast<char*>(slots.of[p]) + part.at, part.bytes,
+                              cudaMemcpyDeviceToDevice, stream),
+              "cudaMemcpyAsync to a peer");
     }
-    s.nccl->end();
   }
+  if (s.all_reached()) return;
+  s.nccl->begin();
+  for (const Delivery& d : what) {
+    if (d.row_bytes > 0 && !counts) throw ArgumentError("rows are delivered over NCCL without their counts");
+    const RankPointers slots = window.slots(d.region, d.outbox);
+    for (int p = 0; p < size_; ++p) {
+      if (stores_to(p)) continue;
+      const Part to = part_of(d, counts ? &counts->to : nullptr, p),
+                 from = part_of(d, counts ? &counts->from : nullptr, p);
+      s.nccl->send(static_cast<char*>(slots.of[p]) + to.at, to.bytes, p, stream);
+      s.nccl->receive(window.received<char>(d.region, p) + from.at, from.bytes, p, stream);
+    }
+  }
+  s.nccl->end();
+}
+
+void Group::meet(cudaStream_t stream) {
+  State& s = *state_;
+  throw_if_broken();
   bool met = false;
   for (int p = 0; p < size_; ++p) met = met || (p != rank_ && stores_to(p));
   if (met && s.meets_by_events(stream))
     s.meet_by_events(stream);
   else if (met)
-    meet(s.meeting, stream);
+    cuda::meet(s.meeting, stream);
+}
+
+cudaStream_t Group::side() const { return state_->side; }
+
+cudaEvent_t Group::mark(cudaStream_t stream) {
+  const cudaEvent_t event = state_->marks[state_->marks_made++ % kMarks];
+  check(cudaEventRecord(event, stream), "cudaEventRecord");
+  return event;
+}
+void Group::wait(cudaStream_t stream, cudaEvent_t mark) {
+  check(cudaStreamWaitEvent(stream, mark, 0), "cudaStreamWaitEvent");
 }
 
 std::optional<RowCounts> Group::row_counts(const Window& window, Region region, const int* sent,

@@ -1,9 +1,10 @@
-// Stable counting sort of (token, slot) pairs by expert, and the row tiles of the grouped products.
+// Stable counting sort of (token, slot) pairs by expert, and the row tiles of the grouped products. With
+// chunks, a group is an expert's part of one chunk; without, an expert.
 //
-// Three launches. count_segments: one warp per segment of 256 slots counts its experts. scan_segments: one
-// block per expert turns the counts of its column into exclusive prefixes and writes the expert's total.
+// Three launches. count_segments: one warp per segment of 256 slots counts its groups. scan_segments: one
+// block per group turns the counts of its column into exclusive prefixes and writes the group's total.
 // scatter: each block scans the totals (offsets), then each warp walks its segment 32 slots at a time; a
-// slot's rank is its segment's prefix + the slots of the same expert before it, found with __match_any_sync.
+// slot's rank is its segment's prefix + the slots of the same group before it, found with __match_any_sync.
 // Integer counts only: no result depends on the order of atomics. Floor: about 30 bytes a slot, under 2 us at
 // 131072 slots; latency of three launches dominates.
 #include <algorithm>
@@ -18,7 +19,7 @@ namespace {
 
 constexpr int kSegment = 256;
 constexpr int kWarps = 8;
-constexpr int kMaxExperts = 1024;
+constexpr int kMaxGroups = 1024;
 
 std::size_t align256(std::size_t n) { return (n + 255) / 256 * 256; }
 std::int64_t rows_of(const PermutationShape& s) { return s.tokens * s.slots; }
@@ -26,28 +27,35 @@ int segments_of(const PermutationShape& s) {
   return static_cast<int>((rows_of(s) + kSegment - 1) / kSegment);
 }
 std::int64_t tiles_of(const PermutationShape& s) { return rows_of(s) / 16 + s.experts + 1; }
+int groups_of(const PermutationShape& s) { return s.experts * s.chunks.count; }
 
-__device__ int expert_of(const int* ids, const std::uint8_t* mask, int slot, int total, int slots,
-                         int experts) {
-  if (slot >= total) return -1;
-  const int id = ids[slot];
-  if (id < 0 || id >= experts) return -1;
-  return mask == nullptr || mask[slot / slots] ? id : -1;
-}
+struct Slots {
+  const int* ids;
+  const std::uint8_t* mask;
+  int total, slots, experts;
+  int chunks, period, each;
+  __device__ int group_of(int slot) const {
+    if (slot >= total) return -1;
+    const int id = ids[slot];
+    if (id < 0 || id >= experts) return -1;
+    const int token = slot / slots;
+    if (mask != nullptr && !mask[token]) return -1;
+    return chunks == 1 ? id : id * chunks + token % period / each;
+  }
+};
 
-__global__ void count_segments(const int* ids, const std::uint8_t* mask, int total, int slots, int experts,
-                               int segments, int* counts) {
+__global__ void count_segments(const Slots in, int groups, int segments, int* counts) {
   extern __shared__ int histogram[];
-  for (int i = threadIdx.x; i < kWarps * experts; i += blockDim.x) histogram[i] = 0;
+  for (int i = threadIdx.x; i < kWarps * groups; i += blockDim.x) histogram[i] = 0;
   __syncthreads();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, segment = blockIdx.x * kWarps + warp;
   if (segment < segments) {
     for (int i = lane; i < kSegment; i += 32) {
-      const int e = expert_of(ids, mask, segment * kSegment + i, total, slots, experts);
-      if (e >= 0) atomicAdd(&histogram[warp * experts + e], 1);
+      const int g = in.group_of(segment * kSegment + i);
+      if (g >= 0) atomicAdd(&histogram[warp * groups + g], 1);
     }
     __syncwarp();
-    for (int e = lane; e < experts; e += 32) counts[segment * experts + e] = histogram[warp * experts + e];
+    for (int g = lane; g < groups; g += 32) counts[segment * groups + g] = histogram[warp * groups + g];
   }
 }
 
@@ -65,17 +73,17 @@ __device__ int block_scan(int value, int* warp_sums) {
   return value;
 }
 
-__global__ void scan_segments(int* counts, int segments, int experts, int* totals) {
+__global__ void scan_segments(int* counts, int segments, int groups, int* totals) {
   __shared__ int warp_sums[8];
   __shared__ int carry;
   if (threadIdx.x == 0) carry = 0;
   __syncthreads();
   for (int base = 0; base < segments; base += 256) {
     const int s = base + threadIdx.x;
-    const int count = s < segments ? counts[s * experts + blockIdx.x] : 0;
+    const int count = s < segments ? counts[s * groups + blockIdx.x] : 0;
     const int inclusive = block_scan(count, warp_sums);
     const int before = carry;
-    if (s < segments) counts[s * experts + blockIdx.x] = before + inclusive - count;
+    if (s < segments) counts[s * groups + blockIdx.x] = before + inclusive - count;
     __syncthreads();
     if (threadIdx.x == 255) carry = before + inclusive;
     __syncthreads();
@@ -83,46 +91,45 @@ __global__ void scan_segments(int* counts, int segments, int experts, int* total
   if (threadIdx.x == 0) totals[blockIdx.x] = carry;
 }
 
-// Exclusive scan of f(e) over the experts into out[0..experts], by a block of 256 threads.
+// Exclusive scan of f(i) over i < count into out[0..count], by a block of 256 threads.
 template <class F>
-__device__ void scan_experts(int experts, int* out, int* warp_sums, F f) {
+__device__ void scan(int count, int* out, int* warp_sums, F f) {
   int carry = 0;
-  for (int base = 0; base < experts; base += 256) {
-    const int e = base + threadIdx.x;
-    const int inclusive = block_scan(e < experts ? f(e) : 0, warp_sums) + carry;
-    if (e < experts) out[e + 1] = inclusive;
+  for (int base = 0; base < count; base += 256) {
+    const int i = base + threadIdx.x;
+    const int inclusive = block_scan(i < count ? f(i) : 0, warp_sums) + carry;
+    if (i < count) out[i + 1] = inclusive;
     __syncthreads();
-    carry = out[min(base + 256, experts)];
+    carry = out[min(base + 256, count)];
   }
   if (threadIdx.x == 0) out[0] = 0;
   __syncthreads();
 }
 
-__global__ void scatter(const int* ids, const float* weights, const std::uint8_t* mask, int total, int slots,
-                        int experts, int segments, int tile_rows, const int* prefixes, const int* totals,
-                        Permutation out) {
+__global__ void scatter(const Slots in, const float* weights, int groups, int segments, int tile_rows,
+                        const int* prefixes, const int* totals, Permutation out) {
   extern __shared__ int shared[];
   __shared__ int warp_sums[8];
-  int* offsets = shared;             // [experts + 1]
-  int* next = shared + experts + 1;  // [kWarps][experts]
-  scan_experts(experts, offsets, warp_sums, [&](int e) { return totals[e]; });
+  int* offsets = shared;            // [groups + 1]
+  int* next = shared + groups + 1;  // [kWarps][groups]
+  scan(groups, offsets, warp_sums, [&](int g) { return totals[g]; });
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, segment = blockIdx.x * kWarps + warp;
   if (segment < segments) {
-    int* mine = next + warp * experts;
-    for (int e = lane; e < experts; e += 32) mine[e] = offsets[e] + prefixes[segment * experts + e];
+    int* mine = next + warp * groups;
+    for (int g = lane; g < groups; g += 32) mine[g] = offsets[g] + prefixes[segment * groups + g];
     __syncwarp();
     for (int i = lane; i < kSegment; i += 32) {
       const int slot = segment * kSegment + i;
-      const int e = expert_of(ids, mask, slot, total, slots, experts);
-      const unsigned same = __match_any_sync(0xffffffffu, e);
+      const int g = in.group_of(slot);
+      const unsigned same = __match_any_sync(0xffffffffu, g);
       int row = -1;
-      if (e >= 0) row = mine[e] + __popc(same & ((1u << lane) - 1));
+      if (g >= 0) row = mine[g] + __popc(same & ((1u << lane) - 1));
       __syncwarp();
-      if (e >= 0 && (same >> lane) == 1u) mine[e] = row + 1;
+      if (g >= 0 && (same >> lane) == 1u) mine[g] = row + 1;
       __syncwarp();
-      if (slot < total) out.slot_row[slot] = row;
+      if (slot < in.total) out.slot_row[slot] = row;
       if (row >= 0) {
-        out.row_token[row] = slot / slots;
+        out.row_token[row] = slot / in.slots;
         out.row_slot[row] = slot;
         out.row_weight[row] = weights[slot];
       }
@@ -130,13 +137,19 @@ __global__ void scatter(const int* ids, const float* weights, const std::uint8_t
   }
   if (blockIdx.x == 0) {
     __syncthreads();
-    for (int e = threadIdx.x; e <= experts; e += blockDim.x) out.offsets[e] = offsets[e];
+    for (int g = threadIdx.x; g <= groups; g += blockDim.x) out.offsets[g] = offsets[g];
     int* tiles = next;
-    scan_experts(experts, tiles, warp_sums,
-                 [&](int e) { return tile_count(offsets[e + 1] - offsets[e], tile_rows); });
-    for (int e = threadIdx.x; e <= experts; e += blockDim.x) out.expert_tile_begin[e] = tiles[e];
-    for (int e = warp; e < experts; e += kWarps)
-      for (int t = tiles[e] + lane; t < tiles[e + 1]; t += 32) out.tile_expert[t] = e;
+    for (int c = 0; c < in.chunks; ++c) {
+      scan(in.experts, tiles, warp_sums, [&](int e) {
+        const int g = e * in.chunks + c;
+        return tile_count(offsets[g + 1] - offsets[g], tile_rows);
+      });
+      int* begin = out.expert_tile_begin + c * (in.experts + 1);
+      for (int e = threadIdx.x; e <= in.experts; e += blockDim.x) begin[e] = tiles[e];
+      for (int e = warp; e < in.experts; e += kWarps)
+        for (int t = tiles[e] + lane; t < tiles[e + 1]; t += 32) out.tile_expert[c * out.most_tiles + t] = e;
+      __syncthreads();
+    }
   }
 }
 
@@ -144,11 +157,13 @@ __global__ void scatter(const int* ids, const float* weights, const std::uint8_t
 
 std::size_t permutation_bytes(const PermutationShape& s) {
   const std::size_t rows = static_cast<std::size_t>(rows_of(s)) * 4;
-  return 2 * align256((s.experts + 1) * 4) + 4 * align256(rows) + align256(tiles_of(s) * 4);
+  const auto chunks = static_cast<std::size_t>(s.chunks.count);
+  return align256((groups_of(s) + 1) * 4) + align256(chunks * (s.experts + 1) * 4) + 4 * align256(rows) +
+         align256(chunks * tiles_of(s) * 4);
 }
 
 std::size_t sort_workspace_bytes(const PermutationShape& s) {
-  return align256(static_cast<std::size_t>(segments_of(s)) * s.experts * 4) + align256(s.experts * 4);
+  return align256(static_cast<std::size_t>(segments_of(s)) * groups_of(s) * 4) + align256(groups_of(s) * 4);
 }
 
 Permutation carve_permutation(const PermutationShape& s, void* memory) {
@@ -160,35 +175,40 @@ Permutation carve_permutation(const PermutationShape& s, void* memory) {
   };
   const std::size_t rows = static_cast<std::size_t>(rows_of(s));
   Permutation out{};
-  out.offsets = take(s.experts + 1);
-  out.expert_tile_begin = take(s.experts + 1);
+  const int chunks = s.chunks.count;
+  out.offsets = take(groups_of(s) + 1);
+  out.expert_tile_begin = take(chunks * (s.experts + 1));
   out.row_token = take(rows);
   out.row_slot = take(rows);
   out.row_weight = reinterpret_cast<float*>(take(rows));
   out.slot_row = take(rows);
-  out.tile_expert = take(tiles_of(s));
+  out.tile_expert = take(chunks * tiles_of(s));
+  out.chunks = chunks, out.most_tiles = tiles_of(s);
   return out;
 }
 
 void sort_by_expert(const PermutationShape& s, const int* ids, const float* weights,
                     const std::uint8_t* token_mask, const Permutation& out, void* workspace,
                     cudaStream_t stream) {
-  if (s.experts < 1 || s.experts > kMaxExperts)
-    throw ArgumentError("experts is " + std::to_string(s.experts) + ": want 1 to " +
-                        std::to_string(kMaxExperts));
+  const int groups = groups_of(s), chunks = s.chunks.count;
+  if (chunks < 1) throw ArgumentError("chunks is " + std::to_string(chunks) + ": want 1 or more");
+  if (s.experts < 1 || groups > kMaxGroups)
+    throw ArgumentError((chunks == 1 ? "experts is " : "experts times chunks is ") + std::to_string(groups) +
+                        ": want 1 to " + std::to_string(kMaxGroups));
   if (s.tokens < 0 || s.slots < 1 || rows_of(s) >= (std::int64_t{1} << 31) - kSegment * kWarps)
     throw ArgumentError("tokens * slots is " + std::to_string(rows_of(s)) + ": want 0 to 2^31 - 2049");
-  const int total = static_cast<int>(rows_of(s)), segments = segments_of(s);
+  const int segments = segments_of(s);
+  const Slots in{ids,       token_mask, static_cast<int>(rows_of(s)),      s.slots,
+                 s.experts, chunks,     static_cast<int>(s.chunks.period), static_cast<int>(s.chunks.each())};
   int* counts = static_cast<int*>(workspace);
   int* totals = reinterpret_cast<int*>(static_cast<char*>(workspace) +
-                                       align256(static_cast<std::size_t>(segments) * s.experts * 4));
+                                       align256(static_cast<std::size_t>(segments) * groups * 4));
   const int blocks = std::max(1, (segments + kWarps - 1) / kWarps);
-  count_segments<<<blocks, kWarps * 32, kWarps * s.experts * 4, stream>>>(ids, token_mask, total, s.slots,
-                                                                          s.experts, segments, counts);
-  scan_segments<<<s.experts, 256, 0, stream>>>(counts, segments, s.experts, totals);
-  const int shared = (s.experts + 1 + kWarps * s.experts + 1) * 4;
-  scatter<<<blocks, kWarps * 32, shared, stream>>>(ids, weights, token_mask, total, s.slots, s.experts,
-                                                   segments, s.tile_rows, counts, totals, out);
+  count_segments<<<blocks, kWarps * 32, kWarps * groups * 4, stream>>>(in, groups, segments, counts);
+  scan_segments<<<groups, 256, 0, stream>>>(counts, segments, groups, totals);
+  const int shared = (groups + 1 + kWarps * groups + 1) * 4;
+  scatter<<<blocks, kWarps * 32, shared, stream>>>(in, weights, groups, segments, s.tile_rows, counts, totals,
+                                                   out);
   check(cudaGetLastError(), "sort_by_expert");
 }
 

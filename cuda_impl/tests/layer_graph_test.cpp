@@ -41,7 +41,7 @@ class Step {
     const int own_experts = kExperts / config_.expert_ranks;
     if (group) {
       const ExpertParallelConfig c = config_.expert_parallel();
-      windows_ = {group->window(kept_window_bytes(c)), group->window(transient_window_bytes(c))};
+      windows_ = {kept_window(c, *group), transient_window(c, *group)};
       groups_ = {group, {&windows_[0], &windows_[1]}, group};
     }
     weights_.gate = {param(kExperts * kDim, 0.3f), nullptr, correction_.data()};
@@ -120,7 +120,7 @@ class Step {
  private:
   static LayerConfig config(ExpertsPath path, const Group* group) {
     LayerConfig c{};
-    if (group) c.expert_ranks = group->size(), c.max_tokens = kTokens;
+    if (group) c.expert_ranks = group->size(), c.max_tokens = kTokens, c.expert_chunks = 2;
     c.gate = {kTokens, kDim, kExperts, kSlots, ScoreFunction::sigmoid};
     c.gate.norm_topk_prob = true;
     c.gate.aux_loss_coeff = 0.01;

@@ -23,8 +23,14 @@ TEST(SortByExpert, FollowsTheDefinition) {
                                    {257, 8, 128, 320},
                                    {5000, 3, 1024, 320},
                                    {5000, 2, 7, 160},
-                                   {20000, 8, 256, 64}}) {
-    SCOPED_TRACE(testing::Message() << s.tokens << " x " << s.slots << " over " << s.experts);
+                                   {20000, 8, 256, 64},
+                                   {0, 2, 4, 320, {2, 0}},
+                                   {600, 2, 7, 64, {2, 300}},
+                                   {404, 3, 5, 160, {4, 101}},  // the last chunk has fewer tokens
+                                   {6, 2, 3, 64, {4, 1}}}) {    // and here others have none
+    const TokenChunks chunks = s.chunks;
+    SCOPED_TRACE(testing::Message() << s.tokens << " x " << s.slots << " over " << s.experts << " in "
+                                    << chunks.count);
     const std::size_t total = s.tokens * s.slots;
     std::vector<int> ids(total);
     std::vector<float> weights(total);
@@ -39,23 +45,37 @@ TEST(SortByExpert, FollowsTheDefinition) {
     sort_by_expert(s, device_ids.data(), device_weights.data(), device_mask.data(), p, work.data(), nullptr);
     check(cudaDeviceSynchronize(), "sort_by_expert");
 
-    const std::vector<int> device_tiles = ints(p.expert_tile_begin, s.experts + 1);
-    std::vector<int> offsets{0}, row_slot, slot_row(total, -1), tile_begin{0}, tile_expert;
-    for (int e = 0; e < s.experts; ++e) {
-      for (std::size_t i = 0; i < total; ++i)
-        if (ids[i] == e && mask[i / s.slots]) slot_row[i] = int(row_slot.size()), row_slot.push_back(int(i));
-      offsets.push_back(int(row_slot.size()));
-      const int rows = offsets[e + 1] - offsets[e], tiles = device_tiles[e + 1] - device_tiles[e];
-      EXPECT_GE(tiles * s.tile_rows, rows) << e;
-      EXPECT_LT((tiles - 1) * s.tile_rows, std::max(rows, 1)) << e;
-      tile_begin.push_back(tile_begin.back() + tiles);
-      tile_expert.insert(tile_expert.end(), tiles, e);
+    const auto in_chunk = [&](std::size_t slot, int chunk) {
+      const std::int64_t at =
+          static_cast<std::int64_t>(slot) / s.slots % std::max<std::int64_t>(1, chunks.period);
+      return at >= chunks.first(chunk) && at < chunks.first(chunk) + chunks.tokens(chunk);
+    };
+    std::vector<int> offsets{0}, row_slot, slot_row(total, -1);
+    for (int e = 0; e < s.experts; ++e)
+      for (int chunk = 0; chunk < chunks.count; ++chunk) {
+        for (std::size_t i = 0; i < total; ++i)
+          if (ids[i] == e && mask[i / s.slots] && in_chunk(i, chunk))
+            slot_row[i] = int(row_slot.size()), row_slot.push_back(int(i));
+        offsets.push_back(int(row_slot.size()));
+      }
+    for (int chunk = 0; chunk < chunks.count; ++chunk) {
+      const std::vector<int> device_tiles =
+          ints(p.expert_tile_begin + chunk * (s.experts + 1), s.experts + 1);
+      std::vector<int> tile_begin{0}, tile_expert;
+      for (int e = 0; e < s.experts; ++e) {
+        const int group = e * chunks.count + chunk, rows = offsets[group + 1] - offsets[group],
+                  tiles = device_tiles[e + 1] - device_tiles[e];
+        EXPECT_GE(tiles * s.tile_rows, rows) << e;
+        EXPECT_LT((tiles - 1) * s.tile_rows, std::max(rows, 1)) << e;
+        tile_begin.push_back(tile_begin.back() + tiles);
+        tile_expert.insert(tile_expert.end(), tiles, e);
+      }
+      EXPECT_EQ(device_tiles, tile_begin);
+      EXPECT_EQ(ints(p.tile_expert + chunk * p.most_tiles, tile_expert.size()), tile_expert);
     }
-    EXPECT_EQ(ints(p.offsets, s.experts + 1), offsets);
+    EXPECT_EQ(ints(p.offsets, offsets.size()), offsets);
     EXPECT_EQ(ints(p.row_slot, row_slot.size()), row_slot);
     EXPECT_EQ(ints(p.slot_row, total), slot_row);
-    EXPECT_EQ(ints(p.expert_tile_begin, s.experts + 1), tile_begin);
-    EXPECT_EQ(ints(p.tile_expert, tile_expert.size()), tile_expert);
     const std::vector<int> tokens = ints(p.row_token, row_slot.size());
     for (std::size_t r = 0; r < row_slot.size(); ++r) ASSERT_EQ(tokens[r], row_slot[r] / s.slots);
   }

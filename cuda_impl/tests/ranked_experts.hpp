@@ -15,8 +15,12 @@ struct Spread {
   std::vector<std::int64_t> tokens;  // of each rank
   Exchange exchange = Exchange::all_to_all;
   Transport transport = Transport::automatic;
+  int chunks = 1;
+  std::int64_t capacity = 0;  // of the windows, in tokens; 0: as many as any rank has
   int ranks() const { return static_cast<int>(tokens.size()); }
-  std::int64_t most() const { return *std::max_element(tokens.begin(), tokens.end()); }
+  std::int64_t most() const {
+    return capacity > 0 ? capacity : *std::max_element(tokens.begin(), tokens.end());
+  }
   std::int64_t first(int rank) const {
     return std::accumulate(tokens.begin(), tokens.begin() + rank, std::int64_t{0});
   }
@@ -42,20 +46,28 @@ inline HostCase share_of(const HostCase& whole, const Spread& spread, int rank) 
   return c;
 }
 
-/// One rank: its arrays and windows. All that a group delivers goes through one stream.
+/// One rank: its arrays, and its windows or those that others use too. All that a group delivers goes through
+/// one stream.
 class RankedExperts {
  public:
-  RankedExperts(const HostCase& whole, const Spread& spread, Group& group, cudaStream_t stream)
+  struct Windows {
+    Window kept, transient;
+    Windows(const ExpertParallelConfig& config, Group& group)
+        : kept(kept_window(config, group)), transient(transient_window(config, group)) {}
+  };
+
+  RankedExperts(const HostCase& whole, const Spread& spread, Group& group, cudaStream_t stream,
+                std::shared_ptr<const Windows> windows = nullptr)
       : stream(stream),
         group_(group),
         spread_(spread),
-        config{share_of(whole, spread, group.rank()).config, spread.ranks(), spread.most(), spread.exchange},
+        config{share_of(whole, spread, group.rank()).config, spread.ranks(), spread.most(), spread.exchange,
+               spread.chunks},
         own(share_of(whole, spread, group.rank())),
         saved_(saved_bytes(config)),
         forward_work_(forward_workspace_bytes(config)),
         backward_work_(backward_workspace_bytes(config)),
-        kept_(group.window(kept_window_bytes(config))),
-        transient_(group.window(transient_window_bytes(config))) {
+        windows_(windows ? std::move(windows) : std::make_shared<const Windows>(config, group)) {
     saved_.poison(), forward_work_.poison(), backward_work_.poison();
     // Not for the device: another rank's kernel there may wait for this one.
     check(cudaStreamSynchronize(nullptr), "the arrays of a rank");
@@ -63,21 +75,24 @@ class RankedExperts {
   ~RankedExperts() { cudaStreamSynchronize(stream); }
 
   void forward() {
-    experts_forward(config, own.parameters(), own.input(), own.output.data(), group_, {&kept_, &transient_},
-                    saved_.data(), forward_work_.data(), stream);
+    experts_forward(config, own.parameters(), own.input(), own.output.data(), group_, pair(), saved_.data(),
+                    forward_work_.data(), stream);
   }
   void backward() {
-    experts_backward(config, own.parameters(), own.input(), own.d_output.data(), group_,
-                     {&kept_, &transient_}, saved_.data(),
+    experts_backward(config, own.parameters(), own.input(), own.d_output.data(), group_, pair(),
+                     saved_.data(),
                      {own.dx.data(), own.dweights.data(), own.dgate_up.data(), own.ddown.data(),
                       own.dgate_up_bias.data_or_null(), own.ddown_bias.data_or_null()},
                      backward_work_.data(), stream);
   }
   void wait() { group_.synchronize(stream); }
+  std::shared_ptr<const Windows> windows() const { return windows_; }
 
   const cudaStream_t stream;
 
  private:
+  ExpertParallelWindows pair() const { return {&windows_->kept, &windows_->transient}; }
+
   Group& group_;
   Spread spread_;
 
@@ -87,7 +102,7 @@ class RankedExperts {
 
  private:
   DeviceArray<char> saved_, forward_work_, backward_work_;
-  Window kept_, transient_;
+  std::shared_ptr<const Windows> windows_;
 };
 
 /// All results of a run on ranks, in the order of DeviceExperts::bits, those of the ranks one after another.
@@ -112,6 +127,18 @@ inline NamedBits run_spread(const HostCase& c, const Spread& spread) {
     results[static_cast<std::size_t>(world->rank())] = rank.own.bits();
   });
   return put_together(results);
+}
+
+/// Small integers: every product and sum is exact in fp32, and so are results, whatever adds them up.
+inline HostCase integer_case(ExpertsConfig f, std::uint64_t seed) {
+  f.activation = Activation::relu2, f.dtype = DataType::float32, f.path = ExpertsPath::portable;
+  HostCase c = make_case(f, true, seed);
+  std::mt19937_64 rng(seed);
+  std::uniform_int_distribution<int> digit(-1, 1);
+  for (auto* all : {&c.x, &c.d_output, &c.gate_up, &c.down, &c.gate_up_bias, &c.down_bias})
+    for (bf16& v : *all) v = __float2bfloat16(static_cast<float>(digit(rng)));
+  for (float& w : c.weights) w = std::ldexp(1.0f, digit(rng));
+  return c;
 }
 
 inline int device_count() {

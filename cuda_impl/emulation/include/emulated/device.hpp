@@ -79,6 +79,9 @@ T __ldcs(const T* p) {
   return *p;
 }
 inline int __popc(unsigned v) { return std::popcount(v); }
+inline int __ffsll(long long v) {
+  return v == 0 ? 0 : std::countr_zero(static_cast<unsigned long long>(v)) + 1;
+}
 inline float __uint_as_float(unsigned v) { return std::bit_cast<float>(v); }
 inline unsigned __float_as_uint(float v) { return std::bit_cast<unsigned>(v); }
 inline long long __double_as_longlong(double v) { return std::bit_cast<long long>(v); }

@@ -3,11 +3,15 @@
 // tokens, then sums of what every rank has for them; and all-to-all, one row for each (token, rank) that has
 // work there, summed there before it goes back.
 //
+// With several chunks the rows travel, and are worked on, in so many parts: while the experts multiply one,
+// the copy engines bring the next one and take the last one back. In backward the gradient of x returns while
+// that of the up projection is computed. On several streams, which the caller's waits for in the end.
+//
 // As the experts of one device, no call looks at values on the host and all may be captured in a CUDA graph,
 // except where rows travel over NCCL: there each pass waits once for the stream, to know how many. Results
-// are the same bits on every run, and for every number of ranks wherever no sum rounds: each token's parts
-// are added in the order of the ranks, and a parameter's gradient runs over the tokens in the order of ranks
-// and rows.
+// are the same bits on every run, and for every number of ranks and chunks wherever no sum rounds: each
+// token's parts are added in the order of the ranks, and a parameter's gradient runs over the tokens in the
+// order of chunks, ranks and rows.
 #pragma once
 
 #include "moeref/cuda/experts.hpp"
@@ -22,6 +26,7 @@ struct ExpertParallelConfig {
   int ranks = 1;            // n, a divisor of experts
   std::int64_t max_tokens;  // M, no rank has more; the same on all ranks, as all below
   Exchange exchange = Exchange::all_to_all;
+  int chunks = 1;  // parts of M; chunks * experts / n at most 1024
 
   /// What this rank's own experts may get: M tokens from each rank.
   ExpertsConfig own() const {
@@ -31,11 +36,11 @@ struct ExpertParallelConfig {
   }
 };
 
-/// Memory that the peers write, made once by Group::window with these sizes. `kept` holds what a layer
-/// received until its backward pass is queued: one for each layer in flight. `transient` serves all layers
-/// of one config that run on one stream.
-std::size_t kept_window_bytes(const ExpertParallelConfig& config);
-std::size_t transient_window_bytes(const ExpertParallelConfig& config);
+/// Memory that the peers write, made once; collective. `kept` holds what a layer received until its backward
+/// pass is queued: one for each layer in flight. `transient` serves all layers of one config that run on one
+/// stream. Throw as Group::window.
+Window kept_window(const ExpertParallelConfig& config, Group& group);
+Window transient_window(const ExpertParallelConfig& config, Group& group);
 struct ExpertParallelWindows {
   const Window *kept, *transient;
 };

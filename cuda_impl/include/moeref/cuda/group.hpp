@@ -5,8 +5,9 @@
 // what rank p shall get into `slot(region, p)`, and after `deliver` rank p finds it in `received(region, r)`.
 // Where the devices can, a slot lies in p's own memory (same process: peer access; other process of the same
 // host: CUDA IPC; never NVLink multicast) and deliver is a barrier; elsewhere it lies here and deliver sends
-// it over NCCL. All is queued on the caller's stream, and every rank queues the same calls in the same order,
-// on one stream or on several that wait for each other.
+// it over NCCL. A staged slot lies here in any case, and the copy engines bring it to p, which leaves the
+// multiprocessors to other kernels. All is queued on the caller's stream, and every rank queues the same
+// calls in the same order, on one stream or on several that wait for each other.
 //
 // The barrier is a kernel that waits for the peers' kernels, which CUDA does not promise to run at the same
 // time on one device. Where the ranks are threads of one process and some share a device, to try out more
@@ -75,11 +76,17 @@ struct RankPointers {
 
 class Group;
 
+/// How a slot gets to its rank.
+enum class Outbox {
+  direct,  // kernels store it there
+  staged   // kernels store it here, deliver copies it
+};
+
 /// Made by Group::window; its memory is released when all ranks have released theirs, with the group.
 class Window {
  public:
-  /// Device pointers to this rank's outgoing slots, [size] of them.
-  RankPointers slots(Region region) const;
+  /// Device pointers to this rank's outgoing slots, [size] of them. Its own lies where it is received.
+  RankPointers slots(Region region, Outbox outbox = Outbox::direct) const;
   /// To what rank `source` sent; the slots of all ranks follow each other without gaps, in their order.
   template <class T>
   T* received(Region region, int source = 0) const {
@@ -93,7 +100,7 @@ class Window {
   int rank_ = 0, ranks_ = 1;
   std::size_t bytes_ = 0;
   char* memory_ = nullptr;
-  char* staging_ = nullptr;   // for peers whose memory is out of reach; null where there are none
+  char* staging_ = nullptr;   // staged slots and those for peers out of reach; null where there are none
   std::vector<char*> peers_;  // of each rank's memory, null where out of reach
 };
 
@@ -102,10 +109,13 @@ struct RowCounts {
   std::vector<std::int64_t> to, from;  // [size]
 };
 
-/// One region to be delivered: whole slots, or with row_bytes the first rows of each.
+/// One region to be delivered: whole slots, or with row_bytes `rows` rows of each from `first` on, as far as
+/// RowCounts, where they are known, say that there are any.
 struct Delivery {
   Region region;
   std::size_t row_bytes = 0;
+  std::int64_t first = 0, rows = 0;
+  Outbox outbox = Outbox::direct;
 };
 
 class Group {
@@ -124,13 +134,31 @@ class Group {
   /// Whether deliveries of rows need RowCounts, which costs one wait for the stream: with NCCL.
   bool needs_row_counts() const;
 
-  /// Collective, waits for all ranks. Zeros. The memory of the caller's device, released with the group.
-  Window window(std::size_t bytes);
+  /// Collective, waits for all ranks. Zeros. The memory of the caller's device, released with the group;
+  /// twice as much for a window with staged slots.
+  Window window(std::size_t bytes, Outbox outbox = Outbox::direct);
 
   /// See above. `counts` for deliveries of rows, if needs_row_counts(). Kernels before it on the stream have
   /// written the slots; kernels after it read what was received.
   void deliver(const Window& window, std::span<const Delivery> what, const RowCounts* counts,
-               cudaStream_t stream);
+               cudaStream_t stream) {
+    send(window, what, counts, stream);
+    meet(stream);
+  }
+  /// Its halves: after the next meet() on the stream everything sent before it has been received.
+  void send(const Window& window, std::span<const Delivery> what, const RowCounts* counts,
+            cudaStream_t stream);
+  void meet(cudaStream_t stream);
+
+  /// A stream of this rank for what goes on beside the caller's kernels, before which it goes first. It takes
+  /// part in a capture of the caller's stream, as any stream that waits for one that is captured.
+  cudaStream_t side() const;
+  /// A point in what is queued on a stream, to be waited for; for as long as kMarks others have not been
+  /// made.
+  static constexpr int kMarks = 64;
+  cudaEvent_t mark(cudaStream_t stream);
+  /// What is queued on `stream` from now on waits for that point.
+  void wait(cudaStream_t stream, cudaEvent_t mark);
 
   /// The counts (one int each) that lie in `sent` [size] and in the received slots of `region`, on the host.
   /// Nothing, without waiting, where no transport needs them.

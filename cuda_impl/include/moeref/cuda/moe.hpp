@@ -36,9 +36,12 @@ struct LayerConfig {
   int expert_ranks = 1;
   std::int64_t max_tokens = 0;  // of any rank
   Exchange exchange = Exchange::all_to_all;
+  int expert_chunks = 1;
 
   DataType dtype() const { return experts.dtype; }
-  ExpertParallelConfig expert_parallel() const { return {experts, expert_ranks, max_tokens, exchange}; }
+  ExpertParallelConfig expert_parallel() const {
+    return {experts, expert_ranks, max_tokens, exchange, expert_chunks};
+  }
 };
 
 /// The groups that a rank's layer runs in; null and empty where it runs alone. Both passes are collective

@@ -8,18 +8,34 @@
 
 namespace moeref::cuda {
 
-/// Device arrays, filled by sort_by_expert. R = tokens * slots is the capacity in rows; offsets[experts] of
-/// them are used. Rows of one expert are contiguous and keep the order of their flat slot index t * slots +
-/// j.
+/// Tokens in parts that can be worked on one after another, because they arrive so: of every `period` tokens
+/// the first each() are chunk 0, the next ones chunk 1, and so on.
+struct TokenChunks {
+  int count;
+  std::int64_t period;
+  constexpr std::int64_t each() const { return (period + count - 1) / count; }
+  /// First token of a period that is of `chunk`, and how many are.
+  constexpr std::int64_t first(int chunk) const {
+    const std::int64_t at = chunk * each();
+    return at < period ? at : period;
+  }
+  constexpr std::int64_t tokens(int chunk) const { return first(chunk + 1) - first(chunk); }
+};
+
+/// Device arrays, filled by sort_by_expert. R = tokens * slots is the capacity in rows; offsets[experts *
+/// chunks] of them are used. Rows of one expert are contiguous, those of its chunks too, and within a chunk
+/// they keep the order of their flat slot index t * slots + j. Row tiles have at most `tile_rows` rows of one
+/// chunk.
 struct Permutation {
-  int* offsets;            // [experts + 1] first row of each expert
+  int* offsets;            // [experts, chunks] first row of each, and where the last one ends
   int* row_token;          // [R] token of a row
   int* row_slot;           // [R] flat slot of a row
   float* row_weight;       // [R] routing weight of a row
   int* slot_row;           // [R] row of a flat slot, -1 where the slot is not routed
-  int* expert_tile_begin;  // [experts + 1] first row tile of each expert, for tiles of at most `tile_rows`
-                           // rows
-  int* tile_expert;        // [R / 16 + experts] expert of each row tile
+  int* expert_tile_begin;  // [chunks, experts + 1] first row tile of each expert
+  int* tile_expert;        // [chunks, most_tiles] expert of each row tile
+  int chunks;
+  std::int64_t most_tiles;  // of a chunk
 };
 
 struct PermutationShape {
@@ -27,6 +43,7 @@ struct PermutationShape {
   int slots;
   int experts;
   int tile_rows;  // most rows of a row tile: a multiple of 16 up to 160, else of 32
+  TokenChunks chunks = {1, tokens};
 };
 
 /// Bytes that `carve_permutation` takes for the arrays above, and that the sort needs besides.
@@ -34,9 +51,10 @@ std::size_t permutation_bytes(const PermutationShape& shape);
 std::size_t sort_workspace_bytes(const PermutationShape& shape);
 Permutation carve_permutation(const PermutationShape& shape, void* memory);
 
-/// Stable counting sort by expert. `ids` [tokens, slots], `weights` [tokens, slots], `token_mask` [tokens] (1
-/// = real) or null. Slots of masked tokens and ids outside [0, experts) contribute no row. The result depends
-/// on the inputs alone, not on timing. Throws ArgumentError when tokens * slots or experts is out of range.
+/// Stable counting sort by expert and chunk. `ids` [tokens, slots], `weights` [tokens, slots], `token_mask`
+/// [tokens] (1 = real) or null. Slots of masked tokens and ids outside [0, experts) contribute no row. The
+/// result depends on the inputs alone, not on timing. Throws ArgumentError when tokens * slots or experts *
+/// chunks is out of range.
 void sort_by_expert(const PermutationShape& shape, const int* ids, const float* weights,
                     const std::uint8_t* token_mask, const Permutation& out, void* workspace,
                     cudaStream_t stream);

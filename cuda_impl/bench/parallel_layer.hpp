@@ -1,0 +1,17 @@
+// The layer spread over ranks, and on one device with the same tokens and all experts.
+#pragma once
+
+#include "bench/parallel_clock.hpp"
+#include "moeref/cuda/moe.hpp"
+
+namespace moeref::cuda::bench {
+
+struct LayerTimes {
+  double forward_ms, both_ms;
+};
+
+/// bf16 swiglu experts with a softmax gate of its own random weights, or a fake balanced one as the config
+/// says. `group` null: alone. Collective.
+LayerTimes time_layer(const LayerConfig& config, const void* x, ParallelClock& clock, Group* group);
+
+}  // namespace moeref::cuda::bench

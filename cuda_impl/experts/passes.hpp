@@ -1,0 +1,68 @@
+// The two passes of the experts in their steps, for callers that move rows between ranks beside them. A step
+// is queued on the stream it is given; all steps of a pass but sort() take up what earlier ones left.
+#pragma once
+
+#include "experts/plan.hpp"
+
+namespace moeref::cuda {
+
+/// sort; for every chunk gather and multiply; then rows() can be combined.
+class ForwardPass {
+ public:
+  /// `saved` may be null. Throws ArgumentError for arrays that are not aligned.
+  ForwardPass(const ExpertsConfig& config, const TokenChunks& chunks, const ExpertsWeights& weights,
+              const ExpertsInput& input, void* saved, void* workspace);
+
+  void sort(cudaStream_t stream) const;
+  void gather(int chunk, cudaStream_t stream) const;    // X by row
+  void multiply(int chunk, cudaStream_t stream) const;  // up product with the activation, down product
+  ExpertRows rows() const { return {work_.rows, permutation_.slot_row}; }
+
+ private:
+  const ExpertsConfig config_;
+  const TokenChunks chunks_;
+  const ExpertsWeights weights_;
+  const ExpertsInput input_;
+  const ExpertsPath path_;
+  void* const h_;
+  ForwardWorkspace work_;
+  Permutation permutation_;
+};
+
+/// For every chunk gather_dy and activation_gradient; router_weights; down_weights; input_gradient, after
+/// which rows() can be combined; gather_x and up_weights. gather_x may come at any time with RowsOfX::apart;
+/// else gather_x and up_weights come between down_weights and input_gradient.
+class BackwardPass {
+ public:
+  BackwardPass(const ExpertsConfig& config, const TokenChunks& chunks, const ExpertsWeights& weights,
+               const ExpertsInput& input, const void* d_output, const void* saved,
+               const ExpertsGradients& gradients, void* workspace, RowsOfX x);
+
+  void gather_dy(int chunk, cudaStream_t stream) const;
+  void activation_gradient(int chunk, cudaStream_t stream) const;  // dA', dH, A' and the parts of d_weights
+  void router_weights(cudaStream_t stream) const;
+  void down_weights(cudaStream_t stream) const;
+  void gather_x(cudaStream_t stream) const;
+  void up_weights(cudaStream_t stream) const;
+  void input_gradient(cudaStream_t stream) const;
+  ExpertRows rows() const { return {work_.rows, permutation_.slot_row}; }
+
+ private:
+  void gather(const void* tokens, int chunk, void* rows, cudaStream_t stream) const;
+  void zero_parameters(std::size_t height, std::size_t width, void* matrix, std::size_t bias_width, void* bias,
+                       cudaStream_t stream) const;
+  GroupedShape shape(int chunk = 0) const;
+
+  const ExpertsConfig config_;
+  const TokenChunks chunks_;
+  const ExpertsWeights weights_;
+  const ExpertsInput input_;
+  const void* const d_output_;
+  const ExpertsGradients gradients_;
+  const ExpertsPath path_;
+  BackwardWorkspace work_;
+  const void* const h_;
+  Permutation permutation_;
+};
+
+}  // namespace moeref::cuda

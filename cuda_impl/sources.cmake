@@ -3,7 +3,8 @@ set(MOEREF_CUDA_SOURCES
   aux_loss/aux_loss.cu aux_loss/statistics.cu
   bias_update/bias_update.cu
   combine/combine.cu dispatch/dispatch.cu
-  expert_parallel/combine.cu expert_parallel/dispatch.cu expert_parallel/expert_parallel.cpp expert_parallel/plan.cpp
+  expert_parallel/combine.cu expert_parallel/dispatch.cu expert_parallel/exchange_pass.cpp
+  expert_parallel/expert_parallel.cpp expert_parallel/plan.cpp
   experts/experts_backward.cpp experts/experts_forward.cpp experts/plan.cpp
   fake_balanced_gate/fake_balanced_gate.cu
   gate/fma_product.cu gate/gate_backward.cpp gate/gate_forward.cpp gate/plan.cpp gate/route_tokens.cu

@@ -16,6 +16,9 @@ namespace moeref::cuda::bench {
 /// Near normal numbers of deviation `scale`: each the sum of four uniform 16-bit ones.
 void fill_normal(void* out, std::size_t n, DataType type, float scale, unsigned seed, cudaStream_t stream);
 
+/// Keeps the stream busy for about that long, so that the host gets ahead of it.
+void hold(cudaStream_t stream, unsigned microseconds);
+
 template <class T>
 struct DeviceBuffer {
   T* data = nullptr;

@@ -168,7 +168,7 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t bl
        }},
       {"dispatch",
        [&](int i) {
-         dispatch(c.dtype, input(i).x, p.slot_row, T, chunks, 0, s.slots, s.dim, bw.rows, nullptr);
+         dispatch(c.dtype, input(i).x, p.slot_row, all_tokens(T), s.slots, s.dim, bw.rows, nullptr);
        }},
       {"up",
        [&](int) {

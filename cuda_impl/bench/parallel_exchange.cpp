@@ -2,9 +2,7 @@
 
 #include <optional>
 
-#include "expert_parallel/combine.hpp"
-#include "expert_parallel/plan.hpp"
-#include "experts/passes.hpp"
+#include "expert_parallel/exchange_pass.hpp"
 #include "parallel/nccl_link.hpp"
 
 namespace moeref::cuda::bench {
@@ -34,50 +32,39 @@ ExchangeTimes time_exchange(const ExpertParallelConfig& c, const ExchangeInput& 
   Group& group = clock.group;
   const cudaStream_t stream = clock.stream;
   const Window kept = kept_window(c, group), transient = transient_window(c, group);
-  const KeptRegions in(c);
-  const TransientRegions back(c);
-  const DispatchShape shape = dispatch_shape(c);
+  const ExpertParallelWindows windows{&kept, &transient};
   const auto ranks = static_cast<std::size_t>(c.ranks);
-  DeviceBuffer<int> place(static_cast<std::size_t>(e.tokens) * ranks), sent(ranks);
-  DeviceBuffer<char> work(dispatch_workspace_bytes(shape));
-  const std::size_t row_bytes = static_cast<std::size_t>(e.dim) * 2;
-  const RowRange all{0, c.max_tokens};
-  const Delivery routes[] = {{in.counts}, {in.ids}, {in.weights}}, x[] = {{in.x, row_bytes, 0, c.max_tokens}},
-                 rows_back[] = {{back.rows, row_bytes, 0, c.max_tokens}};
-  std::optional<RowCounts> counts;
+  DeviceBuffer<int> place(static_cast<std::size_t>(e.tokens) * ranks), counts(ranks);
+  Arena none(nullptr);
+  Sent sent(none, c);
+  sent.place = place.data, sent.counts = counts.data;
+  const DeviceBuffer<char> work(dispatch_workspace_bytes(dispatch_shape(c)));
+  const DispatchInput tokens{input.ids, input.weights, nullptr};
   ExchangeTimes out{};
   out.dispatch_ms = time(clock, in_graph, [&] {
-    plan_dispatch(shape, {input.ids, input.weights, nullptr},
-                  {place.data, sent.data, kept.slots(in.counts), kept.slots(in.ids), kept.slots(in.weights)},
-                  work.data, stream);
-    push_rows(shape, e.dtype, e.dim, input.x, place.data, kept.slots(in.x), all, stream);
-    group.send(kept, routes, nullptr, stream);
-    if (group.needs_row_counts()) {
-      group.meet(stream);
-      counts = group.row_counts(kept, in.counts, sent.data, stream);
-    }
-    group.deliver(kept, x, counts ? &*counts : nullptr, stream);
+    ExchangePass pass(c, group, windows, stream);
+    pass.send_routes(tokens, sent, work.data);
+    pass.push_x(input.x);
+    pass.for_chunks([](int) {});
   });
-  out.sent_mib = most_mib_sent(sent, c, clock.world);
+  out.sent_mib = most_mib_sent(counts, c, clock.world);
 
   // Rows where the permutation puts them; what is in them does not matter.
+  const ExchangePass received(c, group, windows, stream);
+  const ExpertsConfig narrow{own.tokens, 8, 8, own.experts, own.slots};
   const TokenChunks one = one_chunk(own);
-  NormalBuffer rows(static_cast<std::size_t>(rows_of(own)) * e.dim, 1.0f, 7);
-  DeviceBuffer<char> saved(bytes_taken<Saved>(ExpertsConfig{own.tokens, 8, 8, own.experts, own.slots}, one)),
-      sort_work(bytes_taken<ForwardWorkspace>(ExpertsConfig{own.tokens, 8, 8, own.experts, own.slots}, one));
-  DeviceBuffer<char> y(static_cast<std::size_t>(e.tokens) * row_bytes);
-  const PermutationShape sorted = permutation_shape(own, selected_path(own), one);
-  const Permutation permutation = carve_permutation(sorted, saved.data);
-  sort_by_expert(sorted, kept.received<int>(in.ids), kept.received<float>(in.weights), nullptr, permutation,
-                 sort_work.data, stream);
-  if (counts) std::swap(counts->to, counts->from);
+  const NormalBuffer rows(static_cast<std::size_t>(rows_of(own)) * e.dim, 1.0f, 7);
+  const DeviceBuffer<char> sorted(bytes_taken<Saved>(narrow, one)),
+      sort_work(bytes_taken<ForwardWorkspace>(narrow, one)),
+      y(static_cast<std::size_t>(e.tokens) * static_cast<std::size_t>(e.dim) * 2);
+  const PermutationShape shape = permutation_shape(own, selected_path(own), one);
+  const Permutation permutation = carve_permutation(shape, sorted.data);
+  const ExpertsInput there = received.received();
+  sort_by_expert(shape, there.ids, there.weights, nullptr, permutation, sort_work.data, stream);
   out.combine_ms = time(clock, in_graph, [&] {
-    combine_to_ranks({kept.received<int>(in.counts), permutation.slot_row, rows.data, e.dtype, e.dim},
-                     c.max_tokens, e.slots, {c.ranks, group.rank()}, all, transient.slots(back.rows), nullptr,
-                     {}, stream);
-    group.deliver(transient, rows_back, counts ? &*counts : nullptr, stream);
-    sum_returned({place.data, transient.received<char>(back.rows), e.dtype, e.dim}, e.tokens, c.max_tokens,
-                 c.ranks, y.data, stream);
+    ExchangePass pass(c, group, windows, stream);
+    pass.recall_routes(sent);
+    pass.return_rows({rows.data, permutation.slot_row}, y.data);
   });
   check(cudaStreamSynchronize(stream), "an exchange");
   return out;

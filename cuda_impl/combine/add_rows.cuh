@@ -32,9 +32,21 @@ __device__ __forceinline__ void add_rows(const T* __restrict__ rows, int width, 
   }
 }
 
-/// Threads of such a block.
+/// Calls f.template operator()<InFlight>() for sums of up to `count` rows.
+template <class F>
+void with_rows_in_flight(int count, const F& f) {
+  if (count <= 2)
+    f.template operator()<2>();
+  else if (count <= 4)
+    f.template operator()<4>();
+  else
+    f.template operator()<8>();
+}
+
+/// Threads of such a block, 512 at most, all of which have something to do as often as they go over the row.
 inline int add_rows_threads(int width, bool eights) {
-  return std::min(512, ((eights ? width / 8 : width) + 31) / 32 * 32);
+  const int wanted = eights ? width / 8 : width, times = (wanted + 511) / 512;
+  return std::max(32, ((wanted + times - 1) / times + 31) / 32 * 32);
 }
 
 }  // namespace moeref::cuda

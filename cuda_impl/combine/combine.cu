@@ -28,12 +28,11 @@ void combine(DataType dtype, const void* rows, const int* slot_row, std::int64_t
   if (tokens == 0) return;
   with_type(dtype, [&]<class T>() {
     const bool eights = in_eights(dim, rows, out);
-    const auto kernel = !eights      ? gather_sum<T, 1, 8>
-                        : slots <= 2 ? gather_sum<T, 8, 2>
-                        : slots <= 4 ? gather_sum<T, 8, 4>
-                                     : gather_sum<T, 8, 8>;
-    kernel<<<static_cast<unsigned>(tokens), add_rows_threads(dim, eights), 0, stream>>>(
-        static_cast<const T*>(rows), slot_row, slots, dim, static_cast<T*>(out));
+    with_rows_in_flight(slots, [&]<int InFlight>() {
+      const auto kernel = eights ? gather_sum<T, 8, InFlight> : gather_sum<T, 1, InFlight>;
+      kernel<<<static_cast<unsigned>(tokens), add_rows_threads(dim, eights), 0, stream>>>(
+          static_cast<const T*>(rows), slot_row, slots, dim, static_cast<T*>(out));
+    });
   });
   check(cudaGetLastError(), "combine");
 }

@@ -1,4 +1,4 @@
-// One block a token of the chunk, 16 bytes a thread; one element a thread where the rows' width or address
+// One block a token, 16 bytes a thread; one element a thread where the rows' width or address
 // does not allow sixteen bytes. Each token is read once and written once a slot. Floor: (R + T) * dim * size
 // bytes at copy bandwidth; at qwen3_30b 0.60 GB, 0.14 ms.
 #include "dispatch/dispatch.hpp"
@@ -17,6 +17,9 @@ __global__ void copy_to_rows(const Unit* __restrict__ tokens, const int* __restr
                              Unit* __restrict__ rows) {
   const std::int64_t token = blockIdx.y * period + first + blockIdx.x;
   const int* mine = slot_row + token * slots;
+  bool any = false;
+  for (int j = 0; j < slots; ++j) any = any || mine[j] >= 0;
+  if (!any) return;
   for (int c = threadIdx.x; c < width; c += blockDim.x) {
     const Unit value = tokens[token * width + c];
 #pragma unroll 4
@@ -28,26 +31,27 @@ __global__ void copy_to_rows(const Unit* __restrict__ tokens, const int* __restr
 }
 
 template <class Unit>
-void launch(const void* tokens, const int* slot_row, std::int64_t count, const TokenChunks& chunks, int chunk,
-            int slots, int width, void* rows, cudaStream_t stream) {
+void launch(const void* tokens, const int* slot_row, const PeriodicTokens& which, int slots, int width,
+            void* rows, cudaStream_t stream) {
   const int threads = std::min(512, (width + 31) / 32 * 32);
-  const dim3 grid(static_cast<unsigned>(chunks.tokens(chunk)), static_cast<unsigned>(count / chunks.period));
-  copy_to_rows<<<grid, threads, 0, stream>>>(static_cast<const Unit*>(tokens), slot_row, chunks.first(chunk),
-                                             chunks.period, slots, width, static_cast<Unit*>(rows));
+  const dim3 grid(static_cast<unsigned>(which.range.count),
+                  static_cast<unsigned>(which.count / which.period));
+  copy_to_rows<<<grid, threads, 0, stream>>>(static_cast<const Unit*>(tokens), slot_row, which.range.first,
+                                             which.period, slots, width, static_cast<Unit*>(rows));
 }
 
 }  // namespace
 
-void dispatch(DataType dtype, const void* tokens, const int* slot_row, std::int64_t count,
-              const TokenChunks& chunks, int chunk, int slots, int dim, void* rows, cudaStream_t stream) {
-  if (count == 0 || chunks.tokens(chunk) == 0) return;
+void dispatch(DataType dtype, const void* tokens, const int* slot_row, const PeriodicTokens& which, int slots,
+              int dim, void* rows, cudaStream_t stream) {
+  if (which.count == 0 || which.range.count == 0) return;
   if (in_eights(dim, tokens, rows)) {
     const int width = dim / 8 * static_cast<int>(bytes_of(dtype)) / 2;
-    launch<uint4>(tokens, slot_row, count, chunks, chunk, slots, width, rows, stream);
+    launch<uint4>(tokens, slot_row, which, slots, width, rows, stream);
   } else if (dtype == DataType::bfloat16) {
-    launch<std::uint16_t>(tokens, slot_row, count, chunks, chunk, slots, dim, rows, stream);
+    launch<std::uint16_t>(tokens, slot_row, which, slots, dim, rows, stream);
   } else {
-    launch<std::uint32_t>(tokens, slot_row, count, chunks, chunk, slots, dim, rows, stream);
+    launch<std::uint32_t>(tokens, slot_row, which, slots, dim, rows, stream);
   }
   check(cudaGetLastError(), "dispatch");
 }

@@ -10,10 +10,16 @@
 
 namespace moeref::cuda {
 
-/// rows[slot_row[t * slots + j]] = tokens[t] for the tokens of one chunk and every slot of theirs that has a
-/// row. tokens [count, dim], count a multiple of the chunks' period; rows [R, dim]; rows that no such slot
-/// has are left as they are.
-void dispatch(DataType dtype, const void* tokens, const int* slot_row, std::int64_t count,
-              const TokenChunks& chunks, int chunk, int slots, int dim, void* rows, cudaStream_t stream);
+/// Of every `period` tokens those in the range.
+struct PeriodicTokens {
+  std::int64_t count, period;  // tokens in all, a multiple of the period
+  RowRange range;
+};
+
+/// rows[slot_row[t * slots + j]] = tokens[t] for these tokens and every slot of theirs that has a row. tokens
+/// [count, dim], rows [R, dim]; rows that no such slot has are left as they are.
+void dispatch(DataType dtype, const void* tokens, const int* slot_row, const PeriodicTokens& which, int slots,
+              int dim, void* rows, cudaStream_t stream);
+inline PeriodicTokens all_tokens(std::int64_t count) { return {count, count, {0, count}}; }
 
 }  // namespace moeref::cuda

@@ -11,7 +11,7 @@
 namespace moeref::cuda {
 namespace {
 
-template <class T, int N>
+template <class T, int N, int InFlight>
 __global__ void to_ranks(const ReceivedRows in, std::int64_t max_tokens, int slots, const RankPlace place,
                          std::int64_t first, const RankPointers to, const float* d_weights,
                          const RankPointers weights_to) {
@@ -23,7 +23,7 @@ __global__ void to_ranks(const ReceivedRows in, std::int64_t max_tokens, int slo
   T* out = static_cast<T*>(to.of[rank]) + i * in.width;
   for (int c = threadIdx.x * N; c < in.width; c += blockDim.x * N) {
     float sum[N] = {};
-    add_rows(
+    add_rows<InFlight>(
         static_cast<const T*>(in.rows), in.width, slots, c, [&](int j) { return std::int64_t{mine[j]}; },
         sum);
     store<N>(out + c, sum);
@@ -33,13 +33,13 @@ __global__ void to_ranks(const ReceivedRows in, std::int64_t max_tokens, int slo
       static_cast<float*>(weights_to.of[rank])[i * slots + j] = d_weights[token * slots + j];
 }
 
-template <class T, int N>
+template <class T, int N, int InFlight>
 __global__ void sum_ranks(const ReturnedRows in, std::int64_t max_tokens, int ranks, T* out) {
   const std::int64_t token = blockIdx.x;
   const int* place = in.place + token * ranks;
   for (int c = threadIdx.x * N; c < in.width; c += blockDim.x * N) {
     float sum[N] = {};
-    add_rows(
+    add_rows<InFlight>(
         static_cast<const T*>(in.rows), in.width, ranks, c,
         [&](int p) { return place[p] < 0 ? std::int64_t{-1} : p * max_tokens + place[p]; }, sum);
     store<N>(out + token * in.width + c, sum);
@@ -76,9 +76,11 @@ void combine_to_ranks(const ReceivedRows& in, std::int64_t max_tokens, int slots
   const bool eights = in_eights(in.width, in.rows, to, place.ranks);
   const auto blocks = static_cast<unsigned>(range.count * place.ranks);
   with_type(in.dtype, [&]<class T>() {
-    const auto kernel = eights ? to_ranks<T, 8> : to_ranks<T, 1>;
-    kernel<<<blocks, add_rows_threads(in.width, eights), 0, stream>>>(in, max_tokens, slots, place,
-                                                                      range.first, to, d_weights, weights_to);
+    with_rows_in_flight(slots, [&]<int InFlight>() {
+      const auto kernel = eights ? to_ranks<T, 8, InFlight> : to_ranks<T, 1, InFlight>;
+      kernel<<<blocks, add_rows_threads(in.width, eights), 0, stream>>>(
+          in, max_tokens, slots, place, range.first, to, d_weights, weights_to);
+    });
   });
   check(cudaGetLastError(), "combine_to_ranks");
 }
@@ -88,9 +90,11 @@ void sum_returned(const ReturnedRows& in, std::int64_t tokens, std::int64_t max_
   if (tokens == 0) return;
   const bool eights = cuda::in_eights(in.width, in.rows, out);
   with_type(in.dtype, [&]<class T>() {
-    const auto kernel = eights ? sum_ranks<T, 8> : sum_ranks<T, 1>;
-    kernel<<<static_cast<unsigned>(tokens), add_rows_threads(in.width, eights), 0, stream>>>(
-        in, max_tokens, ranks, static_cast<T*>(out));
+    with_rows_in_flight(ranks, [&]<int InFlight>() {
+      const auto kernel = eights ? sum_ranks<T, 8, InFlight> : sum_ranks<T, 1, InFlight>;
+      kernel<<<static_cast<unsigned>(tokens), add_rows_threads(in.width, eights), 0, stream>>>(
+          in, max_tokens, ranks, static_cast<T*>(out));
+    });
   });
   check(cudaGetLastError(), "sum_returned");
 }

@@ -68,8 +68,18 @@ __global__ void __launch_bounds__(kSegment)
   }
 }
 
-/// before[p] and total[p]: rows for rank p in the segments before this one and in all. A warp a rank.
-__device__ void add_segments(const DispatchShape& s, const int* counts, int* before, int* total) {
+/// before[p] and total[p]: rows for rank p in the segments before this one and in all. A warp a rank. With
+/// one segment, counted in warps here, there is nothing else to add.
+__device__ void add_segments(const DispatchShape& s, const int* counts, const int (*in_warp)[kMaxRanks],
+                             int* before, int* total) {
+  if (gridDim.x == 1) {
+    for (int p = threadIdx.x; p < s.ranks; p += kSegment) {
+      int sum = 0;
+      for (int w = 0; w < kWarps; ++w) sum += in_warp[w][p];
+      before[p] = 0, total[p] = sum;
+    }
+    return;
+  }
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, segments = static_cast<int>(gridDim.x);
   for (int p = warp; p < s.ranks; p += kWarps) {
     int lower = 0, all = 0;
@@ -122,7 +132,8 @@ __global__ void __launch_bounds__(kSegment)
   const std::int64_t token = std::int64_t{blockIdx.x} * kSegment + threadIdx.x;
   const unsigned long long goes = ranks_of(s, in, token);
   count_in_warps(s, goes, in_warp);
-  add_segments(s, counts, before, total);
+  __syncthreads();
+  add_segments(s, counts, in_warp, before, total);
   __syncthreads();
   for (int p = 0; p < s.ranks; ++p) {
     const unsigned who = __ballot_sync(0xffffffffu, goes >> p & 1);
@@ -196,7 +207,7 @@ void plan_dispatch(const DispatchShape& s, const DispatchInput& input, const Dis
                    cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(segments_of(s));
   int* counts = static_cast<int*>(workspace);
-  count_rows<<<blocks, kSegment, 0, stream>>>(s, input, counts);
+  if (blocks > 1) count_rows<<<blocks, kSegment, 0, stream>>>(s, input, counts);
   const auto place = s.slots % 4 == 0 ? place_rows<4> : s.slots % 2 == 0 ? place_rows<2> : place_rows<1>;
   place<<<blocks, kSegment, 0, stream>>>(s, input, counts, out);
   check(cudaGetLastError(), "plan_dispatch");

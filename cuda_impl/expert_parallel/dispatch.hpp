@@ -7,6 +7,7 @@
 
 #include "moeref/cuda/dtype.hpp"
 #include "moeref/cuda/expert_parallel.hpp"
+#include "moeref/cuda/permutation.hpp"
 
 namespace moeref::cuda {
 
@@ -36,11 +37,6 @@ std::size_t dispatch_workspace_bytes(const DispatchShape& shape);
 /// Rows for a rank keep the order of their tokens. all_to_all: tokens with work there; all_gather: all.
 void plan_dispatch(const DispatchShape& shape, const DispatchInput& input, const Dispatch& out,
                    void* workspace, cudaStream_t stream);
-
-/// Rows of every rank's slot.
-struct RowRange {
-  std::int64_t first, count;
-};
 
 /// rows [T, width] of `dtype` to to[p][place[t, p]] for every rank p that the token goes to, if that place is
 /// in the range.

@@ -31,13 +31,13 @@ GroupedShape BackwardPass::shape(int chunk) const {
   return grouped_shape(config_, path_, permutation_, chunk);
 }
 
-void BackwardPass::gather(const void* tokens, int chunk, void* rows, cudaStream_t stream) const {
-  dispatch(config_.dtype, tokens, permutation_.slot_row, config_.tokens, chunks_, chunk, config_.slots,
-           config_.dim, rows, stream);
+void BackwardPass::gather(const void* tokens, RowRange range, void* rows, cudaStream_t stream) const {
+  dispatch(config_.dtype, tokens, permutation_.slot_row, {config_.tokens, chunks_.period, range},
+           config_.slots, config_.dim, rows, stream);
 }
 
 void BackwardPass::gather_dy(int chunk, cudaStream_t stream) const {
-  gather(d_output_, chunk, work_.rows, stream);
+  gather(d_output_, chunks_.range(chunk), work_.rows, stream);
 }
 
 void BackwardPass::activation_gradient(int chunk, cudaStream_t stream) const {
@@ -62,7 +62,7 @@ void BackwardPass::down_weights(cudaStream_t stream) const {
 }
 
 void BackwardPass::gather_x(cudaStream_t stream) const {
-  for (int chunk = 0; chunk < chunks_.count; ++chunk) gather(input_.x, chunk, work_.x_rows, stream);
+  gather(input_.x, {0, chunks_.period}, work_.x_rows, stream);
 }
 
 void BackwardPass::up_weights(cudaStream_t stream) const {

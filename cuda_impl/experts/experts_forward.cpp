@@ -29,8 +29,9 @@ void ForwardPass::sort(cudaStream_t stream) const {
 }
 
 void ForwardPass::gather(int chunk, cudaStream_t stream) const {
-  dispatch(config_.dtype, input_.x, permutation_.slot_row, config_.tokens, chunks_, chunk, config_.slots,
-           config_.dim, work_.rows, stream);
+  dispatch(config_.dtype, input_.x, permutation_.slot_row,
+           {config_.tokens, chunks_.period, chunks_.range(chunk)}, config_.slots, config_.dim, work_.rows,
+           stream);
 }
 
 // `rows` holds X by row, then the rows of the result.

@@ -29,9 +29,9 @@ class ForwardPass {
   Permutation permutation_;
 };
 
-/// For every chunk gather_dy and activation_gradient; router_weights; down_weights; input_gradient, after
-/// which rows() can be combined; gather_x and up_weights. gather_x may come at any time with RowsOfX::apart;
-/// else gather_x and up_weights come between down_weights and input_gradient.
+/// For every chunk gather_dy and activation_gradient; router_weights; down_weights;
+/// input_gradient, after which rows() can be combined; gather_x and up_weights. gather_x may come at any time
+/// with RowsOfX::apart; else gather_x and up_weights come between down_weights and input_gradient.
 class BackwardPass {
  public:
   BackwardPass(const ExpertsConfig& config, const TokenChunks& chunks, const ExpertsWeights& weights,
@@ -48,9 +48,9 @@ class BackwardPass {
   ExpertRows rows() const { return {work_.rows, permutation_.slot_row}; }
 
  private:
-  void gather(const void* tokens, int chunk, void* rows, cudaStream_t stream) const;
-  void zero_parameters(std::size_t height, std::size_t width, void* matrix, std::size_t bias_width, void* bias,
-                       cudaStream_t stream) const;
+  void gather(const void* tokens, RowRange range, void* rows, cudaStream_t stream) const;
+  void zero_parameters(std::size_t height, std::size_t width, void* matrix, std::size_t bias_width,
+                       void* bias, cudaStream_t stream) const;
   GroupedShape shape(int chunk = 0) const;
 
   const ExpertsConfig config_;

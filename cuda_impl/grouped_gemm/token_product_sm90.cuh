@@ -5,8 +5,10 @@
 // Tile 256 (M, weight columns) x up to 160 (N, tokens) x 64, four stages of 52 KiB; persistent, one block per
 // multiprocessor; a row tile of up to 160 rows is one block's, or one of up to 320 half each of the two
 // blocks of a cluster, with the same weights. Tiles run expert by expert, token tiles fastest, so that the
-// blocks in flight share weights and tokens in L2. Both operands come by TMA. Floor: 2 R K M flops at the
-// dense rate; each weight read once. Measured figures: bench/results.
+// blocks in flight share weights and tokens in L2; each column of weights begins with another token tile, or
+// a block would meet a remainder at every turn or never (512 rows as 320 + 192: a fifth of the time). Both
+// operands come by TMA. Floor: 2 R K M flops at the dense rate; each weight read once. Measured figures:
+// bench/results.
 #pragma once
 
 #include "grouped_gemm/epilogue_store.cuh"
@@ -30,7 +32,7 @@ __device__ __forceinline__ TileOutput locate(const TokenProductShape& s, int wor
   const int first = s.tiles.expert_tile_begin[e], begin = s.tiles.offsets[e * s.tiles.step],
             rows = s.tiles.offsets[e * s.tiles.step + 1] - begin;
   const int size = tile_size(rows, s.tile_rows), count = (rows + size - 1) / size;
-  const int local = work - first * s.m_tiles, m = local / count, at = (local - m * count) * size;
+  const int local = work - first * s.m_tiles, m = local / count, at = (local - m * count + m) % count * size;
   if constexpr (Cluster == 1) return {e, begin + at, min(size, rows - at), m};
   const int both = min(size, rows - at), half = half_tile(both);
   return rank == 0 ? TileOutput{e, begin + at, min(half, both), m}

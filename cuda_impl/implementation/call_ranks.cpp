@@ -48,6 +48,7 @@ ExpertsSpread::ExpertsSpread(const ExpertsConfig& c, const CallOptions& o, const
   max_tokens = all->max_tokens(c.tokens);
   exchange = o.parallel.exchange == "all_gather" ? Exchange::all_gather : Exchange::all_to_all;
   group = all->group.get();
+  chunks = ranks > 2 ? 2 : 1;
   kept = kept_window(config(c), *group);
   transient = transient_window(config(c), *group);
 }

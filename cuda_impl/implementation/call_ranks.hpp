@@ -29,6 +29,7 @@ struct ExpertsSpread {
   int ranks = 1;
   std::int64_t max_tokens = 0;
   Exchange exchange = Exchange::all_to_all;
+  int chunks = 1;  // several of more than two ranks, so that both ways are judged
   Window kept, transient;
   Group* group = nullptr;  // null alone
 
@@ -36,7 +37,7 @@ struct ExpertsSpread {
   ExpertsSpread(const ExpertsConfig& config, const CallOptions& options, const CallRanks* ranks);
   explicit operator bool() const { return group != nullptr; }
   ExpertParallelConfig config(const ExpertsConfig& experts) const {
-    return {experts, ranks, max_tokens, exchange};
+    return {experts, ranks, max_tokens, exchange, chunks};
   }
   ExpertParallelWindows windows() const { return {&kept, &transient}; }
 };

@@ -121,6 +121,7 @@ NamedTensors run_moe(const Call& call, DeviceContext& device) {
                                device.options().experts_path);
   const ExpertsSpread spread(c.experts, options, device.ranks());
   c.expert_ranks = spread.ranks, c.max_tokens = spread.max_tokens, c.exchange = spread.exchange;
+  c.expert_chunks = spread.chunks;
   const LayerGroups groups{spread.group, spread.windows(),
                            device.ranks() ? device.ranks()->group.get() : nullptr};
   const Shape slots{c.gate.tokens, c.gate.slots};

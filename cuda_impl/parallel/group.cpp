@@ -24,8 +24,8 @@ struct Group::State {
   cudaStream_t side = nullptr;
   std::array<cudaEvent_t, kMarks> marks{};
   std::size_t marks_made = 0;
-  bool shares_a_device = false;
-  std::array<cudaEvent_t, 2> events{};  // one after the other, where it does
+  bool threads = false;                 // all ranks are, and meet by events
+  std::array<cudaEvent_t, 2> events{};  // one after the other
   std::uint64_t event_meetings = 0;
   std::vector<void*> allocated, opened;
   Meeting meeting{};
@@ -39,8 +39,8 @@ struct Group::State {
   }
   bool meets_by_events(cudaStream_t stream) const {
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-    if (shares_a_device) check(cudaStreamIsCapturing(stream, &status), "cudaStreamIsCapturing");
-    return shares_a_device && status == cudaStreamCaptureStatusNone;
+    if (threads) check(cudaStreamIsCapturing(stream, &status), "cudaStreamIsCapturing");
+    return threads && status == cudaStreamCaptureStatusNone;
   }
   /// An event is recorded again after the next meeting, to which a peer comes when it has queued this wait.
   void meet_by_events(cudaStream_t stream) {
@@ -96,7 +96,7 @@ std::shared_ptr<Group> Group::create(std::shared_ptr<Bootstrap> bootstrap, const
   std::vector<char> all_reached(static_cast<std::size_t>(size));
   s.bootstrap->all_gather(static_cast<char>(s.all_reached()), all_reached.data());
   if (std::count(all_reached.begin(), all_reached.end(), 0) > 0) s.nccl = NcclLink::create(*s.bootstrap);
-  s.shares_a_device = threads_share_a_device(*s.bootstrap) && !options.kernels_wait;
+  s.threads = all_are_threads(*s.bootstrap) && !options.kernels_wait;
   for (cudaEvent_t& event : s.events)
     check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
   check(cudaStreamCreateWithFlags(&s.control, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");

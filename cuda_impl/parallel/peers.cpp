@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <string>
@@ -76,15 +77,12 @@ std::vector<Reach> reach_of_peers(Bootstrap& bootstrap) {
   return mine;
 }
 
-bool threads_share_a_device(Bootstrap& bootstrap) {
+bool all_are_threads(Bootstrap& bootstrap) {
   std::vector<Identity> all(static_cast<std::size_t>(bootstrap.size()));
   bootstrap.all_gather(own_identity(), all.data());
-  bool share = false;
-  for (std::size_t p = 0; p < all.size(); ++p) {
-    if (std::strcmp(all[p].host, all[0].host) != 0 || all[p].process != all[0].process) return false;
-    for (std::size_t q = 0; q < p; ++q) share = share || all[p].device == all[q].device;
-  }
-  return share;
+  return std::all_of(all.begin(), all.end(), [&](const Identity& i) {
+    return std::strcmp(i.host, all[0].host) == 0 && i.process == all[0].process;
+  });
 }
 
 PeerMemory map_peers(Bootstrap& bootstrap, const std::vector<Reach>& reach, char* mine) {

@@ -19,8 +19,8 @@ enum class Reach : char {
 /// the current device. Collective.
 std::vector<Reach> reach_of_peers(Bootstrap& bootstrap);
 
-/// Whether all ranks are threads of one process and two of them have the same device. Collective.
-bool threads_share_a_device(Bootstrap& bootstrap);
+/// Whether all ranks are threads of one process. Collective.
+bool all_are_threads(Bootstrap& bootstrap);
 
 /// Memory of every rank, as this process may use it.
 struct PeerMemory {

@@ -145,7 +145,7 @@ TEST_P(ExpertParallel, ManyStepsThroughTheSameWindows) {
   for (const HostCase& c : cases) want.push_back(run_spread(c, spread));
   std::vector<std::vector<NamedBits>> got(2);
   run_ranks(2, [&](const std::shared_ptr<Bootstrap>& world) {
-    const auto group = Group::create(world, {spread.transport, std::chrono::seconds(20), "group of experts"});
+    const auto group = Group::create(world, group_options(spread.transport));
     const Stream stream;
     std::vector<std::unique_ptr<RankedExperts>> ranks;
     for (const HostCase& c : cases)

@@ -42,7 +42,7 @@ TEST(Bootstrap, ALostRankIsAnErrorForTheOthers) {
   EXPECT_THROW(lost(false), GroupError);
 }
 
-/// Ranks that share a device meet by events or, as on devices of their own, in kernels.
+/// Threads meet by events or, as processes do, in kernels.
 class GroupMeeting : public testing::TestWithParam<bool> {
  protected:
   static GroupOptions options() {

@@ -48,7 +48,8 @@ TEST(SortByExpert, FollowsTheDefinition) {
     const auto in_chunk = [&](std::size_t slot, int chunk) {
       const std::int64_t at =
           static_cast<std::int64_t>(slot) / s.slots % std::max<std::int64_t>(1, chunks.period);
-      return at >= chunks.first(chunk) && at < chunks.first(chunk) + chunks.tokens(chunk);
+      const RowRange range = chunks.range(chunk);
+      return at >= range.first && at < range.first + range.count;
     };
     std::vector<int> offsets{0}, row_slot, slot_row(total, -1);
     for (int e = 0; e < s.experts; ++e)

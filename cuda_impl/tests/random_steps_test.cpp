@@ -13,7 +13,7 @@ constexpr std::int64_t kCapacity = 48;  // tokens of a rank at most
 
 int steps() {
   const char* wanted = std::getenv("MOEREF_STEPS");
-  return wanted ? std::atoi(wanted) : 12;
+  return wanted ? std::atoi(wanted) : 8;
 }
 
 std::size_t free_memory() {
@@ -73,7 +73,7 @@ std::vector<NamedBits> run_steps(const Way& way) {
   std::vector<NamedBits> results(static_cast<std::size_t>(steps()));
   std::vector<NamedBits> by_rank(static_cast<std::size_t>(way.ranks));
   run_ranks(way.ranks, [&](const std::shared_ptr<Bootstrap>& world) {
-    const auto group = Group::create(world, {way.transport, std::chrono::seconds(20), "group of experts"});
+    const auto group = Group::create(world, group_options(way.transport));
     const Stream stream;
     std::shared_ptr<const RankedExperts::Windows> windows;
     std::size_t free_before = 0;

@@ -1,6 +1,7 @@
 // A HostCase on the ranks of a group: every rank's share of the call, and the results put together.
 #pragma once
 
+#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -44,6 +45,12 @@ inline HostCase share_of(const HostCase& whole, const Spread& spread, int rank) 
   c.gate_up = experts(whole.gate_up), c.down = experts(whole.down);
   c.gate_up_bias = experts(whole.gate_up_bias), c.down_bias = experts(whole.down_bias);
   return c;
+}
+
+/// With MOEREF_KERNELS_WAIT threads meet as processes do.
+inline GroupOptions group_options(Transport transport) {
+  return {transport, std::chrono::seconds(20), "group of experts",
+          std::getenv("MOEREF_KERNELS_WAIT") != nullptr};
 }
 
 /// One rank: its arrays, and its windows or those that others use too. All that a group delivers goes through
@@ -118,7 +125,7 @@ inline NamedBits put_together(const std::vector<NamedBits>& ranks) {
 inline NamedBits run_spread(const HostCase& c, const Spread& spread) {
   std::vector<NamedBits> results(spread.tokens.size());
   run_ranks(spread.ranks(), [&](const std::shared_ptr<Bootstrap>& world) {
-    const auto group = Group::create(world, {spread.transport, std::chrono::seconds(20), "group of experts"});
+    const auto group = Group::create(world, group_options(spread.transport));
     const Stream stream;
     RankedExperts rank(c, spread, *group, stream.get());
     rank.forward();

@@ -9,11 +9,13 @@
 // multiprocessors to other kernels. All is queued on the caller's stream, and every rank queues the same
 // calls in the same order, on one stream or on several that wait for each other.
 //
-// The barrier is a kernel that waits for the peers' kernels, which CUDA does not promise to run at the same
-// time on one device. Where the ranks are threads of one process and some share a device, to try out more
-// ranks than there are devices, they therefore meet on the host while they queue, and their streams wait for
-// each other's events: safe, and slower. Events do not reach from one graph into another, so that deliveries
-// under capture stay kernels.
+// Between processes the barrier is a kernel that waits for the peers' kernels. Ranks that are threads of one
+// process meet on the host while they queue, and their streams wait for each other's events. They have to: in
+// one process a launch may hold a lock until its device is idle (to load a kernel, to enlarge local memory,
+// for room in a queue) which another rank needs to queue its copy to a peer, so that kernels which wait for
+// that rank would wait for ever; and two of them may share a device, on which CUDA does not promise that
+// kernels run at the same time. Events do not reach from one graph into another, so that deliveries under
+// capture are kernels everywhere.
 //
 // Between two deliveries of one group a rank may write slots of a region only if the peers' last reads of
 // that region were queued before their own call of the first of the two.
@@ -46,7 +48,7 @@ struct GroupOptions {
   Transport transport = Transport::automatic;
   std::chrono::milliseconds timeout = std::chrono::seconds(30);  // for a peer that does not come
   std::string name = "group";                                    // in messages
-  bool kernels_wait = false;                                     // also for ranks that share a device
+  bool kernels_wait = false;                                     // also for ranks of one process
 };
 
 /// Where the slots of one kind lie in a window, the same on all ranks.
@@ -150,8 +152,8 @@ class Group {
             cudaStream_t stream);
   void meet(cudaStream_t stream);
 
-  /// A stream of this rank for what goes on beside the caller's kernels, before which it goes first. It takes
-  /// part in a capture of the caller's stream, as any stream that waits for one that is captured.
+  /// A stream of this rank for what goes on beside the caller's kernels, and before them where both could. It
+  /// takes part in a capture of the caller's stream, as any stream that waits for one that is captured.
   cudaStream_t side() const;
   /// A point in what is queued on a stream, to be waited for; for as long as kMarks others have not been
   /// made.

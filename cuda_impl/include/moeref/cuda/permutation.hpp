@@ -8,18 +8,22 @@
 
 namespace moeref::cuda {
 
+/// Tokens, or rows, one after another.
+struct RowRange {
+  std::int64_t first, count;
+};
+
 /// Tokens in parts that can be worked on one after another, because they arrive so: of every `period` tokens
 /// the first each() are chunk 0, the next ones chunk 1, and so on.
 struct TokenChunks {
   int count;
   std::int64_t period;
   constexpr std::int64_t each() const { return (period + count - 1) / count; }
-  /// First token of a period that is of `chunk`, and how many are.
-  constexpr std::int64_t first(int chunk) const {
-    const std::int64_t at = chunk * each();
-    return at < period ? at : period;
+  /// The tokens of a period that are of `chunk`.
+  constexpr RowRange range(int chunk) const {
+    const std::int64_t begin = chunk * each() < period ? chunk * each() : period;
+    return {begin, begin + each() < period ? each() : period - begin};
   }
-  constexpr std::int64_t tokens(int chunk) const { return first(chunk + 1) - first(chunk); }
 };
 
 /// Device arrays, filled by sort_by_expert. R = tokens * slots is the capacity in rows; offsets[experts *

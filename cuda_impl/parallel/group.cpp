@@ -19,7 +19,7 @@ struct Group::State {
   int device = 0, exceptions = std::uncaught_exceptions();
   bool aborted = false;
   std::vector<Reach> reach;
-  std::unique_ptr<NcclLink> nccl;  // where any rank needs it
+  std::unique_ptr<NcclLink> nccl;  // where any rank needs it, as all of them know
   cudaStream_t control = nullptr;  // for an abort, while the caller's stream waits
   cudaStream_t side = nullptr;
   std::array<cudaEvent_t, kMarks> marks{};
@@ -153,7 +153,7 @@ Group::~Group() {
 }
 
 bool Group::stores_to(int peer) const { return state_->reach[static_cast<std::size_t>(peer)] != Reach::none; }
-bool Group::needs_row_counts() const { return !state_->all_reached(); }
+bool Group::needs_row_counts() const { return state_->nccl != nullptr; }
 
 Window Group::window(std::size_t bytes, Outbox outbox) {
   State& s = *state_;

@@ -29,9 +29,9 @@ class ForwardPass {
   Permutation permutation_;
 };
 
-/// For every chunk gather_dy and activation_gradient; router_weights; down_weights;
-/// input_gradient, after which rows() can be combined; gather_x and up_weights. gather_x may come at any time
-/// with RowsOfX::apart; else gather_x and up_weights come between down_weights and input_gradient.
+/// For every chunk gather_dy and activation_gradient; router_weights; down_weights; input_gradient, after
+/// which rows() can be combined; gather_x and up_weights. gather_x may come at any time with RowsOfX::apart;
+/// else gather_x and up_weights come between down_weights and input_gradient.
 class BackwardPass {
  public:
   BackwardPass(const ExpertsConfig& config, const TokenChunks& chunks, const ExpertsWeights& weights,

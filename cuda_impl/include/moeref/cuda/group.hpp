@@ -46,9 +46,10 @@ enum class Transport {
 
 struct GroupOptions {
   Transport transport = Transport::automatic;
-  std::chrono::milliseconds timeout = std::chrono::seconds(30);  // for a peer that does not come
-  std::string name = "group";                                    // in messages
-  bool kernels_wait = false;                                     // also for ranks of one process
+  // For a peer that does not come; threads wait on the host, for as long as run_ranks was told.
+  std::chrono::milliseconds timeout = std::chrono::seconds(30);
+  std::string name = "group";  // in messages
+  bool kernels_wait = false;   // also for ranks of one process
 };
 
 /// Where the slots of one kind lie in a window, the same on all ranks.

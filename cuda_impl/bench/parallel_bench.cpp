@@ -30,7 +30,7 @@ struct Routing {
 };
 constexpr Routing kRoutings[] = {
     {"gate", false, 0.0}, {"balanced", true, 0.0}, {"noise 0.3", true, 0.3}, {"noise 1.0", true, 1.0}};
-constexpr double kMessages[] = {1, 4, 16, 64, 256};  // MiB to each peer
+constexpr std::initializer_list<double> kMessages = {1, 4, 16, 64, 256};  // MiB to each peer
 constexpr int kMessageDim = 2048;
 
 struct Options {
@@ -219,12 +219,11 @@ int run(int argc, char** argv) {
           if (first) rows.push_back(row), print(row);
         });
     if (first) print_message_head();
-    for (const double mib : kMessages)
-      if (!small || mib == 1)
-        with_clock([&](ParallelClock& clock) {
-          const MessageTimes m = time_message(mib, kMessageDim, clock);
-          if (first) messages.push_back(m), print(m);
-        });
+    for (const double mib : small ? std::vector<double>{1.0 / 16} : std::vector<double>(kMessages))
+      with_clock([&](ParallelClock& clock) {
+        const MessageTimes m = time_message(mib, kMessageDim, clock);
+        if (first) messages.push_back(m), print(m);
+      });
     if (first && options.json) write_json(options.json, world->size(), rows, messages);
   };
   if (options.mpi)

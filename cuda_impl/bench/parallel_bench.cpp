@@ -1,14 +1,14 @@
 // Times expert parallelism on the devices of one machine, one thread a rank: dispatch and combine alone, by
 // shape and by message size, and the layer forward and backward against the layer on one device with as many
 // tokens and all experts.
-//   moeref_cuda_parallel_bench [--ranks N] [--nccl] [--chunks N] [--repeat N] [--tokens T] [--json FILE]
-//   [shape]... mpirun -n N moeref_cuda_parallel_bench --mpi [...]      one process a rank, on any number of
-//   machines
+//   moeref_cuda_parallel_bench [OPTION]... [shape]...
+//     --ranks N, --chunks N, --nccl, --repeat N, --tokens T, --json FILE
+//   mpirun -n N moeref_cuda_parallel_bench --mpi [...]
+//     one process a rank, on any number of machines
 // Routing is that of a softmax gate with random weights, or FakeBalancedGate's with noise 0, 0.3 and 1.0.
 // GB/s and shares count rows that leave a rank; the share is of a copy of as many bytes to the next rank, all
 // ranks at once, in the same run. Times are medians of the slowest rank's, from a meeting of all ranks on.
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -67,8 +67,7 @@ void route(const LayerConfig& c, const void* x, int* ids, float* weights) {
     fake.noise = c.fake_gate_noise;
     fake_balanced_gate(fake, x, {}, ids, nullptr, weights, nullptr);
   } else {
-    const NormalBuffer gate(static_cast<std::size_t>(c.gate.experts) * static_cast<std::size_t>(c.gate.dim),
-                            1.0f / std::sqrt(static_cast<float>(c.gate.dim)), 5);
+    const NormalBuffer gate = gate_weight(c);
     const DeviceBuffer<char> work(gate_forward_workspace_bytes(c.gate));
     GateOutput out{ids};
     out.weights_float = weights;

@@ -5,16 +5,27 @@
 
 namespace moeref::cuda::bench {
 
+namespace {
+
+std::size_t gate_size(const LayerConfig& c) {
+  return static_cast<std::size_t>(c.gate.experts) * static_cast<std::size_t>(c.gate.dim);
+}
+
+}  // namespace
+
+NormalBuffer gate_weight(const LayerConfig& c) {
+  return {gate_size(c), 1.0f / std::sqrt(static_cast<float>(c.gate.dim)), 5};
+}
+
 LayerTimes time_layer(const LayerConfig& c, const void* x, ParallelClock& clock, Group* group) {
   const ExpertsConfig own = group ? c.expert_parallel().own() : c.experts;
   const auto experts = static_cast<std::size_t>(own.experts), dim = static_cast<std::size_t>(own.dim),
              inner = static_cast<std::size_t>(own.inter_dim),
              tokens = static_cast<std::size_t>(c.gate.tokens);
-  const std::size_t gate_size = static_cast<std::size_t>(c.gate.experts) * dim;
-  const NormalBuffer gate(gate_size, 1.0f / std::sqrt(static_cast<float>(dim)), 5);
+  const NormalBuffer gate = gate_weight(c);
   const NormalBuffer gate_up(experts * dim * 2 * inner, 0.02f, 3), down(experts * inner * dim, 0.02f, 4),
       dy(tokens * dim, 1.0f, 2);
-  const DeviceBuffer<__nv_bfloat16> y(tokens * dim), dx(tokens * dim), d_gate(gate_size),
+  const DeviceBuffer<__nv_bfloat16> y(tokens * dim), dx(tokens * dim), d_gate(gate_size(c)),
       d_gate_up(experts * dim * 2 * inner), d_down(experts * inner * dim);
   const DeviceBuffer<std::int64_t> load(static_cast<std::size_t>(c.gate.experts));
   const DeviceBuffer<char> saved(layer_saved_bytes(c)),

@@ -29,10 +29,10 @@ void check_config(const ExpertParallelConfig& c) {
   if (c.ranks < 1 || c.ranks > kMaxRanks || c.experts.experts % c.ranks != 0)
     throw ArgumentError("ranks is " + std::to_string(c.ranks) + ": want a divisor of experts = " +
                         std::to_string(c.experts.experts) + ", " + std::to_string(kMaxRanks) + " at most");
-  const int own = c.experts.experts / c.ranks;
-  if (c.chunks < 1 || c.chunks > 1024 / own)
+  const int own = c.experts.experts / c.ranks, most_chunks = kMostGroups / own;
+  if (c.chunks < 1 || c.chunks > most_chunks)
     throw ArgumentError("chunks is " + std::to_string(c.chunks) + ": want 1 to " +
-                        std::to_string(1024 / own) + " with " + std::to_string(own) + " experts a rank");
+                        std::to_string(most_chunks) + " with " + std::to_string(own) + " experts a rank");
   if (c.max_tokens < c.experts.tokens)
     throw ArgumentError("max_tokens is " + std::to_string(c.max_tokens) +
                         ": want at least tokens = " + std::to_string(c.experts.tokens));

@@ -19,7 +19,6 @@ namespace {
 
 constexpr int kSegment = 256;
 constexpr int kWarps = 8;
-constexpr int kMaxGroups = 1024;
 
 std::size_t align256(std::size_t n) { return (n + 255) / 256 * 256; }
 std::int64_t rows_of(const PermutationShape& s) { return s.tokens * s.slots; }
@@ -192,9 +191,9 @@ void sort_by_expert(const PermutationShape& s, const int* ids, const float* weig
                     cudaStream_t stream) {
   const int groups = groups_of(s), chunks = s.chunks.count;
   if (chunks < 1) throw ArgumentError("chunks is " + std::to_string(chunks) + ": want 1 or more");
-  if (s.experts < 1 || groups > kMaxGroups)
+  if (s.experts < 1 || groups > kMostGroups)
     throw ArgumentError((chunks == 1 ? "experts is " : "experts times chunks is ") + std::to_string(groups) +
-                        ": want 1 to " + std::to_string(kMaxGroups));
+                        ": want 1 to " + std::to_string(kMostGroups));
   if (s.tokens < 0 || s.slots < 1 || rows_of(s) >= (std::int64_t{1} << 31) - kSegment * kWarps)
     throw ArgumentError("tokens * slots is " + std::to_string(rows_of(s)) + ": want 0 to 2^31 - 2049");
   const int segments = segments_of(s);

@@ -57,25 +57,16 @@ struct Way {
 void PrintTo(const Way& w, std::ostream* out) { *out << w.name; }
 class ExpertParallel : public testing::TestWithParam<Way> {
  protected:
-  static bool enough_devices(int ranks) {
-    return GetParam().transport != Transport::nccl || device_count() >= ranks;
-  }
   static Spread over(std::vector<std::int64_t> tokens) {
     return {std::move(tokens), GetParam().exchange, GetParam().transport, GetParam().chunks};
   }
 };
-#define MOEREF_NEEDS_RANKS(ranks)                                                          \
-  MOEREF_NEEDS_DEVICE();                                                                   \
-  if (!enough_devices(ranks))                                                              \
-  GTEST_SKIP() << "NCCL wants " << (ranks) << " CUDA devices, here are " << device_count() \
-               << ": nothing was tested"
-
 TEST_P(ExpertParallel, EveryNumberOfRanksIsRight) {
-  MOEREF_NEEDS_RANKS(2);
+  MOEREF_NEEDS_RANKS(GetParam().transport, 2);
   for (const DataType type : {DataType::float32, DataType::bfloat16})
     for (const std::vector<std::int64_t>& tokens : std::vector<std::vector<std::int64_t>>{
              {40, 37}, {0, 50}, {13, 0, 300, 1}, {5, 9, 0, 0, 31, 2, 8, 270}}) {
-      if (!enough_devices(static_cast<int>(tokens.size()))) continue;
+      if (!enough_devices(GetParam().transport, static_cast<int>(tokens.size()))) continue;
       const Spread spread = over(tokens);
       SCOPED_TRACE(testing::Message() << tokens.size() << " ranks, " << bytes_of(type) << " bytes");
       HostCase c = make_case(
@@ -89,7 +80,7 @@ TEST_P(ExpertParallel, EveryNumberOfRanksIsRight) {
 
 // Bit for bit what one device makes of all tokens: y, dx, the routing weights' and the parameters' gradients.
 TEST_P(ExpertParallel, IntegersAreTheSameBitsForAnyNumberOfRanks) {
-  MOEREF_NEEDS_RANKS(2);
+  MOEREF_NEEDS_RANKS(GetParam().transport, 2);
   const HostCase c = integer_case(small(96, 8, 2), 5);
   DeviceExperts alone(c);
   alone.forward();
@@ -98,7 +89,7 @@ TEST_P(ExpertParallel, IntegersAreTheSameBitsForAnyNumberOfRanks) {
   const NamedBits want = alone.bits();
   for (const std::vector<std::int64_t>& tokens : std::vector<std::vector<std::int64_t>>{
            {96}, {48, 48}, {95, 1}, {0, 96}, {1, 2, 3, 90}, {12, 12, 12, 12, 12, 12, 12, 12}}) {
-    if (!enough_devices(static_cast<int>(tokens.size()))) continue;
+    if (!enough_devices(GetParam().transport, static_cast<int>(tokens.size()))) continue;
     const NamedBits got = run_spread(c, over(tokens));
     for (std::size_t i = 0; i < want.size(); ++i)
       EXPECT_EQ(got[i].second, want[i].second) << want[i].first << " on " << tokens.size() << " ranks";
@@ -106,7 +97,7 @@ TEST_P(ExpertParallel, IntegersAreTheSameBitsForAnyNumberOfRanks) {
 }
 
 TEST_P(ExpertParallel, RoutingExtremes) {
-  MOEREF_NEEDS_RANKS(2);
+  MOEREF_NEEDS_RANKS(GetParam().transport, 2);
   const Spread spread = over({33, 70});
   HostCase one = make_case(small(103, 2, 2), false, 3);  // E / n = 1
   expect_right(one, spread);
@@ -135,7 +126,7 @@ HostCase step_case(int step, const std::vector<std::int64_t>& tokens) {
 // Many steps through the same windows, every step with other routing: a rank that runs ahead must not write
 // what another one still reads.
 TEST_P(ExpertParallel, ManyStepsThroughTheSameWindows) {
-  MOEREF_NEEDS_RANKS(2);
+  MOEREF_NEEDS_RANKS(GetParam().transport, 2);
   const int steps = 25;
   const std::vector<std::int64_t> tokens{61, 17};
   const Spread spread = over(tokens);

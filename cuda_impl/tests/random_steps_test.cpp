@@ -113,11 +113,8 @@ std::vector<NamedBits> run_steps(const Way& way) {
 }
 
 TEST_P(RandomSteps, AreRightAndTheSameBitsWhenRepeated) {
-  MOEREF_NEEDS_DEVICE();
   const Way way = GetParam();
-  if (way.transport == Transport::nccl && device_count() < way.ranks)
-    GTEST_SKIP() << "NCCL wants " << way.ranks << " CUDA devices, here are " << device_count()
-                 << ": nothing was tested";
+  MOEREF_NEEDS_RANKS(way.transport, way.ranks);
   const std::vector<NamedBits> first = run_steps(way), second = run_steps(way);
   for (std::size_t s = 0; s < first.size(); ++s)
     for (std::size_t i = 0; i < first[s].size(); ++i)

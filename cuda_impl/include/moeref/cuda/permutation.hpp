@@ -42,6 +42,8 @@ struct Permutation {
   std::int64_t most_tiles;  // of a chunk
 };
 
+constexpr int kMostGroups = 1024;  // experts * chunks that can be sorted by
+
 struct PermutationShape {
   std::int64_t tokens;
   int slots;

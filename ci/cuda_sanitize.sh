@@ -23,7 +23,7 @@ declare -A filters=(
 status=0
 for tool in "$@"; do
   for test in moeref_cuda_test moeref_cuda_parallel_test moeref_cuda_layer_test moeref_cuda_router_test; do
-    binary=$build/cuda_impl/tests/$test
+    binary=$build/cuda_impl/$test
     [ -x "$binary" ] || { echo "ci/cuda_sanitize.sh: $binary is missing: build it first" >&2; exit 2; }
     echo "== $tool $test"
     "$sanitizer" --tool "$tool" --error-exitcode 1 --print-limit 20 \

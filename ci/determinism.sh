@@ -32,7 +32,7 @@ hash_by() {
     echo "ci/determinism.sh: $compiler $level did not build" >&2
     return 1
   fi
-  "$build/reference_cpu/tests/determinism_hash"
+  "$build/reference_cpu/determinism_hash"
 }
 
 expected=

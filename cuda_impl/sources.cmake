@@ -2,31 +2,31 @@
 set(MOEREF_CUDA_SOURCES
   aux_loss/aux_loss.cu aux_loss/statistics.cu
   bias_update/bias_update.cu
-  combine/combine.cu dispatch/dispatch.cu
+  permutation/unpermute.cu permutation/permute.cu
   expert_parallel/combine.cu expert_parallel/dispatch.cu expert_parallel/exchange_pass.cpp
-  expert_parallel/expert_parallel.cpp expert_parallel/plan.cpp
-  experts/experts_backward.cpp experts/experts_forward.cpp experts/plan.cpp
+  expert_parallel/expert_parallel.cpp expert_parallel/layout.cpp
+  experts/experts_backward.cpp experts/experts_forward.cpp experts/layout.cpp
   fake_balanced_gate/fake_balanced_gate.cu
-  gate/fma_product.cu gate/gate_backward.cpp gate/gate_forward.cpp gate/plan.cpp gate/route_tokens.cu
+  gate/fma_product.cu gate/gate_backward.cpp gate/gate_forward.cpp gate/layout.cpp gate/route_tokens.cu
   gate/scores_backward.cu gate/tensor_core_product.cu
-  gradients/bias_gradient.cu gradients/router_weight_gradient.cu
+  experts/bias_gradient.cu experts/router_weight_gradient.cu
   grouped_gemm/grouped_gemm.cpp
-  grouped_gemm/portable.cpp grouped_gemm/portable_bfloat16.cu grouped_gemm/portable_float32.cu
+  grouped_gemm/portable/products.cpp grouped_gemm/portable/bfloat16.cu grouped_gemm/portable/float32.cu
   linear/bias.cu linear/blas.cpp linear/linear.cpp
   mlp/mlp.cpp mlp/mlp_activation.cu
-  moe/layer_backward.cpp moe/layer_forward.cpp moe/layer_kernels.cu moe/layer_plan.cpp
+  moe/moe_backward.cpp moe/moe_forward.cpp moe/layer_kernels.cu moe/layout.cpp
   init/init.cu
   metrics/metrics.cu
   parallel/barrier.cu parallel/group.cpp parallel/nccl_link.cpp parallel/peers.cpp parallel/thread_bootstrap.cpp
   permutation/sort_by_expert.cu)
 set(MOEREF_CUDA_PORT_SOURCES
-  implementation/aux_loss.cpp implementation/bias_update.cpp implementation/call_ranks.cpp
-  implementation/cuda_implementation.cpp
-  implementation/device_tensors.cpp implementation/experts.cpp implementation/fake_balanced_gate.cpp
-  implementation/gate.cpp implementation/init.cpp implementation/layer_config.cpp implementation/metrics.cpp
-  implementation/mlp.cpp implementation/moe.cpp)
+  adaptors/aux_loss.cpp adaptors/bias_update.cpp adaptors/call_ranks.cpp
+  adaptors/cuda_implementation.cpp
+  adaptors/device_tensors.cpp adaptors/experts.cpp adaptors/fake_balanced_gate.cpp
+  adaptors/gate.cpp adaptors/init.cpp adaptors/layer_config.cpp adaptors/metrics.cpp
+  adaptors/mlp.cpp adaptors/moe.cpp)
 # That implementation as a library for moeref validate --port, with a process a rank.
 set(MOEREF_CUDA_PORT_LIBRARY_SOURCES
-  port/cuda_port.cpp port/exchange_bootstrap.cpp
-  ../tools/port_abi/call_tensors.cpp ../tools/port_abi/dlpack_types.cpp ../tools/port_abi/implementation_as_port.cpp
-  ../tools/port_abi/ranks_as_port.cpp)
+  ../tools/own_ports/cuda/cuda_port.cpp ../tools/own_ports/cuda/exchange_bootstrap.cpp
+  ../tools/port_abi/call_tensors.cpp ../tools/port_abi/dlpack_types.cpp ../tools/own_ports/implementation_as_port.cpp
+  ../tools/own_ports/ranks_as_port.cpp)

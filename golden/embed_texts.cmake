@@ -1,8 +1,8 @@
 # moeref_embed_texts(TARGET NAME FILE...): the texts become part of the target as
 #   namespace moeref { std::span<const EmbeddedText> NAME(); }
-# declared in embedded_texts.hpp, so that an installed program needs no path to them.
+# declared in golden/catalogue/embedded_texts.hpp, so that an installed program needs no path to them.
 function(moeref_embed_texts target name)
-  set(code "#include \"embedded_texts.hpp\"\n\nnamespace moeref {\nnamespace {\nconstexpr EmbeddedText kTexts[] = {\n")
+  set(code "#include \"golden/catalogue/embedded_texts.hpp\"\n\nnamespace moeref {\nnamespace {\nconstexpr EmbeddedText kTexts[] = {\n")
   foreach(file IN LISTS ARGN)
     file(READ ${file} text)
     get_filename_component(base ${file} NAME)

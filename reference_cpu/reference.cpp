@@ -1,12 +1,12 @@
 #include "moeref/reference.hpp"
 
-#include "moeref/bias_update.hpp"
 #include "moeref/error.hpp"
-#include "moeref/fake_balanced_gate.hpp"
-#include "moeref/init.hpp"
-#include "moeref/metrics.hpp"
-#include "moeref/moe.hpp"
 #include "moeref/signature.hpp"
+#include "reference_cpu/components/bias_update.hpp"
+#include "reference_cpu/components/fake_balanced_gate.hpp"
+#include "reference_cpu/components/init.hpp"
+#include "reference_cpu/components/metrics.hpp"
+#include "reference_cpu/components/moe.hpp"
 
 namespace moeref {
 namespace {

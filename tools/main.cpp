@@ -11,10 +11,10 @@
 #include <string_view>
 #include <vector>
 
-#include "commands.hpp"
 #include "moeref/error.hpp"
-#include "port_abi/port_host.hpp"
-#include "terminal.hpp"
+#include "tools/commands/commands.hpp"
+#include "tools/port_host/port_host.hpp"
+#include "tools/terminal/terminal.hpp"
 
 namespace {
 

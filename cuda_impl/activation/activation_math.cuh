@@ -3,7 +3,7 @@
 // grouped_gemm/activation_*.cu per activation.
 #pragma once
 
-#include "memory/ptx_sm80.cuh"
+#include "cuda_impl/memory/ptx_sm80.cuh"
 #include "moeref/cuda/activation.hpp"
 
 namespace moeref::cuda {

@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <string>
 
-#include "aux_loss/statistics.hpp"
-#include "experts/plan.hpp"
-#include "gate/block_memory.cuh"
-#include "gate/route_tokens.hpp"
+#include "cuda_impl/aux_loss/statistics.hpp"
+#include "cuda_impl/experts/layout.hpp"
+#include "cuda_impl/gate/route_tokens.hpp"
+#include "cuda_impl/token_blocks/block_memory.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

@@ -3,7 +3,7 @@
 // Thread (p, e) adds blocks p, p + P, ... of expert e, then the P sums are added in order; the loss is a tree
 // over the experts. All in fp64 and integers. Floor: latency; 256 blocks of 128 experts are 256 KiB from the
 // L2, about 3 us for one multiprocessor.
-#include "aux_loss/statistics.hpp"
+#include "cuda_impl/aux_loss/statistics.hpp"
 
 #include <string>
 

@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "cuda_bf16.h"
-#include "runtime.hpp"
+#include "cuda_impl/emulation/runtime.hpp"
 
 struct cublasContext {
   cudaStream_t stream = nullptr;

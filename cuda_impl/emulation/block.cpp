@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "fiber.hpp"
+#include "cuda_impl/emulation/fiber.hpp"
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #endif

@@ -1,7 +1,7 @@
 // A fiber begins by makecontext and goes on by longjmp, which makes no system call; by swapcontext under
 // AddressSanitizer.
 #undef _FORTIFY_SOURCE  // its longjmp refuses another stack
-#include "fiber.hpp"
+#include "cuda_impl/emulation/fiber.hpp"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <pthread.h>

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "runtime.hpp"
+#include "cuda_impl/emulation/runtime.hpp"
 
 namespace {
 

@@ -1,5 +1,5 @@
 // The products of sm_90 where there are none: choose_path never takes them on another device.
-#include "grouped_gemm/products_sm90.hpp"
+#include "cuda_impl/grouped_gemm/sm90/products.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda::sm90 {

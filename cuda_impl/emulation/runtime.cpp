@@ -1,4 +1,4 @@
-#include "runtime.hpp"
+#include "cuda_impl/emulation/runtime.hpp"
 
 #include <cstring>
 #include <memory>

@@ -3,9 +3,9 @@
 // own rows go, are busy together.
 // Floor: rows read at copy bandwidth while sums are stored over one direction of the links; then as many read
 // here.
-#include "expert_parallel/combine.hpp"
+#include "cuda_impl/expert_parallel/combine.hpp"
 
-#include "combine/add_rows.cuh"
+#include "cuda_impl/permutation/add_rows.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

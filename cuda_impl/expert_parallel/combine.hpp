@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "expert_parallel/dispatch.hpp"
+#include "cuda_impl/expert_parallel/dispatch.hpp"
 #include "moeref/cuda/dtype.hpp"
 #include "moeref/cuda/expert_parallel.hpp"
 

@@ -3,11 +3,11 @@
 // eight 16-byte words a lane in flight, stored to each receiver while they are in registers; blocks for half
 // of the device, which keeps the links busy and lets other kernels in.
 // Floor of push_rows: the bytes that leave this device over one direction of its links.
-#include "expert_parallel/dispatch.hpp"
+#include "cuda_impl/expert_parallel/dispatch.hpp"
 
 #include <algorithm>
 
-#include "expert_parallel/words.cuh"
+#include "cuda_impl/expert_parallel/words.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

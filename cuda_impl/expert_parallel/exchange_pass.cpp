@@ -1,4 +1,4 @@
-#include "expert_parallel/exchange_pass.hpp"
+#include "cuda_impl/expert_parallel/exchange_pass.hpp"
 
 namespace moeref::cuda {
 namespace {

@@ -5,9 +5,9 @@
 #include <utility>
 #include <vector>
 
-#include "expert_parallel/combine.hpp"
-#include "expert_parallel/plan.hpp"
-#include "experts/plan.hpp"
+#include "cuda_impl/expert_parallel/combine.hpp"
+#include "cuda_impl/expert_parallel/layout.hpp"
+#include "cuda_impl/experts/layout.hpp"
 
 namespace moeref::cuda {
 

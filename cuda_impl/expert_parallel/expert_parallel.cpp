@@ -2,8 +2,8 @@
 // what goes on at the same time.
 #include "moeref/cuda/expert_parallel.hpp"
 
-#include "expert_parallel/exchange_pass.hpp"
-#include "experts/passes.hpp"
+#include "cuda_impl/expert_parallel/exchange_pass.hpp"
+#include "cuda_impl/experts/passes.hpp"
 
 namespace moeref::cuda {
 

@@ -1,9 +1,9 @@
 // dA' with the activation's backward, weight gradients, dX, and the gradients of routing weights and biases.
 // p multiplies before or after the down projection: the gradients are the same expressions either way.
-#include "combine/combine.hpp"
-#include "dispatch/dispatch.hpp"
-#include "experts/passes.hpp"
-#include "gradients/gradients.hpp"
+#include "cuda_impl/experts/gradients.hpp"
+#include "cuda_impl/experts/passes.hpp"
+#include "cuda_impl/permutation/permute.hpp"
+#include "cuda_impl/permutation/unpermute.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

@@ -1,7 +1,7 @@
 // Sort, dispatch, up product with the activation, down product, combine.
-#include "combine/combine.hpp"
-#include "dispatch/dispatch.hpp"
-#include "experts/passes.hpp"
+#include "cuda_impl/experts/passes.hpp"
+#include "cuda_impl/permutation/permute.hpp"
+#include "cuda_impl/permutation/unpermute.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

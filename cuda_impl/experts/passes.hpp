@@ -2,7 +2,7 @@
 // is queued on the stream it is given; all steps of a pass but sort() take up what earlier ones left.
 #pragma once
 
-#include "experts/plan.hpp"
+#include "cuda_impl/experts/layout.hpp"
 
 namespace moeref::cuda {
 

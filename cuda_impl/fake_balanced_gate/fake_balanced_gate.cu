@@ -5,12 +5,12 @@
 // bytes a slot written; with noise the draws, about 100 integer operations each.
 #include <string>
 
-#include "gate/block_memory.cuh"
-#include "gate/route_tokens.hpp"
-#include "gate/top_k.cuh"
-#include "moeref/counter_generator.hpp"
+#include "cuda_impl/gate/route_tokens.hpp"
+#include "cuda_impl/gate/top_k.cuh"
+#include "cuda_impl/token_blocks/block_memory.cuh"
 #include "moeref/cuda/error.hpp"
 #include "moeref/cuda/fake_balanced_gate.hpp"
+#include "reference_cpu/arithmetic/counter_generator.hpp"
 
 namespace moeref::cuda {
 namespace {

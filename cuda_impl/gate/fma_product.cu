@@ -5,7 +5,7 @@
 // 128 on an H200), which a tile read from shared memory reaches about half of.
 #include <algorithm>
 
-#include "gate/product_kernels.hpp"
+#include "cuda_impl/gate/product_kernels.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

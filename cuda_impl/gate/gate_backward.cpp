@@ -1,5 +1,5 @@
 // The gradient of the logits, then one product for each of x and the weight.
-#include "gate/plan.hpp"
+#include "cuda_impl/gate/layout.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

@@ -1,6 +1,6 @@
 // Logits, then everything else over them, then the sums of the blocks: three launches.
-#include "aux_loss/statistics.hpp"
-#include "gate/plan.hpp"
+#include "cuda_impl/aux_loss/statistics.hpp"
+#include "cuda_impl/gate/layout.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

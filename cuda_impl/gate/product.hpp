@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "gate/element.cuh"
+#include "cuda_impl/memory/held_element.cuh"
 
 namespace moeref::cuda {
 

@@ -1,7 +1,7 @@
 // The two ways to a product, behind product().
 #pragma once
 
-#include "gate/product.hpp"
+#include "cuda_impl/gate/product.hpp"
 
 namespace moeref::cuda {
 

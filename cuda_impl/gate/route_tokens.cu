@@ -5,10 +5,10 @@
 // normalisation. Load is counted in shared integers; sums of scores are kept a lane and added over warps and
 // blocks in a fixed order. Floor: the logits, 4 T E bytes from the L2 (8 MiB, about 2 us at T = 16384, E =
 // 128); the k rounds of the selection, about 40 cycles each, dominate.
-#include "gate/block_memory.cuh"
-#include "gate/route_tokens.hpp"
-#include "gate/score.cuh"
-#include "gate/top_k.cuh"
+#include "cuda_impl/gate/route_tokens.hpp"
+#include "cuda_impl/gate/score.cuh"
+#include "cuda_impl/gate/top_k.cuh"
+#include "cuda_impl/token_blocks/block_memory.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

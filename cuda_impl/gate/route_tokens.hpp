@@ -3,7 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "gate/routing_rule.hpp"
+#include "cuda_impl/gate/routing_rule.hpp"
 
 namespace moeref::cuda {
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "gate/element.cuh"
+#include "cuda_impl/memory/held_element.cuh"
 #include "moeref/cuda/gate.hpp"
 
 namespace moeref::cuda {

@@ -1,8 +1,8 @@
 // The score functions of the gate (SPEC.md 3.1), for one token in one warp: lane l holds experts l + 32 j.
 #pragma once
 
-#include "gate/routing_rule.hpp"
-#include "gate/warp_reduce.cuh"
+#include "cuda_impl/gate/routing_rule.hpp"
+#include "cuda_impl/token_blocks/warp_reduce.cuh"
 
 namespace moeref::cuda {
 

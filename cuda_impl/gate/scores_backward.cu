@@ -3,10 +3,10 @@
 //
 // Scores are recomputed from the saved logits, values from the saved ids. Floor: logits read and their
 // gradient written, 4 T E bytes in bfloat16 (4 us at T = 16384, E = 256 and 4.3 TB/s).
-#include "gate/block_memory.cuh"
-#include "gate/product.hpp"
-#include "gate/route_tokens.hpp"
-#include "gate/score.cuh"
+#include "cuda_impl/gate/product.hpp"
+#include "cuda_impl/gate/route_tokens.hpp"
+#include "cuda_impl/gate/score.cuh"
+#include "cuda_impl/token_blocks/block_memory.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

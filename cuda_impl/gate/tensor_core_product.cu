@@ -9,8 +9,8 @@
 // backward pass alone: they cost the forward pass a tenth.
 #include <algorithm>
 
-#include "gate/product_kernels.hpp"
-#include "memory/ptx_sm80.cuh"
+#include "cuda_impl/gate/product_kernels.hpp"
+#include "cuda_impl/memory/ptx_sm80.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

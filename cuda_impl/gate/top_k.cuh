@@ -2,7 +2,7 @@
 // above everything. The order is total, so no index comes twice whatever the numbers are.
 #pragma once
 
-#include "gate/warp_reduce.cuh"
+#include "cuda_impl/token_blocks/warp_reduce.cuh"
 
 namespace moeref::cuda {
 

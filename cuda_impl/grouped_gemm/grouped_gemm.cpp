@@ -1,8 +1,8 @@
 // Each product to the kernels of the shape's path.
-#include "grouped_gemm/grouped_gemm.hpp"
+#include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
 
-#include "grouped_gemm/portable.hpp"
-#include "grouped_gemm/products_sm90.hpp"
+#include "cuda_impl/grouped_gemm/portable/products.hpp"
+#include "cuda_impl/grouped_gemm/sm90/products.hpp"
 
 namespace moeref::cuda {
 

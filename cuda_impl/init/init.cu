@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <string>
 
-#include "gate/element.cuh"
-#include "moeref/counter_generator.hpp"
+#include "cuda_impl/memory/held_element.cuh"
 #include "moeref/cuda/error.hpp"
 #include "moeref/cuda/init.hpp"
+#include "reference_cpu/arithmetic/counter_generator.hpp"
 
 namespace moeref::cuda {
 namespace {

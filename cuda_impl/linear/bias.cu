@@ -2,8 +2,8 @@
 // summed by a block per 64 columns, then the parts in order. Floor: the matrix read once.
 #include <algorithm>
 
-#include "linear/linear.hpp"
-#include "memory/element.cuh"
+#include "cuda_impl/linear/linear.hpp"
+#include "cuda_impl/memory/element.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

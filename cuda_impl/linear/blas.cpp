@@ -2,7 +2,7 @@
 
 #include <cublas_v2.h>
 
-#include "linear/blas_check.hpp"
+#include "cuda_impl/linear/blas_check.hpp"
 
 namespace moeref::cuda {
 

@@ -1,10 +1,10 @@
 // cuBLAS is column-major: a row-major [r, c] matrix is its [c, r] one, so each product is computed
 // transposed.
-#include "linear/linear.hpp"
+#include "cuda_impl/linear/linear.hpp"
 
 #include <cublas_v2.h>
 
-#include "linear/blas_check.hpp"
+#include "cuda_impl/linear/blas_check.hpp"
 
 namespace moeref::cuda {
 namespace {

@@ -5,9 +5,9 @@
 
 #include <string>
 
-#include "linear/linear.hpp"
-#include "memory/arena.hpp"
-#include "mlp/mlp_activation.hpp"
+#include "cuda_impl/linear/linear.hpp"
+#include "cuda_impl/memory/arena.hpp"
+#include "cuda_impl/mlp/mlp_activation.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

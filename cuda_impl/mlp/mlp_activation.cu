@@ -1,12 +1,12 @@
 // One block a token; the sum over its columns has an order that depends on the width alone.
 // Floor: forward 3 T I elements, backward 6 T I, at copy bandwidth.
-#include "mlp/mlp_activation.hpp"
+#include "cuda_impl/mlp/mlp_activation.hpp"
 
 #include <algorithm>
 #include <type_traits>
 
-#include "activation/activation_math.cuh"
-#include "memory/element.cuh"
+#include "cuda_impl/activation/activation_math.cuh"
+#include "cuda_impl/memory/element.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

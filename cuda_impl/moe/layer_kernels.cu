@@ -1,6 +1,6 @@
-#include "moe/layer_kernels.hpp"
+#include "cuda_impl/moe/layer_kernels.hpp"
 
-#include "activation/activation_math.cuh"
+#include "cuda_impl/activation/activation_math.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

@@ -1,6 +1,6 @@
 // Meetings, and sums of short vectors: one block, so that a sum over the ranks is one launch. Every number is
 // added in the order of the ranks, by one thread.
-#include "parallel/barrier.cuh"
+#include "cuda_impl/parallel/barrier.cuh"
 
 #include "moeref/cuda/error.hpp"
 

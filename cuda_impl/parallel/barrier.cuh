@@ -5,8 +5,8 @@
 
 #include <cuda/atomic>
 
-#include "memory/ptx_sm80.cuh"
-#include "parallel/barrier.hpp"
+#include "cuda_impl/memory/ptx_sm80.cuh"
+#include "cuda_impl/parallel/barrier.hpp"
 
 namespace moeref::cuda {
 

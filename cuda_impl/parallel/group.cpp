@@ -6,10 +6,10 @@
 #include <thread>
 #include <utility>
 
+#include "cuda_impl/parallel/barrier.hpp"
+#include "cuda_impl/parallel/nccl_link.hpp"
+#include "cuda_impl/parallel/peers.hpp"
 #include "moeref/cuda/error.hpp"
-#include "parallel/barrier.hpp"
-#include "parallel/nccl_link.hpp"
-#include "parallel/peers.hpp"
 
 namespace moeref::cuda {
 

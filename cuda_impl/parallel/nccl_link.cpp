@@ -1,4 +1,4 @@
-#include "parallel/nccl_link.hpp"
+#include "cuda_impl/parallel/nccl_link.hpp"
 
 #ifdef MOEREF_CUDA_NCCL
 #include <nccl.h>

@@ -1,4 +1,4 @@
-#include "parallel/peers.hpp"
+#include "cuda_impl/parallel/peers.hpp"
 
 #include <unistd.h>
 

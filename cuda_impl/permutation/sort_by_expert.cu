@@ -10,9 +10,9 @@
 #include <algorithm>
 #include <string>
 
+#include "cuda_impl/permutation/tile_split.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/cuda/permutation.hpp"
-#include "permutation/tile_split.hpp"
 
 namespace moeref::cuda {
 namespace {

@@ -4,10 +4,10 @@
 #include <filesystem>
 #include <set>
 
-#include "moeref/generate.hpp"
+#include "golden/catalogue/generate.hpp"
+#include "golden/catalogue/recipes.hpp"
+#include "golden/format/manifest.hpp"
 #include "moeref/golden_file.hpp"
-#include "moeref/manifest.hpp"
-#include "moeref/recipes.hpp"
 
 namespace moeref {
 namespace {

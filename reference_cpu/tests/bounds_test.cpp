@@ -11,10 +11,10 @@
 #include <cstdlib>
 #include <iostream>
 
-#include "eager_port.hpp"
 #include "moeref/reference.hpp"
 #include "moeref/verdict.hpp"
-#include "random_call.hpp"
+#include "reference_cpu/tests/eager_port.hpp"
+#include "reference_cpu/tests/random_call.hpp"
 
 namespace moeref {
 namespace {

@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "moeref/parallel_for.hpp"
-#include "moeref/product.hpp"
 #include "moeref/reference.hpp"
 #include "moeref/signature.hpp"
+#include "reference_cpu/arithmetic/parallel_for.hpp"
+#include "reference_cpu/arithmetic/product.hpp"
 
 namespace {
 

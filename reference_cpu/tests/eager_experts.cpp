@@ -1,6 +1,6 @@
 // The routed experts of the eager port: expert by expert, as the documented loop does, ranks one after the
 // other.
-#include "eager_port.hpp"
+#include "reference_cpu/tests/eager_port.hpp"
 
 namespace moeref::eager {
 namespace {

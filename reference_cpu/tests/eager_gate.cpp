@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "eager_port.hpp"
+#include "reference_cpu/tests/eager_port.hpp"
 
 namespace moeref::eager {
 namespace {

@@ -1,5 +1,5 @@
 // Matrices of the eager port, the MLP, the MoE layer and the calls.
-#include "eager_port.hpp"
+#include "reference_cpu/tests/eager_port.hpp"
 
 #include <algorithm>
 

@@ -3,9 +3,9 @@
 // honest port must pass.
 #pragma once
 
-#include "eager_arithmetic.hpp"
 #include "moeref/config.hpp"
 #include "moeref/implementation.hpp"
+#include "reference_cpu/tests/eager_arithmetic.hpp"
 
 namespace moeref::eager {
 

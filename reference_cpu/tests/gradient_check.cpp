@@ -1,4 +1,4 @@
-#include "gradient_check.hpp"
+#include "reference_cpu/tests/gradient_check.hpp"
 
 #include <gtest/gtest.h>
 

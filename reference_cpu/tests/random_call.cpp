@@ -1,4 +1,4 @@
-#include "random_call.hpp"
+#include "reference_cpu/tests/random_call.hpp"
 
 #include <cmath>
 #include <random>

@@ -1,4 +1,4 @@
-#include "port_abi/call_block.hpp"
+#include "tools/port_abi/call_block.hpp"
 
 #include <fmt/core.h>
 
@@ -6,7 +6,7 @@
 #include <array>
 #include <cstring>
 
-#include "report/report.hpp"
+#include "tools/report/report.hpp"
 
 namespace moeref {
 namespace {

@@ -1,4 +1,4 @@
-#include "port_abi/call_tensors.hpp"
+#include "tools/port_abi/call_tensors.hpp"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "port_abi/dlpack_types.hpp"
+#include "tools/port_abi/dlpack_types.hpp"
 
 #include <array>
 

@@ -1,4 +1,4 @@
-#include "port_abi/full_config.hpp"
+#include "tools/port_abi/full_config.hpp"
 
 namespace moeref {
 namespace {

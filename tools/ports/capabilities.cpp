@@ -1,4 +1,4 @@
-#include "ports/capabilities.hpp"
+#include "tools/ports/capabilities.hpp"
 
 #include <fmt/core.h>
 

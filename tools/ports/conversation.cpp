@@ -1,9 +1,9 @@
-#include "ports/conversation.hpp"
+#include "tools/ports/conversation.hpp"
 
 #include <fmt/core.h>
 
 #include "moeref/error.hpp"
-#include "terminal.hpp"
+#include "tools/terminal/terminal.hpp"
 
 namespace moeref {
 namespace {

@@ -6,8 +6,8 @@
 #include <optional>
 #include <string>
 
-#include "ports/port.hpp"
-#include "ports/port_process.hpp"
+#include "tools/ports/port.hpp"
+#include "tools/ports/port_process.hpp"
 
 namespace moeref {
 

@@ -8,8 +8,8 @@
 #include "moeref/config.hpp"
 #include "moeref/error.hpp"
 #include "moeref/golden_file.hpp"
-#include "ports/conversation.hpp"
-#include "ports/isolated_port.hpp"
+#include "tools/ports/conversation.hpp"
+#include "tools/ports/isolated_port.hpp"
 
 namespace moeref {
 namespace {

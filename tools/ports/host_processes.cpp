@@ -1,4 +1,4 @@
-#include "ports/host_processes.hpp"
+#include "tools/ports/host_processes.hpp"
 
 #include <fmt/core.h>
 #include <poll.h>
@@ -8,7 +8,7 @@
 
 #include "moeref/config.hpp"
 #include "moeref/error.hpp"
-#include "port_abi/full_config.hpp"
+#include "tools/port_abi/full_config.hpp"
 
 namespace moeref {
 namespace {

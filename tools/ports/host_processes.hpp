@@ -9,11 +9,11 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "moeref/rank_shares.hpp"
-#include "port_abi/call_block.hpp"
-#include "ports/conversation.hpp"
-#include "ports/rank_outcomes.hpp"
-#include "ports/shared_memory.hpp"
+#include "reference_cpu/call/rank_shares.hpp"
+#include "tools/port_abi/call_block.hpp"
+#include "tools/ports/conversation.hpp"
+#include "tools/ports/rank_outcomes.hpp"
+#include "tools/ports/shared_memory.hpp"
 
 namespace moeref {
 

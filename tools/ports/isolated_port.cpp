@@ -1,11 +1,11 @@
-#include "ports/isolated_port.hpp"
+#include "tools/ports/isolated_port.hpp"
 
 #include <fmt/core.h>
 
 #include <algorithm>
 
-#include "port_abi/call_tensors.hpp"
-#include "report/report.hpp"
+#include "tools/port_abi/call_tensors.hpp"
+#include "tools/report/report.hpp"
 
 namespace moeref {
 namespace {

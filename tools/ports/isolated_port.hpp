@@ -2,11 +2,11 @@
 // earlier calls, to what the buffers held, or to no reason at all.
 #pragma once
 
-#include "moeref/rank_shares.hpp"
-#include "port_abi/call_block.hpp"
-#include "ports/port.hpp"
-#include "ports/rank_outcomes.hpp"
-#include "ports/tensor_difference.hpp"
+#include "reference_cpu/call/rank_shares.hpp"
+#include "tools/port_abi/call_block.hpp"
+#include "tools/ports/port.hpp"
+#include "tools/ports/rank_outcomes.hpp"
+#include "tools/ports/tensor_difference.hpp"
 
 namespace moeref {
 

@@ -4,9 +4,9 @@
 #include <memory>
 
 #include "moeref/error.hpp"
-#include "port_abi/port_host.hpp"
-#include "ports/host_processes.hpp"
-#include "ports/isolated_port.hpp"
+#include "tools/port_host/port_host.hpp"
+#include "tools/ports/host_processes.hpp"
+#include "tools/ports/isolated_port.hpp"
 
 namespace moeref {
 namespace {

@@ -1,4 +1,4 @@
-#include "ports/port.hpp"
+#include "tools/ports/port.hpp"
 
 #include <fmt/core.h>
 
@@ -8,7 +8,7 @@
 #include "moeref/error.hpp"
 #include "moeref/reference.hpp"
 #ifdef MOEREF_WITH_CUDA
-#include "implementation/cuda_implementation.hpp"
+#include "cuda_impl/adaptors/cuda_implementation.hpp"
 #endif
 
 namespace moeref {

@@ -14,7 +14,7 @@
 
 #include "moeref/implementation.hpp"
 #include "moeref/verdict.hpp"
-#include "ports/capabilities.hpp"
+#include "tools/ports/capabilities.hpp"
 
 namespace moeref {
 

@@ -1,4 +1,4 @@
-#include "ports/port_process.hpp"
+#include "tools/ports/port_process.hpp"
 
 #include <fcntl.h>
 #include <fmt/core.h>
@@ -19,8 +19,8 @@
 #include <utility>
 
 #include "moeref/error.hpp"
-#include "port_abi/port_host.hpp"
-#include "terminal.hpp"
+#include "tools/port_host/port_host.hpp"
+#include "tools/terminal/terminal.hpp"
 
 namespace moeref {
 namespace {

@@ -1,11 +1,11 @@
-#include "ports/rank_outcomes.hpp"
+#include "tools/ports/rank_outcomes.hpp"
 
 #include <fmt/core.h>
 
 #include <algorithm>
 
-#include "ports/tensor_difference.hpp"
-#include "report/report.hpp"
+#include "tools/ports/tensor_difference.hpp"
+#include "tools/report/report.hpp"
 
 namespace moeref {
 namespace {

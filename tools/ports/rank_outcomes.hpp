@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "moeref/rank_shares.hpp"
-#include "ports/port.hpp"
+#include "reference_cpu/call/rank_shares.hpp"
+#include "tools/ports/port.hpp"
 
 namespace moeref {
 

@@ -4,7 +4,7 @@
 
 #include "moeref/error.hpp"
 #include "moeref/golden_file.hpp"
-#include "ports/port.hpp"
+#include "tools/ports/port.hpp"
 
 namespace moeref {
 namespace {

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <new>
 
-#include "ports/port_process.hpp"
+#include "tools/ports/port_process.hpp"
 
 namespace moeref {
 

@@ -1,10 +1,10 @@
-#include "ports/tensor_difference.hpp"
+#include "tools/ports/tensor_difference.hpp"
 
 #include <fmt/core.h>
 
 #include <cmath>
 
-#include "report/report.hpp"
+#include "tools/report/report.hpp"
 
 namespace moeref {
 namespace {

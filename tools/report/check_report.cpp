@@ -1,4 +1,4 @@
-#include "report/check_report.hpp"
+#include "tools/report/check_report.hpp"
 
 #include <fmt/core.h>
 
@@ -6,8 +6,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "exit_code.hpp"
-#include "terminal.hpp"
+#include "tools/terminal/exit_code.hpp"
+#include "tools/terminal/terminal.hpp"
 
 namespace moeref {
 namespace {

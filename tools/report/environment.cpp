@@ -1,4 +1,4 @@
-#include "report/environment.hpp"
+#include "tools/report/environment.hpp"
 
 #include <sys/utsname.h>
 

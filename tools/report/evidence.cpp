@@ -1,4 +1,4 @@
-#include "report/evidence.hpp"
+#include "tools/report/evidence.hpp"
 
 #include <algorithm>
 #include <cmath>

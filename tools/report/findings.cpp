@@ -1,8 +1,8 @@
-#include "report/findings.hpp"
+#include "tools/report/findings.hpp"
 
 #include <fmt/core.h>
 
-#include "terminal.hpp"
+#include "tools/terminal/terminal.hpp"
 
 namespace moeref {
 

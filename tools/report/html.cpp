@@ -1,4 +1,4 @@
-#include "report/html.hpp"
+#include "tools/report/html.hpp"
 
 #include <fmt/core.h>
 #include <fmt/format.h>
@@ -7,12 +7,12 @@
 #include <array>
 #include <iterator>
 
-#include "embedded_texts.hpp"
-#include "exit_code.hpp"
-#include "report/findings.hpp"
-#include "report/html_case.hpp"
-#include "report/html_charts.hpp"
-#include "report/junit.hpp"
+#include "golden/catalogue/embedded_texts.hpp"
+#include "tools/report/findings.hpp"
+#include "tools/report/html_case.hpp"
+#include "tools/report/html_charts.hpp"
+#include "tools/report/junit.hpp"
+#include "tools/terminal/exit_code.hpp"
 
 namespace moeref {
 

@@ -1,4 +1,4 @@
-#include "report/html_case.hpp"
+#include "tools/report/html_case.hpp"
 
 #include <fmt/core.h>
 #include <fmt/format.h>
@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <iterator>
 
-#include "report/findings.hpp"
-#include "report/html_charts.hpp"
-#include "report/junit.hpp"
+#include "tools/report/findings.hpp"
+#include "tools/report/html_charts.hpp"
+#include "tools/report/junit.hpp"
 
 namespace moeref {
 namespace {

@@ -1,4 +1,4 @@
-#include "report/html_charts.hpp"
+#include "tools/report/html_charts.hpp"
 
 #include <fmt/core.h>
 #include <fmt/format.h>
@@ -11,7 +11,7 @@
 #include <map>
 #include <numeric>
 
-#include "report/junit.hpp"
+#include "tools/report/junit.hpp"
 
 namespace moeref {
 namespace {

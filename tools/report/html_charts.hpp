@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "report/evidence.hpp"
-#include "report/report.hpp"
+#include "tools/report/evidence.hpp"
+#include "tools/report/report.hpp"
 
 namespace moeref {
 

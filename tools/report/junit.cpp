@@ -1,11 +1,11 @@
-#include "report/junit.hpp"
+#include "tools/report/junit.hpp"
 
 #include <fmt/core.h>
 #include <fmt/format.h>
 
 #include <iterator>
 
-#include "report/findings.hpp"
+#include "tools/report/findings.hpp"
 
 namespace moeref {
 namespace {

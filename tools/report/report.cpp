@@ -1,24 +1,14 @@
-#include "report/report.hpp"
+#include "tools/report/report.hpp"
 
 #include <fmt/core.h>
 
 #include <algorithm>
 
-#include "exit_code.hpp"
+#include "tools/terminal/exit_code.hpp"
 
 namespace moeref {
 
 std::string_view name(Subject subject) { return subject == Subject::port ? "port" : "recorded"; }
-
-std::string coordinates(std::int64_t index, const Shape& shape) {
-  std::vector<std::int64_t> at(shape.size());
-  for (std::size_t axis = shape.size(); axis-- > 0;) {
-    if (shape[axis] <= 0) return "";
-    at[axis] = index % shape[axis];
-    index /= shape[axis];
-  }
-  return to_string(at);
-}
 
 std::string TensorFinding::place() const {
   if (verdict.index < 0 || verdict.index >= element_count(shape) || shape.empty()) return verdict.tensor;

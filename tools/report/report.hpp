@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "moeref/verdict.hpp"
-#include "report/evidence.hpp"
+#include "tools/report/evidence.hpp"
 
 namespace moeref {
 
@@ -95,8 +95,5 @@ struct Report {
   std::string run_finding() const;
   int exit_code() const;
 };
-
-/// "[12, 3]": row-major index as coordinates.
-std::string coordinates(std::int64_t index, const Shape& shape);
 
 }  // namespace moeref

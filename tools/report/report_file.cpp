@@ -1,4 +1,4 @@
-#include "report/report_file.hpp"
+#include "tools/report/report_file.hpp"
 
 #include <fstream>
 

@@ -5,7 +5,7 @@
 #include <optional>
 #include <string_view>
 
-#include "temporary_file.hpp"
+#include "golden/format/temporary_file.hpp"
 
 namespace moeref {
 

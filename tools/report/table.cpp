@@ -1,13 +1,13 @@
-#include "report/table.hpp"
+#include "tools/report/table.hpp"
 
 #include <fmt/core.h>
 
 #include <array>
 
-#include "columns.hpp"
-#include "exit_code.hpp"
-#include "report/findings.hpp"
-#include "terminal.hpp"
+#include "tools/report/findings.hpp"
+#include "tools/terminal/columns.hpp"
+#include "tools/terminal/exit_code.hpp"
+#include "tools/terminal/terminal.hpp"
 
 namespace moeref {
 namespace {

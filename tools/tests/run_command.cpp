@@ -1,4 +1,4 @@
-#include "run_command.hpp"
+#include "tools/tests/run_command.hpp"
 
 #include <fcntl.h>
 #include <spawn.h>

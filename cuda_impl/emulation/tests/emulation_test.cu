@@ -5,7 +5,7 @@
 #include <thread>
 #include <vector>
 
-#include "memory/ptx_sm80.cuh"
+#include "cuda_impl/memory/ptx_sm80.cuh"
 
 namespace moeref::cuda {
 namespace {

@@ -20,6 +20,9 @@ std::int64_t element_count(const Shape& shape);
 /// "[37, 8]".
 std::string to_string(const Shape& shape);
 
+/// "[12, 3]": row-major index as coordinates.
+std::string coordinates(std::int64_t index, const Shape& shape);
+
 /// A dense row-major array of one dtype that owns its memory. Elements start as zero.
 class Tensor {
  public:

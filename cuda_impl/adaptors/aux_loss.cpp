@@ -1,0 +1,41 @@
+#include "moeref/cuda/aux_loss.hpp"
+
+#include "cuda_impl/adaptors/adaptors.hpp"
+#include "cuda_impl/adaptors/call_tensors.hpp"
+
+namespace moeref::cuda {
+
+std::optional<std::string> unsupported_aux_loss(const Call& call) {
+  const MoEConfig c = parse_moe_config(call.config);
+  if (c.n_routed_experts > 1024)
+    return "n_routed_experts is " + std::to_string(c.n_routed_experts) + ": the CUDA loss takes 1024 at most";
+  if (c.n_activated_experts > 64)
+    return "n_activated_experts is " + std::to_string(c.n_activated_experts) +
+           ": the CUDA loss takes 64 at most";
+  return unsupported_dtype(call, "inputs/original_scores");
+}
+
+NamedTensors run_aux_loss(const Call& call, DeviceContext& device) {
+  const MoEConfig documented = parse_moe_config(call.config);
+  const Tensor& input = require(call.tensors, "inputs/original_scores");
+  const DataType type = data_type(input.dtype());
+  const AuxLossConfig c{input.extent(0), static_cast<int>(documented.n_routed_experts),
+                        static_cast<int>(documented.n_activated_experts), type};
+  CallTensors tensors(call, device);
+  const DeviceTensor scores = tensors.upload("inputs/original_scores", element_of(type)),
+                     ids = tensors.upload("inputs/indices", Element::int32),
+                     mask = tensors.upload_if_there("inputs/token_mask", Element::uint8);
+  const DeviceTensor load = tensors.result("outputs/expert_load", Element::int64, {c.experts}),
+                     loss = tensors.result("outputs/aux_loss", Element::float32, {}),
+                     real_tokens = device.output(Element::int64, {1});
+  const AuxStatistics statistics{real_tokens.as<std::int64_t>(), load.as<std::int64_t>(), nullptr};
+  aux_loss_forward(c, {scores.data, ids.as<int>(), mask.as<std::uint8_t>()}, statistics, loss.as<float>(),
+                   device.workspace(aux_loss_workspace_bytes(c)), device.stream());
+  if (call.backward)
+    aux_loss_backward(c, statistics, mask.as<std::uint8_t>(),
+                      tensors.result("grads/original_scores", element_of(type), input.shape()).data,
+                      device.stream());
+  return tensors.download();
+}
+
+}  // namespace moeref::cuda

@@ -1,0 +1,69 @@
+#include "moeref/cuda/bias_update.hpp"
+
+#include "cuda_impl/adaptors/adaptors.hpp"
+#include "cuda_impl/adaptors/call_ranks.hpp"
+#include "cuda_impl/adaptors/gate_tensors.hpp"
+#include "cuda_impl/adaptors/layer_config.hpp"
+#include "moeref/error.hpp"
+
+namespace moeref::cuda {
+
+std::optional<std::string> unsupported_bias_update(const Call& call) {
+  const CallOptions o = parse_call_options(call.options);
+  for (std::int64_t s = 0; s < o.steps; ++s)
+    for (std::int64_t m = 0; m < o.micro_batches; ++m)
+      if (auto reason = unsupported_dtype(call, "inputs/x_" + std::to_string(s) + "_" + std::to_string(m)))
+        return reason;
+  return unsupported_gate_config(call);
+}
+
+/// Under data parallelism the cumulative loads are summed over the ranks before every update.
+NamedTensors run_bias_update(const Call& call, DeviceContext& device) {
+  const MoEConfig documented = parse_moe_config(call.config);
+  const CallOptions options = parse_call_options(call.options);
+  if (!options.training)
+    throw InputError("call option 'training' is false: the bias update is part of training");
+  const int experts = static_cast<int>(documented.n_routed_experts);
+  const std::int64_t k = documented.n_activated_experts;
+
+  CallTensors tensors(call, device);
+  const GateTensors gate(call, tensors, documented);
+  const DeviceTensor cumulative = device.output(Element::int64, {experts}),
+                     master = device.output(Element::float32, {experts}),
+                     correction = device.upload(require(call.tensors, "params/e_score_correction_bias"),
+                                                Element::float32);
+  GateParameters parameters = gate.parameters();
+  parameters.correction = correction.as<float>();
+  BiasUpdate update({experts, documented.train_gate, documented.gate_bias_update_factor},
+                    {cumulative.as<std::int64_t>(), master.as<float>(), correction.as<float>()},
+                    device.stream());
+  NamedTensors states;
+  for (std::int64_t s = 0; s < options.steps; ++s) {
+    for (std::int64_t m = 0; m < options.micro_batches; ++m) {
+      const std::string at = "_" + std::to_string(s) + "_" + std::to_string(m);
+      const Tensor& input = require(call.tensors, "inputs/x" + at);
+      const DataType type = data_type(input.dtype());
+      const DeviceTensor x = tensors.upload("inputs/x" + at, element_of(type)),
+                         mask = tensors.upload_if_there("inputs/token_mask" + at, Element::uint8),
+                         replay = tensors.upload_if_there("inputs/replay_indices" + at, Element::int32),
+                         ids = tensors.result("outputs/indices" + at, Element::int32, {input.extent(0), k});
+      const GateConfig c = gate_config(documented, options, input.extent(0), type, gate.type);
+      GateOutput out{ids.as<int>()};
+      out.load = device.output(Element::int64, {experts}).as<std::int64_t>();
+      gate_forward(c, parameters, {x.data, mask.as<std::uint8_t>(), replay.as<int>()}, out, nullptr,
+                   device.workspace(gate_forward_workspace_bytes(c)), device.stream());
+      update.accumulate(out.load, device.stream());
+    }
+    const std::string at = "_" + std::to_string(s);
+    if (device.ranks())
+      device.ranks()->group->sum(cumulative.as<std::int64_t>(), experts, nullptr, 0, device.stream());
+    states["outputs/cumulative_expert_load" + at] = device.download(cumulative);
+    update.update(device.stream());
+    states["outputs/e_score_correction_bias" + at] = device.download(correction);
+  }
+  NamedTensors out = tensors.download();
+  out.merge(states);
+  return out;
+}
+
+}  // namespace moeref::cuda

@@ -1,0 +1,87 @@
+#include "cuda_impl/adaptors/cuda_implementation.hpp"
+
+#include <array>
+
+#include "cuda_impl/adaptors/adaptors.hpp"
+#include "cuda_impl/adaptors/call_ranks.hpp"
+#include "moeref/cuda/error.hpp"
+#include "moeref/signature.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+struct Adaptor {
+  Component component;
+  NamedTensors (*run)(const Call&, DeviceContext&);
+  std::optional<std::string> (*unsupported)(const Call&);
+  bool on_ranks = false;
+};
+
+constexpr std::array kAdaptors{
+    Adaptor{Component::gate, run_gate, unsupported_gate, true},
+    Adaptor{Component::aux_loss, run_aux_loss, unsupported_aux_loss},
+    Adaptor{Component::bias_update, run_bias_update, unsupported_bias_update, true},
+    Adaptor{Component::fake_balanced_gate, run_fake_balanced_gate, unsupported_fake_balanced_gate},
+    Adaptor{Component::mlp, run_mlp, unsupported_mlp},
+    Adaptor{Component::experts, run_experts, unsupported_experts, true},
+    Adaptor{Component::moe, run_moe, unsupported_moe, true},
+    Adaptor{Component::init, run_init, unsupported_init},
+    Adaptor{Component::metrics, run_metrics, unsupported_metrics},
+};
+
+const Adaptor& adaptor(Component component) {
+  for (const Adaptor& a : kAdaptors)
+    if (a.component == component) return a;
+  throw ArgumentError("component '" + std::string(name(component)) + "' has no CUDA adaptor");
+}
+
+std::optional<std::string> device_missing() {
+  int count = 0, device = 0, major = 0, pools = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) return "no CUDA device here";
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, device) != cudaSuccess)
+    return "the CUDA device does not answer";
+  if (major < 8)
+    return "the CUDA device has compute capability " + std::to_string(major) + ".x: want 8.0 or newer";
+  if (!pools) return "the CUDA device has no memory pools";
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<std::string> unsupported_dtype(const Call& call, std::string_view tensor) {
+  const Tensor* t = find(call.tensors, tensor);
+  if (!t || t->dtype() == DType::float32 || t->dtype() == DType::bfloat16) return std::nullopt;
+  return std::string(tensor) + " is " + std::string(name(t->dtype())) +
+         ": the CUDA implementation computes in float32 and bfloat16";
+}
+
+std::optional<std::string> CudaImplementation::unsupported(const Call& call) const {
+  if (auto reason = device_missing()) return reason;
+  if (const std::int64_t ranks = ranks_of(call); ranks > kMaxRanks)
+    return std::to_string(ranks) + " ranks: the CUDA implementation runs " + std::to_string(kMaxRanks) +
+           " at most";
+  return adaptor(call.component).unsupported(call);
+}
+
+NamedTensors CudaImplementation::run(const Call& call) {
+  check_inputs(call);
+  const Adaptor& component = adaptor(call.component);
+  if (component.on_ranks && ranks_of(call) > 1) return run_on_ranks(call, options_, component.run);
+  DeviceContext device(options_);
+  NamedTensors out = component.run(call, device);
+  device.check_guards();
+  return out;
+}
+
+bool CudaImplementation::runs_on_ranks(Component component) { return adaptor(component).on_ranks; }
+
+NamedTensors CudaImplementation::run_share(const Call& share, const std::shared_ptr<Bootstrap>& ranks) {
+  int devices = 0;
+  check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+  check(cudaSetDevice(ranks->rank() % devices), "cudaSetDevice");
+  return run_together(share, ranks, options_, adaptor(share.component).run);
+}
+
+}  // namespace moeref::cuda

@@ -1,0 +1,38 @@
+// The CUDA implementation behind the common interface of the CPU reference and all ports.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cuda_impl/adaptors/device_tensors.hpp"
+#include "moeref/cuda/bootstrap.hpp"
+#include "moeref/implementation.hpp"
+
+namespace moeref::cuda {
+
+/// Computes on the current device, in the type of the call's activations (float32 or bfloat16) with fp32
+/// sums; results in the types the kernels give. Nothing of the reference computes here: it lends the types of
+/// calls and tensors, and the checks of inputs.
+class CudaImplementation final : public Implementation {
+ public:
+  explicit CudaImplementation(const DeviceOptions& options = {}) : options_(options) {}
+
+  std::string name() const override { return "cuda"; }
+  std::optional<std::string> unsupported(const Call& call) const override;
+
+  /// Throws InputError for inputs that no implementation could take, CudaError when the device fails or a
+  /// kernel writes outside its arrays.
+  NamedTensors run(const Call& call) override;
+
+  /// Whether calls of the component with several ranks are made by as many; those of others by one for all.
+  static bool runs_on_ranks(Component component);
+  /// This rank's part of such a call, from its share, on device `rank` modulo the devices, together with
+  /// `ranks`, which call it at the same time. Throws as run(), and GroupError.
+  NamedTensors run_share(const Call& share, const std::shared_ptr<Bootstrap>& ranks);
+
+ private:
+  DeviceOptions options_;
+};
+
+}  // namespace moeref::cuda

@@ -1,0 +1,96 @@
+#include "moeref/cuda/gate.hpp"
+
+#include "cuda_impl/adaptors/adaptors.hpp"
+#include "cuda_impl/adaptors/call_ranks.hpp"
+#include "cuda_impl/adaptors/gate_tensors.hpp"
+#include "cuda_impl/adaptors/layer_config.hpp"
+#include "moeref/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+Element element_of(GatePrecision precision, DataType x_type) {
+  switch (precision) {
+    case GatePrecision::bfloat16:
+      return Element::bfloat16;
+    case GatePrecision::float32:
+      return Element::float32;
+    case GatePrecision::float64:
+      return Element::float64;
+    case GatePrecision::of_input:
+      break;
+  }
+  return element_of(x_type);
+}
+
+}  // namespace
+
+std::optional<std::string> unsupported_gate_config(const Call& call) {
+  const MoEConfig c = parse_moe_config(call.config);
+  if (c.n_routed_experts > 1024)
+    return "n_routed_experts is " + std::to_string(c.n_routed_experts) + ": the CUDA gate takes 1024 at most";
+  if (c.n_activated_experts > 64)
+    return "n_activated_experts is " + std::to_string(c.n_activated_experts) +
+           ": the CUDA gate takes 64 at most";
+  if (parse_call_options(call.options).gate_precision == DType::float16)
+    return "gate_precision is float16: the CUDA gate computes in bfloat16, float32 and float64";
+  for (const char* tensor : {"params/weight", "params/bias"})
+    if (auto reason = unsupported_dtype(call, tensor)) return reason;
+  return std::nullopt;
+}
+
+std::optional<std::string> unsupported_gate(const Call& call) {
+  if (auto reason = unsupported_dtype(call, "inputs/x")) return reason;
+  return unsupported_gate_config(call);
+}
+
+NamedTensors run_gate(const Call& call, DeviceContext& device) {
+  const MoEConfig documented = parse_moe_config(call.config);
+  const CallOptions options = parse_call_options(call.options);
+  const Tensor& input = require(call.tensors, "inputs/x");
+  const DataType type = data_type(input.dtype());
+
+  CallTensors tensors(call, device);
+  const GateTensors gate(call, tensors, documented);
+  const GateConfig c = gate_config(documented, options, input.extent(0), type, gate.type);
+  const Shape slots{c.tokens, c.slots};
+  const DeviceTensor x = tensors.upload("inputs/x", element_of(type)),
+                     mask = tensors.upload_if_there("inputs/token_mask", Element::uint8),
+                     replay = tensors.upload_if_there("inputs/replay_indices", Element::int32);
+  const GateInput in{x.data, mask.as<std::uint8_t>(), replay.as<int>()};
+  GateOutput out{tensors.result("outputs/indices", Element::int32, slots).as<int>()};
+  out.weights = tensors.result("outputs/weights", element_of(c.weights_type()), slots).data;
+  out.load = tensors.result("outputs/expert_load", Element::int64, {c.experts}).as<std::int64_t>();
+  if (c.has_aux_loss()) out.aux_loss = tensors.result("outputs/aux_loss", Element::float32, {}).as<float>();
+  const bool summed = device.ranks() && c.has_aux_loss();
+  if (summed) {
+    out.statistics.real_tokens = device.output(Element::int64, {1 + c.experts}).as<std::int64_t>();
+    out.statistics.load = out.statistics.real_tokens + 1;
+    out.statistics.score_sum = device.output(Element::float64, {c.experts}).as<double>();
+  }
+  void* saved = device.workspace(gate_saved_bytes(c));
+  gate_forward(c, gate.parameters(), in, out, saved, device.workspace(gate_forward_workspace_bytes(c)),
+               device.stream());
+  if (summed) {
+    device.ranks()->group->sum(out.statistics.real_tokens, 1 + c.experts, out.statistics.score_sum, c.experts,
+                               device.stream());
+    gate_aux_loss(c, out.statistics, out.aux_loss, saved, device.stream());
+  }
+  if (call.backward) {
+    const DeviceTensor dw = tensors.upload("cotangents/weights", Element::float32);
+    GateGradients d;
+    d.x = tensors.result("grads/x", element_of(type), input.shape()).data;
+    if (documented.train_gate) {
+      d.weight = tensors.gradient("weight", gate.weight).data;
+      d.bias = tensors.gradient("bias", gate.bias).data;
+    }
+    gate_backward(c, gate.parameters(), in, out.ids, dw.data, DataType::float32, saved, d,
+                  device.workspace(gate_backward_workspace_bytes(c)), device.stream());
+  }
+  NamedTensors results = tensors.download();
+  // `saved` begins with the logits.
+  results["stages/logits"] = device.download({saved, element_of(c.precision, type), {c.tokens, c.experts}});
+  return results;
+}
+
+}  // namespace moeref::cuda

@@ -1,0 +1,37 @@
+// A gate's parameters on the device, and what no gate of this implementation takes.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cuda_impl/adaptors/call_tensors.hpp"
+#include "moeref/config.hpp"
+#include "moeref/cuda/gate.hpp"
+
+namespace moeref::cuda {
+
+/// "weight", "bias" and "e_score_correction_bias" as they are stored; in float32 where weight and bias
+/// differ.
+struct GateTensors {
+  DataType type;
+  DeviceTensor weight, bias, correction;
+
+  GateTensors(const Call& call, CallTensors& tensors, const MoEConfig& c)
+      : type(data_type(require(call.tensors, "params/weight").dtype())) {
+    if (c.router_bias && data_type(require(call.tensors, "params/bias").dtype()) != type)
+      type = DataType::float32;
+    weight = tensors.upload("params/weight", element_of(type));
+    if (c.router_bias) bias = tensors.upload("params/bias", element_of(type));
+    if (c.has_correction_bias())
+      correction = tensors.upload("params/e_score_correction_bias", Element::float32);
+  }
+
+  GateParameters parameters() const { return {weight.data, bias.data, correction.as<float>()}; }
+};
+
+/// Sizes and types, for gate and bias_update.
+std::optional<std::string> unsupported_gate_config(const Call& call);
+
+}  // namespace moeref::cuda

@@ -1,0 +1,123 @@
+#include "cuda_impl/adaptors/layer_config.hpp"
+
+#include "cuda_impl/adaptors/device_tensors.hpp"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+ScoreFunction score_function_of(ScoreFunc score_func) {
+  switch (score_func) {
+    case ScoreFunc::softmax:
+      return ScoreFunction::softmax;
+    case ScoreFunc::sigmoid:
+      return ScoreFunction::sigmoid;
+    case ScoreFunc::sigmoid_with_bias:
+      return ScoreFunction::sigmoid_with_bias;
+    case ScoreFunc::softmax_with_bias:
+      return ScoreFunction::softmax_with_bias;
+    case ScoreFunc::sqrtsoftplus:
+      break;
+  }
+  return ScoreFunction::sqrtsoftplus;
+}
+
+GatePrecision precision_of(const std::optional<DType>& type) {
+  if (!type) return GatePrecision::of_input;
+  switch (*type) {
+    case DType::bfloat16:
+      return GatePrecision::bfloat16;
+    case DType::float32:
+      return GatePrecision::float32;
+    case DType::float64:
+      return GatePrecision::float64;
+    default:
+      throw ArgumentError("gate_precision is " + std::string(name(*type)) +
+                          ": want bfloat16, float32 or float64");
+  }
+}
+
+}  // namespace
+
+Activation activation_of(ActivationKind kind) {
+  switch (kind) {
+    case ActivationKind::swiglu:
+      return Activation::swiglu;
+    case ActivationKind::swigluoai:
+      return Activation::swigluoai;
+    case ActivationKind::quick_geglu:
+      return Activation::quick_geglu;
+    case ActivationKind::geglu:
+      return Activation::geglu;
+    case ActivationKind::relu2:
+      break;
+  }
+  return Activation::relu2;
+}
+
+GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t tokens, DataType x_type,
+                       DataType parameter_type) {
+  GateConfig g{};
+  g.tokens = tokens;
+  g.dim = static_cast<int>(c.dim);
+  g.experts = static_cast<int>(c.n_routed_experts);
+  g.slots = static_cast<int>(c.n_activated_experts);
+  g.score_function = score_function_of(c.score_func);
+  g.groups = static_cast<int>(c.n_expert_groups);
+  g.limited_groups = static_cast<int>(c.n_limited_groups);
+  g.softmax_before_topk = c.softmax_before_topk;
+  g.norm_topk_prob = c.norm_topk_prob;
+  g.route_scale = c.route_scale;
+  g.weight_uses_correction = c.router_weight_uses_score_correction_bias;
+  g.weights_fp32 = c.router_weights_fp32;
+  g.precision = precision_of(o.gate_precision);
+  g.x_type = x_type;
+  g.parameter_type = parameter_type;
+  g.training = o.training;
+  g.aux_loss_coeff = c.aux_loss_coeff;
+  g.aux_loss_backward_scale = o.aux_loss_backward_scale;
+  return g;
+}
+
+ExpertsConfig experts_config(const MoEConfig& c, std::int64_t tokens, DataType type, ExpertsPath path) {
+  const bool swiglu = c.expert_activation == ActivationKind::swiglu;
+  return {tokens,
+          static_cast<int>(c.expert_dim()),
+          static_cast<int>(c.moe_inter_dim),
+          static_cast<int>(c.n_routed_experts),
+          static_cast<int>(c.n_activated_experts),
+          activation_of(c.expert_activation),
+          {static_cast<float>(c.activation_alpha),
+           static_cast<float>(swiglu ? c.swiglu_limit : c.activation_limit)},
+          c.apply_router_weight_after_down,
+          type,
+          path};
+}
+
+MLPConfig mlp_config(const moeref::MLPConfig& c, std::int64_t tokens, DataType type) {
+  return {tokens,
+          static_cast<int>(c.dim),
+          static_cast<int>(c.inter_dim),
+          activation_of(c.activation),
+          static_cast<float>(c.swiglu_limit),
+          type};
+}
+
+LayerConfig layer_config(const MoEConfig& c, const CallOptions& o, std::int64_t tokens, DataType type,
+                         DataType gate_type, ExpertsPath path) {
+  LayerConfig out;
+  out.gate = gate_config(c, o, tokens, type, gate_type);
+  out.experts = experts_config(c, tokens, type, path);
+  out.latent = c.moe_latent_size.has_value();
+  out.fake_balanced_gate = o.fake_balanced_gate;
+  out.fake_gate_noise = o.fake_gate_noise;
+  if (c.n_shared_experts > 0) {
+    out.shared_inter_dim = static_cast<int>(c.shared_dim());
+    out.shared_activation = activation_of(c.shared_expert_activation);
+    out.shared_swiglu_limit = static_cast<float>(c.swiglu_limit);
+    out.shared_gate = c.shared_expert_gate;
+  }
+  return out;
+}
+
+}  // namespace moeref::cuda

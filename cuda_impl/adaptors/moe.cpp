@@ -1,0 +1,167 @@
+#include "moeref/cuda/moe.hpp"
+
+#include "cuda_impl/adaptors/adaptors.hpp"
+#include "cuda_impl/adaptors/call_ranks.hpp"
+#include "cuda_impl/adaptors/call_tensors.hpp"
+#include "cuda_impl/adaptors/experts_tensors.hpp"
+#include "cuda_impl/adaptors/gate_tensors.hpp"
+#include "cuda_impl/adaptors/layer_config.hpp"
+#include "cuda_impl/adaptors/mlp_tensors.hpp"
+#include "cuda_impl/moe/layout.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+/// The layer's parameters under their documented names; absent where the config has none.
+struct LayerTensors {
+  DeviceTensor gate_weight, gate_bias, correction;
+  ExpertsTensors experts;
+  MLPTensors shared;
+  DeviceTensor shared_gate, fc1_weight, fc1_bias, fc2_weight, fc2_bias;
+
+  LayerTensors(CallTensors& tensors, const MoEConfig& c, const CallOptions& o, Element element,
+               Element gate_element)
+      : experts(tensors, "experts.", c, element) {
+    const auto read = [&](const char* name, Element as) {
+      return tensors.upload(std::string("params/") + name, as);
+    };
+    if (!o.fake_balanced_gate) {
+      gate_weight = read("gate.weight", gate_element);
+      if (c.router_bias) gate_bias = read("gate.bias", gate_element);
+      if (c.has_correction_bias()) correction = read("gate.e_score_correction_bias", Element::float32);
+    }
+    if (c.n_shared_experts > 0) {
+      shared = MLPTensors(
+          tensors, "shared_experts.",
+          {c.dim, c.shared_dim(), c.dtype, c.shared_expert_activation, c.expert_bias, c.swiglu_limit},
+          element);
+      if (c.shared_expert_gate) shared_gate = read("shared_expert_gate.weight", element);
+    }
+    if (c.moe_latent_size) {
+      fc1_weight = read("fc1_latent_proj.weight", element);
+      fc2_weight = read("fc2_latent_proj.weight", element);
+      if (c.expert_bias) fc1_bias = read("fc1_latent_proj.bias", element);
+      if (c.expert_bias) fc2_bias = read("fc2_latent_proj.bias", element);
+    }
+  }
+
+  LayerWeights weights() const {
+    LayerWeights w;
+    w.gate = {gate_weight.data, gate_bias.data, correction.as<float>()};
+    w.experts = experts.weights();
+    w.shared = shared.weights();
+    w.shared_gate = shared_gate.data;
+    w.fc1_weight = fc1_weight.data, w.fc1_bias = fc1_bias.data;
+    w.fc2_weight = fc2_weight.data, w.fc2_bias = fc2_bias.data;
+    return w;
+  }
+
+  LayerGradients gradients(CallTensors& tensors, bool train_gate) const {
+    LayerGradients d{};
+    if (train_gate) {
+      d.gate_weight = tensors.gradient("gate.weight", gate_weight).data;
+      d.gate_bias = tensors.gradient("gate.bias", gate_bias).data;
+    }
+    d.experts = experts.gradients(tensors, "experts.");
+    d.shared = shared.gradients(tensors, "shared_experts.");
+    d.shared_gate = tensors.gradient("shared_expert_gate.weight", shared_gate).data;
+    d.fc1_weight = tensors.gradient("fc1_latent_proj.weight", fc1_weight).data;
+    d.fc1_bias = tensors.gradient("fc1_latent_proj.bias", fc1_bias).data;
+    d.fc2_weight = tensors.gradient("fc2_latent_proj.weight", fc2_weight).data;
+    d.fc2_bias = tensors.gradient("fc2_latent_proj.bias", fc2_bias).data;
+    return d;
+  }
+};
+
+/// The gate's parameters keep their own type, in which gate_precision finds them; float32 where they differ.
+DataType gate_type(const Call& call, DataType otherwise) {
+  const Tensor *weight = find(call.tensors, "params/gate.weight"),
+               *bias = find(call.tensors, "params/gate.bias");
+  if (!weight) return otherwise;
+  return bias && bias->dtype() != weight->dtype() ? DataType::float32 : data_type(weight->dtype());
+}
+
+/// The type that the gate stores its logits in.
+Element logits_element(GatePrecision precision, DataType x_type) {
+  switch (precision) {
+    case GatePrecision::bfloat16:
+      return Element::bfloat16;
+    case GatePrecision::float32:
+      return Element::float32;
+    case GatePrecision::float64:
+      return Element::float64;
+    case GatePrecision::of_input:
+      break;
+  }
+  return element_of(x_type);
+}
+
+}  // namespace
+
+std::optional<std::string> unsupported_moe(const Call& call) {
+  const CallOptions o = parse_call_options(call.options);
+  for (const char* tensor : {"inputs/x", "params/gate.weight", "params/gate.bias"})
+    if (auto reason = unsupported_dtype(call, tensor)) return reason;
+  if (auto reason = unsupported_gate_config(call)) return reason;
+  if (o.fake_balanced_gate && o.fake_gate_noise > 0.0)
+    return "fake_gate_noise is " + std::to_string(o.fake_gate_noise) +
+           ": the CUDA implementation draws from its own counter-based generator";
+  if (o.fake_balanced_gate && ranks_of(call) > 1)
+    return "fake_balanced_gate on several ranks: the CUDA layer numbers each rank's tokens from 0";
+  return std::nullopt;
+}
+
+NamedTensors run_moe(const Call& call, DeviceContext& device) {
+  const MoEConfig documented = parse_moe_config(call.config);
+  const CallOptions options = parse_call_options(call.options);
+  const Tensor& input = require(call.tensors, "inputs/x");
+  const DataType type = data_type(input.dtype()), gate = gate_type(call, type);
+  const Element element = element_of(type);
+  LayerConfig c = layer_config(documented, options, input.size() / documented.dim, type, gate,
+                               device.options().experts_path);
+  const ExpertsSpread spread(c.experts, options, device.ranks());
+  c.expert_ranks = spread.ranks, c.max_tokens = spread.max_tokens, c.exchange = spread.exchange;
+  c.expert_chunks = spread.chunks;
+  const LayerGroups groups{spread.group, spread.windows(),
+                           device.ranks() ? device.ranks()->group.get() : nullptr};
+  const Shape slots{c.gate.tokens, c.gate.slots};
+
+  CallTensors tensors(call, device);
+  const DeviceTensor x = tensors.upload("inputs/x", element),
+                     padding = tensors.upload_if_there("inputs/padding_mask", Element::uint8),
+                     replay = tensors.upload_if_there("inputs/replay_indices", Element::int32);
+  const LayerTensors parameters(tensors, documented, options, element, element_of(gate));
+  const LayerInput in{x.data, padding.as<std::uint8_t>(), replay.as<int>()};
+  LayerOutput out{tensors.result("outputs/y", element, input.shape()).data};
+  out.ids = tensors.result("outputs/indices", Element::int32, slots).as<int>();
+  out.weights = tensors
+                    .result("outputs/weights",
+                            element_of(options.fake_balanced_gate ? type : c.gate.weights_type()), slots)
+                    .data;
+  if (!options.fake_balanced_gate)
+    out.load = tensors.result("outputs/expert_load", Element::int64, {c.gate.experts}).as<std::int64_t>();
+  if (!options.fake_balanced_gate && c.gate.has_aux_loss())
+    out.aux_loss = tensors.result("outputs/aux_loss", Element::float32, {}).as<float>();
+
+  void* saved = device.workspace(layer_saved_bytes(c));
+  Blas blas;
+  layer_forward(c, parameters.weights(), in, out, saved, device.workspace(layer_forward_workspace_bytes(c)),
+                blas, device.stream(), groups);
+  if (call.backward) {
+    const DeviceTensor dy = tensors.upload("cotangents/y", element);
+    LayerGradients gradients = parameters.gradients(tensors, documented.train_gate);
+    gradients.x = tensors.result("grads/x", element, input.shape()).data;
+    layer_backward(c, parameters.weights(), in, dy.data, saved, gradients,
+                   device.workspace(layer_backward_workspace_bytes(c)), blas, device.stream(), groups);
+  }
+  NamedTensors results = tensors.download();
+  if (!options.fake_balanced_gate) {
+    // The gate's part of `saved` begins with the logits.
+    Arena kept(saved);
+    results["stages/logits"] = device.download(
+        {LayerSaved(kept, c).gate, logits_element(c.gate.precision, type), {c.gate.tokens, c.gate.experts}});
+  }
+  return results;
+}
+
+}  // namespace moeref::cuda

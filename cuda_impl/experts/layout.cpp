@@ -1,0 +1,97 @@
+#include "cuda_impl/experts/layout.hpp"
+
+#include <string>
+
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+void want(bool right, const char* field, std::int64_t value, const char* wanted) {
+  if (!right) throw ArgumentError(std::string(field) + " is " + std::to_string(value) + ": want " + wanted);
+}
+
+}  // namespace
+
+void check_config(const ExpertsConfig& c) {
+  want(c.tokens >= 0, "tokens", c.tokens, "0 or more");
+  want(c.dim > 0, "dim", c.dim, "1 or more");
+  want(c.inter_dim > 0 && c.inter_dim < 1 << 30, "inter_dim", c.inter_dim, "1 to 2^30 - 1");
+  want(c.experts >= 1 && c.experts <= 1024, "experts", c.experts, "1 to 1024");
+  want(c.slots >= 1, "slots", c.slots, "1 or more");
+  want(c.tokens < (std::int64_t{1} << 31) / c.slots - 4096, "tokens", c.tokens, "tokens * slots under 2^31");
+  if (c.path == ExpertsPath::wgmma || c.path == ExpertsPath::wgmma_clusters) {
+    want(c.dim % 8 == 0, "dim", c.dim, "a multiple of 8 (16 bytes of bfloat16) for wgmma");
+    want(c.inter_dim % 8 == 0, "inter_dim", c.inter_dim, "a multiple of 8 (16 bytes of bfloat16) for wgmma");
+    if (c.dtype != DataType::bfloat16) throw ArgumentError("dtype is float32: want bfloat16 for wgmma");
+  }
+}
+
+ExpertsPath selected_path(const ExpertsConfig& c) {
+  check_config(c);
+  ProductDemand demand{0, 0, c.dtype, c.dim, c.inter_dim};
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&demand.major, cudaDevAttrComputeCapabilityMajor, device),
+        "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&demand.minor, cudaDevAttrComputeCapabilityMinor, device),
+        "cudaDeviceGetAttribute");
+  const ExpertsPath path = choose_path(demand, c.path);
+  if (path != ExpertsPath::automatic) return path;
+  throw CudaError("the device has compute capability " + std::to_string(demand.major) + "." +
+                  std::to_string(demand.minor) + ": the grouped products need " +
+                  (c.path == ExpertsPath::automatic || c.path == ExpertsPath::portable ? "8.0 or newer"
+                                                                                       : "9.0 for wgmma"));
+}
+
+void check_aligned(const void* p, const char* name) {
+  if (reinterpret_cast<std::uintptr_t>(p) % 16 != 0)
+    throw ArgumentError(std::string(name) + " is not aligned to 16 bytes");
+}
+
+PermutationShape permutation_shape(const ExpertsConfig& c, ExpertsPath path, const TokenChunks& chunks) {
+  return {c.tokens, c.slots, c.experts, product_kind(path).tile_rows, chunks};
+}
+
+GroupedShape grouped_shape(const ExpertsConfig& c, ExpertsPath path, const Permutation& permutation,
+                           int chunk) {
+  return {permutation, rows_of(c), c.dim, c.inter_dim, c.experts, product_kind(path).tile_rows,
+          c.dtype,     path,       chunk};
+}
+
+static std::size_t matrix(const ExpertsConfig& c, std::int64_t width) {
+  return static_cast<std::size_t>(rows_of(c)) * static_cast<std::size_t>(width) * bytes_of(c.dtype);
+}
+
+// The permutation's bytes do not depend on the tiles.
+Saved::Saved(Arena& arena, const ExpertsConfig& c, const TokenChunks& chunks)
+    : h(arena.take_bytes(matrix(c, c.up_width()))),
+      permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))) {}
+
+ForwardWorkspace::ForwardWorkspace(Arena& arena, const ExpertsConfig& c, const TokenChunks& chunks)
+    : sort(arena.take_bytes(sort_workspace_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))),
+      a(arena.take_bytes(matrix(c, c.inter_dim))),
+      rows(arena.take_bytes(matrix(c, c.dim))),
+      permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))) {}
+
+BackwardWorkspace::BackwardWorkspace(Arena& arena, const ExpertsConfig& c, RowsOfX x)
+    : dh(arena.take_bytes(matrix(c, c.up_width()))),
+      a(arena.take_bytes(matrix(c, c.inter_dim))),
+      rows(arena.take_bytes(matrix(c, c.dim))),
+      x_rows(x == RowsOfX::apart ? arena.take_bytes(matrix(c, c.dim)) : rows),
+      dot_parts(arena.take<float>(rows_of(c) * dot_parts_of(c, ExpertsPath::portable))) {}
+
+std::size_t saved_bytes(const ExpertsConfig& config) {
+  check_config(config);
+  return bytes_taken<Saved>(config, one_chunk(config));
+}
+std::size_t forward_workspace_bytes(const ExpertsConfig& config) {
+  check_config(config);
+  return bytes_taken<ForwardWorkspace>(config, one_chunk(config));
+}
+std::size_t backward_workspace_bytes(const ExpertsConfig& config) {
+  check_config(config);
+  return bytes_taken<BackwardWorkspace>(config, RowsOfX::with_dy);
+}
+
+}  // namespace moeref::cuda

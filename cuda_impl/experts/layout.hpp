@@ -1,0 +1,54 @@
+// What the forward and backward passes share: argument checks, the choice of the path, shapes and the layout
+// of `saved` and of the workspaces.
+#pragma once
+
+#include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
+#include "cuda_impl/grouped_gemm/product_kinds.hpp"
+#include "cuda_impl/memory/arena.hpp"
+#include "moeref/cuda/experts.hpp"
+
+namespace moeref::cuda {
+
+void check_config(const ExpertsConfig& config);
+void check_aligned(const void* p, const char* name);
+
+/// All tokens at once.
+inline TokenChunks one_chunk(const ExpertsConfig& config) { return {1, config.tokens}; }
+
+/// `path` as selected_path gives it.
+PermutationShape permutation_shape(const ExpertsConfig& config, ExpertsPath path, const TokenChunks& chunks);
+inline std::int64_t rows_of(const ExpertsConfig& config) { return config.tokens * config.slots; }
+GroupedShape grouped_shape(const ExpertsConfig& config, ExpertsPath path, const Permutation& permutation,
+                           int chunk = 0);
+inline int dot_parts_of(const ExpertsConfig& config, ExpertsPath path) {
+  const int columns = product_kind(path).dot_columns;
+  return (config.inter_dim + columns - 1) / columns;
+}
+
+/// What is left to be combined: rows [R, D] in the config's dtype, and where each flat slot's row is. Null
+/// for backward without tokens.
+struct ExpertRows {
+  const void* rows = nullptr;
+  const int* slot_row = nullptr;
+};
+// Sizes are those of the most demanding path, so that they depend on the config alone.
+struct Saved {
+  void* h;
+  void* permutation;
+  Saved(Arena& arena, const ExpertsConfig& config, const TokenChunks& chunks);
+};
+struct ForwardWorkspace {
+  void *sort, *a, *rows;
+  void* permutation;  // used when nothing is saved
+  ForwardWorkspace(Arena& arena, const ExpertsConfig& config, const TokenChunks& chunks);
+};
+/// Where the rows of X go in a backward pass: with those of dY, which are no longer needed by then, or to
+/// memory of their own, so that steps may change places.
+enum class RowsOfX { with_dy, apart };
+struct BackwardWorkspace {
+  void *dh, *a, *rows, *x_rows;
+  float* dot_parts;
+  BackwardWorkspace(Arena& arena, const ExpertsConfig& config, RowsOfX x);
+};
+
+}  // namespace moeref::cuda

@@ -1,0 +1,96 @@
+// Impossible arguments are exceptions that name the field; these need no device.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "cuda_impl/grouped_gemm/product_kinds.hpp"
+#include "cuda_impl/permutation/tile_split.hpp"
+#include "moeref/cuda/error.hpp"
+#include "moeref/cuda/experts.hpp"
+#include "moeref/cuda/moe.hpp"
+#include "tools/bench/cuda/shapes.hpp"
+
+namespace moeref::cuda::test {
+namespace {
+
+void expect_names(ExpertsConfig config, const char* field) {
+  try {
+    saved_bytes(config);
+    ADD_FAILURE() << "no error for " << field;
+  } catch (const ArgumentError& error) {
+    EXPECT_EQ(std::string(error.what()).rfind(field, 0), 0u) << error.what();
+  }
+}
+
+TEST(ExpertsArguments, ErrorsNameTheField) {
+  expect_names({-1, 64, 64, 4, 2}, "tokens");
+  expect_names({1 << 30, 64, 64, 4, 2}, "tokens");
+  expect_names({8, 0, 64, 4, 2}, "dim");
+  expect_names({8, 64, 0, 4, 2}, "inter_dim");
+  expect_names({8, 64, 64, 1025, 2}, "experts");
+  expect_names({8, 64, 64, 4, 0}, "slots");
+}
+
+TEST(ExpertsArguments, WgmmaNeedsMultiplesOfEightAndBfloat16) {
+  ExpertsConfig c{8, 60, 64, 4, 2};
+  c.path = ExpertsPath::wgmma;
+  expect_names(c, "dim");
+  c.dim = 64, c.inter_dim = 4, c.path = ExpertsPath::wgmma_clusters;
+  expect_names(c, "inter_dim");
+  c.inter_dim = 64, c.dtype = DataType::float32;
+  expect_names(c, "dtype");
+}
+
+// The layer keeps X (the caller's), H, each slot's id, weight and two rows of int, and little else.
+TEST(LayerArguments, LittleIsKeptForBackward) {
+  for (const bench::Shape& s : bench::kShapes) {
+    LayerConfig c{};
+    c.gate = {s.tokens, s.dim, s.experts, s.slots};
+    c.experts = {s.tokens, s.dim, s.inter_dim, s.experts, s.slots};
+    const double x = 2.0 * s.tokens * s.dim, rows = 1.0 * s.tokens * s.slots, h = rows * 2 * s.inter_dim * 2;
+    EXPECT_LE((x + static_cast<double>(layer_saved_bytes(c))) / (x + h + 16 * rows), 1.05) << s.name;
+  }
+}
+
+// What the choice of the kernels comes to, from capability, type and widths alone.
+TEST(ExpertsArguments, PathFollowsTheTable) {
+  using enum ExpertsPath;
+  const auto path = [](int major, int minor, DataType type, int dim, int inter_dim,
+                       ExpertsPath wanted = automatic) {
+    return choose_path({major, minor, type, dim, inter_dim}, wanted);
+  };
+  constexpr DataType bf16 = DataType::bfloat16, fp32 = DataType::float32;
+  EXPECT_EQ(path(9, 0, bf16, 4096, 14336), wgmma_clusters);
+  EXPECT_EQ(path(9, 0, bf16, 2048, 768), wgmma);
+  EXPECT_EQ(path(9, 0, bf16, 2048, 768, wgmma_clusters), wgmma_clusters);
+  EXPECT_EQ(path(9, 0, bf16, 2048, 768, portable), portable);
+  EXPECT_EQ(path(9, 0, bf16, 2044, 768), portable);
+  EXPECT_EQ(path(9, 0, fp32, 2048, 768), portable);
+  EXPECT_EQ(path(8, 0, bf16, 2048, 768), portable);
+  EXPECT_EQ(path(12, 0, bf16, 2048, 768), portable);
+  EXPECT_EQ(path(8, 0, bf16, 2048, 768, wgmma), automatic);  // none serves
+  EXPECT_EQ(path(7, 5, fp32, 2048, 768), automatic);
+}
+
+// Every row lies in exactly one tile, none is larger than allowed, and a cluster's halves are steps of 16.
+TEST(ExpertsArguments, TilesCoverTheRows) {
+  for (const int most : {64, 160, 320})
+    for (int rows = 0; rows < 2000; ++rows) {
+      const int size = tile_size(rows, most), count = tile_count(rows, most);
+      ASSERT_EQ(size % 16, 0) << rows << " at " << most;
+      ASSERT_LE(size, most) << rows << " at " << most;
+      ASSERT_GE(size * count, rows) << rows << " at " << most;
+      ASSERT_LT(size * (count - 1), std::max(rows, 1)) << rows << " at " << most;
+      ASSERT_LE(count, rows / 16 + 1) << rows << " at " << most;
+      ASSERT_LE(half_tile(size), most > kBlockRows ? kBlockRows : most) << rows << " at " << most;
+    }
+}
+
+TEST(ExpertsArguments, SavedIsHAndMetadata) {
+  const ExpertsConfig config{8192, 2048, 768, 128, 8};
+  const double h = 2.0 * 8192 * 8 * 2 * 768, x = 2.0 * 8192 * 2048;
+  EXPECT_LE(x + static_cast<double>(saved_bytes(config)), 1.05 * (x + h));
+}
+
+}  // namespace
+}  // namespace moeref::cuda::test

@@ -1,0 +1,167 @@
+#include "cuda_impl/gate/layout.hpp"
+
+#include <algorithm>
+#include <string>
+
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+void want(bool right, const char* field, std::int64_t value, const std::string& wanted) {
+  if (!right) throw ArgumentError(std::string(field) + " is " + std::to_string(value) + ": want " + wanted);
+}
+void want(bool right, const char* field, double value, const std::string& wanted) {
+  if (!right) throw ArgumentError(std::string(field) + " is " + std::to_string(value) + ": want " + wanted);
+}
+
+bool is_softmax(const GateConfig& c) {
+  return c.score_function == ScoreFunction::softmax || c.score_function == ScoreFunction::softmax_with_bias;
+}
+bool is_grouped(const GateConfig& c) {
+  return c.groups > 1 && c.score_function != ScoreFunction::softmax &&
+         c.score_function != ScoreFunction::sqrtsoftplus;
+}
+
+}  // namespace
+
+void check_config(const GateConfig& c) {
+  want(c.experts >= 1 && c.experts <= kMostExperts, "experts", std::int64_t{c.experts}, "1 to 1024");
+  want(c.dim >= 1, "dim", std::int64_t{c.dim}, "1 or more");
+  want(c.slots >= 1 && c.slots <= c.experts, "slots", std::int64_t{c.slots},
+       "1 to experts = " + std::to_string(c.experts));
+  want(c.slots <= kMostSlots, "slots", std::int64_t{c.slots}, "64 at most");
+  // The products' grids: a block for 64 x 32 or 128 x 64 elements at the smallest.
+  const std::int64_t most = (std::int64_t{1} << 42) / std::max((c.dim + 63) / 64 * 64, c.experts);
+  want(c.tokens >= 0 && c.tokens <= most, "tokens", c.tokens, "0 to " + std::to_string(most));
+  want(c.groups >= 1 && c.experts % c.groups == 0, "groups", std::int64_t{c.groups},
+       "a divisor of experts = " + std::to_string(c.experts));
+  want(c.limited_groups >= 1 && c.limited_groups <= c.groups, "limited_groups",
+       std::int64_t{c.limited_groups}, "1 to groups = " + std::to_string(c.groups));
+  const int reachable = c.limited_groups * (c.experts / c.groups);
+  want(!is_grouped(c) || c.slots <= reachable, "slots", std::int64_t{c.slots},
+       "at most limited_groups * experts / groups = " + std::to_string(reachable));
+  want(c.score_function >= ScoreFunction::softmax && c.score_function <= ScoreFunction::sqrtsoftplus,
+       "score_function", static_cast<std::int64_t>(c.score_function), "one of the five");
+  want(c.aux_loss_coeff >= 0.0, "aux_loss_coeff", c.aux_loss_coeff, "0 or more");
+}
+
+void check_groups(const GateConfig& c, bool has_correction) {
+  const bool top2 = is_grouped(c) && (c.score_function != ScoreFunction::sigmoid || has_correction);
+  want(!top2 || c.experts / c.groups >= 2, "groups", std::int64_t{c.groups},
+       "groups of two experts or more, since a group's score is the sum of its two largest");
+}
+
+Held compute_type(const GateConfig& c) {
+  switch (c.precision) {
+    case GatePrecision::bfloat16:
+      return Held::bfloat16;
+    case GatePrecision::float32:
+      return Held::float32;
+    case GatePrecision::float64:
+      return Held::float64;
+    case GatePrecision::of_input:
+      break;
+  }
+  return held(c.x_type);
+}
+
+Held scores_type(const GateConfig& c) {
+  const bool given = c.precision != GatePrecision::of_input;
+  if (given && !c.weights_fp32) return held(c.x_type);
+  if (is_softmax(c)) return given ? compute_type(c) : Held::float32;
+  if (c.score_function == ScoreFunction::sqrtsoftplus) return Held::float32;
+  if (c.score_function == ScoreFunction::sigmoid && c.weight_uses_correction)
+    return compute_type(c) == Held::float64 ? Held::float64 : Held::float32;
+  return compute_type(c);
+}
+
+RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
+  RoutingRule rule{};
+  rule.function = c.score_function;
+  const bool softmax = c.score_function == ScoreFunction::softmax;
+  rule.softmax_before_topk = softmax && c.softmax_before_topk;
+  rule.softmax_of_selected = softmax && !c.softmax_before_topk;
+  rule.normalise = c.norm_topk_prob && c.slots > 1;
+  rule.corrected = has_correction && !softmax;
+  rule.weigh_corrected =
+      rule.corrected && c.weight_uses_correction && c.score_function == ScoreFunction::sigmoid;
+  rule.experts = c.experts;
+  rule.slots = c.slots;
+  rule.groups = is_grouped(c) ? c.groups : 1;
+  rule.limited_groups = is_grouped(c) ? c.limited_groups : 1;
+  rule.group_top2 = c.score_function != ScoreFunction::sigmoid || has_correction;
+  rule.discard_to_zero = c.score_function != ScoreFunction::sigmoid_with_bias;
+  rule.route_scale = c.route_scale;
+  rule.compute = compute_type(c);
+  rule.scores = scores_type(c);
+  return rule;
+}
+
+TokenBlocks token_blocks(std::int64_t tokens, int experts, bool fp64) {
+  TokenBlocks b{};
+  b.items = 1;
+  while (32 * b.items < experts) b.items *= 2;
+  if (fp64) b.items = b.items <= 4 ? 4 : 32;  // the two that are built
+  const int size = fp64 ? 8 : 4;
+  b.warps = most_warps(b.items, size);
+  // About 2048 warps keep an H200 busy: the work is instructions, not waiting.
+  const std::int64_t wanted = std::min(256, 2048 / b.warps);
+  const std::int64_t least = std::max<std::int64_t>(4 * b.warps, (tokens + wanted - 1) / wanted);
+  b.tokens_per_block = (least + b.warps - 1) / b.warps * b.warps;
+  b.blocks = static_cast<int>((tokens + b.tokens_per_block - 1) / b.tokens_per_block);
+  b.shared_bytes = b.warps * shared_bytes_of_warp(b.items, size) + 4 * experts;
+  return b;
+}
+
+TokenBlocks token_blocks(const GateConfig& c) {
+  return token_blocks(c.tokens, c.experts, compute_type(c) == Held::float64);
+}
+
+bool holds_planes(const GateConfig& c) {
+  return compute_type(c) == Held::float32 && held(c.x_type) == Held::bfloat16 &&
+         held(c.parameter_type) == Held::bfloat16;
+}
+
+std::size_t sum_bytes(const GateConfig& c) { return compute_type(c) == Held::float64 ? 8 : 4; }
+
+ProductShape logits_shape(const GateConfig& c) { return split_product(c.tokens, c.experts, c.dim); }
+ProductShape weight_gradient_shape(const GateConfig& c) { return split_product(c.experts, c.dim, c.tokens); }
+
+GateSaved::GateSaved(Arena& arena, const GateConfig& c)
+    : logits(arena.take<char>(c.tokens * c.experts * bytes_of(compute_type(c)))),
+      aux_gradient(arena.take<double>(c.experts)) {}
+
+GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
+    : partial_logits(arena.take<char>(logits_shape(c).splits * c.tokens * c.experts * sum_bytes(c))),
+      block_load(arena.take<int>(std::int64_t{token_blocks(c).blocks} * c.experts)),
+      block_tokens(arena.take<int>(token_blocks(c).blocks)),
+      block_sums(arena.take<char>(token_blocks(c).blocks * c.experts * sum_bytes(c))),
+      load(arena.take<std::int64_t>(c.experts)),
+      real_tokens(arena.take<std::int64_t>(1)),
+      score_sum(arena.take<double>(c.experts)) {}
+
+GateBackwardWorkspace::GateBackwardWorkspace(Arena& arena, const GateConfig& c)
+    : d_logits(arena.take<char>(c.tokens * logit_stride(c) *
+                                (holds_planes(c) ? kPlanes * 2 : bytes_of(compute_type(c))))),
+      block_sums(arena.take<char>(token_blocks(c).blocks * c.experts * sum_bytes(c))),
+      weight_parts(arena.take<char>(std::int64_t{weight_gradient_shape(c).splits} * c.experts * c.dim *
+                                    sum_bytes(c))) {}
+
+template <class Layout>
+static std::size_t layout_bytes(const GateConfig& config) {
+  check_config(config);
+  Arena arena(nullptr);
+  Layout layout(arena, config);
+  return arena.used();
+}
+
+std::size_t gate_saved_bytes(const GateConfig& config) { return layout_bytes<GateSaved>(config); }
+std::size_t gate_forward_workspace_bytes(const GateConfig& config) {
+  return layout_bytes<GateForwardWorkspace>(config);
+}
+std::size_t gate_backward_workspace_bytes(const GateConfig& config) {
+  return layout_bytes<GateBackwardWorkspace>(config);
+}
+
+}  // namespace moeref::cuda

@@ -1,0 +1,52 @@
+// What the gate's forward and backward passes share: argument checks, the kernels' view of the config, and
+// the layout of `saved` and of the workspaces.
+#pragma once
+
+#include "cuda_impl/experts/layout.hpp"
+#include "cuda_impl/gate/product.hpp"
+#include "cuda_impl/gate/route_tokens.hpp"
+#include "moeref/cuda/gate.hpp"
+
+namespace moeref::cuda {
+
+void check_config(const GateConfig& config);
+
+Held compute_type(const GateConfig& config);
+/// The type of S as the documented system hands it to the auxiliary loss.
+Held scores_type(const GateConfig& config);
+RoutingRule routing_rule(const GateConfig& config, bool has_correction);
+TokenBlocks token_blocks(const GateConfig& config);
+/// Throws ArgumentError where groups of one expert meet a group score of two.
+void check_groups(const GateConfig& config, bool has_correction);
+
+/// Bytes of a number in partial sums.
+std::size_t sum_bytes(const GateConfig& config);
+/// Columns of the gradient of the logits in memory: E, filled with zeros to a multiple of 8.
+inline std::int64_t logit_stride(const GateConfig& c) { return (c.experts + 7) / 8 * 8; }
+/// Whether that gradient, in fp32, is held in bfloat16 planes: where both of its products are with bfloat16.
+bool holds_planes(const GateConfig& config);
+
+ProductShape logits_shape(const GateConfig& config);
+ProductShape weight_gradient_shape(const GateConfig& config);
+
+struct GateSaved {
+  void* logits;          // [T, E] in the compute type
+  double* aux_gradient;  // [E], f_i / n
+  GateSaved(Arena& arena, const GateConfig& config);
+};
+struct GateForwardWorkspace {
+  void* partial_logits;
+  int *block_load, *block_tokens;
+  void* block_sums;
+  std::int64_t *load, *real_tokens;  // where the caller wants none
+  double* score_sum;
+  GateForwardWorkspace(Arena& arena, const GateConfig& config);
+};
+struct GateBackwardWorkspace {
+  void* d_logits;
+  void* block_sums;
+  void* weight_parts;
+  GateBackwardWorkspace(Arena& arena, const GateConfig& config);
+};
+
+}  // namespace moeref::cuda

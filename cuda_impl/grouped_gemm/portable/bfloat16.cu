@@ -1,0 +1,8 @@
+// The portable products of bfloat16: mma.sync with fp32 accumulation.
+#include "cuda_impl/grouped_gemm/portable/kernels.cuh"
+
+namespace moeref::cuda::portable {
+
+const PortableProducts kBfloat16Products = kProductsOf<__nv_bfloat16>;
+
+}  // namespace moeref::cuda::portable

@@ -1,0 +1,8 @@
+// The portable products of float32: fp32 multiply-adds throughout.
+#include "cuda_impl/grouped_gemm/portable/kernels.cuh"
+
+namespace moeref::cuda::portable {
+
+const PortableProducts kFloat32Products = kProductsOf<float>;
+
+}  // namespace moeref::cuda::portable

@@ -1,0 +1,188 @@
+// The kernels of the portable products and their launches, for one element type. Tiles of 64 rows of one
+// expert by 64 columns, over K in steps of 32; blocks walk over the tiles, whose number only the device
+// knows.
+#pragma once
+
+#include <algorithm>
+
+#include "cuda_impl/grouped_gemm/portable/epilogue.cuh"
+#include "cuda_impl/grouped_gemm/portable/product_table.hpp"
+#include "cuda_impl/grouped_gemm/sm90/activation_products.hpp"
+#include "cuda_impl/permutation/tile_split.hpp"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda::portable {
+
+template <class T>
+struct TokenProductArguments {
+  RowTiles tiles;
+  const T *tokens, *weights;
+  int k_extent, width;  // weights [E, k_extent, width], or [E, width, k_extent]
+  int experts, tile_rows, m_tiles;
+  bool eights;
+};
+
+template <class T, bool WeightsMnMajor, class Epilogue>
+__global__ void __launch_bounds__(kThreads)
+    token_product(const TokenProductArguments<T> s, const Epilogue epilogue) {
+  __shared__ __align__(16) char shared[kSharedBytes<T>];
+  const std::int64_t total = std::int64_t{s.tiles.expert_tile_begin[s.experts]} * s.m_tiles;
+  for (std::int64_t work = blockIdx.x; work < total; work += gridDim.x) {
+    const int e = s.tiles.tile_expert[work / s.m_tiles], begin = s.tiles.offsets[e * s.tiles.step],
+              rows = s.tiles.offsets[e * s.tiles.step + 1] - begin;
+    const int size = tile_size(rows, s.tile_rows), count = (rows + size - 1) / size;
+    const std::int64_t local = work - std::int64_t{s.tiles.expert_tile_begin[e]} * s.m_tiles;
+    const int m = static_cast<int>(local / count), at = static_cast<int>(local % count) * size;
+    const TilePlace tile{e, std::int64_t{begin} + at, min(size, rows - at), m};
+    const Operand<T, true> tokens{
+        {s.tokens + tile.row * s.k_extent, s.k_extent, tile.rows}, {}, s.k_extent, s.eights};
+    const T* mine = s.weights + std::int64_t{e} * s.k_extent * s.width;
+    if constexpr (WeightsMnMajor) {
+      const Operand<T, false> weights{{mine, s.width, s.k_extent}, epilogue.columns(m), 0, s.eights};
+      epilogue.run(tile, multiply(tokens, weights, s.k_extent, shared));
+    } else {
+      const Operand<T, true> weights{
+          {mine + std::int64_t{m} * kTile * s.k_extent, s.k_extent, s.width - m * kTile},
+          {},
+          s.k_extent,
+          s.eights};
+      epilogue.run(tile, multiply(tokens, weights, s.k_extent, shared));
+    }
+  }
+}
+
+template <class T>
+struct WeightGradientArguments {
+  const int* offsets;  // of expert e: [e * step]
+  int step;
+  const T *left, *right;  // [R, left_width], [R, right_width]
+  T* out;                 // [E, left_width, right_width]
+  int left_width, right_width, experts, m_tiles, n_tiles;
+  bool eights;
+};
+
+template <class T>
+__device__ Operand<T, false> rows_of_expert(const T* data, int begin, int rows, int width, int tile,
+                                            bool eights) {
+  return {{data + std::int64_t{begin} * width, width, rows}, adjacent(tile * kTile, width), 0, eights};
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) weight_gradient(const WeightGradientArguments<T> s) {
+  __shared__ __align__(16) char shared[kSharedBytes<T>];
+  const std::int64_t per_expert = std::int64_t{s.m_tiles} * s.n_tiles, total = per_expert * s.experts;
+  for (std::int64_t work = blockIdx.x; work < total; work += gridDim.x) {
+    const int e = static_cast<int>(work / per_expert), begin = s.offsets[e * s.step],
+              rows = s.offsets[(e + 1) * s.step] - begin;
+    const int m = static_cast<int>(work % per_expert / s.n_tiles), n = static_cast<int>(work % s.n_tiles);
+    const float* result =
+        multiply(rows_of_expert(s.left, begin, rows, s.left_width, m, s.eights),
+                 rows_of_expert(s.right, begin, rows, s.right_width, n, s.eights), rows, shared);
+    T* out = s.out + std::int64_t{e} * s.left_width * s.right_width;
+    for (int i = threadIdx.x; i < kTile * kTile; i += kThreads) {
+      const int row = m * kTile + i / kTile, column = n * kTile + i % kTile;
+      if (row < s.left_width && column < s.right_width)
+        out[std::int64_t{row} * s.right_width + column] =
+            from_float<T>(result[i / kTile * kResultStride + i % kTile]);
+    }
+  }
+}
+
+inline unsigned blocks(std::int64_t tiles) {
+  int device = 0, multiprocessors = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
+        "cudaDeviceGetAttribute");
+  return static_cast<unsigned>(std::clamp<std::int64_t>(tiles, 1, std::int64_t{multiprocessors} * 8));
+}
+
+inline int tiles_over(int width, int tile) { return (width + tile - 1) / tile; }
+
+template <class T, bool WeightsMnMajor, class Epilogue>
+void launch_tokens(const char* name, const GroupedShape& g, const void* tokens, const void* weights,
+                   int k_extent, int width, int m_tiles, const Epilogue& epilogue, cudaStream_t stream) {
+  const bool eights = in_eights(g.dim, tokens, weights) && g.inter_dim % 8 == 0;
+  const TokenProductArguments<T> s{row_tiles(g),
+                                   static_cast<const T*>(tokens),
+                                   static_cast<const T*>(weights),
+                                   k_extent,
+                                   width,
+                                   g.experts,
+                                   g.tile_rows,
+                                   m_tiles,
+                                   eights};
+  token_product<T, WeightsMnMajor>
+      <<<blocks((g.rows / 16 + g.experts) * m_tiles), kThreads, 0, stream>>>(s, epilogue);
+  check(cudaGetLastError(), name);
+}
+
+template <class T, class Act>
+void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParameters& parameters,
+               cudaStream_t stream) {
+  const int width = is_gated_layout<Act> ? 2 * g.inter_dim : g.inter_dim;
+  const Up<T, Act> epilogue{static_cast<T*>(u.h),
+                            static_cast<T*>(u.a),
+                            static_cast<const T*>(u.bias),
+                            u.weighted ? g.permutation.row_weight : nullptr,
+                            g.inter_dim,
+                            parameters};
+  launch_tokens<T, true>("up_product", g, u.x, u.weights, g.dim, width,
+                         tiles_over(g.inter_dim, Up<T, Act>::inner), epilogue, stream);
+}
+
+template <class T, class Act>
+void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
+                          const ActivationParameters& parameters, cudaStream_t stream) {
+  const DownGradientOf<T, Act> epilogue{static_cast<const T*>(d.h),
+                                        static_cast<T*>(d.dh),
+                                        static_cast<T*>(d.a),
+                                        g.permutation.row_weight,
+                                        d.dot_parts,
+                                        g.inter_dim,
+                                        parameters};
+  launch_tokens<T, false>("down_gradient_product", g, d.dy, d.weights, g.dim, g.inter_dim,
+                          tiles_over(g.inter_dim, kTile), epilogue, stream);
+}
+
+template <class T, bool WeightsMnMajor>
+void launch_stored(const GroupedShape& g, const StoredProduct& p, int k_extent, cudaStream_t stream) {
+  const Store<T> epilogue{static_cast<T*>(p.out), static_cast<const T*>(p.bias), g.permutation.row_weight,
+                          g.dim, p.scale_product};
+  launch_tokens<T, WeightsMnMajor>(WeightsMnMajor ? "down_product" : "input_gradient_product", g, p.rows,
+                                   p.weights, k_extent, g.dim, tiles_over(g.dim, kTile), epilogue, stream);
+}
+
+template <class T>
+void launch_weight_gradient(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
+  const WeightGradientArguments<T> s{g.permutation.offsets,
+                                     g.permutation.chunks,
+                                     static_cast<const T*>(p.left),
+                                     static_cast<const T*>(p.right),
+                                     static_cast<T*>(p.out),
+                                     p.left_width,
+                                     p.right_width,
+                                     g.experts,
+                                     tiles_over(p.left_width, kTile),
+                                     tiles_over(p.right_width, kTile),
+                                     in_eights(p.left_width, p.left, p.right) && p.right_width % 8 == 0};
+  weight_gradient<T><<<blocks(std::int64_t{s.m_tiles} * s.n_tiles * s.experts), kThreads, 0, stream>>>(s);
+  check(cudaGetLastError(), "weight_gradient_product");
+}
+
+/// Every product of one element type, in the order of Activation.
+template <class T>
+inline constexpr PortableProducts kProductsOf = {
+    {{launch_up<T, Swiglu>, launch_down_gradient<T, Swiglu>},
+     {launch_up<T, SwigluOai>, launch_down_gradient<T, SwigluOai>},
+     {launch_up<T, QuickGeglu>, launch_down_gradient<T, QuickGeglu>},
+     {launch_up<T, Geglu>, launch_down_gradient<T, Geglu>},
+     {launch_up<T, Relu2>, launch_down_gradient<T, Relu2>}},
+    [](const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
+      launch_stored<T, true>(g, p, g.inter_dim, stream);
+    },
+    [](const GroupedShape& g, const StoredProduct& p, int up_width, cudaStream_t stream) {
+      launch_stored<T, false>(g, p, up_width, stream);
+    },
+    launch_weight_gradient<T>};
+
+}  // namespace moeref::cuda::portable

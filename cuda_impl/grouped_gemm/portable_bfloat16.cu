@@ -1,8 +1,0 @@
-// The portable products of bfloat16: mma.sync with fp32 accumulation.
-#include "grouped_gemm/portable_kernels.cuh"
-
-namespace moeref::cuda::portable {
-
-const PortableProducts kBfloat16Products = kProductsOf<__nv_bfloat16>;
-
-}  // namespace moeref::cuda::portable

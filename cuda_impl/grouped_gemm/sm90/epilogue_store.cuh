@@ -1,0 +1,131 @@
+// The epilogue that stores the product: C[n][m] as bf16 (rows of the result run along N), through shared
+// memory so that the stores to device memory are 16 bytes a thread and at least 128 contiguous bytes a row.
+#pragma once
+
+#include <type_traits>
+
+#include "cuda_impl/grouped_gemm/sm90/pipeline.cuh"
+#include "cuda_impl/permutation/tile_split.hpp"
+
+namespace moeref::cuda::sm90 {
+
+// Where a tile's results go: row 0 of N is row `row` of the matrix, `rows` of them are valid.
+struct TileOutput {
+  int expert;
+  std::int64_t row;
+  int rows;
+  int m_tile;
+};
+
+/// Routing weights of a tile's rows, row 32 i + lane in v[i], so that each is read once and in time: before
+/// the last products of the tile have ended. 1 where there are none.
+template <int MaxRows>
+struct RowWeights {
+  float v[MaxRows / 32];
+  static __device__ __forceinline__ RowWeights load(const float* row_weight, const TileOutput& tile) {
+    RowWeights out;
+#pragma unroll
+    for (int i = 0; i < MaxRows / 32; ++i) {
+      const int n = 32 * i + threadIdx.x % 32;
+      out.v[i] = row_weight != nullptr && n < tile.rows ? row_weight[tile.row + n] : 1.0f;
+    }
+    return out;
+  }
+  /// Of rows 16 chunk + 2 (lane % 4) + 8 (t / 2) + t % 2, those of a thread's fragment; chunk: a constant.
+  __device__ __forceinline__ void of_fragment(int chunk, float (&out)[4]) const {
+#pragma unroll
+    for (int t = 0; t < 4; ++t)
+      out[t] =
+          __shfl_sync(0xffffffffu, v[chunk / 2], chunk % 2 * 16 + threadIdx.x % 4 * 2 + t / 2 * 8 + t % 2);
+  }
+};
+struct NoRowWeights {
+  static __device__ __forceinline__ NoRowWeights load(const float*, const TileOutput&) { return {}; }
+  __device__ __forceinline__ void of_fragment(int, float (&out)[4]) const {
+    out[0] = out[1] = out[2] = out[3] = 1;
+  }
+};
+
+struct StoreRowsArguments {
+  __nv_bfloat16* out;
+  std::int64_t row_stride;
+  int width;
+  // The rest where Scaled.
+  const __nv_bfloat16* bias;  // [E, width] or null
+  const float* row_weight;    // by row, or null: all 1
+  bool scale_product;         // else only the bias is scaled
+};
+
+// out[row + n][m] = acc, or where Scaled acc * row_scale + bias * bias_scale, with row_scale and bias_scale 1
+// or the row's routing weight. 16 tokens at a time through two buffers in turn: what the warpgroup reads from
+// one is out of it when the next barrier lets the other be read.
+template <bool Scaled>
+struct StoreRows {
+  static constexpr bool paired_columns = false;
+  static constexpr int row_bytes = (128 + 8) * 2, buffer_bytes = 16 * row_bytes;
+  static constexpr int staging_bytes = 2 * buffer_bytes;
+  using Arguments = StoreRowsArguments;
+  using Prepared = std::conditional_t<Scaled, RowWeights<kBlockRows>, NoRowWeights>;
+  static __device__ int m_extent(const Arguments& args) { return args.width; }
+  static __device__ __forceinline__ Prepared prepare(const Arguments& args, const TileOutput& tile, int) {
+    return Prepared::load(args.row_weight, tile);
+  }
+
+  template <int MaxN>
+  static __device__ __forceinline__ void run(const Arguments& args, const Prepared& weights,
+                                             const Accumulator<MaxN>& acc, const TileOutput& tile,
+                                             char* staging, int warpgroup) {
+    const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
+    const int column = tile.m_tile * kBlockM + warpgroup * 128, m = thread % 16 * 8, first = thread / 16;
+    const std::uint32_t base = shared_address(staging),
+                        matrix_row = base + ((lane >> 4) * 8 + lane % 8) * row_bytes +
+                                     (warp * 16 + ((lane >> 3) & 1) * 8) * 2,
+                        mine = base + first * row_bytes + m * 2;
+    const std::int64_t eight_rows = 8 * args.row_stride;
+    __nv_bfloat16* out = args.out + (tile.row + first) * args.row_stride + column + m;
+    const int rows = column + m < args.width ? tile.rows - first : 0;  // of this thread
+    float bias[2][2] = {};
+    if (Scaled && args.bias != nullptr)
+#pragma unroll
+      for (int b = 0; b < 2; ++b)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          const int at = column + b * 64 + warp * 16 + lane / 4 + h * 8;
+          if (at < args.width)
+            bias[b][h] = __bfloat162float(args.bias[std::int64_t(tile.expert) * args.width + at]);
+        }
+    warpgroup_barrier(1 + warpgroup);  // the last tile's buffers have been read
+#pragma unroll
+    for (int c = 0; c < MaxN / 16; ++c) {
+      if (c * 16 >= tile.rows) break;
+      const int buffer = c % 2 * buffer_bytes;
+      float product_scale[4], bias_scale[4];
+      weights.of_fragment(c, bias_scale);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) product_scale[i] = Scaled && args.scale_product ? bias_scale[i] : 1.0f;
+#pragma unroll
+      for (int b = 0; b < 2; ++b) {
+        std::uint32_t v[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {  // i: 8-column group (high bit), row half (low bit)
+          const int at = 4 * (2 * c + i / 2) + 2 * (i % 2), s = i / 2 * 2;
+          if constexpr (Scaled)
+            v[i] = pack_bf16(acc.d[b][at] * product_scale[s] + bias[b][i % 2] * bias_scale[s],
+                             acc.d[b][at + 1] * product_scale[s + 1] + bias[b][i % 2] * bias_scale[s + 1]);
+          else
+            v[i] = pack_bf16(acc.d[b][at], acc.d[b][at + 1]);
+        }
+        stmatrix4_transposed(matrix_row + buffer + b * 128, v);
+      }
+      warpgroup_barrier(1 + warpgroup);
+#pragma unroll
+      for (int q = 0; q < 2; ++q) {
+        if (c * 16 + q * 8 < rows)
+          *reinterpret_cast<uint4*>(out) = load_shared(mine + buffer + q * 8 * row_bytes);
+        out += eight_rows;
+      }
+    }
+  }
+};
+
+}  // namespace moeref::cuda::sm90

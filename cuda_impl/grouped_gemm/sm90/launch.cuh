@@ -1,0 +1,106 @@
+// Host side of the sm_90a kernels.
+#pragma once
+
+#include <type_traits>
+
+#include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
+#include "cuda_impl/grouped_gemm/product_kinds.hpp"
+#include "cuda_impl/grouped_gemm/sm90/epilogue_activation.cuh"
+#include "cuda_impl/grouped_gemm/sm90/epilogue_fragments.cuh"
+#include "cuda_impl/grouped_gemm/sm90/tensor_map.hpp"
+#include "cuda_impl/grouped_gemm/sm90/token_product.cuh"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda::sm90 {
+
+using bf16 = __nv_bfloat16;
+
+inline int multiprocessors() {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+  return count;
+}
+
+template <auto Kernel, class Layout, class... Arguments>
+void launch(const char* name, cudaStream_t stream, const Arguments&... arguments) {
+  check(cudaFuncSetAttribute(Kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Layout::total), name);
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(multiprocessors() / Layout::cluster * Layout::cluster);
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = Layout::total;
+  config.stream = stream;
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {Layout::cluster, 1, 1};
+  config.attrs = &cluster;
+  config.numAttrs = Layout::cluster > 1 ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, Kernel, arguments...), name);
+}
+
+template <class Epilogue, int Cluster>
+using TokenLayout = SharedLayout<kBlockM, kBlockRows, 4, Epilogue::staging_bytes, Cluster>;
+
+template <class Epilogue>
+int m_tiles_of(int m_extent) {
+  const int columns = Epilogue::paired_columns ? 128 : 256;
+  return (m_extent + columns - 1) / columns;
+}
+
+inline TokenProductShape token_shape(const GroupedShape& g, int k_extent, int m_tiles) {
+  return {row_tiles(g), k_extent, g.experts, g.tile_rows, m_tiles};
+}
+
+/// weights [E, K, M]: box of 64 columns of M.
+inline CUtensorMap weights_mn_major(const void* w, int experts, int k, int m) {
+  return tensor_map(static_cast<const bf16*>(w), experts, k, m, 64, 64);
+}
+/// weights [E, M, K]: box of 128 rows of M.
+inline CUtensorMap weights_k_major(const void* w, int experts, int m, int k) {
+  return tensor_map(static_cast<const bf16*>(w), experts, m, k, 128, 64);
+}
+
+/// rows [R, width]: box of 32 rows.
+inline CUtensorMap token_rows(const GroupedShape& g, const void* rows, int width) {
+  return tensor_map(static_cast<const bf16*>(rows), 1, g.rows, width, kTokenBox, 64);
+}
+
+template <class Act, int Cluster>
+void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParameters& parameters,
+               cudaStream_t stream) {
+  using Epilogue =
+      std::conditional_t<Act::layout == UpLayout::halves, FragmentForward<Act>, ActivationForward<Act>>;
+  using Layout = TokenLayout<Epilogue, Cluster>;
+  const int width = Act::layout == UpLayout::up_only ? g.inter_dim : 2 * g.inter_dim;
+  const typename Epilogue::Arguments e{static_cast<bf16*>(u.h),
+                                       static_cast<bf16*>(u.a),
+                                       static_cast<const bf16*>(u.bias),
+                                       u.weighted ? g.permutation.row_weight : nullptr,
+                                       g.inter_dim,
+                                       parameters};
+  const CUtensorMap weights = weights_mn_major(u.weights, g.experts, g.dim, width);
+  const int m_extent = Act::layout == UpLayout::interleaved ? width : g.inter_dim;
+  launch<token_product<Layout, true, Epilogue>, Layout>(
+      "up_product", stream, weights, token_rows(g, u.x, g.dim),
+      token_shape(g, g.dim, m_tiles_of<Epilogue>(m_extent)), e);
+}
+
+template <class Act, int Cluster>
+void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
+                          const ActivationParameters& parameters, cudaStream_t stream) {
+  using Epilogue = ActivationBackward<Act>;
+  using Layout = TokenLayout<Epilogue, Cluster>;
+  const typename Epilogue::Arguments e{static_cast<const bf16*>(d.h),
+                                       static_cast<bf16*>(d.dh),
+                                       static_cast<bf16*>(d.a),
+                                       g.permutation.row_weight,
+                                       d.dot_parts,
+                                       g.inter_dim,
+                                       parameters};
+  const CUtensorMap weights = weights_k_major(d.weights, g.experts, g.inter_dim, g.dim);
+  launch<token_product<Layout, false, Epilogue>, Layout>(
+      "down_gradient_product", stream, weights, token_rows(g, d.dy, g.dim),
+      token_shape(g, g.dim, m_tiles_of<Epilogue>(g.inter_dim)), e);
+}
+
+}  // namespace moeref::cuda::sm90

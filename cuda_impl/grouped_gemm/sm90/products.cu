@@ -1,0 +1,114 @@
+// The products without an activation, and the table of those with one.
+#include "cuda_impl/grouped_gemm/sm90/products.hpp"
+
+#include <algorithm>
+
+#include "cuda_impl/grouped_gemm/sm90/activation_products.hpp"
+#include "cuda_impl/grouped_gemm/sm90/launch.cuh"
+#include "cuda_impl/grouped_gemm/sm90/weight_gradient.cuh"
+
+namespace moeref::cuda::sm90 {
+namespace {
+
+/// Layouts of the weight gradients, for experts that have up to 320 rows on average, or more.
+using FewRows = GradientLayout<192, 5, 1>;
+template <int Cluster>
+using ManyRows = GradientLayout<256, 4, Cluster>;
+
+const ActivationProducts& products(Activation a, ExpertsPath path) {
+  static const ActivationProducts* const table[] = {kSwigluProducts, kSwigluOaiProducts, kQuickGegluProducts,
+                                                    kGegluProducts, kRelu2Products};
+  return table[static_cast<int>(a)][path == ExpertsPath::wgmma_clusters];
+}
+
+StoreRowsArguments store(const GroupedShape& g, const StoredProduct& p, int width) {
+  return {static_cast<bf16*>(p.out),
+          width,
+          width,
+          static_cast<const bf16*>(p.bias),
+          p.bias || p.scale_product ? g.permutation.row_weight : nullptr,
+          p.scale_product};
+}
+
+/// C rows = `rows` [R, K] W, W [E, K, width] where WeightsMnMajor, else [E, width, K].
+template <int Cluster, bool WeightsMnMajor, bool Scaled>
+void stored_product(const char* name, const GroupedShape& g, const StoredProduct& p, int k_extent, int width,
+                    cudaStream_t stream) {
+  using Epilogue = StoreRows<Scaled>;
+  using Layout = TokenLayout<Epilogue, Cluster>;
+  launch<token_product<Layout, WeightsMnMajor, Epilogue>, Layout>(
+      name, stream,
+      WeightsMnMajor ? weights_mn_major(p.weights, g.experts, k_extent, width)
+                     : weights_k_major(p.weights, g.experts, width, k_extent),
+      token_rows(g, p.rows, k_extent), token_shape(g, k_extent, m_tiles_of<Epilogue>(width)),
+      store(g, p, width));
+}
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// Units that leave every block about eight of them, and of 16 tiles at the most.
+int unit_tiles(const WeightGradientShape& s) {
+  const std::int64_t tiles = std::int64_t{s.experts} * s.m_tiles * s.n_tiles;
+  const std::int64_t most = std::clamp<std::int64_t>(tiles / (8 * multiprocessors()), 1, 16);
+  return static_cast<int>(ceil_div(s.m_tiles, ceil_div(s.m_tiles, most)));
+}
+
+template <class Layout>
+void weight_gradient_of(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
+  WeightGradientShape shape{g.permutation.offsets,
+                            g.permutation.chunks,
+                            p.left_width,
+                            p.right_width,
+                            g.experts,
+                            static_cast<int>(ceil_div(p.left_width, kTileM * Layout::cluster)),
+                            static_cast<int>(ceil_div(p.right_width, Layout::n)),
+                            1,
+                            0,
+                            p.left_width < p.right_width};
+  if constexpr (Layout::n == FewRows::n) shape.unit_tiles = unit_tiles(shape);
+  shape.m_units = static_cast<int>(ceil_div(shape.m_tiles, shape.unit_tiles));
+  const auto by_row = [&](const void* rows, int width) {
+    return tensor_map(static_cast<const bf16*>(rows), 1, g.rows, width, 64, 64);
+  };
+  launch<weight_gradient<Layout>, Layout>("weight_gradient_product", stream, by_row(p.left, p.left_width),
+                                          by_row(p.right, p.right_width),
+                                          tensor_map(static_cast<const bf16*>(p.out), g.experts, p.left_width,
+                                                     p.right_width, kStoreRows, kStoreColumns),
+                                          shape);
+}
+
+}  // namespace
+
+void up_product(const GroupedShape& g, const UpProduct& p, Activation a,
+                const ActivationParameters& parameters, cudaStream_t stream) {
+  products(a, g.path).up(g, p, parameters, stream);
+}
+
+void down_gradient_product(const GroupedShape& g, const DownGradient& p, Activation a,
+                           const ActivationParameters& parameters, cudaStream_t stream) {
+  products(a, g.path).down_gradient(g, p, parameters, stream);
+}
+
+void down_product(const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
+  const bool clusters = g.path == ExpertsPath::wgmma_clusters;
+  const auto run = p.bias || p.scale_product
+                       ? (clusters ? stored_product<2, true, true> : stored_product<1, true, true>)
+                       : (clusters ? stored_product<2, true, false> : stored_product<1, true, false>);
+  run("down_product", g, p, g.inter_dim, g.dim, stream);
+}
+
+void input_gradient_product(const GroupedShape& g, const StoredProduct& p, int up_width,
+                            cudaStream_t stream) {
+  const auto run = g.path == ExpertsPath::wgmma_clusters ? stored_product<2, false, false>
+                                                         : stored_product<1, false, false>;
+  run("input_gradient_product", g, p, up_width, g.dim, stream);
+}
+
+void weight_gradient_product(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
+  const bool few = g.rows <= std::int64_t{g.experts} * FewRows::right_slots * kBlockK;
+  if (few) return weight_gradient_of<FewRows>(g, p, stream);
+  (g.path == ExpertsPath::wgmma_clusters ? weight_gradient_of<ManyRows<2>>
+                                         : weight_gradient_of<ManyRows<1>>)(g, p, stream);
+}
+
+}  // namespace moeref::cuda::sm90

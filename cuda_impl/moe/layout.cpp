@@ -1,0 +1,105 @@
+#include "cuda_impl/moe/layout.hpp"
+
+#include <algorithm>
+#include <string>
+
+#include "cuda_impl/expert_parallel/layout.hpp"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+std::size_t slots(const LayerConfig& c) {
+  return static_cast<std::size_t>(c.experts.tokens) * static_cast<std::size_t>(c.experts.slots);
+}
+std::size_t latent_bytes(const LayerConfig& c) {
+  return static_cast<std::size_t>(c.experts.tokens) * static_cast<std::size_t>(c.experts.dim) *
+         bytes_of(c.dtype());
+}
+bool shares(const LayerConfig& c) { return c.shared_inter_dim > 0; }
+
+void same(const char* field, std::int64_t gate, std::int64_t experts) {
+  if (gate != experts)
+    throw ArgumentError(std::string(field) + " is " + std::to_string(gate) + " in the gate and " +
+                        std::to_string(experts) + " in the experts: want the same");
+}
+
+}  // namespace
+
+void check_config(const LayerConfig& c) {
+  same("tokens", c.gate.tokens, c.experts.tokens);
+  same("experts", c.gate.experts, c.experts.experts);
+  same("slots", c.gate.slots, c.experts.slots);
+  if (!c.latent) same("dim", c.gate.dim, c.experts.dim);
+  if (c.gate.x_type != c.experts.dtype)
+    throw ArgumentError("the gate's x_type differs from the experts' dtype");
+  if (c.gate.dim < 1) throw ArgumentError("dim is " + std::to_string(c.gate.dim) + ": want 1 or more");
+  if (c.shared_inter_dim < 0)
+    throw ArgumentError("shared_inter_dim is " + std::to_string(c.shared_inter_dim) + ": want 0 or more");
+  if (is_spread(c)) check_config(c.expert_parallel());
+  if (c.shared_gate && !shares(c)) throw ArgumentError("shared_gate is set without shared experts");
+}
+
+void check_groups(const LayerConfig& c, const LayerGroups& groups) {
+  if (is_spread(c) && !(groups.expert && groups.windows.kept && groups.windows.transient))
+    throw ArgumentError("expert_ranks is " + std::to_string(c.expert_ranks) +
+                        ": want a group of experts and its windows");
+}
+
+LayerValues::LayerValues(Arena& arena, const LayerConfig& c)
+    : mask(arena.take<std::uint8_t>(static_cast<std::size_t>(c.gate.tokens))),
+      ids(arena.take<int>(slots(c))),
+      weights(arena.take<float>(slots(c))) {
+  if (c.latent) latent = arena.take_bytes(latent_bytes(c)), routed = arena.take_bytes(latent_bytes(c));
+  if (c.shared_gate) shared_scale = arena.take<float>(static_cast<std::size_t>(c.gate.tokens));
+}
+
+LayerSaved::LayerSaved(Arena& arena, const LayerConfig& c)
+    : values(arena, c),
+      gate(arena.take_bytes(c.fake_balanced_gate ? 0 : gate_saved_bytes(c.gate))),
+      experts(arena.take_bytes(is_spread(c) ? saved_bytes(c.expert_parallel()) : saved_bytes(c.experts))) {
+  if (shares(c)) shared = arena.take_bytes(mlp_saved_bytes(shared_config(c)));
+}
+
+LayerForwardWorkspace::LayerForwardWorkspace(Arena& arena, const LayerConfig& c)
+    : part(arena.take_bytes(std::max(
+          {is_spread(c) ? forward_workspace_bytes(c.expert_parallel()) : forward_workspace_bytes(c.experts),
+           c.fake_balanced_gate ? std::size_t{0} : gate_forward_workspace_bytes(c.gate),
+           shares(c) ? mlp_forward_workspace_bytes(shared_config(c)) : std::size_t{0}}))),
+      blas(arena.take_bytes(c.latent ? Blas::workspace_bytes : 0)),
+      values(arena, c) {
+  if (c.fake_balanced_gate || !c.gate.has_aux_loss()) return;
+  const auto experts = static_cast<std::size_t>(c.gate.experts);
+  statistics.real_tokens = arena.take<std::int64_t>(1 + experts);
+  if (statistics.real_tokens) statistics.load = statistics.real_tokens + 1;
+  statistics.score_sum = arena.take<double>(experts);
+}
+
+LayerBackwardWorkspace::LayerBackwardWorkspace(Arena& arena, const LayerConfig& c)
+    : part(arena.take_bytes(std::max(
+          {is_spread(c) ? backward_workspace_bytes(c.expert_parallel()) : backward_workspace_bytes(c.experts),
+           c.fake_balanced_gate ? std::size_t{0} : gate_backward_workspace_bytes(c.gate),
+           shares(c) ? mlp_backward_workspace_bytes(shared_config(c)) : std::size_t{0}}))),
+      blas(arena.take_bytes(c.latent ? Blas::workspace_bytes : 0)),
+      d_weights(arena.take<float>(slots(c))) {
+  if (c.latent) d_routed = arena.take_bytes(latent_bytes(c)), d_latent = arena.take_bytes(latent_bytes(c));
+  if (c.latent || c.shared_gate)
+    sums = arena.take_bytes(column_sum_workspace_bytes(std::max(c.gate.dim, c.experts.dim)));
+  if (c.shared_gate) d_scale = arena.take<float>(static_cast<std::size_t>(c.gate.tokens));
+}
+
+template <class Layout>
+static std::size_t bytes(const LayerConfig& config) {
+  check_config(config);
+  return bytes_taken<Layout>(config);
+}
+
+std::size_t layer_saved_bytes(const LayerConfig& config) { return bytes<LayerSaved>(config); }
+std::size_t layer_forward_workspace_bytes(const LayerConfig& config) {
+  return bytes<LayerForwardWorkspace>(config);
+}
+std::size_t layer_backward_workspace_bytes(const LayerConfig& config) {
+  return bytes<LayerBackwardWorkspace>(config);
+}
+
+}  // namespace moeref::cuda

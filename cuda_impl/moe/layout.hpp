@@ -1,0 +1,60 @@
+// What the layer's two passes share: argument checks, the configs of its parts, the layout of `saved` and of
+// the workspaces.
+#pragma once
+
+#include "cuda_impl/linear/linear.hpp"
+#include "cuda_impl/memory/arena.hpp"
+#include "moeref/cuda/moe.hpp"
+
+namespace moeref::cuda {
+
+void check_config(const LayerConfig& config);
+void check_groups(const LayerConfig& config, const LayerGroups& groups);
+
+inline MLPConfig shared_config(const LayerConfig& c) {
+  return {c.gate.tokens,         c.gate.dim, c.shared_inter_dim, c.shared_activation,
+          c.shared_swiglu_limit, c.dtype()};
+}
+/// x to the experts' width, and back.
+inline LinearShape fc1_shape(const LayerConfig& c) {
+  return {c.gate.tokens, c.gate.dim, c.experts.dim, c.dtype()};
+}
+inline LinearShape fc2_shape(const LayerConfig& c) {
+  return {c.gate.tokens, c.experts.dim, c.gate.dim, c.dtype()};
+}
+
+inline bool is_spread(const LayerConfig& c) { return c.expert_ranks > 1; }
+
+/// What one part of the layer gives to another. Null pointers for parts that the config leaves out.
+struct LayerValues {
+  std::uint8_t* mask;                         // [T]
+  int* ids;                                   // [T, k]
+  float* weights;                             // [T, k]
+  void *latent = nullptr, *routed = nullptr;  // [T, L]: the experts' input and output
+  float* shared_scale = nullptr;              // [T] sigmoid(x w_sg^T)
+  LayerValues(Arena& arena, const LayerConfig& config);
+};
+
+struct LayerSaved {
+  LayerValues values;
+  void *gate, *experts, *shared = nullptr;  // as their own functions lay them out
+  LayerSaved(Arena& arena, const LayerConfig& config);
+};
+
+/// The parts run one after another on one stream, so that they share one workspace.
+struct LayerForwardWorkspace {
+  void *part, *blas;
+  LayerValues values;             // where nothing is saved
+  AuxStatistics statistics = {};  // of the auxiliary loss: real tokens and load [1 + E], score sums [E]
+  LayerForwardWorkspace(Arena& arena, const LayerConfig& config);
+};
+struct LayerBackwardWorkspace {
+  void *part, *blas;
+  float* d_weights;                               // [T, k]
+  void *d_routed = nullptr, *d_latent = nullptr;  // [T, L]
+  void* sums = nullptr;                           // of column_sum
+  float* d_scale = nullptr;                       // [T]
+  LayerBackwardWorkspace(Arena& arena, const LayerConfig& config);
+};
+
+}  // namespace moeref::cuda

@@ -1,0 +1,73 @@
+// Gate, fc1, experts, fc2, shared experts; the shared output is added to the routed one by its last product.
+#include "cuda_impl/moe/layer_kernels.hpp"
+#include "cuda_impl/moe/layout.hpp"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+void route(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, const LayerOutput& out,
+           const std::uint8_t* mask, const LayerValues& values, void* saved,
+           const LayerForwardWorkspace& work, Group* context, cudaStream_t stream) {
+  const std::size_t bytes = static_cast<std::size_t>(c.gate.tokens) * c.gate.slots * sizeof(int);
+  const auto copy_ids = [&](int* to, const int* from) {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream), "cudaMemcpyAsync");
+  };
+  if (c.fake_balanced_gate) {
+    const FakeGateConfig fake{c.gate.tokens,     c.gate.dim, c.gate.experts, c.gate.slots, 0,
+                              c.fake_gate_noise, c.dtype()};
+    fake_balanced_gate(fake, in.x, in.fake_draws, values.ids, out.weights, values.weights, stream);
+    if (in.replay_ids) copy_ids(values.ids, in.replay_ids);
+  } else {
+    const bool summed = context && c.gate.has_aux_loss();
+    const AuxStatistics statistics = summed ? work.statistics : AuxStatistics{};
+    gate_forward(c.gate, w.gate, {in.x, mask, in.replay_ids},
+                 {values.ids, out.weights, values.weights, out.load, out.aux_loss, statistics}, saved,
+                 work.part, stream);
+    if (summed) {
+      context->sum(statistics.real_tokens, 1 + c.gate.experts, statistics.score_sum, c.gate.experts, stream);
+      gate_aux_loss(c.gate, statistics, out.aux_loss, saved, stream);
+    }
+  }
+  if (out.ids) copy_ids(out.ids, values.ids);
+}
+
+}  // namespace
+
+void layer_forward(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, const LayerOutput& out,
+                   void* saved, void* workspace, Blas& blas, cudaStream_t stream, const LayerGroups& groups) {
+  check_config(c);
+  check_groups(c, groups);
+  Arena kept(saved), scratch(workspace);
+  const LayerSaved keep(kept, c);
+  const LayerForwardWorkspace work(scratch, c);
+  const LayerValues& values = saved ? keep.values : work.values;
+  if (in.padding_mask) token_mask(c.gate.tokens, in.padding_mask, values.mask, stream);
+  const std::uint8_t* mask = in.padding_mask ? values.mask : nullptr;
+  route(c, w, in, out, mask, values, keep.gate, work, groups.context, stream);
+
+  const void* x = in.x;
+  void* y = out.y;
+  if (c.latent) {
+    blas.bind(stream, work.blas);
+    linear_with_bias(fc1_shape(c), in.x, w.fc1_weight, w.fc1_bias, values.latent, blas, stream);
+    x = values.latent, y = values.routed;
+  }
+  const ExpertsInput routed{x, values.ids, values.weights, mask};
+  if (is_spread(c))
+    experts_forward(c.expert_parallel(), w.experts, routed, y, *groups.expert, groups.windows, keep.experts,
+                    work.part, stream);
+  else
+    experts_forward(c.experts, w.experts, routed, y, keep.experts, work.part, stream);
+  if (c.latent) linear_with_bias(fc2_shape(c), values.routed, w.fc2_weight, w.fc2_bias, out.y, blas, stream);
+
+  if (c.shared_inter_dim == 0) return;
+  if (c.shared_gate) {
+    row_dot(c.dtype(), c.gate.tokens, c.gate.dim, in.x, w.shared_gate, values.shared_scale, false, stream);
+    sigmoid_in_place(c.gate.tokens, values.shared_scale, stream);
+  }
+  mlp_forward(shared_config(c), w.shared, {in.x, values.shared_scale}, out.y, true, keep.shared, work.part,
+              blas, stream);
+}
+
+}  // namespace moeref::cuda

@@ -1,0 +1,197 @@
+// Ranks of a group: what is delivered, sums, and that nobody waits for ever.
+#include "moeref/cuda/group.hpp"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+
+#include "cuda_impl/tests/device.hpp"
+
+namespace moeref::cuda::test {
+namespace {
+
+using std::chrono::steady_clock;
+
+TEST(Bootstrap, GathersAndSplits) {
+  MOEREF_NEEDS_DEVICE();
+  std::vector<std::vector<int>> seen(6);
+  run_ranks(6, [&](const std::shared_ptr<Bootstrap>& world) {
+    const auto part = world->split(world->rank() % 2, -world->rank());  // keys turn the order round
+    std::vector<int> all(3);
+    part->all_gather(world->rank(), all.data());
+    seen[static_cast<std::size_t>(world->rank())] = all;
+    EXPECT_EQ(all[static_cast<std::size_t>(part->rank())], world->rank());
+  });
+  for (std::size_t r = 0; r < 6; ++r)
+    EXPECT_EQ(seen[r], (r % 2 ? std::vector<int>{5, 3, 1} : std::vector<int>{4, 2, 0}));
+}
+
+TEST(Bootstrap, ALostRankIsAnErrorForTheOthers) {
+  MOEREF_NEEDS_DEVICE();
+  const auto lost = [](bool throws) {
+    run_ranks(
+        3,
+        [&](const std::shared_ptr<Bootstrap>& world) {
+          if (world->rank() == 1 && throws) throw ArgumentError("rank 1 does not like it");
+          if (world->rank() != 1) world->meet();
+        },
+        std::chrono::milliseconds(200));
+  };
+  EXPECT_THROW(lost(true), ArgumentError);  // what ended the run, not what that did to the others
+  EXPECT_THROW(lost(false), GroupError);
+}
+
+/// Threads meet by events or, as processes do, in kernels.
+class GroupMeeting : public testing::TestWithParam<bool> {
+ protected:
+  static GroupOptions options() {
+    GroupOptions out;
+    out.kernels_wait = GetParam();
+    out.timeout = std::chrono::seconds(10);
+    return out;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Ways, GroupMeeting, testing::Bool(),
+                         [](const auto& info) { return info.param ? "in_kernels" : "automatic"; });
+
+TEST_P(GroupMeeting, DeliversEverySlotToItsRank) {
+  MOEREF_NEEDS_DEVICE();
+  const std::string apart = run_ranks_together(4, [&](const std::shared_ptr<Bootstrap>& world) {
+    const auto group = Group::create(world, options());
+    WindowLayout layout(4);
+    layout.add(100);
+    const Region region = layout.add(sizeof(int));
+    const Window window = group->window(layout.bytes());
+    const Stream own;
+    const cudaStream_t stream = own.get();
+    for (int round = 1; round <= 3; ++round) {
+      const RankPointers slots = window.slots(region);
+      for (int p = 0; p < 4; ++p) {
+        const int value = 1000 * round + 10 * world->rank() + p;
+        check(cudaMemcpyAsync(slots.of[p], &value, sizeof value, cudaMemcpyHostToDevice, stream),
+              "cudaMemcpyAsync");
+        check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+      }
+      const Delivery what[] = {{region}};
+      group->deliver(window, what, nullptr, stream);
+      std::vector<int> got(4);
+      check(cudaMemcpyAsync(got.data(), window.received<int>(region), 16, cudaMemcpyDeviceToHost, stream),
+            "cudaMemcpyAsync");
+      group->synchronize(stream);
+      for (int r = 0; r < 4; ++r)
+        EXPECT_EQ(got[static_cast<std::size_t>(r)], 1000 * round + 10 * r + world->rank());
+      group->deliver(window, {}, nullptr, stream);  // all have read
+      group->synchronize(stream);
+    }
+  });
+  MOEREF_SKIP(apart);
+}
+
+TEST_P(GroupMeeting, SumsAreExactAndTheSameOnAllRanks) {
+  MOEREF_NEEDS_DEVICE();
+  constexpr int kRanks = 3, kInts = 1025, kReals = 1024;
+  std::vector<std::vector<double>> results(kRanks);
+  const std::string apart = run_ranks_together(kRanks, [&](const std::shared_ptr<Bootstrap>& world) {
+    const int r = world->rank();
+    const auto group = Group::create(world, options());
+    const Stream own;
+    const cudaStream_t stream = own.get();
+    DeviceArray<std::int64_t> device_integers(kInts);
+    DeviceArray<double> device_reals(kReals);
+    for (int round = 0; round < 4; ++round) {
+      std::vector<std::int64_t> integers(kInts);
+      std::vector<double> reals(kReals);
+      for (int i = 0; i < kInts; ++i) integers[i] = (std::int64_t{1} << 60) / (1 + i) * (r - 1) + i + round;
+      for (int i = 0; i < kReals; ++i) reals[i] = 1.0 / (3 + i + r) + round;
+      device_integers.set(integers), device_reals.set(reals);
+      check(cudaStreamSynchronize(nullptr), "inputs");  // the device may run a rank that waits
+      group->sum(device_integers.data(), kInts, device_reals.data(), kReals, stream);
+      group->synchronize(stream);
+      const auto got = device_integers.get();
+      for (int i = 0; i < kInts; ++i) EXPECT_EQ(got[i], 3 * (i + round));
+      results[static_cast<std::size_t>(r)] = device_reals.get();
+      for (int i = 0; i < kReals; ++i) {
+        double want = 0;
+        for (int p = 0; p < kRanks; ++p) want += 1.0 / (3 + i + p) + round;
+        EXPECT_EQ(results[static_cast<std::size_t>(r)][i], want);
+      }
+      world->meet();
+    }
+    EXPECT_THROW(group->sum(nullptr, Group::kMaxSum + 1, nullptr, 0, stream), ArgumentError);
+  });
+  MOEREF_SKIP(apart);
+  EXPECT_EQ(results[0], results[1]);
+}
+
+/// Rank 1 leaves or fails; what the others get, and after how long.
+std::string message_of_a_loss(bool fails, std::chrono::milliseconds& took) {
+  std::string message;
+  try {
+    run_ranks(2, [&](const std::shared_ptr<Bootstrap>& world) {
+      const auto group =
+          Group::create(world, {Transport::automatic, std::chrono::milliseconds(300), "pair", true});
+      const Window window = group->window(256);
+      if (world->rank() == 1) {
+        if (fails) throw ArgumentError("rank 1 does not like it");
+        std::this_thread::sleep_for(std::chrono::seconds(2));
+        return;
+      }
+      const Stream own;
+      const cudaStream_t stream = own.get();
+      const auto begin = steady_clock::now();
+      try {
+        for (int i = 0; i < 3; ++i) group->deliver(window, {}, nullptr, stream);
+        group->synchronize(stream);
+      } catch (const GroupError& e) {
+        message = e.what();
+      }
+      took = std::chrono::duration_cast<std::chrono::milliseconds>(steady_clock::now() - begin);
+      cudaStreamSynchronize(stream);
+    });
+  } catch (const ArgumentError&) {
+  } catch (const GroupError&) {
+  }
+  return message;
+}
+
+TEST(Group, AnAbsentRankIsAnErrorInBoundedTime) {
+  MOEREF_NEEDS_DEVICE();
+  std::chrono::milliseconds took{};
+  EXPECT_EQ(message_of_a_loss(false, took), "rank 1 of the pair did not come within 300 ms");
+  EXPECT_LT(took.count(), 1900);
+}
+
+TEST(Group, ARankThatFailsTellsTheOthers) {
+  MOEREF_NEEDS_DEVICE();
+  std::chrono::milliseconds took{};
+  const std::string message = message_of_a_loss(true, took);
+  EXPECT_TRUE(message == "rank 1 of the pair gave up" ||
+              message == "rank 1 of the pair did not come within 300 ms")
+      << message;
+  EXPECT_LT(took.count(), 1900);
+}
+
+// Each tells the others, whose memory may be about to go.
+TEST(Group, RanksThatFailTogetherLoseNoMemory) {
+  MOEREF_NEEDS_DEVICE();
+  const auto fail_together = [] {
+    run_ranks(3, [&](const std::shared_ptr<Bootstrap>& world) {
+      const auto group = Group::create(world, {Transport::automatic, std::chrono::milliseconds(300), "trio"});
+      const Window window = group->window(1 << 20);
+      throw ArgumentError("no rank likes it");
+    });
+  };
+  const auto free_memory = [] {
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    return free;
+  };
+  EXPECT_THROW(fail_together(), std::exception);  // and what the runtime allocates once
+  const std::size_t before = free_memory();
+  for (int i = 0; i < 20; ++i) EXPECT_THROW(fail_together(), std::exception);
+  EXPECT_EQ(free_memory(), before);
+}
+
+}  // namespace
+}  // namespace moeref::cuda::test

@@ -1,0 +1,86 @@
+// The counting sort against the definition.
+#include "moeref/cuda/permutation.hpp"
+
+#include <random>
+
+#include "cuda_impl/tests/device.hpp"
+
+namespace moeref::cuda::test {
+namespace {
+
+std::vector<int> ints(const int* device, std::size_t n) {
+  std::vector<int> out(n);
+  check(cudaMemcpy(out.data(), device, n * 4, cudaMemcpyDeviceToHost), "cudaMemcpy");
+  return out;
+}
+
+TEST(SortByExpert, FollowsTheDefinition) {
+  MOEREF_NEEDS_DEVICE();
+  std::mt19937 rng(5);
+  for (const PermutationShape s : {PermutationShape{0, 2, 4, 320},
+                                   {1, 1, 1, 320},
+                                   {255, 1, 3, 320},
+                                   {257, 8, 128, 320},
+                                   {5000, 3, 1024, 320},
+                                   {5000, 2, 7, 160},
+                                   {20000, 8, 256, 64},
+                                   {0, 2, 4, 320, {2, 0}},
+                                   {600, 2, 7, 64, {2, 300}},
+                                   {404, 3, 5, 160, {4, 101}},  // the last chunk has fewer tokens
+                                   {6, 2, 3, 64, {4, 1}}}) {    // and here others have none
+    const TokenChunks chunks = s.chunks;
+    SCOPED_TRACE(testing::Message() << s.tokens << " x " << s.slots << " over " << s.experts << " in "
+                                    << chunks.count);
+    const std::size_t total = s.tokens * s.slots;
+    std::vector<int> ids(total);
+    std::vector<float> weights(total);
+    std::vector<std::uint8_t> mask(s.tokens);
+    for (auto& m : mask) m = rng() % 8 != 0;
+    for (std::size_t i = 0; i < total; ++i) ids[i] = int(rng() % (s.experts + 2)) - 1, weights[i] = float(i);
+    DeviceArray<int> device_ids(ids);
+    DeviceArray<float> device_weights(weights);
+    DeviceArray<std::uint8_t> device_mask(mask);
+    DeviceArray<char> memory(permutation_bytes(s)), work(sort_workspace_bytes(s));
+    const Permutation p = carve_permutation(s, memory.data());
+    sort_by_expert(s, device_ids.data(), device_weights.data(), device_mask.data(), p, work.data(), nullptr);
+    check(cudaDeviceSynchronize(), "sort_by_expert");
+
+    const auto in_chunk = [&](std::size_t slot, int chunk) {
+      const std::int64_t at =
+          static_cast<std::int64_t>(slot) / s.slots % std::max<std::int64_t>(1, chunks.period);
+      const RowRange range = chunks.range(chunk);
+      return at >= range.first && at < range.first + range.count;
+    };
+    std::vector<int> offsets{0}, row_slot, slot_row(total, -1);
+    for (int e = 0; e < s.experts; ++e)
+      for (int chunk = 0; chunk < chunks.count; ++chunk) {
+        for (std::size_t i = 0; i < total; ++i)
+          if (ids[i] == e && mask[i / s.slots] && in_chunk(i, chunk))
+            slot_row[i] = int(row_slot.size()), row_slot.push_back(int(i));
+        offsets.push_back(int(row_slot.size()));
+      }
+    for (int chunk = 0; chunk < chunks.count; ++chunk) {
+      const std::vector<int> device_tiles =
+          ints(p.expert_tile_begin + chunk * (s.experts + 1), s.experts + 1);
+      std::vector<int> tile_begin{0}, tile_expert;
+      for (int e = 0; e < s.experts; ++e) {
+        const int group = e * chunks.count + chunk, rows = offsets[group + 1] - offsets[group],
+                  tiles = device_tiles[e + 1] - device_tiles[e];
+        EXPECT_GE(tiles * s.tile_rows, rows) << e;
+        EXPECT_LT((tiles - 1) * s.tile_rows, std::max(rows, 1)) << e;
+        tile_begin.push_back(tile_begin.back() + tiles);
+        tile_expert.insert(tile_expert.end(), tiles, e);
+      }
+      EXPECT_EQ(device_tiles, tile_begin);
+      EXPECT_EQ(ints(p.tile_expert + chunk * p.most_tiles, tile_expert.size()), tile_expert);
+    }
+    EXPECT_EQ(ints(p.offsets, offsets.size()), offsets);
+    EXPECT_EQ(ints(p.row_slot, row_slot.size()), row_slot);
+    EXPECT_EQ(ints(p.slot_row, total), slot_row);
+    const std::vector<int> tokens = ints(p.row_token, row_slot.size());
+    for (std::size_t r = 0; r < row_slot.size(); ++r) ASSERT_EQ(tokens[r], row_slot[r] / s.slots);
+  }
+}
+
+}  // namespace
+}  // namespace moeref::cuda::test

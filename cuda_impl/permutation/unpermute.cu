@@ -1,0 +1,40 @@
+// The gather-sum of add_rows.cuh, one block a token.
+// Floor: (R + T) * dim * 2 bytes at copy bandwidth; at qwen3_30b 0.60 GB, 0.14 ms.
+#include "cuda_impl/permutation/unpermute.hpp"
+
+#include "cuda_impl/permutation/add_rows.cuh"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda {
+namespace {
+
+template <class T, int N, int InFlight>
+__global__ void gather_sum(const T* __restrict__ rows, const int* __restrict__ slot_row, int slots, int dim,
+                           T* __restrict__ out) {
+  const std::int64_t token = blockIdx.x;
+  const int* mine = slot_row + token * slots;
+  for (int c = threadIdx.x * N; c < dim; c += blockDim.x * N) {
+    float sum[N] = {};
+    add_rows<InFlight>(
+        rows, dim, slots, c, [&](int j) { return std::int64_t{mine[j]}; }, sum);
+    store<N>(out + token * dim + c, sum);
+  }
+}
+
+}  // namespace
+
+void combine(DataType dtype, const void* rows, const int* slot_row, std::int64_t tokens, int slots, int dim,
+             void* out, cudaStream_t stream) {
+  if (tokens == 0) return;
+  with_type(dtype, [&]<class T>() {
+    const bool eights = in_eights(dim, rows, out);
+    with_rows_in_flight(slots, [&]<int InFlight>() {
+      const auto kernel = eights ? gather_sum<T, 8, InFlight> : gather_sum<T, 1, InFlight>;
+      kernel<<<static_cast<unsigned>(tokens), add_rows_threads(dim, eights), 0, stream>>>(
+          static_cast<const T*>(rows), slot_row, slots, dim, static_cast<T*>(out));
+    });
+  });
+  check(cudaGetLastError(), "combine");
+}
+
+}  // namespace moeref::cuda

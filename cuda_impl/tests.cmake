@@ -1,0 +1,41 @@
+find_package(GTest REQUIRED)
+include(GoogleTest)
+add_executable(moeref_cuda_test experts/tests/arguments_test.cpp experts/tests/experts_test.cpp moe/tests/layer_graph_test.cpp permutation/tests/permutation_test.cpp)
+add_executable(moeref_cuda_parallel_test expert_parallel/tests/expert_parallel_test.cpp parallel/tests/group_test.cpp expert_parallel/tests/random_steps_test.cpp)
+target_link_libraries(moeref_cuda_parallel_test PRIVATE moeref::cuda GTest::gtest_main)
+target_compile_options(moeref_cuda_parallel_test PRIVATE -Wall -Wextra)
+# -L gpu takes these too; with two labels gtest_discover_tests sets neither the second nor what follows.
+gtest_discover_tests(moeref_cuda_parallel_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS multi_gpu TIMEOUT 300
+  ENVIRONMENT NCCL_NVLS_ENABLE=0)
+target_link_libraries(moeref_cuda_test PRIVATE moeref::cuda GTest::gtest_main)
+target_compile_options(moeref_cuda_test PRIVATE -Wall -Wextra)
+gtest_discover_tests(moeref_cuda_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS gpu TIMEOUT 300)
+
+# Against the reference: these need the whole repository.
+if(TARGET moeref::cuda_port AND TARGET moeref::golden)
+  add_executable(moeref_cuda_layer_test experts/tests/experts_judged_test.cpp adaptors/tests/implementation_test.cpp mlp/tests/mlp_test.cpp moe/tests/moe_test.cpp)
+  target_link_libraries(moeref_cuda_layer_test PRIVATE moeref::cuda_port moeref::golden GTest::gtest_main)
+  target_compile_options(moeref_cuda_layer_test PRIVATE -Wall -Wextra)
+  gtest_discover_tests(moeref_cuda_layer_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS gpu TIMEOUT 300)
+  add_test(NAME cuda_port.computes_nothing_with_the_reference
+    COMMAND ${CMAKE_COMMAND} -DNM=${CMAKE_NM} -DARCHIVE=$<TARGET_FILE:moeref_cuda_port>
+      -P ${CMAKE_CURRENT_SOURCE_DIR}/tests/port_symbols.cmake)
+  set_tests_properties(cuda_port.computes_nothing_with_the_reference PROPERTIES LABELS gpu)
+
+  # Golden files of several ranks, by a process a rank.
+  include(../golden/several_ranks.cmake)
+  add_test(NAME cuda_port.processes COMMAND moeref::moeref validate
+    --port $<TARGET_FILE:moeref_cuda_port_library> ${moeref_CASES_OF_SEVERAL_RANKS})
+  set_tests_properties(cuda_port.processes PROPERTIES LABELS multi_gpu TIMEOUT 300
+    SKIP_REGULAR_EXPRESSION "no CUDA device here")
+endif()
+
+# The gate and the components around it, on random calls of the reference's own tests.
+if(TARGET moeref::cuda_port)
+  add_executable(moeref_cuda_router_test aux_loss/tests/aux_loss_test.cpp bias_update/tests/bias_update_test.cpp fake_balanced_gate/tests/fake_balanced_gate_test.cpp
+    gate/tests/gate_arguments_test.cpp gate/tests/gate_device_test.cpp gate/tests/gate_test.cpp init/tests/init_test.cpp metrics/tests/metrics_test.cpp
+    ${repository}/reference_cpu/tests/random_call.cpp)
+  target_link_libraries(moeref_cuda_router_test PRIVATE moeref::cuda_port GTest::gtest_main)
+  target_compile_options(moeref_cuda_router_test PRIVATE -Wall -Wextra)
+  gtest_discover_tests(moeref_cuda_router_test TEST_PREFIX cuda_router. DISCOVERY_MODE PRE_TEST PROPERTIES LABELS gpu TIMEOUT 300)
+endif()

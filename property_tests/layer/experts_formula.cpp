@@ -1,0 +1,284 @@
+// What experts and MLP compute: activations in closed form, and all that is linear about them.
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "property_tests/layer/layer_calls.hpp"
+#include "property_tests/suite/property_tables.hpp"
+
+namespace moeref {
+namespace {
+
+/// SPEC 5 in plain double arithmetic, once more.
+double activation_of(const Descriptor& d, double g, double u) {
+  const auto sigmoid = [](double z) { return 1.0 / (1.0 + std::exp(-z)); };
+  const bool always = d.activation == ActivationKind::quick_geglu;
+  const bool never = d.activation == ActivationKind::geglu || d.activation == ActivationKind::relu2;
+  if (always || (d.limit > 0.0 && !never)) {
+    g = std::min(g, d.limit);
+    u = std::clamp(u, -d.limit, d.limit);
+  }
+  switch (d.activation) {
+    case ActivationKind::swiglu:
+      return g * sigmoid(g) * u;
+    case ActivationKind::swigluoai:
+    case ActivationKind::quick_geglu:
+      return g * sigmoid(1.702 * g) * (u + 1.0);
+    case ActivationKind::geglu:
+      return 0.5 * g * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (g + 0.044715 * g * g * g))) * u;
+    case ActivationKind::relu2:
+      return u > 0.0 ? u * u : 0.0;
+  }
+  return 0.0;
+}
+
+bool clamps(const Descriptor& d) {
+  return d.activation == ActivationKind::quick_geglu ||
+         (d.limit > 0.0 &&
+          (d.activation == ActivationKind::swiglu || d.activation == ActivationKind::swigluoai));
+}
+
+/// Gate and up of a token: zeros, both signs, the limit and beyond it, and where sigmoid is 1.
+double probe(const Descriptor& d, std::int64_t i) {
+  const double table[] = {0.0,  1.0,  -1.0, 0.5, d.limit, -d.limit, d.limit + 0.5, -d.limit - 8.0,
+                          40.0, -3.0, 2.0};
+  return table[(d.seed + static_cast<std::uint64_t>(i)) % std::size(table)];
+}
+
+/// Zero but for one hidden unit of each expert, so that y[t, 0] is act(x[t, 0], x[t, 1]) and the rest is 0.
+Call one_unit(const Descriptor& d) {
+  Call call = make_call(d);
+  for (auto& [name, tensor] : call.tensors)
+    if (name.starts_with("params/")) tensor = filled(tensor.dtype(), tensor.shape(), 0.0);
+  const bool gated = d.activation != ActivationKind::relu2;
+  const bool interleaved = d.activation == ActivationKind::quick_geglu;
+  if (d.component == Component::mlp) {
+    const std::int64_t unit = d.I / 2;
+    if (gated) call.tensors.at("params/gate_proj.weight").set(unit * d.D, 1.0);
+    call.tensors.at("params/up_proj.weight").set(unit * d.D + 1, 1.0);
+    call.tensors.at("params/down_proj.weight").set(unit, 1.0);
+  } else {
+    Tensor &up = call.tensors.at("params/gate_and_up_projs"), &down = call.tensors.at("params/down_projs");
+    Tensor& weights = call.tensors.at("inputs/weights");
+    weights = filled(weights.dtype(), weights.shape(), 1.0);
+    const std::int64_t columns = gated ? 2 * d.I : d.I;
+    for (std::int64_t e = 0; e < d.E; ++e) {
+      const std::int64_t unit = e % d.I, first = e * d.D * columns;
+      if (gated) up.set(first + (interleaved ? 2 * unit : unit), 1.0);
+      up.set(first + columns + (interleaved ? 2 * unit + 1 : gated ? d.I + unit : unit), 1.0);
+      down.set((e * d.I + unit) * d.D, 1.0);
+    }
+  }
+  Tensor& x = call.tensors.at("inputs/x");
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    x.set(t * d.D, probe(d, t));
+    x.set(t * d.D + 1, probe(d, 3 * t + 1 + t / 11));
+  }
+  return call;
+}
+
+void activation_values(Implementation& impl, const Descriptor& d) {
+  const Call call = one_unit(d);
+  const Answer a(impl, call);
+  const Tensor& x = call.tensors.at("inputs/x");
+  Call clamped = call;
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    const double g = x[t * d.D], u = x[t * d.D + 1], want = activation_of(d, g, u);
+    const std::int64_t i = t * d.D;
+    expect_near("outputs/y", i, a.at("outputs/y", i), want, a.bound("outputs/y", i) + 1e-14 * std::abs(want),
+                "act of gate and up, in closed form");
+    const bool flat = d.activation == ActivationKind::relu2 ? u <= 0.0 : g == 0.0;
+    // Sigmoid and tanh of 40 are 1 in every type, and what remains are products of small integers.
+    const bool linear = g == 40.0 && !clamps(d) && d.activation != ActivationKind::relu2 &&
+                        u == std::floor(u) && std::abs(u) < 4.0;
+    if (flat || linear)
+      expect_equal("outputs/y", i, a.at("outputs/y", i), want, flat ? "act(0) = 0" : "act(40) = 40");
+    for (std::int64_t c = 1; c < d.D; ++c)
+      expect_equal("outputs/y", i + c, a.at("outputs/y", i + c), 0.0, "a column that no weight reaches");
+    clamped.tensors.at("inputs/x").set(i, std::min(g, d.limit));
+    clamped.tensors.at("inputs/x").set(i + 1, std::clamp(u, -d.limit, d.limit));
+  }
+  if (clamps(d)) expect_identical(a, Answer(impl, clamped), "outputs/y", "inputs were clamped beforehand");
+}
+
+void arrange_one_unit(Descriptor& d) {
+  d.D = std::max<std::int64_t>(d.D, 2);
+  d.k = 1;
+  d.mask = Mask::absent;
+  d.expert_bias = false;
+  if (d.ids == Ids::absent_slots) d.ids = Ids::distinct;
+}
+
+/// The tensor read backwards: another tensor whose sum with the first one is exact.
+Tensor reversed(const Tensor& tensor) {
+  Tensor out = tensor;
+  for (std::int64_t i = 0; i < out.size(); ++i) out.set(i, tensor[tensor.size() - 1 - i]);
+  return out;
+}
+Tensor plus(const Tensor& a, const Tensor& b) {
+  Tensor out = a;
+  for (std::int64_t i = 0; i < out.size(); ++i) out.set(i, a[i] + b[i]);
+  return out;
+}
+
+/// y is linear in these tensors taken together: exactly for a factor of two, within bounds for sums.
+void expect_linear_in(Implementation& impl, const Call& call, std::initializer_list<const char*> tensors,
+                      std::string_view text) {
+  Call twice = call, other = call, both = call;
+  for (const char* name : tensors) {
+    if (!call.tensors.contains(name)) continue;
+    const Tensor& tensor = call.tensors.at(name);
+    twice.tensors[name] = scaled(tensor, 2.0);
+    other.tensors[name] = reversed(tensor);
+    both.tensors[name] = plus(tensor, reversed(tensor));
+  }
+  const Answer a(impl, call), b(impl, other), sum(impl, both), doubled(impl, twice);
+  Combination().add(a, 2.0).expect(doubled, "outputs/y", text, true);
+  Combination().add(a).add(b).expect(sum, "outputs/y", text);
+}
+
+void linear_down(Implementation& impl, const Descriptor& d) {
+  expect_linear_in(
+      impl, make_call(d),
+      {"params/down_projs", "params/down_proj_bias", "params/down_proj.weight", "params/down_proj.bias"},
+      "y is linear in the down projection");
+}
+
+void arrange_linear(Descriptor& d) {
+  arrange_wide(d);
+  d.values = Values::exact;
+}
+
+/// Up columns alone are mixed: gate columns stay as they are.
+void linear_up(Implementation& impl, const Descriptor& d) {
+  const Call call = make_call(d);
+  if (d.component == Component::mlp) {
+    expect_linear_in(impl, call, {"params/up_proj.weight", "params/up_proj.bias"},
+                     "y is linear in the up projection");
+    return;
+  }
+  Call twice = call, other = call, both = call;
+  for (const char* name : {"params/gate_and_up_projs", "params/gate_up_proj_bias"}) {
+    if (!call.tensors.contains(name)) continue;
+    const Tensor& tensor = call.tensors.at(name);
+    for (std::int64_t i = 0; i < tensor.size(); ++i) {
+      if (i % (2 * d.I) < d.I) continue;
+      // The same column of another row: an up column too.
+      const double second = tensor[(i + 2 * d.I) % tensor.size()];
+      twice.tensors.at(name).set(i, 2.0 * tensor[i]);
+      other.tensors.at(name).set(i, second);
+      both.tensors.at(name).set(i, tensor[i] + second);
+    }
+  }
+  constexpr std::string_view text = "y is linear in the up columns";
+  const Answer a(impl, call), b(impl, other), sum(impl, both), doubled(impl, twice);
+  Combination().add(a, 2.0).expect(doubled, "outputs/y", text, true);
+  Combination().add(a).add(b).expect(sum, "outputs/y", text);
+}
+
+void arrange_linear_up(Descriptor& d) {
+  arrange_linear(d);
+  if (d.activation != ActivationKind::geglu || d.component == Component::mlp)
+    d.activation = ActivationKind::swiglu;
+  d.limit = 0.0;
+  d.expert_bias = false;  // the down bias does not pass through the up projection
+}
+
+void linear_weights(Implementation& impl, const Descriptor& d) {
+  const Call call = make_call(d, true);
+  Call none = call, twice = call;
+  Tensor& zero = none.tensors.at("inputs/weights");
+  zero = filled(zero.dtype(), zero.shape(), 0.0);
+  twice.tensors["inputs/weights"] = scaled(call.tensors.at("inputs/weights"), 2.0);
+  const Answer a(impl, call), b(impl, twice), c(impl, none);
+  constexpr std::string_view text = "routing weights were doubled";
+  for (const char* doubles : {"outputs/y", "grads/x", "grads/down_projs"})
+    Combination().add(a, 2.0).expect(b, doubles, text, true);
+  expect_same(b, a, "grads/weights", "the gradient of routing weights does not depend on them");
+  for (const auto& [name, tensor] : c.results())
+    for (std::int64_t i = 0; i < tensor.size() && !name.starts_with("stages/") && name != "grads/weights";
+         ++i)
+      expect_equal(name, i, tensor[i], 0.0, "all routing weights are 0");
+  expect_linear_in(impl, call, {"inputs/weights"}, "y is linear in the routing weights");
+}
+
+/// W_down = 0 leaves the sum of w_i b_i, and sum_t w u_t as the bias's gradient.
+void down_bias(Implementation& impl, const Descriptor& d) {
+  Call call = make_call(d, true);
+  Tensor& down = call.tensors.at("params/down_projs");
+  down = filled(down.dtype(), down.shape(), 0.0);
+  const Answer a(impl, call);
+  const std::vector<std::int64_t> ids = live_ids(a);
+  const Tensor &bias = call.tensors.at("params/down_proj_bias"), &w = call.tensors.at("inputs/weights");
+  const Tensor& u = call.tensors.at("cotangents/y");
+  std::vector<double> gradient(static_cast<std::size_t>(bias.size()));
+  for (std::int64_t t = 0; t < d.T; ++t)
+    for (std::int64_t c = 0; c < d.D; ++c) {
+      double sum = 0.0, magnitude = 0.0;
+      for (std::int64_t i = t * d.k; i < (t + 1) * d.k; ++i) {
+        const std::int64_t e = ids[static_cast<std::size_t>(i)];
+        if (e < 0) continue;
+        sum += w[i] * bias[e * d.D + c];
+        magnitude += std::abs(w[i] * bias[e * d.D + c]);
+        gradient[static_cast<std::size_t>(e * d.D + c)] += w[i] * u[t * d.D + c];
+      }
+      expect_near("outputs/y", t * d.D + c, a.at("outputs/y", t * d.D + c), sum,
+                  a.bound("outputs/y", t * d.D + c) + 1e-14 * magnitude,
+                  "down projections are 0: y = sum of w b");
+    }
+  for (std::int64_t i = 0; i < bias.size(); ++i)
+    expect_near("grads/down_proj_bias", i, a.at("grads/down_proj_bias", i),
+                gradient[static_cast<std::size_t>(i)], a.bound("grads/down_proj_bias", i) + 1e-12,
+                "the down bias's gradient is the sum of w dy");
+}
+
+void arrange_down_bias(Descriptor& d) { d.expert_bias = true; }
+
+const Property kTable[] = {
+    {"P40",
+     "activation_values",
+     {Component::experts, Component::mlp},
+     PropertyClass::bounded,
+     "act(gate, up) in closed form; exactly where it is 0, saturated or clamped",
+     {"O9", "O10", "A32", "A33", "A34", "gate/up swapped"},
+     arrange_one_unit,
+     activation_values},
+    {"P39",
+     "linear_down",
+     {Component::experts, Component::mlp},
+     PropertyClass::bounded,
+     "y is linear in the down projection and its bias",
+     {"fused scale"},
+     arrange_linear,
+     linear_down},
+    {"P39",
+     "linear_up",
+     {Component::experts, Component::mlp},
+     PropertyClass::bounded,
+     "y is linear in the up half of a gated activation without clamps",
+     {"O9", "gate/up swapped", "fused scale"},
+     arrange_linear_up,
+     linear_up},
+    {"P42",
+     "linear_weights",
+     {Component::experts},
+     PropertyClass::bounded,
+     "y is linear in the routing weights, whose gradient does not depend on them",
+     {"weight applied twice", "weight not applied", "A27", "M24"},
+     arrange_linear,
+     linear_weights},
+    {"P41",
+     "down_bias",
+     {Component::experts},
+     PropertyClass::bounded,
+     "the down bias contributes its sum weighted as the experts are",
+     {"A27", "M24", "A46"},
+     arrange_down_bias,
+     down_bias},
+};
+
+}  // namespace
+
+std::span<const Property> experts_formula_properties() { return kTable; }
+
+}  // namespace moeref

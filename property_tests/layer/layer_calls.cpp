@@ -1,0 +1,144 @@
+#include "property_tests/layer/layer_calls.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace moeref {
+
+std::string expert_tensor(Component component, std::string_view group, std::string_view tensor) {
+  return std::string(group) + (component == Component::moe ? "/experts." : "/") + std::string(tensor);
+}
+
+bool is_live(const Call& call, std::int64_t token) {
+  if (const Tensor* mask = find(call.tensors, "inputs/token_mask")) return (*mask)[token] != 0.0;
+  if (const Tensor* padding = find(call.tensors, "inputs/padding_mask")) return (*padding)[token] == 0.0;
+  return true;
+}
+
+std::vector<std::int64_t> live_ids(const Answer& answer) {
+  const Tensor* given = find(answer.call().tensors, "inputs/indices");
+  if (!given) given = find(answer.call().tensors, "inputs/replay_indices");
+  const Tensor& ids = given ? *given : answer["outputs/indices"];
+  std::vector<std::int64_t> out;
+  for (std::int64_t i = 0; i < ids.size(); ++i)
+    out.push_back(is_live(answer.call(), i / ids.extent(1)) ? static_cast<std::int64_t>(ids[i]) : -1);
+  return out;
+}
+
+bool meets(const std::vector<std::int64_t>& ids, std::int64_t k, std::int64_t token, std::int64_t expert) {
+  const auto first = ids.begin() + token * k;
+  return std::find(first, first + k, expert) != first + k;
+}
+
+Call with_tokens(Call call, std::span<const std::int64_t> order) {
+  for (const char* rows : {"inputs/x", "inputs/token_mask", "inputs/padding_mask", "inputs/weights",
+                           "inputs/indices", "inputs/replay_indices", "cotangents/y", "cotangents/weights"})
+    take_in(call, rows, 0, order);
+  return call;
+}
+
+Call in_dtype(Call call, DType dtype) {
+  call.config["dtype"] = name(dtype);
+  for (auto& [name, tensor] : call.tensors)
+    if (is_floating(tensor.dtype())) tensor = tensor.cast(dtype);
+  return call;
+}
+
+Call replaying(Call call, const Answer& routed) {
+  if (call.component == Component::gate || call.component == Component::moe) {
+    if (!routed.has("outputs/indices")) throw NotSupported("it does not give out its expert ids");
+    call.tensors["inputs/replay_indices"] = routed["outputs/indices"];
+    call.config["enable_routing_replay"] = true;
+  }
+  return call;
+}
+
+void change_slice(Tensor& tensor, std::int64_t i, const std::function<double(double)>& f) {
+  const std::int64_t width = tensor.size() / tensor.extent(0);
+  for (std::int64_t c = i * width; c < (i + 1) * width; ++c) tensor.set(c, f(tensor[c]));
+}
+
+void change_expert(Call& call, std::int64_t expert, const std::function<double(double)>& f) {
+  for (const std::string_view tensor : kExpertTensors) {
+    const auto found = call.tensors.find(expert_tensor(call.component, "params", tensor));
+    if (found != call.tensors.end()) change_slice(found->second, expert, f);
+  }
+}
+
+void require_decided(const Answer& answer) {
+  if (!answer.all_decided()) throw Discarded("a token's selection is undecided");
+}
+
+void expect_rows(const Answer& a, const Answer& b, std::string_view tensor, std::string_view text,
+                 const std::function<bool(std::int64_t)>& wanted) {
+  if (!a.has(tensor) && !b.has(tensor)) return;
+  for (std::int64_t row = 0; row < a[tensor].extent(0); ++row)
+    if (wanted(row)) expect_same_row(a, row, b, row, tensor, text);
+}
+
+void expect_zero_slice(const Answer& a, std::string_view tensor, std::int64_t slice, std::string_view text) {
+  const Tensor& values = a[tensor];
+  const std::int64_t width = values.size() / values.extent(0);
+  for (std::int64_t i = slice * width; i < (slice + 1) * width; ++i)
+    expect_equal(tensor, i, values[i], 0.0, text);
+}
+
+void expect_all_same(const Answer& a, const Answer& b, std::string_view text, bool exact) {
+  for (const auto& [name, tensor] : a.results()) {
+    if (name.starts_with("stages/")) continue;
+    if (exact || !is_floating(tensor.dtype()))
+      expect_identical(a, b, name, text);
+    else
+      expect_same(a, b, name, text);
+  }
+}
+
+void Combination::expect(const Answer& answer, std::string_view tensor, std::string_view text,
+                         bool exact) const {
+  const Tensor& values = answer[tensor];
+  for (std::int64_t i = 0; i < values.size(); ++i) {
+    double sum = 0.0, magnitude = 0.0;
+    for (const Term& term : terms_) {
+      const double part = term.factor * term.answer->at(tensor, i);
+      sum += part;
+      magnitude += std::abs(part);
+    }
+    if (values[i] == sum) continue;
+    double bound = 0.0;
+    if (!exact) {
+      bound = answer.bound(tensor, i);
+      for (const Term& term : terms_) bound += std::abs(term.factor) * term.answer->bound(tensor, i);
+      // This sum's own rounding; an infinity among its terms excuses nothing.
+      if (std::isfinite(magnitude)) bound += 0x1p-50 * magnitude;
+    }
+    expect_near(tensor, i, values[i], sum, bound, text);
+  }
+}
+
+void arrange_given_routing(Descriptor& d) {
+  d.batch = 1;
+  d.noise = 0.0;
+  d.replay = d.component == Component::moe;
+}
+
+void arrange_exact(Descriptor& d) {
+  arrange_given_routing(d);
+  if (d.dtype != DType::float64) d.dtype = DType::float32;
+  d.values = Values::exact;
+  d.activation = ActivationKind::relu2;
+  d.D = std::min<std::int64_t>(d.D, 8);
+  d.I = std::min<std::int64_t>(d.I, 8);
+  d.k = std::min<std::int64_t>(d.k, 8);
+  if (d.component != Component::moe) return;
+  d.fake_gate = true;  // weights 1 / k
+  d.k = d.k >= 4 ? 4 : d.k >= 2 ? 2 : 1;
+  d.latent = 0;
+  d.shared_gate = false;
+  d.shared_relu2 = true;
+}
+
+void arrange_wide(Descriptor& d) {
+  if (d.dtype != DType::float64) d.dtype = DType::float32;
+}
+
+}  // namespace moeref

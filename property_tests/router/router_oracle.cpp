@@ -1,0 +1,151 @@
+#include "property_tests/router/router_oracle.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace moeref {
+namespace {
+
+MoEConfig config_of(const Call& call) { return parse_moe_config(call.config); }
+
+bool softmax_over_experts(ScoreFunc score) {
+  return score == ScoreFunc::softmax || score == ScoreFunc::softmax_with_bias;
+}
+
+double softplus(double z) { return z > 0.0 ? z + std::log1p(std::exp(-z)) : std::log1p(std::exp(z)); }
+
+double sigmoid(double z) { return z >= 0.0 ? 1.0 / (1.0 + std::exp(-z)) : std::exp(z) / (1.0 + std::exp(z)); }
+
+void add_correction(const Call& call, Matrix& m) {
+  const Tensor* correction = find(call.tensors, "params/e_score_correction_bias");
+  if (!correction) return;
+  for (std::int64_t t = 0; t < m.rows; ++t)
+    for (std::int64_t e = 0; e < m.cols; ++e) m.at(t, e) += (*correction)[e];
+}
+
+void discard_groups(const MoEConfig& c, bool biased, Matrix& q, std::int64_t token) {
+  const std::int64_t size = c.n_routed_experts / c.n_expert_groups;
+  const bool largest_only = c.score_func == ScoreFunc::sigmoid && !biased;
+  Matrix groups{1, c.n_expert_groups, std::vector<double>(static_cast<std::size_t>(c.n_expert_groups))};
+  for (std::int64_t g = 0; g < groups.cols; ++g) {
+    std::vector<double> members;
+    for (std::int64_t e = g * size; e < (g + 1) * size; ++e) members.push_back(q.at(token, e));
+    std::ranges::sort(members, std::greater<>());
+    groups.at(0, g) = largest_only ? members[0] : members[0] + members[1];
+  }
+  const std::vector<std::int64_t> kept = largest(groups, 0, c.n_limited_groups);
+  for (std::int64_t e = 0; e < q.cols; ++e)
+    if (std::ranges::find(kept, e / size) == kept.end())
+      q.at(token, e) = discards_to_zero(c.score_func) ? 0.0 : -INFINITY;
+}
+
+}  // namespace
+
+Matrix matrix_of(const Tensor& tensor) {
+  const std::int64_t cols = tensor.shape().back();
+  return {cols > 0 ? tensor.size() / cols : 0, cols, tensor.doubles()};
+}
+
+Matrix logits_of(const Call& call) {
+  const Matrix x = matrix_of(require(call.tensors, "inputs/x")),
+               w = matrix_of(require(call.tensors, "params/weight"));
+  const Tensor* bias = find(call.tensors, "params/bias");
+  Matrix z{x.rows, w.rows, std::vector<double>(static_cast<std::size_t>(x.rows * w.rows))};
+  for (std::int64_t t = 0; t < z.rows; ++t)
+    for (std::int64_t e = 0; e < z.cols; ++e) {
+      double sum = bias ? (*bias)[e] : 0.0;
+      for (std::int64_t i = 0; i < x.cols; ++i) sum += x.at(t, i) * w.at(e, i);
+      z.at(t, e) = sum;
+    }
+  return z;
+}
+
+Matrix scores_of(const Call& call) {
+  const ScoreFunc score = config_of(call).score_func;
+  Matrix s = logits_of(call);
+  for (std::int64_t t = 0; t < s.rows; ++t) {
+    double top = -INFINITY, sum = 0.0;
+    for (std::int64_t e = 0; e < s.cols; ++e) top = std::max(top, s.at(t, e));
+    for (std::int64_t e = 0; e < s.cols; ++e) {
+      double& value = s.at(t, e);
+      value = softmax_over_experts(score)        ? std::exp(value - top)
+              : score == ScoreFunc::sqrtsoftplus ? std::sqrt(softplus(value))
+                                                 : sigmoid(value);
+      sum += value;
+    }
+    for (std::int64_t e = 0; softmax_over_experts(score) && e < s.cols; ++e) s.at(t, e) /= sum;
+  }
+  return s;
+}
+
+Matrix weighed_scores_of(const Call& call) {
+  const MoEConfig c = config_of(call);
+  Matrix s = scores_of(call);
+  if (c.score_func == ScoreFunc::sigmoid && c.router_weight_uses_score_correction_bias)
+    add_correction(call, s);
+  return s;
+}
+
+Matrix choices_of(const Call& call) {
+  const MoEConfig c = config_of(call);
+  if (c.score_func == ScoreFunc::softmax) return logits_of(call);
+  Matrix q = scores_of(call);
+  add_correction(call, q);
+  if (c.n_expert_groups > 1 && c.score_func != ScoreFunc::sqrtsoftplus)
+    for (std::int64_t t = 0; t < q.rows; ++t) discard_groups(c, c.has_correction_bias(), q, t);
+  return q;
+}
+
+std::vector<std::int64_t> largest(const Matrix& m, std::int64_t row, std::int64_t k) {
+  std::vector<std::int64_t> order(static_cast<std::size_t>(m.cols));
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order,
+                           [&](std::int64_t a, std::int64_t b) { return m.at(row, a) > m.at(row, b); });
+  order.resize(static_cast<std::size_t>(k));
+  std::ranges::sort(order);
+  return order;
+}
+
+std::vector<double> weights_of(const Call& call, const Matrix& weighed, std::int64_t token,
+                               const std::vector<std::int64_t>& ids) {
+  const MoEConfig c = config_of(call);
+  const bool after = c.score_func == ScoreFunc::softmax && !c.softmax_before_topk;
+  std::vector<double> w;
+  double sum = 0.0;
+  for (const std::int64_t id : ids) sum += w.emplace_back(weighed.at(token, id));
+  const bool divide = after || (c.norm_topk_prob && ids.size() > 1);
+  for (double& value : w) value *= c.route_scale / (divide ? sum + (after ? 0.0 : 1e-20) : 1.0);
+  return w;
+}
+
+std::vector<std::int64_t> ids_of(const Answer& answer, std::int64_t token) {
+  const Tensor& ids = answer["outputs/indices"];
+  std::vector<std::int64_t> out;
+  for (std::int64_t j = 0; j < ids.extent(1); ++j)
+    out.push_back(static_cast<std::int64_t>(ids[token * ids.extent(1) + j]));
+  return out;
+}
+
+bool expect_selected(const Answer& answer, std::int64_t token, const std::vector<std::int64_t>& expected,
+                     std::string_view text) {
+  if (!answer.decided(token)) return false;
+  const std::vector<Slot> slots = slots_of(answer, token);
+  for (std::size_t j = 0; j < slots.size(); ++j)
+    expect_equal("outputs/indices", slots[j].index, static_cast<double>(slots[j].expert),
+                 static_cast<double>(expected.at(j)), text);
+  return true;
+}
+
+Call with_config(Call call, const nlohmann::json& fields) {
+  call.config.update(fields);
+  return call;
+}
+
+bool takes_correction(ScoreFunc score) { return score != ScoreFunc::softmax; }
+
+bool discards_to_zero(ScoreFunc score) {
+  return score == ScoreFunc::sigmoid || score == ScoreFunc::softmax_with_bias;
+}
+
+}  // namespace moeref

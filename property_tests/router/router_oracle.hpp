@@ -1,0 +1,60 @@
+// The router's formulas once more, in plain double arithmetic and as short as they can be: what router
+// properties expect. Independent of the reference on purpose.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "property_tests/suite/answer.hpp"
+
+namespace moeref {
+
+struct Matrix {
+  std::int64_t rows = 0, cols = 0;
+  std::vector<double> values;
+
+  double& at(std::int64_t r, std::int64_t c) { return values[static_cast<std::size_t>(r * cols + c)]; }
+  double at(std::int64_t r, std::int64_t c) const { return values[static_cast<std::size_t>(r * cols + c)]; }
+};
+
+/// Tensor [rows, cols] in double.
+Matrix matrix_of(const Tensor& tensor);
+
+/// z [T, E] of a gate call.
+Matrix logits_of(const Call& call);
+
+/// The score function's S [T, E], before bias and normalisation; softmax over all experts in either softmax
+/// mode.
+Matrix scores_of(const Call& call);
+
+/// S as the weights are gathered from it: with the bias where the config says so.
+Matrix weighed_scores_of(const Call& call);
+
+/// q [T, E] after groups are discarded: what the selection orders. For softmax q is z.
+Matrix choices_of(const Call& call);
+
+/// The k largest of a row, lowest ids first among equal ones, ascending.
+std::vector<std::int64_t> largest(const Matrix& m, std::int64_t row, std::int64_t k);
+
+/// w [k] that the ids given should have, slot by slot.
+std::vector<double> weights_of(const Call& call, const Matrix& weighed, std::int64_t token,
+                               const std::vector<std::int64_t>& ids);
+
+/// Selected ids of a token as the implementation gave them, slot by slot.
+std::vector<std::int64_t> ids_of(const Answer& answer, std::int64_t token);
+
+/// A decided token's experts must be `expected` (ascending). False, having compared nothing, where it is
+/// undecided.
+bool expect_selected(const Answer& answer, std::int64_t token, const std::vector<std::int64_t>& expected,
+                     std::string_view text);
+
+/// The config with fields replaced.
+Call with_config(Call call, const nlohmann::json& fields);
+
+/// A correction bias enters this score function.
+bool takes_correction(ScoreFunc score);
+
+/// Where discarded groups score 0 instead of minus infinity.
+bool discards_to_zero(ScoreFunc score);
+
+}  // namespace moeref

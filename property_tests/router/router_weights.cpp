@@ -1,0 +1,267 @@
+// The weights of the selected experts.
+#include <algorithm>
+#include <cmath>
+
+#include "property_tests/router/router_oracle.hpp"
+#include "property_tests/suite/property_tables.hpp"
+
+namespace moeref {
+namespace {
+
+/// Weights of all tokens against the formula on exact logits, on the implementation's own selection.
+void expect_weights(const Answer& a, std::string_view text) {
+  const Matrix weighed = weighed_scores_of(a.call());
+  for (std::int64_t t = 0; t < a.tokens(); ++t) {
+    const std::vector<double> want = weights_of(a.call(), weighed, t, ids_of(a, t));
+    for (std::size_t j = 0; j < want.size(); ++j) {
+      const std::int64_t i = t * a.slots() + static_cast<std::int64_t>(j);
+      // The formula here is itself computed in double.
+      const double own = 1e-11 * std::abs(want[j]);
+      expect_near("outputs/weights", i, a.at("outputs/weights", i), want[j],
+                  a.bound("outputs/weights", i) + own, text);
+    }
+  }
+}
+
+void every_expert(Implementation& impl, const Descriptor& d) {
+  const Answer a(impl, make_call(d));
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    const std::vector<Slot> slots = slots_of(a, t);
+    for (std::int64_t e = 0; e < d.E; ++e)
+      expect_equal("outputs/indices", slots[static_cast<std::size_t>(e)].index,
+                   static_cast<double>(slots[static_cast<std::size_t>(e)].expert), static_cast<double>(e),
+                   "k = E selects every expert");
+  }
+  expect_weights(a, "k = E: the weights are all scores");
+}
+
+void arrange_every_expert(Descriptor& d) {
+  d.groups = d.limited = 1;
+  d.k = d.E;
+}
+
+void well_formed(Implementation& impl, const Descriptor& d) {
+  const Answer a(impl, make_call(d));
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    const std::vector<Slot> slots = slots_of(a, t);  // which checks range and repetition
+    expect_equal("outputs/indices", t * a.slots(), static_cast<double>(slots.size()),
+                 static_cast<double>(d.k), "slots a token");
+    for (const Slot& s : slots)
+      if (!std::isfinite(s.weight) || s.weight < 0.0)
+        fail({"outputs/weights", s.index, s.weight, 0.0, 0.0, "a weight that is negative or not finite"});
+  }
+}
+
+void arrange_well_formed(Descriptor& d) { d.biased_weights = false; }
+
+void weight_sums(Implementation& impl, const Descriptor& d) {
+  const Answer a(impl, make_call(d));
+  const bool after = d.score == ScoreFunc::softmax && !d.before_topk;
+  const bool exact = after || (d.norm && d.k > 1);
+  const Matrix scores = weighed_scores_of(a.call());
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    double sum = 0.0, bound = 1e-11 * d.scale, selected = 0.0;
+    for (const Slot& s : slots_of(a, t)) {
+      sum += s.weight;
+      bound += s.bound;
+      selected += scores.at(t, s.expert);
+    }
+    // What guards the division shows beside scores as small as it is.
+    const double share = after ? 1.0 : selected / (selected + 1e-20);
+    if (exact)
+      expect_near("outputs/weights", t * d.k, sum, share * d.scale, bound,
+                  "the sum of a token's weights is the scale");
+    else if (sum > d.scale + bound)
+      fail({"outputs/weights", t * d.k, sum, d.scale, bound,
+            "softmax over all experts: k of its values sum to 1 at most"});
+  }
+}
+
+void arrange_sums(Descriptor& d) {
+  d.biased_weights = false;
+  if (d.score != ScoreFunc::softmax && d.score != ScoreFunc::softmax_with_bias) {
+    d.norm = true;
+    d.E = std::max<std::int64_t>(d.E, 2);
+    d.k = std::max<std::int64_t>(d.k, 2);
+    if (d.limited * (d.E / d.groups) < 2) d.groups = d.limited = 1;
+  }
+}
+
+void bias_invariance(Implementation& impl, const Descriptor& d) {
+  const Call call = make_call(d);
+  Call moved = call;
+  Tensor& bias = moved.tensors.at("params/e_score_correction_bias");
+  for (std::int64_t e = 0; e < d.E; ++e) bias.set(e, bias[e] + 0.5);
+  const Answer a(impl, call), b(impl, moved);
+  std::int64_t compared = 0;
+  for (std::int64_t t = 0; t < d.T; ++t)
+    compared += expect_same_routing(b, t, a, t, "1/2 was added to every expert's correction bias");
+  require_some(compared, d.T);
+}
+
+void arrange_bias(Descriptor& d) {
+  if (!takes_correction(d.score)) d.score = ScoreFunc::sigmoid;
+  if (!d.has_correction()) d.correction = Correction::normal;
+  d.biased_weights = false;
+}
+
+void arrange_bias_invariance(Descriptor& d) {
+  arrange_bias(d);
+  // Scores of discarded groups become 0, which does not move with the bias: with biased scores above 0 it
+  // never counts.
+  const bool negative = d.correction == Correction::normal || d.correction == Correction::negative;
+  if (discards_to_zero(d.score) && d.groups > 1 && negative) d.correction = Correction::equal;
+}
+
+void gathered_weights(Implementation& impl, const Descriptor& d) {
+  expect_weights(Answer(impl, make_call(d)),
+                 "weights are scores without the correction bias, of the selected experts");
+}
+
+void biased_weights(Implementation& impl, const Descriptor& d) {
+  expect_weights(Answer(impl, make_call(d)),
+                 "weights are scores with the correction bias, of the selected experts");
+}
+
+void arrange_biased_weights(Descriptor& d) {
+  d.score = ScoreFunc::sigmoid;
+  if (!d.has_correction()) d.correction = Correction::normal;
+  d.biased_weights = true;
+  // Sums of biased scores may cancel; above 0 they do not.
+  if (d.norm && d.correction != Correction::equal) d.correction = Correction::equal;
+}
+
+void replay_own(Implementation& impl, const Descriptor& d) {
+  const Call call = make_call(d, true);
+  const Answer a(impl, call);
+  for (std::int64_t t = 0; t < d.T; ++t) (void)slots_of(a, t);
+  Call again = call;
+  again.config["enable_routing_replay"] = true;
+  again.tensors["inputs/replay_indices"] = a["outputs/indices"];
+  const Answer b(impl, again);
+  constexpr std::string_view text = "its own experts were replayed";
+  expect_identical(a, b, "outputs/indices", text);
+  expect_identical(a, b, "outputs/expert_load", text);
+  for (const auto& [name, tensor] : a.results())
+    if (name == "outputs/weights" || name == "outputs/aux_loss" || name.starts_with("grads/"))
+      expect_same(b, a, name, text);
+}
+
+void replay_other(Implementation& impl, const Descriptor& d) {
+  const Call call = make_call(d, true);
+  const Answer a(impl, call);
+  expect_identical(a, Answer(impl, call), "outputs/indices", "the same call again");
+  const Tensor& given = call.tensors.at("inputs/replay_indices");
+  for (std::int64_t i = 0; i < given.size(); ++i)
+    expect_equal("outputs/indices", i, a.at("outputs/indices", i), given[i], "replayed experts come back");
+  expect_weights(a, "other experts were replayed: weights are gathered from live scores");
+
+  // Without normalisation and auxiliary loss the gradient has a short formula: sigma' (or the softmax's
+  // Jacobian) times W.
+  const Matrix s = scores_of(call), w = matrix_of(call.tensors.at("params/weight"));
+  const Tensor& dw = call.tensors.at("cotangents/weights");
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    std::vector<double> dz(static_cast<std::size_t>(d.E));
+    double through_sum = 0.0;
+    for (std::int64_t j = 0; j < d.k; ++j) {
+      const auto e = static_cast<std::int64_t>(given[t * d.k + j]);
+      const double ds = dw[t * d.k + j] * d.scale, value = s.at(t, e);
+      dz[static_cast<std::size_t>(e)] += ds * value * (d.score == ScoreFunc::sigmoid ? 1.0 - value : 1.0);
+      through_sum += ds * value;
+    }
+    for (std::int64_t e = 0; d.score == ScoreFunc::softmax && e < d.E; ++e)
+      dz[static_cast<std::size_t>(e)] -= s.at(t, e) * through_sum;
+    for (std::int64_t c = 0; c < d.D; ++c) {
+      double want = 0.0, size = 0.0;
+      for (std::int64_t e = 0; e < d.E; ++e) {
+        want += dz[static_cast<std::size_t>(e)] * w.at(e, c);
+        size += std::abs(dz[static_cast<std::size_t>(e)] * w.at(e, c));
+      }
+      const std::int64_t i = t * d.D + c;
+      expect_near("grads/x", i, a.at("grads/x", i), want, a.bound("grads/x", i) + 1e-11 * size,
+                  "other experts were replayed: the gradient flows through their live scores");
+    }
+  }
+}
+
+void arrange_replay_other(Descriptor& d) {
+  d.replay = true;
+  if (d.score != ScoreFunc::softmax) d.score = ScoreFunc::sigmoid;
+  d.before_topk = true;
+  d.norm = d.biased_weights = false;
+  d.aux = 0.0;
+  if (d.ids == Ids::duplicates || d.ids == Ids::absent_slots) d.ids = Ids::distinct;
+}
+
+const Property kTable[] = {
+    {"P9",
+     "every_expert",
+     {Component::gate},
+     PropertyClass::bounded,
+     "k = E selects every expert, with all scores as weights",
+     {"O22", "cut-off"},
+     arrange_every_expert,
+     every_expert},
+    {"P10",
+     "well_formed_routing",
+     {Component::gate},
+     PropertyClass::exact,
+     "k different experts in range, with finite weights that are not negative",
+     {"O3", "O4", "M32"},
+     arrange_well_formed,
+     well_formed},
+    {"P11",
+     "weight_sums",
+     {Component::gate},
+     PropertyClass::bounded,
+     "normalised weights sum to route_scale, softmax weights to that at most",
+     {"A37", "O6", "O7", "O8"},
+     arrange_sums,
+     weight_sums},
+    {"P12",
+     "bias_invariance",
+     {Component::gate},
+     PropertyClass::exact,
+     "a number added to every correction bias changes nothing",
+     {"O1", "M7"},
+     arrange_bias_invariance,
+     bias_invariance},
+    {"P13",
+     "unbiased_weights",
+     {Component::gate},
+     PropertyClass::bounded,
+     "the correction bias changes who is selected, never a weight",
+     {"O1", "M7", "O3", "O30"},
+     arrange_bias,
+     gathered_weights},
+    {"P13",
+     "biased_weights",
+     {Component::gate},
+     PropertyClass::bounded,
+     "with router_weight_uses_score_correction_bias the weights are biased scores",
+     {"flag ignored"},
+     arrange_biased_weights,
+     biased_weights},
+    {"P20",
+     "replay_own_experts",
+     {Component::gate},
+     PropertyClass::bounded,
+     "replaying a forward's own experts gives the same weights, load, loss and gradients",
+     {"A16", "zero gather"},
+     nullptr,
+     replay_own},
+    {"P20",
+     "replay_other_experts",
+     {Component::gate},
+     PropertyClass::bounded,
+     "other experts get weights and gradients from live scores",
+     {"A16", "zero gather", "M12"},
+     arrange_replay_other,
+     replay_other},
+};
+
+}  // namespace
+
+std::span<const Property> router_weight_properties() { return kTable; }
+
+}  // namespace moeref

@@ -1,0 +1,133 @@
+#include "reference_cpu/components/activation.hpp"
+
+namespace moeref {
+namespace {
+
+using Params = ActivationParams;
+using Gradient = std::pair<Real, Real>;
+
+constexpr double kInfinity = INFINITY;
+
+/// Held in fp32 at least, inside one function.
+Real in_fp32(Real a) { return widen(a, precision(DType::float32)); }
+/// `.float()`: what is fp64 is rounded, too.
+Real as_fp32(Real a) { return store(a, precision(DType::float32)); }
+
+// silu(g) = g sigmoid(g), one function that rounds once at its end.
+Real silu(Real g) {
+  const Real f = in_fp32(g);
+  return store(f * sigmoid(f), g.held);
+}
+
+// One number that honest implementations compute in two ways: the larger bound.
+Real either(Real a, Real b) {
+  a.error = std::max(a.error, b.error);
+  return a;
+}
+
+// silu'(g) = s (1 + g (1 - s)), as the documented system writes it out, or s + g s (1 - s).
+Real silu_slope(Real g) {
+  const Real s = sigmoid(g);
+  return either(s * (1.0 + g * (1.0 - s)), s + g * s * (1.0 - s));
+}
+
+Real swiglu(Real g, Real u, const Params&) { return silu(g) * u; }
+Gradient swiglu_gradient(Real g, Real u, Real d, const Params&) {
+  return {d * silu_slope(g) * u, d * silu(g)};
+}
+
+Real swiglu_limited(Real g, Real u, const Params& p) {
+  return silu(clamp(as_fp32(g), -kInfinity, p.limit)) * clamp(as_fp32(u), -p.limit, p.limit);
+}
+Gradient swiglu_limited_gradient(Real g, Real u, Real d, const Params& p) {
+  const Real gate = clamp(as_fp32(g), -kInfinity, p.limit);
+  const Real up = clamp(as_fp32(u), -p.limit, p.limit);
+  return {as_fp32(d) * silu_slope(gate) * up * inside(as_fp32(g), -kInfinity, p.limit),
+          as_fp32(d) * silu(gate) * inside(as_fp32(u), -p.limit, p.limit)};
+}
+
+// g sigmoid(alpha g) (u + 1), and its derivatives: by g in one factor, or as automatic differentiation adds
+// them up, where the two terms are rounded before they cancel.
+Real scaled_glu(Real g, Real u, double alpha) { return g * sigmoid(g * alpha) * (u + 1.0); }
+Gradient scaled_glu_gradient(Real g, Real u, Real d, double alpha) {
+  const Real s = sigmoid(g * alpha);
+  const Real d_glu = d * (u + 1.0);
+  return {either(d * s * (1.0 + g * alpha * (1.0 - s)) * (u + 1.0),
+                 d_glu * s + d_glu * g * (1.0 - s) * s * alpha),
+          d * g * s};
+}
+
+Real swigluoai(Real g, Real u, const Params& p) {
+  const double limit = p.limit > 0.0 ? p.limit : kInfinity;
+  return scaled_glu(clamp(as_fp32(g), -kInfinity, limit), clamp(as_fp32(u), -limit, limit), p.alpha);
+}
+Gradient swigluoai_gradient(Real g, Real u, Real d, const Params& p) {
+  const double limit = p.limit > 0.0 ? p.limit : kInfinity;
+  const auto [dg, du] = scaled_glu_gradient(clamp(as_fp32(g), -kInfinity, limit),
+                                            clamp(as_fp32(u), -limit, limit), as_fp32(d), p.alpha);
+  return {dg * inside(as_fp32(g), -kInfinity, limit), du * inside(as_fp32(u), -limit, limit)};
+}
+
+Real quick_geglu(Real g, Real u, const Params& p) {
+  return scaled_glu(clamp(g, -kInfinity, p.limit), clamp(u, -p.limit, p.limit), p.alpha);
+}
+Gradient quick_geglu_gradient(Real g, Real u, Real d, const Params& p) {
+  const auto [dg, du] =
+      scaled_glu_gradient(clamp(g, -kInfinity, p.limit), clamp(u, -p.limit, p.limit), d, p.alpha);
+  return {dg * inside(g, -kInfinity, p.limit), du * inside(u, -p.limit, p.limit)};
+}
+
+// gelu_tanh(g) = g/2 (1 + tanh(sqrt(2/pi) (g + 0.044715 g^3))).
+constexpr double kSqrt2OverPi = 0.79788456080286535588;
+constexpr double kCubic = 0.044715;
+
+Real gelu_tanh(Real g) {
+  const Real f = in_fp32(g);
+  const Real t = tanh((f + f * f * f * kCubic) * kSqrt2OverPi);
+  return store(f * 0.5 * (1.0 + t), g.held);
+}
+Real gelu_tanh_slope(Real g) {
+  const Real t = tanh((g + g * g * g * kCubic) * kSqrt2OverPi);
+  const Real inner_slope = (1.0 + g * g * (3.0 * kCubic)) * kSqrt2OverPi;
+  return (1.0 + t) * 0.5 + g * 0.5 * (1.0 - t * t) * inner_slope;
+}
+
+Real geglu(Real g, Real u, const Params&) { return gelu_tanh(g) * u; }
+Gradient geglu_gradient(Real g, Real u, Real d, const Params&) {
+  return {d * gelu_tanh_slope(g) * u, d * gelu_tanh(g)};
+}
+
+Real relu2(Real, Real u, const Params&) { return relu(u) * relu(u); }
+Gradient relu2_gradient(Real, Real u, Real d, const Params&) { return {{}, d * (relu(u) * 2.0)}; }
+
+constexpr Activation kSwiGLU{true, false, swiglu, swiglu_gradient};
+constexpr Activation kSwiGLULimited{true, false, swiglu_limited, swiglu_limited_gradient};
+constexpr Activation kSwiGLUOAI{true, false, swigluoai, swigluoai_gradient};
+constexpr Activation kQuickGEGLU{true, true, quick_geglu, quick_geglu_gradient};
+constexpr Activation kGEGLU{true, false, geglu, geglu_gradient};
+constexpr Activation kReLU2{false, false, relu2, relu2_gradient};
+
+}  // namespace
+
+const Activation& activation(ActivationKind kind, double limit) {
+  switch (kind) {
+    case ActivationKind::swiglu:
+      return limit > 0.0 ? kSwiGLULimited : kSwiGLU;
+    case ActivationKind::swigluoai:
+      return kSwiGLUOAI;
+    case ActivationKind::quick_geglu:
+      return kQuickGEGLU;
+    case ActivationKind::geglu:
+      return kGEGLU;
+    case ActivationKind::relu2:
+      break;
+  }
+  return kReLU2;
+}
+
+ActivationParams activation_params(const MoEConfig& config) {
+  const bool swiglu = config.expert_activation == ActivationKind::swiglu;
+  return {config.activation_alpha, swiglu ? config.swiglu_limit : config.activation_limit};
+}
+
+}  // namespace moeref

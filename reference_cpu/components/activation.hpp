@@ -1,0 +1,37 @@
+// The expert activations: one entry of one table each, value and derivative.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include "moeref/config.hpp"
+#include "reference_cpu/arithmetic/real.hpp"
+
+namespace moeref {
+
+struct ActivationParams {
+  double alpha = 1.702;
+  double limit = 0.0;  ///< activation_limit for swigluoai and quick_geglu, swiglu_limit for swiglu
+};
+
+struct Activation {
+  bool gated;        ///< h holds gate and up, else up alone
+  bool interleaved;  ///< h = g0 u0 g1 u1 ..., else halves [gate ; up]
+  Real (*value)(Real gate, Real up, const ActivationParams&);
+  /// (d/dgate, d/dup) times the cotangent; d/dup alone (first is zero) without a gate.
+  std::pair<Real, Real> (*gradient)(Real gate, Real up, Real cotangent, const ActivationParams&);
+
+  /// Column of h that holds gate i and up i, of `width` each.
+  std::int64_t gate_column(std::int64_t i, std::int64_t) const { return interleaved ? 2 * i : i; }
+  std::int64_t up_column(std::int64_t i, std::int64_t width) const {
+    return !gated ? i : interleaved ? 2 * i + 1 : width + i;
+  }
+};
+
+/// SPEC 5: swiglu silu(g) u; with a limit L min(g, L), clamp(u, +-L) first, in fp32; swigluoai and
+/// quick_geglu g sigmoid(alpha g) (u + 1) after clamps; geglu gelu_tanh(g) u; relu2 relu(u)^2.
+const Activation& activation(ActivationKind kind, double limit);
+
+ActivationParams activation_params(const MoEConfig& config);
+
+}  // namespace moeref

@@ -1,0 +1,44 @@
+// Expert load and the auxiliary load-balancing loss (SPEC 3.4).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "reference_cpu/arithmetic/bounded.hpp"
+
+namespace moeref {
+
+/// load_i = number of real tokens whose ids contain i; an id that comes twice in a token counts once. ids [T,
+/// k].
+std::vector<std::int64_t> expert_load(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
+                                      std::int64_t experts);
+
+/// What one rank knows of its tokens. Under context parallelism these are added over the ranks before
+/// anything else.
+struct AuxStatistics {
+  std::int64_t real_tokens = 0;
+  std::vector<std::int64_t> load;  ///< [E]
+  std::vector<Sum> score_sum;      ///< sum_t m_t S_ti [E], in fp32
+};
+
+/// S [T, E].
+AuxStatistics aux_statistics(const Bounded& scores, const std::vector<bool>& mask,
+                             const std::vector<std::int64_t>& load);
+void add(AuxStatistics& sum, const AuxStatistics& rank);
+
+/// n = max(number of real tokens, 1) and f_i = load_i E / (k n): constants of the gradient.
+struct AuxLossTerms {
+  std::int64_t n = 1;
+  std::vector<Real> f;
+};
+
+struct AuxLoss {
+  Real value;  ///< sum_i f_i P_i with P_i = score_sum_i / n
+  AuxLossTerms terms;
+};
+AuxLoss aux_loss(const AuxStatistics& statistics, std::int64_t k);
+
+/// d aux / d S_ti = scale f_i m_t / n, [E] for a real token.
+std::vector<Real> aux_loss_gradient(const AuxLossTerms& terms, Real scale);
+
+}  // namespace moeref

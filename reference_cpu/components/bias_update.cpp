@@ -1,0 +1,40 @@
+#include "reference_cpu/components/bias_update.hpp"
+
+#include <numeric>
+
+#include "moeref/error.hpp"
+
+namespace moeref {
+
+BiasUpdate::BiasUpdate(const MoEConfig& config, std::vector<Real> correction)
+    : factor_(config.gate_bias_update_factor), master_(std::move(correction)) {
+  if (!config.train_gate)
+    throw InputError("config field 'train_gate' is false: a bias update needs a trained gate");
+  if (factor_ <= 0.0)
+    throw InputError("config field 'gate_bias_update_factor' is 0: want a step above 0 to update by");
+}
+
+void BiasUpdate::accumulate(const std::vector<std::int64_t>& load) {
+  if (!training_) return;
+  if (!load_) load_.emplace(load.size());
+  for (std::size_t i = 0; i < load.size(); ++i) (*load_)[i] += load[i];
+}
+
+void BiasUpdate::update() {
+  if (!training_)
+    throw InputError("the bias update was called outside training: want call option 'training' = true");
+  if (!load_) throw InputError("the bias update was called without a forward since the last update");
+  const std::vector<std::int64_t> load = *load_;
+  load_.reset();
+  const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
+  const auto experts = static_cast<std::int64_t>(load.size());
+  for (std::size_t i = 0; i < load.size(); ++i) {
+    // sign(total / E - load) in integers: no rounding decides it.
+    const std::int64_t difference = total - load[i] * experts;
+    const Real step = constant(factor_, master_[i].held);
+    if (difference > 0) master_[i] = master_[i] + step;
+    if (difference < 0) master_[i] = master_[i] - step;
+  }
+}
+
+}  // namespace moeref

@@ -1,0 +1,41 @@
+// The correction bias and its update (SPEC 3.5), with its state and its errors.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "moeref/config.hpp"
+#include "reference_cpu/arithmetic/real.hpp"
+
+namespace moeref {
+
+/// Accumulates the load of every forward in training and moves the bias by the sign of (mean load - load).
+class BiasUpdate {
+ public:
+  /// c [E], the bias that the master copy starts from. Throws InputError without train_gate or with a factor
+  /// of 0.
+  BiasUpdate(const MoEConfig& config, std::vector<Real> correction);
+
+  void set_training(bool training) { training_ = training; }
+
+  /// Adds a forward's load [E] (this rank's tokens); nothing happens outside training.
+  void accumulate(const std::vector<std::int64_t>& load);
+
+  /// The load since the last update, summed over the ranks given; none before the first forward.
+  const std::optional<std::vector<std::int64_t>>& cumulative_load() const { return load_; }
+
+  /// master += factor * sign(mean - load), c = master, the cumulative load is cleared. Throws InputError
+  /// outside training and without a forward since the last update.
+  void update();
+
+  const std::vector<Real>& correction() const { return master_; }
+
+ private:
+  double factor_;
+  bool training_ = true;
+  std::vector<Real> master_;
+  std::optional<std::vector<std::int64_t>> load_;
+};
+
+}  // namespace moeref

@@ -1,0 +1,344 @@
+#include "reference_cpu/components/experts.hpp"
+
+#include <algorithm>
+
+#include "reference_cpu/arithmetic/parallel_for.hpp"
+#include "reference_cpu/arithmetic/product.hpp"
+#include "reference_cpu/components/activation.hpp"
+
+namespace moeref {
+namespace {
+
+// The documented system adds the slots of a token in fp32 whatever the layer's type.
+const Precision kFloat = precision(DType::float32);
+
+const std::string kUpStage = "stages/up_projection", kActivationStage = "stages/activation",
+                  kDownStage = "stages/down_projection";
+
+/// The slots (t k + j) of each expert of the range, in ascending order.
+std::vector<std::vector<std::int64_t>> slots_by_expert(const Routing& r, ExpertRange range) {
+  std::vector<std::vector<std::int64_t>> out(static_cast<std::size_t>(range.count));
+  const std::int64_t k = r.weights.cols;
+  for (std::int64_t slot = 0; slot < r.weights.rows * k; ++slot) {
+    const std::int64_t local = r.indices[static_cast<std::size_t>(slot)] - range.first;
+    if (r.mask[static_cast<std::size_t>(slot / k)] && local >= 0 && local < range.count)
+      out[static_cast<std::size_t>(local)].push_back(slot);
+  }
+  return out;
+}
+
+/// How many slots of a token go to experts of the range, and elsewhere.
+struct LiveSlots {
+  std::vector<std::int64_t> here;
+  std::int64_t elsewhere = 0;
+};
+LiveSlots live_slots(const Routing& r, ExpertRange range, std::int64_t t) {
+  LiveSlots out;
+  if (!r.mask[static_cast<std::size_t>(t)]) return out;
+  const std::int64_t k = r.weights.cols;
+  for (std::int64_t slot = t * k; slot < (t + 1) * k; ++slot) {
+    const std::int64_t id = r.indices[static_cast<std::size_t>(slot)];
+    if (id >= range.first && id < range.first + range.count)
+      out.here.push_back(slot);
+    else if (id >= 0)
+      ++out.elsewhere;
+  }
+  return out;
+}
+
+/// A routing weight as the experts see it: fp32 at the finest, in which grouped products and several ranks
+/// pass it.
+Real seen_weight(const Routing& r, std::int64_t slot) {
+  const Real weight = r.weights.at(slot);
+  return weight.held.unit < kFloat.unit ? store(weight, kFloat) : weight;
+}
+
+std::vector<std::int64_t> tokens_of(const std::vector<std::int64_t>& slots, std::int64_t k) {
+  std::vector<std::int64_t> out;
+  for (const std::int64_t slot : slots) out.push_back(slot / k);
+  return out;
+}
+
+void scatter_rows(const Bounded& rows, const std::vector<std::int64_t>& to, Bounded& into) {
+  for (std::size_t r = 0; r < to.size(); ++r)
+    for (std::int64_t c = 0; c < rows.cols; ++c) into.set(to[r], c, rows.at(static_cast<std::int64_t>(r), c));
+}
+
+/// One expert's parameters as activations of type `compute` meet them.
+struct Expert {
+  Bounded up, down;
+  Bounded up_bias, down_bias;  ///< unused without expert_bias
+
+  void load(const MoEConfig& c, const ExpertsParams& p, std::int64_t e, DType compute) {
+    load_into(up, p.gate_and_up_projs, e * c.expert_dim() * c.up_dim(), c.expert_dim(), c.up_dim(), compute);
+    load_into(down, p.down_projs, e * c.moe_inter_dim * c.expert_dim(), c.moe_inter_dim, c.expert_dim(),
+              compute);
+    if (!p.gate_up_proj_bias) return;
+    load_into(up_bias, *p.gate_up_proj_bias, e * c.up_dim(), 1, c.up_dim(), compute);
+    load_into(down_bias, *p.down_proj_bias, e * c.expert_dim(), 1, c.expert_dim(), compute);
+  }
+};
+
+/// This thread's expert: tens of megabytes at real width, whose pages are worth keeping from one expert to
+/// the next.
+const Expert& load_expert(const MoEConfig& c, const ExpertsParams& p, std::int64_t e, DType compute) {
+  thread_local Expert expert;
+  expert.load(c, p, e, compute);
+  return expert;
+}
+
+/// act(h) of one element of one slot's row.
+Real activate(const Activation& act, const ActivationParams& params, const Bounded& h, std::int64_t row,
+              std::int64_t i, std::int64_t width) {
+  return act.value(act.gated ? h.at(row, act.gate_column(i, width)) : Real{},
+                   h.at(row, act.up_column(i, width)), params);
+}
+
+BoundedTensor& gradient(std::map<std::string, BoundedTensor>& grads, const std::string& name,
+                        const Tensor& param) {
+  BoundedTensor& out = grads["grads/" + name];
+  if (out.value.empty()) {
+    out.dtype = param.dtype();
+    out.shape = param.shape();
+    resize_in_parallel(out.value, static_cast<std::size_t>(param.size()));
+    resize_in_parallel(out.bound, out.value.size());
+  }
+  return out;
+}
+
+void write_row(const Bounded& row, BoundedTensor& out, std::int64_t first) {
+  for (std::int64_t i = 0; i < row.cols; ++i) {
+    const Real a = store(row.at(i), precision(out.dtype));
+    out.value[static_cast<std::size_t>(first + i)] = a.value;
+    out.bound[static_cast<std::size_t>(first + i)] = round_up(a.error);
+  }
+}
+
+/// The cast of a gradient from the type of its activations to its parameter's own, where that rounds.
+void cast_block(BoundedTensor& out, DType from, std::int64_t first, std::int64_t count) {
+  const Precision held = precision(from), to = precision(out.dtype);
+  if (to.unit <= held.unit && to.largest >= held.largest) return;
+  for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(first + count); ++i)
+    out.bound[i] = round_up(store({out.value[i], out.bound[i], held}, to).error);
+}
+
+}  // namespace
+
+ExpertsParams find_experts(const MoEConfig& c, const NamedTensors& tensors, const std::string& prefix) {
+  return {require(tensors, prefix + "gate_and_up_projs"), require(tensors, prefix + "down_projs"),
+          c.expert_bias ? &require(tensors, prefix + "gate_up_proj_bias") : nullptr,
+          c.expert_bias ? &require(tensors, prefix + "down_proj_bias") : nullptr};
+}
+
+ExpertsForward experts_forward(const MoEConfig& c, const ExpertsParams& p, const Bounded& x,
+                               const Routing& routing, ExpertRange range, const ForcedStages& forced) {
+  const std::int64_t k = routing.weights.cols, slots = routing.weights.rows * k, width = c.moe_inter_dim;
+  const Activation& act = activation(c.expert_activation, c.swiglu_limit);
+  const ActivationParams act_params = activation_params(c);
+  const bool weight_after = c.apply_router_weight_after_down;
+  const DType accumulate = accumulator(x.dtype);
+  ExpertsForward f{Bounded(slots, c.up_dim(), x.dtype),
+                   Bounded(slots, width, x.dtype),
+                   Bounded(slots, c.expert_dim(), x.dtype),
+                   {}};
+  const auto by_expert = slots_by_expert(routing, range);
+  const Shape up_shape{x.rows, k, c.up_dim()}, act_shape{x.rows, k, width},
+      down_shape{x.rows, k, c.expert_dim()};
+  const auto given_up = forced.given(kUpStage, f.up, up_shape);
+  const auto given_act = forced.given(kActivationStage, f.activation, act_shape);
+
+  parallel_for(range.count, [&](std::int64_t local) {
+    const auto& mine = by_expert[static_cast<std::size_t>(local)];
+    if (mine.empty()) return;
+    const Expert& expert = load_expert(c, p, range.first + local, x.dtype);
+
+    Bounded h = multiply(gather_rows(x, tokens_of(mine, k)), false, expert.up, false, accumulate, x.dtype);
+    if (c.expert_bias) add_row(h, expert.up_bias);
+    scatter_rows(h, mine, f.up);
+    if (given_up) h = gather_rows(*given_up, mine);
+
+    Bounded a(h.rows, width, x.dtype);
+    for (std::int64_t row = 0; row < h.rows; ++row) {
+      const Real weight = seen_weight(routing, mine[static_cast<std::size_t>(row)]);
+      for (std::int64_t i = 0; i < width; ++i) {
+        const Real value = activate(act, act_params, h, row, i, width);
+        a.set(row, i, weight_after ? value : value * weight);
+      }
+    }
+    scatter_rows(a, mine, f.activation);
+    if (given_act) a = gather_rows(*given_act, mine);
+
+    Bounded o = multiply(a, false, expert.down, false, accumulate, x.dtype);
+    if (c.expert_bias)
+      for (std::int64_t row = 0; row < o.rows; ++row) {
+        const Real weight = seen_weight(routing, mine[static_cast<std::size_t>(row)]);
+        for (std::int64_t d = 0; d < o.cols; ++d)
+          o.set(row, d,
+                o.at(row, d) + (weight_after ? expert.down_bias.at(d) : expert.down_bias.at(d) * weight));
+      }
+    scatter_rows(o, mine, f.down);
+  });
+  forced.settle(kUpStage, f.up, up_shape);
+  forced.settle(kActivationStage, f.activation, act_shape);
+  forced.settle(kDownStage, f.down, down_shape);
+  f.y = combine(c, f, routing, range, x.dtype);
+  return f;
+}
+
+Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& routing, ExpertRange range,
+                DType stored) {
+  Bounded y(routing.weights.rows, f.down.cols, stored);
+  parallel_for(y.rows, [&](std::int64_t t) {
+    const LiveSlots slots = live_slots(routing, range, t);
+    for (std::int64_t d = 0; d < y.cols; ++d) {
+      Sum sum(kFloat);
+      for (const std::int64_t slot : slots.here) {
+        Real o = store(f.down.at(slot, d), kFloat);
+        if (c.apply_router_weight_after_down) {
+          o = o * store(routing.weights.at(slot), kFloat);
+          // An honest implementation stores the row in x's type once, before its weight or after: where the
+          // row is exact (zero projections leave the bias) the other place rounds.
+          o.error = std::max(o.error, precision(f.down.dtype).unit * std::abs(o.value));
+        }
+        sum += o;
+      }
+      y.set(t, d, sum.total(slots.elsewhere));
+    }
+  });
+  return y;
+}
+
+namespace {
+
+/// The rows of each rank among those of an expert, which lie in the order of their tokens.
+std::vector<std::int64_t> rows_of_ranks(const std::vector<std::int64_t>& tokens, RankRows ranks) {
+  std::vector<std::int64_t> out;
+  for (const std::int64_t first : ranks)
+    out.push_back(std::lower_bound(tokens.begin(), tokens.end(), first) - tokens.begin());
+  return out;
+}
+
+/// bound_rank_parts of a^T b, which stands in a whole parameter from element `at` on.
+void bound_rank_parts_of(BoundedTensor& param, std::int64_t at, const Bounded& a, const Bounded& b,
+                         RankRows ranks) {
+  if (ranks.size() <= 2) return;
+  Bounded added(a.cols, b.cols, b.dtype);
+  bound_rank_parts(added, accumulator(b.dtype), ranks, [&](std::int64_t first, std::int64_t last) {
+    return multiply(rows_of(a, first, last), true, rows_of(b, first, last), false, accumulator(b.dtype),
+                    b.dtype);
+  });
+  for (std::size_t i = 0; i < added.count(); ++i) {
+    float& bound = param.bound[static_cast<std::size_t>(at) + i];
+    bound = round_up(bound + added.error[i]);
+  }
+}
+
+}  // namespace
+
+ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, const Bounded& x,
+                                 const Routing& routing, ExpertRange range, const ExpertsForward& f,
+                                 const Bounded& dy, const std::string& prefix,
+                                 std::map<std::string, BoundedTensor>& grads, std::int64_t others,
+                                 RankRows ranks) {
+  const std::int64_t k = routing.weights.cols, slots = routing.weights.rows * k, width = c.moe_inter_dim;
+  const std::int64_t dim = c.expert_dim(), up_dim = c.up_dim();
+  const Activation& act = activation(c.expert_activation, c.swiglu_limit);
+  const ActivationParams act_params = activation_params(c);
+  const bool weight_after = c.apply_router_weight_after_down;
+  const DType accumulate = accumulator(x.dtype);
+  const auto by_expert = slots_by_expert(routing, range);
+
+  Bounded dx_slots(slots, dim, x.dtype);
+  ExpertsBackward out{Bounded(x.rows, dim, x.dtype), Bounded(routing.weights.rows, k, routing.weights.dtype)};
+  BoundedTensor& d_up_param = gradient(grads, prefix + "gate_and_up_projs", p.gate_and_up_projs);
+  BoundedTensor& d_down_param = gradient(grads, prefix + "down_projs", p.down_projs);
+  BoundedTensor* d_up_bias =
+      c.expert_bias ? &gradient(grads, prefix + "gate_up_proj_bias", *p.gate_up_proj_bias) : nullptr;
+  BoundedTensor* d_down_bias =
+      c.expert_bias ? &gradient(grads, prefix + "down_proj_bias", *p.down_proj_bias) : nullptr;
+
+  parallel_for(range.count, [&](std::int64_t local) {
+    const auto& mine = by_expert[static_cast<std::size_t>(local)];
+    if (mine.empty()) return;  // its gradients stay exactly zero
+    const std::int64_t e = range.first + local;
+    const Expert& expert = load_expert(c, p, e, x.dtype);
+    const std::vector<std::int64_t> tokens = tokens_of(mine, k);
+    const Bounded h = gather_rows(f.up, mine), a = gather_rows(f.activation, mine);
+    const auto rows = static_cast<std::int64_t>(mine.size());
+
+    // The cotangent of o: dy, which comes through the fp32 sum of the slots, times the weight where that
+    // comes after down.
+    Bounded d_out = gather_rows(dy, tokens);
+    if (x.dtype == DType::float64) d_out = cast(std::move(d_out), DType::float32);
+    const Bounded d_sum = d_out;
+    d_out.dtype = x.dtype;
+    if (d_out.exact()) d_out.error.resize(d_out.count());
+    if (weight_after)
+      for (std::int64_t row = 0; row < rows; ++row)
+        for (std::int64_t d = 0; d < dim; ++d)
+          d_out.set(row, d,
+                    widen(d_sum.at(row, d), kFloat) *
+                        store(routing.weights.at(mine[static_cast<std::size_t>(row)]), kFloat));
+
+    const std::vector<std::int64_t> rank_rows = rows_of_ranks(tokens, ranks);
+    const Bounded d_act = multiply(d_out, false, expert.down, true, accumulate, x.dtype);
+    multiply_into(a, true, d_out, false, accumulate, x.dtype, d_down_param.value.data() + e * width * dim,
+                  d_down_param.bound.data() + e * width * dim);
+    bound_rank_parts_of(d_down_param, e * width * dim, a, d_out, rank_rows);
+    cast_block(d_down_param, x.dtype, e * width * dim, width * dim);
+
+    // The router's gradient, and back through the activation.
+    Bounded dh(rows, up_dim, x.dtype);
+    Bounded weighted_d_out = d_out;  // what the down bias sees
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const std::int64_t slot = mine[static_cast<std::size_t>(row)];
+      const Real weight = seen_weight(routing, slot);
+      Sum d_weight(kFloat), through_bias(kFloat);
+      if (weight_after) {
+        for (std::int64_t d = 0; d < dim; ++d)
+          d_weight += widen(d_sum.at(row, d), kFloat) * store(f.down.at(slot, d), kFloat);
+      } else {
+        for (std::int64_t i = 0; i < width; ++i)
+          d_weight += widen(activate(act, act_params, h, row, i, width), weight.held) *
+                      store(d_act.at(row, i), weight.held);
+        for (std::int64_t d = 0; c.expert_bias && d < dim; ++d) {
+          through_bias += widen(expert.down_bias.at(d), weight.held) * d_out.at(row, d);
+          weighted_d_out.set(row, d, d_out.at(row, d) * weight);
+        }
+      }
+      // Two gradients that meet in the weight, each in the weight's type.
+      out.weights.set(slot, store(d_weight.total(), weight.held) + store(through_bias.total(), weight.held));
+
+      for (std::int64_t i = 0; i < width; ++i) {
+        const Real gate = act.gated ? h.at(row, act.gate_column(i, width)) : Real{};
+        const Real d = weight_after ? d_act.at(row, i) : d_act.at(row, i) * weight;
+        const auto [d_gate, d_up] = act.gradient(gate, h.at(row, act.up_column(i, width)), d, act_params);
+        if (act.gated) dh.set(row, act.gate_column(i, width), d_gate);
+        dh.set(row, act.up_column(i, width), d_up);
+      }
+    }
+    const Bounded in = gather_rows(x, tokens);
+    multiply_into(in, true, dh, false, accumulate, x.dtype, d_up_param.value.data() + e * dim * up_dim,
+                  d_up_param.bound.data() + e * dim * up_dim);
+    bound_rank_parts_of(d_up_param, e * dim * up_dim, in, dh, rank_rows);
+    cast_block(d_up_param, x.dtype, e * dim * up_dim, dim * up_dim);
+    if (c.expert_bias) {
+      write_row(bias_gradient(dh, x.dtype, x.dtype, rank_rows), *d_up_bias, e * up_dim);
+      write_row(bias_gradient(weighted_d_out, x.dtype, x.dtype, rank_rows), *d_down_bias, e * dim);
+    }
+    scatter_rows(multiply(dh, false, expert.up, true, accumulate, x.dtype), mine, dx_slots);
+  });
+
+  // A token's rows add up in x's own type: the gradient of a gather.
+  parallel_for(x.rows, [&](std::int64_t t) {
+    const LiveSlots slots = live_slots(routing, range, t);
+    for (std::int64_t d = 0; d < dim; ++d) {
+      Sum sum(precision(x.dtype));
+      for (const std::int64_t slot : slots.here) sum += dx_slots.at(slot, d);
+      out.x.set(t, d, sum.total(slots.elsewhere + others));
+    }
+  });
+  return out;
+}
+
+}  // namespace moeref

@@ -1,0 +1,64 @@
+// The routed experts (SPEC 5): y_t = sum over the token's slots of down(act(x_t up) * p), or p after down.
+#pragma once
+
+#include <vector>
+
+#include "moeref/config.hpp"
+#include "moeref/evaluation.hpp"
+#include "reference_cpu/arithmetic/bounded.hpp"
+#include "reference_cpu/call/ranks.hpp"
+#include "reference_cpu/components/forced_stages.hpp"
+
+namespace moeref {
+
+/// Where the parameters stand; they are read expert by expert, so that a layer of real width fits in memory.
+struct ExpertsParams {
+  const Tensor& gate_and_up_projs;  ///< [E, D', 2I or I], x @ W
+  const Tensor& down_projs;         ///< [E, I, D']
+  const Tensor* gate_up_proj_bias;  ///< [E, 2I or I], null without expert_bias
+  const Tensor* down_proj_bias;     ///< [E, D']
+};
+ExpertsParams find_experts(const MoEConfig& config, const NamedTensors& tensors, const std::string& prefix);
+
+/// The routing of T tokens: ids and weights [T, k]; slots of masked tokens and slots with id -1 go nowhere.
+struct Routing {
+  const std::vector<std::int64_t>& indices;
+  const Bounded& weights;
+  const std::vector<bool>& mask;
+};
+
+/// By slot (t k + j); rows of slots that went nowhere are zero.
+struct ExpertsForward {
+  Bounded up;          ///< h [T k, 2I or I]
+  Bounded activation;  ///< act(h), times p unless the weight comes after down, [T k, I]
+  Bounded down;        ///< o [T k, D'], before a weight that comes after
+  Bounded y;           ///< [T, D']: slots added in slot order, in fp32, stored in x's type
+};
+
+/// x [T, D'].
+ExpertsForward experts_forward(const MoEConfig& config, const ExpertsParams& params, const Bounded& x,
+                               const Routing& routing, ExpertRange range, const ForcedStages& forced = {});
+
+/// y from the rows of the slots of a range of experts. Where other ranks hold a token's other slots, its
+/// bound is this part's share of the bound of the whole sum, in any order: parts then add without further
+/// rounding (add_part).
+Bounded combine(const MoEConfig& config, const ExpertsForward& forward, const Routing& routing,
+                ExpertRange range, DType stored);
+
+/// Gradients of the parameters are results already, of whole parameters: experts of the range, zero
+/// elsewhere.
+struct ExpertsBackward {
+  Bounded x;        ///< [T, D']
+  Bounded weights;  ///< [T, k]
+};
+
+/// dy [T, D']. Parameter gradients go to `grads` under "grads/{prefix}...", which are made where missing. x's
+/// bound holds for a sum with `others` further terms a token, and with its slots on other ranks, added in any
+/// order. `ranks` as in bound_rank_parts, where all of them have these experts.
+ExpertsBackward experts_backward(const MoEConfig& config, const ExpertsParams& params, const Bounded& x,
+                                 const Routing& routing, ExpertRange range, const ExpertsForward& saved,
+                                 const Bounded& dy, const std::string& prefix,
+                                 std::map<std::string, BoundedTensor>& grads, std::int64_t others = 0,
+                                 RankRows ranks = {});
+
+}  // namespace moeref

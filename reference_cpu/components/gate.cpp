@@ -1,0 +1,288 @@
+#include "reference_cpu/components/gate.hpp"
+
+#include "reference_cpu/arithmetic/parallel_for.hpp"
+#include "reference_cpu/arithmetic/product.hpp"
+#include "reference_cpu/components/parallelism.hpp"
+#include "reference_cpu/components/selection.hpp"
+
+namespace moeref {
+namespace {
+
+using Row = std::vector<Real>;
+using Ids = std::span<const std::int64_t>;
+
+bool softmax_after_topk(const MoEConfig& c) {
+  return c.score_func == ScoreFunc::softmax && !c.softmax_before_topk;
+}
+bool normalises(const MoEConfig& c) { return c.norm_topk_prob && c.n_activated_experts > 1; }
+
+DType scores_type(const MoEConfig& c, const CallOptions& o, DType x) {
+  if (o.gate_precision && !c.router_weights_fp32) return x;
+  const bool softmax = c.score_func == ScoreFunc::softmax || c.score_func == ScoreFunc::softmax_with_bias;
+  if (softmax) return o.gate_precision.value_or(DType::float32);
+  if (c.score_func == ScoreFunc::sqrtsoftplus) return DType::float32;
+  const DType z = gate_compute_type(o, x);
+  const bool corrected = c.router_weight_uses_score_correction_bias && c.has_correction_bias();
+  return corrected ? promote(z, DType::float32) : z;
+}
+
+/// One token on its way from logits to selection.
+struct Token {
+  Row logits;   ///< z
+  Row scores;   ///< what the score function gives
+  Row choice;   ///< q, which the selection orders
+  Row weighed;  ///< S before normalisation: what the weights are gathered from and the auxiliary loss sees
+};
+
+Token score(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& logits,
+            std::int64_t t) {
+  const ScoreRule& rule = score_rule(c.score_func);
+  const Precision softmax_precision = precision(o.gate_precision.value_or(DType::float32));
+  Token token;
+  for (std::int64_t i = 0; i < logits.cols; ++i) token.logits.push_back(logits.at(t, i));
+  token.scores = rule.scores(token.logits, softmax_precision);
+  token.weighed = token.scores;
+  if (c.score_func == ScoreFunc::softmax) {
+    token.choice =
+        c.softmax_before_topk ? unnormalised_softmax(token.logits, softmax_precision) : token.logits;
+    return token;
+  }
+  token.choice = token.scores;
+  if (p.correction)
+    for (std::size_t i = 0; i < token.choice.size(); ++i)
+      token.choice[i] = token.choice[i] + (*p.correction)[i];
+  if (p.correction && c.score_func == ScoreFunc::sigmoid && c.router_weight_uses_score_correction_bias)
+    token.weighed = token.choice;
+  return token;
+}
+
+Row gather(const Row& from, Ids ids) {
+  Row out;
+  for (const std::int64_t id : ids) out.push_back(from[static_cast<std::size_t>(id)]);
+  return out;
+}
+
+/// The k values of the selected experts before normalisation.
+Row select_values(const MoEConfig& c, const CallOptions& o, const Token& token, Ids ids) {
+  if (softmax_after_topk(c))
+    return softmax(gather(token.logits, ids), precision(o.gate_precision.value_or(DType::float32)));
+  return gather(token.weighed, ids);
+}
+
+/// Sum over the row plus 1e-20, in the row's precision.
+Real denominator(const Row& row) {
+  const Precision held = row[0].held;
+  Sum sum(finer(held, precision(DType::float32)));
+  for (const Real a : row) sum += a;
+  return store(sum.total(), held) + 1e-20;
+}
+
+/// a_i / sum, and its gradient d_i / sum - (sum_j d_j a_j / sum) / sum: what comes directly, and what through
+/// the sum.
+Row normalise(const Row& row) {
+  const Real sum = denominator(row);
+  Row out;
+  for (const Real a : row) out.push_back(a / sum);
+  return out;
+}
+struct NormaliseGradient {
+  Row direct;
+  Real through_sum;
+};
+NormaliseGradient normalise_gradient(const Row& row, const Row& cotangent) {
+  const Real total = denominator(row);
+  Sum inner(finer(total.held, precision(DType::float32)));
+  NormaliseGradient out;
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    inner += -cotangent[i] * (row[i] / total / total);
+    out.direct.push_back(cotangent[i] / total);
+  }
+  out.through_sum = store(inner.total(), total.held);
+  return out;
+}
+
+/// The statistics of the auxiliary loss, rank by rank under context parallelism.
+AuxStatistics statistics(const CallOptions& o, const GateForward& f, const std::vector<bool>& mask,
+                         std::int64_t k) {
+  const auto offsets = rank_offsets(o.parallel.cp_size, o.parallel.tokens_per_rank, f.scores.rows);
+  AuxStatistics sum;
+  for (std::size_t r = 0; r + 1 < offsets.size(); ++r) {
+    const std::int64_t first = offsets[r], last = offsets[r + 1];
+    const std::vector<bool> rank_mask(mask.begin() + first, mask.begin() + last);
+    const std::vector<std::int64_t> rank_ids(f.indices.begin() + first * k, f.indices.begin() + last * k);
+    const AuxStatistics rank = aux_statistics(rows_of(f.scores, first, last), rank_mask,
+                                              expert_load(rank_ids, rank_mask, f.scores.cols));
+    if (r == 0)
+      sum = rank;
+    else
+      add(sum, rank);
+  }
+  return sum;
+}
+
+void record(RoutingScores& routing, const MoEConfig& c, std::int64_t t, const Token& token) {
+  const Row groups = group_scores(token.choice, c);
+  const auto put = [](std::vector<double>& value, std::vector<double>& bound, const Row& row,
+                      std::int64_t at) {
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      value[static_cast<std::size_t>(at) + i] = row[i].value;
+      bound[static_cast<std::size_t>(at) + i] = row[i].error;
+    }
+  };
+  put(routing.score, routing.score_bound, token.choice, t * routing.experts);
+  put(routing.group, routing.group_bound, groups, t * routing.groups);
+}
+
+RoutingScores routing_frame(const MoEConfig& c, std::int64_t tokens) {
+  RoutingScores out;
+  const GroupRule rule = score_rule(c.score_func).groups;
+  out.indices = "outputs/indices";
+  out.tokens = tokens;
+  out.experts = c.n_routed_experts;
+  out.k = c.n_activated_experts;
+  const bool grouped = c.n_expert_groups > 1 && rule != GroupRule::none;
+  out.groups = grouped ? c.n_expert_groups : 1;
+  out.limited_groups = grouped ? c.n_limited_groups : 1;
+  out.discarded_groups_are_zero = rule != GroupRule::top2_exclude;
+  out.score.resize(static_cast<std::size_t>(tokens * out.experts));
+  out.score_bound.resize(out.score.size());
+  if (grouped) out.group.resize(static_cast<std::size_t>(tokens * out.groups));
+  out.group_bound.resize(out.group.size());
+  return out;
+}
+
+}  // namespace
+
+DType gate_compute_type(const CallOptions& options, DType x) { return options.gate_precision.value_or(x); }
+
+GateParams load_gate(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors,
+                     const std::string& prefix, DType x) {
+  const DType compute = gate_compute_type(o, x);
+  GateParams p;
+  p.stored = require(tensors, prefix + "weight").dtype();
+  p.weight = load(require(tensors, prefix + "weight"), 0, c.n_routed_experts, c.dim, compute);
+  if (c.router_bias) p.bias = load(require(tensors, prefix + "bias"), 0, 1, c.n_routed_experts, compute);
+  if (c.has_correction_bias()) {
+    const Tensor& correction = require(tensors, prefix + "e_score_correction_bias");
+    p.correction.emplace();
+    for (std::int64_t i = 0; i < correction.size(); ++i)
+      p.correction->push_back(
+          store(known(correction[i], precision(correction.dtype())), precision(DType::float32)));
+  }
+  return p;
+}
+
+GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& x,
+                         const std::vector<bool>& mask, const std::vector<std::int64_t>* replay,
+                         const ForcedStages& forced) {
+  const std::int64_t tokens = x.rows, k = c.n_activated_experts;
+  const Bounded input = cast(x, gate_compute_type(o, x.dtype));
+  GateForward f;
+  f.logits = linear(input, p.weight, p.bias ? &*p.bias : nullptr, input.dtype);
+  forced.settle("stages/logits", f.logits, {tokens, c.n_routed_experts});
+  f.scores = Bounded(tokens, c.n_routed_experts, scores_type(c, o, x.dtype));
+  f.weights = Bounded(tokens, k, c.router_weights_fp32 ? DType::float32 : x.dtype);
+  f.indices.resize(static_cast<std::size_t>(tokens * k));
+  f.routing = routing_frame(c, tokens);
+
+  parallel_for(tokens, [&](std::int64_t t) {
+    const Token token = score(c, o, p, f.logits, t);
+    record(f.routing, c, t, token);
+    const std::span<std::int64_t> ids(f.indices.data() + t * k, static_cast<std::size_t>(k));
+    const std::vector<std::int64_t> own =
+        replay ? std::vector<std::int64_t>(replay->begin() + t * k, replay->begin() + (t + 1) * k)
+               : select_experts(token.choice, c);
+    std::copy(own.begin(), own.end(), ids.begin());
+
+    Row values = select_values(c, o, token, ids);
+    if (normalises(c)) values = normalise(values);
+    for (std::int64_t j = 0; j < k; ++j)
+      f.weights.set(t, j,
+                    store(values[static_cast<std::size_t>(j)] * c.route_scale, precision(f.scores.dtype)));
+    const Row seen = normalises(c) ? normalise(token.weighed) : token.weighed;
+    for (std::int64_t i = 0; i < c.n_routed_experts; ++i)
+      f.scores.set(t, i, seen[static_cast<std::size_t>(i)]);
+  });
+
+  forced.settle("stages/scores", f.scores, {tokens, c.n_routed_experts});
+  f.load = expert_load(f.indices, mask, c.n_routed_experts);
+  if (o.training && c.aux_loss_coeff > 0.0) {
+    const AuxLoss loss = aux_loss(statistics(o, f, mask, k), k);
+    f.aux_loss = loss.value;
+    f.aux_terms = loss.terms;
+  }
+  return f;
+}
+
+GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& x,
+                           const std::vector<bool>& mask, const GateForward& f, const Bounded& dw) {
+  const std::int64_t tokens = x.rows, k = c.n_activated_experts;
+  const auto experts = static_cast<std::size_t>(c.n_routed_experts);
+  const ScoreRule& rule = score_rule(c.score_func);
+  const Precision scores_held = precision(f.scores.dtype);
+  Row aux;
+  if (f.aux_loss) {
+    const Real scale =
+        store(known(o.aux_loss_backward_scale, {}), precision(DType::float32)) * c.aux_loss_coeff;
+    for (const Real d : aux_loss_gradient(f.aux_terms, scale)) aux.push_back(store(d, scores_held));
+  }
+  const Precision z_held = precision(f.logits.dtype);
+  Bounded dz(tokens, c.n_routed_experts, f.logits.dtype);
+
+  parallel_for(tokens, [&](std::int64_t t) {
+    const Token token = score(c, o, p, f.logits, t);
+    const Ids ids(f.indices.data() + t * k, static_cast<std::size_t>(k));
+    const Row values = select_values(c, o, token, ids);
+
+    // Back through the casts, scale and normalisation to the selected values.
+    const Precision held = token.weighed[0].held;
+    Row d_values;
+    for (std::int64_t j = 0; j < k; ++j)
+      d_values.push_back(store(store(dw.at(t, j), scores_held), held) * c.route_scale);
+    if (normalises(c)) {
+      const NormaliseGradient back = normalise_gradient(values, d_values);
+      for (std::size_t j = 0; j < d_values.size(); ++j) d_values[j] = back.direct[j] + back.through_sum;
+    }
+
+    // What S and z receive meets there in any order: the auxiliary loss, directly and through S's sum, and
+    // the selected values, at S or at z.
+    std::vector<Sum> at_scores(experts, Sum(held)), at_logits(experts, Sum(z_held));
+    if (!aux.empty() && mask[static_cast<std::size_t>(t)]) {
+      Row d_scores;
+      for (const Real d : aux) d_scores.push_back(store(d, held));
+      if (normalises(c)) {
+        const NormaliseGradient back = normalise_gradient(token.weighed, d_scores);
+        for (Sum& sum : at_scores) sum += back.through_sum;
+        d_scores = back.direct;
+      }
+      for (std::size_t i = 0; i < experts; ++i) at_scores[i] += d_scores[i];
+    }
+    if (softmax_after_topk(c)) d_values = softmax_gradient(values, d_values);
+    for (std::size_t j = 0; j < ids.size(); ++j) {
+      const auto id = static_cast<std::size_t>(ids[j]);
+      if (softmax_after_topk(c))
+        at_logits[id] += store(d_values[j], z_held);
+      else
+        at_scores[id] += d_values[j];
+    }
+    Row d_scores;
+    for (std::size_t i = 0; i < experts; ++i)
+      d_scores.push_back(store(at_scores[i].total(), token.scores[i].held));
+    const Row through_scores = rule.gradient(token.logits, token.scores, d_scores);
+    for (std::size_t i = 0; i < experts; ++i) {
+      at_logits[i] += store(through_scores[i], z_held);
+      dz.set(t, static_cast<std::int64_t>(i), at_logits[i].total());
+    }
+  });
+
+  // Products are stored in the compute type first.
+  const DType compute = f.logits.dtype;
+  GateBackward out;
+  out.x = cast(multiply(dz, false, p.weight, false, accumulator(compute), compute), x.dtype);
+  const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
+  out.weight = weight_gradient(dz, cast(x, compute), compute, p.stored, ranks);
+  if (p.bias) out.bias = bias_gradient(dz, compute, p.stored, ranks);
+  return out;
+}
+
+}  // namespace moeref

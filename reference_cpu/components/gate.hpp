@@ -1,0 +1,59 @@
+// The gate (SPEC 3): logits, scores, selection, routing weights; with expert load and auxiliary loss.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "moeref/config.hpp"
+#include "moeref/evaluation.hpp"
+#include "reference_cpu/arithmetic/bounded.hpp"
+#include "reference_cpu/components/aux_loss.hpp"
+#include "reference_cpu/components/forced_stages.hpp"
+
+namespace moeref {
+
+struct GateParams {
+  Bounded weight;                               ///< [E, D] in the compute type
+  std::optional<Bounded> bias;                  ///< [1, E] in the compute type
+  std::optional<std::vector<Real>> correction;  ///< c [E], fp32, exact or carried through updates
+  DType stored = DType::float64;  ///< the parameters' own type, in which their gradients are stored
+};
+
+/// gate_precision where given, else x's type.
+DType gate_compute_type(const CallOptions& options, DType x);
+
+/// Reads "{prefix}weight", "{prefix}bias", "{prefix}e_score_correction_bias".
+GateParams load_gate(const MoEConfig& config, const CallOptions& options, const NamedTensors& tensors,
+                     const std::string& prefix, DType x);
+
+/// Everything of one forward. Slots hold the ids in descending order of the selection scores, or as replayed.
+struct GateForward {
+  Bounded logits;                     ///< z [T, E]
+  Bounded scores;                     ///< S [T, E] after normalisation, as the auxiliary loss sees them
+  std::vector<std::int64_t> indices;  ///< [T, k]
+  Bounded weights;                    ///< w [T, k]
+  std::vector<std::int64_t> load;     ///< [E]
+  std::optional<Real> aux_loss;       ///< without the coefficient; only in training with aux_loss_coeff > 0
+  AuxLossTerms aux_terms;             ///< n and f, for the backward pass
+  RoutingScores routing;              ///< what the selection was made from
+};
+
+/// x [T, D]; mask[t] = real token; `replay` ids [T, k] instead of a selection (null: select). The auxiliary
+/// loss takes all tokens of the call as one sequence; under context parallelism (`options.parallel.cp_size`)
+/// its statistics are those of contiguous parts of the tokens, added over the ranks.
+GateForward gate_forward(const MoEConfig& config, const CallOptions& options, const GateParams& params,
+                         const Bounded& x, const std::vector<bool>& mask,
+                         const std::vector<std::int64_t>* replay, const ForcedStages& forced = {});
+
+struct GateBackward {
+  Bounded x;                    ///< [T, D]
+  Bounded weight;               ///< [E, D]
+  std::optional<Bounded> bias;  ///< [1, E]
+};
+
+/// dw [T, k], the cotangent of the weights; the auxiliary loss adds its gradient to S on the way (SPEC 3.4).
+GateBackward gate_backward(const MoEConfig& config, const CallOptions& options, const GateParams& params,
+                           const Bounded& x, const std::vector<bool>& mask, const GateForward& saved,
+                           const Bounded& dw);
+
+}  // namespace moeref

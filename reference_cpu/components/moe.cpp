@@ -1,0 +1,189 @@
+#include "reference_cpu/components/moe.hpp"
+
+#include "reference_cpu/arithmetic/product.hpp"
+#include "reference_cpu/components/fake_balanced_gate.hpp"
+#include "reference_cpu/components/parallelism.hpp"
+
+namespace moeref {
+namespace {
+
+MLPConfig shared_config(const MoEConfig& c) {
+  return {c.dim, c.shared_dim(), c.dtype, c.shared_expert_activation, c.expert_bias, c.swiglu_limit};
+}
+
+/// A latent projection with its bias.
+struct Projection {
+  Bounded weight;
+  std::optional<Bounded> bias;
+
+  Projection(const MoEConfig& c, const NamedTensors& tensors, const std::string& name, std::int64_t out,
+             std::int64_t in, DType compute)
+      : weight(load(require(tensors, "params/" + name + ".weight"), 0, out, in, compute)) {
+    if (c.expert_bias) bias = load(require(tensors, "params/" + name + ".bias"), 0, 1, out, compute);
+  }
+  Bounded operator()(const Bounded& x) const { return linear(x, weight, bias ? &*bias : nullptr, x.dtype); }
+};
+
+Projection fc1(const MoEConfig& c, const NamedTensors& tensors, DType compute) {
+  return {c, tensors, "fc1_latent_proj", *c.moe_latent_size, c.dim, compute};
+}
+Projection fc2(const MoEConfig& c, const NamedTensors& tensors, DType compute) {
+  return {c, tensors, "fc2_latent_proj", c.dim, *c.moe_latent_size, compute};
+}
+
+/// Puts a parameter's gradient into `grads`, in the parameter's own type.
+void put_gradient(const NamedTensors& tensors, const std::string& name, Bounded gradient,
+                  std::map<std::string, BoundedTensor>& grads) {
+  const Tensor& param = require(tensors, "params/" + name);
+  grads["grads/" + name] = to_result(cast(std::move(gradient), param.dtype()), param.shape());
+}
+
+/// Gradients of a Linear's parameters under "grads/{name}"; returns that of its input.
+Bounded linear_backward(const NamedTensors& tensors, const Bounded& x, const Bounded& weight, bool bias,
+                        const Bounded& dy, RankRows ranks, const std::string& name,
+                        std::map<std::string, BoundedTensor>& grads) {
+  const DType accumulate = accumulator(x.dtype);
+  put_gradient(tensors, name + ".weight", weight_gradient(dy, x, x.dtype, x.dtype, ranks), grads);
+  if (bias) put_gradient(tensors, name + ".bias", bias_gradient(dy, x.dtype, x.dtype, ranks), grads);
+  return multiply(dy, false, weight, false, accumulate, x.dtype);
+}
+
+}  // namespace
+
+void add_mlp_gradients(const NamedTensors& tensors, MLPParams g, const std::string& prefix,
+                       std::map<std::string, BoundedTensor>& grads) {
+  const auto put = [&](const char* name, std::optional<Bounded> gradient) {
+    if (gradient) put_gradient(tensors, prefix + name, *std::move(gradient), grads);
+  };
+  put("gate_proj.weight", std::move(g.gate_weight));
+  put("gate_proj.bias", std::move(g.gate_bias));
+  put("up_proj.weight", std::move(g.up_weight));
+  put("up_proj.bias", std::move(g.up_bias));
+  put("down_proj.weight", std::move(g.down_weight));
+  put("down_proj.bias", std::move(g.down_bias));
+}
+
+MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors,
+                       const Bounded& x, const std::vector<bool>& mask,
+                       const std::vector<std::int64_t>* replay, const ForcedStages& forced) {
+  MoEForward f;
+  if (o.fake_balanced_gate) {
+    const FakeRouting fake = fake_balanced_gate(require(tensors, "inputs/x"), c, 0, o.fake_gate_noise);
+    const auto ids = fake.indices.as<std::int64_t>();
+    f.indices = replay ? *replay : std::vector<std::int64_t>(ids.begin(), ids.end());
+    f.weights = fake_balanced_weights(fake, c.n_activated_experts, x.dtype);
+  } else {
+    f.gate = gate_forward(c, o, load_gate(c, o, tensors, "params/gate.", x.dtype), x, mask, replay, forced);
+    f.indices = f.gate->indices;
+    f.weights = f.gate->weights;
+  }
+  forced.settle("outputs/weights", f.weights, {x.rows, c.n_activated_experts});
+
+  f.latent = c.moe_latent_size ? fc1(c, tensors, x.dtype)(x) : x;
+  const ExpertsParams experts = find_experts(c, tensors, "params/experts.");
+  const Routing routing{f.indices, f.weights, mask};
+  if (o.parallel.ep_size > 1) {
+    f.parallel = experts_forward_parallel(c, o.parallel, experts, f.latent, routing);
+    f.routed = f.parallel->y;
+  } else {
+    f.experts = experts_forward(c, experts, f.latent, routing, {0, c.n_routed_experts}, forced);
+    f.routed = f.experts->y;
+  }
+  f.y = c.moe_latent_size ? fc2(c, tensors, x.dtype)(f.routed) : f.routed;
+
+  if (c.n_shared_experts == 0) return f;
+  const MLPConfig shared = shared_config(c);
+  f.shared = mlp_forward(shared, load_mlp(shared, tensors, "params/shared_experts.", x.dtype), x);
+  Bounded z = f.shared->y;
+  if (c.shared_expert_gate) {
+    const Bounded weight = load(require(tensors, "params/shared_expert_gate.weight"), 0, 1, c.dim, x.dtype);
+    const Bounded logit = linear(x, weight, nullptr, x.dtype);
+    f.shared_gate = Bounded(x.rows, 1, x.dtype);
+    for (std::int64_t t = 0; t < x.rows; ++t) {
+      f.shared_gate->set(t, sigmoid(logit.at(t)));
+      for (std::int64_t d = 0; d < c.dim; ++d) z.set(t, d, f.shared_gate->at(t) * z.at(t, d));
+    }
+  }
+  f.y = add(f.y, z);
+  return f;
+}
+
+namespace {
+
+/// Back through the shared experts and their gate; what reaches x goes to `terms`.
+void shared_backward(const MoEConfig& c, const NamedTensors& tensors, const Bounded& x, const MoEForward& f,
+                     const Bounded& dy, RankRows ranks, std::vector<Bounded>& terms,
+                     std::map<std::string, BoundedTensor>& grads) {
+  const MLPConfig shared = shared_config(c);
+  Bounded dz = dy;
+  if (f.shared_gate) {
+    // z' = sigmoid(l) z: dz = dz' s, dl = s (1 - s) sum_d dz' z.
+    dz = Bounded(dy.rows, dy.cols, x.dtype);
+    Bounded d_logit(dy.rows, 1, x.dtype);
+    for (std::int64_t t = 0; t < dy.rows; ++t) {
+      const Real s = f.shared_gate->at(t);
+      Sum d_gate(precision(accumulator(x.dtype)));
+      for (std::int64_t d = 0; d < dy.cols; ++d) {
+        d_gate += dy.at(t, d) * f.shared->y.at(t, d);
+        dz.set(t, d, dy.at(t, d) * s);
+      }
+      d_logit.set(t, store(d_gate.total(), precision(x.dtype)) * (1.0 - s) * s);
+    }
+    const Bounded weight = load(require(tensors, "params/shared_expert_gate.weight"), 0, 1, c.dim, x.dtype);
+    terms.push_back(linear_backward(tensors, x, weight, false, d_logit, ranks, "shared_expert_gate", grads));
+  }
+  MLPBackward back = mlp_backward(shared, load_mlp(shared, tensors, "params/shared_experts.", x.dtype), x,
+                                  *f.shared, dz, ranks);
+  add_mlp_gradients(tensors, std::move(back.params), "shared_experts.", grads);
+  for (Bounded& term : back.x) terms.push_back(std::move(term));
+}
+
+}  // namespace
+
+Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors, const Bounded& x,
+                     const std::vector<bool>& mask, const MoEForward& f, const Bounded& dy,
+                     std::map<std::string, BoundedTensor>& grads) {
+  const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
+  // Routed: back through fc2, the experts, fc1.
+  const Bounded d_routed = c.moe_latent_size
+                               ? linear_backward(tensors, f.routed, fc2(c, tensors, x.dtype).weight,
+                                                 c.expert_bias, dy, ranks, "fc2_latent_proj", grads)
+                               : dy;
+  const ExpertsParams params = find_experts(c, tensors, "params/experts.");
+  const Routing routing{f.indices, f.weights, mask};
+  // Everything that meets in d x, in any order: the slots of a token among them unless fc1 comes between.
+  const bool gated_sharing = f.shared && c.shared_expert_activation != ActivationKind::relu2;
+  const std::int64_t others = c.moe_latent_size ? 0
+                                                : f.gate.has_value() + f.shared.has_value() + gated_sharing +
+                                                      f.shared_gate.has_value();
+  ExpertsBackward experts =
+      f.parallel ? experts_backward_parallel(c, params, *f.parallel, d_routed, "experts.", grads, others)
+                 : experts_backward(c, params, f.latent, routing, {0, c.n_routed_experts}, *f.experts,
+                                    d_routed, "experts.", grads, others, ranks);
+  std::vector<Bounded> terms;
+  if (c.moe_latent_size)
+    terms.push_back(linear_backward(tensors, x, fc1(c, tensors, x.dtype).weight, c.expert_bias, experts.x,
+                                    ranks, "fc1_latent_proj", grads));
+
+  if (f.gate) {
+    const GateParams gate = load_gate(c, o, tensors, "params/gate.", x.dtype);
+    GateBackward back = gate_backward(c, o, gate, x, mask, *f.gate, experts.weights);
+    terms.push_back(std::move(back.x));
+    if (c.train_gate) {
+      grads["grads/gate.weight"] = to_result(std::move(back.weight), {c.n_routed_experts, c.dim});
+      if (back.bias) grads["grads/gate.bias"] = to_result(*std::move(back.bias), {c.n_routed_experts});
+    }
+  }
+  if (f.shared) shared_backward(c, tensors, x, f, dy, ranks, terms, grads);
+
+  if (c.moe_latent_size) return add_in_any_order(terms, x.dtype);
+  if (terms.empty()) return std::move(experts.x);
+  std::vector<std::int64_t> slots;
+  for (std::int64_t t = 0; t < x.rows; ++t)
+    slots.push_back(mask[static_cast<std::size_t>(t)] ? c.n_activated_experts : 0);
+  Bounded dx = add_in_any_order(terms, x.dtype, slots);
+  for (std::int64_t t = 0; t < x.rows; ++t) add_part(dx, t, experts.x, t);
+  return dx;
+}
+
+}  // namespace moeref

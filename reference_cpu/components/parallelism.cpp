@@ -1,0 +1,85 @@
+#include "reference_cpu/components/parallelism.hpp"
+
+#include <numeric>
+
+#include "moeref/error.hpp"
+
+namespace moeref {
+
+namespace {
+
+/// Which tokens rank `to` receives, source rank by source rank: all of them (all-gather), or one row for each
+/// token that any of its experts works on (all-to-all).
+std::vector<std::int64_t> received_tokens(const Routing& r, const std::string& exchange, ExpertRange experts,
+                                          const std::vector<std::int64_t>& offsets) {
+  const std::int64_t k = r.weights.cols;
+  std::vector<std::int64_t> out;
+  for (std::size_t from = 0; from + 1 < offsets.size(); ++from)
+    for (std::int64_t t = offsets[from]; t < offsets[from + 1]; ++t) {
+      bool wanted = exchange == "all_gather";
+      for (std::int64_t j = 0; j < k; ++j) {
+        const std::int64_t id = r.indices[static_cast<std::size_t>(t * k + j)];
+        wanted = wanted || (r.mask[static_cast<std::size_t>(t)] && id >= experts.first &&
+                            id < experts.first + experts.count);
+      }
+      if (wanted) out.push_back(t);
+    }
+  return out;
+}
+
+RankWork receive(const Bounded& x, const Routing& r, std::vector<std::int64_t> tokens, ExpertRange experts) {
+  RankWork work;
+  work.experts = experts;
+  work.x = gather_rows(x, tokens);
+  work.weights = gather_rows(r.weights, tokens);
+  const std::int64_t k = r.weights.cols;
+  for (const std::int64_t t : tokens) {
+    work.mask.push_back(r.mask[static_cast<std::size_t>(t)]);
+    work.indices.insert(work.indices.end(), r.indices.begin() + t * k, r.indices.begin() + (t + 1) * k);
+  }
+  work.tokens = std::move(tokens);
+  return work;
+}
+
+/// Adds a rank's rows to the rows of their tokens: the way back of either exchange, in the order of the
+/// ranks. The bounds of the parts hold for their sum in any order.
+void add_back(const Bounded& rows, const std::vector<std::int64_t>& tokens, Bounded& into) {
+  for (std::size_t row = 0; row < tokens.size(); ++row)
+    add_part(into, tokens[row], rows, static_cast<std::int64_t>(row));
+}
+
+}  // namespace
+
+ParallelForward experts_forward_parallel(const MoEConfig& c, const ParallelOptions& o, const ExpertsParams& p,
+                                         const Bounded& x, const Routing& routing) {
+  const auto offsets = rank_offsets(o.ep_size, o.tokens_per_rank, x.rows);
+  ParallelForward out;
+  Bounded sum(x.rows, c.expert_dim(), DType::float32);
+  for (std::int64_t r = 0; r < o.ep_size; ++r) {
+    const ExpertRange experts = rank_experts(c, r, o.ep_size);
+    RankWork& work = out.ranks.emplace_back(
+        receive(x, routing, received_tokens(routing, o.exchange, experts, offsets), experts));
+    work.forward = experts_forward(c, p, work.x, work.routing(), experts);
+    add_back(combine(c, work.forward, work.routing(), experts, DType::float32), work.tokens, sum);
+  }
+  out.y = cast(std::move(sum), x.dtype);
+  return out;
+}
+
+ExpertsBackward experts_backward_parallel(const MoEConfig& c, const ExpertsParams& p,
+                                          const ParallelForward& saved, const Bounded& dy,
+                                          const std::string& prefix,
+                                          std::map<std::string, BoundedTensor>& grads, std::int64_t others) {
+  const RankWork& any = saved.ranks.front();
+  ExpertsBackward out{Bounded(dy.rows, c.expert_dim(), any.x.dtype),
+                      Bounded(dy.rows, any.weights.cols, any.weights.dtype)};
+  for (const RankWork& work : saved.ranks) {
+    const ExpertsBackward part = experts_backward(c, p, work.x, work.routing(), work.experts, work.forward,
+                                                  gather_rows(dy, work.tokens), prefix, grads, others);
+    add_back(part.x, work.tokens, out.x);
+    add_back(part.weights, work.tokens, out.weights);
+  }
+  return out;
+}
+
+}  // namespace moeref

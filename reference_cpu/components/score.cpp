@@ -1,0 +1,132 @@
+#include "reference_cpu/components/score.hpp"
+
+#include <array>
+
+#include "reference_cpu/arithmetic/bounded.hpp"
+
+namespace moeref {
+namespace {
+
+using Row = std::vector<Real>;
+
+Row softmax_scores(std::span<const Real> z, Precision p) { return softmax(z, p); }
+Row softmax_back(std::span<const Real>, std::span<const Real> s, std::span<const Real> d) {
+  return softmax_gradient(s, d);
+}
+
+Row sigmoid_scores(std::span<const Real> z, Precision) {
+  Row s;
+  for (const Real a : z) s.push_back(sigmoid(a));
+  return s;
+}
+Row sigmoid_back(std::span<const Real>, std::span<const Real> s, std::span<const Real> d) {
+  Row dz;
+  for (std::size_t i = 0; i < s.size(); ++i) dz.push_back(d[i] * (1.0 - s[i]) * s[i]);
+  return dz;
+}
+
+// sqrt(softplus(z)) in fp32, whatever the gate's precision: the documented system casts to float32 here.
+const Precision kFloat = precision(DType::float32);
+Real in_float(Real z) { return store(z, kFloat); }
+
+Row sqrtsoftplus_scores(std::span<const Real> z, Precision) {
+  Row s;
+  for (const Real a : z) s.push_back(sqrt(softplus(in_float(a))));
+  return s;
+}
+Row sqrtsoftplus_back(std::span<const Real> z, std::span<const Real> s, std::span<const Real> d) {
+  Row dz;
+  for (std::size_t i = 0; i < s.size(); ++i) {
+    dz.push_back(d[i] / (s[i] * 2.0) * sigmoid(in_float(z[i])));
+    // Where S underflows, the documented system divides by 0; the limit of the gradient is 0.
+    if (s[i].value == 0.0) dz.back() = {0.0, INFINITY, dz.back().held};
+  }
+  return dz;
+}
+
+constexpr std::array<ScoreRule, 5> kRules{{
+    {ScoreFunc::softmax, softmax_scores, softmax_back, false, GroupRule::none},
+    {ScoreFunc::sigmoid, sigmoid_scores, sigmoid_back, true, GroupRule::max_or_top2},
+    {ScoreFunc::sigmoid_with_bias, sigmoid_scores, sigmoid_back, true, GroupRule::top2_exclude},
+    {ScoreFunc::softmax_with_bias, softmax_scores, softmax_back, true, GroupRule::top2_zero},
+    {ScoreFunc::sqrtsoftplus, sqrtsoftplus_scores, sqrtsoftplus_back, true, GroupRule::none},
+}};
+
+/// exp(z_i - m) as relative error bounds: `relative[i]` bounds |log(computed / exact)|.
+struct Shifted {
+  std::vector<double> value, relative;
+};
+
+Shifted shifted_exponentials(std::span<const Real> z, Precision p) {
+  double largest = -INFINITY;
+  for (const Real a : z) largest = std::isnan(a.value) ? a.value : std::max(largest, a.value);
+  Shifted out;
+  const double unit = std::min(p.unit, 0x1p-24 + 0x1p-53);
+  for (const Real a : z) {
+    out.value.push_back(exact::exp(a.value - largest));
+    // Logits of a finer type are rounded to the softmax's own before anything else.
+    const double error = store(a, p).error;
+    out.relative.push_back(error + unit * (std::abs(a.value - largest) + error) + 4.0 * unit);
+  }
+  return out;
+}
+
+/// v (exp(relative) - 1), at most 1 while it is bounded at all: the logits' errors may be infinite, and then
+/// anything, NaN too.
+double spread(double v, double relative) {
+  if (!(relative < INFINITY)) return INFINITY;
+  const double error = v * growth(relative);
+  return error < 1.0 ? error : 1.0;
+}
+
+}  // namespace
+
+const ScoreRule& score_rule(ScoreFunc kind) { return kRules[static_cast<std::size_t>(kind)]; }
+
+Row softmax(std::span<const Real> z, Precision p) {
+  const Shifted t = shifted_exponentials(z, p);
+  double sum = 0.0;
+  for (const double v : t.value) sum += v;
+  double sum_error = gamma(static_cast<std::int64_t>(z.size()), std::min(p.unit, 0x1p-24 + 0x1p-53));
+  bool bounded = true;
+  for (std::size_t i = 0; i < z.size(); ++i) {
+    const double error = t.value[i] / sum * growth(t.relative[i]);
+    if (error > 0.0) sum_error += error;  // not where exp(...) is 0 and growth infinite
+    bounded = bounded && t.relative[i] < INFINITY;
+  }
+  Row s;
+  for (std::size_t i = 0; i < z.size(); ++i) {
+    const double v = t.value[i] / sum;
+    const double error = sum_error < 1.0 ? v * (growth(t.relative[i]) + sum_error) / (1.0 - sum_error) : 1.0;
+    // No score exceeds 1, whatever the logits' errors, while these are bounded at all: else it may be NaN.
+    s.push_back(Real{v, !bounded ? INFINITY : error < 1.0 ? error : 1.0, p}.rounded());
+    s.back().error += p.tiny;
+  }
+  return s;
+}
+
+Row unnormalised_softmax(std::span<const Real> z, Precision p) {
+  const Shifted t = shifted_exponentials(z, p);
+  Row s;
+  for (std::size_t i = 0; i < z.size(); ++i)
+    s.push_back(
+        {t.value[i], spread(t.value[i], t.relative[i]) + 2.0 * p.unit * t.value[i] + 2.0 * p.tiny, p});
+  return s;
+}
+
+Row softmax_gradient(std::span<const Real> s, std::span<const Real> d) {
+  Sum inner(s.empty() ? Precision{} : s[0].held);
+  for (std::size_t i = 0; i < s.size(); ++i) inner += s[i] * d[i];
+  const Real sum = inner.total();
+  Row dz;
+  for (std::size_t i = 0; i < s.size(); ++i) {
+    Real gradient = s[i] * (d[i] - sum);
+    // As s d - s sum, which others compute, it also has the rounding of both products.
+    gradient.error +=
+        gradient.held.unit * std::abs(s[i].value) * (std::abs(d[i].value) + std::abs(sum.value));
+    dz.push_back(gradient);
+  }
+  return dz;
+}
+
+}  // namespace moeref

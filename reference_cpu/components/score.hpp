@@ -1,0 +1,42 @@
+// The score functions of the gate: one entry of one table each (SPEC 3.1).
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "moeref/config.hpp"
+#include "reference_cpu/arithmetic/real.hpp"
+
+namespace moeref {
+
+enum class GroupRule : std::uint8_t {
+  none,          ///< groups are ignored
+  max_or_top2,   ///< group score: largest q without a correction bias, else the two largest; others become 0
+  top2_zero,     ///< the two largest; others become 0
+  top2_exclude,  ///< the two largest; others become -inf
+};
+
+struct ScoreRule {
+  ScoreFunc kind;
+  /// S of one token from its logits. `softmax_precision` is gate_precision, fp32 if none is given.
+  std::vector<Real> (*scores)(std::span<const Real> logits, Precision softmax_precision);
+  /// d loss / d logits from d loss / d S.
+  std::vector<Real> (*gradient)(std::span<const Real> logits, std::span<const Real> scores,
+                                std::span<const Real> cotangent);
+  bool adds_correction_bias;
+  GroupRule groups;
+};
+
+const ScoreRule& score_rule(ScoreFunc kind);
+
+/// exp(z_i - max z) / sum: rounding of the shift and of exp enter the exponent; the sum's error is a weighted
+/// mean.
+std::vector<Real> softmax(std::span<const Real> logits, Precision precision);
+/// s_i (d_i - sum_j s_j d_j).
+std::vector<Real> softmax_gradient(std::span<const Real> scores, std::span<const Real> cotangent);
+
+/// exp(z_i - max z): orders experts as softmax does, free of the error of the sum, which is common to all of
+/// them.
+std::vector<Real> unnormalised_softmax(std::span<const Real> logits, Precision precision);
+
+}  // namespace moeref

@@ -1,0 +1,150 @@
+// activation.hpp: values from their closed forms, derivatives by central differences, clamps and layouts.
+#include "reference_cpu/components/activation.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace moeref {
+namespace {
+
+const Precision kDouble = precision(DType::float64);
+
+double sigma(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+double gelu_tanh(double x) {
+  return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
+}
+
+struct Case {
+  ActivationKind kind;
+  ActivationParams params;
+  double (*closed_form)(double g, double u, const ActivationParams&);
+};
+
+const Case kCases[] = {
+    {ActivationKind::swiglu,
+     {0.0, 0.0},
+     [](double g, double u, const ActivationParams&) { return g * sigma(g) * u; }},
+    {ActivationKind::swiglu,
+     {0.0, 1.5},
+     [](double g, double u, const ActivationParams& p) {
+       const double a = std::min(g, p.limit), b = std::clamp(u, -p.limit, p.limit);
+       return a * sigma(a) * b;
+     }},
+    {ActivationKind::swigluoai,
+     {1.702, 7.0},
+     [](double g, double u, const ActivationParams& p) {
+       const double a = std::min(g, p.limit), b = std::clamp(u, -p.limit, p.limit);
+       return a * sigma(p.alpha * a) * (b + 1.0);
+     }},
+    {ActivationKind::swigluoai,
+     {0.5, 0.0},  // a limit of 0 is no limit
+     [](double g, double u, const ActivationParams& p) { return g * sigma(p.alpha * g) * (u + 1.0); }},
+    {ActivationKind::quick_geglu,
+     {1.702, 1.0},
+     [](double g, double u, const ActivationParams& p) {
+       const double a = std::min(g, p.limit), b = std::clamp(u, -p.limit, p.limit);
+       return a * sigma(p.alpha * a) * (b + 1.0);
+     }},
+    {ActivationKind::geglu,
+     {0.0, 0.0},
+     [](double g, double u, const ActivationParams&) { return gelu_tanh(g) * u; }},
+    {ActivationKind::relu2,
+     {0.0, 0.0},
+     [](double, double u, const ActivationParams&) { return std::pow(std::max(u, 0.0), 2.0); }},
+};
+
+const double kPoints[] = {-30.0, -9.0, -3.0, -1.25, -0.5, 0.0, 0.3, 0.9, 1.4, 2.5, 6.5, 8.0, 30.0};
+
+TEST(ActivationTest, ValuesAreTheClosedForms) {
+  for (const Case& c : kCases)
+    for (const double g : kPoints)
+      for (const double u : kPoints) {
+        const Real a =
+            activation(c.kind, c.params.limit).value(known(g, kDouble), known(u, kDouble), c.params);
+        const double want = c.closed_form(g, u, c.params);
+        EXPECT_NEAR(a.value, want, 1e-14 * (1.0 + std::abs(want))) << name(c.kind) << " " << g << " " << u;
+        EXPECT_LE(std::abs(a.value - want), a.error + 1e-15 * std::abs(want));
+      }
+}
+
+TEST(ActivationTest, GradientsAreCentralDifferences) {
+  const double h = 1e-5, cotangent = 0.7;
+  for (const Case& c : kCases)
+    for (const double g : kPoints)
+      for (const double u : kPoints) {
+        const Activation& act = activation(c.kind, c.params.limit);
+        const auto [dg, du] =
+            act.gradient(known(g, kDouble), known(u, kDouble), known(cotangent, kDouble), c.params);
+        const double want_g =
+            (c.closed_form(g + h, u, c.params) - c.closed_form(g - h, u, c.params)) / (2 * h) * cotangent;
+        const double want_u =
+            (c.closed_form(g, u + h, c.params) - c.closed_form(g, u - h, c.params)) / (2 * h) * cotangent;
+        const double tolerance = 1e-8 * (1.0 + std::abs(g) * std::abs(u) + u * u);
+        EXPECT_NEAR(act.gated ? dg.value : 0.0, want_g, tolerance) << name(c.kind) << " " << g << " " << u;
+        // At its kink relu2's central difference is h / 2.
+        EXPECT_NEAR(du.value, u == 0.0 && c.kind == ActivationKind::relu2 ? 0.0 : want_u, tolerance)
+            << name(c.kind) << " " << g << " " << u;
+      }
+}
+
+TEST(ActivationTest, GradientsAreZeroPastTheClampsAndPassAtThem) {
+  const ActivationParams p{1.702, 7.0};
+  const auto gradient = [&](ActivationKind kind, double g, double u) {
+    return activation(kind, p.limit).gradient(known(g, kDouble), known(u, kDouble), known(1.0, kDouble), p);
+  };
+  for (const ActivationKind kind :
+       {ActivationKind::swiglu, ActivationKind::swigluoai, ActivationKind::quick_geglu}) {
+    EXPECT_EQ(gradient(kind, 7.5, 1.0).first.value, 0.0);
+    EXPECT_EQ(gradient(kind, 7.5, 1.0).first.error, 0.0);
+    EXPECT_NE(gradient(kind, 7.0, 1.0).first.value, 0.0);     // clamps pass the gradient at the limit
+    EXPECT_NE(gradient(kind, -50.0, 1.0).second.value, 0.0);  // the gate has no lower limit
+    EXPECT_EQ(gradient(kind, 1.0, 7.5).second.value, 0.0);
+    EXPECT_EQ(gradient(kind, 1.0, -7.5).second.value, 0.0);
+    EXPECT_NE(gradient(kind, 1.0, -7.0).second.value, 0.0);
+  }
+}
+
+TEST(ActivationTest, AGradientNearAClampIsOpen) {
+  const ActivationParams p{1.702, 7.0};
+  const Real near{6.99, 0.1, precision(DType::float32)}, one = known(1.0, precision(DType::float32));
+  const auto [dg, du] = activation(ActivationKind::swigluoai, 7.0).gradient(near, one, one, p);
+  EXPECT_GE(dg.error, std::abs(dg.value));  // 0 is as good
+  EXPECT_LT(du.error, 0.5);
+}
+
+TEST(ActivationTest, Layouts) {
+  const Activation& halves = activation(ActivationKind::swiglu, 0.0);
+  const Activation& interleaved = activation(ActivationKind::quick_geglu, 0.0);
+  const Activation& up_only = activation(ActivationKind::relu2, 0.0);
+  EXPECT_EQ(halves.gate_column(2, 5), 2);
+  EXPECT_EQ(halves.up_column(2, 5), 7);
+  EXPECT_EQ(interleaved.gate_column(2, 5), 4);
+  EXPECT_EQ(interleaved.up_column(2, 5), 5);
+  EXPECT_FALSE(up_only.gated);
+  EXPECT_EQ(up_only.up_column(2, 5), 2);
+}
+
+TEST(ActivationTest, LimitsOfTheConfig) {
+  MoEConfig c;
+  c.swiglu_limit = 10.0;
+  c.activation_limit = 7.0;
+  c.activation_alpha = 2.0;
+  c.expert_activation = ActivationKind::swiglu;
+  EXPECT_EQ(activation_params(c).limit, 10.0);
+  c.expert_activation = ActivationKind::quick_geglu;
+  EXPECT_EQ(activation_params(c).limit, 7.0);
+  EXPECT_EQ(activation_params(c).alpha, 2.0);
+}
+
+TEST(ActivationTest, SiLUOfALargeIntegerIsExactInFloat) {
+  // g / (1 + exp(-g)) is g itself from 17 on: what exact data is built on.
+  for (int g = 17; g < 60; ++g)
+    EXPECT_EQ(
+        static_cast<float>(
+            activation(ActivationKind::swiglu, 0.0).value(known(g, kDouble), known(1.0, kDouble), {}).value),
+        static_cast<float>(g));
+}
+
+}  // namespace
+}  // namespace moeref

@@ -1,0 +1,220 @@
+// gate.hpp: logits, scores, weights and gradients of every score function by hand and by central differences.
+#include "reference_cpu/components/gate.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "moeref/error.hpp"
+#include "reference_cpu/tests/gradient_check.hpp"
+#include "reference_cpu/tests/small_call.hpp"
+
+namespace moeref {
+namespace {
+
+double sigma(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+
+/// One token whose x is 1: its logits are the weight.
+Call gate(MoEConfig c, std::initializer_list<double> logits, NamedTensors more = {},
+          nlohmann::json options = nlohmann::json::object()) {
+  NamedTensors t = std::move(more);
+  t["inputs/x"] = tensor({1, 1}, {1});
+  t["params/weight"] = tensor({c.n_routed_experts, 1}, logits);
+  return small_call(Component::gate, c, std::move(t), false, std::move(options));
+}
+void expect_values(const Evaluation& e, const std::string& name, std::vector<double> want) {
+  const auto got = values_of(e, name);
+  ASSERT_EQ(got.size(), want.size()) << name;
+  for (std::size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-14) << name << " " << i;
+}
+
+TEST(GateTest, LogitsAreALinearLayer) {
+  MoEConfig c = small_config(2, 1, 3);
+  c.router_bias = true;
+  const Evaluation e = evaluate(small_call(Component::gate, c,
+                                           {{"inputs/x", tensor({2, 3}, {1, 2, 3, -1, 0, 1})},
+                                            {"params/weight", tensor({2, 3}, {1, 1, 1, 2, 0, -1})},
+                                            {"params/bias", tensor({2}, {10, 20})}}));
+  expect_values(e, "stages/logits", {16, 19, 10, 17});
+}
+
+TEST(GateTest, SoftmaxAfterTopK) {
+  MoEConfig c = small_config(3, 2);
+  c.route_scale = 2.0;
+  const Evaluation e = evaluate(gate(c, {0.0, std::log(3.0), std::log(4.0)}));
+  expect_values(e, "outputs/indices", {2, 1});
+  expect_values(e, "outputs/weights", {2.0 * 4 / 7, 2.0 * 3 / 7});
+  expect_values(e, "stages/scores", {1. / 8, 3. / 8, 4. / 8});  // S is over all experts and never scaled
+}
+
+TEST(GateTest, SoftmaxBeforeTopK) {
+  MoEConfig c = small_config(3, 2);
+  c.softmax_before_topk = true;
+  const Evaluation e = evaluate(gate(c, {0.0, std::log(3.0), std::log(4.0)}));
+  expect_values(e, "outputs/weights", {0.5, 0.375});
+  c.norm_topk_prob = true;
+  const Evaluation normed = evaluate(gate(c, {0.0, std::log(3.0), std::log(4.0)}));
+  expect_values(normed, "outputs/weights", {4. / 7, 3. / 7});
+  expect_values(normed, "stages/scores", {1. / 8, 3. / 8, 4. / 8});
+}
+
+TEST(GateTest, SigmoidNormalisesWeightsAndScores) {
+  MoEConfig c = small_config(3, 2);
+  c.score_func = ScoreFunc::sigmoid;
+  c.norm_topk_prob = true;
+  c.route_scale = 3.0;
+  const std::initializer_list<double> z{0.0, std::log(3.0), -std::log(3.0)};  // S = 1/2, 3/4, 1/4
+  expect_values(evaluate(gate(c, z)), "outputs/weights", {3.0 * 0.75 / 1.25, 3.0 * 0.5 / 1.25});
+  expect_values(evaluate(gate(c, z)), "stages/scores", {1. / 3, 1. / 2, 1. / 6});
+  c.n_activated_experts = 1;  // neither is normalised
+  expect_values(evaluate(gate(c, z)), "outputs/weights", {2.25});
+  expect_values(evaluate(gate(c, z)), "stages/scores", {0.5, 0.75, 0.25});
+}
+
+TEST(GateTest, TheCorrectionBiasChoosesButWeighsOnlyWhenAsked) {
+  for (const ScoreFunc f : {ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias, ScoreFunc::softmax_with_bias,
+                            ScoreFunc::sqrtsoftplus}) {
+    MoEConfig c = small_config(3, 1);
+    c.score_func = f;
+    c.force_e_score_correction_bias = true;
+    const double z = std::log(3.0);
+    const NamedTensors bias{{"params/e_score_correction_bias", tensor(DType::float32, {3}, {0, 0, 8})}};
+    const double s = f == ScoreFunc::softmax_with_bias ? 1.0 / (1 + 3 + 1. / 3) / 3
+                     : f == ScoreFunc::sqrtsoftplus    ? std::sqrt(std::log1p(std::exp(-z)))
+                                                       : 0.25;
+    const Evaluation e = evaluate(gate(c, {0.0, z, -z}, bias));
+    expect_values(e, "outputs/indices", {2});
+    expect_values(e, "outputs/weights", {s});
+    c.router_weight_uses_score_correction_bias = true;
+    expect_values(evaluate(gate(c, {0.0, z, -z}, bias)), "outputs/weights",
+                  {f == ScoreFunc::sigmoid ? 8.25 : s});
+  }
+}
+
+TEST(GateTest, DiscardedGroupsCountAsZeroAndKeepTheirWeights) {
+  MoEConfig c = small_config(4, 2);
+  c.score_func = ScoreFunc::sigmoid;
+  c.n_expert_groups = 2;
+  c.force_e_score_correction_bias = true;
+  const double z = std::log(3.0);
+  const NamedTensors bias{{"params/e_score_correction_bias", tensor(DType::float32, {4}, {0, -5, -9, -9})}};
+  // q = (3/4, -4.5 | -8.5, -8.75): group 0 wins; experts 2 and 3 count as 0 and beat expert 1.
+  const Evaluation e = evaluate(gate(c, {z, 0, 0, -z}, bias));
+  expect_values(e, "outputs/indices", {0, 2});
+  expect_values(e, "outputs/weights", {0.75, 0.5});
+  c.score_func = ScoreFunc::sigmoid_with_bias;
+  expect_values(evaluate(gate(c, {z, 0, 0, -z}, bias)), "outputs/indices", {0, 1});
+}
+
+TEST(GateTest, ReplayTakesGivenIdsAndLiveValues) {
+  MoEConfig c = small_config(3, 2);
+  const std::initializer_list<double> z{0.0, std::log(3.0), std::log(4.0)};
+  const Evaluation e = evaluate(gate(c, z, {{"inputs/replay_indices", ids({1, 2}, {0, 1})}}));
+  expect_values(e, "outputs/indices", {0, 1});
+  expect_values(e, "outputs/weights", {1. / 4, 3. / 4});
+  expect_values(e, "outputs/expert_load", {1, 1, 0});
+  EXPECT_TRUE(e.routing.empty());
+  EXPECT_THROW(evaluate(gate(c, z, {{"inputs/replay_indices", ids({1, 1}, {0})}})), InputError);
+  EXPECT_THROW(evaluate(gate(c, z, {{"inputs/replay_indices", ids({1, 2}, {0, -1})}})), InputError);
+}
+
+TEST(GateTest, PaddingCountsNowhere) {
+  MoEConfig c = small_config(2, 1);
+  c.score_func = ScoreFunc::sigmoid;
+  c.aux_loss_coeff = 0.5;
+  Call call = small_call(Component::gate, c,
+                         {{"inputs/x", tensor({3, 1}, {1, -1, 5})},
+                          {"params/weight", tensor({2, 1}, {1, -1})},
+                          {"inputs/token_mask", flags({true, true, false})}});
+  const Evaluation e = evaluate(call);
+  expect_values(e, "outputs/expert_load", {1, 1});
+  // f = 1 * 2 / (1 * 2) = 1 for both, P_i = (s(1) + s(-1)) / 2 = 1/2 for both.
+  expect_values(e, "outputs/aux_loss", {1.0});
+  expect_values(e, "outputs/weights", {sigma(1), sigma(1), sigma(5)});
+  call.options = {{"training", false}};
+  EXPECT_FALSE(evaluate(call).results.contains("outputs/aux_loss"));
+}
+
+TEST(GateTest, TheAuxiliaryGradientDoesNotDependOnWhatReachesTheWeights) {
+  MoEConfig c = small_config(2, 1);
+  c.score_func = ScoreFunc::sigmoid;
+  c.aux_loss_coeff = 0.5;
+  const auto gradient = [&](double cotangent, double scale) {
+    Call call = gate(c, {1, -1}, {{"cotangents/weights", tensor({1, 1}, {cotangent})}},
+                     {{"aux_loss_backward_scale", scale}});
+    call.backward = true;
+    return values_of(evaluate(call), "grads/weight");
+  };
+  // f_0 = 1 * 2 / 1 = 2, n = 1: dS_0 = coeff * scale * 2; slope of the sigmoid s (1 - s).
+  const double slope = sigma(1) * sigma(-1);
+  EXPECT_NEAR(gradient(0.0, 1.0)[0], 0.5 * 2 * slope, 1e-15);
+  EXPECT_NEAR(gradient(-7.0, 1.0)[0], (0.5 * 2 - 7.0) * slope, 1e-14);
+  EXPECT_NEAR(gradient(-7.0, 4.0)[0], (0.5 * 4 * 2 - 7.0) * slope, 1e-14);
+  EXPECT_EQ(gradient(-7.0, 4.0)[1], 0.0);
+}
+
+TEST(GateTest, AnUntrainedGateHasNoParameterGradients) {
+  MoEConfig c = small_config(2, 1);
+  c.train_gate = false;
+  Call call = gate(c, {1, -1}, {{"cotangents/weights", tensor({1, 1}, {1})}});
+  call.backward = true;
+  const Evaluation e = evaluate(call);
+  EXPECT_TRUE(e.results.contains("grads/x"));
+  EXPECT_FALSE(e.results.contains("grads/weight"));
+}
+
+TEST(GateTest, AnEmptyCall) {
+  MoEConfig c = small_config(2, 1);
+  c.aux_loss_coeff = 1.0;
+  const Evaluation e = evaluate(
+      small_call(Component::gate, c,
+                 {{"inputs/x", Tensor(DType::float64, {0, 1})}, {"params/weight", tensor({2, 1}, {1, 2})}}));
+  expect_values(e, "outputs/expert_load", {0, 0});
+  expect_values(e, "outputs/aux_loss", {0});
+}
+
+TEST(GateTest, PrecisionOfTheGate) {
+  // A float64 x under an fp32 gate is rounded on its way in: its logits are only known to fp32.
+  MoEConfig c = small_config(2, 1);
+  Call call = gate(c, {0.1, 0.2}, {}, {{"gate_precision", "float32"}});
+  call.tensors["inputs/x"] = tensor({1, 1}, {1.0 + 1e-9});
+  EXPECT_GT(evaluate(call).results.at("stages/logits").bound[0], 1e-10f);
+  call.options = {{"gate_precision", "float64"}};
+  EXPECT_LT(evaluate(call).results.at("stages/logits").bound[0], 1e-15f);
+}
+
+TEST(GateTest, GradientsAreCentralDifferences) {
+  int checked = 0;
+  for (const ScoreFunc f : {ScoreFunc::softmax, ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias,
+                            ScoreFunc::softmax_with_bias, ScoreFunc::sqrtsoftplus})
+    for (const bool norm : {false, true})
+      for (const bool before : {false, true}) {
+        if (before && f != ScoreFunc::softmax) continue;
+        MoEConfig c = small_config(4, 2, 3);
+        c.score_func = f;
+        c.softmax_before_topk = before;
+        c.norm_topk_prob = norm;
+        c.route_scale = 1.5;
+        c.aux_loss_coeff = 0.7;
+        c.router_bias = true;
+        c.force_e_score_correction_bias = c.router_weight_uses_score_correction_bias =
+            f != ScoreFunc::softmax;
+        Call call = small_call(
+            Component::gate, c,
+            {{"inputs/x", tensor({3, 3}, {.3, -1, .8, 1.2, .4, -.7, -.2, .9, 1.1})},
+             {"params/weight", tensor({4, 3}, {.5, -.3, .9, -1.1, .2, .4, .8, .7, -.6, -.1, 1.3, .2})},
+             {"params/bias", tensor({4}, {.1, -.2, .3, 0})},
+             {"inputs/token_mask", flags({true, false, true})},
+             {"cotangents/weights", tensor({3, 2}, {.9, -.4, .2, 1.3, -.8, .6})}},
+            true, {{"aux_loss_backward_scale", 2.0}});
+        if (c.has_correction_bias())
+          call.tensors["params/e_score_correction_bias"] = tensor(DType::float32, {4}, {.25, -.5, 0, .125});
+        SCOPED_TRACE(std::string(name(f)) + (norm ? " normalised" : "") + (before ? " before" : ""));
+        expect_central_differences(call);
+        ++checked;
+      }
+  EXPECT_EQ(checked, 12);
+}
+
+}  // namespace
+}  // namespace moeref

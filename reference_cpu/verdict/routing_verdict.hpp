@@ -1,0 +1,34 @@
+// The verdict on one token's expert ids (TOLERANCE.md, Routing; extremal argument).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "moeref/evaluation.hpp"
+
+namespace moeref {
+
+enum class Selection : std::uint8_t {
+  own,   ///< the reference's own set
+  tied,  ///< another set of the reference's own scores, which has equal ones at the cut: the order is left
+         ///< open
+  explainable,  ///< another set, that some scores within the bounds give
+  wrong,        ///< no scores within the bounds give it
+  invalid,      ///< an id out of range or twice
+};
+
+struct SelectionVerdict {
+  Selection selection = Selection::wrong;
+  bool certified = false;  ///< the bounds leave one set only
+  std::string finding;     ///< why, where it is wrong or invalid
+};
+
+/// Judges ids [k] of token t. A token is certified when min over S* of (s - e) > max outside of (s + e), S*
+/// the reference's set; ids are explainable when min over S of (s + e) >= max outside of (s - e), S the ids'
+/// set. With groups the same holds for group scores first, then inside every set of groups that is
+/// explainable.
+SelectionVerdict judge_selection(const RoutingScores& routing, std::int64_t token,
+                                 std::span<const std::int64_t> ids);
+
+}  // namespace moeref

@@ -1,0 +1,298 @@
+// Times the routed experts, whole and by product, against the same flops as dense cuBLAS products in the same
+// run.
+//   moeref_cuda_bench [--json FILE] [--repeat N] [--path automatic|clusters|wgmma|portable] [shape]...
+// TF counts 6 T k D I flops forward and 12 backward; share = time of the dense equivalent / time, where the
+// dense equivalent of forward + backward is three times the forward one; the three are run in turn. Inputs
+// alternate between two sets; each is larger than the L2.
+#include <cublas_v2.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cuda_impl/experts/layout.hpp"
+#include "cuda_impl/permutation/permute.hpp"
+#include "cuda_impl/permutation/unpermute.hpp"
+#include "moeref/cuda/error.hpp"
+#include "moeref/cuda/experts.hpp"
+#include "tools/bench/cuda/program.hpp"
+
+namespace moeref::cuda::bench {
+namespace {
+
+using bf16 = __nv_bfloat16;
+
+__global__ void fill_random(bf16* out, std::size_t n, float scale, unsigned seed) {
+  for (std::size_t i = blockIdx.x * std::size_t(blockDim.x) + threadIdx.x; i < n;
+       i += std::size_t(gridDim.x) * blockDim.x) {
+    unsigned long long z = (i + 1) * 0x9e3779b97f4a7c15ull + seed * 0xd1342543de82ef95ull;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    z ^= z >> 31;
+    float sum = 0;  // four uniform 16-bit numbers: near normal, variance 1/3
+    for (int k = 0; k < 4; ++k) sum += float((z >> (16 * k)) & 0xffff) / 65536.0f - 0.5f;
+    out[i] = __float2bfloat16(sum * 1.7320508f * scale);
+  }
+}
+
+template <class T>
+struct Buffer {
+  T* data = nullptr;
+  explicit Buffer(std::size_t n) {
+    check(cudaMalloc(&data, std::max<std::size_t>(n * sizeof(T), 256)), "cudaMalloc");
+  }
+  Buffer(const Buffer&) = delete;
+  ~Buffer() { cudaFree(data); }
+};
+struct RandomBuffer : Buffer<bf16> {
+  RandomBuffer(std::size_t n, float scale, unsigned seed) : Buffer(n) {
+    fill_random<<<1024, 256>>>(data, n, scale, seed);
+  }
+};
+
+using Work = std::function<void(int)>;
+
+/// Medians of `repeat` rounds, each of which runs all of the works one after another: what slows the card
+/// down over time, such as heat, slows all of them alike.
+std::vector<double> median_ms(int repeat, const std::vector<Work>& works) {
+  std::vector<cudaEvent_t> events(repeat * (works.size() + 1));
+  for (cudaEvent_t& e : events) check(cudaEventCreate(&e), "cudaEventCreate");
+  for (int i = 0; i < 3; ++i)
+    for (const Work& work : works) work(i);
+  cudaEvent_t* event = events.data();
+  for (int i = 0; i < repeat; ++i) {
+    check(cudaEventRecord(*event++), "cudaEventRecord");
+    for (const Work& work : works) work(i), check(cudaEventRecord(*event++), "cudaEventRecord");
+  }
+  check(cudaDeviceSynchronize(), "timed runs");
+  std::vector<double> medians;
+  for (std::size_t w = 0; w < works.size(); ++w) {
+    std::vector<double> times;
+    for (int i = 0; i < repeat; ++i) {
+      float ms = 0;
+      const cudaEvent_t* before = &events[i * (works.size() + 1) + w];
+      check(cudaEventElapsedTime(&ms, before[0], before[1]), "cudaEventElapsedTime");
+      times.push_back(ms);
+    }
+    std::sort(times.begin(), times.end());
+    medians.push_back(times[times.size() / 2]);
+  }
+  for (cudaEvent_t& e : events) cudaEventDestroy(e);
+  return medians;
+}
+
+struct Result {
+  const Shape* shape;
+  const char* path;
+  double imbalance, dense, forward, both;
+  std::vector<std::pair<const char*, double>> parts;
+};
+
+Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t blas) {
+  ExpertsConfig c{s.tokens, s.dim, s.inter_dim, s.experts, s.slots};
+  c.path = wanted;
+  c.path = selected_path(c);
+  const std::size_t T = s.tokens, D = s.dim, I = s.inter_dim, E = s.experts, R = T * s.slots;
+  std::mt19937 rng(7);
+  std::vector<int> ids(R), order(E), load(E);
+  for (std::size_t e = 0; e < E; ++e) order[e] = int(e);
+  for (std::size_t t = 0; t < T; ++t)
+    for (int j = 0; j < s.slots; ++j) {
+      std::swap(order[j], order[j + rng() % (E - j)]);
+      ids[t * s.slots + j] = order[j], ++load[order[j]];
+    }
+  const std::vector<float> weights(R, 1.0f / s.slots);
+  RandomBuffer x0(T * D, 1, 1), x1(T * D, 1, 2), dy0(T * D, 1, 3), dy1(T * D, 1, 4);
+  RandomBuffer gate_up(E * D * 2 * I, 0.02f, 5), down(E * I * D, 0.02f, 6);
+  Buffer<int> d_ids(R);
+  Buffer<float> d_weights(R), dw(R);
+  Buffer<bf16> output(T * D), dx(T * D), dgate_up(E * D * 2 * I), ddown(E * I * D);
+  Buffer<char> saved(saved_bytes(c)), forward_memory(forward_workspace_bytes(c)),
+      backward_memory(backward_workspace_bytes(c));
+  check(cudaMemcpy(d_ids.data, ids.data(), R * 4, cudaMemcpyHostToDevice), "cudaMemcpy");
+  check(cudaMemcpy(d_weights.data, weights.data(), R * 4, cudaMemcpyHostToDevice), "cudaMemcpy");
+  const ExpertsWeights w{gate_up.data, down.data, nullptr, nullptr};
+  const ExpertsGradients g{dx.data, dw.data, dgate_up.data, ddown.data, nullptr, nullptr};
+  const auto input = [&](int i) {
+    return ExpertsInput{i % 2 ? x1.data : x0.data, d_ids.data, d_weights.data, nullptr};
+  };
+  const auto dy = [&](int i) { return i % 2 ? dy1.data : dy0.data; };
+
+  // Row-major C = A B is column-major C' = B' A'. Operands: random bits of the buffers above, as large as the
+  // dense layer's.
+  RandomBuffer dense_x(R * D, 1, 8), dense_a(R * I, 1, 9);
+  const float one = 1, zero = 0;
+  const auto dense = [&](const void* a, const void* b, void* out, std::size_t m, std::size_t k,
+                         std::size_t n) {
+    if (cublasGemmEx(blas, CUBLAS_OP_N, CUBLAS_OP_N, int(n), int(m), int(k), &one, b, CUDA_R_16BF, int(n), a,
+                     CUDA_R_16BF, int(k), &zero, out, CUDA_R_16BF, int(n), CUBLAS_COMPUTE_32F,
+                     CUBLAS_GEMM_DEFAULT) != CUBLAS_STATUS_SUCCESS)
+      throw CudaError("cublasGemmEx failed");
+  };
+  const TokenChunks chunks = one_chunk(c);
+  const ForwardWorkspace fw = laid_out<ForwardWorkspace>(forward_memory.data, c, chunks);
+  const Saved keep = laid_out<Saved>(saved.data, c, chunks);
+  const BackwardWorkspace bw = laid_out<BackwardWorkspace>(backward_memory.data, c, RowsOfX::with_dy);
+  const Permutation p = carve_permutation(permutation_shape(c, c.path, chunks), keep.permutation);
+  const GroupedShape shape = grouped_shape(c, c.path, p);
+
+  Result r{&s,
+           product_kind(c.path).name,
+           *std::max_element(load.begin(), load.end()) * double(E) / double(R),
+           0,
+           0,
+           0,
+           {}};
+  const std::vector<double> whole = median_ms(
+      repeat,
+      {[&](int) {
+         dense(dense_x.data, w.gate_and_up, keep.h, R, D, 2 * I);
+         dense(dense_a.data, w.down, fw.rows, R, I, D);
+       },
+       [&](int i) { experts_forward(c, w, input(i), output.data, nullptr, forward_memory.data, nullptr); },
+       [&](int i) {
+         experts_forward(c, w, input(i), output.data, saved.data, forward_memory.data, nullptr);
+         experts_backward(c, w, input(i), dy(i), saved.data, g, backward_memory.data, nullptr);
+       }});
+  r.dense = whole[0], r.forward = whole[1], r.both = whole[2];
+
+  const std::vector<std::pair<const char*, Work>> parts = {
+      {"sort",
+       [&](int) {
+         sort_by_expert(permutation_shape(c, c.path, chunks), d_ids.data, d_weights.data, nullptr, p, fw.sort,
+                        nullptr);
+       }},
+      {"dispatch",
+       [&](int i) {
+         dispatch(c.dtype, input(i).x, p.slot_row, all_tokens(T), s.slots, s.dim, bw.rows, nullptr);
+       }},
+      {"up",
+       [&](int) {
+         up_product(shape, {bw.rows, w.gate_and_up, nullptr, keep.h, fw.a, true}, c.activation, {}, nullptr);
+       }},
+      {"down",
+       [&](int) {
+         down_product(shape, {fw.a, w.down, nullptr, fw.rows, false}, nullptr);
+       }},
+      {"combine",
+       [&](int) { combine(c.dtype, fw.rows, p.slot_row, T, s.slots, s.dim, output.data, nullptr); }},
+      {"d_act",
+       [&](int) {
+         down_gradient_product(shape, {bw.rows, w.down, keep.h, bw.dh, bw.a, bw.dot_parts}, c.activation, {},
+                               nullptr);
+       }},
+      {"dW_down",
+       [&](int) {
+         weight_gradient_product(shape, {bw.a, bw.rows, s.inter_dim, s.dim, ddown.data}, nullptr);
+       }},
+      {"dW_up",
+       [&](int) {
+         weight_gradient_product(shape, {bw.rows, bw.dh, s.dim, 2 * s.inter_dim, dgate_up.data}, nullptr);
+       }},
+      {"dX", [&](int) {
+         input_gradient_product(shape, {bw.dh, w.gate_and_up, nullptr, bw.rows, false}, 2 * s.inter_dim,
+                                nullptr);
+       }}};
+  std::vector<Work> works;
+  for (const auto& part : parts) works.push_back(part.second);
+  const std::vector<double> times = median_ms(repeat, works);
+  for (std::size_t i = 0; i < parts.size(); ++i) r.parts.push_back({parts[i].first, times[i]});
+  return r;
+}
+
+void write_json(const char* path, const std::vector<Result>& results, const cudaDeviceProp& device,
+                int driver, int repeat) {
+  FILE* f = std::fopen(path, "w");
+  if (!f) throw ArgumentError(std::string("--json: cannot write ") + path);
+  std::fprintf(f, "{\"device\": \"%s\", \"driver_cuda\": %d, \"toolkit\": %d, \"repeat\": %d, \"results\": [",
+               device.name, driver, CUDART_VERSION, repeat);
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    const Result& r = results[i];
+    std::fprintf(f,
+                 "%s\n  {\"shape\": \"%s\", \"path\": \"%s\", \"imbalance\": %.4f, \"dense_ms\": %.4f, "
+                 "\"forward_ms\": %.4f, "
+                 "\"both_ms\": %.4f",
+                 i ? "," : "", r.shape->name, r.path, r.imbalance, r.dense, r.forward, r.both);
+    for (const auto& [name, ms] : r.parts) std::fprintf(f, ", \"%s_ms\": %.4f", name, ms);
+    std::fprintf(f, "}");
+  }
+  std::fprintf(f, "\n]}\n");
+  std::fclose(f);
+}
+
+ExpertsPath parse_path(const std::string& text) {
+  const std::pair<const char*, ExpertsPath> paths[] = {{"automatic", ExpertsPath::automatic},
+                                                       {"clusters", ExpertsPath::wgmma_clusters},
+                                                       {"wgmma", ExpertsPath::wgmma},
+                                                       {"portable", ExpertsPath::portable}};
+  for (const auto& [name, path] : paths)
+    if (text == name) return path;
+  throw ArgumentError("--path is '" + text + "': want automatic, clusters, wgmma or portable");
+}
+
+int run(int argc, char** argv) {
+  const char* json = nullptr;
+  int repeat = 10;
+  ExpertsPath path = ExpertsPath::automatic;
+  std::vector<std::string> names;
+  for (int i = 1; i < argc; ++i) {
+    if (!std::strcmp(argv[i], "--json") && i + 1 < argc)
+      json = argv[++i];
+    else if (!std::strcmp(argv[i], "--repeat") && i + 1 < argc)
+      repeat = std::max(1, std::atoi(argv[++i]));
+    else if (!std::strcmp(argv[i], "--path") && i + 1 < argc)
+      path = parse_path(argv[++i]);
+    else
+      names.push_back(argv[i]);
+  }
+  const std::vector<Shape> shapes = shapes_named(names);
+  cudaDeviceProp device;
+  int driver = 0;
+  check(cudaGetDeviceProperties(&device, 0), "cudaGetDeviceProperties");
+  check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+  cublasHandle_t blas;
+  if (cublasCreate(&blas) != CUBLAS_STATUS_SUCCESS) throw CudaError("cublasCreate failed");
+  std::printf("%s, driver for CUDA %d, toolkit %d, medians of %d\n\n", device.name, driver, CUDART_VERSION,
+              repeat);
+  std::printf(
+      "| shape | kernels | imbalance | dense ms (TF) | forward ms (TF) | share | f+b ms (TF) | share "
+      "|\n|---|---|---|---|---|---|---|---|\n");
+  std::vector<Result> results;
+  for (const Shape& s : shapes) {
+    const Result r = measure(s, path, repeat, blas);
+    const double tf = 6e-9 * s.tokens * s.slots * double(s.dim) * s.inter_dim;
+    std::printf("| %s | %s | %.2f | %.3f (%.0f) | %.3f (%.0f) | %.3f | %.3f (%.0f) | %.3f |\n", s.name,
+                r.path, r.imbalance, r.dense, tf / r.dense, r.forward, tf / r.forward, r.dense / r.forward,
+                r.both, 3 * tf / r.both, 3 * r.dense / r.both);
+    std::fflush(stdout);
+    results.push_back(r);
+  }
+  std::printf("\nProducts, ms (TF):\n");
+  for (const Result& r : results) {
+    const double third = 2e-9 * r.shape->tokens * r.shape->slots * double(r.shape->dim) * r.shape->inter_dim;
+    std::printf("%-10s", r.shape->name);
+    for (const auto& [name, ms] : r.parts) {
+      const double flops =
+          !std::strcmp(name, "sort") || !std::strcmp(name, "combine") || !std::strcmp(name, "dispatch") ? 0
+          : !std::strcmp(name, "up") || !std::strcmp(name, "dW_up") || !std::strcmp(name, "dX") ? 2 * third
+                                                                                                : third;
+      std::printf(" %s %.3f", name, ms);
+      if (flops > 0) std::printf(" (%.0f)", flops / ms);
+    }
+    std::printf("\n");
+  }
+  if (json) write_json(json, results, device, driver, repeat);
+  cublasDestroy(blas);
+  return 0;
+}
+
+}  // namespace
+}  // namespace moeref::cuda::bench
+
+int main(int argc, char** argv) {
+  return moeref::cuda::bench::run_program("moeref_cuda_bench", moeref::cuda::bench::run, argc, argv);
+}

@@ -1,0 +1,212 @@
+// moeref check: the property suite against a port, with the smallest case of every failure.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "moeref/error.hpp"
+#include "moeref/golden_file.hpp"
+#include "moeref/reference.hpp"
+#include "reference_cpu/arithmetic/parallel_for.hpp"
+#include "tools/commands/commands.hpp"
+#include "tools/judging/port_watch.hpp"
+#include "tools/ports/port.hpp"
+#include "tools/report/check_report.hpp"
+#include "tools/report/report_file.hpp"
+#include "tools/terminal/terminal.hpp"
+
+namespace moeref {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct CheckOptions {
+  std::string port, repeat, seed = "random";
+  std::vector<std::string> properties, components;
+  int cases = 100;
+  double timeout = 10.0;
+  std::int64_t processes = PortSettings{}.processes;
+  bool share_devices = PortSettings{}.share_devices;
+  fs::path save, json;
+  bool verbose = false;
+};
+
+/// A run with fewer cases is not meant to meet every kind of input.
+constexpr int kWholeRun = 50;
+
+std::uint64_t seed_of(const std::string& text) {
+  if (text == "random") return std::random_device{}();
+  std::uint64_t seed = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  if (error != std::errc{} || end != text.data() + text.size())
+    throw InputError("--seed is '" + text + "': want a number or 'random'");
+  return seed;
+}
+
+Declarations declared_by(const Port& port) {
+  if (port.is_reference()) return {.lowest_id_first = true, .repeatable = true, .batch_invariant = true};
+  Declarations out;
+  if (const Capabilities* has = port.capabilities()) {
+    out.lowest_id_first = has->lowest_id_first;
+    out.repeatable = has->deterministic;
+    out.rounding = has->rounds_its_sums();
+  }
+  return out;
+}
+
+bool concerns(const Property& property, const std::vector<Component>& components) {
+  return components.empty() || std::ranges::any_of(property.components, [&](Component c) {
+           return std::ranges::find(components, c) != components.end();
+         });
+}
+
+std::vector<const Property*> chosen(const CheckOptions& options, const std::vector<Component>& components) {
+  for (const std::string& word : options.properties)
+    if (!find_property(word))
+      throw InputError("there is no property '" + word + "' (moeref list properties)");
+  std::vector<const Property*> out;
+  for (const Property& p : properties()) {
+    const auto named = [&](const std::string& word) { return p.id == word || p.name == word; };
+    if ((options.properties.empty() || std::ranges::any_of(options.properties, named)) &&
+        concerns(p, components))
+      out.push_back(&p);
+  }
+  if (out.empty())
+    throw InputError("none of these properties is one of these components (moeref list properties)");
+  return out;
+}
+
+bool has_backward(Component component) {
+  return component == Component::gate || component == Component::aux_loss || component == Component::mlp ||
+         component == Component::experts || component == Component::moe;
+}
+
+/// The call that a descriptor stands for, with the reference's results, for `validate` and for the record.
+fs::path save(const fs::path& folder, const RunReport& run) {
+  GoldenFile file;
+  file.call = make_call(*run.smallest, has_backward(run.smallest->component));
+  file.case_name = run.property->name;
+  file.producer = "moeref " MOEREF_VERSION;
+  file.recipe =
+      nlohmann::json{{"property", run.property->name}, {"descriptor", to_line(*run.smallest)}}.dump();
+  file.allow_nonfinite = run.smallest->poison != Poison::none;
+  Evaluation evaluation = evaluate(file.call);
+  fs::path path = folder / fmt::format("{}__{}.h5", name(file.call.component), run.property->name);
+  write_golden(path, file, evaluation);
+  return path;
+}
+
+int repeat(const CheckOptions& options, Implementation& port) {
+  if (options.properties.size() != 1)
+    throw InputError("--repeat needs the one --property that its line belongs to");
+  const Property* property = find_property(options.properties.front());
+  if (!property)
+    throw InputError("there is no property '" + options.properties.front() + "' (moeref list properties)");
+  PortWatch watched(port);
+  const Outcome outcome = repeat_case(*property, watched, options.repeat);
+  const Verdict verdict = watched.take();
+  switch (outcome.kind) {
+    case Outcome::Kind::passed:
+      fmt::print("PASS {}\n", property->checks);
+      return kExitPassed;
+    case Outcome::Kind::discarded:
+      fmt::print("DISCARDED {}\n", outcome.reason);
+      return kExitFailed;
+    case Outcome::Kind::not_supported:
+      fmt::print("NOT_SUPPORTED {}\n", outcome.reason);
+      return kExitFailed;
+    case Outcome::Kind::failed:
+      break;
+  }
+  fmt::print("{} {}\n", verdict == Verdict::pass ? "FAIL" : name(verdict),
+             one_line(to_string(outcome.finding)));
+  return verdict == Verdict::pass ? kExitFailed : kExitCrashed;
+}
+
+int check(const CheckOptions& options) {
+  const auto began = std::chrono::steady_clock::now();
+  RunOptions run;
+  run.cases = options.cases;
+  run.seed = seed_of(options.seed);
+  for (const std::string& component : options.components)
+    run.components.push_back(parse_component(component));
+  const std::vector<const Property*> wanted = chosen(options, run.components);
+  if (options.port.starts_with("results:"))
+    throw InputError("--port " + options.port + ": properties call the port, which files cannot answer");
+  std::unique_ptr<Port> opened =
+      open_port(options.port, port_settings(options.timeout, options.processes, options.share_devices));
+  run.declared = declared_by(*opened);
+  const std::unique_ptr<Implementation> port = as_implementation(std::move(opened));
+  set_thread_count(1);  // cases are small: threads would cost more than they compute
+  if (!options.repeat.empty()) return repeat(options, *port);
+
+  ReportFile json(options.json);
+  if (!options.save.empty()) fs::create_directories(options.save);
+  CheckReport report{
+      MOEREF_VERSION, port->name(), shell_word(options.port), run.seed, run.cases, {}, {}, 0.0};
+  const bool colours = shows_colours(stdout);
+  fmt::print("moeref {}, port {}, seed {}, {} cases a property\n\n", report.moeref, report.port, report.seed,
+             report.cases);
+  PortWatch watched(*port);
+  std::vector<RunReport> runs;
+  for (const Property* property : wanted) {
+    PropertyResult result{run_property(*property, watched, run), watched.take(), ""};
+    runs.push_back(result.run);
+    if (result.run.smallest && !options.save.empty()) result.saved = save(options.save, result.run).string();
+    fmt::print("{}", property_text(report, result, options.verbose, colours));
+    std::fflush(stdout);
+    report.properties.push_back(std::move(result));
+  }
+  // A port that declares less is given less.
+  const bool partial = std::ranges::any_of(runs, [](const RunReport& r) { return r.not_supported > 0; });
+  if (options.properties.empty() && options.cases >= kWholeRun && !partial)
+    report.unmet = unmet_buckets(runs);
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  if (json.wanted()) json.write(json_text(report));
+  fmt::print("{}", summary_text(report, colours));
+  return report.exit_code();
+}
+
+}  // namespace
+
+Command check_command(CLI::App& parent) {
+  CLI::App* app = parent.add_subcommand("check", "Run the property suite on a port, and shrink what fails");
+  const auto options = std::make_shared<CheckOptions>();
+  app->add_option("--port", options->port, "Whose answers to check (moeref list implementations)")
+      ->required()
+      ->type_name("PORT");
+  app->add_option("--component", options->components, "Only properties of these components")->type_name("C");
+  app->add_option("--property", options->properties, "Only these, by id or name (moeref list properties)")
+      ->type_name("NAME");
+  app->add_option("--cases", options->cases, "Cases of each property")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  app->add_option("--seed", options->seed, "A number, or 'random'; it is always printed")
+      ->capture_default_str()
+      ->type_name("S");
+  app->add_option("--repeat", options->repeat, "Run the one case of this line, as a failure prints it")
+      ->type_name("LINE");
+  app->add_option("--save-failures", options->save, "Write each smallest failing case there as a golden file")
+      ->type_name("DIR");
+  app->add_option("--timeout", options->timeout, "Seconds after which a call of the port hangs")
+      ->capture_default_str()
+      ->type_name("SECONDS");
+  app->add_option("--processes", options->processes,
+                  "Calls with more ranks are made in one process, which plays them all")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  app->add_flag(
+      "--share-devices", options->share_devices,
+      "Processes of a call may work on one CUDA device, where there are fewer (with NCCL they cannot)");
+  app->add_option("--json", options->json, "Write the report to this file, for programs")->type_name("FILE");
+  app->add_flag("--verbose", options->verbose, "Say why cases were discarded");
+  return {app, [options] { return check(*options); }};
+}
+
+}  // namespace moeref

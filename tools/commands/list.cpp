@@ -1,0 +1,123 @@
+// moeref list: what there is.
+#include <fmt/core.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <memory>
+
+#include "golden/catalogue/presets.hpp"
+#include "golden/catalogue/recipes.hpp"
+#include "moeref/config.hpp"
+#include "moeref/error.hpp"
+#include "moeref/property.hpp"
+#include "tools/commands/commands.hpp"
+#include "tools/ports/port.hpp"
+#include "tools/terminal/columns.hpp"
+
+namespace moeref {
+namespace {
+
+Cell bold(std::string text, bool right = false) { return {std::move(text), Colour::bold, right}; }
+Cell number(std::int64_t value) { return {std::to_string(value), Colour::plain, true}; }
+
+std::vector<Row> implementations() {
+  std::vector<Row> rows{{bold("port"), bold("what it is")}};
+  for (const PortKind& kind : port_kinds())
+    rows.push_back({{std::string(kind.syntax)}, {std::string(kind.summary)}});
+  return rows;
+}
+
+std::vector<Row> components() {
+  std::vector<Row> rows{{bold("component"), bold("cases", true)}};
+  for (const Component component : kComponents) {
+    const auto count = std::ranges::count(recipes(), component, &CaseSpec::component);
+    rows.push_back({{std::string(name(component))}, number(count)});
+  }
+  return rows;
+}
+
+std::vector<Row> cases() {
+  std::vector<Row> rows{
+      {bold("case"), bold("tokens", true), bold("passes"), bold("bugs that it catches"), bold("note")}};
+  for (const CaseSpec& spec : recipes())
+    rows.push_back({{std::string(name(spec.component)) + "__" + spec.name},
+                    {to_string(spec.tokens), Colour::plain, true},
+                    {spec.backward ? "both" : "forward"},
+                    {fmt::format("{}", fmt::join(spec.flags, " "))},
+                    {spec.note}});
+  return rows;
+}
+
+std::vector<Row> preset_rows() {
+  std::vector<Row> rows{{bold("preset"), bold("E", true), bold("k", true), bold("D", true), bold("I", true),
+                         bold("shared", true), bold("scores"), bold("activation"), bold("model")}};
+  for (const Preset& preset : presets()) {
+    const MoEConfig& c = preset.full;
+    rows.push_back({{preset.name},
+                    number(c.n_routed_experts),
+                    number(c.n_activated_experts),
+                    number(c.dim),
+                    number(c.moe_inter_dim),
+                    number(c.n_shared_experts),
+                    {std::string(name(c.score_func))},
+                    {std::string(name(c.expert_activation))},
+                    {preset.model}});
+  }
+  return rows;
+}
+
+std::vector<Row> property_rows() {
+  std::vector<Row> rows{
+      {bold("id"), bold("property"), bold("class"), bold("components"), bold("what it checks")}};
+  for (const Property& property : properties()) {
+    std::vector<std::string_view> components;
+    for (const Component c : property.components) components.push_back(name(c));
+    rows.push_back({{std::string(property.id)},
+                    {std::string(property.name)},
+                    {std::string(name(property.property_class))},
+                    {fmt::format("{}", fmt::join(components, " "))},
+                    {std::string(property.checks)}});
+  }
+  return rows;
+}
+
+struct Section {
+  std::string_view name;
+  std::vector<Row> (*rows)();
+};
+constexpr std::array kSections{Section{"implementations", implementations}, Section{"components", components},
+                               Section{"cases", cases}, Section{"properties", property_rows},
+                               Section{"presets", preset_rows}};
+
+std::string section_names() {
+  std::string names;
+  for (const Section& section : kSections) names += (names.empty() ? "" : ", ") + std::string(section.name);
+  return names;
+}
+
+int list(const std::string& wanted) {
+  const auto known = std::ranges::find(kSections, wanted, &Section::name);
+  if (!wanted.empty() && known == kSections.end())
+    throw InputError("nothing to list by the name '" + wanted + "': want one of " + section_names());
+  bool first = true;
+  for (const Section& section : kSections) {
+    if (!wanted.empty() && section.name != wanted) continue;
+    if (wanted.empty())
+      fmt::print("{}{}\n", first ? "" : "\n", coloured(section.name, Colour::bold, shows_colours(stdout)));
+    fmt::print("{}", columns(section.rows(), shows_colours(stdout)));
+    first = false;
+  }
+  return kExitPassed;
+}
+
+}  // namespace
+
+Command list_command(CLI::App& parent) {
+  CLI::App* app = parent.add_subcommand("list", "Show what there is: " + section_names());
+  const auto wanted = std::make_shared<std::string>();
+  app->add_option("WHAT", *wanted, "One of " + section_names() + "; everything without it")->type_name("");
+  return {app, [wanted] { return list(*wanted); }};
+}
+
+}  // namespace moeref

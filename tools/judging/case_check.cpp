@@ -1,0 +1,207 @@
+#include "tools/judging/case_check.hpp"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "moeref/config.hpp"
+#include "moeref/reference.hpp"
+#include "moeref/signature.hpp"
+#include "tools/ports/isolated_port.hpp"
+#include "tools/terminal/terminal.hpp"
+
+namespace moeref {
+namespace {
+
+/// Far above the probabilistic error model: no failure, but no honest rounding either.
+constexpr double kImprobable = 8.0;
+
+std::string dtype_of(const Call& call) {
+  const DType dtype = call.component == Component::mlp ? parse_mlp_config(call.config).dtype
+                                                       : parse_moe_config(call.config).dtype;
+  return std::string(name(dtype));
+}
+
+void add_tensors(CaseReport& report, Subject subject, const CaseVerdict& verdict,
+                 const NamedTensors& judged) {
+  for (const TensorVerdict& tensor : verdict.tensors) {
+    const Tensor* values = find(judged, tensor.tensor);
+    report.tensors.push_back({subject, tensor, values ? values->shape() : Shape{}});
+    if (tensor.verdict == Verdict::pass && tensor.probable_ratio > kImprobable)
+      report.warnings.push_back(
+          fmt::format("{} {} is within the bound but {:.3g} times what rounding errors probably make",
+                      name(subject), tensor.tensor, tensor.probable_ratio));
+  }
+}
+
+void add_finding(CaseReport& report, Verdict verdict, const std::string& finding) {
+  report.verdict = worse(report.verdict, verdict);
+  report.finding += (report.finding.empty() ? "" : "; ") + finding;
+}
+
+/// A misspelt name is a missing result and one that nobody reads.
+void warn_of_unknown_results(CaseReport& report, const Call& call, const NamedTensors& results) {
+  const Signature known = signature(call);
+  for (const auto& [name, tensor] : results)
+    if (!name.starts_with("stages/") &&
+        std::ranges::none_of(known.outputs,
+                             [&name = name](const TensorSpec& spec) { return spec.name == name; }))
+      report.warnings.push_back(fmt::format("port {} is no result of this call and was not looked at", name));
+}
+
+void take_routing(CaseReport& report, const CaseVerdict& verdict) {
+  report.tokens = verdict.tokens;
+  report.uncertified_tokens = verdict.uncertified_tokens;
+  report.tied_tokens = verdict.tied_tokens;
+  report.ambiguous_tokens = verdict.ambiguous_tokens;
+}
+
+/// The file's own results against the reference: is this golden file right?
+void judge_recorded(CaseReport& report, const GoldenFile& golden, const JudgeOptions& options) {
+  const CaseVerdict verdict = judge(golden.call, golden.results, options);
+  add_tensors(report, Subject::recorded, verdict, golden.results);
+  take_routing(report, verdict);
+  report.verdict = verdict.verdict;
+  if (verdict.verdict == Verdict::fail || !made_by_moeref(golden.producer)) return;
+  if (const auto difference = differing_bits(golden.call, golden.results)) {
+    report.verdict = Verdict::fail;
+    report.finding =
+        fmt::format("recorded by {} and not the bits of this reference: {}", golden.producer, *difference);
+  }
+}
+
+/// What the first divergence looks like, where a tensor is to blame.
+void show_evidence(CaseReport& report, const GoldenFile& golden, const NamedTensors& results) {
+  const TensorFinding* first = report.first_failure();
+  if (!first) return;
+  const NamedTensors& judged = first->subject == Subject::port ? results : golden.results;
+  report.evidence = collect_evidence(golden.call, judged, first->verdict.tensor, first->verdict.index);
+}
+
+}  // namespace
+
+bool made_by_moeref(std::string_view producer) {
+  return producer == "moeref" || producer.starts_with("moeref ");
+}
+
+void keep_forward(GoldenFile& golden) {
+  const auto is_backward = [](const auto& entry) {
+    return entry.first.starts_with("cotangents/") || entry.first.starts_with("grads/");
+  };
+  golden.call.backward = false;
+  std::erase_if(golden.call.tensors, is_backward);
+  std::erase_if(golden.results, is_backward);
+  std::erase_if(golden.bounds, is_backward);
+}
+
+std::optional<std::string> differing_bits(const Call& call, const NamedTensors& recorded) {
+  const Evaluation own = evaluate(call);
+  for (const auto& [name, tensor] : recorded) {
+    const auto it = own.results.find(name);
+    if (it == own.results.end()) return fmt::format("{} is no result of this call", name);
+    const BoundedTensor& reference = it->second;
+    if (reference.shape != tensor.shape()) return fmt::format("{} has another shape", name);
+    for (std::int64_t i = 0; i < tensor.size(); ++i) {
+      const double exact = reference.value[static_cast<std::size_t>(i)], value = tensor[i];
+      const double want = is_floating(tensor.dtype()) ? round_to(tensor.dtype(), exact) : exact;
+      if (want == value ? std::signbit(want) == std::signbit(value) : std::isnan(want) && std::isnan(value))
+        continue;
+      return fmt::format("{}{} is {:.17g} where {:.17g} belongs", name, coordinates(i, tensor.shape()), value,
+                         want);
+    }
+  }
+  return std::nullopt;
+}
+
+/// The bits of the first call in a process, for a case whose values are wrong.
+void CaseChecker::ask_a_fresh_process(CaseReport& report, const Call& call, const NamedTensors& results) {
+  const Capabilities* has = port.capabilities();
+  const std::lock_guard lock(one_at_a_time);
+  if (!has || !has->deterministic || fresh_processes_left-- <= 0) return;
+  const auto fresh = port.run_fresh(call);
+  if (!fresh) return;
+  if (const auto difference = differing_results(results, *fresh))
+    add_finding(report, Verdict::fail,
+                "depends on earlier calls: " + *difference + " after other calls and in a fresh process");
+}
+
+void CaseChecker::judge_values(Checked& checked, const GoldenFile& golden, const PortOutcome& outcome) {
+  CaseReport& report = checked.report;
+  JudgeOptions rule = options;
+  if (const Capabilities* has = port.capabilities()) rule.lowest_id_first = has->lowest_id_first;
+  const CaseVerdict verdict = judge(golden.call, outcome.results, rule);
+  add_tensors(report, Subject::port, verdict, outcome.results);
+  take_routing(report, verdict);
+  warn_of_unknown_results(report, golden.call, outcome.results);
+  report.verdict = worse(report.verdict, verdict.verdict);
+  if (verdict.verdict == Verdict::fail) {
+    if (outcome.verdict == Verdict::pass) ask_a_fresh_process(report, golden.call, outcome.results);
+    return;
+  }
+  if (!outcome.repeated.empty()) {
+    const CaseVerdict again = judge(golden.call, outcome.repeated, rule);
+    if (const TensorVerdict* wrong = again.first_failure())
+      add_finding(report, Verdict::fail,
+                  fmt::format("the same call made a second time gives a wrong {}: r = {:.3g}", wrong->tensor,
+                              wrong->ratio));
+  }
+}
+
+void CaseChecker::judge_port(Checked& checked, const GoldenFile& golden, const PortOutcome& outcome) {
+  CaseReport& report = checked.report;
+  // A wrong golden file stays a failure; whether its recorded routing was ambiguous is not about the port.
+  const bool recorded_is_wrong = report.verdict == Verdict::fail;
+  take_routing(report, {});
+  report.verdict = worse(recorded_is_wrong ? Verdict::fail : Verdict::pass, outcome.verdict);
+  report.warnings.insert(report.warnings.end(), outcome.warnings.begin(), outcome.warnings.end());
+  if (outcome.verdict != Verdict::pass) add_finding(report, outcome.verdict, outcome.finding);
+  if (outcome.results.empty()) return;
+  judge_values(checked, golden, outcome);
+  const Capabilities* has = port.capabilities();
+  if (recorded_is_wrong || (has && !has->rounds_its_sums())) return;
+  checked.identity = count_identity(golden, outcome.results);
+  IdentityCount all;
+  for (const auto& [name, count] : checked.identity) all += count;
+  if (!all.proof()) return;
+  const std::string finding = identity_finding("every result", all);
+  if (has)
+    add_finding(report, Verdict::fail, finding);
+  else
+    report.warnings.push_back(finding);
+  checked.identity.clear();  // once is enough
+}
+
+CaseChecker::Checked CaseChecker::check(const std::filesystem::path& file) {
+  const auto began = std::chrono::steady_clock::now();
+  std::unique_lock lock(one_at_a_time);
+  GoldenFile golden = read_golden(file);
+  Checked checked;
+  CaseReport& report = checked.report;
+  const Capabilities* has = port.capabilities();
+  if (golden.call.backward && (forward_only || (has && !has->backward))) {
+    keep_forward(golden);
+    report.forward_only = true;
+  }
+  report.file = file;
+  report.case_name = golden.case_name;
+  report.component = golden.call.component;
+  report.dtype = dtype_of(golden.call);
+  report.flags = golden.flags;
+  report.repeat = fmt::format("moeref validate --port {} {}{}", shell_word(port.name()),
+                              forward_only ? "--forward-only " : "", shell_word(file.string()));
+  PortOutcome outcome;
+  if (!port.is_reference()) outcome = port.run(file, golden.call);
+  lock.unlock();
+
+  judge_recorded(report, golden, options);
+  if (!port.is_reference()) judge_port(checked, golden, outcome);
+  if (report.verdict == Verdict::fail && evidence_left > 0 && evidence_left-- > 0)
+    show_evidence(report, golden, outcome.results);
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  return checked;
+}
+
+}  // namespace moeref

@@ -121,6 +121,7 @@ void visit_moe(Config& c, Visit&& visit) {
   visit("router_weights_fp32", c.router_weights_fp32, optional);
   visit("router_weight_uses_score_correction_bias", c.router_weight_uses_score_correction_bias, optional);
   visit("dtype", c.dtype, optional);
+  visit("gate_dtype", c.gate_dtype, optional);
   visit("shared_expert_gate", c.shared_expert_gate, optional);
   visit("shared_expert_inter_dim", c.shared_expert_inter_dim, optional);
   visit("shared_expert_activation", c.shared_expert_activation, optional);

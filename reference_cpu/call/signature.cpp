@@ -45,8 +45,8 @@ void mlp_params(Builder& b, const std::string& prefix, const MLPConfig& c) {
 }
 
 void gate_params(Builder& b, const std::string& prefix, const MoEConfig& c) {
-  b.param(prefix + "weight", c.dtype, {c.n_routed_experts, c.dim}, c.train_gate);
-  if (c.router_bias) b.param(prefix + "bias", c.dtype, {c.n_routed_experts}, c.train_gate);
+  b.param(prefix + "weight", c.gate_param_dtype(), {c.n_routed_experts, c.dim}, c.train_gate);
+  if (c.router_bias) b.param(prefix + "bias", c.gate_param_dtype(), {c.n_routed_experts}, c.train_gate);
   if (c.has_correction_bias())
     b.param(prefix + "e_score_correction_bias", DType::float32, {c.n_routed_experts}, false);
 }

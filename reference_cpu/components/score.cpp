@@ -14,9 +14,9 @@ Row softmax_back(std::span<const Real>, std::span<const Real> s, std::span<const
   return softmax_gradient(s, d);
 }
 
-Row sigmoid_scores(std::span<const Real> z, Precision) {
+Row sigmoid_scores(std::span<const Real> z, Precision p) {
   Row s;
-  for (const Real a : z) s.push_back(sigmoid(a));
+  for (const Real a : z) s.push_back(sigmoid(store(a, p)));
   return s;
 }
 Row sigmoid_back(std::span<const Real>, std::span<const Real> s, std::span<const Real> d) {

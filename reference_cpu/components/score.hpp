@@ -18,8 +18,9 @@ enum class GroupRule : std::uint8_t {
 
 struct ScoreRule {
   ScoreFunc kind;
-  /// S of one token from its logits. `softmax_precision` is gate_precision, fp32 if none is given.
-  std::vector<Real> (*scores)(std::span<const Real> logits, Precision softmax_precision);
+  /// S of one token from its logits, which are cast to `precision` first: gate_precision, fp32 if none is
+  /// given. sqrtsoftplus runs in fp32 whatever it is.
+  std::vector<Real> (*scores)(std::span<const Real> logits, Precision precision);
   /// d loss / d logits from d loss / d S.
   std::vector<Real> (*gradient)(std::span<const Real> logits, std::span<const Real> scores,
                                 std::span<const Real> cotangent);

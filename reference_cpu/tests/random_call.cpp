@@ -80,6 +80,7 @@ MoEConfig draw_config(Draw& d, Component component, DType dtype) {
   }
   const bool top2 = c.score_func != ScoreFunc::sigmoid || c.has_correction_bias();
   if (top2 && c.n_routed_experts < 2 * c.n_expert_groups) c.n_expert_groups = c.n_limited_groups = 1;
+  if (d.chance(0.2)) c.gate_dtype = d.of({DType::float32, DType::bfloat16, DType::float64, DType::float16});
   if (component != Component::moe) return c;
   if (d.chance(0.3)) c.moe_latent_size = 1 + d.below(6);
   if (d.chance(0.5)) {
@@ -211,7 +212,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
     } else if (spec.name == "inputs/original_scores") {
       for (std::int64_t i = 0; i < tensor.size(); ++i) tensor.set(i, d.uniform());
     } else {
-      Magnitude m = draw_magnitude(d, dtype, parameter, numbers);
+      Magnitude m = draw_magnitude(d, parameter ? spec.dtype : dtype, parameter, numbers);
       // Extreme logits, through the gate's bias or its weight.
       const bool gate_bias = spec.name.ends_with("gate.bias") || spec.name == "params/bias";
       if (gate_bias && numbers == Numbers::adversarial) m.scale = d.of({0.1, 1.0, 10.0, 1e4});

@@ -38,6 +38,7 @@ json full_json(const MoEConfig& c) {
           {"router_weights_fp32", c.router_weights_fp32},
           {"router_weight_uses_score_correction_bias", c.router_weight_uses_score_correction_bias},
           {"dtype", name(c.dtype)},
+          {"gate_dtype", c.gate_dtype ? json(name(*c.gate_dtype)) : json()},
           {"shared_expert_gate", c.shared_expert_gate},
           {"shared_expert_inter_dim", or_null(c.shared_expert_inter_dim)},
           {"shared_expert_activation", name(c.shared_expert_activation)},

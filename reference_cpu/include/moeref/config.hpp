@@ -48,6 +48,7 @@ struct MoEConfig {
   bool router_weights_fp32 = false;
   bool router_weight_uses_score_correction_bias = false;
   DType dtype = DType::bfloat16;
+  std::optional<DType> gate_dtype;  ///< storage of the gate's weight and bias; none = dtype
   bool shared_expert_gate = false;
   std::optional<std::int64_t> shared_expert_inter_dim;
   ActivationKind shared_expert_activation = ActivationKind::swiglu;
@@ -60,6 +61,7 @@ struct MoEConfig {
   bool gated_experts() const { return expert_activation != ActivationKind::relu2; }
   /// Columns of gate_and_up_projs: 2I, or I without a gate.
   std::int64_t up_dim() const { return gated_experts() ? 2 * moe_inter_dim : moe_inter_dim; }
+  DType gate_param_dtype() const { return gate_dtype.value_or(dtype); }
   bool has_correction_bias() const { return gate_bias_update_factor > 0.0 || force_e_score_correction_bias; }
   /// Width of the shared experts' MLP.
   std::int64_t shared_dim() const {

@@ -16,8 +16,8 @@ MOE_DEFAULTS = {
     "router_bias": False, "expert_bias": False, "expert_activation": "swiglu",
     "apply_router_weight_after_down": False, "activation_alpha": 1.702, "activation_limit": 7.0,
     "swiglu_limit": 0.0, "softmax_before_topk": False, "router_weights_fp32": False,
-    "router_weight_uses_score_correction_bias": False, "dtype": "bfloat16", "shared_expert_gate": False,
-    "shared_expert_inter_dim": None, "shared_expert_activation": "swiglu",
+    "router_weight_uses_score_correction_bias": False, "dtype": "bfloat16", "gate_dtype": None,
+    "shared_expert_gate": False, "shared_expert_inter_dim": None, "shared_expert_activation": "swiglu",
     "force_e_score_correction_bias": False, "moe_latent_size": None, "enable_routing_replay": False}
 MLP_DEFAULTS = {"dtype": "float32", "activation": "swiglu", "bias": False, "swiglu_limit": 0.0}
 OPTION_DEFAULTS = {"gate_precision": None, "training": True, "aux_loss_backward_scale": 1.0}

@@ -6,8 +6,7 @@ add_executable(moeref_golden_tests
   format/tests/bad_input_test.cpp
   format/tests/damaged_file_test.cpp
   format/tests/golden_file_test.cpp
-  format/tests/manifest_test.cpp
-  tests/rank_shares_test.cpp)
+  format/tests/manifest_test.cpp)
 # The tests make bad files with HDF5 itself.
 target_compile_definitions(moeref_golden_tests PRIVATE
   MOEREF_CASES="${CMAKE_CURRENT_SOURCE_DIR}/cases"

@@ -22,11 +22,22 @@ done
 [ "$(id -u)" = 0 ] || { echo "ci/distributions.sh: debootstrap and chroot want root" >&2; exit 2; }
 command -v debootstrap >/dev/null || { echo "ci/distributions.sh: no debootstrap here: apt-get install debootstrap" >&2; exit 2; }
 mirror=${MIRROR:-http://deb.debian.org/debian}
+kept=yes
 if [ -z "$work" ]; then
   work=$(mktemp -d)
-  trap 'rm -rf "$work"' EXIT
+  kept=no
 fi
 mkdir -p "$work"
+
+release_mounts() {
+  local release
+  for release in "${releases[@]}"; do
+    ! mountpoint -q "$work/$release/proc" || umount "$work/$release/proc" || return
+    ! mountpoint -q "$work/$release/dev" || umount -R "$work/$release/dev" || return
+  done
+}
+# What could not be unmounted is not walked into.
+trap 'release_mounts && { [ $kept = yes ] || rm -rf --one-file-system "$work"; }' EXIT
 
 inside() { chroot "$root" /usr/bin/env -i HOME=/root LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin bash -c "$1" </dev/null; }
 
@@ -70,8 +81,7 @@ $(version 'cmake --version' | sed 's/.* //') | $(package nlohmann-json3-dev) | $
 \`$command\` | $took | $result |"
     echo "$release: $command: $result after $took"
   done
-  umount -R "$root/dev"
-  umount "$root/proc"
+  release_mounts
 done
 echo
 echo "$(git rev-parse --short HEAD), $(nproc) cores"

@@ -38,7 +38,7 @@ void linear(Builder& b, const std::string& name, DType dtype, std::int64_t out, 
 }
 
 void mlp_params(Builder& b, const std::string& prefix, const MLPConfig& c) {
-  if (c.activation != ActivationKind::relu2)
+  if (facts(c.activation).gated)
     linear(b, prefix + "gate_proj", c.dtype, c.inter_dim, c.dim, c.bias);
   linear(b, prefix + "up_proj", c.dtype, c.inter_dim, c.dim, c.bias);
   linear(b, prefix + "down_proj", c.dtype, c.dim, c.inter_dim, c.bias);

@@ -135,18 +135,16 @@ void record(RoutingScores& routing, const MoEConfig& c, std::int64_t t, const To
 
 RoutingScores routing_frame(const MoEConfig& c, std::int64_t tokens) {
   RoutingScores out;
-  const GroupRule rule = score_rule(c.score_func).groups;
   out.indices = "outputs/indices";
   out.tokens = tokens;
   out.experts = c.n_routed_experts;
   out.k = c.n_activated_experts;
-  const bool grouped = c.n_expert_groups > 1 && rule != GroupRule::none;
-  out.groups = grouped ? c.n_expert_groups : 1;
-  out.limited_groups = grouped ? c.n_limited_groups : 1;
-  out.discarded_groups_are_zero = rule != GroupRule::top2_exclude;
+  out.groups = c.grouped() ? c.n_expert_groups : 1;
+  out.limited_groups = c.grouped() ? c.n_limited_groups : 1;
+  out.discarded_groups_are_zero = facts(c.score_func).groups != GroupRule::top2_exclude;
   out.score.resize(static_cast<std::size_t>(tokens * out.experts));
   out.score_bound.resize(out.score.size());
-  if (grouped) out.group.resize(static_cast<std::size_t>(tokens * out.groups));
+  if (c.grouped()) out.group.resize(static_cast<std::size_t>(tokens * out.groups));
   out.group_bound.resize(out.group.size());
   return out;
 }

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
+#include "moeref/config.hpp"
 #include "moeref/golden_file.hpp"
 #include "tools/port_abi/call_tensors.hpp"
-#include "tools/port_abi/full_config.hpp"
 #include "tools/ports/port.hpp"
 
 namespace moeref {

@@ -1,6 +1,8 @@
 // RapidCheck's global listener reads RC_PARAMS and prints a seed that these tests do not use.
 #pragma once
 
+#include <string>
+
 #include <rapidcheck.h>
 
 namespace moeref {

@@ -1,9 +1,9 @@
 // RapidCheck's global listener reads RC_PARAMS and prints a seed that these tests do not use.
 #pragma once
 
-#include <string>
-
 #include <rapidcheck.h>
+
+#include <string>
 
 namespace moeref {
 

@@ -9,7 +9,10 @@ endif()
 
 set(_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/moeref)
 
-foreach(_library reference_cpu golden)
+# The folder whose include/ is installed, and the target, which keeps its name after moeref_.
+foreach(_part reference_cpu=reference_cpu golden=golden property_tests=properties cuda_impl=cuda)
+  string(REPLACE "=" ";" _part ${_part})
+  list(POP_FRONT _part _folder _library)
   if(NOT TARGET moeref_${_library})
     continue()
   endif()
@@ -18,8 +21,21 @@ foreach(_library reference_cpu golden)
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
     INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-  install(DIRECTORY ${_library}/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+  install(DIRECTORY ${_folder}/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 endforeach()
+# What draws the properties' cases, a static library.
+if(TARGET moeref_properties)
+  install(FILES $<TARGET_FILE:rapidcheck> DESTINATION ${CMAKE_INSTALL_LIBDIR}/moeref RENAME librapidcheck.a)
+endif()
+# What an outside project must find for the CUDA library.
+set(MOEREF_INSTALLS_CUDA FALSE)
+set(MOEREF_INSTALLS_MPI FALSE)
+if(TARGET moeref_cuda)
+  set(MOEREF_INSTALLS_CUDA TRUE)
+  if(MOEREF_CUDA_MPI)
+    set(MOEREF_INSTALLS_MPI TRUE)
+  endif()
+endif()
 if(TARGET moeref_port)
   set_target_properties(moeref_port PROPERTIES EXPORT_NAME port)
   install(TARGETS moeref_port EXPORT moerefTargets INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})

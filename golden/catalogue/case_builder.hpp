@@ -1,5 +1,5 @@
-// Descriptors of cases, and the calls that they stand for. A descriptor is small, prints as one line of JSON,
-// and can be shrunk field by field; goldens and property tests are built from the same ones.
+// Cases as recipes describe them: a few fields, printed as one line of JSON, and the calls with all their
+// tensors that are built from them. Golden files store the description, so that they can be regenerated.
 #pragma once
 
 #include <cstdint>

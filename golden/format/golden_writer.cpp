@@ -24,7 +24,7 @@ using hdf5::Handle;
 using nlohmann::json;
 
 /// Datasets of these sizes are compressed, each in one chunk: below, a chunk's bookkeeping costs more than it
-/// saves; above, files are nobody's to commit and the time counts.
+/// saves; above, files are not committed and the time counts.
 constexpr std::int64_t kCompressAbove = 4096;
 constexpr std::int64_t kCompressUpTo = std::int64_t{1} << 22;
 constexpr unsigned kDeflateLevel = 6;
@@ -99,7 +99,7 @@ class Writer {
     std::vector<float> narrow;
     hdf5::for_each_block(shape, [&](const hdf5::Block& block) {
       const auto count = static_cast<std::size_t>(block.count);
-      // HDF5 converts whatever is not float; float, which large results are stored in, is rounded here by all
+      // HDF5 converts what is not float; float, which large results are stored in, is rounded here by all
       // threads.
       const bool converted = stored == DType::float32;
       converted ? narrow.resize(count) : values.resize(count);
@@ -273,7 +273,7 @@ std::vector<ResultView> views_of(const Evaluation& evaluation) {
 struct CallAlone {};
 std::vector<ResultView> views_of(CallAlone) { return {}; }
 
-/// `source` is whatever has views: its results, in the place they live in.
+/// `source` is anything with views: its results, in the place they live in.
 template <typename Source>
 void write(const fs::path& path, const GoldenFile& golden, const Source& source) {
   H5open();  // started here once, HDF5 need not start in every child
@@ -285,7 +285,7 @@ void write(const fs::path& path, const GoldenFile& golden, const Source& source)
     if constexpr (!std::is_same_v<Source, CallAlone>) check(golden.call, results);
     complete(results, golden.call);
     TemporaryFile temporary(path);
-    // After a write that failed HDF5 1.10 crashes when the program ends. In a child that is nobody's end, and
+    // After a write that failed HDF5 1.10 crashes when the program ends. In a child this does no harm, and
     // the tensors are not copied for it.
     in_child(
         kNoCpuLimit, "cannot be written: HDF5 crashed",

@@ -2,6 +2,7 @@
 #include <array>
 #include <charconv>
 #include <sstream>
+#include <system_error>
 
 #include "moeref/error.hpp"
 #include "property_tests/descriptor/descriptor_fields.hpp"

@@ -58,7 +58,7 @@ void identical_experts(Implementation& impl, const Descriptor& d, bool exact) {
 void arrange_identical(Descriptor& d) { d.values = Values::exact; }
 void arrange_identical_exact(Descriptor& d) { arrange_exact(d); }
 
-/// A whole layer, with weights that sum to the route scale whatever is chosen.
+/// A whole layer, with weights that sum to the route scale for every choice of experts.
 void routing_irrelevant(Implementation& impl, const Descriptor& d) {
   const Call call = with_equal_experts(make_call(d), d.E);
   Call other = call;

@@ -189,8 +189,8 @@ void earlier_calls(Implementation& impl, const Descriptor& d) {
   expect_all_same(after, before, "the first time another call came before");
 }
 
-/// A masked token's row of a layer without shared experts is fc2's bias or zero; what it holds is nobody's
-/// business but that of the shared experts.
+/// A masked token's row of a layer without shared experts is fc2's bias or zero; the shared experts alone
+/// read what it holds.
 void masked_rows(Implementation& impl, const Descriptor& d) {
   const Call call = make_call(d, true);
   Call other = call;

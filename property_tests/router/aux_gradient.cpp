@@ -82,7 +82,7 @@ void linear_coefficient(Implementation& impl, const Descriptor& d) {
   expect_linear(one, scaled, none, "twice the backward scale: twice the loss's gradient");
 }
 
-/// The loss's part of the gradient comes whatever the cotangent of w, and leaves that of w itself alone.
+/// The loss's part of the gradient does not depend on the cotangent of w, and leaves that of w itself alone.
 void independent_of_cotangent(Implementation& impl, const Descriptor& d) {
   const Call call = make_call(d, true);
   Call zero = call, negated = call;
@@ -175,7 +175,7 @@ const Property kTable[] = {
      "independent_of_cotangent",
      {Component::gate},
      PropertyClass::bounded,
-     "the loss's gradient comes whatever gradient reaches the weights",
+     "the loss's gradient comes with any gradient of the weights",
      {"A1", "A20"},
      arrange_loss,
      independent_of_cotangent},

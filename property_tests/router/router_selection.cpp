@@ -284,7 +284,7 @@ const Property kTable[] = {
      "saturated_ties",
      {Component::gate},
      PropertyClass::exact,
-     "sigmoids that are all 1 are ties, whatever their logits",
+     "sigmoids that are all 1 are ties, with any logits",
      {"A41", "O6"},
      arrange_saturated_ties,
      saturated_ties,

@@ -1,4 +1,4 @@
-// One table of properties a file; a new file is named here and in CMakeLists.txt.
+// One table of properties per file; a new file is named here and in CMakeLists.txt.
 #pragma once
 
 #include <array>

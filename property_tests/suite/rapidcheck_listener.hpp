@@ -3,6 +3,8 @@
 
 #include <rapidcheck.h>
 
+#include <string>
+
 namespace moeref {
 
 class SilentListener final : public rc::detail::TestListener {

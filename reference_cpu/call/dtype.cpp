@@ -1,5 +1,6 @@
 #include "moeref/dtype.hpp"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>

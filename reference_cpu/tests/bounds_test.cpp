@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <iostream>
+#include <tuple>
 
 #include "moeref/reference.hpp"
 #include "moeref/verdict.hpp"

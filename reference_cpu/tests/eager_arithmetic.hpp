@@ -3,6 +3,7 @@
 // with the reference's arithmetic.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>

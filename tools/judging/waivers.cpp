@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 #include <fnmatch.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdio>

@@ -2,6 +2,7 @@
 // tensors.
 #pragma once
 
+#include <cmath>
 #include <random>
 
 #include "cuda_impl/tests/device.hpp"

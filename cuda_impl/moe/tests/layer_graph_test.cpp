@@ -1,6 +1,7 @@
 // A whole training step of the layer (forward, backward, update of the correction bias) captured in a graph
 // and replayed on other tokens, whose routing differs, gives the bits of steps that were launched one by one.
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <deque>
 #include <random>

@@ -4,7 +4,9 @@
 #include <sys/stat.h>
 
 #include <csignal>
+#include <cstring>
 #include <functional>
+#include <limits>
 
 #include "golden/format/tests/sample_files.hpp"
 #include "moeref/error.hpp"

@@ -1,5 +1,9 @@
 #include "golden/format/manifest.hpp"
 
+#include <algorithm>
+#include <span>
+#include <string>
+
 #include "golden/format/tests/sample_files.hpp"
 #include "moeref/error.hpp"
 

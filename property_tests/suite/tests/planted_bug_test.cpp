@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
+
 #include "moeref/reference.hpp"
 #include "moeref/runner.hpp"
 #include "reference_cpu/arithmetic/parallel_for.hpp"

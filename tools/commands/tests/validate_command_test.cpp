@@ -1,4 +1,5 @@
 // moeref validate on files that are in order: verdicts, exit codes and reports.
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 

@@ -2,6 +2,7 @@
 // the run goes on.
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "tools/tests/run_command.hpp"
 

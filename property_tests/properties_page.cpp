@@ -1,0 +1,59 @@
+// Prints property_tests/README.md from the property tables: properties_page > property_tests/README.md
+#include <iostream>
+#include <string>
+
+#include "moeref/property.hpp"
+
+namespace moeref {
+namespace {
+
+constexpr const char* kIntroduction = R"(# Properties
+
+Statements that hold for every correct implementation of a component. `moeref check --port PORT` draws layers and inputs, shows
+each property many of them, shrinks what fails to the smallest case and prints the line that repeats it.
+
+Where to begin:
+
+| folder | what lives there |
+|---|---|
+| `descriptor/` | a call as one line of text: how it is drawn, repaired, shrunk and made into tensors |
+| `suite/` | how properties run: the runner, the answers they ask for, the kinds of input that a run must have seen |
+| `router/`, `layer/` | the properties, one file per subject, each with a table of its own |
+| `*/tests/` | planted bugs: for each property an implementation that is wrong in one way, which it must catch |
+
+A property is one entry of a table: its class (exact: bit for bit; bounded: within the error bounds of both sides; statistical: with a
+computed false-alarm rate), its precondition, its check, and the planted bugs that it must catch. To run them on an implementation of
+your own, link `moeref::properties` and call `run_property` (`moeref/runner.hpp`).
+
+This page is made from the tables: `build/property_tests/properties_page > property_tests/README.md`; a test compares the two.
+
+)";
+
+std::string row(const Property& property) {
+  std::string components, kills;
+  for (const Component component : property.components)
+    components += (components.empty() ? "" : ", ") + std::string(name(component));
+  for (const std::string_view bug : property.kills) kills += (kills.empty() ? "" : ", ") + std::string(bug);
+  std::string text = "| " + std::string(property.id) + " | `" + std::string(property.name) + "` | " +
+                     components + " | " + std::string(name(property.property_class)) + " | ";
+  // A bar inside of a cell would end it.
+  for (const char c : std::string(property.checks) + "\x01" + kills)
+    if (c == '\x01')
+      text += " | ";
+    else if (c == '|')
+      text += "\\|";
+    else
+      text += c;
+  return text + " |\n";
+}
+
+}  // namespace
+}  // namespace moeref
+
+int main() {
+  std::cout << moeref::kIntroduction
+            << "| id | property | components | class | what it checks | bugs it catches |\n"
+            << "|---|---|---|---|---|---|\n";
+  for (const moeref::Property& property : moeref::properties()) std::cout << moeref::row(property);
+  return std::cout.flush() ? 0 : 1;
+}

@@ -89,6 +89,7 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
     f.experts = experts_forward(c, experts, f.latent, routing, {0, c.n_routed_experts}, forced);
     f.routed = f.experts->y;
   }
+  // The experts' y is in the type of fc1's output already, to which fc2 would cast it.
   f.y = c.moe_latent_size ? fc2(c, tensors, x.dtype)(f.routed) : f.routed;
 
   if (c.n_shared_experts == 0) return f;

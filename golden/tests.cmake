@@ -7,11 +7,9 @@ add_executable(moeref_golden_tests
   format/tests/child_process_test.cpp
   format/tests/damaged_file_test.cpp
   format/tests/golden_file_test.cpp
-  format/tests/manifest_test.cpp
-  tests/rank_shares_test.cpp)
+  format/tests/manifest_test.cpp)
 # The tests make bad files with HDF5 itself.
 target_compile_definitions(moeref_golden_tests PRIVATE
-  MOEREF_CASES="${CMAKE_CURRENT_SOURCE_DIR}/cases"
   MOEREF_DOCUMENTED_SYSTEM="${CMAKE_CURRENT_SOURCE_DIR}/documented_system")
 target_compile_options(moeref_golden_tests PRIVATE -Wall -Wextra $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
 target_link_libraries(moeref_golden_tests PRIVATE moeref::golden hdf5::hdf5 GTest::gtest_main)

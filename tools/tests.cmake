@@ -66,6 +66,7 @@ add_executable(moeref_port_tests
   ports/tests/odd_ranks_test.cpp
   ports/tests/own_library_test.cpp
   ports/tests/rank_outcomes_test.cpp
+  ports/tests/rank_shares_test.cpp
   tests/run_command.cpp)
 # The header read as C99, which has none of the precompiled headers.
 add_library(moeref_port_header_in_c OBJECT port_abi/tests/port_header.c)

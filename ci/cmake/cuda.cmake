@@ -19,7 +19,7 @@ else()
   if(NOT CUDAToolkit_FOUND OR CUDAToolkit_VERSION VERSION_LESS MOEREF_OLDEST_CUDA)
     set(MOEREF_CUDA_REASON "CUDA ${CUDAToolkit_VERSION} is older than ${MOEREF_OLDEST_CUDA}")
   else()
-    # The kernels use instructions that exist on sm_90a alone.
+    # For H100 and H200, whose products use instructions of sm_90a; all else runs from sm_80 up (cuda_impl/CMakeLists.txt).
     if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
       set(CMAKE_CUDA_ARCHITECTURES 90a-real)
     endif()

@@ -49,9 +49,9 @@ macro(moeref_dependency package target)
   endif()
 endmacro()
 
-moeref_dependency(nlohmann_json nlohmann_json::nlohmann_json VERSION 3.11
+moeref_dependency(nlohmann_json nlohmann_json::nlohmann_json VERSION 3.10
   GIT https://github.com/nlohmann/json.git TAG 3.11.3 COMMIT 9cca280a4d0ccf0c08f47a99aa71d1b0e52f8d03)
-moeref_dependency(fmt fmt::fmt VERSION 9
+moeref_dependency(fmt fmt::fmt VERSION 8
   GIT https://github.com/fmtlib/fmt.git TAG 10.2.1 COMMIT e69e5f977d458f2650bb346dadf2ad30c5320281)
 moeref_dependency(CLI11 CLI11::CLI11 VERSION 2.1
   GIT https://github.com/CLIUtils/CLI11.git TAG 2.4.2 COMMIT 6c7b07a878ad834957b98d0f9ce1dbe0cb204fc9)

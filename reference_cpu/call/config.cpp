@@ -2,31 +2,56 @@
 
 #include <array>
 #include <cmath>
-#include <functional>
+#include <concepts>
+#include <type_traits>
+#include <utility>
 
 #include "moeref/error.hpp"
+#include "reference_cpu/call/config_fields.hpp"
+#include "reference_cpu/call/enumerators.hpp"
 
 namespace moeref {
 namespace {
 
 using nlohmann::json;
 
-constexpr std::array<std::string_view, 5> kScoreFuncs{"softmax", "sigmoid", "sigmoid_with_bias",
-                                                      "softmax_with_bias", "sqrtsoftplus"};
-constexpr std::array<std::string_view, 5> kActivations{"swiglu", "swigluoai", "quick_geglu", "geglu",
-                                                       "relu2"};
+static_assert(has_row_per_enumerator<kScoreFuncs>());
+static_assert(has_row_per_enumerator<kActivations>());
+
+/// Whether the struct has exactly these members, in this order: one more could be left to its default.
+template <typename Struct, typename... Members>
+concept HasMembers = requires {
+  Struct{std::declval<Members>()...};
+}
+&&!requires { Struct{std::declval<Members>()..., {}}; };
+template <typename Struct, typename... More>
+constexpr bool has_row_per_member() {
+  return std::apply(
+      []<typename... Members, typename... Checks>(const Field<Struct, Members, Checks>&...) {
+        return HasMembers<Struct, Members..., More...>;
+      },
+      Fields<Struct>::rows);
+}
+static_assert(has_row_per_member<MoEConfig>());
+static_assert(has_row_per_member<MLPConfig>());
+static_assert(has_row_per_member<ParallelOptions>());
+static_assert(has_row_per_member<CallOptions, ParallelOptions>());
 
 [[noreturn]] void fail(std::string_view field, const json& value, std::string_view want) {
   throw InputError("config field '" + std::string(field) + "' is " + value.dump() + ": " + std::string(want));
 }
 
-template <typename Enum, std::size_t N>
-Enum parse_name(std::string_view field, const json& value, const std::array<std::string_view, N>& names) {
+/// By the names of a table with one row per enumerator.
+template <typename Table, typename Enum>
+void read_name(std::string_view field, const json& value, const Table& table, Enum& out) {
   std::string want = "want one of";
-  for (const auto candidate : names) want += " " + std::string(candidate);
-  if (!value.is_string()) fail(field, value, want);
-  for (std::size_t i = 0; i < N; ++i)
-    if (names[i] == value.get<std::string>()) return static_cast<Enum>(i);
+  for (const auto& row : table) {
+    if (value.is_string() && value.get_ref<const std::string&>() == row.name) {
+      out = row.kind;
+      return;
+    }
+    want += " " + std::string(row.name);
+  }
   fail(field, value, want);
 }
 
@@ -50,12 +75,8 @@ void read(std::string_view f, const json& v, double& out) {
   if (!v.is_number() || !std::isfinite(v.get<double>())) fail(f, v, "want a finite number");
   out = v.get<double>();
 }
-void read(std::string_view f, const json& v, ScoreFunc& out) {
-  out = parse_name<ScoreFunc>(f, v, kScoreFuncs);
-}
-void read(std::string_view f, const json& v, ActivationKind& out) {
-  out = parse_name<ActivationKind>(f, v, kActivations);
-}
+void read(std::string_view f, const json& v, ScoreFunc& out) { read_name(f, v, kScoreFuncs, out); }
+void read(std::string_view f, const json& v, ActivationKind& out) { read_name(f, v, kActivations, out); }
 void read(std::string_view f, const json& v, DType& out) {
   if (!v.is_string()) fail(f, v, "want a dtype name");
   out = parse_dtype(v.get<std::string>());
@@ -78,9 +99,7 @@ void read(std::string_view f, const json& v, std::optional<T>& out) {
     read(f, v, out.emplace());
 }
 
-json write(bool v) { return v; }
-json write(std::int64_t v) { return v; }
-json write(double v) { return v; }
+json write(const auto& v) { return v; }
 json write(ScoreFunc v) { return name(v); }
 json write(ActivationKind v) { return name(v); }
 json write(DType v) { return name(v); }
@@ -89,91 +108,77 @@ json write(const std::optional<T>& v) {
   return v ? write(*v) : json();
 }
 
-enum class Presence : std::uint8_t { required, optional };
-
-/// The tables: every field once, with its name. `visit(name, member, presence)`.
-template <typename Config, typename Visit>
-void visit_moe(Config& c, Visit&& visit) {
-  constexpr auto required = Presence::required;
-  constexpr auto optional = Presence::optional;
-  visit("n_routed_experts", c.n_routed_experts, required);
-  visit("n_shared_experts", c.n_shared_experts, required);
-  visit("n_activated_experts", c.n_activated_experts, required);
-  visit("n_expert_groups", c.n_expert_groups, required);
-  visit("n_limited_groups", c.n_limited_groups, required);
-  visit("train_gate", c.train_gate, required);
-  visit("gate_bias_update_factor", c.gate_bias_update_factor, required);
-  visit("aux_loss_coeff", c.aux_loss_coeff, required);
-  visit("score_func", c.score_func, required);
-  visit("route_scale", c.route_scale, required);
-  visit("dim", c.dim, required);
-  visit("inter_dim", c.inter_dim, required);
-  visit("moe_inter_dim", c.moe_inter_dim, required);
-  visit("norm_topk_prob", c.norm_topk_prob, required);
-  visit("router_bias", c.router_bias, optional);
-  visit("expert_bias", c.expert_bias, optional);
-  visit("expert_activation", c.expert_activation, optional);
-  visit("apply_router_weight_after_down", c.apply_router_weight_after_down, optional);
-  visit("activation_alpha", c.activation_alpha, optional);
-  visit("activation_limit", c.activation_limit, optional);
-  visit("swiglu_limit", c.swiglu_limit, optional);
-  visit("softmax_before_topk", c.softmax_before_topk, optional);
-  visit("router_weights_fp32", c.router_weights_fp32, optional);
-  visit("router_weight_uses_score_correction_bias", c.router_weight_uses_score_correction_bias, optional);
-  visit("dtype", c.dtype, optional);
-  visit("shared_expert_gate", c.shared_expert_gate, optional);
-  visit("shared_expert_inter_dim", c.shared_expert_inter_dim, optional);
-  visit("shared_expert_activation", c.shared_expert_activation, optional);
-  visit("force_e_score_correction_bias", c.force_e_score_correction_bias, optional);
-  visit("moe_latent_size", c.moe_latent_size, optional);
-  visit("enable_routing_replay", c.enable_routing_replay, optional);
+std::string type_of(bool) { return "bool"; }
+std::string type_of(std::integral auto) { return "integer"; }
+std::string type_of(double) { return "number"; }
+std::string type_of(const std::string&) { return "text"; }
+std::string type_of(const std::vector<std::int64_t>&) { return "integers"; }
+std::string type_of(DType) { return "dtype"; }
+std::string type_of(ScoreFunc) { return "score function"; }
+std::string type_of(ActivationKind) { return "activation"; }
+template <typename T>
+std::string type_of(const std::optional<T>&) {
+  return type_of(T{}) + " or null";
 }
 
-template <typename Config, typename Visit>
-void visit_mlp(Config& c, Visit&& visit) {
-  visit("dim", c.dim, Presence::required);
-  visit("inter_dim", c.inter_dim, Presence::required);
-  visit("dtype", c.dtype, Presence::optional);
-  visit("activation", c.activation, Presence::optional);
-  visit("bias", c.bias, Presence::optional);
-  visit("swiglu_limit", c.swiglu_limit, Presence::optional);
+/// Refuses a value that the row's own check does not allow.
+template <typename Row, typename Member>
+void check_alone(const Row& row, std::string_view field, const Member& member) {
+  if (!row.check(member)) fail(field, write(member), row.check.want);
+}
+template <typename Row, typename T>
+void check_alone(const Row& row, std::string_view field, const std::optional<T>& member) {
+  if (member) check_alone(row, field, *member);
 }
 
-/// Reads every field of the table and refuses the ones it does not know.
-template <typename Config, typename Table>
-Config parse(const json& object, std::string_view what, Table&& table) {
+/// Reads every field of the table and refuses the ones it does not know. `has` is the verb of `what`.
+template <typename Struct>
+Struct parse(const json& object, const std::string& what, const std::string& is, const std::string& has,
+             std::string_view ignored = {}) {
   if (!object.is_object())
-    throw InputError(std::string(what) + " is not a JSON object: " + object.dump().substr(0, 80));
-  Config config;
-  std::size_t known = 0;
-  table(config, [&](const char* field, auto& member, Presence presence) {
-    const auto it = object.find(field);
-    if (it != object.end()) {
-      ++known;
+    throw InputError(what + " " + is + " not a JSON object: " + object.dump().substr(0, 80));
+  Struct out;
+  json unknown = object;
+  unknown.erase(std::string(ignored));
+  visit_config_fields(out, [&](const auto& row, auto& member) {
+    for (const std::string_view field : {row.name, row.other_name}) {
+      const auto it = unknown.find(std::string(field));
+      if (field.empty() || it == unknown.end()) continue;
       read(field, *it, member);
-    } else if (presence == Presence::required) {
-      throw InputError(std::string(what) + " lacks the field '" + field + "'");
+      check_alone(row, field, member);
+      unknown.erase(it);
+      return;
     }
+    if (row.presence == Presence::required)
+      throw InputError(what + " lacks the field '" + std::string(row.name) + "'");
   });
-  if (known != object.size())
-    for (const auto& [key, value] : object.items()) {
-      bool found = false;
-      table(config, [&, &key = key](const char* field, auto&, Presence) { found = found || key == field; });
-      if (!found) throw InputError(std::string(what) + " has an unknown field '" + key + "'");
-    }
-  return config;
+  for (const auto& [key, value] : unknown.items())
+    throw InputError(what + " " + has + " an unknown field '" + key + "'");
+  return out;
 }
 
-template <typename Config, typename Table>
-json unparse(const Config& config, Table&& table) {
+template <typename Struct>
+json unparse(const Struct& object, bool defaults) {
+  const Struct fresh;
   json out = json::object();
-  const Config defaults;
-  table(config, [&](const char* field, const auto& member, Presence presence) {
-    table(defaults, [&](const char* other, const auto& fallback, Presence) {
-      if constexpr (std::is_same_v<decltype(member), decltype(fallback)>)
-        if (std::string_view(field) == other && (presence == Presence::required || member != fallback))
-          out[field] = write(member);
-    });
+  visit_config_fields(
+      object, [&](const auto& row, const auto& member) { out[std::string(row.name)] = write(member); });
+  if (defaults) return out;
+  visit_config_fields(fresh, [&](const auto& row, const auto& fallback) {
+    const auto it = out.find(std::string(row.name));
+    if (row.presence == Presence::optional && *it == write(fallback)) out.erase(it);
+  });
+  return out;
+}
+
+template <typename Struct>
+FieldTable as_text(std::string_view name) {
+  const Struct fresh;
+  FieldTable out{name, {}};
+  visit_config_fields(fresh, [&](const auto& row, const auto& fallback) {
+    const bool required = row.presence == Presence::required;
+    out.fields.push_back({std::string(row.name), type_of(fallback), required ? json() : write(fallback),
+                          required, std::string(row.meaning), std::string(row.readers)});
   });
   return out;
 }
@@ -182,22 +187,8 @@ void want(bool ok, std::string_view field, const json& value, std::string_view w
   if (!ok) fail(field, value, what);
 }
 
-// Far past any layer, and small enough that products of three extents cannot overflow.
-constexpr std::int64_t kLargestExtent = std::int64_t{1} << 20;
-
-void want_size(std::string_view field, std::int64_t value) {
-  want(value >= 1 && value <= kLargestExtent, field, value, "want a size from 1 to 2^20");
-}
-
+// What fields must be to each other.
 void check(const MoEConfig& c) {
-  want_size("n_routed_experts", c.n_routed_experts);
-  want_size("dim", c.dim);
-  want_size("moe_inter_dim", c.moe_inter_dim);
-  want_size("inter_dim", c.inter_dim);
-  want_size("n_expert_groups", c.n_expert_groups);
-  want_size("n_limited_groups", c.n_limited_groups);
-  want(c.n_shared_experts >= 0 && c.n_shared_experts <= kLargestExtent, "n_shared_experts",
-       c.n_shared_experts, "want 0 or more");
   want(c.n_activated_experts >= 1 && c.n_activated_experts <= c.n_routed_experts, "n_activated_experts",
        c.n_activated_experts, "want 1 to n_routed_experts = " + std::to_string(c.n_routed_experts));
   want(c.n_routed_experts % c.n_expert_groups == 0, "n_expert_groups", c.n_expert_groups,
@@ -205,123 +196,53 @@ void check(const MoEConfig& c) {
   want(c.n_limited_groups <= c.n_expert_groups, "n_limited_groups", c.n_limited_groups,
        "want 1 to n_expert_groups = " + std::to_string(c.n_expert_groups));
   const std::int64_t group = c.n_routed_experts / c.n_expert_groups;
-  const bool grouped =
-      c.n_expert_groups > 1 && c.score_func != ScoreFunc::softmax && c.score_func != ScoreFunc::sqrtsoftplus;
-  want(!grouped || c.n_activated_experts <= c.n_limited_groups * group, "n_activated_experts",
+  want(!c.grouped() || c.n_activated_experts <= c.n_limited_groups * group, "n_activated_experts",
        c.n_activated_experts,
        "want at most n_limited_groups * n_routed_experts / n_expert_groups = " +
            std::to_string(c.n_limited_groups * group));
-  const bool top2 = grouped && (c.score_func != ScoreFunc::sigmoid || c.has_correction_bias());
-  want(!top2 || group >= 2, "n_expert_groups", c.n_expert_groups,
+  want(!c.grouped() || !c.sums_two_per_group() || group >= 2, "n_expert_groups", c.n_expert_groups,
        "want groups of two experts or more, since a group's score is the sum of its two largest");
-  want(c.gate_bias_update_factor >= 0.0, "gate_bias_update_factor", c.gate_bias_update_factor,
-       "want 0 or more");
   want(c.gate_bias_update_factor == 0.0 || c.train_gate, "gate_bias_update_factor", c.gate_bias_update_factor,
        "a bias update needs train_gate = true");
-  want(c.aux_loss_coeff >= 0.0, "aux_loss_coeff", c.aux_loss_coeff, "want 0 or more");
-  want(c.swiglu_limit >= 0.0, "swiglu_limit", c.swiglu_limit, "want 0 (off) or more");
-  want(c.expert_activation != ActivationKind::quick_geglu || c.activation_limit >= 0.0, "activation_limit",
-       c.activation_limit, "want 0 or more with quick_geglu, whose clamps are always on");
-  want(c.shared_expert_activation == ActivationKind::swiglu ||
-           c.shared_expert_activation == ActivationKind::relu2,
-       "shared_expert_activation", name(c.shared_expert_activation), "want swiglu or relu2");
-  if (c.shared_expert_inter_dim) want_size("shared_expert_inter_dim", *c.shared_expert_inter_dim);
-  if (c.moe_latent_size) want_size("moe_latent_size", *c.moe_latent_size);
+  want(!facts(c.expert_activation).always_clamps || c.activation_limit >= 0.0, "activation_limit",
+       c.activation_limit,
+       "want 0 or more with " + std::string(name(c.expert_activation)) + ", whose clamps are always on");
 }
 
-}  // namespace
-
-std::string_view name(ScoreFunc score_func) { return kScoreFuncs[static_cast<std::size_t>(score_func)]; }
-std::string_view name(ActivationKind activation) {
-  return kActivations[static_cast<std::size_t>(activation)];
-}
-
-MoEConfig parse_moe_config(const json& object) {
-  auto config = parse<MoEConfig>(object, "the config", [](auto& c, auto&& v) { visit_moe(c, v); });
-  check(config);
-  return config;
-}
-
-MLPConfig parse_mlp_config(const json& object) {
-  auto config = parse<MLPConfig>(object, "the config", [](auto& c, auto&& v) { visit_mlp(c, v); });
-  want_size("dim", config.dim);
-  want_size("inter_dim", config.inter_dim);
-  want(config.activation == ActivationKind::swiglu || config.activation == ActivationKind::relu2,
-       "activation", name(config.activation), "want swiglu or relu2");
-  want(config.swiglu_limit >= 0.0, "swiglu_limit", config.swiglu_limit, "want 0 (off) or more");
-  return config;
-}
-
-CallOptions parse_call_options(const json& object) {
-  if (!object.is_object())
-    throw InputError("the call options are not a JSON object: " + object.dump().substr(0, 80));
-  CallOptions out;
-  for (const auto& [key, value] : object.items()) {
-    if (key == "gate_precision")
-      read(key, value, out.gate_precision);
-    else if (key == "training")
-      read(key, value, out.training);
-    else if (key == "fake_balanced_gate")
-      read(key, value, out.fake_balanced_gate);
-    else if (key == "fake_gate_noise" || key == "noise")
-      read(key, value, out.fake_gate_noise);
-    else if (key == "skip_first_n_experts")
-      read(key, value, out.skip_first_n_experts);
-    else if (key == "aux_loss_backward_scale")
-      read(key, value, out.aux_loss_backward_scale);
-    else if (key == "steps")
-      read(key, value, out.steps);
-    else if (key == "micro_batches")
-      read(key, value, out.micro_batches);
-    else if (key == "init_std")
-      read(key, value, out.init_std);
-    else if (key == "fill_before")
-      read(key, value, out.fill_before);
-    else if (key == "torch_cpu_seed")
-      read(key, value, out.torch_cpu_seed);
-    else if (key == "seed")
-      read(key, value, out.seed);
-    else if (key == "ep_size")
-      read(key, value, out.parallel.ep_size);
-    else if (key == "cp_size")
-      read(key, value, out.parallel.cp_size);
-    else if (key == "dp_size")
-      read(key, value, out.parallel.dp_size);
-    else if (key == "tokens_per_rank")
-      read(key, value, out.parallel.tokens_per_rank);
-    else if (key == "exchange")
-      read(key, value, out.parallel.exchange);
-    else if (key == "experts_backend")
-      continue;  // which of its code paths the documented system took; same contract
-    else
-      throw InputError("the call options have an unknown field '" + key + "'");
-  }
-  want(out.fake_gate_noise >= 0.0 && out.fake_gate_noise <= 1.0, "noise", out.fake_gate_noise, "want 0 to 1");
-  want(out.skip_first_n_experts >= 0, "skip_first_n_experts", out.skip_first_n_experts, "want 0 or more");
-  want(out.steps >= 1 && out.steps <= 10000, "steps", out.steps, "want 1 to 10000");
-  want(out.micro_batches >= 1 && out.micro_batches <= 10000, "micro_batches", out.micro_batches,
-       "want 1 to 10000");
-  want(out.init_std >= 0.0, "init_std", out.init_std, "want 0 or more");
-  const ParallelOptions& p = out.parallel;
-  for (const auto& [field, ranks] :
-       {std::pair{"ep_size", p.ep_size}, {"cp_size", p.cp_size}, {"dp_size", p.dp_size}})
-    want(ranks >= 1 && ranks <= 1024, field, ranks, "want 1 to 1024");
+void check(const ParallelOptions& p) {
   want((p.ep_size > 1) + (p.cp_size > 1) + (p.dp_size > 1) <= 1, "ep_size", p.ep_size,
        "want one of ep_size, cp_size and dp_size above 1 at most");
   want(p.tokens_per_rank.empty() || static_cast<std::int64_t>(p.tokens_per_rank.size()) == p.size(),
        "tokens_per_rank", p.tokens_per_rank, "want one count a rank");
-  for (const std::int64_t tokens : p.tokens_per_rank)
-    want(tokens >= 0, "tokens_per_rank", p.tokens_per_rank, "want counts of 0 or more");
-  want(out.parallel.exchange == "all_gather" || out.parallel.exchange == "all_to_all", "exchange",
-       out.parallel.exchange, "want all_gather or all_to_all");
-  return out;
 }
 
-json to_json(const MoEConfig& config) {
-  return unparse(config, [](auto& c, auto&& v) { visit_moe(c, v); });
+}  // namespace
+
+std::string_view name(ScoreFunc score_func) { return facts(score_func).name; }
+std::string_view name(ActivationKind activation) { return facts(activation).name; }
+
+MoEConfig parse_moe_config(const json& object) {
+  const auto config = parse<MoEConfig>(object, "the config", "is", "has");
+  check(config);
+  return config;
 }
-json to_json(const MLPConfig& config) {
-  return unparse(config, [](auto& c, auto&& v) { visit_mlp(c, v); });
+MLPConfig parse_mlp_config(const json& object) { return parse<MLPConfig>(object, "the config", "is", "has"); }
+CallOptions parse_call_options(const json& object) {
+  auto options = parse<CallOptions>(object, "the call options", "are", "have", kIgnoredOption);
+  check(options.parallel);
+  return options;
+}
+
+json to_json(const MoEConfig& config) { return unparse(config, false); }
+json to_json(const MLPConfig& config) { return unparse(config, false); }
+
+json full_json(const MoEConfig& config) { return unparse(config, true); }
+json full_json(const MLPConfig& config) { return unparse(config, true); }
+json full_json(const CallOptions& options) { return unparse(options, true); }
+
+std::vector<FieldTable> field_tables() {
+  return {as_text<MoEConfig>("config"), as_text<MLPConfig>("config of mlp"),
+          as_text<CallOptions>("call options")};
 }
 
 }  // namespace moeref

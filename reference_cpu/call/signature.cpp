@@ -38,15 +38,15 @@ void linear(Builder& b, const std::string& name, DType dtype, std::int64_t out, 
 }
 
 void mlp_params(Builder& b, const std::string& prefix, const MLPConfig& c) {
-  if (c.activation != ActivationKind::relu2)
+  if (facts(c.activation).gated)
     linear(b, prefix + "gate_proj", c.dtype, c.inter_dim, c.dim, c.bias);
   linear(b, prefix + "up_proj", c.dtype, c.inter_dim, c.dim, c.bias);
   linear(b, prefix + "down_proj", c.dtype, c.dim, c.inter_dim, c.bias);
 }
 
 void gate_params(Builder& b, const std::string& prefix, const MoEConfig& c) {
-  b.param(prefix + "weight", c.dtype, {c.n_routed_experts, c.dim}, c.train_gate);
-  if (c.router_bias) b.param(prefix + "bias", c.dtype, {c.n_routed_experts}, c.train_gate);
+  b.param(prefix + "weight", c.gate_param_dtype(), {c.n_routed_experts, c.dim}, c.train_gate);
+  if (c.router_bias) b.param(prefix + "bias", c.gate_param_dtype(), {c.n_routed_experts}, c.train_gate);
   if (c.has_correction_bias())
     b.param(prefix + "e_score_correction_bias", DType::float32, {c.n_routed_experts}, false);
 }

@@ -1,5 +1,9 @@
 #include "reference_cpu/components/activation.hpp"
 
+#include <array>
+
+#include "reference_cpu/call/enumerators.hpp"
+
 namespace moeref {
 namespace {
 
@@ -31,11 +35,6 @@ Real silu_slope(Real g) {
   return either(s * (1.0 + g * (1.0 - s)), s + g * s * (1.0 - s));
 }
 
-Real swiglu(Real g, Real u, const Params&) { return silu(g) * u; }
-Gradient swiglu_gradient(Real g, Real u, Real d, const Params&) {
-  return {d * silu_slope(g) * u, d * silu(g)};
-}
-
 Real swiglu_limited(Real g, Real u, const Params& p) {
   return silu(clamp(as_fp32(g), -kInfinity, p.limit)) * clamp(as_fp32(u), -p.limit, p.limit);
 }
@@ -44,6 +43,13 @@ Gradient swiglu_limited_gradient(Real g, Real u, Real d, const Params& p) {
   const Real up = clamp(as_fp32(u), -p.limit, p.limit);
   return {as_fp32(d) * silu_slope(gate) * up * inside(as_fp32(g), -kInfinity, p.limit),
           as_fp32(d) * silu(gate) * inside(as_fp32(u), -p.limit, p.limit)};
+}
+
+// Without a limit it has neither clamps nor their cast to fp32.
+Real swiglu(Real g, Real u, const Params& p) { return p.limit > 0.0 ? swiglu_limited(g, u, p) : silu(g) * u; }
+Gradient swiglu_gradient(Real g, Real u, Real d, const Params& p) {
+  if (p.limit > 0.0) return swiglu_limited_gradient(g, u, d, p);
+  return {d * silu_slope(g) * u, d * silu(g)};
 }
 
 // g sigmoid(alpha g) (u + 1), and its derivatives: by g in one factor, or as automatic differentiation adds
@@ -100,34 +106,22 @@ Gradient geglu_gradient(Real g, Real u, Real d, const Params&) {
 Real relu2(Real, Real u, const Params&) { return relu(u) * relu(u); }
 Gradient relu2_gradient(Real, Real u, Real d, const Params&) { return {{}, d * (relu(u) * 2.0)}; }
 
-constexpr Activation kSwiGLU{true, false, swiglu, swiglu_gradient};
-constexpr Activation kSwiGLULimited{true, false, swiglu_limited, swiglu_limited_gradient};
-constexpr Activation kSwiGLUOAI{true, false, swigluoai, swigluoai_gradient};
-constexpr Activation kQuickGEGLU{true, true, quick_geglu, quick_geglu_gradient};
-constexpr Activation kGEGLU{true, false, geglu, geglu_gradient};
-constexpr Activation kReLU2{false, false, relu2, relu2_gradient};
+constexpr auto kRows = std::to_array<Activation>({
+    {ActivationKind::swiglu, swiglu, swiglu_gradient},
+    {ActivationKind::swigluoai, swigluoai, swigluoai_gradient},
+    {ActivationKind::quick_geglu, quick_geglu, quick_geglu_gradient},
+    {ActivationKind::geglu, geglu, geglu_gradient},
+    {ActivationKind::relu2, relu2, relu2_gradient},
+});
+static_assert(has_row_per_enumerator<kRows>());
 
 }  // namespace
 
-const Activation& activation(ActivationKind kind, double limit) {
-  switch (kind) {
-    case ActivationKind::swiglu:
-      return limit > 0.0 ? kSwiGLULimited : kSwiGLU;
-    case ActivationKind::swigluoai:
-      return kSwiGLUOAI;
-    case ActivationKind::quick_geglu:
-      return kQuickGEGLU;
-    case ActivationKind::geglu:
-      return kGEGLU;
-    case ActivationKind::relu2:
-      break;
-  }
-  return kReLU2;
-}
+const Activation& activation(ActivationKind kind) { return kRows[static_cast<std::size_t>(kind)]; }
 
-ActivationParams activation_params(const MoEConfig& config) {
-  const bool swiglu = config.expert_activation == ActivationKind::swiglu;
-  return {config.activation_alpha, swiglu ? config.swiglu_limit : config.activation_limit};
+ActivationParams activation_params(const MoEConfig& c) {
+  return {c.activation_alpha,
+          facts(c.expert_activation).activation_limit ? c.activation_limit : c.swiglu_limit};
 }
 
 }  // namespace moeref

@@ -15,22 +15,24 @@ struct ActivationParams {
 };
 
 struct Activation {
-  bool gated;        ///< h holds gate and up, else up alone
-  bool interleaved;  ///< h = g0 u0 g1 u1 ..., else halves [gate ; up]
+  ActivationKind kind;
   Real (*value)(Real gate, Real up, const ActivationParams&);
   /// (d/dgate, d/dup) times the cotangent; d/dup alone (first is zero) without a gate.
   std::pair<Real, Real> (*gradient)(Real gate, Real up, Real cotangent, const ActivationParams&);
 
+  constexpr bool gated() const { return facts(kind).gated; }
   /// Column of h that holds gate i and up i, of `width` each.
-  std::int64_t gate_column(std::int64_t i, std::int64_t) const { return interleaved ? 2 * i : i; }
-  std::int64_t up_column(std::int64_t i, std::int64_t width) const {
-    return !gated ? i : interleaved ? 2 * i + 1 : width + i;
+  constexpr std::int64_t gate_column(std::int64_t i, std::int64_t) const {
+    return facts(kind).interleaved ? 2 * i : i;
+  }
+  constexpr std::int64_t up_column(std::int64_t i, std::int64_t width) const {
+    return !gated() ? i : facts(kind).interleaved ? 2 * i + 1 : width + i;
   }
 };
 
 /// SPEC 5: swiglu silu(g) u; with a limit L min(g, L), clamp(u, +-L) first, in fp32; swigluoai and
 /// quick_geglu g sigmoid(alpha g) (u + 1) after clamps; geglu gelu_tanh(g) u; relu2 relu(u)^2.
-const Activation& activation(ActivationKind kind, double limit);
+const Activation& activation(ActivationKind kind);
 
 ActivationParams activation_params(const MoEConfig& config);
 

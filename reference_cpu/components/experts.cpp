@@ -90,7 +90,7 @@ const Expert& load_expert(const MoEConfig& c, const ExpertsParams& p, std::int64
 /// act(h) of one element of one slot's row.
 Real activate(const Activation& act, const ActivationParams& params, const Bounded& h, std::int64_t row,
               std::int64_t i, std::int64_t width) {
-  return act.value(act.gated ? h.at(row, act.gate_column(i, width)) : Real{},
+  return act.value(act.gated() ? h.at(row, act.gate_column(i, width)) : Real{},
                    h.at(row, act.up_column(i, width)), params);
 }
 
@@ -133,7 +133,7 @@ ExpertsParams find_experts(const MoEConfig& c, const NamedTensors& tensors, cons
 ExpertsForward experts_forward(const MoEConfig& c, const ExpertsParams& p, const Bounded& x,
                                const Routing& routing, ExpertRange range, const ForcedStages& forced) {
   const std::int64_t k = routing.weights.cols, slots = routing.weights.rows * k, width = c.moe_inter_dim;
-  const Activation& act = activation(c.expert_activation, c.swiglu_limit);
+  const Activation& act = activation(c.expert_activation);
   const ActivationParams act_params = activation_params(c);
   const bool weight_after = c.apply_router_weight_after_down;
   const DType accumulate = accumulator(x.dtype);
@@ -242,7 +242,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
                                  RankRows ranks) {
   const std::int64_t k = routing.weights.cols, slots = routing.weights.rows * k, width = c.moe_inter_dim;
   const std::int64_t dim = c.expert_dim(), up_dim = c.up_dim();
-  const Activation& act = activation(c.expert_activation, c.swiglu_limit);
+  const Activation& act = activation(c.expert_activation);
   const ActivationParams act_params = activation_params(c);
   const bool weight_after = c.apply_router_weight_after_down;
   const DType accumulate = accumulator(x.dtype);
@@ -310,10 +310,10 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
       out.weights.set(slot, store(d_weight.total(), weight.held) + store(through_bias.total(), weight.held));
 
       for (std::int64_t i = 0; i < width; ++i) {
-        const Real gate = act.gated ? h.at(row, act.gate_column(i, width)) : Real{};
+        const Real gate = act.gated() ? h.at(row, act.gate_column(i, width)) : Real{};
         const Real d = weight_after ? d_act.at(row, i) : d_act.at(row, i) * weight;
         const auto [d_gate, d_up] = act.gradient(gate, h.at(row, act.up_column(i, width)), d, act_params);
-        if (act.gated) dh.set(row, act.gate_column(i, width), d_gate);
+        if (act.gated()) dh.set(row, act.gate_column(i, width), d_gate);
         dh.set(row, act.up_column(i, width), d_up);
       }
     }

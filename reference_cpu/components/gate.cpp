@@ -16,14 +16,16 @@ bool softmax_after_topk(const MoEConfig& c) {
 }
 bool normalises(const MoEConfig& c) { return c.norm_topk_prob && c.n_activated_experts > 1; }
 
+/// The type that score functions run in, whatever the logits' own.
+DType score_compute_type(const CallOptions& o) { return o.gate_precision.value_or(DType::float32); }
+
+/// The type that S and the weights leave the score function in.
 DType scores_type(const MoEConfig& c, const CallOptions& o, DType x) {
   if (o.gate_precision && !c.router_weights_fp32) return x;
-  const bool softmax = c.score_func == ScoreFunc::softmax || c.score_func == ScoreFunc::softmax_with_bias;
-  if (softmax) return o.gate_precision.value_or(DType::float32);
   if (c.score_func == ScoreFunc::sqrtsoftplus) return DType::float32;
-  const DType z = gate_compute_type(o, x);
-  const bool corrected = c.router_weight_uses_score_correction_bias && c.has_correction_bias();
-  return corrected ? promote(z, DType::float32) : z;
+  const bool corrected = c.score_func == ScoreFunc::sigmoid && c.router_weight_uses_score_correction_bias &&
+                         c.has_correction_bias();
+  return corrected ? promote(score_compute_type(o), DType::float32) : score_compute_type(o);
 }
 
 /// One token on its way from logits to selection.
@@ -37,14 +39,13 @@ struct Token {
 Token score(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& logits,
             std::int64_t t) {
   const ScoreRule& rule = score_rule(c.score_func);
-  const Precision softmax_precision = precision(o.gate_precision.value_or(DType::float32));
+  const Precision score_precision = precision(score_compute_type(o));
   Token token;
   for (std::int64_t i = 0; i < logits.cols; ++i) token.logits.push_back(logits.at(t, i));
-  token.scores = rule.scores(token.logits, softmax_precision);
+  token.scores = rule.scores(token.logits, score_precision);
   token.weighed = token.scores;
   if (c.score_func == ScoreFunc::softmax) {
-    token.choice =
-        c.softmax_before_topk ? unnormalised_softmax(token.logits, softmax_precision) : token.logits;
+    token.choice = c.softmax_before_topk ? unnormalised_softmax(token.logits, score_precision) : token.logits;
     return token;
   }
   token.choice = token.scores;
@@ -64,8 +65,7 @@ Row gather(const Row& from, Ids ids) {
 
 /// The k values of the selected experts before normalisation.
 Row select_values(const MoEConfig& c, const CallOptions& o, const Token& token, Ids ids) {
-  if (softmax_after_topk(c))
-    return softmax(gather(token.logits, ids), precision(o.gate_precision.value_or(DType::float32)));
+  if (softmax_after_topk(c)) return softmax(gather(token.logits, ids), precision(score_compute_type(o)));
   return gather(token.weighed, ids);
 }
 
@@ -135,18 +135,16 @@ void record(RoutingScores& routing, const MoEConfig& c, std::int64_t t, const To
 
 RoutingScores routing_frame(const MoEConfig& c, std::int64_t tokens) {
   RoutingScores out;
-  const GroupRule rule = score_rule(c.score_func).groups;
   out.indices = "outputs/indices";
   out.tokens = tokens;
   out.experts = c.n_routed_experts;
   out.k = c.n_activated_experts;
-  const bool grouped = c.n_expert_groups > 1 && rule != GroupRule::none;
-  out.groups = grouped ? c.n_expert_groups : 1;
-  out.limited_groups = grouped ? c.n_limited_groups : 1;
-  out.discarded_groups_are_zero = rule != GroupRule::top2_exclude;
+  out.groups = c.grouped() ? c.n_expert_groups : 1;
+  out.limited_groups = c.grouped() ? c.n_limited_groups : 1;
+  out.discarded_groups_are_zero = facts(c.score_func).groups != GroupRule::top2_exclude;
   out.score.resize(static_cast<std::size_t>(tokens * out.experts));
   out.score_bound.resize(out.score.size());
-  if (grouped) out.group.resize(static_cast<std::size_t>(tokens * out.groups));
+  if (c.grouped()) out.group.resize(static_cast<std::size_t>(tokens * out.groups));
   out.group_bound.resize(out.group.size());
   return out;
 }

@@ -16,7 +16,7 @@ MLPParams load_mlp(const MLPConfig& c, const NamedTensors& tensors, const std::s
     return load(require(tensors, prefix + name), 0, rows, cols, compute);
   };
   MLPParams p;
-  if (c.activation != ActivationKind::relu2) {
+  if (facts(c.activation).gated) {
     p.gate_weight = read("gate_proj.weight", c.inter_dim, c.dim);
     if (c.bias) p.gate_bias = read("gate_proj.bias", 1, c.inter_dim);
   }
@@ -30,21 +30,21 @@ MLPParams load_mlp(const MLPConfig& c, const NamedTensors& tensors, const std::s
 }
 
 MLPForward mlp_forward(const MLPConfig& c, const MLPParams& p, const Bounded& x) {
-  const Activation& act = activation(c.activation, c.swiglu_limit);
+  const Activation& act = activation(c.activation);
   const ActivationParams act_params{0.0, c.swiglu_limit};
   MLPForward f;
-  if (act.gated) f.gate = linear(x, *p.gate_weight, pointer(p.gate_bias), x.dtype);
+  if (act.gated()) f.gate = linear(x, *p.gate_weight, pointer(p.gate_bias), x.dtype);
   f.up = linear(x, p.up_weight, pointer(p.up_bias), x.dtype);
   f.activation = Bounded(f.up.rows, f.up.cols, x.dtype);
   for (std::int64_t i = 0; i < f.up.rows * f.up.cols; ++i)
-    f.activation.set(i, act.value(act.gated ? f.gate->at(i) : Real{}, f.up.at(i), act_params));
+    f.activation.set(i, act.value(act.gated() ? f.gate->at(i) : Real{}, f.up.at(i), act_params));
   f.y = linear(f.activation, p.down_weight, pointer(p.down_bias), x.dtype);
   return f;
 }
 
 MLPBackward mlp_backward(const MLPConfig& c, const MLPParams& p, const Bounded& x, const MLPForward& f,
                          const Bounded& dy, RankRows ranks) {
-  const Activation& act = activation(c.activation, c.swiglu_limit);
+  const Activation& act = activation(c.activation);
   const ActivationParams act_params{0.0, c.swiglu_limit};
   const DType accumulate = accumulator(x.dtype);
   // d Linear / d weight = dy^T x, d bias = sum of dy over tokens; in the parameter's own dtype.
@@ -57,17 +57,17 @@ MLPBackward mlp_backward(const MLPConfig& c, const MLPParams& p, const Bounded& 
   out.params.down_weight = of_weight(dy, f.activation);
   if (c.bias) out.params.down_bias = bias_gradient(dy, x.dtype, x.dtype, ranks);
 
-  Bounded d_gate(f.up.rows, act.gated ? f.up.cols : 0, x.dtype), d_up(f.up.rows, f.up.cols, x.dtype);
+  Bounded d_gate(f.up.rows, act.gated() ? f.up.cols : 0, x.dtype), d_up(f.up.rows, f.up.cols, x.dtype);
   for (std::int64_t i = 0; i < f.up.rows * f.up.cols; ++i) {
     const auto [dg, du] =
-        act.gradient(act.gated ? f.gate->at(i) : Real{}, f.up.at(i), d_activation.at(i), act_params);
-    if (act.gated) d_gate.set(i, dg);
+        act.gradient(act.gated() ? f.gate->at(i) : Real{}, f.up.at(i), d_activation.at(i), act_params);
+    if (act.gated()) d_gate.set(i, dg);
     d_up.set(i, du);
   }
   out.params.up_weight = of_weight(d_up, x);
   if (c.bias) out.params.up_bias = bias_gradient(d_up, x.dtype, x.dtype, ranks);
   out.x.push_back(multiply(d_up, false, p.up_weight, false, accumulate, x.dtype));
-  if (act.gated) {
+  if (act.gated()) {
     out.params.gate_weight = of_weight(d_gate, x);
     if (c.bias) out.params.gate_bias = bias_gradient(d_gate, x.dtype, x.dtype, ranks);
     out.x.push_back(multiply(d_gate, false, *p.gate_weight, false, accumulate, x.dtype));

@@ -152,7 +152,7 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
   const ExpertsParams params = find_experts(c, tensors, "params/experts.");
   const Routing routing{f.indices, f.weights, mask};
   // Everything that meets in d x, in any order: the slots of a token among them unless fc1 comes between.
-  const bool gated_sharing = f.shared && c.shared_expert_activation != ActivationKind::relu2;
+  const bool gated_sharing = f.shared && facts(c.shared_expert_activation).gated;
   const std::int64_t others = c.moe_latent_size ? 0
                                                 : f.gate.has_value() + f.shared.has_value() + gated_sharing +
                                                       f.shared_gate.has_value();

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "reference_cpu/arithmetic/bounded.hpp"
+#include "reference_cpu/call/enumerators.hpp"
 
 namespace moeref {
 namespace {
@@ -14,9 +15,9 @@ Row softmax_back(std::span<const Real>, std::span<const Real> s, std::span<const
   return softmax_gradient(s, d);
 }
 
-Row sigmoid_scores(std::span<const Real> z, Precision) {
+Row sigmoid_scores(std::span<const Real> z, Precision p) {
   Row s;
-  for (const Real a : z) s.push_back(sigmoid(a));
+  for (const Real a : z) s.push_back(sigmoid(store(a, p)));
   return s;
 }
 Row sigmoid_back(std::span<const Real>, std::span<const Real> s, std::span<const Real> d) {
@@ -44,13 +45,14 @@ Row sqrtsoftplus_back(std::span<const Real> z, std::span<const Real> s, std::spa
   return dz;
 }
 
-constexpr std::array<ScoreRule, 5> kRules{{
-    {ScoreFunc::softmax, softmax_scores, softmax_back, false, GroupRule::none},
-    {ScoreFunc::sigmoid, sigmoid_scores, sigmoid_back, true, GroupRule::max_or_top2},
-    {ScoreFunc::sigmoid_with_bias, sigmoid_scores, sigmoid_back, true, GroupRule::top2_exclude},
-    {ScoreFunc::softmax_with_bias, softmax_scores, softmax_back, true, GroupRule::top2_zero},
-    {ScoreFunc::sqrtsoftplus, sqrtsoftplus_scores, sqrtsoftplus_back, true, GroupRule::none},
-}};
+constexpr auto kRules = std::to_array<ScoreRule>({
+    {ScoreFunc::softmax, softmax_scores, softmax_back},
+    {ScoreFunc::sigmoid, sigmoid_scores, sigmoid_back},
+    {ScoreFunc::sigmoid_with_bias, sigmoid_scores, sigmoid_back},
+    {ScoreFunc::softmax_with_bias, softmax_scores, softmax_back},
+    {ScoreFunc::sqrtsoftplus, sqrtsoftplus_scores, sqrtsoftplus_back},
+});
+static_assert(has_row_per_enumerator<kRules>());
 
 /// exp(z_i - m) as relative error bounds: `relative[i]` bounds |log(computed / exact)|.
 struct Shifted {

@@ -9,22 +9,15 @@
 
 namespace moeref {
 
-enum class GroupRule : std::uint8_t {
-  none,          ///< groups are ignored
-  max_or_top2,   ///< group score: largest q without a correction bias, else the two largest; others become 0
-  top2_zero,     ///< the two largest; others become 0
-  top2_exclude,  ///< the two largest; others become -inf
-};
-
+/// The formulas of one score function; what selects experts of its scores is in moeref/score_func.hpp.
 struct ScoreRule {
   ScoreFunc kind;
-  /// S of one token from its logits. `softmax_precision` is gate_precision, fp32 if none is given.
-  std::vector<Real> (*scores)(std::span<const Real> logits, Precision softmax_precision);
+  /// S of one token from its logits, which are cast to `precision` first: gate_precision, fp32 if none is
+  /// given. sqrtsoftplus runs in fp32 whatever it is.
+  std::vector<Real> (*scores)(std::span<const Real> logits, Precision precision);
   /// d loss / d logits from d loss / d S.
   std::vector<Real> (*gradient)(std::span<const Real> logits, std::span<const Real> scores,
                                 std::span<const Real> cotangent);
-  bool adds_correction_bias;
-  GroupRule groups;
 };
 
 const ScoreRule& score_rule(ScoreFunc kind);

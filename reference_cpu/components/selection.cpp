@@ -32,9 +32,8 @@ std::vector<std::int64_t> top_k(std::span<const double> scores, std::int64_t k) 
 }
 
 std::vector<Real> group_scores(std::span<const Real> choice, const MoEConfig& c) {
-  const GroupRule rule = score_rule(c.score_func).groups;
-  if (c.n_expert_groups == 1 || rule == GroupRule::none) return {};
-  const bool largest_only = rule == GroupRule::max_or_top2 && !c.has_correction_bias();
+  if (!c.grouped()) return {};
+  const bool largest_only = !c.sums_two_per_group();
   const auto size = static_cast<std::size_t>(c.n_routed_experts / c.n_expert_groups);
   std::vector<Real> out;
   for (std::size_t g = 0; g < static_cast<std::size_t>(c.n_expert_groups); ++g) {
@@ -71,7 +70,7 @@ std::vector<std::int64_t> select_experts(std::span<const Real> choice, const MoE
     std::vector<bool> kept(groups.size(), false);
     for (const std::int64_t g : top_k(values(groups), c.n_limited_groups))
       kept[static_cast<std::size_t>(g)] = true;
-    q = discard_groups(q, kept, score_rule(c.score_func).groups != GroupRule::top2_exclude);
+    q = discard_groups(q, kept, facts(c.score_func).groups != GroupRule::top2_exclude);
   }
   return top_k(q, c.n_activated_experts);
 }

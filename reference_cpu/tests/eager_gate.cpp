@@ -20,13 +20,12 @@ bool weighs_with_correction(const MoEConfig& c) {
          c.router_weight_uses_score_correction_bias;
 }
 
-/// The type of what the score function gives, and of S before normalisation.
-DType activated_type(const MoEConfig& c, const CallOptions& o, DType compute) {
-  if (is_softmax(c)) return o.gate_precision.value_or(DType::float32);
-  return c.score_func == ScoreFunc::sqrtsoftplus ? DType::float32 : compute;
+/// The type that the score function runs in, and of S before normalisation.
+DType activated_type(const MoEConfig& c, const CallOptions& o) {
+  return c.score_func == ScoreFunc::sqrtsoftplus ? DType::float32 : o.gate_precision.value_or(DType::float32);
 }
-DType plain_type(const MoEConfig& c, const CallOptions& o, DType compute) {
-  const DType t = activated_type(c, o, compute);
+DType plain_type(const MoEConfig& c, const CallOptions& o) {
+  const DType t = activated_type(c, o);
   return weighs_with_correction(c) ? common(t, DType::float32) : t;
 }
 bool casts_back(const MoEConfig& c, const CallOptions& o) {
@@ -147,7 +146,7 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
                         const std::vector<bool>& mask, const Tensor* replay, const Row* correction) {
   const DType compute = o.gate_precision.value_or(x.stored);
   const auto kind = [&](DType t) { return w.o.fused ? wide(t) : t; };
-  const DType activated = kind(activated_type(c, o, compute)), plain = kind(plain_type(c, o, compute));
+  const DType activated = kind(activated_type(c, o)), plain = kind(plain_type(c, o));
   const DType softmax_type = kind(o.gate_precision.value_or(DType::float32));
   const std::int64_t e = c.n_routed_experts, k = c.n_activated_experts;
   GateResult g;
@@ -160,7 +159,7 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
   g.plain = w.make(x.rows, e, plain);
   g.selected = w.make(x.rows, k, plain);
   g.weights = w.make(x.rows, k, c.router_weights_fp32 ? DType::float32 : x.stored);
-  g.scores = w.make(x.rows, e, casts_back(c, o) ? x.stored : plain_type(c, o, compute));
+  g.scores = w.make(x.rows, e, casts_back(c, o) ? x.stored : plain_type(c, o));
 
   for (std::int64_t t = 0; t < x.rows; ++t) {
     const Row z = g.logits.row(t);
@@ -169,8 +168,8 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
       s = softmax(z, softmax_type, w.o.order);
     } else {
       for (const Num a : z)
-        s.push_back(c.score_func == ScoreFunc::sqrtsoftplus ? sqrt(softplus(cast(a, DType::float32)))
-                                                            : sigmoid(a));
+        s.push_back(c.score_func == ScoreFunc::sqrtsoftplus ? sqrt(softplus(cast(a, activated)))
+                                                            : sigmoid(cast(a, activated)));
     }
     Row q = s;
     if (c.score_func != ScoreFunc::softmax && correction)

@@ -91,6 +91,13 @@ MoEConfig draw_config(Draw& d, Component component, DType dtype) {
   return c;
 }
 
+/// At times the gate is stored in another type than the layer. Drawn apart, so that all else stays the same.
+void draw_gate_dtype(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
+  Draw d(seed);
+  if (numbers == Numbers::adversarial && d.chance(0.2))
+    c.gate_dtype = d.of({DType::float32, DType::bfloat16, DType::float64, DType::float16});
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -170,8 +177,9 @@ nlohmann::json mlp_config(Draw& d, DType dtype, std::int64_t& dim) {
 }  // namespace
 
 Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers numbers) {
-  Draw d(seed * 0x9E3779B97F4A7C15u + static_cast<std::uint64_t>(component) * 4 +
-         static_cast<std::uint64_t>(dtype));
+  const std::uint64_t stream = seed * 0x9E3779B97F4A7C15u + static_cast<std::uint64_t>(component) * 4 +
+                               static_cast<std::uint64_t>(dtype);
+  Draw d(stream);
   Call call;
   call.component = component;
   call.backward = component != Component::bias_update;
@@ -182,6 +190,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
     call.config = mlp_config(d, dtype, dim);
   } else {
     c = draw_config(d, component, dtype);
+    draw_gate_dtype(~stream, numbers, c);
     call.config = to_json(c);
     call.options = draw_options(d, c, component);
   }
@@ -211,7 +220,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
     } else if (spec.name == "inputs/original_scores") {
       for (std::int64_t i = 0; i < tensor.size(); ++i) tensor.set(i, d.uniform());
     } else {
-      Magnitude m = draw_magnitude(d, dtype, parameter, numbers);
+      Magnitude m = draw_magnitude(d, parameter ? spec.dtype : dtype, parameter, numbers);
       // Extreme logits, through the gate's bias or its weight.
       const bool gate_bias = spec.name.ends_with("gate.bias") || spec.name == "params/bias";
       if (gate_bias && numbers == Numbers::adversarial) m.scale = d.of({0.1, 1.0, 10.0, 1e4});

@@ -6,7 +6,6 @@
 #include "tools/bench/bench_ports.hpp"
 #include "tools/bench/measurement_json.hpp"
 #include "tools/bench/products.hpp"
-#include "tools/port_abi/full_config.hpp"
 #include "tools/ports/host_processes.hpp"
 #include "tools/ports/port.hpp"
 

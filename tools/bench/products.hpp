@@ -54,7 +54,7 @@ inline std::vector<Product> forward_products(Component component, const Layer& l
   }
   if (component == Component::mlp || (component == Component::moe && c.n_shared_experts > 0)) {
     const MLPConfig mlp = shared_mlp(c);
-    const bool gated = mlp.activation != ActivationKind::relu2;
+    const bool gated = facts(mlp.activation).gated;
     out.push_back({tokens, mlp.dim, gated ? 2 * mlp.inter_dim : mlp.inter_dim});
     out.push_back({tokens, mlp.inter_dim, mlp.dim});
   }

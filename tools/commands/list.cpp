@@ -11,6 +11,7 @@
 #include "moeref/config.hpp"
 #include "moeref/error.hpp"
 #include "moeref/property.hpp"
+#include "reference_cpu/call/config_fields.hpp"
 #include "tools/commands/commands.hpp"
 #include "tools/ports/port.hpp"
 #include "tools/terminal/columns.hpp"
@@ -82,13 +83,45 @@ std::vector<Row> property_rows() {
   return rows;
 }
 
+std::vector<Row> field_rows() {
+  std::vector<Row> rows{{bold("of"), bold("field"), bold("type"), bold("default"), bold("what it means"),
+                         bold("who reads it")}};
+  for (const FieldTable& table : field_tables())
+    for (const FieldText& field : table.fields)
+      rows.push_back({{std::string(table.name)},
+                      {field.name},
+                      {field.type},
+                      {field.required ? "must be given" : field.fallback.dump()},
+                      {field.meaning},
+                      {field.readers}});
+  return rows;
+}
+
+/// The same for other languages: {"config": {"dim": {"type": "integer", "required": true, ...}}}.
+nlohmann::ordered_json fields_json() {
+  nlohmann::ordered_json out;
+  for (const FieldTable& table : field_tables())
+    for (const FieldText& field : table.fields) {
+      nlohmann::ordered_json& entry = out[std::string(table.name)][field.name];
+      entry["type"] = field.type;
+      entry["required"] = field.required;
+      if (!field.required) entry["default"] = field.fallback;
+      entry["meaning"] = field.meaning;
+      entry["readers"] = field.readers;
+    }
+  return out;
+}
+
 struct Section {
   std::string_view name;
   std::vector<Row> (*rows)();
 };
-constexpr std::array kSections{Section{"implementations", implementations}, Section{"components", components},
-                               Section{"cases", cases}, Section{"properties", property_rows},
-                               Section{"presets", preset_rows}};
+constexpr std::array kSections{Section{"implementations", implementations},
+                               Section{"components", components},
+                               Section{"cases", cases},
+                               Section{"properties", property_rows},
+                               Section{"presets", preset_rows},
+                               Section{"fields", field_rows}};
 
 std::string section_names() {
   std::string names;
@@ -96,10 +129,15 @@ std::string section_names() {
   return names;
 }
 
-int list(const std::string& wanted) {
+int list(const std::string& wanted, bool json) {
   const auto known = std::ranges::find(kSections, wanted, &Section::name);
   if (!wanted.empty() && known == kSections.end())
     throw InputError("nothing to list by the name '" + wanted + "': want one of " + section_names());
+  if (json && wanted != "fields") throw InputError("--json lists fields alone: moeref list fields --json");
+  if (json) {
+    fmt::print("{}\n", fields_json().dump(1));
+    return kExitPassed;
+  }
   bool first = true;
   for (const Section& section : kSections) {
     if (!wanted.empty() && section.name != wanted) continue;
@@ -117,7 +155,9 @@ Command list_command(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand("list", "Show what there is: " + section_names());
   const auto wanted = std::make_shared<std::string>();
   app->add_option("WHAT", *wanted, "One of " + section_names() + "; everything without it")->type_name("");
-  return {app, [wanted] { return list(*wanted); }};
+  const auto json = std::make_shared<bool>(false);
+  app->add_flag("--json", *json, "Config fields and call options as JSON");
+  return {app, [wanted, json] { return list(*wanted, *json); }};
 }
 
 }  // namespace moeref

@@ -8,7 +8,6 @@
 
 #include "moeref/config.hpp"
 #include "moeref/error.hpp"
-#include "tools/port_abi/full_config.hpp"
 
 namespace moeref {
 namespace {

@@ -140,23 +140,15 @@ TEST_F(BadInputTest, Attributes) {
   EXPECT_EQ(after_text(".", "component", "two\nlines").find("unknown component 'two?lines'"), 0u);
   EXPECT_EQ(after_text(".", "case", "../../etc"), "attribute 'case' is '../../etc': want a name without '/'");
   EXPECT_EQ(after_text(".", "case", ""), "attribute 'case' is '': want a name without '/'");
-  EXPECT_EQ(after_text(".", "config", "{"),
-            "attribute 'config' is not JSON: parse error at line 1, column 2: syntax error while parsing "
-            "object key - "
-            "unexpected end of input; expected string literal");
+  // What follows is the JSON library's own text, which differs from one version to the next.
+  EXPECT_EQ(after_text(".", "config", "{").rfind("attribute 'config' is not JSON: ", 0), 0u);
+  EXPECT_EQ(after_text(".", "call", "").rfind("attribute 'call' is not JSON: ", 0), 0u);
+  EXPECT_EQ(after_text(".", "recipe", "tokens: 3").rfind("attribute 'recipe' is not JSON: ", 0), 0u);
   EXPECT_EQ(after_text(".", "config", "[1]"), "attribute 'config' is not a JSON object");
-  EXPECT_EQ(
-      after_text(".", "call", ""),
-      "attribute 'call' is not JSON: parse error at line 1, column 1: syntax error while parsing value - "
-      "unexpected end of input; expected '[', '{', or a literal");
   EXPECT_EQ(after_text(".", "config", std::string(60000, '[').c_str()),
             "attribute 'config' nests deeper than 32");
   EXPECT_EQ(after_text(".", "flags", "{}"), "attribute 'flags' is not a JSON list of texts");
   EXPECT_EQ(after_text(".", "flags", "[1]"), "attribute 'flags' is not a JSON list of texts");
-  EXPECT_EQ(after_text(".", "recipe", "tokens: 3"),
-            "attribute 'recipe' is not JSON: parse error at line 1, column 2: syntax error while parsing "
-            "value - invalid "
-            "literal; last read: 'to'");
   const std::int64_t two[2] = {1, 1};
   EXPECT_EQ(after([&](hid_t file) {
               H5Adelete(file, "schema_version");

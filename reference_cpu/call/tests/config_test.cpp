@@ -61,6 +61,7 @@ TEST(MoEConfigTest, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(c.activation_limit, 7.0);
   EXPECT_EQ(c.swiglu_limit, 0.0);
   EXPECT_EQ(c.dtype, DType::bfloat16);
+  EXPECT_FALSE(c.gate_dtype.has_value());
   EXPECT_FALSE(c.shared_expert_inter_dim.has_value());
   EXPECT_FALSE(c.moe_latent_size.has_value());
 }
@@ -99,6 +100,7 @@ TEST(MoEConfigTest, JsonKeepsTheFieldsThatDifferFromTheirDefault) {
                                          {"router_weights_fp32", true},
                                          {"router_weight_uses_score_correction_bias", true},
                                          {"dtype", "float16"},
+                                         {"gate_dtype", "float32"},
                                          {"shared_expert_gate", true},
                                          {"shared_expert_inter_dim", 20},
                                          {"shared_expert_activation", "relu2"},
@@ -108,8 +110,15 @@ TEST(MoEConfigTest, JsonKeepsTheFieldsThatDifferFromTheirDefault) {
   EXPECT_EQ(to_json(parse_moe_config(full)), full);
 }
 
-TEST(MoEConfigTest, NullMeansAbsentForOptionalSizes) {
+TEST(MoEConfigTest, TheGatesParametersHaveTheLayersTypeUnlessToldOtherwise) {
+  EXPECT_EQ(parse_moe_config(small_layer()).gate_param_dtype(), DType::bfloat16);
+  EXPECT_EQ(parse_moe_config(with(small_layer(), {{"gate_dtype", "float32"}})).gate_param_dtype(),
+            DType::float32);
+}
+
+TEST(MoEConfigTest, NullMeansAbsent) {
   json config = small_layer();
+  config["gate_dtype"] = nullptr;
   config["shared_expert_inter_dim"] = nullptr;
   config["moe_latent_size"] = nullptr;
   EXPECT_EQ(to_json(parse_moe_config(config)), small_layer());
@@ -163,6 +172,7 @@ INSTANTIATE_TEST_SUITE_P(
         field("route_scale", "2", "want a finite number"), field("route_scale", true, "want a finite number"),
         field("dtype", 16, "want a dtype name"),
         field("dtype", "int64", "want float64, float32, bfloat16 or float16"),
+        field("gate_dtype", "bool", "want float64, float32, bfloat16 or float16"),
         field("score_func", 3,
               "want one of softmax sigmoid sigmoid_with_bias softmax_with_bias sqrtsoftplus"),
         field("score_func", "Softmax",

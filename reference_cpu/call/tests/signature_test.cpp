@@ -65,6 +65,30 @@ TEST(SignatureTest, Gate) {
                                      "grads/x bfloat16 [5, 16]"}));
 }
 
+TEST(SignatureTest, AGateOfAnotherTypeHasGradientsOfThatType) {
+  const json config = small_layer({{"router_bias", true},
+                                   {"dtype", "bfloat16"},
+                                   {"gate_dtype", "float32"},
+                                   {"force_e_score_correction_bias", true}});
+  const auto gate_lines = [&](Component component, std::string_view prefix) {
+    const Signature s = signature(component, config, json::object(), {1, 5}, true);
+    Lines out;
+    for (const auto* specs : {&s.inputs, &s.outputs})
+      for (const TensorSpec& spec : *specs)
+        if (spec.name.starts_with("params/" + std::string(prefix)) ||
+            spec.name.starts_with("grads/" + std::string(prefix)))
+          out.push_back(spec.name + " " + std::string(name(spec.dtype)));
+    return out;
+  };
+  EXPECT_EQ(gate_lines(Component::gate, ""),
+            (Lines{"params/weight float32", "params/bias float32", "params/e_score_correction_bias float32",
+                   "grads/weight float32", "grads/bias float32", "grads/x bfloat16"}));
+  EXPECT_EQ(gate_lines(Component::moe, "gate."),
+            (Lines{"params/gate.weight float32", "params/gate.bias float32",
+                   "params/gate.e_score_correction_bias float32", "grads/gate.weight float32",
+                   "grads/gate.bias float32"}));
+}
+
 TEST(SignatureTest, AFrozenGateHasNoParameterGradients) {
   const Signature s =
       signature(Component::gate, small_layer({{"train_gate", false}}), json::object(), {5}, true);

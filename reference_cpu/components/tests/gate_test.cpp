@@ -183,6 +183,53 @@ TEST(GateTest, PrecisionOfTheGate) {
   EXPECT_LT(evaluate(call).results.at("stages/logits").bound[0], 1e-15f);
 }
 
+TEST(GateTest, ScoresAreFloat32UnlessThePrecisionSaysOtherwise) {
+  MoEConfig c = small_config(2, 1);
+  const auto scores = [&](DType dtype, nlohmann::json options) {
+    c.dtype = dtype;
+    Call call = gate(c, {1, -1}, {}, std::move(options));
+    for (auto& [name, tensor] : call.tensors) tensor = tensor.cast(dtype);
+    return evaluate(call).results.at("stages/scores");
+  };
+  for (const ScoreFunc f : {ScoreFunc::softmax, ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias,
+                            ScoreFunc::softmax_with_bias, ScoreFunc::sqrtsoftplus}) {
+    c.score_func = f;
+    for (const DType dtype : {DType::float64, DType::float32, DType::bfloat16, DType::float16})
+      EXPECT_EQ(scores(dtype, nlohmann::json::object()).dtype, DType::float32) << name(f);
+    c.router_weights_fp32 = true;  // or they are cast to x's type
+    for (const DType dtype : {DType::float64, DType::bfloat16})
+      EXPECT_EQ(scores(DType::float32, {{"gate_precision", name(dtype)}}).dtype,
+                f == ScoreFunc::sqrtsoftplus ? DType::float32 : dtype)
+          << name(f);
+    c.router_weights_fp32 = false;
+  }
+  // Exact logits: the score of a float64 layer is known to fp32, that of a bfloat16 layer as well.
+  c.score_func = ScoreFunc::sigmoid;
+  EXPECT_GT(scores(DType::float64, nlohmann::json::object()).bound[0], 1e-8f);
+  c.router_weights_fp32 = true;
+  EXPECT_LT(scores(DType::float64, {{"gate_precision", "float64"}}).bound[0], 1e-15f);
+}
+
+TEST(GateTest, AStoredTypeOfItsOwnIsThatOfItsGradients) {
+  MoEConfig c = small_config(2, 1);
+  c.dtype = DType::bfloat16;
+  c.gate_dtype = DType::float32;
+  c.router_bias = true;
+  Call call{Component::gate, to_json(c), nlohmann::json::object(), {}, true};
+  call.tensors["inputs/x"] = tensor(DType::bfloat16, {1, 1}, {1});
+  call.tensors["params/weight"] = tensor(DType::float32, {2, 1}, {1.0 + 0x1p-10, 2});
+  call.tensors["params/bias"] = tensor(DType::float32, {2}, {0, 0});
+  call.tensors["cotangents/weights"] = tensor(DType::bfloat16, {1, 1}, {1});
+  const Evaluation e = evaluate(call);
+  EXPECT_EQ(e.results.at("grads/weight").dtype, DType::float32);
+  EXPECT_EQ(e.results.at("grads/bias").dtype, DType::float32);
+  EXPECT_EQ(e.results.at("grads/x").dtype, DType::bfloat16);
+  // The product takes the weight in x's type, to which 1 + 2^-10 rounds, or in gate_precision.
+  EXPECT_GE(e.results.at("stages/logits").bound[0], 0x1p-10f);
+  call.options = {{"gate_precision", "float32"}};
+  EXPECT_LE(evaluate(call).results.at("stages/logits").bound[0], 0x1p-20f);
+}
+
 TEST(GateTest, GradientsAreCentralDifferences) {
   int checked = 0;
   for (const ScoreFunc f : {ScoreFunc::softmax, ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias,

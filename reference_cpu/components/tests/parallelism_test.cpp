@@ -99,6 +99,8 @@ TEST(ExpertParallel, RealDataAgreesAndHasTheBoundsOfAnyOrder) {
     for (const Component component : {Component::experts, Component::moe}) {
       Call call = random_call(component, DType::float32, 900 + seed);
       const MoEConfig c = parse_moe_config(call.config);
+      // A gradient in a coarser type than the layer's is rounded on each rank: one rank knows no such bound.
+      if (c.gate_dtype) continue;
       for (const char* field : {"ep_size", "exchange"}) call.options.erase(field);
       const Evaluation one = evaluate(call);
       for (const std::int64_t ranks : {2, 4}) {

@@ -61,15 +61,30 @@ TEST(ScoreTest, SigmoidAndSqrtSoftplus) {
   EXPECT_EQ(s[0].held.unit, kFloat.unit);
 }
 
+TEST(ScoreTest, SigmoidsRunInThePrecisionAskedForWhateverTheLogitsType) {
+  for (const ScoreFunc f : {ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias}) {
+    const auto of = [&](Precision logits, Precision scores) {
+      return score_rule(f).scores(row({0.75}, 0.0, logits), scores)[0];
+    };
+    // The bound is that of the score's own type: of fp32 for logits in bfloat16 and in fp64 alike.
+    EXPECT_EQ(of(kBf16, kFloat).held.unit, kFloat.unit);
+    EXPECT_LT(of(kBf16, kFloat).error, 1e-6);
+    EXPECT_EQ(of(kDouble, kFloat).held.unit, kFloat.unit);
+    EXPECT_GT(of(kDouble, kFloat).error, 1e-8);
+    EXPECT_LT(of(kFloat, kDouble).error, 1e-14);
+    EXPECT_GT(of(kFloat, kBf16).error, 1e-3);
+  }
+}
+
 TEST(ScoreTest, TheRulesAreThoseOfTheSpecification) {
-  EXPECT_EQ(score_rule(ScoreFunc::softmax).groups, GroupRule::none);
-  EXPECT_FALSE(score_rule(ScoreFunc::softmax).adds_correction_bias);
-  EXPECT_EQ(score_rule(ScoreFunc::sigmoid).groups, GroupRule::max_or_top2);
-  EXPECT_EQ(score_rule(ScoreFunc::sigmoid_with_bias).groups, GroupRule::top2_exclude);
-  EXPECT_EQ(score_rule(ScoreFunc::softmax_with_bias).groups, GroupRule::top2_zero);
-  EXPECT_EQ(score_rule(ScoreFunc::sqrtsoftplus).groups, GroupRule::none);
+  EXPECT_EQ(facts(ScoreFunc::softmax).groups, GroupRule::none);
+  EXPECT_FALSE(facts(ScoreFunc::softmax).adds_correction_bias);
+  EXPECT_EQ(facts(ScoreFunc::sigmoid).groups, GroupRule::max_or_top2);
+  EXPECT_EQ(facts(ScoreFunc::sigmoid_with_bias).groups, GroupRule::top2_exclude);
+  EXPECT_EQ(facts(ScoreFunc::softmax_with_bias).groups, GroupRule::top2_zero);
+  EXPECT_EQ(facts(ScoreFunc::sqrtsoftplus).groups, GroupRule::none);
   for (const ScoreFunc f : kAll) EXPECT_EQ(score_rule(f).kind, f);
-  for (const ScoreFunc f : kAll) EXPECT_EQ(score_rule(f).adds_correction_bias, f != ScoreFunc::softmax);
+  for (const ScoreFunc f : kAll) EXPECT_EQ(facts(f).adds_correction_bias, f != ScoreFunc::softmax);
 }
 
 TEST(ScoreTest, GradientsAreCentralDifferences) {

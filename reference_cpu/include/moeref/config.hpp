@@ -7,18 +7,15 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "moeref/activation_kind.hpp"
 #include "moeref/dtype.hpp"
+#include "moeref/score_func.hpp"
 
 namespace moeref {
 
-enum class ScoreFunc : std::uint8_t { softmax, sigmoid, sigmoid_with_bias, softmax_with_bias, sqrtsoftplus };
-enum class ActivationKind : std::uint8_t { swiglu, swigluoai, quick_geglu, geglu, relu2 };
-
-std::string_view name(ScoreFunc score_func);
-std::string_view name(ActivationKind activation);
+// A member of these structs has its row in reference_cpu/call/config_fields.hpp, in the same order.
 
 /// The documented system's MoEConfig: same field names, same defaults. Fields without a default there have
 /// none here.
@@ -48,6 +45,7 @@ struct MoEConfig {
   bool router_weights_fp32 = false;
   bool router_weight_uses_score_correction_bias = false;
   DType dtype = DType::bfloat16;
+  std::optional<DType> gate_dtype;  ///< storage of the gate's weight and bias; none = dtype
   bool shared_expert_gate = false;
   std::optional<std::int64_t> shared_expert_inter_dim;
   ActivationKind shared_expert_activation = ActivationKind::swiglu;
@@ -57,10 +55,17 @@ struct MoEConfig {
 
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }
-  bool gated_experts() const { return expert_activation != ActivationKind::relu2; }
+  bool gated_experts() const { return facts(expert_activation).gated; }
   /// Columns of gate_and_up_projs: 2I, or I without a gate.
   std::int64_t up_dim() const { return gated_experts() ? 2 * moe_inter_dim : moe_inter_dim; }
+  DType gate_param_dtype() const { return gate_dtype.value_or(dtype); }
   bool has_correction_bias() const { return gate_bias_update_factor > 0.0 || force_e_score_correction_bias; }
+  /// Whether experts are selected within groups.
+  bool grouped() const { return n_expert_groups > 1 && uses_groups(score_func); }
+  /// Whether a group's score is the sum of its two largest, else it is the largest.
+  bool sums_two_per_group() const {
+    return facts(score_func).groups != GroupRule::max_or_top2 || has_correction_bias();
+  }
   /// Width of the shared experts' MLP.
   std::int64_t shared_dim() const {
     return n_shared_experts * shared_expert_inter_dim.value_or(moe_inter_dim);
@@ -116,5 +121,11 @@ CallOptions parse_call_options(const nlohmann::json& json);
 /// The fields with a default appear only where they differ from it.
 nlohmann::json to_json(const MoEConfig& config);
 nlohmann::json to_json(const MLPConfig& config);
+
+/// Every field under its documented name, so that whoever reads it need not know defaults. What has no value
+/// is null.
+nlohmann::json full_json(const MoEConfig& config);
+nlohmann::json full_json(const MLPConfig& config);
+nlohmann::json full_json(const CallOptions& options);
 
 }  // namespace moeref

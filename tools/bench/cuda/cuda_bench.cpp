@@ -14,7 +14,7 @@ namespace {
 using moeref::bench::Layer;
 using moeref::bench::Measurement;
 
-/// An H200's limits in bfloat16 (PERFORMANCE.md), a millisecond.
+/// An H200's limits in bfloat16 (cuda_impl/README.md), a millisecond.
 constexpr double kFlopsPerMs = 790e9, kBytesPerMs = 4.3e9;
 
 double floor_ms(double flops, double bytes) { return std::max(flops / kFlopsPerMs, bytes / kBytesPerMs); }

@@ -13,7 +13,7 @@ moeref::bench::Facts device_facts();
 
 /// Forward, and forward + backward, each a median of `repeat` rounds in which the dense equivalent, forward
 /// and both run one after another. Inputs rotate past the L2. Routing is random for the experts alone, and
-/// the gate's own in a layer. Floors are those of an H200 (PERFORMANCE.md), for bfloat16.
+/// the gate's own in a layer. Floors are those of an H200 (cuda_impl/README.md), for bfloat16.
 ///
 /// Throws ArgumentError for a layer that the components do not serve, CudaError where memory does not suffice
 /// or a call fails, and DeviceLost where the device then answers nothing any more.

@@ -64,7 +64,7 @@ TEST(BenchJsonTest, WhatIsUnknownIsNull) {
 
 TEST(BenchJsonTest, BytesThatAreNoUtf8AreReplaced) {
   BenchReport report = testing::bench_report({testing::processor_rows("\xff", 64)});
-  EXPECT_NO_THROW(json::parse(bench_json(report)));
+  EXPECT_TRUE(json::accept(bench_json(report)));
 }
 
 }  // namespace

@@ -58,7 +58,7 @@ TEST(BenchTableTest, NothingMeasuredIsNoSuccess) {
 }
 
 TEST(BenchTableTest, FlopsAreThoseOfThePublishedFigures) {
-  // qwen3_30b: 6 T k D I = 1.237e12 (1.566 ms at 790 TF in PERFORMANCE.md).
+  // qwen3_30b: 6 T k D I = 1.237e12 (1.566 ms at 790 TF in cuda_impl/README.md).
   const bench::Layer layer{device_rows("qwen3_30b", 16384).front().layer};
   EXPECT_DOUBLE_EQ(bench::forward_flops(Component::experts, layer), 6.0 * 16384 * 8 * 2048 * 768);
   EXPECT_DOUBLE_EQ(bench::forward_flops(Component::moe, layer),

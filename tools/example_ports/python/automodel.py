@@ -31,7 +31,7 @@ EXPERTS = os.environ.get("AUTOMODEL_EXPERTS", "torch")
 
 
 def moe_config(config, replays=False):
-    fields = {**config, "dtype": DTYPES[config["dtype"]]}
+    fields = {**config, "dtype": DTYPES[config["dtype"]], "gate_dtype": DTYPES.get(config["gate_dtype"])}
     if replays:
         fields["enable_routing_replay"] = True
     return MoEConfig(**fields)

@@ -21,13 +21,14 @@ def gate(config, options, tensors):
     mask = tensors.get("inputs/token_mask", np.ones(len(x), bool))
     logits = x @ weight.T
     if config["router_bias"]:
-        logits = logits + tensors["params/bias"]
+        logits = logits + tensors["params/bias"].astype(logits.dtype)
 
     func, k = config["score_func"], config["n_activated_experts"]
     after_topk = func == "softmax" and not config["softmax_before_topk"]
-    scores = softmax(logits) if func.startswith("softmax") else sigmoid(logits)
+    z = logits.astype(score_type(func, options))
+    scores = softmax(z) if func.startswith("softmax") else sigmoid(z)
     if func == "sqrtsoftplus":
-        scores = np.sqrt(np.logaddexp(0, logits))
+        scores = np.sqrt(np.logaddexp(0, z))
     choice = logits if after_topk else scores
     seen = scores  # by the weights and by the auxiliary loss
     correction = tensors.get("params/e_score_correction_bias") if func != "softmax" else None
@@ -39,7 +40,7 @@ def gate(config, options, tensors):
         choice = limit_groups(choice, config, correction is not None)
     ids = tensors.get("inputs/replay_indices", top(choice, k))
 
-    picked = softmax(at(logits, ids)) if after_topk else at(seen, ids)
+    picked = softmax(at(z, ids)) if after_topk else at(seen, ids)
     normalise = config["norm_topk_prob"] and k > 1
     total, seen_total = (v.sum(1, keepdims=True) + 1e-20 if normalise else 1 for v in (picked, seen))
     weights = picked / total * config["route_scale"]
@@ -65,7 +66,7 @@ def gate(config, options, tensors):
     if func.startswith("softmax"):
         d_logits += through_softmax(scores, d_scores)
     elif func == "sqrtsoftplus":
-        d_logits += np.divide(d_scores * sigmoid(logits), 2 * scores, out=np.zeros_like(scores), where=scores > 0)
+        d_logits += np.divide(d_scores * sigmoid(z), 2 * scores, out=np.zeros_like(scores), where=scores > 0)
     else:
         d_logits += d_scores * scores * (1 - scores)
     out["grads/x"] = d_logits @ weight
@@ -79,6 +80,11 @@ def gate(config, options, tensors):
 def compute_type(config, options):
     wide = "float64" in (config["dtype"], options["gate_precision"])
     return np.float64 if wide else np.float32  # 16-bit types have none in NumPy: the results are the more exact
+
+
+def score_type(func, options):
+    """Score functions run in gate_precision, in float32 without one; sqrtsoftplus always in float32."""
+    return np.float64 if options["gate_precision"] == "float64" and func != "sqrtsoftplus" else np.float32
 
 
 def softmax(z):

@@ -50,6 +50,8 @@ def check_call(config, options, named, x):
     one_rank_only(options)
     if DTYPES[config["dtype"]] != x.dtype:
         raise NotSupported("the input has another dtype than the parameters")
+    if config["gate_dtype"] not in (None, config["dtype"]):
+        raise NotSupported("the gate has another dtype than the layer")
     if any(name.startswith("inputs/replay_indices") for name in named):
         raise NotSupported("no routing replay")
     if options["training"] and config["aux_loss_coeff"] > 0:

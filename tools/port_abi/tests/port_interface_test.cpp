@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
+#include "moeref/config.hpp"
 #include "moeref/golden_file.hpp"
 #include "tools/port_abi/call_tensors.hpp"
-#include "tools/port_abi/full_config.hpp"
 #include "tools/ports/port.hpp"
 
 namespace moeref {
@@ -48,9 +48,10 @@ TEST(PortInterfaceTest, FullConfigsHaveEveryField) {
   every.expert_activation = every.shared_expert_activation = ActivationKind::relu2;
   every.activation_alpha = every.activation_limit = every.swiglu_limit = 1.5;
   every.dtype = DType::float16;
+  every.gate_dtype = DType::float32;
   every.shared_expert_inter_dim = every.moe_latent_size = 3;
   const json full = full_json(every), written = to_json(every);
-  EXPECT_EQ(written.size(), 31u)
+  EXPECT_EQ(written.size(), 32u)
       << "a new field: set it above to another value than its default, and write it in full_json()";
   EXPECT_EQ(full, written);
 }

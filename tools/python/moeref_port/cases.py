@@ -11,16 +11,13 @@ SCHEMA_VERSION = 1
 INPUT_GROUPS = ("inputs", "params", "cotangents")
 RESULT_GROUPS = ("outputs", "grads", "stages")
 
-# The documented system's own defaults. The fields that have none there are in every file.
-MOE_DEFAULTS = {
-    "router_bias": False, "expert_bias": False, "expert_activation": "swiglu",
-    "apply_router_weight_after_down": False, "activation_alpha": 1.702, "activation_limit": 7.0,
-    "swiglu_limit": 0.0, "softmax_before_topk": False, "router_weights_fp32": False,
-    "router_weight_uses_score_correction_bias": False, "dtype": "bfloat16", "shared_expert_gate": False,
-    "shared_expert_inter_dim": None, "shared_expert_activation": "swiglu",
-    "force_e_score_correction_bias": False, "moe_latent_size": None, "enable_routing_replay": False}
-MLP_DEFAULTS = {"dtype": "float32", "activation": "swiglu", "bias": False, "swiglu_limit": 0.0}
-OPTION_DEFAULTS = {"gate_precision": None, "training": True, "aux_loss_backward_scale": 1.0}
+# Every field with its type, default and meaning, as `moeref list fields --json` prints them.
+with open(os.path.join(os.path.dirname(__file__), "fields.json"), encoding="utf-8") as _file:
+    FIELDS = json.load(_file)
+
+
+def _defaults(table):
+    return {name: field["default"] for name, field in FIELDS[table].items() if not field["required"]}
 
 
 class BadCase(ValueError):
@@ -118,7 +115,7 @@ def _case(file):
     if version is None or int(version) != SCHEMA_VERSION:
         raise BadCase(f"schema_version is {version}: this module reads version {SCHEMA_VERSION}")
     component = _text(file, "component")
-    defaults = MLP_DEFAULTS if component == "mlp" else MOE_DEFAULTS
+    defaults = _defaults("config of mlp" if component == "mlp" else "config")
     arrays, dtypes = {}, {}
     for group in INPUT_GROUPS:
         for key, dataset in file.get(group, {}).items():
@@ -127,7 +124,7 @@ def _case(file):
             arrays[name] = _array(dataset, dtypes[name])
     backward = len(file.get("grads", {})) > 0
     return Case(component, _text(file, "case"), Config({**defaults, **_json(file, "config")}),
-                {**OPTION_DEFAULTS, **_json(file, "call")}, Tensors(arrays, dtypes, backward))
+                {**_defaults("call options"), **_json(file, "call")}, Tensors(arrays, dtypes, backward))
 
 
 def _array(dataset, dtype):

@@ -1,6 +1,8 @@
 """Reading golden files and writing results files."""
 
+import json
 import os
+import subprocess
 import tempfile
 import unittest
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from golden_files import CASES, DOCUMENTED, make_golden
 from moeref_port import BadCase, read_case, write_results
+from moeref_port.cases import FIELDS
 
 
 class ReadCaseTest(unittest.TestCase):
@@ -47,6 +50,14 @@ class ReadCaseTest(unittest.TestCase):
                                        "bias": False, "swiglu_limit": 0.0})
         self.assertIs(case.options["training"], True)
         self.assertFalse(case.backward)
+
+    def test_fields_are_the_commands_own(self):
+        command = os.environ.get("MOEREF_COMMAND")
+        if not command:
+            self.skipTest("MOEREF_COMMAND is not set")
+        printed = subprocess.run([command, "list", "fields", "--json"], check=True, capture_output=True, text=True)
+        self.assertEqual(json.loads(printed.stdout), FIELDS,
+                         "moeref list fields --json > tools/python/moeref_port/fields.json")
 
     def test_backward_is_wanted_where_gradients_are_recorded(self):
         arrays = {"inputs/x": [[1.0, 2.0]], "grads/x": [[0.0, 0.0]]}

@@ -2,6 +2,7 @@
 // renamed.
 #pragma once
 
+#include <cstdint>
 #include <cstring>
 #include <list>
 #include <string>

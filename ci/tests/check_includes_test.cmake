@@ -1,0 +1,32 @@
+# check_includes.cmake passes a tree whose includes point one way, and names each planted one that does not.
+# Run as: cmake -DROOT=<repository> -DWORK=<folder> -P ci/tests/check_includes_test.cmake
+cmake_policy(VERSION 3.25)
+
+function(expect planted_in include pattern)
+  file(REMOVE_RECURSE ${WORK})
+  file(WRITE ${WORK}/golden/format/good.cpp "#include \"moeref/config.hpp\"\n#include <vector>\n")
+  file(WRITE ${WORK}/${planted_in} "#include \"${include}\"\n")
+  execute_process(COMMAND ${CMAKE_COMMAND} -DROOT=${WORK} -P ${ROOT}/ci/check_includes.cmake
+    RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  if(pattern STREQUAL "" AND NOT status EQUAL 0)
+    message(SEND_ERROR "${planted_in} may include ${include}, and was refused:\n${output}")
+  elseif(NOT pattern STREQUAL "" AND (status EQUAL 0 OR NOT output MATCHES "${planted_in} includes ${include}: [^\n]*${pattern}"))
+    message(SEND_ERROR "${planted_in} includes ${include}, and the check said:\n${output}")
+  endif()
+endfunction()
+
+expect(reference_cpu/components/x.cpp reference_cpu/arithmetic/y.hpp "")
+expect(reference_cpu/call/x.cpp reference_cpu/components/y.hpp "stands after reference_cpu/call")
+expect(reference_cpu/arithmetic/x.hpp moeref/verdict.hpp "stands after reference_cpu/arithmetic")
+expect(reference_cpu/include/moeref/config.hpp moeref/reference.hpp "stands after reference_cpu/call")
+expect(golden/format/x.cpp golden/catalogue/y.hpp "stands after golden/format")
+expect(property_tests/router/x.cpp property_tests/layer/y.hpp "stands after property_tests/router")
+expect(tools/ports/x.cpp tools/report/y.hpp "stands after tools/ports")
+expect(tools/ports/x.cpp moeref/surprise.hpp "INSTALLED")
+expect(cuda_impl/gate/x.cu reference_cpu/call/y.hpp "")
+expect(cuda_impl/gate/x.cu reference_cpu/components/y.hpp "may see")
+expect(cuda_impl/gate/x.cu tools/bench/y.hpp "may see")
+expect(golden/format/x.cpp reference_cpu/tests/y.hpp "a test's file")
+expect(golden/format/tests/x.cpp golden/catalogue/y.hpp "")
+expect(golden/format/tests/x.cpp tools/ports/y.hpp "a part above")
+file(REMOVE_RECURSE ${WORK})

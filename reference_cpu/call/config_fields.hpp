@@ -1,0 +1,240 @@
+// The table of config fields and call options, one row each: reading, writing, checks, the list of fields and
+// the Python module go through it. Type and default are those of the struct's member.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include "moeref/config.hpp"
+
+namespace moeref {
+
+enum class Presence : std::uint8_t { required, optional };
+
+// What a value must be, whatever the other fields are. `want` says it.
+struct Anything {
+  std::string_view want;
+  bool operator()(const auto&) const { return true; }
+};
+struct Between {
+  double least, most;
+  std::string_view want;
+  bool operator()(auto value) const {
+    return least <= static_cast<double>(value) && static_cast<double>(value) <= most;
+  }
+};
+struct InMLP {
+  std::string_view want = "want swiglu or relu2";
+  bool operator()(ActivationKind value) const { return facts(value).in_mlp; }
+};
+struct Counts {
+  std::string_view want = "want counts of 0 or more";
+  bool operator()(const std::vector<std::int64_t>& values) const {
+    return std::ranges::all_of(values, [](std::int64_t n) { return n >= 0; });
+  }
+};
+struct Exchange {
+  std::string_view want = "want all_gather or all_to_all";
+  bool operator()(std::string_view value) const { return value == "all_gather" || value == "all_to_all"; }
+};
+
+template <typename Struct, typename Member, typename Check>
+struct Field {
+  std::string_view name;
+  Member Struct::*member;
+  Presence presence;
+  Check check;
+  std::string_view meaning;
+  std::string_view readers;     ///< the components that read it
+  std::string_view other_name;  ///< which the documented system's calls use, too
+};
+
+template <typename Struct, typename Member, typename Check>
+constexpr Field<Struct, Member, Check> field(std::string_view name, Member Struct::*member, Presence presence,
+                                             Check check, std::string_view meaning, std::string_view readers,
+                                             std::string_view other_name = {}) {
+  return {name, member, presence, check, meaning, readers, other_name};
+}
+
+namespace field_table {
+
+constexpr auto required = Presence::required;
+constexpr auto optional = Presence::optional;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// Far past any layer, and small enough that products of three extents cannot overflow.
+constexpr double kLargestExtent = 1 << 20;
+
+constexpr Anything any{};
+constexpr Between size{1, kLargestExtent, "want a size from 1 to 2^20"};
+constexpr Between not_negative{0, kInfinity, "want 0 or more"};
+constexpr Between limit{0, kInfinity, "want 0 (off) or more"};
+constexpr Between rounds{1, 10000, "want 1 to 10000"};
+constexpr Between ranks{1, 1024, "want 1 to 1024"};
+
+constexpr std::string_view gates = "gate bias_update moe";
+constexpr std::string_view experts = "experts moe init";
+constexpr std::string_view routed = "gate aux_loss bias_update fake_balanced_gate experts moe";
+constexpr std::string_view sized = "gate bias_update fake_balanced_gate experts moe init";
+constexpr std::string_view all = "all but mlp";
+
+}  // namespace field_table
+
+template <typename Struct>
+struct Fields;
+
+template <>
+struct Fields<MoEConfig> {
+  using C = MoEConfig;
+  static constexpr auto rows = [] {
+    using namespace field_table;
+    return std::tuple{
+        field("n_routed_experts", &C::n_routed_experts, required, size, "E: experts to choose from", all),
+        field("n_shared_experts", &C::n_shared_experts, required,
+              Between{0, kLargestExtent, "want 0 or more"}, "experts that every token passes; 0 = none",
+              "moe init"),
+        field("n_activated_experts", &C::n_activated_experts, required, any, "k: experts per token", routed),
+        field("n_expert_groups", &C::n_expert_groups, required, size, "G: groups of experts", gates),
+        field("n_limited_groups", &C::n_limited_groups, required, size, "groups that a token may use", gates),
+        field("train_gate", &C::train_gate, required, any, "the gate's parameters get gradients", "gate moe"),
+        field("gate_bias_update_factor", &C::gate_bias_update_factor, required, not_negative,
+              "step of the correction bias; 0 = no update", gates),
+        field("aux_loss_coeff", &C::aux_loss_coeff, required, not_negative,
+              "weight of the auxiliary loss; 0 = none", "gate moe"),
+        field("score_func", &C::score_func, required, any, "scores from logits", gates),
+        field("route_scale", &C::route_scale, required, any, "factor on the routing weights", "gate moe"),
+        field("dim", &C::dim, required, size, "D: width of tokens", sized),
+        field("inter_dim", &C::inter_dim, required, size, "width of the model's dense layers", "none"),
+        field("moe_inter_dim", &C::moe_inter_dim, required, size, "I: width inside an expert", experts),
+        field("norm_topk_prob", &C::norm_topk_prob, required, any, "routing weights of a token sum to 1",
+              "gate moe"),
+        field("softmax_before_topk", &C::softmax_before_topk, optional, any,
+              "softmax over all experts, else over the selected ones", gates),
+        field("router_bias", &C::router_bias, optional, any, "the gate's product has a bias",
+              "gate bias_update moe init"),
+        field("expert_bias", &C::expert_bias, optional, any, "experts' products have biases", experts),
+        field("expert_activation", &C::expert_activation, optional, any, "activation of the experts",
+              experts),
+        field("activation_alpha", &C::activation_alpha, optional, any,
+              "factor inside the sigmoid of swigluoai and quick_geglu", "experts moe"),
+        field("activation_limit", &C::activation_limit, optional, any, "clamp of swigluoai and quick_geglu",
+              "experts moe"),
+        field("swiglu_limit", &C::swiglu_limit, optional, limit, "clamp of swiglu; 0 = off", "experts moe"),
+        field("apply_router_weight_after_down", &C::apply_router_weight_after_down, optional, any,
+              "routing weights multiply the expert's output, else its activation", "experts moe"),
+        field("router_weights_fp32", &C::router_weights_fp32, optional, any,
+              "routing weights stay in float32", "gate experts moe"),
+        field("router_weight_uses_score_correction_bias", &C::router_weight_uses_score_correction_bias,
+              optional, any, "routing weights of sigmoid include the correction bias", "gate moe"),
+        field("dtype", &C::dtype, optional, any, "type of parameters and tokens", "all but mlp and metrics"),
+        field("gate_dtype", &C::gate_dtype, optional, any,
+              "type in which the gate's parameters are stored; null = dtype", "gate bias_update moe init"),
+        field("shared_expert_gate", &C::shared_expert_gate, optional, any,
+              "a sigmoid per token scales the shared experts", "moe init"),
+        field("shared_expert_inter_dim", &C::shared_expert_inter_dim, optional, size,
+              "width inside a shared expert, else moe_inter_dim", "moe init"),
+        field("shared_expert_activation", &C::shared_expert_activation, optional, InMLP{},
+              "activation of the shared experts", "moe init"),
+        field("force_e_score_correction_bias", &C::force_e_score_correction_bias, optional, any,
+              "there is a correction bias without an update, too", gates),
+        field("moe_latent_size", &C::moe_latent_size, optional, size, "width in which experts work, else dim",
+              experts),
+        field("enable_routing_replay", &C::enable_routing_replay, optional, any,
+              "calls may give the expert ids", "none"),
+    };
+  }();
+};
+
+template <>
+struct Fields<MLPConfig> {
+  using C = MLPConfig;
+  static constexpr auto rows = [] {
+    using namespace field_table;
+    return std::tuple{
+        field("dim", &C::dim, required, size, "width of tokens", "mlp"),
+        field("inter_dim", &C::inter_dim, required, size, "width inside", "mlp"),
+        field("dtype", &C::dtype, optional, any, "type of parameters and tokens", "mlp"),
+        field("activation", &C::activation, optional, InMLP{}, "swiglu or relu2", "mlp"),
+        field("bias", &C::bias, optional, any, "products have biases", "mlp"),
+        field("swiglu_limit", &C::swiglu_limit, optional, limit, "clamp of swiglu; 0 = off", "mlp"),
+    };
+  }();
+};
+
+template <>
+struct Fields<ParallelOptions> {
+  using C = ParallelOptions;
+  static constexpr auto rows = [] {
+    using namespace field_table;
+    return std::tuple{
+        field("ep_size", &C::ep_size, optional, ranks, "expert-parallel ranks", "experts moe init"),
+        field("cp_size", &C::cp_size, optional, ranks, "context-parallel ranks of the auxiliary loss",
+              "gate moe"),
+        field("dp_size", &C::dp_size, optional, ranks, "data-parallel ranks that sum their loads",
+              "bias_update"),
+        field("tokens_per_rank", &C::tokens_per_rank, optional, Counts{},
+              "counts that sum to T; empty = as even as possible", "gate bias_update experts moe"),
+        field("exchange", &C::exchange, optional, Exchange{}, "all_gather or all_to_all", "experts moe"),
+    };
+  }();
+};
+
+/// CallOptions' last member, `parallel`, has the table above.
+template <>
+struct Fields<CallOptions> {
+  using C = CallOptions;
+  static constexpr auto rows = [] {
+    using namespace field_table;
+    return std::tuple{
+        field("gate_precision", &C::gate_precision, optional, any, "type in which the gate computes", gates),
+        field("training", &C::training, optional, any, "there is an auxiliary loss, else evaluation", gates),
+        field("fake_balanced_gate", &C::fake_balanced_gate, optional, any,
+              "the balanced gate in the gate's place", "moe init"),
+        field("fake_gate_noise", &C::fake_gate_noise, optional, Between{0, 1, "want 0 to 1"},
+              "share of noise in the balanced gate", "fake_balanced_gate moe", "noise"),
+        field("skip_first_n_experts", &C::skip_first_n_experts, optional, not_negative,
+              "experts that the balanced gate leaves out", "fake_balanced_gate moe"),
+        field("aux_loss_backward_scale", &C::aux_loss_backward_scale, optional, any,
+              "factor on the gradient of the auxiliary loss", "gate moe"),
+        field("steps", &C::steps, optional, rounds, "rounds of forwards and one update", "bias_update"),
+        field("micro_batches", &C::micro_batches, optional, rounds, "forwards per round", "bias_update"),
+        field("init_std", &C::init_std, optional, not_negative, "standard deviation of the weights", "init"),
+        field("fill_before", &C::fill_before, optional, any, "what every parameter holds before", "init"),
+        field("torch_cpu_seed", &C::torch_cpu_seed, optional, any, "seed of PyTorch's CPU generator", "init"),
+        field("seed", &C::seed, optional, any, "seed of the counter-based generator", "init"),
+    };
+  }();
+};
+
+/// The documented system's choice among its own code paths, with the same contract: read and forgotten.
+inline constexpr std::string_view kIgnoredOption = "experts_backend";
+
+/// visit(row, member) for every field of the config or the options.
+template <typename Struct, typename Visit>
+void visit_config_fields(Struct& object, Visit&& visit) {
+  using Plain = std::remove_const_t<Struct>;
+  std::apply([&](const auto&... row) { (visit(row, object.*row.member), ...); }, Fields<Plain>::rows);
+  if constexpr (std::is_same_v<Plain, CallOptions>) visit_config_fields(object.parallel, visit);
+}
+
+/// A row of the table as text, for people and for other languages.
+struct FieldText {
+  std::string name, type;
+  nlohmann::json fallback;  ///< the default
+  bool required = false;
+  std::string meaning, readers;
+};
+struct FieldTable {
+  std::string_view name;  ///< "config", "config of mlp", "call options"
+  std::vector<FieldText> fields;
+};
+std::vector<FieldTable> field_tables();
+
+}  // namespace moeref

@@ -17,11 +17,13 @@ set(ORDER
   "cuda_impl"
   "tools/terminal"
   "tools/port_abi"
-  "tools/own_ports,tools/port_host"
+  "tools/port_host"
   "tools/ports"
   "tools/report"
+  "tools/bench"
+  "tools/own_ports"
   "tools/judging"
-  "tools/bench,tools/commands"
+  "tools/commands"
   "tools")
 # The CUDA implementation answers the same call by its own means: of the rest it sees these alone.
 set(CUDA_MAY_SEE "reference_cpu/call" "reference_cpu/arithmetic" "cuda_impl")

@@ -25,8 +25,3 @@ set(MOEREF_CUDA_PORT_SOURCES
   adaptors/device_tensors.cpp adaptors/experts.cpp adaptors/fake_balanced_gate.cpp
   adaptors/gate.cpp adaptors/init.cpp adaptors/layer_config.cpp adaptors/metrics.cpp
   adaptors/mlp.cpp adaptors/moe.cpp)
-# That implementation as a library for moeref validate --port, with a process a rank.
-set(MOEREF_CUDA_PORT_LIBRARY_SOURCES
-  ../tools/own_ports/cuda/cuda_port.cpp ../tools/own_ports/cuda/exchange_bootstrap.cpp
-  ../tools/port_abi/call_tensors.cpp ../tools/port_abi/dlpack_types.cpp ../tools/own_ports/implementation_as_port.cpp
-  ../tools/own_ports/ranks_as_port.cpp)

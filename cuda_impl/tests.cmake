@@ -21,13 +21,6 @@ if(TARGET moeref::cuda_port AND TARGET moeref::golden)
     COMMAND ${CMAKE_COMMAND} -DNM=${CMAKE_NM} -DARCHIVE=$<TARGET_FILE:moeref_cuda_port>
       -P ${CMAKE_CURRENT_SOURCE_DIR}/tests/port_symbols.cmake)
   set_tests_properties(cuda_port.computes_nothing_with_the_reference PROPERTIES LABELS gpu)
-
-  # Golden files of several ranks, by a process a rank.
-  include(../golden/several_ranks.cmake)
-  add_test(NAME cuda_port.processes COMMAND moeref::moeref validate
-    --port $<TARGET_FILE:moeref_cuda_port_library> ${moeref_CASES_OF_SEVERAL_RANKS})
-  set_tests_properties(cuda_port.processes PROPERTIES LABELS multi_gpu TIMEOUT 300
-    SKIP_REGULAR_EXPRESSION "no CUDA device here")
 endif()
 
 # The gate and the components around it, on random calls of the reference's own tests.

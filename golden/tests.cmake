@@ -4,6 +4,7 @@ add_executable(moeref_golden_tests
   catalogue/tests/presets_test.cpp
   catalogue/tests/recipes_test.cpp
   format/tests/bad_input_test.cpp
+  format/tests/child_process_test.cpp
   format/tests/damaged_file_test.cpp
   format/tests/golden_file_test.cpp
   format/tests/manifest_test.cpp)

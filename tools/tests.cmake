@@ -5,6 +5,7 @@ add_executable(moeref_report_tests
   bench/tests/bench_json_test.cpp
   bench/tests/bench_picture_test.cpp
   bench/tests/bench_table_test.cpp
+  bench/tests/measurement_json_test.cpp
   judging/tests/must_pass_test.cpp
   judging/tests/waivers_test.cpp
   ports/tests/ports_test.cpp
@@ -16,6 +17,7 @@ add_executable(moeref_report_tests
   report/tests/report_test.cpp
   report/tests/table_test.cpp
   report/tests/xml_document.cpp
+  report/tests/xml_test.cpp
   terminal/tests/columns_test.cpp
   terminal/tests/progress_test.cpp)
 target_compile_definitions(moeref_report_tests PRIVATE
@@ -27,6 +29,7 @@ gtest_discover_tests(moeref_report_tests PROPERTIES LABELS unit)
 # The command line as a user meets it: the binary itself, its exit code, output and the files that it leaves behind.
 add_executable(moeref_command_tests
   bench/tests/bench_command_test.cpp
+  bench/tests/bench_library_test.cpp
   commands/tests/bad_input_test.cpp
   commands/tests/damaged_golden.cpp
   commands/tests/generate_command_test.cpp
@@ -34,12 +37,17 @@ add_executable(moeref_command_tests
   commands/tests/report_options_test.cpp
   commands/tests/validate_command_test.cpp
   report/tests/xml_document.cpp
-  tests/run_command.cpp)
+  tests/run_command.cpp
+  tests/start_test.cpp)
 target_compile_definitions(moeref_command_tests PRIVATE
   MOEREF_COMMAND="$<TARGET_FILE:moeref>"
+  MOEREF_EXAMPLE_PORT="$<TARGET_FILE:example_port_float32>"
+  MOEREF_TIMED_PORT="$<TARGET_FILE:moeref_timed_port>"
   MOEREF_DOCUMENTED_SYSTEM="${PROJECT_SOURCE_DIR}/golden/documented_system")
 target_link_libraries(moeref_command_tests PRIVATE moeref_tools hdf5::hdf5 GTest::gtest_main)
-add_dependencies(moeref_command_tests moeref)
+add_library(moeref_timed_port MODULE bench/tests/timed_port.cpp)
+target_link_libraries(moeref_timed_port PRIVATE moeref_port nlohmann_json::nlohmann_json)
+add_dependencies(moeref_command_tests moeref moeref_timed_port example_port_float32)
 gtest_discover_tests(moeref_command_tests PROPERTIES LABELS unit)
 
 # Ports in processes of their own: the interface, ports that are wrong on purpose, programs that answer requests.
@@ -56,6 +64,7 @@ add_executable(moeref_port_tests
   ports/tests/exec_port_test.cpp
   ports/tests/odd_port_test.cpp
   ports/tests/odd_ranks_test.cpp
+  ports/tests/own_library_test.cpp
   ports/tests/rank_outcomes_test.cpp
   ports/tests/rank_shares_test.cpp
   tests/run_command.cpp)
@@ -68,6 +77,7 @@ target_compile_definitions(moeref_port_tests PRIVATE
   MOEREF_DOCUMENTED_SYSTEM="${PROJECT_SOURCE_DIR}/golden/documented_system"
   MOEREF_CASES="${PROJECT_SOURCE_DIR}/golden/cases"
   MOEREF_BROKEN_PORTS="${MOEREF_BROKEN_PORTS}"
+  MOEREF_INSTALLED_PORTS="${ports_from_command}"
   MOEREF_FAKE_CUDA="${CMAKE_CURRENT_BINARY_DIR}/fake_cuda"
   MOEREF_EXAMPLE_PORT="$<TARGET_FILE:example_port_float32>")
 target_link_libraries(moeref_port_tests PRIVATE moeref_tools moeref_port GTest::gtest_main)
@@ -77,6 +87,11 @@ set_target_properties(moeref_fake_cuda PROPERTIES OUTPUT_NAME cuda SOVERSION 1
   LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/fake_cuda)
 add_dependencies(moeref_port_tests moeref moeref_fake_cuda example_port_float32 ${MOEREF_BROKEN_PORT_TARGETS})
 gtest_discover_tests(moeref_port_tests PROPERTIES LABELS unit)
+
+# CUDA comes by a port's library, in every build.
+add_test(NAME command.needs_no_cuda COMMAND ${CMAKE_COMMAND} -DREADELF=${CMAKE_READELF} -DNM=${CMAKE_NM}
+  -DCOMMAND=$<TARGET_FILE:moeref> -P ${CMAKE_CURRENT_SOURCE_DIR}/tests/needs_no_cuda.cmake)
+set_tests_properties(command.needs_no_cuda PROPERTIES LABELS unit)
 
 # The HTML report in a headless browser, which says SKIPPED where there is none.
 find_program(MOEREF_PYTHON3 python3)

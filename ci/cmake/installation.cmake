@@ -46,6 +46,9 @@ endif()
 if(TARGET moeref)
   install(TARGETS moeref EXPORT moerefTargets RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
+if(TARGET moeref_cuda_port_library)
+  install(TARGETS moeref_cuda_port_library LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/moeref)
+endif()
 install(EXPORT moerefTargets NAMESPACE moeref:: DESTINATION ${_package_dir})
 
 configure_package_config_file(ci/cmake/moerefConfig.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/moerefConfig.cmake

@@ -169,17 +169,20 @@ std::vector<Preset> table() {
   const nlohmann::json fp32_gate = {{"gate_precision", "float32"}};
   std::vector<Preset> presets;
   const auto add = [&](std::string name, std::string model, const MoEConfig& full, std::int64_t experts,
-                       std::int64_t active, const nlohmann::json& options) {
-    presets.push_back({std::move(name), std::move(model), full, reduce(full, experts, active), options});
+                       std::int64_t active, const nlohmann::json& options,
+                       std::optional<MeasuredShape> measured = std::nullopt) {
+    presets.push_back({std::move(name), std::move(model), full, reduce(full, experts, active), options,
+                       std::move(measured)});
   };
-  add("mixtral_8x7b", "mistralai/Mixtral-8x7B-v0.1", mixtral_8x7b(), 8, 2, none);
+  add("mixtral_8x7b", "mistralai/Mixtral-8x7B-v0.1", mixtral_8x7b(), 8, 2, none,
+      MeasuredShape{"mixtral", 8192});
   add("qwen2_moe", "Qwen/Qwen2-57B-A14B", qwen2_moe(), 16, 4, none);
-  add("qwen3_30b", "Qwen/Qwen3-30B-A3B", qwen3_30b(), 16, 4, none);
-  add("deepseek_v3", "deepseek-ai/DeepSeek-V3", deepseek_v3(), 16, 4, none);
+  add("qwen3_30b", "Qwen/Qwen3-30B-A3B", qwen3_30b(), 16, 4, none, MeasuredShape{"qwen3_30b", 16384});
+  add("deepseek_v3", "deepseek-ai/DeepSeek-V3", deepseek_v3(), 16, 4, none, MeasuredShape{"dsv3", 8192});
   add("deepseek_v4", "deepseek-ai/DeepSeek-V4-Flash", deepseek_v4(), 16, 3, none);
   add("moonlight", "moonshotai/Moonlight-16B-A3B", moonlight(), 16, 3, none);
-  add("gpt_oss_120b", "openai/gpt-oss-120b", gpt_oss_120b(), 16, 4, none);
-  add("olmoe", "allenai/OLMoE-1B-7B-0924", olmoe(), 16, 4, none);
+  add("gpt_oss_120b", "openai/gpt-oss-120b", gpt_oss_120b(), 16, 4, none, MeasuredShape{"gpt_oss", 8192});
+  add("olmoe", "allenai/OLMoE-1B-7B-0924", olmoe(), 16, 4, none, MeasuredShape{"olmoe", 16384});
   add("glm_4_5", "zai-org/GLM-4.5", glm_4_5(), 20, 4, none);
   add("nemotron_3_nano", "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", nemotron_3_nano(), 16, 3, none);
   add("minimax_m3", "MiniMaxAI/MiniMax-M3", minimax_m3(), 16, 2, fp32_gate);
@@ -192,6 +195,13 @@ std::vector<Preset> table() {
 const std::vector<Preset>& presets() {
   static const std::vector<Preset> all = table();
   return all;
+}
+
+std::vector<const Preset*> measured_presets() {
+  std::vector<const Preset*> out;
+  for (const Preset& preset : presets())
+    if (preset.measured) out.push_back(&preset);
+  return out;
 }
 
 const Preset& find_preset(std::string_view name) {

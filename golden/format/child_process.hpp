@@ -7,10 +7,11 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace moeref {
 
-/// The child's end. The parent must take what is put here in the same order.
+/// The child's end, over a pipe or a socket. The parent must take what is put here in the same order.
 class Sender {
  public:
   explicit Sender(int pipe) : pipe_(pipe) {}
@@ -23,8 +24,7 @@ class Sender {
 
  private:
   friend class Receiver;
-  friend void in_child(unsigned, const std::string&, const std::function<void(Sender&)>&,
-                       const std::function<void(class Receiver&)>&);
+  friend bool send_answer(Sender&, const std::function<void()>&);
   enum Mark : std::int64_t { kEnd = 0x656e64, kItem, kError };
 
   void put(const void* data, std::size_t size);
@@ -57,5 +57,31 @@ inline constexpr unsigned kNoCpuLimit = 0;
 /// processor time before the last item.
 void in_child(unsigned cpu_seconds, const std::string& crashed, const std::function<void(Sender&)>& produce,
               const std::function<void(Receiver&)>& consume);
+
+/// A child that answers one request after another: what it has set up, it sets up once. It is started when it
+/// is asked for the first time, and ended after an answer that failed, so that damage which a bad request did
+/// to its memory reaches no later answer. One thread at a time.
+class AnsweringChild {
+ public:
+  /// What the child does with a request, as `produce` of in_child().
+  using Answer = void (*)(const std::string& request, Sender& sender);
+
+  explicit AnsweringChild(Answer answer) : answer_(answer) {}
+  ~AnsweringChild() { end(); }
+  AnsweringChild(const AnsweringChild&) = delete;
+  AnsweringChild& operator=(const AnsweringChild&) = delete;
+
+  /// As in_child(), with the answer to `request`.
+  void ask(unsigned cpu_seconds, const std::string& crashed, const std::string& request,
+           const std::function<void(Receiver&)>& consume);
+
+ private:
+  void start();
+  void end();
+  bool send(std::string_view text) const;
+
+  Answer answer_;
+  int id_ = -1, socket_ = -1, parent_ = -1;
+};
 
 }  // namespace moeref

@@ -47,6 +47,10 @@ std::optional<std::string> different_tensors(const std::string& group, const Nam
 
 }  // namespace
 
+bool made_by_moeref(std::string_view producer) {
+  return producer == "moeref" || producer.starts_with("moeref ");
+}
+
 std::optional<std::string> first_difference(const GoldenFile& a, const GoldenFile& b) {
   const auto text = [](const nlohmann::json& json) { return json.dump(); };
   if (auto d = different_text("component", std::string(name(a.call.component)),

@@ -167,19 +167,29 @@ void check(const GoldenFile& golden) {
   }
 }
 
+/// A request to the child: what to read, then the file's path.
+void answer(const std::string& request, Sender& sender) {
+  send_file(request.substr(1), static_cast<Content>(request.front()), sender);
+}
+
+/// One child reads many files: to start one costs more than most files do.
+AnsweringChild& reading_child() {
+  static AnsweringChild the_one(answer);
+  return the_one;
+}
+
 /// Runs `consume` on what the child sends, and puts the file's name before whatever goes wrong.
 template <typename Consume>
 void read(const fs::path& path, Content content, Consume&& consume) {
-  // Started here once, HDF5 need not start in every child.
-  H5open();
   std::error_code unknown_size;
   const std::uintmax_t megabytes = fs::file_size(path, unknown_size) >> 20;
   const unsigned cpu_seconds = unknown_size ? 2 : 2 + static_cast<unsigned>(megabytes / 10);
   std::string wrong;
   try {
-    in_child(
-        cpu_seconds, "is a damaged HDF5 file: HDF5 crashes on it",
-        [&](Sender& sender) { send_file(path, content, sender); }, consume);
+    // The child's own working folder is that of its start.
+    std::error_code nowhere;
+    const std::string request = static_cast<char>(content) + fs::absolute(path, nowhere).string();
+    reading_child().ask(cpu_seconds, "is a damaged HDF5 file: HDF5 crashes on it", request, consume);
     return;
   } catch (const InputError& error) {
     wrong = error.what();

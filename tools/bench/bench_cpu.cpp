@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <chrono>
 
+#include "golden/catalogue/case_size.hpp"
 #include "moeref/error.hpp"
 #include "moeref/reference.hpp"
 #include "tools/bench/bench_ports.hpp"
 #include "tools/bench/products.hpp"
-#include "tools/commands/case_size.hpp"
 
 namespace moeref {
 namespace {

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "tools/bench/bench_report.hpp"
-#include "tools/report/junit.hpp"
+#include "tools/report/xml.hpp"
 
 namespace moeref {
 namespace {

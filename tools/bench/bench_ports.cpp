@@ -1,40 +1,38 @@
 #include "tools/bench/bench_ports.hpp"
 
-#include <array>
-
 #include "moeref/error.hpp"
 #include "reference_cpu/arithmetic/parallel_for.hpp"
+#include "tools/ports/own_library.hpp"
+#include "tools/ports/port.hpp"
 #include "tools/report/environment.hpp"
-#ifdef MOEREF_WITH_CUDA
-#include "tools/bench/cuda/cuda_bench.hpp"
-#endif
 
 namespace moeref {
 namespace {
 
-bench::Facts facts_of_machine() {
-  bench::Facts facts = environment();
-  facts.emplace_back("threads_used", std::to_string(thread_count()));
-  return facts;
-}
-
-constexpr std::array kPorts{
-    BenchPort{"cpu", 3, 128, 128, 32, facts_of_machine, thread_count, measure_reference},
-#ifdef MOEREF_WITH_CUDA
-    BenchPort{"cuda", 10, 0, 8192, 1, cuda::bench::device_facts, [] { return 0; }, cuda::bench::measure},
-#endif
+class ReferenceBench final : public BenchPort {
+ public:
+  BenchDefaults defaults() const override { return {3, 128, 128, 32}; }
+  bench::Facts facts() const override {
+    bench::Facts facts = environment();
+    facts.emplace_back("threads_used", std::to_string(thread_count()));
+    return facts;
+  }
+  int threads() const override { return thread_count(); }
+  std::vector<bench::Measurement> measure(const bench::Layer& layer, Component component,
+                                          int repeat) override {
+    return measure_reference(layer, component, repeat);
+  }
 };
+
+bool is_path(std::string_view port) { return port.ends_with(".so") || port.find('/') != port.npos; }
 
 }  // namespace
 
-const BenchPort& find_bench_port(std::string_view port) {
-  std::string names;
-  for (const BenchPort& one : kPorts) {
-    if (one.name == port) return one;
-    names += (names.empty() ? "" : ", ") + std::string(one.name);
-  }
-  if (port == "cuda") throw InputError("--port cuda: this moeref was built without CUDA");
-  throw InputError("--port " + std::string(port) + " has no benchmark: want one of " + names);
+std::unique_ptr<BenchPort> open_bench_port(std::string_view port, std::chrono::milliseconds limit) {
+  if (port == "cpu") return std::make_unique<ReferenceBench>();
+  if (port == "cuda") return open_bench_library(port, cuda_port_library(PortSettings{}.host), limit);
+  if (is_path(port) && port.find(':') == port.npos) return open_bench_library(port, std::string(port), limit);
+  throw InputError("--port " + std::string(port) + " has no benchmark: want cpu, cuda or PATH.so");
 }
 
 }  // namespace moeref

@@ -31,7 +31,7 @@ std::optional<double> BenchRow::kept_ratio() const {
 }
 
 int BenchReport::exit_code() const {
-  if (device_lost) return kExitCrashed;
+  if (crashed) return kExitCrashed;
   return failures.empty() && !rows.empty() ? kExitPassed : kExitFailed;
 }
 

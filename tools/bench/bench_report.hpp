@@ -42,7 +42,7 @@ struct BenchReport {
   std::vector<BenchRow> rows;
   std::vector<BenchFailure> failures;
   double seconds = 0.0;
-  bool device_lost = false;
+  bool crashed = false;  ///< a process of the port ended, or had to be ended
 
   int exit_code() const;
 };

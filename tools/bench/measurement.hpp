@@ -38,7 +38,7 @@ struct Measurement {
 /// Title and text of each fact about the machine.
 using Facts = std::vector<std::pair<std::string, std::string>>;
 
-/// The device answers nothing any more: what comes next cannot be measured.
+/// The device answers nothing any more: this process can measure nothing more.
 class DeviceLost : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

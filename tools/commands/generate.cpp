@@ -5,12 +5,12 @@
 #include <memory>
 #include <mutex>
 
+#include "golden/catalogue/case_size.hpp"
 #include "golden/catalogue/generate.hpp"
 #include "golden/catalogue/recipes.hpp"
 #include "golden/format/manifest.hpp"
 #include "moeref/error.hpp"
 #include "reference_cpu/arithmetic/parallel_for.hpp"
-#include "tools/commands/case_size.hpp"
 #include "tools/commands/commands.hpp"
 #include "tools/commands/file_batch.hpp"
 #include "tools/commands/user_layer.hpp"

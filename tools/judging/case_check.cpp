@@ -83,10 +83,6 @@ void show_evidence(CaseReport& report, const GoldenFile& golden, const NamedTens
 
 }  // namespace
 
-bool made_by_moeref(std::string_view producer) {
-  return producer == "moeref" || producer.starts_with("moeref ");
-}
-
 void keep_forward(GoldenFile& golden) {
   const auto is_backward = [](const auto& entry) {
     return entry.first.starts_with("cotangents/") || entry.first.starts_with("grads/");

@@ -38,9 +38,6 @@ struct CaseChecker {
 /// The file's forward pass alone: without cotangents and gradients.
 void keep_forward(GoldenFile& golden);
 
-/// Whether a producer text is that of moeref itself, whose recorded values must be the reference's own bits.
-bool made_by_moeref(std::string_view producer);
-
 /// The first recorded result that is not the reference's value rounded to the stored type, in words; nothing
 /// when all are. Throws InputError for a call that cannot be evaluated.
 std::optional<std::string> differing_bits(const Call& call, const NamedTensors& recorded);

@@ -10,13 +10,6 @@
 namespace moeref {
 namespace {
 
-void put_text(const std::string& text, char* out, std::size_t size) {
-  if (size == 0) return;
-  const std::size_t length = std::min(text.size(), size - 1);
-  std::memcpy(out, text.data(), length);
-  out[length] = '\0';
-}
-
 Shape shape_of(const DLTensor& tensor) { return {tensor.shape, tensor.shape + tensor.ndim}; }
 
 DType dtype_of(const moeref_named_tensor& named) {
@@ -36,6 +29,13 @@ void write(const moeref_named_tensor& output, const NamedTensors& results) {
 }
 
 }  // namespace
+
+void put_text(const std::string& text, char* out, std::size_t size) {
+  if (size == 0) return;
+  const std::size_t length = std::min(text.size(), size - 1);
+  std::memcpy(out, text.data(), length);
+  out[length] = '\0';
+}
 
 Call call_of(const moeref_call& c) {
   Call call;

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <string>
 
 #include "moeref/implementation.hpp"
 #include "moeref/port.h"
@@ -26,6 +27,9 @@ std::int32_t run_with(Implementation& implementation, const moeref_call* call, c
 /// Their parts, for ports that do more between them. They throw std::exception for what a call cannot be.
 Call call_of(const moeref_call& call);
 void write_results(const moeref_call& call, const NamedTensors& results);
+
+/// As much of the text as there is room for, and its end.
+void put_text(const std::string& text, char* out, std::size_t size);
 
 /// MOEREF_ERROR, with the text of what was thrown.
 std::int32_t give_error(const std::exception& thrown, char* error, std::size_t size);

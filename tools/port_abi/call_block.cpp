@@ -6,8 +6,6 @@
 #include <array>
 #include <cstring>
 
-#include "tools/report/report.hpp"
-
 namespace moeref {
 namespace {
 

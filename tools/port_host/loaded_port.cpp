@@ -22,8 +22,13 @@ json list_of(const char* const* texts) {
 /// The table as version 1 began; what follows is read as far as the port's own struct_size goes.
 constexpr std::size_t kFirstTable = offsetof(moeref_port, max_processes);
 
+/// The field of this size lies within the port's own table.
+bool reaches(const moeref_port& port, std::size_t offset, std::size_t size) {
+  return port.struct_size >= offset + size;
+}
+
 std::int32_t max_processes_of(const moeref_port& port) {
-  return port.struct_size >= kFirstTable + sizeof port.max_processes ? port.max_processes : 0;
+  return reaches(port, kFirstTable, sizeof port.max_processes) ? port.max_processes : 0;
 }
 
 std::string text_of(const char* text) { return text ? text : ""; }
@@ -73,6 +78,10 @@ const moeref_port* load_port(const std::string& library) {
   return port;
 }
 
+moeref_bench_function bench_of(const moeref_port& port) {
+  return reaches(port, offsetof(moeref_port, bench), sizeof port.bench) ? port.bench : nullptr;
+}
+
 json describe(const moeref_port& port) {
   json passes = json::array({"forward"});
   if (port.passes & MOEREF_BACKWARD) passes.push_back("backward");
@@ -88,6 +97,7 @@ json describe(const moeref_port& port) {
           {"deterministic", port.deterministic != 0},
           {"max_ranks", port.max_ranks},
           {"max_processes", max_processes_of(port)},
+          {"bench", bench_of(port) != nullptr},
           {"device", port.device == kDLCUDA ? "cuda" : "cpu"}};
 }
 

@@ -13,6 +13,10 @@ namespace moeref {
 /// lacks what it must have.
 const moeref_port* load_port(const std::string& library);
 
+using moeref_bench_function = decltype(moeref_port::bench);
+/// bench() of the table, or null where it has none.
+moeref_bench_function bench_of(const moeref_port& port);
+
 /// What the table says about the port, in the words of an exec port's answer to "hello"
 /// (ports/capabilities.hpp).
 nlohmann::json describe(const moeref_port& port);

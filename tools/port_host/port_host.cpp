@@ -17,6 +17,7 @@
 #include "moeref/error.hpp"
 #include "tools/port_host/device_staging.hpp"
 #include "tools/port_host/exchange.hpp"
+#include "tools/port_host/hosted_bench.hpp"
 #include "tools/port_host/hosted_call.hpp"
 #include "tools/port_host/loaded_port.hpp"
 
@@ -142,6 +143,10 @@ int run_port_host(const std::string& library) {
   std::unique_ptr<DeviceStaging> staging;
   for (;;) {
     const json request = json::parse(next_line());
+    if (request.at("request") == "bench") {
+      answer(hosted_bench(*port, request));
+      continue;
+    }
     if (!staging) staging = staging_for(*port, request, no_device);
     answer(staging ? run(*port, *staging, request)
                    : json{{"status", "not_supported"}, {"reason", no_device}});

@@ -7,6 +7,8 @@
 //    "tensors":[{"name","dtype","shape","offset","output","optional"}],
 //    "rank":R,"world_size":N, and with N > 1 "call":NUMBER,"exchange_limit":MILLISECONDS}
 //   {"status":"ok"}, or "not_supported" | "withdrawn" | "error" | "broken" with a "reason"
+//   {"request":"bench","ask":TEXT}, for a port that has bench() (port.h)
+//   {"status":"ok","answer":TEXT}, or "not_supported" | "error" | "lost" | "broken" with a "reason"
 // "withdrawn" is a not_supported after supports() had said yes; "broken" is a return value that the interface
 // does not have. An answer has "exchange" with what went wrong where an exchange with other ranks has failed:
 // this process can exchange nothing any more.

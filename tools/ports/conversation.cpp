@@ -75,6 +75,7 @@ PortOutcome Conversation::ask(const json& request) {
 std::optional<PortOutcome> Conversation::say(const json& request) {
   process_.forget_output();
   failed_exchange_.clear();
+  last_answer_ = nullptr;
   const PortProcess::Answer unasked = process_.listen(std::chrono::milliseconds(0));
   if (unasked.heard == PortProcess::Heard::line)
     return gone(Verdict::crashed,
@@ -108,6 +109,7 @@ PortOutcome Conversation::answered(const std::string& line) {
                 "broke the protocol: answered '" + shortened(line) + "', which is no JSON object");
   if (const auto failed = answer->find("exchange"); failed != answer->end() && failed->is_string())
     failed_exchange_ = one_line(failed->get<std::string>());
+  last_answer_ = *answer;
   const auto it = answer->find("status");
   const std::string status = it != answer->end() && it->is_string() ? it->get<std::string>() : "";
   if (status == "ok") return {};
@@ -119,6 +121,7 @@ PortOutcome Conversation::answered(const std::string& line) {
   if (status == "withdrawn")
     return {
         {}, Verdict::fail, "claimed capability: supports() said yes, and run() says: " + reason_of(*answer)};
+  if (status == "lost") return gone(Verdict::crashed, reason_of(*answer));
   if (status == "broken") return gone(Verdict::crashed, "broke the ABI: " + reason_of(*answer));
   return gone(Verdict::crashed, "broke the protocol: answered the status '" + shortened(status) +
                                     "': want ok, not_supported or error");

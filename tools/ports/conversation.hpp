@@ -36,6 +36,9 @@ class Conversation {
   /// What the last answer said of an exchange that has failed ("exchange"), or nothing.
   const std::string& failed_exchange() const { return failed_exchange_; }
 
+  /// The last answer as it came; null where there was none.
+  const nlohmann::json& last_answer() const { return last_answer_; }
+
   bool running() const { return running_; }
 
   /// Lets it end by itself.
@@ -50,6 +53,7 @@ class Conversation {
   std::chrono::milliseconds limit_;
   bool running_ = true;
   std::string failed_exchange_;
+  nlohmann::json last_answer_;
 };
 
 }  // namespace moeref

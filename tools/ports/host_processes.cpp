@@ -149,6 +149,14 @@ PortOutcome HostProcesses::examined(PortOutcome outcome, Host& host, const CallB
   return outcome;
 }
 
+PortOutcome HostProcesses::ask(const json& request, json& answer) {
+  Conversation& talk = *hosts_.front()->talk;
+  PortOutcome outcome = talk.ask(request);
+  answer = talk.last_answer();
+  usable_ = usable_ && talk.running();
+  return outcome;
+}
+
 RankOutcomes HostProcesses::make(const RankShares& ranks, Poison poison) {
   ++calls_;
   std::vector<CallBlock> blocks;

@@ -1,5 +1,5 @@
 // The processes that have loaded a port's library and make calls together: one alone, or one a rank, each
-// connected with every other (port_abi/port_host.hpp).
+// connected with every other (port_host/port_host.hpp).
 #pragma once
 
 #include <chrono>
@@ -28,6 +28,9 @@ class HostProcesses {
   /// One call by all of them at the same time. When one dies, the others have a short while to notice; no
   /// call takes longer than the limit.
   RankOutcomes make(const RankShares& ranks, Poison poison);
+
+  /// One request of another kind to the first of them, and what it answers.
+  PortOutcome ask(const nlohmann::json& request, nlohmann::json& answer);
 
   /// Whether there can be another call: all run, none wrote outside of its buffers, none has lost another.
   bool usable() const { return usable_; }

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
+#include "moeref/tensor.hpp"
 #include "tools/port_abi/call_tensors.hpp"
-#include "tools/report/report.hpp"
 
 namespace moeref {
 namespace {

@@ -1,4 +1,4 @@
-// PATH.so: a library with the port interface, loaded by children of moeref (port_abi/port_host.hpp).
+// PATH.so: a library with the port interface, loaded by children of moeref (port_host/port_host.hpp).
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -15,8 +15,8 @@ namespace fs = std::filesystem;
 
 class LibraryPort final : public IsolatedPort {
  public:
-  LibraryPort(const fs::path& library, const PortSettings& settings)
-      : library_(library), settings_(settings) {
+  LibraryPort(const fs::path& library, const PortSettings& settings, std::string_view name)
+      : library_(library), settings_(settings), name_(name) {
     const HostProcesses& alone = start(1);
     try {
       capabilities_ = parse_capabilities(alone.port());
@@ -27,7 +27,7 @@ class LibraryPort final : public IsolatedPort {
         std::min({capabilities_.max_processes, settings.processes, std::int64_t{kMostProcesses}});
   }
 
-  std::string name() const override { return library_.string(); }
+  std::string name() const override { return name_; }
 
  protected:
   RankOutcomes attempt(const RankShares& ranks, Poison poison) override {
@@ -54,15 +54,17 @@ class LibraryPort final : public IsolatedPort {
 
   fs::path library_;
   PortSettings settings_;
+  std::string name_;
   std::map<std::size_t, std::unique_ptr<HostProcesses>> groups_;  ///< by how many make a call together
 };
 
 }  // namespace
 
-std::unique_ptr<Port> make_library_port(const fs::path& library, const PortSettings& settings) {
+std::unique_ptr<Port> make_library_port(const fs::path& library, const PortSettings& settings,
+                                        std::string_view name) {
   if (!fs::exists(library)) throw InputError(library.string() + ": does not exist");
   if (fs::is_directory(library)) throw InputError(library.string() + ": is a folder: want a shared library");
-  return std::make_unique<LibraryPort>(library, settings);
+  return std::make_unique<LibraryPort>(library, settings, name);
 }
 
 }  // namespace moeref

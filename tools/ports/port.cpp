@@ -7,9 +7,7 @@
 
 #include "moeref/error.hpp"
 #include "moeref/reference.hpp"
-#ifdef MOEREF_WITH_CUDA
-#include "cuda_impl/adaptors/cuda_implementation.hpp"
-#endif
+#include "tools/ports/own_library.hpp"
 
 namespace moeref {
 namespace {
@@ -71,12 +69,10 @@ constexpr std::array kKinds{
              [](std::string_view, const PortSettings&) {
                return make_port(std::make_unique<CpuReference>(), true);
              }},
-#ifdef MOEREF_WITH_CUDA
-    PortKind{"cuda", "our CUDA implementation, on the current device", "cuda",
-             [](std::string_view, const PortSettings&) {
-               return make_port(std::make_unique<cuda::CudaImplementation>(), false);
+    PortKind{"cuda", "our CUDA implementation, from libmoeref_cuda_port.so", "cuda",
+             [](std::string_view, const PortSettings& settings) {
+               return make_library_port(cuda_port_library(settings.host), settings, "cuda");
              }},
-#endif
     PortKind{"results:DIR", "files that your implementation wrote: DIR/<name of the golden file>", "results:",
              [](std::string_view folder, const PortSettings&) { return make_results_port(folder); }},
     PortKind{"exec:COMMAND", "a program that reads requests and writes results files", "exec:",
@@ -85,7 +81,7 @@ constexpr std::array kKinds{
              }},
     PortKind{"PATH.so", "a shared library with the port interface, moeref/port.h", "",
              [](std::string_view path, const PortSettings& settings) {
-               return make_library_port(path, settings);
+               return make_library_port(path, settings, path);
              }},
 };
 

@@ -86,8 +86,10 @@ std::unique_ptr<Port> make_port(std::unique_ptr<Implementation> implementation, 
 /// Files that a port wrote: FOLDER/<name of the golden file>, with datasets named as in the golden file.
 std::unique_ptr<Port> make_results_port(const std::filesystem::path& folder);
 
-/// A shared library with the port interface (moeref/port.h), in a process of its own.
-std::unique_ptr<Port> make_library_port(const std::filesystem::path& library, const PortSettings& settings);
+/// A shared library with the port interface (moeref/port.h), in a process of its own; `name` is the port's on
+/// the command line.
+std::unique_ptr<Port> make_library_port(const std::filesystem::path& library, const PortSettings& settings,
+                                        std::string_view name);
 
 /// A program that answers requests on its stdin (tools/README.md).
 std::unique_ptr<Port> make_exec_port(const std::string& command, const PortSettings& settings);

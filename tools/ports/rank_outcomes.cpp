@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
+#include "moeref/tensor.hpp"
 #include "tools/ports/tensor_difference.hpp"
-#include "tools/report/report.hpp"
 
 namespace moeref {
 namespace {

@@ -4,8 +4,6 @@
 
 #include <cmath>
 
-#include "tools/report/report.hpp"
-
 namespace moeref {
 namespace {
 

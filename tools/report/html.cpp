@@ -11,7 +11,7 @@
 #include "tools/report/findings.hpp"
 #include "tools/report/html_case.hpp"
 #include "tools/report/html_charts.hpp"
-#include "tools/report/junit.hpp"
+#include "tools/report/xml.hpp"
 #include "tools/terminal/exit_code.hpp"
 
 namespace moeref {

@@ -8,7 +8,7 @@
 
 #include "tools/report/findings.hpp"
 #include "tools/report/html_charts.hpp"
-#include "tools/report/junit.hpp"
+#include "tools/report/xml.hpp"
 
 namespace moeref {
 namespace {

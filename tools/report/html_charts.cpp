@@ -11,7 +11,7 @@
 #include <map>
 #include <numeric>
 
-#include "tools/report/junit.hpp"
+#include "tools/report/xml.hpp"
 
 namespace moeref {
 namespace {

@@ -8,7 +8,6 @@
 #include "moeref/cuda/error.hpp"
 #include "moeref/cuda/experts.hpp"
 #include "moeref/cuda/moe.hpp"
-#include "tools/bench/cuda/shapes.hpp"
 
 namespace moeref::cuda::test {
 namespace {
@@ -43,7 +42,16 @@ TEST(ExpertsArguments, WgmmaNeedsMultiplesOfEightAndBfloat16) {
 
 // The layer keeps X (the caller's), H, each slot's id, weight and two rows of int, and little else.
 TEST(LayerArguments, LittleIsKeptForBackward) {
-  for (const bench::Shape& s : bench::kShapes) {
+  // Mixtral 8x7B, Qwen3 30B, DeepSeek V3, gpt-oss 120B and OLMoE.
+  const struct {
+    const char* name;
+    int tokens, dim, inter_dim, experts, slots;
+  } shapes[] = {{"mixtral", 8192, 4096, 14336, 8, 2},
+                {"qwen3_30b", 16384, 2048, 768, 128, 8},
+                {"dsv3", 8192, 7168, 2048, 256, 8},
+                {"gpt_oss", 8192, 2880, 2880, 128, 4},
+                {"olmoe", 16384, 2048, 1024, 64, 8}};
+  for (const auto& s : shapes) {
     LayerConfig c{};
     c.gate = {s.tokens, s.dim, s.experts, s.slots};
     c.experts = {s.tokens, s.dim, s.inter_dim, s.experts, s.slots};

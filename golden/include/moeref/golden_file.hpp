@@ -16,6 +16,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "moeref/implementation.hpp"
@@ -87,6 +88,9 @@ void write_golden(const std::filesystem::path& path, const GoldenFile& file, con
 
 /// The call alone, without results: what a port is asked with. read_golden() does not take such a file.
 void write_call(const std::filesystem::path& path, const GoldenFile& file);
+
+/// Whether a producer text is that of moeref itself, whose recorded values must be the reference's own bits.
+bool made_by_moeref(std::string_view producer);
 
 /// The first thing in which two files differ, in words ("dataset 'outputs/y' differs at element 3: 1.5
 /// and 1.25"), or nothing when their content is the same, bit for bit.

@@ -47,7 +47,7 @@ TEST(BenchTableTest, SaysWhatWasNotMeasured) {
   EXPECT_EQ(report.exit_code(), kExitFailed);
   EXPECT_TRUE(holds(bench_table(report, false),
                     "\nnot measured: dsv3, 8192 tokens, experts: cudaMalloc of 21.00 GiB:?out of memory\n"));
-  report.device_lost = true;
+  report.crashed = true;
   EXPECT_EQ(report.exit_code(), kExitCrashed);
 }
 

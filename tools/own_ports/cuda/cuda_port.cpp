@@ -1,8 +1,8 @@
-// The CUDA implementation as a port, libmoeref_cuda_port.so: expert, data and context parallelism by a
-// process a rank, which reach each other's memory by CUDA IPC or NCCL. Tensors come in memory of the CPU, as
-// for the implementation inside moeref, which plays the ranks as threads. Over the emulated runtime:
-// libmoeref_cuda_emulated_port.so.
+// The CUDA implementation as a port, libmoeref_cuda_port.so: expert, data and context parallelism by one
+// process per rank, which reach each other's memory by CUDA IPC or NCCL, or by threads of one process.
+// Tensors come in memory of the CPU. Over the emulated runtime: libmoeref_cuda_emulated_port.so.
 #include "cuda_impl/adaptors/cuda_implementation.hpp"
+#include "tools/own_ports/cuda/cuda_benchmark.hpp"
 #include "tools/own_ports/cuda/exchange_bootstrap.hpp"
 #include "tools/own_ports/implementation_as_port.hpp"
 #include "tools/own_ports/ranks_as_port.hpp"
@@ -45,6 +45,7 @@ extern "C" const moeref_port* moeref_port_entry(std::uint32_t abi_version) {
     out.max_processes = 8;
     out.supports = supports;
     out.run = run;
+    out.bench = cuda::benchmark();
     return out;
   }();
   return abi_version == MOEREF_PORT_ABI_VERSION ? &port : nullptr;

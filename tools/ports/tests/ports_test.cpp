@@ -64,7 +64,7 @@ TEST(PortTest, UnknownPortsAreNamed) {
     FAIL();
   } catch (const InputError& error) {
     EXPECT_EQ(std::string(error.what()),
-              "unknown port 'gpu': want one of cpu, results:DIR, exec:COMMAND, PATH.so");
+              "unknown port 'gpu': want one of cpu, cuda, results:DIR, exec:COMMAND, PATH.so");
   }
   EXPECT_THROW(open_port("results:"), InputError);
   EXPECT_THROW(open_port("results:/no/such/folder"), InputError);

@@ -37,12 +37,13 @@ extern "C" {
 #define MOEREF_PORT_EXPORT __attribute__((visibility("default")))
 #endif
 
-/* What run() and supports() return. Anything else breaks the interface, which is a finding. */
+/* What run(), supports() and bench() return. Anything else breaks the interface, which is a finding. */
 enum {
   MOEREF_OK = 0, /* supports(): yes. run(): every output is written, and nothing still works on the buffers */
   MOEREF_NOT_SUPPORTED =
       1, /* this port does not have it; counted and shown, never a pass. The text says what is missing */
-  MOEREF_ERROR = 2 /* it has it and could not compute it: the case fails. The text says why */
+  MOEREF_ERROR = 2, /* it has it and could not compute it: the case fails. The text says why */
+  MOEREF_LOST = 3 /* of bench() alone: as MOEREF_ERROR, and this process can compute nothing more */
 };
 
 /* Bits of moeref_port.passes, and the values of moeref_call.pass. */
@@ -224,6 +225,22 @@ typedef struct moeref_port {
    * current for the driver and for the runtime when run() is called; calls with more ranks than there are
    * devices are not supported, unless moeref is told to share them (--share-devices). */
   int32_t max_processes;
+
+  /* clang-format off */
+  /* Optional, may be NULL: times a component, for `moeref bench`. `request` and `answer` are JSON objects; the answer
+   * has at most `size` bytes with its end. Of a table whose struct_size ends before it there is no benchmark.
+   *   {"request": "facts"}
+   *     {"facts": [["device", "NVIDIA H200"], ...], "threads": 0}
+   *     Titles and texts about the machine, for the report; how many threads compute, 0 where a device does
+   *   {"request": "measure", "component": "experts", "config": {...}, "options": {...}, "tokens": 8192, "repeat": 10}
+   *     {"measurements": [{"pass": "forward", "median_ms": 1.5, "least_ms": 1.4, "most_ms": 1.7}, ...]}
+   *     Over `repeat` rounds, on inputs that the port makes for itself. `pass` is "forward" or "forward+backward".
+   *     Figures that a port may add have the names and meanings of `moeref bench --json`: dense_ms, floor_ms,
+   *     memory_bytes, kept_bytes, least_kept_bytes, imbalance, and the text kernels
+   * With anything but MOEREF_OK the answer is the reason, as plain text. After MOEREF_LOST the process is ended, and
+   * what comes next is measured in another one. */
+  /* clang-format on */
+  int32_t (*bench)(const char* request, char* answer, size_t size);
 } moeref_port;
 
 /* What the library exports. NULL for a version that it does not speak. Called once, before anything else. */

@@ -6,13 +6,14 @@
 #include <filesystem>
 #include <memory>
 
+#include "golden/catalogue/presets.hpp"
 #include "moeref/error.hpp"
 #include "tools/bench/bench_ports.hpp"
 #include "tools/bench/bench_report.hpp"
-#include "tools/bench/cuda/shapes.hpp"
 #include "tools/bench/products.hpp"
 #include "tools/commands/commands.hpp"
 #include "tools/commands/user_layer.hpp"
+#include "tools/ports/port.hpp"
 #include "tools/report/report_file.hpp"
 #include "tools/terminal/progress.hpp"
 #include "tools/terminal/terminal.hpp"
@@ -27,6 +28,7 @@ struct BenchOptions {
   std::vector<std::string> shapes, components;
   std::vector<std::int64_t> tokens;
   int repeat = 0;
+  double timeout = 600.0;  ///< seconds
   fs::path config, json, picture;
 };
 
@@ -37,30 +39,30 @@ struct NamedLayer {
 
 std::string shape_names() {
   std::string names;
-  for (const auto& shape : cuda::bench::kShapes)
-    names += (names.empty() ? "" : ", ") + std::string(shape.name);
+  for (const Preset* shape : measured_presets()) names += (names.empty() ? "" : ", ") + shape->measured->name;
   return names;
 }
 
+/// The preset's widths and counts. All else is the same for all of them, so that their times compare:
 /// bfloat16, swiglu, a softmax gate with renormalised weights and an auxiliary loss, no shared experts.
-NamedLayer layer_of(const cuda::bench::Shape& shape, const BenchPort& port) {
-  NamedLayer out{shape.name, {}};
-  if (port.narrower > 1) out.name += "/" + std::to_string(port.narrower);
+NamedLayer layer_of(const Preset& preset, const BenchDefaults& defaults) {
+  NamedLayer out{preset.measured->name, {}};
+  if (defaults.narrower > 1) out.name += "/" + std::to_string(defaults.narrower);
   MoEConfig& c = out.layer.config;
-  c.dim = shape.dim / port.narrower;
-  c.moe_inter_dim = c.inter_dim = shape.inter_dim / port.narrower;
-  c.n_routed_experts = shape.experts;
-  c.n_activated_experts = shape.slots;
+  c.dim = preset.full.dim / defaults.narrower;
+  c.moe_inter_dim = c.inter_dim = preset.full.moe_inter_dim / defaults.narrower;
+  c.n_routed_experts = preset.full.n_routed_experts;
+  c.n_activated_experts = preset.full.n_activated_experts;
   c.softmax_before_topk = c.norm_topk_prob = true;
   c.aux_loss_coeff = 0.001;
-  out.layer.tokens = port.tokens > 0 ? port.tokens : shape.tokens;
+  out.layer.tokens = defaults.tokens > 0 ? defaults.tokens : preset.measured->tokens;
   return out;
 }
 
-NamedLayer layer_of(const fs::path& file, const BenchPort& port) {
+NamedLayer layer_of(const fs::path& file, const BenchDefaults& defaults) {
   LayerRequest request;
   request.components = {Component::moe};
-  request.default_tokens = port.user_tokens;
+  request.default_tokens = defaults.user_tokens;
   const CaseSpec spec = user_layer(file, request).front();
   NamedLayer out{file.stem().string(), {}};
   out.layer.config = parse_moe_config(spec.config);
@@ -73,18 +75,18 @@ NamedLayer layer_of(const fs::path& file, const BenchPort& port) {
 }
 
 /// Shapes and the user's own layer, each with all numbers of tokens.
-std::vector<NamedLayer> chosen(const BenchOptions& options, const BenchPort& port) {
+std::vector<NamedLayer> chosen(const BenchOptions& options, const BenchDefaults& defaults) {
   const auto known = [](const std::string& name) {
-    return std::ranges::any_of(cuda::bench::kShapes, [&](const auto& s) { return name == s.name; });
+    return std::ranges::any_of(measured_presets(), [&](const auto* s) { return name == s->measured->name; });
   };
   for (const std::string& name : options.shapes)
     if (!known(name)) throw InputError("unknown shape '" + name + "': want one of " + shape_names());
   std::vector<NamedLayer> layers;
   const bool all = options.shapes.empty() && options.config.empty();
-  for (const auto& shape : cuda::bench::kShapes)
-    if (all || std::ranges::find(options.shapes, shape.name) != options.shapes.end())
-      layers.push_back(layer_of(shape, port));
-  if (!options.config.empty()) layers.push_back(layer_of(options.config, port));
+  for (const Preset* shape : measured_presets())
+    if (all || std::ranges::find(options.shapes, shape->measured->name) != options.shapes.end())
+      layers.push_back(layer_of(*shape, defaults));
+  if (!options.config.empty()) layers.push_back(layer_of(options.config, defaults));
   if (options.tokens.empty()) return layers;
   std::vector<NamedLayer> out;
   for (const NamedLayer& one : layers)
@@ -107,7 +109,7 @@ std::vector<Component> components_of(const BenchOptions& options) {
   return out;
 }
 
-void measure_all(const std::vector<std::pair<NamedLayer, Component>>& work, const BenchPort& port,
+void measure_all(const std::vector<std::pair<NamedLayer, Component>>& work, BenchPort& port,
                  BenchReport& report) {
   Progress progress("bench", work.size());
   for (const auto& item : work) {
@@ -119,11 +121,10 @@ void measure_all(const std::vector<std::pair<NamedLayer, Component>>& work, cons
     };
     try {
       for (bench::Measurement& one : port.measure(named.layer, component, report.repeat))
-        report.rows.push_back({named.name, named.layer, std::move(one), port.cores()});
-    } catch (const bench::DeviceLost& lost) {
-      failed(lost.what());
-      report.device_lost = true;
-      return;
+        report.rows.push_back({named.name, named.layer, std::move(one), port.threads()});
+    } catch (const PortFailure& ended) {
+      failed(ended.what());
+      report.crashed = true;
     } catch (const std::bad_alloc&) {
       failed("not enough memory");
     } catch (const std::exception& error) {
@@ -135,8 +136,8 @@ void measure_all(const std::vector<std::pair<NamedLayer, Component>>& work, cons
 
 int bench_command_run(const BenchOptions& options) {
   const auto began = std::chrono::steady_clock::now();
-  const BenchPort& port = find_bench_port(options.port);
-  const std::vector<NamedLayer> layers = chosen(options, port);
+  const auto port = open_bench_port(options.port, port_settings(options.timeout, 1, false).limit);
+  const std::vector<NamedLayer> layers = chosen(options, port->defaults());
   std::vector<std::pair<NamedLayer, Component>> work;
   for (const NamedLayer& one : layers)
     for (const Component component : components_of(options))
@@ -145,16 +146,12 @@ int bench_command_run(const BenchOptions& options) {
   BenchReport report;
   report.moeref = MOEREF_VERSION;
   report.commit = bench_commit();
-  report.port = port.name;
-  report.repeat = options.repeat > 0 ? options.repeat : port.repeat;
-  try {
-    report.environment = port.facts();
-  } catch (const std::exception& error) {
-    throw InputError("--port " + options.port + ": " + error.what());
-  }
+  report.port = options.port;
+  report.repeat = options.repeat > 0 ? options.repeat : port->defaults().repeat;
+  report.environment = port->facts();
   ReportFile json(options.json), picture(options.picture);
 
-  measure_all(work, port, report);
+  measure_all(work, *port, report);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   fmt::print("{}", bench_table(report, shows_colours(stdout)));
   if (json.wanted()) json.write(bench_json(report));
@@ -168,7 +165,9 @@ Command bench_command(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand(
       "bench", "Time a port's components, against dense products and the device's limits");
   const auto o = std::make_shared<BenchOptions>();
-  app->add_option("--port", o->port, "Whose components to time: cpu or cuda")->required()->type_name("PORT");
+  app->add_option("--port", o->port, "Whose components to time: cpu, cuda or PATH.so")
+      ->required()
+      ->type_name("PORT");
   app->add_option("--shape", o->shapes, "Only these layers: " + shape_names())->type_name("NAME");
   app->add_option("--config", o->config, "Your own layer: a JSON file as `moeref generate --config` takes it")
       ->type_name("FILE");
@@ -179,9 +178,11 @@ Command bench_command(CLI::App& parent) {
       ->delimiter(',')
       ->check(CLI::PositiveNumber)
       ->type_name("N");
-  app->add_option("--repeat", o->repeat, "Rounds that the medians are over (10; cpu 3)")
+  app->add_option("--repeat", o->repeat, "Rounds that the medians are over (10; where a CPU computes 3)")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
+  app->add_option("--timeout", o->timeout, "Seconds that a port may take for one measurement (600)")
+      ->type_name("SECONDS");
   app->add_option("--json", o->json, "Write the report to this file, for programs")->type_name("FILE");
   app->add_option("--picture", o->picture, "Draw time against tokens to this file, as SVG")
       ->type_name("FILE");

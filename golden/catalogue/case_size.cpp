@@ -1,4 +1,4 @@
-#include "tools/commands/case_size.hpp"
+#include "golden/catalogue/case_size.hpp"
 
 #include <unistd.h>
 

@@ -1,0 +1,17 @@
+# Fails when the command needs a library of CUDA, or holds a part of one.
+# cmake -DREADELF=readelf -DNM=nm -DCOMMAND=moeref -P needs_no_cuda.cmake
+cmake_minimum_required(VERSION 3.25)
+execute_process(COMMAND ${READELF} -d ${COMMAND} OUTPUT_VARIABLE needed COMMAND_ERROR_IS_FATAL ANY)
+if(NOT needed MATCHES "NEEDED")
+  message(FATAL_ERROR "${READELF} lists no library that ${COMMAND} needs")
+endif()
+if(needed MATCHES "(libcuda|libcublas|libnccl|libnvidia)[^\n]*")
+  message(FATAL_ERROR "${COMMAND} needs ${CMAKE_MATCH_0}")
+endif()
+execute_process(COMMAND ${NM} ${COMMAND} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+if(NOT symbols MATCHES " main\n")
+  message(FATAL_ERROR "${NM} lists no main of ${COMMAND}")
+endif()
+if(symbols MATCHES " (cuda[A-Z]|cublas|nccl|__cuda)[^\n]*")
+  message(FATAL_ERROR "${COMMAND} holds a part of CUDA: ${CMAKE_MATCH_0}")
+endif()

@@ -1,7 +1,10 @@
 #include "moeref/reference.hpp"
 
+#include <array>
+
 #include "moeref/error.hpp"
 #include "moeref/signature.hpp"
+#include "reference_cpu/call/enumerators.hpp"
 #include "reference_cpu/components/bias_update.hpp"
 #include "reference_cpu/components/fake_balanced_gate.hpp"
 #include "reference_cpu/components/init.hpp"
@@ -275,41 +278,30 @@ void metrics(Work& w) {
     w.put("outputs/" + name, scalar({value, unit * value, Precision{}}, DType::float64));
 }
 
+struct EvaluateRow {
+  Component kind;
+  void (*evaluate)(Work& work);
+};
+constexpr auto kRows = std::to_array<EvaluateRow>({
+    {Component::gate, gate},
+    {Component::aux_loss, aux_loss_component},
+    {Component::bias_update, bias_update},
+    {Component::fake_balanced_gate, fake_balanced_gate_component},
+    {Component::mlp, mlp},
+    {Component::experts, experts},
+    {Component::moe, moe},
+    {Component::init, init},
+    {Component::metrics, metrics},
+});
+static_assert(has_row_per_enumerator<kRows>());
+
 }  // namespace
 
 Evaluation evaluate(const Call& call, const NamedTensors& routing, const NamedTensors& stages) {
   check_inputs(call);
   Work w{call, routing, parse_call_options(call.options), {}, {}};
   w.forced = ForcedStages(stages, w.out.results);
-  switch (call.component) {
-    case Component::gate:
-      gate(w);
-      break;
-    case Component::aux_loss:
-      aux_loss_component(w);
-      break;
-    case Component::bias_update:
-      bias_update(w);
-      break;
-    case Component::fake_balanced_gate:
-      fake_balanced_gate_component(w);
-      break;
-    case Component::mlp:
-      mlp(w);
-      break;
-    case Component::experts:
-      experts(w);
-      break;
-    case Component::moe:
-      moe(w);
-      break;
-    case Component::init:
-      init(w);
-      break;
-    case Component::metrics:
-      metrics(w);
-      break;
-  }
+  kRows[static_cast<std::size_t>(call.component)].evaluate(w);
   return std::move(w.out);
 }
 

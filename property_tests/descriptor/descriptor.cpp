@@ -103,13 +103,12 @@ void repair_ranks(Descriptor& d) {
 }  // namespace
 
 void repair(Descriptor& d) {
-  if (d.component == Component::mlp && d.activation != ActivationKind::relu2)
-    d.activation = ActivationKind::swiglu;
+  if (d.component == Component::mlp && !facts(d.activation).in_mlp) d.activation = ActivationKind::swiglu;
   repair_sizes(d);
   repair_groups(d);
   repair_gate(d);
   repair_ranks(d);
-  if (d.poison != Poison::none && d.T == 0) d.poison = Poison::none;
+  if (d.poison != NonFinite::none && d.T == 0) d.poison = NonFinite::none;
   d.limit = std::max(d.limit, 0.0);
   if (d.std <= 0.0) d.std = 0.02;
 }
@@ -134,9 +133,7 @@ MoEConfig moe_config(const Descriptor& d) {
   c.router_bias = d.router_bias;
   c.expert_bias = d.expert_bias;
   c.expert_activation = d.activation;
-  const bool limited_by_activation =
-      d.activation == ActivationKind::swigluoai || d.activation == ActivationKind::quick_geglu;
-  if (limited_by_activation)
+  if (facts(d.activation).activation_limit)
     c.activation_limit = d.limit;
   else
     c.swiglu_limit = d.limit;

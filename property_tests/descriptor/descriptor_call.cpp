@@ -120,9 +120,9 @@ DataChoice gate_reals(const Descriptor& d, bool weight) {
 
 void poison(const Descriptor& d, Tensor& x) {
   const std::int64_t width = x.shape().back(), rows = width > 0 ? x.size() / width : 0;
-  if (d.poison == Poison::none || rows == 0) return;
-  const double value = d.poison == Poison::nan ? std::numeric_limits<double>::quiet_NaN()
-                                               : std::numeric_limits<double>::infinity();
+  if (d.poison == NonFinite::none || rows == 0) return;
+  const double value = d.poison == NonFinite::nan ? std::numeric_limits<double>::quiet_NaN()
+                                                  : std::numeric_limits<double>::infinity();
   x.set(rows / 2 * width + width / 2, value);
 }
 

@@ -6,27 +6,33 @@
 
 #include "moeref/error.hpp"
 #include "property_tests/descriptor/descriptor_fields.hpp"
+#include "reference_cpu/call/enumerators.hpp"
 
 namespace moeref {
 namespace {
 
 // In the order of the enumerations.
-constexpr std::array<std::string_view, 8> kLogits{"levels", "rough", "whole",    "ties",
-                                                  "equal",  "large", "negative", "skewed"};
-constexpr std::array<std::string_view, 3> kValues{"exact", "rough", "loud"};
-constexpr std::array<std::string_view, 5> kCorrections{"none", "zero", "equal", "normal", "negative"};
-constexpr std::array<std::string_view, 3> kPoisons{"none", "nan", "infinity"};
-constexpr std::array<std::string_view, 3> kSpreads{"even", "uneven", "idle"};
-constexpr std::array<std::string_view, 8> kMasks{"absent", "none",         "random",  "first",
-                                                 "last",   "every_second", "all_but", "all"};
-constexpr std::array<std::string_view, 8> kIds{"distinct",    "skewed",      "same",       "some_empty",
-                                               "round_robin", "last_expert", "duplicates", "absent_slots"};
-constexpr std::array<std::string_view, 5> kLoads{"random", "mixed", "zero", "equal", "single"};
-constexpr std::array<std::string_view, 3> kRankKinds{"expert", "context", "data"};
-constexpr std::array<std::string_view, 5> kScores{"softmax", "sigmoid", "sigmoid_with_bias",
-                                                  "softmax_with_bias", "sqrtsoftplus"};
-constexpr std::array<std::string_view, 5> kActivations{"swiglu", "swigluoai", "quick_geglu", "geglu",
-                                                       "relu2"};
+constexpr auto kLogits = std::to_array<std::string_view>(
+    {"levels", "rough", "whole", "ties", "equal", "large", "negative", "skewed"});
+constexpr auto kValues = std::to_array<std::string_view>({"exact", "rough", "loud"});
+constexpr auto kCorrections =
+    std::to_array<std::string_view>({"none", "zero", "equal", "normal", "negative"});
+constexpr auto kNonFinites = std::to_array<std::string_view>({"none", "nan", "infinity"});
+constexpr auto kSpreads = std::to_array<std::string_view>({"even", "uneven", "idle"});
+constexpr auto kMasks = std::to_array<std::string_view>(
+    {"absent", "none", "random", "first", "last", "every_second", "all_but", "all"});
+constexpr auto kIds = std::to_array<std::string_view>(
+    {"distinct", "skewed", "same", "some_empty", "round_robin", "last_expert", "duplicates", "absent_slots"});
+constexpr auto kLoads = std::to_array<std::string_view>({"random", "mixed", "zero", "equal", "single"});
+constexpr auto kRankKinds = std::to_array<std::string_view>({"expert", "context", "data"});
+
+/// The column of names of a table.
+template <typename Row, std::size_t N>
+constexpr std::array<std::string_view, N> names_of(const std::array<Row, N>& rows) {
+  std::array<std::string_view, N> out;
+  for (std::size_t i = 0; i < N; ++i) out[i] = rows[i].name;
+  return out;
+}
 
 [[noreturn]] void refuse(std::string_view word, std::string_view text, const std::string& want) {
   throw InputError("descriptor field '" + std::string(word) + "' is '" + std::string(text) + "': want " +
@@ -36,6 +42,7 @@ constexpr std::array<std::string_view, 5> kActivations{"swiglu", "swigluoai", "q
 template <typename Enum, std::size_t N>
 void read_enum(std::string_view word, std::string_view text, const std::array<std::string_view, N>& names,
                Enum& out) {
+  static_assert(has_enumerators<Enum, N>(), "one name per enumerator");
   std::string all;
   for (std::size_t i = 0; i < N; ++i) {
     if (names[i] == text) {
@@ -52,7 +59,9 @@ void read(std::string_view word, std::string_view text, Values& out) { read_enum
 void read(std::string_view word, std::string_view text, Correction& out) {
   read_enum(word, text, kCorrections, out);
 }
-void read(std::string_view word, std::string_view text, Poison& out) { read_enum(word, text, kPoisons, out); }
+void read(std::string_view word, std::string_view text, NonFinite& out) {
+  read_enum(word, text, kNonFinites, out);
+}
 void read(std::string_view word, std::string_view text, Spread& out) { read_enum(word, text, kSpreads, out); }
 void read(std::string_view word, std::string_view text, Mask& out) { read_enum(word, text, kMasks, out); }
 void read(std::string_view word, std::string_view text, Ids& out) { read_enum(word, text, kIds, out); }
@@ -61,10 +70,10 @@ void read(std::string_view word, std::string_view text, RankKind& out) {
   read_enum(word, text, kRankKinds, out);
 }
 void read(std::string_view word, std::string_view text, ScoreFunc& out) {
-  read_enum(word, text, kScores, out);
+  read_enum(word, text, names_of(kScoreFuncs), out);
 }
 void read(std::string_view word, std::string_view text, ActivationKind& out) {
-  read_enum(word, text, kActivations, out);
+  read_enum(word, text, names_of(kActivations), out);
 }
 void read(std::string_view, std::string_view text, DType& out) { out = parse_dtype(text); }
 void read(std::string_view, std::string_view text, std::optional<DType>& out) {
@@ -118,7 +127,7 @@ void set_field(Descriptor& d, std::string_view word, std::string_view text) {
 std::string_view name(Logits value) { return kLogits[static_cast<std::size_t>(value)]; }
 std::string_view name(Values value) { return kValues[static_cast<std::size_t>(value)]; }
 std::string_view name(Correction value) { return kCorrections[static_cast<std::size_t>(value)]; }
-std::string_view name(Poison value) { return kPoisons[static_cast<std::size_t>(value)]; }
+std::string_view name(NonFinite value) { return kNonFinites[static_cast<std::size_t>(value)]; }
 std::string_view name(Spread value) { return kSpreads[static_cast<std::size_t>(value)]; }
 std::string_view name(Mask value) { return kMasks[static_cast<std::size_t>(value)]; }
 std::string_view name(Ids value) { return kIds[static_cast<std::size_t>(value)]; }

@@ -47,14 +47,14 @@ void arrange_local(Descriptor& d) {
 
 void token_poison(Implementation& impl, const Descriptor& d) {
   Descriptor clean = d;
-  clean.poison = Poison::none;
+  clean.poison = NonFinite::none;
   expect_contained(Answer(impl, make_call(d, true)), Answer(impl, make_call(clean, true)), d, d.T / 2,
                    "another token holds a value that is not finite");
 }
 
 void arrange_poison(Descriptor& d) {
   arrange_local(d);
-  if (d.poison == Poison::none) d.poison = d.seed % 2 == 0 ? Poison::nan : Poison::infinity;
+  if (d.poison == NonFinite::none) d.poison = d.seed % 2 == 0 ? NonFinite::nan : NonFinite::infinity;
 }
 
 /// All parameters of one expert changed: tokens and experts that do not meet it notice nothing.

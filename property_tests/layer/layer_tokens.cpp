@@ -177,7 +177,7 @@ void earlier_calls(Implementation& impl, const Descriptor& d) {
   Descriptor other = d;
   other.seed = d.seed + 1;
   other.noise = 0.0;  // which a NaN cannot seed
-  other.poison = d.T > 0 ? Poison::nan : Poison::none;
+  other.poison = d.T > 0 ? NonFinite::nan : NonFinite::none;
   other.T += static_cast<std::int64_t>(d.seed % 3);  // buffers of the same size, or of another
   repair(other);
   const Answer first(impl, make_call(other, true)), before(impl, call);

@@ -19,7 +19,7 @@ void all_groups(Implementation& impl, const Descriptor& d) {
 
 /// Groups of two experts or more, at least two of them.
 void arrange_groups(Descriptor& d) {
-  if (d.score == ScoreFunc::softmax || d.score == ScoreFunc::sqrtsoftplus) d.score = ScoreFunc::sigmoid;
+  if (!uses_groups(d.score)) d.score = ScoreFunc::sigmoid;
   d.groups = std::max<std::int64_t>(d.groups, 2);
   if (d.E % d.groups != 0 || d.E < 2 * d.groups) d.E = d.groups * std::max<std::int64_t>(2, d.E / d.groups);
 }

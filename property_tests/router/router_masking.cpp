@@ -111,7 +111,7 @@ void arrange_dropped(Descriptor& d) {
 
 void poisoned_token(Implementation& impl, const Descriptor& d) {
   Descriptor clean = d;
-  clean.poison = Poison::none;
+  clean.poison = NonFinite::none;
   const Call sound = make_call(clean);
   const Answer a(impl, make_call(d)), b(impl, sound);
   const std::int64_t token = d.T / 2;
@@ -128,7 +128,7 @@ void poisoned_token(Implementation& impl, const Descriptor& d) {
 
 void arrange_poisoned(Descriptor& d) {
   d.T = std::max<std::int64_t>(d.T, 2);
-  if (d.poison == Poison::none) d.poison = d.seed % 2 == 0 ? Poison::nan : Poison::infinity;
+  if (d.poison == NonFinite::none) d.poison = d.seed % 2 == 0 ? NonFinite::nan : NonFinite::infinity;
 }
 
 /// Every token alone: the gate has no other way between tokens than the load and the loss.

@@ -1,22 +1,21 @@
-#include "moeref/implementation.hpp"
+#include <string>
 
+#include "moeref/component.hpp"
 #include "moeref/error.hpp"
+#include "reference_cpu/call/enumerators.hpp"
 
 namespace moeref {
-namespace {
 
-constexpr std::array<std::string_view, kComponents.size()> kNames{
-    "gate", "aux_loss", "bias_update", "fake_balanced_gate", "mlp", "experts", "moe", "init", "metrics"};
+static_assert(has_row_per_enumerator<kComponentFacts>());
 
-}  // namespace
-
-std::string_view name(Component component) { return kNames[static_cast<std::size_t>(component)]; }
+std::string_view name(Component component) { return facts(component).name; }
 
 Component parse_component(std::string_view text) {
-  for (std::size_t i = 0; i < kNames.size(); ++i)
-    if (kNames[i] == text) return static_cast<Component>(i);
   std::string want;
-  for (const auto candidate : kNames) want += " " + std::string(candidate);
+  for (const ComponentFacts& row : kComponentFacts) {
+    if (row.name == text) return row.kind;
+    want += " " + std::string(row.name);
+  }
   throw InputError("unknown component '" + std::string(text) + "': want one of" + want);
 }
 

@@ -1,59 +1,61 @@
 #include "reference_cpu/call/rank_shares.hpp"
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <numeric>
 #include <utility>
 
 #include "moeref/config.hpp"
+#include "reference_cpu/call/enumerators.hpp"
 #include "reference_cpu/call/ranks.hpp"
 
 namespace moeref {
 namespace {
 
-/// A name, or what names begin with where '*' ends it.
-using Names = std::vector<std::string_view>;
+/// A name, or what names begin with where '*' ends it; no name where it is empty.
+using Names = std::array<std::string_view, 6>;
 
 bool is_one_of(const Names& names, std::string_view tensor) {
   return std::ranges::any_of(names, [&](std::string_view name) {
+    if (name.empty()) return false;
     return name.ends_with('*') ? tensor.starts_with(name.substr(0, name.size() - 1)) : tensor == name;
   });
 }
 
 /// The first list that names a tensor decides; what none names is whole.
 struct Rule {
-  Component component;
+  Component kind;
   Names batch = {}, tokens = {};
   Names experts = {};  ///< under expert parallelism
 };
 
-const Rule kRules[] = {
-    {.component = Component::gate,
+constexpr auto kRules = std::to_array<Rule>({
+    {.kind = Component::gate,
      .tokens = {"inputs/*", "cotangents/*", "stages/*", "outputs/weights", "outputs/indices", "grads/x"}},
-    {.component = Component::aux_loss, .tokens = {"inputs/*", "grads/original_scores"}},
-    {.component = Component::bias_update, .tokens = {"inputs/*", "outputs/indices_*"}},
-    {.component = Component::fake_balanced_gate, .tokens = {"inputs/*", "outputs/*"}},
-    {.component = Component::mlp, .batch = {"inputs/x", "cotangents/y", "outputs/y", "grads/x"}},
-    {.component = Component::experts,
+    {.kind = Component::aux_loss, .tokens = {"inputs/*", "grads/original_scores"}},
+    {.kind = Component::bias_update, .tokens = {"inputs/*", "outputs/indices_*"}},
+    {.kind = Component::fake_balanced_gate, .tokens = {"inputs/*", "outputs/*"}},
+    {.kind = Component::mlp, .batch = {"inputs/x", "cotangents/y", "outputs/y", "grads/x"}},
+    {.kind = Component::experts,
      .tokens = {"inputs/*", "cotangents/*", "stages/*", "outputs/y", "grads/x", "grads/weights"},
      .experts = {"params/*", "grads/*"}},
-    {.component = Component::moe,
+    {.kind = Component::moe,
      .batch = {"inputs/x", "inputs/padding_mask", "cotangents/y", "outputs/y", "grads/x"},
      .tokens = {"inputs/*", "stages/*", "outputs/weights", "outputs/indices"},
      .experts = {"params/experts.*", "grads/experts.*"}},
-    {.component = Component::init, .experts = {"outputs/experts.*"}},
-    {.component = Component::metrics},
-};
+    {.kind = Component::init, .experts = {"outputs/experts.*"}},
+    {.kind = Component::metrics},
+});
+static_assert(has_row_per_enumerator<kRules>());
 
-const Rule& rule_of(Component component) {
-  return *std::ranges::find_if(kRules, [&](const Rule& rule) { return rule.component == component; });
-}
+const Rule& rule_of(Component component) { return kRules[static_cast<std::size_t>(component)]; }
 
-/// The input whose axes but the last are the tokens; null where there are no tokens.
+/// The input whose axes but the last are the tokens; null where ranks do not divide tokens.
 const Tensor* tokens_of(const Call& call) {
-  for (const char* name : {"inputs/x", "inputs/original_scores", "inputs/x_0_0"})
-    if (const Tensor* tensor = find(call.tensors, name)) return tensor;
-  return nullptr;
+  const Rule& rule = rule_of(call.component);
+  const bool divided = !rule.batch[0].empty() || !rule.tokens[0].empty();
+  return divided ? find(call.tensors, facts(call.component).token_input) : nullptr;
 }
 
 std::int64_t row_size(const Shape& shape, std::size_t row_axes) {
@@ -84,7 +86,7 @@ RankShares::RankShares(const Call& call, std::int64_t ranks, std::vector<TensorS
     const std::int64_t tokens = x->size() == 0 ? 0 : x->size() / x->shape().back();
     offsets_ = rank_offsets(ranks, options.parallel.tokens_per_rank, tokens);
   }
-  if (options.parallel.ep_size > 1 && !rule_of(call.component).experts.empty())
+  if (options.parallel.ep_size > 1 && !rule_of(call.component).experts[0].empty())
     for (std::int64_t r = 0; r < ranks; ++r)
       experts_.push_back(rank_experts(parse_moe_config(call.config), r, ranks));
   outputs_.resize(static_cast<std::size_t>(ranks));

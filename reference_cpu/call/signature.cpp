@@ -1,9 +1,11 @@
 #include "moeref/signature.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "moeref/config.hpp"
 #include "moeref/error.hpp"
+#include "reference_cpu/call/enumerators.hpp"
 
 namespace moeref {
 namespace {
@@ -38,8 +40,7 @@ void linear(Builder& b, const std::string& name, DType dtype, std::int64_t out, 
 }
 
 void mlp_params(Builder& b, const std::string& prefix, const MLPConfig& c) {
-  if (facts(c.activation).gated)
-    linear(b, prefix + "gate_proj", c.dtype, c.inter_dim, c.dim, c.bias);
+  if (facts(c.activation).gated) linear(b, prefix + "gate_proj", c.dtype, c.inter_dim, c.dim, c.bias);
   linear(b, prefix + "up_proj", c.dtype, c.inter_dim, c.dim, c.bias);
   linear(b, prefix + "down_proj", c.dtype, c.dim, c.inter_dim, c.bias);
 }
@@ -100,7 +101,6 @@ void aux_loss(Builder& b, const MoEConfig& c, std::int64_t t) {
 }
 
 void bias_update(Builder& b, const MoEConfig& c, const CallOptions& o, std::int64_t t) {
-  b.backward = false;
   gate_params(b, "", c);
   for (std::int64_t s = 0; s < o.steps; ++s) {
     for (std::int64_t m = 0; m < o.micro_batches; ++m) {
@@ -117,7 +117,6 @@ void bias_update(Builder& b, const MoEConfig& c, const CallOptions& o, std::int6
 }
 
 void fake_balanced_gate(Builder& b, const MoEConfig& c, std::int64_t t) {
-  b.backward = false;
   b.input("x", c.dtype, {t, c.dim});
   b.input("token_mask", DType::boolean, {t}, false);
   b.output("weights", c.dtype, {t, c.n_activated_experts});
@@ -177,7 +176,6 @@ void init(Builder& b, const MoEConfig& c, const CallOptions& o) {
 }
 
 void metrics(Builder& b, const MoEConfig& c, const Shape& tokens) {
-  b.backward = false;
   const std::int64_t layers = element_count(tokens);
   b.input("expert_load", DType::int64, {layers, c.n_routed_experts});
   for (const char* per_layer : {"cv", "dead_expert_frac", "expert_diversity"})
@@ -190,24 +188,38 @@ void metrics(Builder& b, const MoEConfig& c, const Shape& tokens) {
     b.output(aggregate, DType::float64, {});
 }
 
-/// x's shape without its last axis, from whichever input the component is given.
+/// What a signature is made for.
+struct Asked {
+  const nlohmann::json& config;
+  CallOptions options;
+  const Shape& tokens;
+  std::int64_t count() const { return element_count(tokens); }
+  MoEConfig moe() const { return parse_moe_config(config); }
+};
+
+struct SignatureRow {
+  Component kind;
+  void (*build)(Builder& builder, const Asked& asked);
+};
+constexpr auto kRows = std::to_array<SignatureRow>({
+    {Component::gate, [](Builder& b, const Asked& a) { gate(b, a.moe(), a.options, a.count()); }},
+    {Component::aux_loss, [](Builder& b, const Asked& a) { aux_loss(b, a.moe(), a.count()); }},
+    {Component::bias_update,
+     [](Builder& b, const Asked& a) { bias_update(b, a.moe(), a.options, a.count()); }},
+    {Component::fake_balanced_gate,
+     [](Builder& b, const Asked& a) { fake_balanced_gate(b, a.moe(), a.count()); }},
+    {Component::mlp, [](Builder& b, const Asked& a) { mlp(b, parse_mlp_config(a.config), a.tokens); }},
+    {Component::experts, [](Builder& b, const Asked& a) { experts(b, a.moe(), a.count()); }},
+    {Component::moe, [](Builder& b, const Asked& a) { moe(b, a.moe(), a.options, a.tokens); }},
+    {Component::init, [](Builder& b, const Asked& a) { init(b, a.moe(), a.options); }},
+    {Component::metrics, [](Builder& b, const Asked& a) { metrics(b, a.moe(), a.tokens); }},
+});
+static_assert(has_row_per_enumerator<kRows>());
+
+/// The shape of the component's token input without its last axis.
 Shape token_shape(const Call& call) {
-  std::string_view from = "inputs/x";
-  switch (call.component) {
-    case Component::aux_loss:
-      from = "inputs/original_scores";
-      break;
-    case Component::bias_update:
-      from = "inputs/x_0_0";
-      break;
-    case Component::metrics:
-      from = "inputs/expert_load";
-      break;
-    case Component::init:
-      return {};
-    default:
-      break;
-  }
+  const std::string_view from = facts(call.component).token_input;
+  if (from.empty()) return {};
   const Tensor& x = require(call.tensors, from);
   if (x.shape().empty())
     throw InputError("dataset '" + std::string(from) + "' is a scalar: want [..., width]");
@@ -227,43 +239,10 @@ void check_indices(const Tensor& indices, std::string_view name, std::int64_t ex
 
 Signature signature(Component component, const nlohmann::json& config, const nlohmann::json& options,
                     const Shape& tokens, bool backward) {
-  const CallOptions o = parse_call_options(options);
+  const Asked asked{config, parse_call_options(options), tokens};
   Builder b;
-  b.backward = backward;
-  if (component == Component::mlp) {
-    mlp(b, parse_mlp_config(config), tokens);
-    return std::move(b.out);
-  }
-  const MoEConfig c = parse_moe_config(config);
-  const std::int64_t t = element_count(tokens);
-  switch (component) {
-    case Component::gate:
-      gate(b, c, o, t);
-      break;
-    case Component::aux_loss:
-      aux_loss(b, c, t);
-      break;
-    case Component::bias_update:
-      bias_update(b, c, o, t);
-      break;
-    case Component::fake_balanced_gate:
-      fake_balanced_gate(b, c, t);
-      break;
-    case Component::experts:
-      experts(b, c, t);
-      break;
-    case Component::moe:
-      moe(b, c, o, tokens);
-      break;
-    case Component::init:
-      init(b, c, o);
-      break;
-    case Component::metrics:
-      metrics(b, c, tokens);
-      break;
-    case Component::mlp:
-      break;
-  }
+  b.backward = backward && facts(component).has_backward;
+  kRows[static_cast<std::size_t>(component)].build(b, asked);
   return std::move(b.out);
 }
 

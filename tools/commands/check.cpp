@@ -80,20 +80,15 @@ std::vector<const Property*> chosen(const CheckOptions& options, const std::vect
   return out;
 }
 
-bool has_backward(Component component) {
-  return component == Component::gate || component == Component::aux_loss || component == Component::mlp ||
-         component == Component::experts || component == Component::moe;
-}
-
 /// The call that a descriptor stands for, with the reference's results, for `validate` and for the record.
 fs::path save(const fs::path& folder, const RunReport& run) {
   GoldenFile file;
-  file.call = make_call(*run.smallest, has_backward(run.smallest->component));
+  file.call = make_call(*run.smallest, facts(run.smallest->component).has_backward);
   file.case_name = run.property->name;
   file.producer = "moeref " MOEREF_VERSION;
   file.recipe =
       nlohmann::json{{"property", run.property->name}, {"descriptor", to_line(*run.smallest)}}.dump();
-  file.allow_nonfinite = run.smallest->poison != Poison::none;
+  file.allow_nonfinite = run.smallest->poison != NonFinite::none;
   Evaluation evaluation = evaluate(file.call);
   fs::path path = folder / fmt::format("{}__{}.h5", name(file.call.component), run.property->name);
   write_golden(path, file, evaluation);

@@ -14,23 +14,6 @@ namespace {
 
 using nlohmann::json;
 
-bool has_backward(Component component) {
-  switch (component) {
-    case Component::gate:
-    case Component::aux_loss:
-    case Component::mlp:
-    case Component::experts:
-    case Component::moe:
-      return true;
-    case Component::bias_update:
-    case Component::fake_balanced_gate:
-    case Component::init:
-    case Component::metrics:
-      break;
-  }
-  return false;
-}
-
 /// Lays the command line over a case as JSON, once for each component that is wanted.
 std::vector<CaseSpec> specs_of(json layer, const LayerRequest& request) {
   if (request.tokens) layer["tokens"] = {*request.tokens};
@@ -44,7 +27,7 @@ std::vector<CaseSpec> specs_of(json layer, const LayerRequest& request) {
   for (const json& component : wanted) {
     layer["component"] = component;
     CaseSpec spec = parse_case_spec(layer);
-    if (!layer.contains("backward")) spec.backward = has_backward(spec.component);
+    if (!layer.contains("backward")) spec.backward = facts(spec.component).has_backward;
     if (spec.component == Component::init)
       spec.tokens.clear();
     else if (!layer.contains("tokens"))

@@ -46,8 +46,8 @@ enum class Correction : std::uint8_t {
   negative,  ///< within [-3/2, -1/4]: negative biased scores
 };
 
-enum class Poison : std::uint8_t { none, nan, infinity };  ///< in x, in the middle of the middle token
-enum class Spread : std::uint8_t { even, uneven, idle };   ///< of tokens over ranks; idle: one has none
+enum class NonFinite : std::uint8_t { none, nan, infinity };  ///< in x, in the middle of the middle token
+enum class Spread : std::uint8_t { even, uneven, idle };      ///< of tokens over ranks; idle: one has none
 enum class Mask : std::uint8_t { absent, none, random, first, last, every_second, all_but, all };
 enum class Ids : std::uint8_t {
   distinct,
@@ -65,7 +65,7 @@ enum class RankKind : std::uint8_t { expert, context, data };  ///< what `ranks`
 std::string_view name(Logits value);
 std::string_view name(Values value);
 std::string_view name(Correction value);
-std::string_view name(Poison value);
+std::string_view name(NonFinite value);
 std::string_view name(Spread value);
 std::string_view name(Mask value);
 std::string_view name(Ids value);
@@ -105,7 +105,7 @@ struct Descriptor {
   std::optional<DType> precision;  ///< gate_precision
   Logits logits = Logits::levels;
   Values values = Values::exact;
-  Poison poison = Poison::none;
+  NonFinite poison = NonFinite::none;
   Mask mask = Mask::absent;
   Ids ids = Ids::distinct;
   Loads loads = Loads::random;
@@ -115,9 +115,7 @@ struct Descriptor {
 
   bool has_correction() const { return correction != Correction::none; }
   /// Whether the score function looks at groups at all.
-  bool grouped() const {
-    return groups > 1 && score != ScoreFunc::softmax && score != ScoreFunc::sqrtsoftplus;
-  }
+  bool grouped() const { return groups > 1 && uses_groups(score); }
 };
 
 /// One line; fields at their defaults are left out, but for the seed.

@@ -1,37 +1,14 @@
 // The one interface of everything that computes: the CPU reference, the CUDA implementation and every port.
 #pragma once
 
-#include <array>
-#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
-#include <string_view>
 
+#include "moeref/component.hpp"
 #include "moeref/tensor.hpp"
 
 namespace moeref {
-
-enum class Component : std::uint8_t {
-  gate,
-  aux_loss,
-  bias_update,
-  fake_balanced_gate,
-  mlp,
-  experts,
-  moe,
-  init,
-  metrics,
-};
-inline constexpr std::array<Component, 9> kComponents{
-    Component::gate,   Component::aux_loss, Component::bias_update, Component::fake_balanced_gate,
-    Component::mlp,    Component::experts,  Component::moe,         Component::init,
-    Component::metrics};
-
-std::string_view name(Component component);
-
-/// Throws InputError naming the text.
-Component parse_component(std::string_view text);
 
 /// One call of one component: what a golden file's attributes and input groups hold, and what the port ABI
 /// carries.

@@ -32,6 +32,11 @@ TEST(ListTest, ShowsWhatThereIs) {
   const Finished presets = run_moeref({"list", "presets"});
   EXPECT_TRUE(holds(presets.out, "qwen3_30b"));
   EXPECT_FALSE(holds(presets.out, "results:DIR"));
+  const Finished fields = run_moeref({"list", "fields"});
+  for (const char* part :
+       {"must be given", "route_scale", "tokens_per_rank", "factor on the routing weights"})
+    EXPECT_TRUE(holds(fields.out, part)) << part;
+  EXPECT_TRUE(holds(bad_input_line(run_moeref({"list", "presets", "--json"})), "--json"));
 }
 
 TEST(HelpTest, GoesToStdout) {

@@ -1,4 +1,4 @@
-// Redraws tokens whose experts rounding could change (TOLERANCE.md, Routing).
+// Redraws tokens whose experts rounding could change (VERDICTS.md, Routing).
 #pragma once
 
 #include "golden/catalogue/case_builder.hpp"

@@ -30,7 +30,10 @@ add_executable(reference_cpu_test
   tests/gradient_check.cpp
   tests/random_call.cpp
   verdict/tests/judge_test.cpp
-  verdict/tests/routing_verdict_test.cpp)
+  verdict/tests/probable_error_test.cpp
+  verdict/tests/reference_results_test.cpp
+  verdict/tests/routing_verdict_test.cpp
+  verdict/tests/value_verdict_test.cpp)
 target_link_libraries(reference_cpu_test PRIVATE moeref::reference_cpu GTest::gtest_main)
 include(GoogleTest)
 gtest_discover_tests(reference_cpu_test DISCOVERY_TIMEOUT 60 PROPERTIES LABELS unit TIMEOUT 120)

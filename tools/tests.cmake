@@ -6,6 +6,7 @@ add_executable(moeref_report_tests
   bench/tests/bench_picture_test.cpp
   bench/tests/bench_table_test.cpp
   bench/tests/measurement_json_test.cpp
+  judging/tests/case_check_test.cpp
   judging/tests/must_pass_test.cpp
   judging/tests/waivers_test.cpp
   ports/tests/ports_test.cpp

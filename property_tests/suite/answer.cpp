@@ -7,6 +7,7 @@
 #include "moeref/error.hpp"
 #include "reference_cpu/arithmetic/counter_generator.hpp"
 #include "reference_cpu/verdict/routing_verdict.hpp"
+#include "reference_cpu/verdict/value_verdict.hpp"
 
 namespace moeref {
 namespace {
@@ -34,7 +35,7 @@ const Tensor& Answer::operator[](std::string_view tensor) const {
   return found->second;
 }
 
-const Evaluation& Answer::evaluation() const {
+const Evaluation& Answer::reference() const {
   if (evaluation_) return *evaluation_;
   NamedTensors routing;
   for (const auto& [name, tensor] : results_)
@@ -49,13 +50,13 @@ const Evaluation& Answer::evaluation() const {
 }
 
 double Answer::bound(std::string_view tensor, std::int64_t index) const {
-  const auto found = evaluation().results.find(std::string(tensor));
-  if (found == evaluation().results.end()) return 0.0;
+  const auto found = reference().results.find(std::string(tensor));
+  if (found == reference().results.end()) return 0.0;
   return static_cast<double>(found->second.bound.at(static_cast<std::size_t>(index)));
 }
 
 bool Answer::decided(std::int64_t token) const {
-  const std::vector<RoutingScores>& routing = evaluation().routing;
+  const std::vector<RoutingScores>& routing = reference().routing;
   return std::ranges::all_of(routing, [&](const RoutingScores& r) {
     std::vector<std::int64_t> any(static_cast<std::size_t>(r.k));
     std::iota(any.begin(), any.end(), 0);
@@ -64,7 +65,7 @@ bool Answer::decided(std::int64_t token) const {
 }
 
 bool Answer::all_decided() const {
-  const std::vector<RoutingScores>& routing = evaluation().routing;
+  const std::vector<RoutingScores>& routing = reference().routing;
   for (std::int64_t t = 0; !routing.empty() && t < routing.front().tokens; ++t)
     if (!decided(t)) return false;
   return true;
@@ -98,11 +99,12 @@ void expect_equal(std::string_view tensor, std::int64_t index, double value, dou
 
 void expect_near(std::string_view tensor, std::int64_t index, double value, double expected, double bound,
                  std::string_view text) {
-  const bool same = value == expected || (std::isnan(value) && std::isnan(expected));
-  // Where the bound is not finite a number may pass the largest of its dtype: an honest implementation may
-  // hold an infinity, or a NaN that came of it.
-  const bool near = !std::isfinite(bound) || std::abs(value - expected) <= bound;
-  if (!same && !near) fail({std::string(tensor), index, value, expected, bound, std::string(text)});
+  // The expectation is an implementation's too: where its bound is not finite it may hold an infinity itself,
+  // or a NaN that came of it. Otherwise NaN is near NaN alone.
+  if (!std::isfinite(bound)) return;
+  const bool one_is_nan = std::isnan(value) != std::isnan(expected);
+  if (one_is_nan || value_ratio(value, expected, bound) > 1.0)
+    fail({std::string(tensor), index, value, expected, bound, std::string(text)});
 }
 
 void expect_same(const Answer& a, const Answer& b, std::string_view tensor, std::string_view text,

@@ -32,6 +32,9 @@ class Answer {
   const Tensor& operator[](std::string_view tensor) const;
   double at(std::string_view tensor, std::int64_t index) const { return (*this)[tensor][index]; }
 
+  /// What the reference gives on the implementation's own routing; computed once.
+  const Evaluation& reference() const;
+
   /// The error bound of an element; 0 where the value is exact.
   double bound(std::string_view tensor, std::int64_t index) const;
 
@@ -44,8 +47,6 @@ class Answer {
   std::int64_t experts() const;  ///< n_routed_experts
 
  private:
-  const Evaluation& evaluation() const;
-
   Call call_;
   NamedTensors results_;
   mutable std::shared_ptr<Evaluation> evaluation_;

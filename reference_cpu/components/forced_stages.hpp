@@ -1,4 +1,4 @@
-// Forced judging (TOLERANCE.md): what follows a stage starts from the stage as a port made it, so that each
+// Forced judging (VERDICTS.md): what follows a stage starts from the stage as a port made it, so that each
 // stage answers for itself alone.
 #pragma once
 

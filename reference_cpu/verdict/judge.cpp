@@ -1,10 +1,16 @@
 // judge(): the routing first, then everything else on that routing.
 #include <algorithm>
 #include <cmath>
+#include <span>
+#include <vector>
 
 #include "moeref/signature.hpp"
 #include "moeref/verdict.hpp"
+#include "reference_cpu/verdict/element_chunks.hpp"
+#include "reference_cpu/verdict/probable_error.hpp"
+#include "reference_cpu/verdict/reference_results.hpp"
 #include "reference_cpu/verdict/routing_verdict.hpp"
+#include "reference_cpu/verdict/value_verdict.hpp"
 
 namespace moeref {
 namespace {
@@ -18,16 +24,26 @@ TensorVerdict fail(const std::string& tensor, std::string finding) {
   return out;
 }
 
-/// |value - reference| / bound; where the reference is not finite, the value must not be either. Without a
-/// bound an honest implementation may hold anything.
-double ratio(double value, double reference, double bound) {
-  if (std::isfinite(reference) && std::isinf(bound)) return 0.0;
-  if (std::isfinite(reference) != std::isfinite(value)) return INFINITY;
-  if (!std::isfinite(reference))
-    return std::isnan(reference) || std::isnan(value) || value == reference ? 0.0 : INFINITY;
-  const double difference = std::abs(value - reference);
-  if (difference == 0.0) return 0.0;
-  return bound > 0.0 ? difference / bound : INFINITY;
+/// The element of the largest r among some, the first of several.
+struct Worst {
+  std::int64_t index = -1;
+  double ratio = 0.0, value = 0.0;
+  std::int64_t unbounded = 0;
+};
+
+Worst worst_of(std::int64_t first, std::span<const double> values, const BoundedTensor& reference) {
+  Worst out;
+  const double* exact = reference.value.data() + first;
+  const float* bound = reference.bound.data() + first;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    out.unbounded += std::isinf(bound[i]) && std::isfinite(exact[i]);
+    const double r = value_ratio(values[i], exact[i], bound[i]);
+    if (out.index >= 0 && !(r > out.ratio)) continue;
+    out.index = first + static_cast<std::int64_t>(i);
+    out.ratio = r;
+    out.value = values[i];
+  }
+  return out;
 }
 
 TensorVerdict compare(const std::string& tensor, const Tensor& candidate, const BoundedTensor& reference) {
@@ -40,18 +56,20 @@ TensorVerdict compare(const std::string& tensor, const Tensor& candidate, const 
   TensorVerdict out;
   out.tensor = tensor;
   out.elements = candidate.size();
-  for (std::int64_t i = 0; i < candidate.size(); ++i) {
-    const auto n = static_cast<std::size_t>(i);
-    const double value = candidate[i];
-    const double r = ratio(value, reference.value[n], reference.bound[n]);
-    out.unbounded += std::isinf(reference.bound[n]) && std::isfinite(reference.value[n]);
-    if (out.index < 0 || r > out.ratio) {
-      out.index = i;
-      out.ratio = r;
-      out.value = value;
-      out.reference = reference.value[n];
-      out.bound = reference.bound[n];
-    }
+  std::vector<Worst> chunks(static_cast<std::size_t>((candidate.size() + kChunk - 1) / kChunk));
+  for_each_chunk(candidate, [&](std::int64_t first, std::span<const double> values) {
+    chunks[static_cast<std::size_t>(first / kChunk)] = worst_of(first, values, reference);
+  });
+  for (const Worst& chunk : chunks) {
+    out.unbounded += chunk.unbounded;
+    if (out.index >= 0 && !(chunk.ratio > out.ratio)) continue;
+    out.index = chunk.index;
+    out.ratio = chunk.ratio;
+    out.value = chunk.value;
+  }
+  if (out.index >= 0) {
+    out.reference = reference.value[static_cast<std::size_t>(out.index)];
+    out.bound = reference.bound[static_cast<std::size_t>(out.index)];
   }
   if (out.unbounded > 0) {
     out.verdict = Verdict::ambiguous;
@@ -69,12 +87,12 @@ TensorVerdict compare(const std::string& tensor, const Tensor& candidate, const 
 
 /// Each tensor once more, on the stages before it as the candidate shows them: bounds are narrower there, and
 /// what only follows from an earlier stage is told apart.
-void judge_on_own_stages(const Call& call, const NamedTensors& candidate, const NamedTensors& routing,
-                         CaseVerdict& total) {
+void judge_on_own_stages(ReferenceResults& reference, const NamedTensors& candidate, CaseVerdict& total) {
   const bool shown =
       std::ranges::any_of(candidate, [](const auto& entry) { return entry.first.starts_with("stages/"); });
-  if (!shown) return;
-  const Evaluation forced = evaluate(call, routing, candidate);
+  // Stages that are the reference's own lead to nothing new where what follows from them is its own too.
+  if (!shown || !reference.differing_bits(candidate)) return;
+  const Evaluation forced = reference.on_stages_of(candidate);
   for (TensorVerdict& free : total.tensors) {
     const auto it = forced.results.find(free.tensor);
     // Not gradients: a port may make a stage anew in its backward pass, from what it kept, and that differs
@@ -93,18 +111,6 @@ void judge_on_own_stages(const Call& call, const NamedTensors& candidate, const 
     if (free.verdict == Verdict::fail && own.ratio <= 1.0)
       free.finding += "; right on the port's own earlier stages";
   }
-}
-
-/// Whether anything can be computed on these ids: distinct experts of the right shape.
-bool usable(const RoutingScores& routing, const Tensor& ids) {
-  if (ids.shape() != Shape{routing.tokens, routing.k} || ids.dtype() != DType::int64) return false;
-  const auto all = ids.as<std::int64_t>();
-  for (std::int64_t t = 0; t < routing.tokens; ++t)
-    for (std::int64_t j = 0; j < routing.k; ++j) {
-      const auto first = all.begin() + t * routing.k, at = first + j;
-      if (*at < 0 || *at >= routing.experts || std::find(first, at, *at) != at) return false;
-    }
-  return true;
 }
 
 /// NaN has no place in an order, so no tie rule speaks of it.
@@ -158,25 +164,14 @@ TensorVerdict judge_ids(const RoutingScores& routing, const Tensor& ids, const J
 }  // namespace
 
 CaseVerdict judge(const Call& call, const NamedTensors& candidate, const JudgeOptions& options) {
-  CaseVerdict out;
-  const Evaluation own = evaluate(call);
-  const Signature want = signature(call);
+  ReferenceResults reference(call);
+  return judge(reference, candidate, options);
+}
 
-  // Everything is judged on the candidate's routing where that can be computed with: later choices follow
-  // from earlier ones through the correction bias. The routing itself is judged on the scores that the
-  // reference has there.
-  NamedTensors routing;
-  bool same = true;
-  for (const RoutingScores& scores : own.routing) {
-    const Tensor* ids = find(candidate, scores.indices);
-    if (!ids || !usable(scores, *ids)) continue;
-    routing[scores.indices] = *ids;
-    const auto& mine = own.results.at(scores.indices).value;
-    for (std::int64_t i = 0; i < ids->size(); ++i)
-      same = same && (*ids)[i] == mine[static_cast<std::size_t>(i)];
-  }
-  const Evaluation forced = same ? Evaluation{} : evaluate(call, routing);
-  const Evaluation& reference = same ? own : forced;
+CaseVerdict judge(ReferenceResults& results, const NamedTensors& candidate, const JudgeOptions& options) {
+  CaseVerdict out;
+  // The routing is judged on the scores that the reference has on the candidate's earlier choices.
+  const Evaluation& reference = results.on_routing_of(candidate);
   for (const RoutingScores& scores : reference.routing)
     if (const Tensor* ids = find(candidate, scores.indices))
       out.tensors.push_back(judge_ids(scores, *ids, options, out));
@@ -187,11 +182,12 @@ CaseVerdict judge(const Call& call, const NamedTensors& candidate, const JudgeOp
       continue;
     if (const Tensor* tensor = find(candidate, name)) out.tensors.push_back(compare(name, *tensor, result));
   }
-  for (const TensorSpec& spec : want.outputs)
+  for (const TensorSpec& spec : signature(results.call()).outputs)
     if (spec.required && !find(candidate, spec.name)) out.tensors.push_back(fail(spec.name, "missing"));
 
   for (TensorVerdict& t : out.tensors) t.own_ratio = t.ratio;
-  judge_on_own_stages(call, candidate, routing, out);
+  judge_on_own_stages(results, candidate, out);
+  for (TensorVerdict& t : out.tensors) t.probable_ratio = t.ratio / probable_share(results.call(), t.tensor);
   std::ranges::stable_sort(out.tensors, {}, [](const TensorVerdict& t) { return stage_order(t.tensor); });
   for (const TensorVerdict& t : out.tensors) out.verdict = worse(out.verdict, t.verdict);
   if (out.tensors.empty()) out.verdict = Verdict::fail;

@@ -1,4 +1,4 @@
-// The verdict on one token's expert ids (TOLERANCE.md, Routing; extremal argument).
+// The verdict on one token's expert ids (VERDICTS.md, Routing; extremal argument).
 #pragma once
 
 #include <cstdint>

@@ -4,20 +4,15 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <cstring>
 
 #include "moeref/config.hpp"
-#include "moeref/reference.hpp"
 #include "moeref/signature.hpp"
+#include "reference_cpu/verdict/probable_error.hpp"
 #include "tools/ports/isolated_port.hpp"
 #include "tools/terminal/terminal.hpp"
 
 namespace moeref {
 namespace {
-
-/// Far above the probabilistic error model: no failure, but no honest rounding either.
-constexpr double kImprobable = 8.0;
 
 std::string dtype_of(const Call& call) {
   const DType dtype = call.component == Component::mlp ? parse_mlp_config(call.config).dtype
@@ -60,13 +55,14 @@ void take_routing(CaseReport& report, const CaseVerdict& verdict) {
 }
 
 /// The file's own results against the reference: is this golden file right?
-void judge_recorded(CaseReport& report, const GoldenFile& golden, const JudgeOptions& options) {
-  const CaseVerdict verdict = judge(golden.call, golden.results, options);
+void judge_recorded(CaseReport& report, const GoldenFile& golden, ReferenceResults& reference,
+                    const JudgeOptions& options) {
+  const CaseVerdict verdict = judge(reference, golden.results, options);
   add_tensors(report, Subject::recorded, verdict, golden.results);
   take_routing(report, verdict);
   report.verdict = verdict.verdict;
   if (verdict.verdict == Verdict::fail || !made_by_moeref(golden.producer)) return;
-  if (const auto difference = differing_bits(golden.call, golden.results)) {
+  if (const auto difference = reference.differing_bits(golden.results)) {
     report.verdict = Verdict::fail;
     report.finding =
         fmt::format("recorded by {} and not the bits of this reference: {}", golden.producer, *difference);
@@ -74,11 +70,12 @@ void judge_recorded(CaseReport& report, const GoldenFile& golden, const JudgeOpt
 }
 
 /// What the first divergence looks like, where a tensor is to blame.
-void show_evidence(CaseReport& report, const GoldenFile& golden, const NamedTensors& results) {
+void show_evidence(CaseReport& report, const GoldenFile& golden, ReferenceResults& reference,
+                   const NamedTensors& results) {
   const TensorFinding* first = report.first_failure();
   if (!first) return;
   const NamedTensors& judged = first->subject == Subject::port ? results : golden.results;
-  report.evidence = collect_evidence(golden.call, judged, first->verdict.tensor, first->verdict.index);
+  report.evidence = collect_evidence(reference, judged, first->verdict.tensor, first->verdict.index);
 }
 
 }  // namespace
@@ -93,25 +90,6 @@ void keep_forward(GoldenFile& golden) {
   std::erase_if(golden.bounds, is_backward);
 }
 
-std::optional<std::string> differing_bits(const Call& call, const NamedTensors& recorded) {
-  const Evaluation own = evaluate(call);
-  for (const auto& [name, tensor] : recorded) {
-    const auto it = own.results.find(name);
-    if (it == own.results.end()) return fmt::format("{} is no result of this call", name);
-    const BoundedTensor& reference = it->second;
-    if (reference.shape != tensor.shape()) return fmt::format("{} has another shape", name);
-    for (std::int64_t i = 0; i < tensor.size(); ++i) {
-      const double exact = reference.value[static_cast<std::size_t>(i)], value = tensor[i];
-      const double want = is_floating(tensor.dtype()) ? round_to(tensor.dtype(), exact) : exact;
-      if (want == value ? std::signbit(want) == std::signbit(value) : std::isnan(want) && std::isnan(value))
-        continue;
-      return fmt::format("{}{} is {:.17g} where {:.17g} belongs", name, coordinates(i, tensor.shape()), value,
-                         want);
-    }
-  }
-  return std::nullopt;
-}
-
 /// The bits of the first call in a process, for a case whose values are wrong.
 void CaseChecker::ask_a_fresh_process(CaseReport& report, const Call& call, const NamedTensors& results) {
   const Capabilities* has = port.capabilities();
@@ -124,11 +102,12 @@ void CaseChecker::ask_a_fresh_process(CaseReport& report, const Call& call, cons
                 "depends on earlier calls: " + *difference + " after other calls and in a fresh process");
 }
 
-void CaseChecker::judge_values(Checked& checked, const GoldenFile& golden, const PortOutcome& outcome) {
+void CaseChecker::judge_values(Checked& checked, const GoldenFile& golden, ReferenceResults& reference,
+                               const PortOutcome& outcome) {
   CaseReport& report = checked.report;
   JudgeOptions rule = options;
   if (const Capabilities* has = port.capabilities()) rule.lowest_id_first = has->lowest_id_first;
-  const CaseVerdict verdict = judge(golden.call, outcome.results, rule);
+  const CaseVerdict verdict = judge(reference, outcome.results, rule);
   add_tensors(report, Subject::port, verdict, outcome.results);
   take_routing(report, verdict);
   warn_of_unknown_results(report, golden.call, outcome.results);
@@ -138,7 +117,7 @@ void CaseChecker::judge_values(Checked& checked, const GoldenFile& golden, const
     return;
   }
   if (!outcome.repeated.empty()) {
-    const CaseVerdict again = judge(golden.call, outcome.repeated, rule);
+    const CaseVerdict again = judge(reference, outcome.repeated, rule);
     if (const TensorVerdict* wrong = again.first_failure())
       add_finding(report, Verdict::fail,
                   fmt::format("the same call made a second time gives a wrong {}: r = {:.3g}", wrong->tensor,
@@ -146,7 +125,8 @@ void CaseChecker::judge_values(Checked& checked, const GoldenFile& golden, const
   }
 }
 
-void CaseChecker::judge_port(Checked& checked, const GoldenFile& golden, const PortOutcome& outcome) {
+void CaseChecker::judge_port(Checked& checked, const GoldenFile& golden, ReferenceResults& reference,
+                             const PortOutcome& outcome) {
   CaseReport& report = checked.report;
   // A wrong golden file stays a failure; whether its recorded routing was ambiguous is not about the port.
   const bool recorded_is_wrong = report.verdict == Verdict::fail;
@@ -155,10 +135,10 @@ void CaseChecker::judge_port(Checked& checked, const GoldenFile& golden, const P
   report.warnings.insert(report.warnings.end(), outcome.warnings.begin(), outcome.warnings.end());
   if (outcome.verdict != Verdict::pass) add_finding(report, outcome.verdict, outcome.finding);
   if (outcome.results.empty()) return;
-  judge_values(checked, golden, outcome);
+  judge_values(checked, golden, reference, outcome);
   const Capabilities* has = port.capabilities();
   if (recorded_is_wrong || (has && !has->rounds_its_sums())) return;
-  checked.identity = count_identity(golden, outcome.results);
+  checked.identity = count_identity(reference, outcome.results);
   IdentityCount all;
   for (const auto& [name, count] : checked.identity) all += count;
   if (!all.proof()) return;
@@ -192,10 +172,12 @@ CaseChecker::Checked CaseChecker::check(const std::filesystem::path& file) {
   if (!port.is_reference()) outcome = port.run(file, golden.call);
   lock.unlock();
 
-  judge_recorded(report, golden, options);
-  if (!port.is_reference()) judge_port(checked, golden, outcome);
+  ReferenceResults reference(golden.call);
+  judge_recorded(report, golden, reference, options);
+  if (!port.is_reference()) judge_port(checked, golden, reference, outcome);
   if (report.verdict == Verdict::fail && evidence_left > 0 && evidence_left-- > 0)
-    show_evidence(report, golden, outcome.results);
+    show_evidence(report, golden, reference, outcome.results);
+  checked.evaluations = reference.evaluations();
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   return checked;
 }

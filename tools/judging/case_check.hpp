@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "moeref/golden_file.hpp"
+#include "reference_cpu/verdict/reference_results.hpp"
 #include "tools/judging/identity.hpp"
 #include "tools/ports/port.hpp"
 #include "tools/report/report.hpp"
@@ -24,22 +25,21 @@ struct CaseChecker {
   struct Checked {
     CaseReport report;
     std::map<std::string, IdentityCount> identity;  ///< what the case says about who computed (identity.hpp)
+    int evaluations = 0;                            ///< how many times the reference computed the call
   };
 
   /// Throws InputError when the golden file is bad.
   Checked check(const std::filesystem::path& file);
 
  private:
-  void judge_port(Checked& checked, const GoldenFile& golden, const PortOutcome& outcome);
-  void judge_values(Checked& checked, const GoldenFile& golden, const PortOutcome& outcome);
+  void judge_port(Checked& checked, const GoldenFile& golden, ReferenceResults& reference,
+                  const PortOutcome& outcome);
+  void judge_values(Checked& checked, const GoldenFile& golden, ReferenceResults& reference,
+                    const PortOutcome& outcome);
   void ask_a_fresh_process(CaseReport& report, const Call& call, const NamedTensors& results);
 };
 
 /// The file's forward pass alone: without cotangents and gradients.
 void keep_forward(GoldenFile& golden);
-
-/// The first recorded result that is not the reference's value rounded to the stored type, in words; nothing
-/// when all are. Throws InputError for a call that cannot be evaluated.
-std::optional<std::string> differing_bits(const Call& call, const NamedTensors& recorded);
 
 }  // namespace moeref

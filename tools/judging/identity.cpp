@@ -9,7 +9,6 @@
 #include <string_view>
 
 #include "moeref/config.hpp"
-#include "tools/judging/case_check.hpp"
 
 namespace moeref {
 namespace {
@@ -75,23 +74,18 @@ IdentityCount& IdentityCount::operator+=(const IdentityCount& other) {
   return *this;
 }
 
-std::map<std::string, IdentityCount> count_identity(const GoldenFile& golden, const NamedTensors& results) {
+std::map<std::string, IdentityCount> count_identity(ReferenceResults& reference,
+                                                    const NamedTensors& results) {
   std::map<std::string, IdentityCount> out;
-  if (!can_tell(golden.call)) return out;
-  // Files of moeref hold the reference's own numbers, rounded to float32; for others they are computed.
-  const bool recorded = made_by_moeref(golden.producer);
-  const Evaluation own = recorded ? Evaluation{} : evaluate(golden.call);
-  const auto reference = [&](const std::string& name, std::int64_t i) {
-    return recorded ? golden.results.at(name)[i] : own.results.at(name).value[static_cast<std::size_t>(i)];
-  };
+  if (!can_tell(reference.call())) return out;
+  const Evaluation& own = reference.own();
   for (const auto& [name, tensor] : results) {
-    if (!counts(name) || !(recorded ? golden.results.contains(name) : own.results.contains(name))) continue;
-    const Shape& shape = recorded ? golden.results.at(name).shape() : own.results.at(name).shape;
-    if (shape != tensor.shape() || (tensor.dtype() != DType::float32 && tensor.dtype() != DType::float64))
-      continue;
+    const auto found = own.results.find(name);
+    if (!counts(name) || found == own.results.end() || found->second.shape != tensor.shape()) continue;
+    if (tensor.dtype() != DType::float32 && tensor.dtype() != DType::float64) continue;
     IdentityCount& count = out[name];
     for (std::int64_t i = 0; i < tensor.size(); ++i) {
-      const double want = round_to(DType::float32, reference(name, i));
+      const double want = round_to(DType::float32, found->second.value[static_cast<std::size_t>(i)]);
       if (!is_rough(want)) continue;
       ++count.rough;
       count.equal += round_to(DType::float32, tensor[i]) == want;

@@ -21,7 +21,7 @@
 #include <utility>
 #include <vector>
 
-#include "moeref/golden_file.hpp"
+#include "reference_cpu/verdict/reference_results.hpp"
 #include "tools/report/report.hpp"
 
 namespace moeref {
@@ -34,9 +34,8 @@ struct IdentityCount {
   IdentityCount& operator+=(const IdentityCount& other);
 };
 
-/// By result tensor; empty for calls that cannot tell. `golden` is one whose recorded results were found to
-/// be right.
-std::map<std::string, IdentityCount> count_identity(const GoldenFile& golden, const NamedTensors& results);
+/// By result tensor; empty for calls that cannot tell.
+std::map<std::string, IdentityCount> count_identity(ReferenceResults& reference, const NamedTensors& results);
 
 /// The accusation, in one line.
 std::string identity_finding(const std::string& where, const IdentityCount& count);

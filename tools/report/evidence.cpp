@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "moeref/reference.hpp"
+#include "reference_cpu/verdict/value_verdict.hpp"
 
 namespace moeref {
 namespace {
@@ -23,18 +23,6 @@ bool are_distinct_experts(std::vector<std::int64_t> ids, std::int64_t experts) {
   std::ranges::sort(ids);
   return std::ranges::adjacent_find(ids) == ids.end() &&
          (ids.empty() || (ids.front() >= 0 && ids.back() < experts));
-}
-
-bool has_ids(const RoutingScores& routing, const Tensor* ids) {
-  return ids && ids->shape() == Shape{routing.tokens, routing.k} && ids->dtype() == DType::int64;
-}
-
-/// Whether the call can be computed on these ids.
-bool usable(const RoutingScores& routing, const Tensor* ids) {
-  if (!has_ids(routing, ids)) return false;
-  for (std::int64_t t = 0; t < routing.tokens; ++t)
-    if (!are_distinct_experts(row_of(*ids, t, routing.k), routing.experts)) return false;
-  return true;
 }
 
 RoutingEvidence compare_routing(const RoutingScores& routing, const std::vector<double>& reference,
@@ -75,29 +63,21 @@ RatioMap map_ratios(const Tensor& candidate, const BoundedTensor& reference) {
     const auto n = static_cast<std::size_t>(i);
     const std::int64_t row = i / columns / map.rows_a_cell, column = i % columns / map.columns_a_cell;
     double& worst = map.worst[static_cast<std::size_t>(row * map.columns + column)];
-    worst = std::max(worst, EvidenceValue{i, candidate[i], reference.value[n], reference.bound[n]}.ratio());
+    worst = std::max(worst, value_ratio(candidate[i], reference.value[n], reference.bound[n]));
   }
   return map;
 }
 
 }  // namespace
 
-double EvidenceValue::ratio() const {
-  if (std::isfinite(reference) && std::isinf(bound)) return 0.0;
-  if (std::isfinite(reference) != std::isfinite(value)) return INFINITY;
-  const bool same = value == reference || std::isnan(value) || std::isnan(reference);
-  if (same) return 0.0;
-  return bound > 0.0 && std::isfinite(reference) ? std::abs(value - reference) / bound : INFINITY;
-}
+double EvidenceValue::ratio() const { return value_ratio(value, reference, bound); }
 
-Evidence collect_evidence(const Call& call, const NamedTensors& candidate, const std::string& tensor,
+Evidence collect_evidence(ReferenceResults& results, const NamedTensors& candidate, const std::string& tensor,
                           std::int64_t worst) {
   Evidence out;
-  const Evaluation own = evaluate(call);
-  NamedTensors routing;
+  const Evaluation& own = results.own();
   for (const RoutingScores& scores : own.routing) {
     const Tensor* ids = find(candidate, scores.indices);
-    if (usable(scores, ids)) routing[scores.indices] = *ids;
     if (has_ids(scores, ids) && out.routing.size() < kDecisionsShown)
       out.routing.push_back(compare_routing(scores, own.results.at(scores.indices).value, *ids));
   }
@@ -107,7 +87,7 @@ Evidence collect_evidence(const Call& call, const NamedTensors& candidate, const
   if (std::ranges::any_of(own.routing, [&](const RoutingScores& r) { return r.indices == tensor; }))
     return out;
   // What follows from the ids is compared with what the reference makes of the candidate's.
-  const Evaluation reference = routing.empty() ? own : evaluate(call, routing);
+  const Evaluation& reference = results.on_routing_of(candidate);
   const auto result = reference.results.find(tensor);
   const Tensor* values = find(candidate, tensor);
   if (result == reference.results.end() || !values || values->shape() != result->second.shape) return out;

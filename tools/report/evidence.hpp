@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "moeref/implementation.hpp"
+#include "reference_cpu/verdict/reference_results.hpp"
 
 namespace moeref {
 
@@ -51,8 +52,9 @@ struct Evidence {
 };
 
 /// `candidate` is what was judged, `tensor` its first failing tensor and `worst` the element to blame there
-/// (negative = none). Recomputes the call on the candidate's own routing, as judge() does.
-Evidence collect_evidence(const Call& call, const NamedTensors& candidate, const std::string& tensor,
-                          std::int64_t worst);
+/// (negative = none). Compared on the candidate's own
+/// routing, as judge() does.
+Evidence collect_evidence(ReferenceResults& reference, const NamedTensors& candidate,
+                          const std::string& tensor, std::int64_t worst);
 
 }  // namespace moeref

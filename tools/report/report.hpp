@@ -70,7 +70,7 @@ struct Summary {
 
 /// Share of all tokens of a run that may take other experts than the reference within the error bounds:
 /// beyond it, wrong selections could hide among them. Honest float32 ports are far below on cases with a
-/// margin (TOLERANCE).
+/// margin (VERDICTS.md).
 inline constexpr double kAmbiguityCeiling = 0.01;
 
 struct Report {

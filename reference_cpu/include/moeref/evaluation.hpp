@@ -12,7 +12,7 @@
 namespace moeref {
 
 /// A result of the reference: fp64 values, and for each the largest error that an honest implementation in
-/// the call's precision can make (TOLERANCE.md; bound 0 = the value is exact, as ids, counts and untouched
+/// the call's precision can make (VERDICTS.md; bound 0 = the value is exact, as ids, counts and untouched
 /// parameters are).
 struct BoundedTensor {
   DType dtype = DType::float64;  ///< what an honest implementation returns it in

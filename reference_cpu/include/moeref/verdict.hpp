@@ -1,4 +1,4 @@
-// How agreement is decided (TOLERANCE.md): derived bounds for values, certified or explainable selections for
+// How agreement is decided (VERDICTS.md): derived bounds for values, certified or explainable selections for
 // routing.
 #pragma once
 
@@ -26,8 +26,9 @@ struct TensorVerdict {
   double ratio = 0.0;  ///< the largest r; infinity for a wrong exact value, NaN or a wrong shape
   double own_ratio =
       0.0;  ///< r on the candidate's own earlier stages ("stages/..."), where it shows them; else r
-  double probable_ratio = 0.0;  ///< the same against the probabilistic model (about sqrt(K) in place of K); a
-                                ///< warning when far above 1
+  /// r against the error that K additions probably make, sqrt(K) in place of K (VERDICTS.md, "The probable
+  /// ratio"); a warning when far above 1. Equal to `ratio` where no model is claimed.
+  double probable_ratio = 0.0;
   std::int64_t elements = 0;
   std::int64_t unbounded =
       0;  ///< elements whose bound is infinite, so that any value passes; the tensor is then AMBIGUOUS

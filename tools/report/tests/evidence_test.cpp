@@ -16,11 +16,16 @@ GoldenFile golden(const char* name) {
                      (std::string(name) + ".h5"));
 }
 
+Evidence evidence_of(const GoldenFile& file, const std::string& tensor, std::int64_t worst) {
+  ReferenceResults reference(file.call);
+  return collect_evidence(reference, file.results, tensor, worst);
+}
+
 TEST(EvidenceTest, ShowsTheValuesAroundTheWorstElement) {
   GoldenFile file = golden("mlp__swiglu");
   Tensor& y = file.results.at("outputs/y");
   y.set(30, y[30] + 100.0);
-  const Evidence evidence = collect_evidence(file.call, file.results, "outputs/y", 30);
+  const Evidence evidence = evidence_of(file, "outputs/y", 30);
   ASSERT_EQ(evidence.around.size(), 11u);
   EXPECT_EQ(evidence.around.front().index, 25);
   EXPECT_EQ(evidence.worst, 30);
@@ -41,13 +46,13 @@ TEST(EvidenceTest, ShowsTheValuesAroundTheWorstElement) {
 TEST(EvidenceTest, StopsAtTheEnds) {
   GoldenFile file = golden("mlp__swiglu");
   const std::int64_t last = file.results.at("outputs/y").size() - 1;
-  EXPECT_EQ(collect_evidence(file.call, file.results, "outputs/y", 0).around.size(), 6u);
-  EXPECT_EQ(collect_evidence(file.call, file.results, "outputs/y", last).around.size(), 6u);
-  EXPECT_TRUE(collect_evidence(file.call, file.results, "outputs/y", -1).around.empty());
-  EXPECT_TRUE(collect_evidence(file.call, file.results, "outputs/y", last + 1).around.empty());
+  EXPECT_EQ(evidence_of(file, "outputs/y", 0).around.size(), 6u);
+  EXPECT_EQ(evidence_of(file, "outputs/y", last).around.size(), 6u);
+  EXPECT_TRUE(evidence_of(file, "outputs/y", -1).around.empty());
+  EXPECT_TRUE(evidence_of(file, "outputs/y", last + 1).around.empty());
   file.results["outputs/y"] = Tensor(DType::float32, {2, 3});
-  EXPECT_TRUE(collect_evidence(file.call, file.results, "outputs/y", 0).around.empty());
-  EXPECT_TRUE(collect_evidence(file.call, file.results, "outputs/absent", 0).around.empty());
+  EXPECT_TRUE(evidence_of(file, "outputs/y", 0).around.empty());
+  EXPECT_TRUE(evidence_of(file, "outputs/absent", 0).around.empty());
 }
 
 TEST(EvidenceTest, SaysWhoChoseWhichExperts) {
@@ -63,7 +68,7 @@ TEST(EvidenceTest, SaysWhoChoseWhichExperts) {
   while (taken()) ++free;
   const auto before = static_cast<std::size_t>(ids[0]);
   ids.set(0, static_cast<double>(free));
-  const Evidence evidence = collect_evidence(file.call, file.results, "outputs/indices", 0);
+  const Evidence evidence = evidence_of(file, "outputs/indices", 0);
   ASSERT_EQ(evidence.routing.size(), 1u);
   const RoutingEvidence& routing = evidence.routing[0];
   EXPECT_EQ(routing.differing, 1);
@@ -81,7 +86,7 @@ TEST(EvidenceTest, IdsThatAreNoExpertsAreCounted) {
   Tensor& ids = file.results.at("outputs/indices");
   ids.set(0, 1000.0);
   ids.set(3, ids[2]);
-  const Evidence evidence = collect_evidence(file.call, file.results, "outputs/weights", 0);
+  const Evidence evidence = evidence_of(file, "outputs/weights", 0);
   ASSERT_EQ(evidence.routing.size(), 1u);
   EXPECT_EQ(evidence.routing[0].differing, 2);
   EXPECT_FALSE(evidence.around.empty());  // on the reference's own routing

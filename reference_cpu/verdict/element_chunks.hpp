@@ -1,0 +1,29 @@
+// Passes over all elements of a tensor, which at full width are hundreds of millions.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "moeref/tensor.hpp"
+#include "reference_cpu/arithmetic/parallel_for.hpp"
+
+namespace moeref {
+
+inline constexpr std::int64_t kChunk = 4096;
+
+/// Calls body(first index, elements as doubles) for every chunk of kChunk elements, on all threads.
+template <class Body>
+void for_each_chunk(const Tensor& tensor, const Body& body) {
+  parallel_for((tensor.size() + kChunk - 1) / kChunk, [&](std::int64_t chunk) {
+    std::array<double, kChunk> buffer;
+    const std::int64_t first = chunk * kChunk;
+    const std::span<double> values(buffer.data(),
+                                   static_cast<std::size_t>(std::min(kChunk, tensor.size() - first)));
+    tensor.read(first, values);
+    body(first, std::span<const double>(values));
+  });
+}
+
+}  // namespace moeref

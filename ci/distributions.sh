@@ -32,8 +32,8 @@ mkdir -p "$work"
 release_mounts() {
   local release
   for release in "${releases[@]}"; do
-    ! mountpoint -q "$work/$release/proc" || umount "$work/$release/proc" || return
-    ! mountpoint -q "$work/$release/dev" || umount -R "$work/$release/dev" || return
+    ! mountpoint -q "$work/$release/proc" || umount --lazy "$work/$release/proc" || return
+    ! mountpoint -q "$work/$release/dev" || umount -R --lazy "$work/$release/dev" || return
   done
 }
 # What could not be unmounted is not walked into.

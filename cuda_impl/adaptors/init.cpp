@@ -23,10 +23,12 @@ constexpr std::array<std::string_view, 4> kUntouched{
 std::optional<std::string> unsupported_init(const Call& call) {
   if (parse_call_options(call.options).torch_cpu_seed)
     return "torch_cpu_seed is set: the CUDA implementation draws from the counter-based generator, by 'seed'";
-  const DType dtype = parse_moe_config(call.config).dtype;
-  if (dtype != DType::float32 && dtype != DType::bfloat16)
-    return "config field 'dtype' is " + std::string(name(dtype)) +
-           ": the CUDA implementation initialises float32 and bfloat16";
+  const MoEConfig config = parse_moe_config(call.config);
+  for (const auto& [field, dtype] :
+       {std::pair{"dtype", config.dtype}, std::pair{"gate_dtype", config.gate_param_dtype()}})
+    if (dtype != DType::float32 && dtype != DType::bfloat16)
+      return "config field '" + std::string(field) + "' is " + std::string(name(dtype)) +
+             ": the CUDA implementation initialises float32 and bfloat16";
   return std::nullopt;
 }
 

@@ -69,11 +69,12 @@ Held compute_type(const GateConfig& c) {
 Held scores_type(const GateConfig& c) {
   const bool given = c.precision != GatePrecision::of_input;
   if (given && !c.weights_fp32) return held(c.x_type);
-  if (is_softmax(c)) return given ? compute_type(c) : Held::float32;
   if (c.score_function == ScoreFunction::sqrtsoftplus) return Held::float32;
+  const Held run = given ? compute_type(c) : Held::float32;
+  // The correction bias that these weights include is float32.
   if (c.score_function == ScoreFunction::sigmoid && c.weight_uses_correction)
-    return compute_type(c) == Held::float64 ? Held::float64 : Held::float32;
-  return compute_type(c);
+    return run == Held::float64 ? Held::float64 : Held::float32;
+  return run;
 }
 
 RoutingRule routing_rule(const GateConfig& c, bool has_correction) {

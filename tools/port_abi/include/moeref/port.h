@@ -43,7 +43,7 @@ enum {
   MOEREF_NOT_SUPPORTED =
       1, /* this port does not have it; counted and shown, never a pass. The text says what is missing */
   MOEREF_ERROR = 2, /* it has it and could not compute it: the case fails. The text says why */
-  MOEREF_LOST = 3 /* of bench() alone: as MOEREF_ERROR, and this process can compute nothing more */
+  MOEREF_LOST = 3   /* of bench() alone: as MOEREF_ERROR, and this process can compute nothing more */
 };
 
 /* Bits of moeref_port.passes, and the values of moeref_call.pass. */

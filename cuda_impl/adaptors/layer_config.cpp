@@ -1,26 +1,40 @@
 #include "cuda_impl/adaptors/layer_config.hpp"
 
+#include <array>
+
 #include "cuda_impl/adaptors/device_tensors.hpp"
 #include "moeref/cuda/error.hpp"
+#include "reference_cpu/call/enumerators.hpp"
 
 namespace moeref::cuda {
 namespace {
 
-ScoreFunction score_function_of(ScoreFunc score_func) {
-  switch (score_func) {
-    case ScoreFunc::softmax:
-      return ScoreFunction::softmax;
-    case ScoreFunc::sigmoid:
-      return ScoreFunction::sigmoid;
-    case ScoreFunc::sigmoid_with_bias:
-      return ScoreFunction::sigmoid_with_bias;
-    case ScoreFunc::softmax_with_bias:
-      return ScoreFunction::softmax_with_bias;
-    case ScoreFunc::sqrtsoftplus:
-      break;
-  }
-  return ScoreFunction::sqrtsoftplus;
-}
+// What the call names, and what stands for it here. A name without its row does not compile.
+struct ScoreRow {
+  ScoreFunc kind;
+  ScoreFunction here;
+};
+constexpr std::array kScoreFunctions{
+    ScoreRow{ScoreFunc::softmax, ScoreFunction::softmax},
+    ScoreRow{ScoreFunc::sigmoid, ScoreFunction::sigmoid},
+    ScoreRow{ScoreFunc::sigmoid_with_bias, ScoreFunction::sigmoid_with_bias},
+    ScoreRow{ScoreFunc::softmax_with_bias, ScoreFunction::softmax_with_bias},
+    ScoreRow{ScoreFunc::sqrtsoftplus, ScoreFunction::sqrtsoftplus},
+};
+static_assert(has_row_per_enumerator<kScoreFunctions>());
+
+struct ActivationRow {
+  ActivationKind kind;
+  Activation here;
+};
+constexpr std::array kActivations{
+    ActivationRow{ActivationKind::swiglu, Activation::swiglu},
+    ActivationRow{ActivationKind::swigluoai, Activation::swigluoai},
+    ActivationRow{ActivationKind::quick_geglu, Activation::quick_geglu},
+    ActivationRow{ActivationKind::geglu, Activation::geglu},
+    ActivationRow{ActivationKind::relu2, Activation::relu2},
+};
+static_assert(has_row_per_enumerator<kActivations>());
 
 GatePrecision precision_of(const std::optional<DType>& type) {
   if (!type) return GatePrecision::of_input;
@@ -39,21 +53,7 @@ GatePrecision precision_of(const std::optional<DType>& type) {
 
 }  // namespace
 
-Activation activation_of(ActivationKind kind) {
-  switch (kind) {
-    case ActivationKind::swiglu:
-      return Activation::swiglu;
-    case ActivationKind::swigluoai:
-      return Activation::swigluoai;
-    case ActivationKind::quick_geglu:
-      return Activation::quick_geglu;
-    case ActivationKind::geglu:
-      return Activation::geglu;
-    case ActivationKind::relu2:
-      break;
-  }
-  return Activation::relu2;
-}
+Activation activation_of(ActivationKind kind) { return kActivations[static_cast<std::size_t>(kind)].here; }
 
 GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t tokens, DataType x_type,
                        DataType parameter_type) {
@@ -62,7 +62,7 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
   g.dim = static_cast<int>(c.dim);
   g.experts = static_cast<int>(c.n_routed_experts);
   g.slots = static_cast<int>(c.n_activated_experts);
-  g.score_function = score_function_of(c.score_func);
+  g.score_function = kScoreFunctions[static_cast<std::size_t>(c.score_func)].here;
   g.groups = static_cast<int>(c.n_expert_groups);
   g.limited_groups = static_cast<int>(c.n_limited_groups);
   g.softmax_before_topk = c.softmax_before_topk;

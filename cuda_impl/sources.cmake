@@ -18,7 +18,8 @@ set(MOEREF_CUDA_SOURCES
   init/init.cu
   metrics/metrics.cu
   parallel/barrier.cu parallel/group.cpp parallel/nccl_link.cpp parallel/peers.cpp parallel/thread_bootstrap.cpp
-  permutation/sort_by_expert.cu)
+  permutation/sort_by_expert.cu
+  token_blocks/token_blocks.cpp)
 set(MOEREF_CUDA_PORT_SOURCES
   adaptors/aux_loss.cpp adaptors/bias_update.cpp adaptors/call_ranks.cpp
   adaptors/cuda_implementation.cpp

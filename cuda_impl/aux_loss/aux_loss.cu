@@ -8,8 +8,9 @@
 
 #include "cuda_impl/aux_loss/statistics.hpp"
 #include "cuda_impl/experts/layout.hpp"
-#include "cuda_impl/gate/route_tokens.hpp"
+#include "cuda_impl/memory/held_element.cuh"
 #include "cuda_impl/token_blocks/block_memory.cuh"
+#include "cuda_impl/token_blocks/token_blocks.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

@@ -5,9 +5,10 @@
 // bytes a slot written; with noise the draws, about 100 integer operations each.
 #include <string>
 
-#include "cuda_impl/gate/route_tokens.hpp"
 #include "cuda_impl/gate/top_k.cuh"
+#include "cuda_impl/memory/held_element.cuh"
 #include "cuda_impl/token_blocks/block_memory.cuh"
+#include "cuda_impl/token_blocks/token_blocks.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/cuda/fake_balanced_gate.hpp"
 #include "reference_cpu/arithmetic/counter_generator.hpp"

@@ -99,22 +99,6 @@ RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   return rule;
 }
 
-TokenBlocks token_blocks(std::int64_t tokens, int experts, bool fp64) {
-  TokenBlocks b{};
-  b.items = 1;
-  while (32 * b.items < experts) b.items *= 2;
-  if (fp64) b.items = b.items <= 4 ? 4 : 32;  // the two that are built
-  const int size = fp64 ? 8 : 4;
-  b.warps = most_warps(b.items, size);
-  // About 2048 warps keep an H200 busy: the work is instructions, not waiting.
-  const std::int64_t wanted = std::min(256, 2048 / b.warps);
-  const std::int64_t least = std::max<std::int64_t>(4 * b.warps, (tokens + wanted - 1) / wanted);
-  b.tokens_per_block = (least + b.warps - 1) / b.warps * b.warps;
-  b.blocks = static_cast<int>((tokens + b.tokens_per_block - 1) / b.tokens_per_block);
-  b.shared_bytes = b.warps * shared_bytes_of_warp(b.items, size) + 4 * experts;
-  return b;
-}
-
 TokenBlocks token_blocks(const GateConfig& c) {
   return token_blocks(c.tokens, c.experts, compute_type(c) == Held::float64);
 }

@@ -2,9 +2,12 @@
 // the layout of `saved` and of the workspaces.
 #pragma once
 
-#include "cuda_impl/experts/layout.hpp"
+#include <cstddef>
+#include <cstdint>
+
 #include "cuda_impl/gate/product.hpp"
 #include "cuda_impl/gate/route_tokens.hpp"
+#include "cuda_impl/memory/arena.hpp"
 #include "moeref/cuda/gate.hpp"
 
 namespace moeref::cuda {

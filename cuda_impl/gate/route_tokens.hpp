@@ -1,9 +1,12 @@
-// The two passes of the gate over its logits, one warp a token.
+// The two passes of the gate over its logits, one warp per token.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
+#include <cstdint>
+
 #include "cuda_impl/gate/routing_rule.hpp"
+#include "cuda_impl/token_blocks/token_blocks.hpp"
 
 namespace moeref::cuda {
 
@@ -53,25 +56,5 @@ struct ScoresBackwardOutput {
 
 void scores_backward(const RoutingRule& rule, const TokenBlocks& blocks, std::int64_t tokens,
                      const ScoresBackwardInput& in, const ScoresBackwardOutput& out, cudaStream_t stream);
-
-/// Calls run<Acc, kItems>() for the number of experts a lane.
-template <class Run>
-void with_items(int items, bool fp64, Run&& run) {
-  if (fp64) return items <= 4 ? run.template operator()<double, 4>() : run.template operator()<double, 32>();
-  switch (items) {
-    case 1:
-      return run.template operator()<float, 1>();
-    case 2:
-      return run.template operator()<float, 2>();
-    case 4:
-      return run.template operator()<float, 4>();
-    case 8:
-      return run.template operator()<float, 8>();
-    case 16:
-      return run.template operator()<float, 16>();
-    default:
-      return run.template operator()<float, 32>();
-  }
-}
 
 }  // namespace moeref::cuda

@@ -1,7 +1,5 @@
-// The gate's config as its kernels read it, and how tokens are dealt to them.
+// The gate's config as its kernels read it.
 #pragma once
-
-#include <cstdint>
 
 #include "cuda_impl/memory/held_element.cuh"
 #include "moeref/cuda/gate.hpp"
@@ -23,31 +21,5 @@ struct RoutingRule {
   Held compute;  // logits
   Held scores;   // S as the auxiliary loss sees it, and the weights before their own type
 };
-
-/// Block b works on tokens [b, b + 1) * tokens_per_block, each warp on every warps-th of them. At most 256
-/// blocks, however many tokens, so that their partial sums stay few. A function of the config alone:
-/// sums have the same order on every device.
-struct TokenBlocks {
-  int items;  // experts a lane: 32 * items >= E
-  int warps;
-  int blocks;
-  std::int64_t tokens_per_block;
-  int shared_bytes;
-};
-
-/// Shared memory of a block: for each warp two rows of numbers [32 * items], `slots` numbers and as many ids;
-/// then a histogram [E].
-constexpr int kMostSlots = 64;
-constexpr int kMostExperts = 1024;
-constexpr int shared_bytes_of_warp(int items, int size) {
-  return 2 * 32 * items * size + kMostSlots * size + kMostSlots * 4;
-}
-/// As many as fit into 48 KiB beside the histogram, a power of two up to 16.
-constexpr int most_warps(int items, int size) {
-  int warps = 16;
-  while (warps * shared_bytes_of_warp(items, size) + 128 * items > 48 * 1024 - 64) warps /= 2;
-  return warps;
-}
-TokenBlocks token_blocks(std::int64_t tokens, int experts, bool fp64);
 
 }  // namespace moeref::cuda

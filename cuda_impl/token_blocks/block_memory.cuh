@@ -1,7 +1,7 @@
 // A block's shared memory in the two passes over the logits, and its sums over the block's warps.
 #pragma once
 
-#include "cuda_impl/gate/routing_rule.hpp"
+#include "cuda_impl/token_blocks/token_blocks.hpp"
 
 namespace moeref::cuda {
 

@@ -32,8 +32,8 @@ GroupedShape BackwardPass::shape(int chunk) const {
 }
 
 void BackwardPass::gather(const void* tokens, RowRange range, void* rows, cudaStream_t stream) const {
-  dispatch(config_.dtype, tokens, permutation_.slot_row, {config_.tokens, chunks_.period, range},
-           config_.slots, config_.dim, rows, stream);
+  permute(config_.dtype, tokens, permutation_.slot_row, {config_.tokens, chunks_.period, range},
+          config_.slots, config_.dim, rows, stream);
 }
 
 void BackwardPass::gather_dy(int chunk, cudaStream_t stream) const {
@@ -103,7 +103,7 @@ void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const Exp
   pass.gather_x(stream);
   pass.up_weights(stream);
   pass.input_gradient(stream);
-  combine(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, d.x, stream);
+  unpermute(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, d.x, stream);
 }
 
 }  // namespace moeref::cuda

@@ -1,4 +1,4 @@
-// Sort, dispatch, up product with the activation, down product, combine.
+// Sort, permute, up product with the activation, down product, unpermute.
 #include "cuda_impl/experts/passes.hpp"
 #include "cuda_impl/permutation/permute.hpp"
 #include "cuda_impl/permutation/unpermute.hpp"
@@ -29,9 +29,9 @@ void ForwardPass::sort(cudaStream_t stream) const {
 }
 
 void ForwardPass::gather(int chunk, cudaStream_t stream) const {
-  dispatch(config_.dtype, input_.x, permutation_.slot_row,
-           {config_.tokens, chunks_.period, chunks_.range(chunk)}, config_.slots, config_.dim, work_.rows,
-           stream);
+  permute(config_.dtype, input_.x, permutation_.slot_row,
+          {config_.tokens, chunks_.period, chunks_.range(chunk)}, config_.slots, config_.dim, work_.rows,
+          stream);
 }
 
 // `rows` holds X by row, then the rows of the result.
@@ -51,7 +51,7 @@ void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const Expe
   pass.sort(stream);
   pass.gather(0, stream);
   pass.multiply(0, stream);
-  combine(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, output, stream);
+  unpermute(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, output, stream);
 }
 
 }  // namespace moeref::cuda

@@ -1,6 +1,6 @@
-// The gather-sum of combine and of expert parallelism: one block an output row, N = 8 columns a thread with
-// as many rows in flight as there usually are, which leaves more threads room than eight always would; one
-// column a thread where the rows' width or address does not allow eight.
+// The gather-sum of unpermute and of expert parallelism: one block per output row, N = 8 columns per thread
+// with as many rows in flight as there usually are, which leaves more threads room than eight always would;
+// one column a thread where the rows' width or address does not allow eight.
 #pragma once
 
 #include <algorithm>

@@ -42,8 +42,8 @@ void launch(const void* tokens, const int* slot_row, const PeriodicTokens& which
 
 }  // namespace
 
-void dispatch(DataType dtype, const void* tokens, const int* slot_row, const PeriodicTokens& which, int slots,
-              int dim, void* rows, cudaStream_t stream) {
+void permute(DataType dtype, const void* tokens, const int* slot_row, const PeriodicTokens& which, int slots,
+             int dim, void* rows, cudaStream_t stream) {
   if (which.count == 0 || which.range.count == 0) return;
   if (in_eights(dim, tokens, rows)) {
     const int width = dim / 8 * static_cast<int>(bytes_of(dtype)) / 2;
@@ -53,7 +53,7 @@ void dispatch(DataType dtype, const void* tokens, const int* slot_row, const Per
   } else {
     launch<std::uint32_t>(tokens, slot_row, which, slots, dim, rows, stream);
   }
-  check(cudaGetLastError(), "dispatch");
+  check(cudaGetLastError(), "permute");
 }
 
 }  // namespace moeref::cuda

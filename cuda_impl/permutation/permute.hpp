@@ -18,8 +18,8 @@ struct PeriodicTokens {
 
 /// rows[slot_row[t * slots + j]] = tokens[t] for these tokens and every slot of theirs that has a row. tokens
 /// [count, dim], rows [R, dim]; rows that no such slot has are left as they are.
-void dispatch(DataType dtype, const void* tokens, const int* slot_row, const PeriodicTokens& which, int slots,
-              int dim, void* rows, cudaStream_t stream);
+void permute(DataType dtype, const void* tokens, const int* slot_row, const PeriodicTokens& which, int slots,
+             int dim, void* rows, cudaStream_t stream);
 inline PeriodicTokens all_tokens(std::int64_t count) { return {count, count, {0, count}}; }
 
 }  // namespace moeref::cuda

@@ -23,8 +23,8 @@ __global__ void gather_sum(const T* __restrict__ rows, const int* __restrict__ s
 
 }  // namespace
 
-void combine(DataType dtype, const void* rows, const int* slot_row, std::int64_t tokens, int slots, int dim,
-             void* out, cudaStream_t stream) {
+void unpermute(DataType dtype, const void* rows, const int* slot_row, std::int64_t tokens, int slots, int dim,
+               void* out, cudaStream_t stream) {
   if (tokens == 0) return;
   with_type(dtype, [&]<class T>() {
     const bool eights = in_eights(dim, rows, out);
@@ -34,7 +34,7 @@ void combine(DataType dtype, const void* rows, const int* slot_row, std::int64_t
           static_cast<const T*>(rows), slot_row, slots, dim, static_cast<T*>(out));
     });
   });
-  check(cudaGetLastError(), "combine");
+  check(cudaGetLastError(), "unpermute");
 }
 
 }  // namespace moeref::cuda

@@ -166,9 +166,9 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t bl
          sort_by_expert(permutation_shape(c, c.path, chunks), d_ids.data, d_weights.data, nullptr, p, fw.sort,
                         nullptr);
        }},
-      {"dispatch",
+      {"permute",
        [&](int i) {
-         dispatch(c.dtype, input(i).x, p.slot_row, all_tokens(T), s.slots, s.dim, bw.rows, nullptr);
+         permute(c.dtype, input(i).x, p.slot_row, all_tokens(T), s.slots, s.dim, bw.rows, nullptr);
        }},
       {"up",
        [&](int) {
@@ -178,8 +178,8 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t bl
        [&](int) {
          down_product(shape, {fw.a, w.down, nullptr, fw.rows, false}, nullptr);
        }},
-      {"combine",
-       [&](int) { combine(c.dtype, fw.rows, p.slot_row, T, s.slots, s.dim, output.data, nullptr); }},
+      {"unpermute",
+       [&](int) { unpermute(c.dtype, fw.rows, p.slot_row, T, s.slots, s.dim, output.data, nullptr); }},
       {"d_act",
        [&](int) {
          down_gradient_product(shape, {bw.rows, w.down, keep.h, bw.dh, bw.a, bw.dot_parts}, c.activation, {},
@@ -277,7 +277,7 @@ int run(int argc, char** argv) {
     std::printf("%-10s", r.shape->name);
     for (const auto& [name, ms] : r.parts) {
       const double flops =
-          !std::strcmp(name, "sort") || !std::strcmp(name, "combine") || !std::strcmp(name, "dispatch") ? 0
+          !std::strcmp(name, "sort") || !std::strcmp(name, "unpermute") || !std::strcmp(name, "permute") ? 0
           : !std::strcmp(name, "up") || !std::strcmp(name, "dW_up") || !std::strcmp(name, "dX") ? 2 * third
                                                                                                 : third;
       std::printf(" %s %.3f", name, ms);

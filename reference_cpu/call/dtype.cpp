@@ -34,6 +34,16 @@ const Traits& traits(DType dtype) { return kTraits[static_cast<std::size_t>(dtyp
 /// Rounds to `digits` significand bits with exponents from `min_exponent` on (the exponent of the last
 /// subnormal bit), to nearest even, straight from double so that nothing is rounded twice.
 double round_significand(double value, int digits, int min_exponent, double most) {
+  // Normal results straight from the bits: the dropped ones leave by adding just under a half of the last bit
+  // kept, and that bit, for to nearest even. A carry runs into the exponent.
+  const auto bits = std::bit_cast<std::uint64_t>(value);
+  const int normal_exponent = static_cast<int>((bits >> 52) & 0x7ff) - 1022;
+  if (normal_exponent - digits >= min_exponent && std::abs(value) < most / 2) {
+    const int dropped = 53 - digits;
+    const std::uint64_t below_half = (std::uint64_t{1} << (dropped - 1)) - 1;
+    const std::uint64_t rounded = bits + below_half + ((bits >> dropped) & 1);
+    return std::bit_cast<double>(rounded >> dropped << dropped);
+  }
   if (!std::isfinite(value) || value == 0.0) return value;
   int exponent = 0;
   std::frexp(value, &exponent);  // |value| in [2^(exponent-1), 2^exponent)
@@ -87,15 +97,6 @@ DType promote(DType a, DType b) {
 }
 
 std::uint16_t to_bfloat16(double value) {
-  // Normal results straight from the bits: drop 45 of 52 fraction bits, to nearest even. A carry runs into
-  // the exponent.
-  const auto bits = std::bit_cast<std::uint64_t>(value);
-  const auto exponent = static_cast<int>((bits >> 52) & 0x7ff);
-  if (exponent > 1023 - 127 && exponent <= 1023 + 127) {
-    const std::uint64_t rounded = (bits & 0x7fffffffffffffff) + 0xfffffffffff + ((bits >> 45) & 1);
-    return static_cast<std::uint16_t>((bits >> 48) & 0x8000) |
-           static_cast<std::uint16_t>((rounded >> 45) - ((1023 - 127) << 7));
-  }
   if (std::isnan(value)) return 0x7fc0;
   const auto rounded = static_cast<float>(round_to(DType::bfloat16, value));
   return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(rounded) >> 16);

@@ -55,7 +55,12 @@ Finished run_moeref(const std::vector<std::string>& arguments, const std::vector
   std::vector<std::string> words{MOEREF_COMMAND};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<std::string> variables = environment;
-  for (char** entry = environ; *entry; ++entry) variables.emplace_back(*entry);
+  for (char** entry = environ; *entry; ++entry) {
+    // A name that stands twice has the first value for some readers and the last for others.
+    const std::string_view text = *entry, name = text.substr(0, text.find('=') + 1);
+    if (std::ranges::none_of(environment, [&](const auto& own) { return own.starts_with(name); }))
+      variables.emplace_back(text);
+  }
 
   const Capture out, err;
   posix_spawn_file_actions_t actions;

@@ -15,9 +15,6 @@ void want(bool right, const char* field, double value, const std::string& wanted
   if (!right) throw ArgumentError(std::string(field) + " is " + std::to_string(value) + ": want " + wanted);
 }
 
-bool is_softmax(const GateConfig& c) {
-  return c.score_function == ScoreFunction::softmax || c.score_function == ScoreFunction::softmax_with_bias;
-}
 bool is_grouped(const GateConfig& c) {
   return c.groups > 1 && c.score_function != ScoreFunction::softmax &&
          c.score_function != ScoreFunction::sqrtsoftplus;

@@ -1,7 +1,9 @@
 // The activations of SPEC.md 5 as functors: forward(g, u) and backward(g, u, d) in fp32. relu2 reads only u.
-// Callers ask `clamps` once and take the loop with or without clamps. One entry here and one in
-// grouped_gemm/activation_*.cu per activation.
+// Callers ask `clamps` once and take the loop with or without clamps. MathOf at the end has one row per
+// activation.
 #pragma once
+
+#include <type_traits>
 
 #include "cuda_impl/memory/ptx_sm80.cuh"
 #include "moeref/cuda/activation.hpp"
@@ -101,5 +103,22 @@ struct Relu2 {
     return {r * r, 0, d * 2 * r};
   }
 };
+
+template <Activation>
+struct ActivationRow;
+template <>
+struct ActivationRow<Activation::swiglu> : std::type_identity<Swiglu> {};
+template <>
+struct ActivationRow<Activation::swigluoai> : std::type_identity<SwigluOai> {};
+template <>
+struct ActivationRow<Activation::quick_geglu> : std::type_identity<QuickGeglu> {};
+template <>
+struct ActivationRow<Activation::geglu> : std::type_identity<Geglu> {};
+template <>
+struct ActivationRow<Activation::relu2> : std::type_identity<Relu2> {};
+
+/// The functor of an activation. One without its row does not compile: the tables of products ask for all.
+template <Activation A>
+using MathOf = typename ActivationRow<A>::type;
 
 }  // namespace moeref::cuda

@@ -1,9 +1,12 @@
 #include "cuda_impl/gate/layout.hpp"
 
 #include <algorithm>
+#include <array>
+#include <iterator>
 #include <string>
 
 #include "moeref/cuda/error.hpp"
+#include "reference_cpu/call/enumerators.hpp"
 
 namespace moeref::cuda {
 namespace {
@@ -15,14 +18,38 @@ void want(bool right, const char* field, double value, const std::string& wanted
   if (!right) throw ArgumentError(std::string(field) + " is " + std::to_string(value) + ": want " + wanted);
 }
 
-bool is_grouped(const GateConfig& c) {
-  return c.groups > 1 && c.score_function != ScoreFunction::softmax &&
-         c.score_function != ScoreFunction::sqrtsoftplus;
+/// What sets a score function apart besides its formula, which is in score.cuh.
+struct ScoreRow {
+  ScoreFunction kind;
+  bool chooses_by_logits;  // without a correction; softmax comes before or after the choice
+  bool grouped;            // n_expert_groups is heeded
+  bool top2_if_corrected;  // a group's score is its largest q unless there is a correction, else of two
+  bool discard_to_zero;    // q of other groups
+  bool weighs_corrected;   // heeds weight_uses_correction
+  bool at_float32;         // in float32 under every gate_precision
+};
+constexpr std::array kScoreRows{
+    ScoreRow{ScoreFunction::softmax, true, false, false, true, false, false},
+    ScoreRow{ScoreFunction::sigmoid, false, true, true, true, true, false},
+    ScoreRow{ScoreFunction::sigmoid_with_bias, false, true, false, false, false, false},
+    ScoreRow{ScoreFunction::softmax_with_bias, false, true, false, true, false, false},
+    ScoreRow{ScoreFunction::sqrtsoftplus, false, false, false, true, false, true},
+};
+static_assert(has_row_per_enumerator<kScoreRows>());
+
+const ScoreRow& row(const GateConfig& c) { return kScoreRows[static_cast<std::size_t>(c.score_function)]; }
+
+bool is_grouped(const GateConfig& c) { return c.groups > 1 && row(c).grouped; }
+bool is_group_top2(const GateConfig& c, bool has_correction) {
+  return !row(c).top2_if_corrected || has_correction;
 }
 
 }  // namespace
 
 void check_config(const GateConfig& c) {
+  const auto function = static_cast<std::int64_t>(c.score_function);
+  want(function >= 0 && function < std::ssize(kScoreRows), "score_function", function,
+       "one of the " + std::to_string(kScoreRows.size()));
   want(c.experts >= 1 && c.experts <= kMostExperts, "experts", std::int64_t{c.experts}, "1 to 1024");
   want(c.dim >= 1, "dim", std::int64_t{c.dim}, "1 or more");
   want(c.slots >= 1 && c.slots <= c.experts, "slots", std::int64_t{c.slots},
@@ -38,14 +65,12 @@ void check_config(const GateConfig& c) {
   const int reachable = c.limited_groups * (c.experts / c.groups);
   want(!is_grouped(c) || c.slots <= reachable, "slots", std::int64_t{c.slots},
        "at most limited_groups * experts / groups = " + std::to_string(reachable));
-  want(c.score_function >= ScoreFunction::softmax && c.score_function <= ScoreFunction::sqrtsoftplus,
-       "score_function", static_cast<std::int64_t>(c.score_function), "one of the five");
   want(c.aux_loss_coeff >= 0.0, "aux_loss_coeff", c.aux_loss_coeff, "0 or more");
 }
 
 void check_groups(const GateConfig& c, bool has_correction) {
-  const bool top2 = is_grouped(c) && (c.score_function != ScoreFunction::sigmoid || has_correction);
-  want(!top2 || c.experts / c.groups >= 2, "groups", std::int64_t{c.groups},
+  want(!is_grouped(c) || !is_group_top2(c, has_correction) || c.experts / c.groups >= 2, "groups",
+       std::int64_t{c.groups},
        "groups of two experts or more, since a group's score is the sum of its two largest");
 }
 
@@ -66,10 +91,10 @@ Held compute_type(const GateConfig& c) {
 Held scores_type(const GateConfig& c) {
   const bool given = c.precision != GatePrecision::of_input;
   if (given && !c.weights_fp32) return held(c.x_type);
-  if (c.score_function == ScoreFunction::sqrtsoftplus) return Held::float32;
+  if (row(c).at_float32) return Held::float32;
   const Held run = given ? compute_type(c) : Held::float32;
   // The correction bias that these weights include is float32.
-  if (c.score_function == ScoreFunction::sigmoid && c.weight_uses_correction)
+  if (row(c).weighs_corrected && c.weight_uses_correction)
     return run == Held::float64 ? Held::float64 : Held::float32;
   return run;
 }
@@ -77,19 +102,18 @@ Held scores_type(const GateConfig& c) {
 RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   RoutingRule rule{};
   rule.function = c.score_function;
-  const bool softmax = c.score_function == ScoreFunction::softmax;
-  rule.softmax_before_topk = softmax && c.softmax_before_topk;
-  rule.softmax_of_selected = softmax && !c.softmax_before_topk;
+  const ScoreRow& its = row(c);
+  rule.softmax_before_topk = its.chooses_by_logits && c.softmax_before_topk;
+  rule.softmax_of_selected = its.chooses_by_logits && !c.softmax_before_topk;
   rule.normalise = c.norm_topk_prob && c.slots > 1;
-  rule.corrected = has_correction && !softmax;
-  rule.weigh_corrected =
-      rule.corrected && c.weight_uses_correction && c.score_function == ScoreFunction::sigmoid;
+  rule.corrected = has_correction && !its.chooses_by_logits;
+  rule.weigh_corrected = rule.corrected && c.weight_uses_correction && its.weighs_corrected;
   rule.experts = c.experts;
   rule.slots = c.slots;
   rule.groups = is_grouped(c) ? c.groups : 1;
   rule.limited_groups = is_grouped(c) ? c.limited_groups : 1;
-  rule.group_top2 = c.score_function != ScoreFunction::sigmoid || has_correction;
-  rule.discard_to_zero = c.score_function != ScoreFunction::sigmoid_with_bias;
+  rule.group_top2 = is_group_top2(c, has_correction);
+  rule.discard_to_zero = its.discard_to_zero;
   rule.route_scale = c.route_scale;
   rule.compute = compute_type(c);
   rule.scores = scores_type(c);

@@ -1,35 +1,49 @@
-// Each product to the kernels of the shape's path.
+// Each product to the kernels of the shape's path and type.
 #include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
 
-#include "cuda_impl/grouped_gemm/portable/products.hpp"
-#include "cuda_impl/grouped_gemm/sm90/products.hpp"
+#include <iterator>
+
+#include "cuda_impl/grouped_gemm/product_kinds.hpp"
+#include "reference_cpu/call/enumerators.hpp"
 
 namespace moeref::cuda {
+namespace {
+
+static_assert(has_enumerators<Activation, kActivationCount>());
+static_assert(has_enumerators<ExpertsPath, 1 + std::size(kProductKinds)>(), "one row per path but automatic");
+
+const GroupedProducts& products(const GroupedShape& g) {
+  const ProductKind& kind = product_kind(g.path);
+  return g.dtype == DataType::float32 ? *kind.float32 : *kind.bfloat16;
+}
+
+const ActivationProducts& products(const GroupedShape& g, Activation a) {
+  return *products(g).activations[static_cast<std::size_t>(a)];
+}
+
+}  // namespace
 
 void up_product(const GroupedShape& g, const UpProduct& p, Activation a,
                 const ActivationParameters& parameters, cudaStream_t stream) {
-  (g.path == ExpertsPath::portable ? portable::up_product : sm90::up_product)(g, p, a, parameters, stream);
+  products(g, a).up(g, p, parameters, stream);
 }
 
 void down_gradient_product(const GroupedShape& g, const DownGradient& p, Activation a,
                            const ActivationParameters& parameters, cudaStream_t stream) {
-  (g.path == ExpertsPath::portable ? portable::down_gradient_product : sm90::down_gradient_product)(
-      g, p, a, parameters, stream);
+  products(g, a).down_gradient(g, p, parameters, stream);
 }
 
 void down_product(const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
-  (g.path == ExpertsPath::portable ? portable::down_product : sm90::down_product)(g, p, stream);
+  products(g).down(g, p, stream);
 }
 
 void input_gradient_product(const GroupedShape& g, const StoredProduct& p, int up_width,
                             cudaStream_t stream) {
-  (g.path == ExpertsPath::portable ? portable::input_gradient_product : sm90::input_gradient_product)(
-      g, p, up_width, stream);
+  products(g).input_gradient(g, p, up_width, stream);
 }
 
 void weight_gradient_product(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
-  (g.path == ExpertsPath::portable ? portable::weight_gradient_product : sm90::weight_gradient_product)(
-      g, p, stream);
+  products(g).weight_gradient(g, p, stream);
 }
 
 }  // namespace moeref::cuda

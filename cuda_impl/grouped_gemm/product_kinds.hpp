@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "cuda_impl/grouped_gemm/portable/products.hpp"
+#include "cuda_impl/grouped_gemm/sm90/products.hpp"
 #include "moeref/cuda/experts.hpp"
 
 namespace moeref::cuda {
@@ -36,13 +38,17 @@ struct ProductKind {
   bool (*preferred)(const ProductDemand&);
   int tile_rows;    // most rows of a row tile of the token products
   int dot_columns;  // inner columns behind one part of the router gradient's dot product
+  const GroupedProducts *float32, *bfloat16;  // null for a type that `serves` refuses
 };
 
 /// `automatic` is the first that serves and is preferred.
 inline constexpr ProductKind kProductKinds[] = {
-    {ExpertsPath::wgmma_clusters, "wgmma, 256 x 160, clusters of 2", serves_wgmma, large_experts, 320, 128},
-    {ExpertsPath::wgmma, "wgmma, 256 x 160", serves_wgmma, any_experts, 160, 128},
-    {ExpertsPath::portable, "portable, 64 x 64", serves_portable, any_experts, 64, 64},
+    {ExpertsPath::wgmma_clusters, "wgmma, 256 x 160, clusters of 2", serves_wgmma, large_experts, 320, 128,
+     nullptr, &sm90::kClusterProducts},
+    {ExpertsPath::wgmma, "wgmma, 256 x 160", serves_wgmma, any_experts, 160, 128, nullptr,
+     &sm90::kOneBlockProducts},
+    {ExpertsPath::portable, "portable, 64 x 64", serves_portable, any_experts, 64, 64,
+     &portable::kFloat32Products, &portable::kBfloat16Products},
 };
 
 /// The path asked for, or the one that `automatic` stands for; `automatic` where none serves.

@@ -80,6 +80,14 @@ TEST(ExpertsArguments, PathFollowsTheTable) {
   EXPECT_EQ(path(7, 5, fp32, 2048, 768), automatic);
 }
 
+TEST(ExpertsArguments, EveryPathHasTheProductsOfWhatItServes) {
+  for (const ProductKind& kind : kProductKinds) {
+    const auto serves = [&](DataType type) { return kind.serves({9, 0, type, 64, 64}); };
+    EXPECT_EQ(kind.float32 != nullptr, serves(DataType::float32)) << kind.name;
+    EXPECT_EQ(kind.bfloat16 != nullptr, serves(DataType::bfloat16)) << kind.name;
+  }
+}
+
 // Every row lies in exactly one tile, none is larger than allowed, and a cluster's halves are steps of 16.
 TEST(ExpertsArguments, TilesCoverTheRows) {
   for (const int most : {64, 160, 320})

@@ -3,6 +3,6 @@
 
 namespace moeref::cuda::portable {
 
-const PortableProducts kFloat32Products = kProductsOf<float>;
+constinit const GroupedProducts kFloat32Products = kProductsOf<float>;
 
 }  // namespace moeref::cuda::portable

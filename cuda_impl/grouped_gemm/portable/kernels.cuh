@@ -6,8 +6,7 @@
 #include <algorithm>
 
 #include "cuda_impl/grouped_gemm/portable/epilogue.cuh"
-#include "cuda_impl/grouped_gemm/portable/product_table.hpp"
-#include "cuda_impl/grouped_gemm/sm90/activation_products.hpp"
+#include "cuda_impl/grouped_gemm/portable/products.hpp"
 #include "cuda_impl/permutation/tile_split.hpp"
 #include "moeref/cuda/error.hpp"
 
@@ -169,14 +168,20 @@ void launch_weight_gradient(const GroupedShape& g, const WeightGradient& p, cuda
   check(cudaGetLastError(), "weight_gradient_product");
 }
 
-/// Every product of one element type, in the order of Activation.
 template <class T>
-inline constexpr PortableProducts kProductsOf = {
-    {{launch_up<T, Swiglu>, launch_down_gradient<T, Swiglu>},
-     {launch_up<T, SwigluOai>, launch_down_gradient<T, SwigluOai>},
-     {launch_up<T, QuickGeglu>, launch_down_gradient<T, QuickGeglu>},
-     {launch_up<T, Geglu>, launch_down_gradient<T, Geglu>},
-     {launch_up<T, Relu2>, launch_down_gradient<T, Relu2>}},
+struct ProductsOf {
+  template <Activation A>
+  struct With {
+    static_assert(is_gated(A) == (MathOf<A>::layout != UpLayout::up_only));
+    static constexpr ActivationProducts products = {launch_up<T, MathOf<A>>,
+                                                    launch_down_gradient<T, MathOf<A>>};
+  };
+};
+
+/// Every product of one element type.
+template <class T>
+inline constexpr GroupedProducts kProductsOf = {
+    by_activation<ProductsOf<T>::template With>(),
     [](const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
       launch_stored<T, true>(g, p, g.inter_dim, stream);
     },

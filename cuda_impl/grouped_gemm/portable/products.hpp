@@ -1,17 +1,11 @@
-// The portable side of grouped_gemm.hpp: any widths, float32 and bfloat16, compute capability 8.0 and newer.
+// The portable products: any widths, compute capability 8.0 and newer.
 #pragma once
 
-#include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
+#include "cuda_impl/grouped_gemm/product_table.hpp"
 
 namespace moeref::cuda::portable {
 
-void up_product(const GroupedShape& shape, const UpProduct& product, Activation activation,
-                const ActivationParameters& parameters, cudaStream_t stream);
-void down_product(const GroupedShape& shape, const StoredProduct& product, cudaStream_t stream);
-void input_gradient_product(const GroupedShape& shape, const StoredProduct& product, int up_width,
-                            cudaStream_t stream);
-void down_gradient_product(const GroupedShape& shape, const DownGradient& product, Activation activation,
-                           const ActivationParameters& parameters, cudaStream_t stream);
-void weight_gradient_product(const GroupedShape& shape, const WeightGradient& product, cudaStream_t stream);
+/// Each compiled in a file of its own.
+extern const GroupedProducts kFloat32Products, kBfloat16Products;
 
 }  // namespace moeref::cuda::portable

@@ -1,12 +1,9 @@
 // The two products with geglu in their epilogue.
-#include "cuda_impl/grouped_gemm/sm90/activation_products.hpp"
-#include "cuda_impl/grouped_gemm/sm90/epilogue_activation.cuh"
-#include "cuda_impl/grouped_gemm/sm90/launch.cuh"
+#include "cuda_impl/grouped_gemm/sm90/activation_products.cuh"
 
-namespace moeref::cuda {
+namespace moeref::cuda::sm90 {
 
-const ActivationProducts kGegluProducts[2] = {
-    {sm90::launch_up<Geglu, 1>, sm90::launch_down_gradient<Geglu, 1>},
-    {sm90::launch_up<Geglu, 2>, sm90::launch_down_gradient<Geglu, 2>}};
+template struct ProductsOf<Activation::geglu, 1>;
+template struct ProductsOf<Activation::geglu, 2>;
 
-}  // namespace moeref::cuda
+}  // namespace moeref::cuda::sm90

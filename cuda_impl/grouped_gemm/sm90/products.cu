@@ -1,4 +1,4 @@
-// The products without an activation, and the table of those with one.
+// The products without an activation in their epilogue, and the tables of all.
 #include "cuda_impl/grouped_gemm/sm90/products.hpp"
 
 #include <algorithm>
@@ -14,12 +14,6 @@ namespace {
 using FewRows = GradientLayout<192, 5, 1>;
 template <int Cluster>
 using ManyRows = GradientLayout<256, 4, Cluster>;
-
-const ActivationProducts& products(Activation a, ExpertsPath path) {
-  static const ActivationProducts* const table[] = {kSwigluProducts, kSwigluOaiProducts, kQuickGegluProducts,
-                                                    kGegluProducts, kRelu2Products};
-  return table[static_cast<int>(a)][path == ExpertsPath::wgmma_clusters];
-}
 
 StoreRowsArguments store(const GroupedShape& g, const StoredProduct& p, int width) {
   return {static_cast<bf16*>(p.out),
@@ -77,38 +71,35 @@ void weight_gradient_of(const GroupedShape& g, const WeightGradient& p, cudaStre
                                           shape);
 }
 
-}  // namespace
-
-void up_product(const GroupedShape& g, const UpProduct& p, Activation a,
-                const ActivationParameters& parameters, cudaStream_t stream) {
-  products(a, g.path).up(g, p, parameters, stream);
-}
-
-void down_gradient_product(const GroupedShape& g, const DownGradient& p, Activation a,
-                           const ActivationParameters& parameters, cudaStream_t stream) {
-  products(a, g.path).down_gradient(g, p, parameters, stream);
-}
-
+template <int Cluster>
 void down_product(const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
-  const bool clusters = g.path == ExpertsPath::wgmma_clusters;
-  const auto run = p.bias || p.scale_product
-                       ? (clusters ? stored_product<2, true, true> : stored_product<1, true, true>)
-                       : (clusters ? stored_product<2, true, false> : stored_product<1, true, false>);
+  const auto run =
+      p.bias || p.scale_product ? stored_product<Cluster, true, true> : stored_product<Cluster, true, false>;
   run("down_product", g, p, g.inter_dim, g.dim, stream);
 }
 
+template <int Cluster>
 void input_gradient_product(const GroupedShape& g, const StoredProduct& p, int up_width,
                             cudaStream_t stream) {
-  const auto run = g.path == ExpertsPath::wgmma_clusters ? stored_product<2, false, false>
-                                                         : stored_product<1, false, false>;
-  run("input_gradient_product", g, p, up_width, g.dim, stream);
+  stored_product<Cluster, false, false>("input_gradient_product", g, p, up_width, g.dim, stream);
 }
 
+template <int Cluster>
 void weight_gradient_product(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
   const bool few = g.rows <= std::int64_t{g.experts} * FewRows::right_slots * kBlockK;
-  if (few) return weight_gradient_of<FewRows>(g, p, stream);
-  (g.path == ExpertsPath::wgmma_clusters ? weight_gradient_of<ManyRows<2>>
-                                         : weight_gradient_of<ManyRows<1>>)(g, p, stream);
+  (few ? weight_gradient_of<FewRows> : weight_gradient_of<ManyRows<Cluster>>)(g, p, stream);
 }
+
+template <Activation A>
+using OneBlock = ProductsOf<A, 1>;
+template <Activation A>
+using Clusters = ProductsOf<A, 2>;
+
+}  // namespace
+
+constinit const GroupedProducts kOneBlockProducts = {by_activation<OneBlock>(), down_product<1>,
+                                                     input_gradient_product<1>, weight_gradient_product<1>};
+constinit const GroupedProducts kClusterProducts = {by_activation<Clusters>(), down_product<2>,
+                                                    input_gradient_product<2>, weight_gradient_product<2>};
 
 }  // namespace moeref::cuda::sm90

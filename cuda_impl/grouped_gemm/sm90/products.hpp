@@ -1,17 +1,11 @@
-// The wgmma side of grouped_gemm.hpp.
+// The wgmma products of sm_90: bfloat16, widths that are multiples of 8.
 #pragma once
 
-#include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
+#include "cuda_impl/grouped_gemm/product_table.hpp"
 
 namespace moeref::cuda::sm90 {
 
-void up_product(const GroupedShape& shape, const UpProduct& product, Activation activation,
-                const ActivationParameters& parameters, cudaStream_t stream);
-void down_product(const GroupedShape& shape, const StoredProduct& product, cudaStream_t stream);
-void input_gradient_product(const GroupedShape& shape, const StoredProduct& product, int up_width,
-                            cudaStream_t stream);
-void down_gradient_product(const GroupedShape& shape, const DownGradient& product, Activation activation,
-                           const ActivationParameters& parameters, cudaStream_t stream);
-void weight_gradient_product(const GroupedShape& shape, const WeightGradient& product, cudaStream_t stream);
+/// One block per tile, or two that share the weights they load.
+extern const GroupedProducts kOneBlockProducts, kClusterProducts;
 
 }  // namespace moeref::cuda::sm90

@@ -4,6 +4,7 @@
 namespace moeref::cuda {
 
 enum class Activation { swiglu, swigluoai, quick_geglu, geglu, relu2 };
+constexpr int kActivationCount = 5;
 
 /// `limit` is swiglu_limit for swiglu (0: no clamp) and activation_limit for swigluoai and quick_geglu
 /// (swigluoai clamps only when it is above 0, quick_geglu always); `alpha` is activation_alpha.

@@ -1,0 +1,36 @@
+// What a way of computing the grouped products consists of: one table per way and element type, which
+// product_kinds.hpp lists.
+#pragma once
+
+#include <array>
+#include <utility>
+
+#include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
+
+namespace moeref::cuda {
+
+/// The products with an activation in their epilogue.
+struct ActivationProducts {
+  void (*up)(const GroupedShape&, const UpProduct&, const ActivationParameters&, cudaStream_t);
+  void (*down_gradient)(const GroupedShape&, const DownGradient&, const ActivationParameters&, cudaStream_t);
+};
+
+using ProductsByActivation = std::array<const ActivationProducts*, kActivationCount>;
+
+struct GroupedProducts {
+  ProductsByActivation activations;
+  void (*down)(const GroupedShape&, const StoredProduct&, cudaStream_t);
+  void (*input_gradient)(const GroupedShape&, const StoredProduct&, int up_width, cudaStream_t);
+  void (*weight_gradient)(const GroupedShape&, const WeightGradient&, cudaStream_t);
+};
+
+/// Of<A>::products for every activation A.
+template <template <Activation> class Of>
+constexpr ProductsByActivation by_activation() {
+  return []<int... A>(std::integer_sequence<int, A...>) {
+    return ProductsByActivation{&Of<static_cast<Activation>(A)>::products...};
+  }
+  (std::make_integer_sequence<int, kActivationCount>{});
+}
+
+}  // namespace moeref::cuda

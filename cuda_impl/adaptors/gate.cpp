@@ -7,9 +7,14 @@
 #include "moeref/error.hpp"
 
 namespace moeref::cuda {
-namespace {
 
-Element element_of(GatePrecision precision, DataType x_type) {
+DataType gate_type(const Call& call, const std::string& prefix, DataType otherwise) {
+  const Tensor *weight = find(call.tensors, prefix + "weight"), *bias = find(call.tensors, prefix + "bias");
+  if (!weight) return otherwise;
+  return bias && bias->dtype() != weight->dtype() ? DataType::float32 : data_type(weight->dtype());
+}
+
+Element logits_element(GatePrecision precision, DataType x_type) {
   switch (precision) {
     case GatePrecision::bfloat16:
       return Element::bfloat16;
@@ -22,9 +27,6 @@ Element element_of(GatePrecision precision, DataType x_type) {
   }
   return element_of(x_type);
 }
-
-}  // namespace
-
 std::optional<std::string> unsupported_gate_config(const Call& call) {
   const MoEConfig c = parse_moe_config(call.config);
   if (c.n_routed_experts > 1024)
@@ -89,7 +91,8 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
   }
   NamedTensors results = tensors.download();
   // `saved` begins with the logits.
-  results["stages/logits"] = device.download({saved, element_of(c.precision, type), {c.tokens, c.experts}});
+  results["stages/logits"] =
+      device.download({saved, logits_element(c.precision, type), {c.tokens, c.experts}});
   return results;
 }
 

@@ -12,16 +12,20 @@
 
 namespace moeref::cuda {
 
-/// "weight", "bias" and "e_score_correction_bias" as they are stored; in float32 where weight and bias
-/// differ.
+/// The type that weight and bias of the gate under `prefix` have on the device: as they are stored, float32
+/// where the two differ; `otherwise` for a call without a gate.
+DataType gate_type(const Call& call, const std::string& prefix, DataType otherwise);
+
+/// The type that the gate stores its logits in.
+Element logits_element(GatePrecision precision, DataType x_type);
+
+/// "weight", "bias" and "e_score_correction_bias".
 struct GateTensors {
   DataType type;
   DeviceTensor weight, bias, correction;
 
   GateTensors(const Call& call, CallTensors& tensors, const MoEConfig& c)
-      : type(data_type(require(call.tensors, "params/weight").dtype())) {
-    if (c.router_bias && data_type(require(call.tensors, "params/bias").dtype()) != type)
-      type = DataType::float32;
+      : type(gate_type(call, "params/", DataType::float32)) {
     weight = tensors.upload("params/weight", element_of(type));
     if (c.router_bias) bias = tensors.upload("params/bias", element_of(type));
     if (c.has_correction_bias())

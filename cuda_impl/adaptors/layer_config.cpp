@@ -10,29 +10,26 @@ namespace moeref::cuda {
 namespace {
 
 // What the call names, and what stands for it here. A name without its row does not compile.
-struct ScoreRow {
-  ScoreFunc kind;
-  ScoreFunction here;
+template <class Name, class Here>
+struct Row {
+  Name kind;
+  Here here;
 };
 constexpr std::array kScoreFunctions{
-    ScoreRow{ScoreFunc::softmax, ScoreFunction::softmax},
-    ScoreRow{ScoreFunc::sigmoid, ScoreFunction::sigmoid},
-    ScoreRow{ScoreFunc::sigmoid_with_bias, ScoreFunction::sigmoid_with_bias},
-    ScoreRow{ScoreFunc::softmax_with_bias, ScoreFunction::softmax_with_bias},
-    ScoreRow{ScoreFunc::sqrtsoftplus, ScoreFunction::sqrtsoftplus},
+    Row{ScoreFunc::softmax, ScoreFunction::softmax},
+    Row{ScoreFunc::sigmoid, ScoreFunction::sigmoid},
+    Row{ScoreFunc::sigmoid_with_bias, ScoreFunction::sigmoid_with_bias},
+    Row{ScoreFunc::softmax_with_bias, ScoreFunction::softmax_with_bias},
+    Row{ScoreFunc::sqrtsoftplus, ScoreFunction::sqrtsoftplus},
 };
 static_assert(has_row_per_enumerator<kScoreFunctions>());
 
-struct ActivationRow {
-  ActivationKind kind;
-  Activation here;
-};
 constexpr std::array kActivations{
-    ActivationRow{ActivationKind::swiglu, Activation::swiglu},
-    ActivationRow{ActivationKind::swigluoai, Activation::swigluoai},
-    ActivationRow{ActivationKind::quick_geglu, Activation::quick_geglu},
-    ActivationRow{ActivationKind::geglu, Activation::geglu},
-    ActivationRow{ActivationKind::relu2, Activation::relu2},
+    Row{ActivationKind::swiglu, Activation::swiglu},
+    Row{ActivationKind::swigluoai, Activation::swigluoai},
+    Row{ActivationKind::quick_geglu, Activation::quick_geglu},
+    Row{ActivationKind::geglu, Activation::geglu},
+    Row{ActivationKind::relu2, Activation::relu2},
 };
 static_assert(has_row_per_enumerator<kActivations>());
 

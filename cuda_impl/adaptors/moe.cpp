@@ -73,29 +73,6 @@ struct LayerTensors {
   }
 };
 
-/// The gate's parameters keep their own type, in which gate_precision finds them; float32 where they differ.
-DataType gate_type(const Call& call, DataType otherwise) {
-  const Tensor *weight = find(call.tensors, "params/gate.weight"),
-               *bias = find(call.tensors, "params/gate.bias");
-  if (!weight) return otherwise;
-  return bias && bias->dtype() != weight->dtype() ? DataType::float32 : data_type(weight->dtype());
-}
-
-/// The type that the gate stores its logits in.
-Element logits_element(GatePrecision precision, DataType x_type) {
-  switch (precision) {
-    case GatePrecision::bfloat16:
-      return Element::bfloat16;
-    case GatePrecision::float32:
-      return Element::float32;
-    case GatePrecision::float64:
-      return Element::float64;
-    case GatePrecision::of_input:
-      break;
-  }
-  return element_of(x_type);
-}
-
 }  // namespace
 
 std::optional<std::string> unsupported_moe(const Call& call) {
@@ -115,7 +92,7 @@ NamedTensors run_moe(const Call& call, DeviceContext& device) {
   const MoEConfig documented = parse_moe_config(call.config);
   const CallOptions options = parse_call_options(call.options);
   const Tensor& input = require(call.tensors, "inputs/x");
-  const DataType type = data_type(input.dtype()), gate = gate_type(call, type);
+  const DataType type = data_type(input.dtype()), gate = gate_type(call, "params/gate.", type);
   const Element element = element_of(type);
   LayerConfig c = layer_config(documented, options, input.size() / documented.dim, type, gate,
                                device.options().experts_path);

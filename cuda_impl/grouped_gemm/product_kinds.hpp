@@ -25,7 +25,7 @@ constexpr bool serves_portable(const ProductDemand& d) { return d.major >= 8; }
 /// Clusters halve what each block loads of an expert's weights. That pays where these are large: 8 Mi
 /// elements and up gained 4 to 9 points of the dense rate (mixtral, dsv3, gpt_oss), 2 Mi and below lost 6 to
 /// 19 (qwen3_30b, olmoe), whose weights stay in L2 and whose short loops wait for the neighbour
-/// (bench/results/2026-11-23-h200.md).
+/// (tools/bench/results/2026-11-23-h200.md).
 constexpr bool large_experts(const ProductDemand& d) {
   return std::int64_t{d.dim} * d.inter_dim >= std::int64_t{4} << 20;
 }

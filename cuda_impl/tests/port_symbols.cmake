@@ -8,9 +8,9 @@ if(NOT status EQUAL 0)
 endif()
 # Mangled: _ZNK6moeref6Tensor4castE... is moeref::Tensor::cast. What follows moeref:: decides.
 set(allowed "4cuda|6Tensor|10InputError|14Implementation|4name|4find|7require|16parse_moe_config|16parse_mlp_config")
+string(APPEND allowed "|18parse_call_options|12check_inputs|9signature|13element_count|9to_string|7size_of|11is_floating")
 # Which rank has what of a call: rows and experts are counted there, nothing is computed.
 set(shares "10RankShares|8division")
-string(APPEND allowed "|18parse_call_options|12check_inputs|9signature|13element_count|9to_string|7size_of|11is_floating")
 string(REGEX MATCHALL "_Z[A-Z]*6moeref[0-9A-Za-z_]+" found "${symbols}")
 list(REMOVE_DUPLICATES found)
 list(LENGTH found count)

@@ -139,7 +139,7 @@ Struct parse(const json& object, const std::string& what, const std::string& is,
     throw InputError(what + " " + is + " not a JSON object: " + object.dump().substr(0, 80));
   Struct out;
   json unknown = object;
-  unknown.erase(std::string(ignored));
+  if (!ignored.empty()) unknown.erase(std::string(ignored));
   visit_config_fields(out, [&](const auto& row, auto& member) {
     for (const std::string_view field : {row.name, row.other_name}) {
       const auto it = unknown.find(std::string(field));

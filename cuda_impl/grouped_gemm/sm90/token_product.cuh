@@ -8,7 +8,7 @@
 // blocks in flight share weights and tokens in L2; each column of weights begins with another token tile, or
 // a block would meet a remainder at every turn or never (512 rows as 320 + 192: a fifth of the time). Both
 // operands come by TMA. Floor: 2 R K M flops at the dense rate; each weight read once. Measured figures:
-// bench/results.
+// tools/bench/results.
 #pragma once
 
 #include "cuda_impl/grouped_gemm/grouped_gemm.hpp"

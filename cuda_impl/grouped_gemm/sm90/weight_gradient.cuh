@@ -15,7 +15,7 @@
 // of the next expert, or unwritten ones, which must not enter as 0 * NaN: a warp of its own overwrites them
 // with zeros before the consumers see the block. Floor: 2 R M N flops, and 2 E M N bytes written, which is
 // the larger term under about 250 rows an expert. Measured on an H200: 610 TF at 2048 rows an expert (dense
-// 675), 510 at 256 (bench/results).
+// 675), 510 at 256 (tools/bench/results).
 #pragma once
 
 #include <type_traits>

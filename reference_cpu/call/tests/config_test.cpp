@@ -180,7 +180,8 @@ INSTANTIATE_TEST_SUITE_P(
         field("expert_activation", "gelu", "want one of swiglu swigluoai quick_geglu geglu relu2"),
         Refusal{{{"dtype", "fp8"}},
                 "unknown dtype 'fp8': want float64, float32, bfloat16, float16, int64 or bool"},
-        Refusal{{{"n_expert", 8}}, "the config has an unknown field 'n_expert'"}));
+        Refusal{{{"n_expert", 8}}, "the config has an unknown field 'n_expert'"},
+        Refusal{{{"", 8}}, "the config has an unknown field ''"}));
 
 INSTANTIATE_TEST_SUITE_P(
     ImpossibleLayers, MoEConfigRefusal,

@@ -27,7 +27,7 @@ struct ExpertParallelConfig {
   std::int64_t max_tokens;  // M, no rank has more; the same on all ranks, as all below
   Exchange exchange = Exchange::all_to_all;
   // Parts of M; chunks * experts / n at most 1024. Several pay where rows take long beside the products: of
-  // two ranks none, of four up to 4 (bench/results/2026-11-27-h200-ranks.md).
+  // two ranks none, of four up to 4 (tools/bench/results/2026-11-27-h200-ranks.md).
   int chunks = 1;
 
   /// What this rank's own experts may get: M tokens from each rank.

@@ -21,7 +21,13 @@ constexpr std::array<std::string_view, 7> kGroups{"inputs", "params", "cotangent
 constexpr std::array<std::string_view, 3> kResultGroups{"outputs", "grads", "stages"};
 constexpr std::string_view kBounds = "bounds/";
 
-enum class Content : std::uint8_t { golden, header, results };
+enum class Content : std::uint8_t { golden, golden_without_bounds, header, results };
+
+bool is_golden(Content content) {
+  return content == Content::golden || content == Content::golden_without_bounds;
+}
+
+using NamedShapes = std::map<std::string, Shape, std::less<>>;
 
 std::string dataset_name(std::string_view path) { return "dataset '" + std::string(path) + "'"; }
 
@@ -56,15 +62,27 @@ DType dtype_to_read(const DatasetInfo& info) {
   return info.documented == DType::boolean ? DType::boolean : info.stored;
 }
 
+bool is_bound(const DatasetInfo& info) { return info.path.starts_with(kBounds); }
+
+/// Block by block: bounds may be gigabytes.
+void check_bound(hid_t dataset, const DatasetInfo& info) {
+  std::vector<double> values;
+  hdf5::each_block(dataset, info, info.stored, [&](std::int64_t first, const Tensor& block) {
+    values.resize(static_cast<std::size_t>(block.size()));
+    block.read(0, values);
+    check_bounds(info.path, values, first);
+  });
+}
+
 void send_dataset(hid_t dataset, const DatasetInfo& info, Content content, Sender& sender) {
-  if (content == Content::golden) {
+  if (is_golden(content)) {
     if (!info.documented) throw InputError(dataset_name(info.path) + ": missing attribute 'dtype'");
     if (is_floating(*info.documented) != is_floating(info.stored))
       throw InputError(dataset_name(info.path) + " stores " + std::string(name(info.stored)) +
                        " where its attribute dtype says " + std::string(name(*info.documented)));
   }
   const DType dtype = content == Content::header ? info.stored : dtype_to_read(info);
-  const Tensor tensor = content == Content::header ? Tensor() : hdf5::read_exactly(dataset, info, dtype);
+  if (is_golden(content) && is_bound(info)) check_bound(dataset, info);
   sender.item();
   sender.text(info.path);
   sender.number(static_cast<std::int64_t>(dtype));
@@ -72,7 +90,12 @@ void send_dataset(hid_t dataset, const DatasetInfo& info, Content content, Sende
   sender.number(static_cast<std::int64_t>(info.shape.size()));
   for (const std::int64_t extent : info.shape) sender.number(extent);
   sender.number(static_cast<std::int64_t>(info.stored_bytes));
-  sender.bytes(tensor.bytes());
+  if (content == Content::header || (content == Content::golden_without_bounds && is_bound(info))) return;
+  // Each block is an item, so that an error can come in place of any.
+  hdf5::each_block(dataset, info, dtype, [&](std::int64_t, const Tensor& block) {
+    sender.item();
+    sender.bytes(block.bytes());
+  });
 }
 
 void send_file(const fs::path& path, Content content, Sender& sender) {
@@ -126,43 +149,41 @@ DatasetInfo receive_info(Receiver& receiver) {
 
 Tensor receive_data(Receiver& receiver, const DatasetInfo& info) {
   Tensor tensor(info.stored, info.shape);
-  receiver.bytes(tensor.bytes());
+  std::span<std::byte> rest = tensor.bytes();
+  hdf5::for_each_block(info.shape, [&](const hdf5::Block& block) {
+    receiver.next();
+    const std::size_t size = static_cast<std::size_t>(block.count) * size_of(info.stored);
+    receiver.bytes(rest.first(size));
+    rest = rest.subspan(size);
+  });
   return tensor;
 }
 
-void check_bound(const std::string& path, const Tensor& bound) {
-  std::vector<double> block;  // not all doubles at once: bounds may be gigabytes
-  for (std::int64_t first = 0; first < bound.size(); first += hdf5::kBlockElements) {
-    block.resize(static_cast<std::size_t>(std::min(hdf5::kBlockElements, bound.size() - first)));
-    bound.read(first, block);
-    check_bounds(path, block, first);
-  }
-}
-
-void receive_dataset(Receiver& receiver, GoldenFile& golden) {
+/// Of a bound the shape is kept, and its values where they are wanted.
+void receive_dataset(Receiver& receiver, Content content, GoldenFile& golden, NamedShapes& bound_shapes) {
   const DatasetInfo info = receive_info(receiver);
-  Tensor tensor = receive_data(receiver, info);
-  if (is_result(info.path)) {
+  if (is_bound(info)) {
+    const std::string result = info.path.substr(kBounds.size());
+    bound_shapes[result] = info.shape;
+    if (content == Content::golden) golden.bounds[result] = receive_data(receiver, info);
+  } else if (is_result(info.path)) {
     golden.result_dtypes[info.path] = info.documented.value();
-    golden.results[info.path] = std::move(tensor);
-  } else if (info.path.starts_with(kBounds)) {
-    check_bound(info.path, tensor);
-    golden.bounds[info.path.substr(kBounds.size())] = std::move(tensor);
+    golden.results[info.path] = receive_data(receiver, info);
   } else {
-    golden.call.tensors[info.path] = std::move(tensor);
+    golden.call.tensors[info.path] = receive_data(receiver, info);
   }
 }
 
-void check(const GoldenFile& golden) {
+void check(const GoldenFile& golden, const NamedShapes& bound_shapes) {
   check_call(golden.call, golden.allow_nonfinite);
   std::vector<ResultSpec> results;
   for (const auto& [name, tensor] : golden.results) results.push_back({name, tensor.dtype(), tensor.shape()});
   check_results(golden.call, results);
-  for (const auto& [name, bound] : golden.bounds) {
+  for (const auto& [name, shape] : bound_shapes) {
     const Tensor* result = find(golden.results, name);
     if (!result) throw InputError(dataset_name("bounds/" + name) + " bounds a dataset that the file lacks");
-    if (bound.shape() != result->shape())
-      throw InputError(dataset_name("bounds/" + name) + " has shape " + to_string(bound.shape()) + ": want " +
+    if (shape != result->shape())
+      throw InputError(dataset_name("bounds/" + name) + " has shape " + to_string(shape) + ": want " +
                        to_string(result->shape()));
   }
 }
@@ -203,14 +224,17 @@ void read(const fs::path& path, Content content, Consume&& consume) {
 
 }  // namespace
 
-GoldenFile read_golden(const fs::path& path) {
+GoldenFile read_golden(const fs::path& path, BoundValues bound_values) {
+  const Content content =
+      bound_values == BoundValues::kept ? Content::golden : Content::golden_without_bounds;
   GoldenFile golden;
-  read(path, Content::golden, [&](Receiver& receiver) {
+  NamedShapes bound_shapes;
+  read(path, content, [&](Receiver& receiver) {
     receive_attributes(receiver, golden, golden.call.component, golden.call.config, golden.call.options);
-    while (receiver.next()) receive_dataset(receiver, golden);
+    while (receiver.next()) receive_dataset(receiver, content, golden, bound_shapes);
     const auto grads = golden.results.lower_bound("grads/");
     golden.call.backward = grads != golden.results.end() && grads->first.starts_with("grads/");
-    check(golden);
+    check(golden, bound_shapes);
   });
   return golden;
 }

@@ -93,45 +93,49 @@ void read_elements(hid_t dataset, const std::string& path, hid_t memory_type, hi
     throw InputError(dataset_name(path) + kDamaged);
 }
 
-/// All elements in `dtype`, which the file's own type converts to without loss or clipping.
-Tensor read_directly(hid_t dataset, const DatasetInfo& info, DType dtype) {
-  Tensor tensor(dtype, info.shape);
-  if (tensor.size() > 0)
-    read_elements(dataset, info.path, hdf5::element_type(dtype).get(), H5S_ALL, H5S_ALL,
-                  tensor.bytes().data());
-  return tensor;
+/// The type in which HDF5 hands over elements that are wanted in `dtype`: that itself where it converts without loss
+/// or clipping, else one that holds every stored value.
+DType transfer_type(DType stored, DType dtype) {
+  if (stored == dtype || dtype == DType::int64 || (dtype == DType::float64 && stored == DType::float32))
+    return dtype;
+  return size_of(stored) == 2 && size_of(dtype) > 2 ? stored : DType::float64;
+}
+
+/// The same values in `dtype`. `first` is the place of the first one in its dataset.
+Tensor held_in(DType dtype, const Tensor& values, const DatasetInfo& info, std::int64_t first) {
+  Tensor held(dtype, values.shape());
+  for (std::int64_t i = 0; i < values.size(); ++i) {
+    const double v = values[i];
+    const bool holds = dtype == DType::boolean ? v == 0.0 || v == 1.0 : std::isnan(v) || round_to(dtype, v) == v;
+    if (!holds)
+      throw InputError(dataset_name(info.path) + " holds " + to_text(v) + " at element " +
+                       std::to_string(first + i) + ", which is no " + std::string(name(dtype)));
+    held.set(i, v);
+  }
+  return held;
 }
 
 }  // namespace
 
-Tensor read_exactly(hid_t dataset, const DatasetInfo& info, DType dtype) {
+void each_block(hid_t dataset, const DatasetInfo& info, DType dtype, const VisitBlock& visit) {
   if (is_floating(dtype) != is_floating(info.stored))
     throw InputError(dataset_name(info.path) + " stores " + std::string(name(info.stored)) +
                      " where its attribute dtype says " + std::string(name(dtype)));
-  if (info.stored == dtype) return read_directly(dataset, info, dtype);
-  if (dtype == DType::int64 || (dtype == DType::float64 && info.stored == DType::float32))
-    return read_directly(dataset, info, dtype);
-  if (size_of(info.stored) == 2 && size_of(dtype) > 2)
-    return read_directly(dataset, info, info.stored).cast(dtype);
-
-  Tensor tensor(dtype, info.shape);
-  std::vector<double> values;
-  hdf5::for_each_block(info.shape, [&](const hdf5::Block& block) {
-    values.resize(static_cast<std::size_t>(block.count));
-    const auto [file, memory] = hdf5::select(dataset, block);
-    read_elements(dataset, info.path, H5T_NATIVE_DOUBLE, memory.get(), file.get(), values.data());
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      const double v = values[i];
-      const bool held =
-          dtype == DType::boolean ? v == 0.0 || v == 1.0 : std::isnan(v) || round_to(dtype, v) == v;
-      const std::int64_t at = block.first + static_cast<std::int64_t>(i);
-      if (!held)
-        throw InputError(dataset_name(info.path) + " holds " + to_text(v) + " at element " +
-                         std::to_string(at) + ", which is no " + std::string(name(dtype)));
-      tensor.set(at, v);
-    }
+  const DType transferred = transfer_type(info.stored, dtype);
+  const Handle memory_type = element_type(transferred);
+  Tensor block;
+  for_each_block(info.shape, [&](const Block& place) {
+    // Nearly all blocks are of one size: memory that was touched once is used again.
+    if (block.size() != place.count || block.dtype() != transferred) block = Tensor(transferred, {place.count});
+    const auto [file, memory] = select(dataset, place);
+    read_elements(dataset, info.path, memory_type.get(), memory.get(), file.get(), block.bytes().data());
+    if (transferred == dtype)
+      visit(place.first, block);
+    else if (transferred == info.stored)
+      visit(place.first, block.cast(dtype));
+    else
+      visit(place.first, held_in(dtype, block, info, place.first));
   });
-  return tensor;
 }
 
 Source::Source(const std::filesystem::path& path)

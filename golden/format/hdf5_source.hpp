@@ -36,7 +36,10 @@ class Source {
   std::uint64_t free_bytes_;  ///< of the file, not yet claimed by a dataset
 };
 
-/// All elements in `dtype`; throws InputError naming one that it cannot hold.
-Tensor read_exactly(hid_t dataset, const DatasetInfo& info, DType dtype);
+using VisitBlock = std::function<void(std::int64_t first, const Tensor& block)>;
+
+/// All elements in `dtype`, in the blocks of for_each_block: a dataset may be gigabytes. Throws InputError naming
+/// an element that `dtype` cannot hold.
+void each_block(hid_t dataset, const DatasetInfo& info, DType dtype, const VisitBlock& visit);
 
 }  // namespace moeref::hdf5

@@ -64,11 +64,14 @@ struct GoldenHeader : GoldenAbout {
   std::vector<DatasetInfo> datasets;  ///< in the order of their paths
 };
 
+/// Bounds are most of a large file; a reader that computes its own does not need them.
+enum class BoundValues { kept, only_checked };
+
 /// Reads and checks everything: the call against its signature (check_inputs), results against theirs, bounds
 /// against results. The call's tensors come in the dtype of their attribute, whatever the storage; a value
 /// that this dtype cannot hold is an error, as are NaN and infinities in the call (unless allow_nonfinite)
 /// and negative or NaN bounds.
-GoldenFile read_golden(const std::filesystem::path& path);
+GoldenFile read_golden(const std::filesystem::path& path, BoundValues bound_values = BoundValues::kept);
 
 /// Attributes and the list of datasets alone, for listings. The config is JSON but not yet checked.
 GoldenHeader read_golden_header(const std::filesystem::path& path);

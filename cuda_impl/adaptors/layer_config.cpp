@@ -3,7 +3,6 @@
 #include <array>
 
 #include "cuda_impl/adaptors/device_tensors.hpp"
-#include "moeref/cuda/error.hpp"
 #include "reference_cpu/call/enumerators.hpp"
 
 namespace moeref::cuda {
@@ -33,21 +32,6 @@ constexpr std::array kActivations{
 };
 static_assert(has_row_per_enumerator<kActivations>());
 
-GatePrecision precision_of(const std::optional<DType>& type) {
-  if (!type) return GatePrecision::of_input;
-  switch (*type) {
-    case DType::bfloat16:
-      return GatePrecision::bfloat16;
-    case DType::float32:
-      return GatePrecision::float32;
-    case DType::float64:
-      return GatePrecision::float64;
-    default:
-      throw ArgumentError("gate_precision is " + std::string(name(*type)) +
-                          ": want bfloat16, float32 or float64");
-  }
-}
-
 }  // namespace
 
 Activation activation_of(ActivationKind kind) { return kActivations[static_cast<std::size_t>(kind)].here; }
@@ -67,7 +51,7 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
   g.route_scale = c.route_scale;
   g.weight_uses_correction = c.router_weight_uses_score_correction_bias;
   g.weights_fp32 = c.router_weights_fp32;
-  g.precision = precision_of(o.gate_precision);
+  if (o.gate_precision) g.precision = data_type(*o.gate_precision);
   g.x_type = x_type;
   g.parameter_type = parameter_type;
   g.training = o.training;

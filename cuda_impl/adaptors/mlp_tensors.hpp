@@ -15,8 +15,8 @@ struct MLPTensors {
   MLPTensors() = default;
   /// "params/{prefix}gate_proj.weight" and so on.
   MLPTensors(CallTensors& tensors, const std::string& prefix, const moeref::MLPConfig& config,
-             Element element) {
-    const auto read = [&](const char* name) { return tensors.upload("params/" + prefix + name, element); };
+             DataType type) {
+    const auto read = [&](const char* name) { return tensors.upload("params/" + prefix + name, type); };
     const bool gated = config.activation != ActivationKind::relu2;
     if (gated) gate = read("gate_proj.weight");
     up = read("up_proj.weight");

@@ -233,7 +233,7 @@ void route_tokens(const RoutingRule& rule, const TokenBlocks& blocks, std::int64
                   const RouteInput& in, const RouteOutput& out, cudaStream_t stream) {
   if (tokens == 0) return;
   const Arguments arguments{rule, tokens, blocks.tokens_per_block, blocks.warps, in, out};
-  with_items(blocks.items, rule.compute == Held::float64, [&]<class Acc, int kItems>() {
+  with_items(blocks.items, rule.compute == DataType::float64, [&]<class Acc, int kItems>() {
     route_kernel<Acc, kItems><<<blocks.blocks, blocks.warps * 32, blocks.shared_bytes, stream>>>(arguments);
   });
   check(cudaGetLastError(), "route_tokens");

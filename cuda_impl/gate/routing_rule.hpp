@@ -1,7 +1,7 @@
 // The gate's config as its kernels read it.
 #pragma once
 
-#include "cuda_impl/memory/held_element.cuh"
+#include "cuda_impl/memory/typed_element.cuh"
 #include "moeref/cuda/gate.hpp"
 
 namespace moeref::cuda {
@@ -18,8 +18,8 @@ struct RoutingRule {
   bool group_top2;             // a group's score is the sum of its two largest q, else its largest
   bool discard_to_zero;        // q of other groups becomes 0, else -infinity
   double route_scale;
-  Held compute;  // logits
-  Held scores;   // S as the auxiliary loss sees it, and the weights before their own type
+  DataType compute;  // logits
+  DataType scores;   // S as the auxiliary loss sees it, and the weights before their own type
 };
 
 }  // namespace moeref::cuda

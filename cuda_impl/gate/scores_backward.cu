@@ -26,8 +26,8 @@ __device__ void store_gradient(const Arguments& p, std::int64_t t, int e, Acc v)
   const std::int64_t at = t * p.out.stride + e;
   if (!p.out.planes) return store_element(p.out.d_logits, p.rule.compute, at, v);
   for (int plane = 0; plane < kPlanes; ++plane) {
-    store_element(p.out.d_logits, Held::bfloat16, plane * p.tokens * p.out.stride + at, v);
-    v -= round_to(v, Held::bfloat16);
+    store_element(p.out.d_logits, DataType::bfloat16, plane * p.tokens * p.out.stride + at, v);
+    v -= round_to(v, DataType::bfloat16);
   }
 }
 
@@ -173,7 +173,7 @@ void scores_backward(const RoutingRule& rule, const TokenBlocks& blocks, std::in
                      const ScoresBackwardInput& in, const ScoresBackwardOutput& out, cudaStream_t stream) {
   if (tokens == 0) return;
   const Arguments arguments{rule, tokens, blocks.tokens_per_block, blocks.warps, in, out};
-  with_items(blocks.items, rule.compute == Held::float64, [&]<class Acc, int kItems>() {
+  with_items(blocks.items, rule.compute == DataType::float64, [&]<class Acc, int kItems>() {
     backward_kernel<Acc, kItems>
         <<<blocks.blocks, blocks.warps * 32, blocks.shared_bytes, stream>>>(arguments);
   });

@@ -27,7 +27,7 @@ struct LayerConfig {
       false;  // in the gate's place: no scores, no load, no auxiliary loss, no gradients
   double fake_gate_noise = 0.0;
   int shared_inter_dim = 0;                           // width of the shared experts' MLP, 0 = none
-  Activation shared_activation = Activation::swiglu;  // or relu2
+  Activation shared_activation = Activation::swiglu;  // is_of_mlp()
   float shared_swiglu_limit = 0.0f;
   bool shared_gate = false;  // the shared output times sigmoid(x w_sg^T)
 

@@ -1,10 +1,10 @@
 #include "cuda_impl/gate/layout.hpp"
 
 #include <algorithm>
-#include <array>
 #include <iterator>
 #include <string>
 
+#include "cuda_impl/gate/score.cuh"
 #include "moeref/cuda/error.hpp"
 #include "reference_cpu/call/enumerators.hpp"
 
@@ -18,23 +18,6 @@ void want(bool right, const char* field, double value, const std::string& wanted
   if (!right) throw ArgumentError(std::string(field) + " is " + std::to_string(value) + ": want " + wanted);
 }
 
-/// What sets a score function apart besides its formula, which is in score.cuh.
-struct ScoreRow {
-  ScoreFunction kind;
-  bool chooses_by_logits;  // without a correction; softmax comes before or after the choice
-  bool grouped;            // n_expert_groups is heeded
-  bool top2_if_corrected;  // a group's score is its largest q unless there is a correction, else of two
-  bool discard_to_zero;    // q of other groups
-  bool weighs_corrected;   // heeds weight_uses_correction
-  bool at_float32;         // in float32 under every gate_precision
-};
-constexpr std::array kScoreRows{
-    ScoreRow{ScoreFunction::softmax, true, false, false, true, false, false},
-    ScoreRow{ScoreFunction::sigmoid, false, true, true, true, true, false},
-    ScoreRow{ScoreFunction::sigmoid_with_bias, false, true, false, false, false, false},
-    ScoreRow{ScoreFunction::softmax_with_bias, false, true, false, true, false, false},
-    ScoreRow{ScoreFunction::sqrtsoftplus, false, false, false, true, false, true},
-};
 static_assert(has_row_per_enumerator<kScoreRows>());
 
 const ScoreRow& row(const GateConfig& c) { return kScoreRows[static_cast<std::size_t>(c.score_function)]; }
@@ -91,8 +74,8 @@ DataType scores_type(const GateConfig& c) {
 
 RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   RoutingRule rule{};
-  rule.function = c.score_function;
   const ScoreRow& its = row(c);
+  rule.formula = its.formula;
   rule.softmax_before_topk = its.chooses_by_logits && c.softmax_before_topk;
   rule.softmax_of_selected = its.chooses_by_logits && !c.softmax_before_topk;
   rule.normalise = c.norm_topk_prob && c.slots > 1;

@@ -143,7 +143,7 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void route_ke
     Acc z[kItems], s[kItems];
     load_logits(p, t, z);
     const bool needs_scores = !rule.softmax_of_selected || p.out.block_sums;
-    if (needs_scores) scores_of(rule, z, s);
+    if (needs_scores) scores_of(rule.formula, rule.experts, z, s);
 
     // q, its keys, and in shared memory what the weights are gathered from.
     OrderKey<Acc> keys[kItems];

@@ -1,13 +1,14 @@
 // The gate's config as its kernels read it.
 #pragma once
 
+#include "cuda_impl/gate/score.cuh"
 #include "cuda_impl/memory/typed_element.cuh"
 #include "moeref/cuda/gate.hpp"
 
 namespace moeref::cuda {
 
 struct RoutingRule {
-  ScoreFunction function;
+  ScoreFormula formula;
   bool softmax_before_topk;
   bool softmax_of_selected;  // softmax otherwise: logits choose, w is the softmax over the k
   bool normalise;            // norm_topk_prob and k > 1

@@ -83,7 +83,7 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
                               : Acc(-INFINITY);
     }
     const bool needs_scores = !rule.softmax_of_selected || p.in.aux_gradient;
-    if (needs_scores) scores_of(rule, z, s);
+    if (needs_scores) scores_of(rule.formula, rule.experts, z, s);
 
     // S before normalisation, as values are gathered from it and as the auxiliary loss sees it.
     Acc weighed[kItems];
@@ -143,7 +143,7 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
 #pragma unroll
     for (int j = 0; j < kItems; ++j)
       if (lane + 32 * j >= rule.experts) d[j] = Acc(0);
-    if (aux || !rule.softmax_of_selected) scores_gradient(rule, z, s, d);
+    if (aux || !rule.softmax_of_selected) scores_gradient(rule.formula, z, s, d);
     if (rule.softmax_of_selected) {
 #pragma unroll
       for (int j = 0; j < kItems; ++j) d[j] += memory.second_row[lane + 32 * j];

@@ -3,6 +3,7 @@
 
 namespace moeref::cuda {
 
+/// In the order of the call's activations.
 enum class Activation { swiglu, swigluoai, quick_geglu, geglu, relu2 };
 constexpr int kActivationCount = 5;
 

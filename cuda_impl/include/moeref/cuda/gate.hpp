@@ -20,6 +20,7 @@
 
 namespace moeref::cuda {
 
+/// In the order of the call's score_func.
 enum class ScoreFunction { softmax, sigmoid, sigmoid_with_bias, softmax_with_bias, sqrtsoftplus };
 
 struct GateConfig {

@@ -1,8 +1,8 @@
 // Ids in turn, or the top-k of seeded random scores.
 //
-// Without noise one thread a slot. With noise one warp a token, lane l draws scores l + 32 j; the normals,
-// common to all tokens, stay in registers. Compiled without contraction, since scores decide ids. Floor: 8
-// bytes a slot written; with noise the draws, about 100 integer operations each.
+// Without noise one thread per slot. With noise one warp per token, lane l draws scores l + 32 j; the
+// normals, common to all tokens, stay in registers. Compiled without contraction, since scores decide ids.
+// Floor: 8 bytes per slot written; with noise the draws, about 100 integer operations each.
 #include <string>
 
 #include "cuda_impl/gate/top_k.cuh"

@@ -140,7 +140,7 @@ ProductShape split_product(std::int64_t m, std::int64_t n, std::int64_t k) {
   const std::int64_t tiles = std::max<std::int64_t>(1, (m + rows - 1) / rows * ((n + cols - 1) / cols));
   // A range of fewer than 256 costs more in partial sums than it wins.
   const std::int64_t most = std::max<std::int64_t>(1, std::min<std::int64_t>(16, k / 256));
-  // Full waves of one block a multiprocessor are as good as two: no split from 120 tiles on.
+  // Full waves of one block per multiprocessor are as good as two: no split from 120 tiles on.
   const std::int64_t wanted = tiles >= 120 ? 1 : std::clamp<std::int64_t>(kBlocksWanted / tiles, 1, most);
   ProductShape s = whole_product(m, n, k);
   s.k_per_split = std::max<std::int64_t>(64, ((k + wanted - 1) / wanted + 63) / 64 * 64);

@@ -29,7 +29,7 @@ struct ProductShape {
   int splits;
 };
 
-/// Cuts K so that about two blocks a multiprocessor of an H200 have work, on whatever device it runs: the
+/// Cuts K so that about two blocks per multiprocessor of an H200 have work, on any device: the
 /// order of additions depends on the shape alone.
 ProductShape split_product(std::int64_t m, std::int64_t n, std::int64_t k);
 /// The same in one range.

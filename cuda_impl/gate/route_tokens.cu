@@ -1,4 +1,4 @@
-// The gate's forward pass over its logits: one warp a token, lane l holds experts l + 32 j.
+// The gate's forward pass over its logits: one warp per token, lane l holds experts l + 32 j.
 //
 // Reads the partial logits once, adds them in order, and in registers goes on to scores, groups
 // (SPEC.md 3.1), selection (k rounds of a warp maximum, the lowest id among equals), weights and their

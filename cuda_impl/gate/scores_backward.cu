@@ -1,5 +1,5 @@
 // The gate's backward pass over its logits: from the cotangent of the weights, and the auxiliary loss's
-// gradient of S, to the gradient of the logits. One warp a token, lane l holds experts l + 32 j.
+// gradient of S, to the gradient of the logits. One warp per token, lane l holds experts l + 32 j.
 //
 // Scores are recomputed from the saved logits, values from the saved ids. Floor: logits read and their
 // gradient written, 4 T E bytes in bfloat16 (4 us at T = 16384, E = 256 and 4.3 TB/s).

@@ -1,7 +1,7 @@
 // Normal numbers of the counter-based generator: one thread for each Box-Muller pair.
 //
 // Compiled without contraction: the elementary functions of exact_math.hpp give the CPU's bits only if
-// nothing turns a * b + c into one operation. Floor: about 250 fp64 operations a pair, 15 ms for 10^9
+// nothing turns a * b + c into one operation. Floor: about 250 fp64 operations per pair, 15 ms for 10^9
 // elements on an H200.
 #include <algorithm>
 #include <string>

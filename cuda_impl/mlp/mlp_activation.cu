@@ -1,4 +1,4 @@
-// One block a token; the sum over its columns has an order that depends on the width alone.
+// One block per token; the sum over its columns has an order that depends on the width alone.
 // Floor: forward 3 T I elements, backward 6 T I, at copy bandwidth.
 #include "cuda_impl/mlp/mlp_activation.hpp"
 

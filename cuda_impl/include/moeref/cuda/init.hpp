@@ -1,5 +1,5 @@
 // Initialisation of parameters (SPEC.md 7) from the reference's counter-based generator: the same bits as the
-// CPU reference, whatever the order, the parts or the ranks in which a tensor is drawn. Asynchronous and
+// CPU reference, for every order, parts or ranks in which a tensor is drawn. Asynchronous and
 // capturable.
 #pragma once
 

@@ -94,7 +94,7 @@ struct LayerGradients {
 
 /// Bytes that forward saves for backward: H of the routed experts [T k, up_width] and of the shared ones [T,
 /// I_s] once or twice; with a latent size the experts' input and output [T, L]; metadata: the logits [T, E],
-/// ids and weights [T, k], 16 bytes a slot of permutation, the token mask [T] and the shared gate [T]. X is
+/// ids and weights [T, k], 16 bytes per slot of permutation, the token mask [T] and the shared gate [T]. X is
 /// the caller's.
 std::size_t layer_saved_bytes(const LayerConfig& config);
 std::size_t layer_forward_workspace_bytes(const LayerConfig& config);

@@ -1,5 +1,6 @@
 # What computes on any device, and the implementation behind the interface of the reference.
 set(MOEREF_CUDA_SOURCES
+  activation/activation.cu
   aux_loss/aux_loss.cu aux_loss/statistics.cu
   bias_update/bias_update.cu
   permutation/unpermute.cu permutation/permute.cu

@@ -1,9 +1,10 @@
 // The activations of SPEC.md 5 as functors: forward(g, u) and backward(g, u, d) in fp32. relu2 reads only u.
-// Callers ask `clamps` once and take the loop with or without clamps. MathOf at the end has one row per
-// activation.
+// Callers ask `clamps` once and take the loop with or without clamps; `in_mlp` says that the dense MLP has
+// it. The end of the file has one row per activation.
 #pragma once
 
 #include <type_traits>
+#include <utility>
 
 #include "cuda_impl/memory/ptx_sm80.cuh"
 #include "moeref/cuda/activation.hpp"
@@ -31,6 +32,7 @@ __device__ __forceinline__ float sigmoid(float x) {
 
 struct Swiglu {
   static constexpr UpLayout layout = UpLayout::halves;
+  static constexpr bool in_mlp = true;
   static __device__ bool clamps(const ActivationParameters& p) { return p.limit > 0; }
   template <bool Clamp, bool Accurate = false>
   static __device__ float forward(float g, float u, const ActivationParameters& p) {
@@ -53,6 +55,7 @@ struct Swiglu {
 template <UpLayout Layout, bool AlwaysClamp>
 struct ScaledGlu {
   static constexpr UpLayout layout = Layout;
+  static constexpr bool in_mlp = false;
   static __device__ bool clamps(const ActivationParameters& p) { return AlwaysClamp || p.limit > 0; }
   template <bool Clamp, bool Accurate = false>
   static __device__ float forward(float g, float u, const ActivationParameters& p) {
@@ -76,6 +79,7 @@ using QuickGeglu = ScaledGlu<UpLayout::interleaved, true>;
 // gelu_tanh(g) = g sigmoid(2 z), z = sqrt(2 / pi) (g + 0.044715 g^3).
 struct Geglu {
   static constexpr UpLayout layout = UpLayout::halves;
+  static constexpr bool in_mlp = false;
   static constexpr float c = 1.5957691216057308f, c3 = 0.044715f;  // 2 sqrt(2 / pi)
   static __device__ bool clamps(const ActivationParameters&) { return false; }
   template <bool, bool Accurate = false>
@@ -91,6 +95,7 @@ struct Geglu {
 
 struct Relu2 {
   static constexpr UpLayout layout = UpLayout::up_only;
+  static constexpr bool in_mlp = true;
   static __device__ bool clamps(const ActivationParameters&) { return false; }
   template <bool, bool Accurate = false>
   static __device__ float forward(float, float u, const ActivationParameters&) {
@@ -120,5 +125,16 @@ struct ActivationRow<Activation::relu2> : std::type_identity<Relu2> {};
 /// The functor of an activation. One without its row does not compile: the tables of products ask for all.
 template <Activation A>
 using MathOf = typename ActivationRow<A>::type;
+
+/// Calls f.template operator()<MathOf<A>>() for an activation A known at run time only.
+template <class F>
+void with_activation(Activation activation, const F& f) {
+  [&]<int... A>(std::integer_sequence<int, A...>) {
+    (void)((static_cast<int>(activation) == A &&
+            (f.template operator()<MathOf<static_cast<Activation>(A)>>(), true)) ||
+           ...);
+  }
+  (std::make_integer_sequence<int, kActivationCount>{});
+}
 
 }  // namespace moeref::cuda

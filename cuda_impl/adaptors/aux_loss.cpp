@@ -22,19 +22,18 @@ NamedTensors run_aux_loss(const Call& call, DeviceContext& device) {
   const AuxLossConfig c{input.extent(0), static_cast<int>(documented.n_routed_experts),
                         static_cast<int>(documented.n_activated_experts), type};
   CallTensors tensors(call, device);
-  const DeviceTensor scores = tensors.upload("inputs/original_scores", element_of(type)),
-                     ids = tensors.upload("inputs/indices", Element::int32),
-                     mask = tensors.upload_if_there("inputs/token_mask", Element::uint8);
-  const DeviceTensor load = tensors.result("outputs/expert_load", Element::int64, {c.experts}),
-                     loss = tensors.result("outputs/aux_loss", Element::float32, {}),
-                     real_tokens = device.output(Element::int64, {1});
+  const DeviceTensor scores = tensors.upload("inputs/original_scores", type),
+                     ids = tensors.upload("inputs/indices", DataType::int32),
+                     mask = tensors.upload_if_there("inputs/token_mask", DataType::uint8);
+  const DeviceTensor load = tensors.result("outputs/expert_load", DataType::int64, {c.experts}),
+                     loss = tensors.result("outputs/aux_loss", DataType::float32, {}),
+                     real_tokens = device.output(DataType::int64, {1});
   const AuxStatistics statistics{real_tokens.as<std::int64_t>(), load.as<std::int64_t>(), nullptr};
   aux_loss_forward(c, {scores.data, ids.as<int>(), mask.as<std::uint8_t>()}, statistics, loss.as<float>(),
                    device.workspace(aux_loss_workspace_bytes(c)), device.stream());
   if (call.backward)
     aux_loss_backward(c, statistics, mask.as<std::uint8_t>(),
-                      tensors.result("grads/original_scores", element_of(type), input.shape()).data,
-                      device.stream());
+                      tensors.result("grads/original_scores", type, input.shape()).data, device.stream());
   return tensors.download();
 }
 

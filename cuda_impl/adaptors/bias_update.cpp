@@ -28,10 +28,10 @@ NamedTensors run_bias_update(const Call& call, DeviceContext& device) {
 
   CallTensors tensors(call, device);
   const GateTensors gate(call, tensors, documented);
-  const DeviceTensor cumulative = device.output(Element::int64, {experts}),
-                     master = device.output(Element::float32, {experts}),
+  const DeviceTensor cumulative = device.output(DataType::int64, {experts}),
+                     master = device.output(DataType::float32, {experts}),
                      correction = device.upload(require(call.tensors, "params/e_score_correction_bias"),
-                                                Element::float32);
+                                                DataType::float32);
   GateParameters parameters = gate.parameters();
   parameters.correction = correction.as<float>();
   BiasUpdate update({experts, documented.train_gate, documented.gate_bias_update_factor},
@@ -43,13 +43,13 @@ NamedTensors run_bias_update(const Call& call, DeviceContext& device) {
       const std::string at = "_" + std::to_string(s) + "_" + std::to_string(m);
       const Tensor& input = require(call.tensors, "inputs/x" + at);
       const DataType type = data_type(input.dtype());
-      const DeviceTensor x = tensors.upload("inputs/x" + at, element_of(type)),
-                         mask = tensors.upload_if_there("inputs/token_mask" + at, Element::uint8),
-                         replay = tensors.upload_if_there("inputs/replay_indices" + at, Element::int32),
-                         ids = tensors.result("outputs/indices" + at, Element::int32, {input.extent(0), k});
+      const DeviceTensor x = tensors.upload("inputs/x" + at, type),
+                         mask = tensors.upload_if_there("inputs/token_mask" + at, DataType::uint8),
+                         replay = tensors.upload_if_there("inputs/replay_indices" + at, DataType::int32),
+                         ids = tensors.result("outputs/indices" + at, DataType::int32, {input.extent(0), k});
       const GateConfig c = gate_config(documented, options, input.extent(0), type, gate.type);
       GateOutput out{ids.as<int>()};
-      out.load = device.output(Element::int64, {experts}).as<std::int64_t>();
+      out.load = device.output(DataType::int64, {experts}).as<std::int64_t>();
       gate_forward(c, parameters, {x.data, mask.as<std::uint8_t>(), replay.as<int>()}, out, nullptr,
                    device.workspace(gate_forward_workspace_bytes(c)), device.stream());
       update.accumulate(out.load, device.stream());

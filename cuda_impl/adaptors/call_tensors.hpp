@@ -15,21 +15,21 @@ class CallTensors {
   CallTensors(const Call& call, DeviceContext& device) : call_(call), device_(device) {}
 
   /// The call's tensor, "inputs/x". Throws InputError where it is missing.
-  DeviceTensor upload(const std::string& name, Element element) {
-    return device_.upload(require(call_.tensors, name), element);
+  DeviceTensor upload(const std::string& name, DataType type) {
+    return device_.upload(require(call_.tensors, name), type);
   }
   /// An absent tensor where it is missing.
-  DeviceTensor upload_if_there(const std::string& name, Element element) {
-    return device_.upload(find(call_.tensors, name), element);
+  DeviceTensor upload_if_there(const std::string& name, DataType type) {
+    return device_.upload(find(call_.tensors, name), type);
   }
   /// An array of the results, "outputs/y".
-  DeviceTensor result(const std::string& name, Element element, Shape shape) {
-    results_.emplace_back(name, device_.output(element, std::move(shape)));
+  DeviceTensor result(const std::string& name, DataType type, Shape shape) {
+    results_.emplace_back(name, device_.output(type, std::move(shape)));
     return results_.back().second;
   }
   /// The gradient "grads/NAME" of "params/NAME"; absent where the parameter is.
   DeviceTensor gradient(const std::string& name, const DeviceTensor& parameter) {
-    return parameter ? result("grads/" + name, parameter.element, parameter.shape) : DeviceTensor{};
+    return parameter ? result("grads/" + name, parameter.type, parameter.shape) : DeviceTensor{};
   }
 
   NamedTensors download() {

@@ -10,20 +10,20 @@ namespace {
 constexpr std::size_t kGuard = 256;
 constexpr int kGuardByte = 0xa5;
 
-DType host_dtype(Element element) {
-  switch (element) {
-    case Element::float32:
-      return DType::float32;
-    case Element::bfloat16:
-      return DType::bfloat16;
-    case Element::float64:
-      return DType::float64;
-    case Element::uint8:
-      return DType::boolean;
-    case Element::int32:
-    case Element::int64:
-      break;
-  }
+struct TypeRow {
+  DType call;
+  DataType device;
+};
+constexpr TypeRow kTypes[] = {{DType::float64, DataType::float64},
+                              {DType::float32, DataType::float32},
+                              {DType::bfloat16, DataType::bfloat16},
+                              {DType::int64, DataType::int64},
+                              {DType::boolean, DataType::uint8}};
+
+/// The inverse of data_type(); int32 too is int64 on the host.
+DType host_dtype(DataType type) {
+  for (const TypeRow& row : kTypes)
+    if (row.device == type) return row.call;
   return DType::int64;
 }
 
@@ -31,28 +31,10 @@ std::size_t up(std::size_t bytes) { return (bytes + kGuard - 1) / kGuard * kGuar
 
 }  // namespace
 
-std::size_t bytes_of(Element element) {
-  switch (element) {
-    case Element::uint8:
-      return 1;
-    case Element::bfloat16:
-      return 2;
-    case Element::float32:
-    case Element::int32:
-      return 4;
-    case Element::int64:
-    case Element::float64:
-      break;
-  }
-  return 8;
-}
-
-Element element_of(DataType type) { return type == DataType::float32 ? Element::float32 : Element::bfloat16; }
-
 DataType data_type(DType dtype) {
-  if (dtype == DType::float32) return DataType::float32;
-  if (dtype == DType::bfloat16) return DataType::bfloat16;
-  throw ArgumentError("dtype is " + std::string(name(dtype)) + ": want float32 or bfloat16");
+  for (const TypeRow& row : kTypes)
+    if (row.call == dtype) return row.device;
+  throw ArgumentError("dtype is " + std::string(name(dtype)) + ": no kernel computes in it");
 }
 
 DeviceContext::DeviceContext(const DeviceOptions& options, const CallRanks* ranks)
@@ -77,13 +59,13 @@ void* DeviceContext::allocate(std::size_t bytes, int fill) {
   return data + kGuard;
 }
 
-DeviceTensor DeviceContext::upload(const Tensor& tensor, Element element) {
-  DeviceTensor out{nullptr, element, tensor.shape()};
-  const std::size_t bytes = static_cast<std::size_t>(tensor.size()) * bytes_of(element);
+DeviceTensor DeviceContext::upload(const Tensor& tensor, DataType type) {
+  DeviceTensor out{nullptr, type, tensor.shape()};
+  const std::size_t bytes = static_cast<std::size_t>(tensor.size()) * bytes_of(type);
   out.data = allocate(bytes, 0xff);
   if (bytes == 0) return out;
   // The host arrays end here: pageable copies return when their source has been read.
-  if (element == Element::int32) {
+  if (type == DataType::int32) {
     std::vector<std::int32_t> narrow;
     for (const std::int64_t v : tensor.as<std::int64_t>()) narrow.push_back(static_cast<std::int32_t>(v));
     check(cudaMemcpyAsync(out.data, narrow.data(), bytes, cudaMemcpyHostToDevice, stream_),
@@ -91,34 +73,34 @@ DeviceTensor DeviceContext::upload(const Tensor& tensor, Element element) {
     check(cudaStreamSynchronize(stream_), "upload");
     return out;
   }
-  const Tensor cast = tensor.dtype() == host_dtype(element) ? tensor : tensor.cast(host_dtype(element));
+  const Tensor cast = tensor.dtype() == host_dtype(type) ? tensor : tensor.cast(host_dtype(type));
   check(cudaMemcpyAsync(out.data, cast.bytes().data(), bytes, cudaMemcpyHostToDevice, stream_),
         "cudaMemcpyAsync");
   check(cudaStreamSynchronize(stream_), "upload");
   return out;
 }
 
-DeviceTensor DeviceContext::upload(const Tensor* tensor, Element element) {
-  return tensor ? upload(*tensor, element) : DeviceTensor{};
+DeviceTensor DeviceContext::upload(const Tensor* tensor, DataType type) {
+  return tensor ? upload(*tensor, type) : DeviceTensor{};
 }
 
-DeviceTensor DeviceContext::output(Element element, Shape shape) {
-  const std::size_t bytes = static_cast<std::size_t>(element_count(shape)) * bytes_of(element);
-  return {allocate(bytes, 0xff), element, std::move(shape)};
+DeviceTensor DeviceContext::output(DataType type, Shape shape) {
+  const std::size_t bytes = static_cast<std::size_t>(element_count(shape)) * bytes_of(type);
+  return {allocate(bytes, 0xff), type, std::move(shape)};
 }
 
-DeviceTensor DeviceContext::zeros(Element element, Shape shape) {
-  const std::size_t bytes = static_cast<std::size_t>(element_count(shape)) * bytes_of(element);
-  return {allocate(bytes, 0), element, std::move(shape)};
+DeviceTensor DeviceContext::zeros(DataType type, Shape shape) {
+  const std::size_t bytes = static_cast<std::size_t>(element_count(shape)) * bytes_of(type);
+  return {allocate(bytes, 0), type, std::move(shape)};
 }
 
 void* DeviceContext::workspace(std::size_t bytes) { return allocate(bytes, 0xff); }
 
 Tensor DeviceContext::download(const DeviceTensor& tensor) {
-  Tensor out(host_dtype(tensor.element), tensor.shape);
-  const std::size_t bytes = static_cast<std::size_t>(tensor.size()) * bytes_of(tensor.element);
+  Tensor out(host_dtype(tensor.type), tensor.shape);
+  const std::size_t bytes = static_cast<std::size_t>(tensor.size()) * bytes_of(tensor.type);
   if (bytes == 0) return out;
-  std::vector<std::int32_t> narrow(tensor.element == Element::int32 ? tensor.size() : 0);
+  std::vector<std::int32_t> narrow(tensor.type == DataType::int32 ? tensor.size() : 0);
   void* to = narrow.empty() ? static_cast<void*>(out.bytes().data()) : narrow.data();
   check(cudaMemcpyAsync(to, tensor.data, bytes, cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync");
   check(cudaStreamSynchronize(stream_), "a kernel of the call");

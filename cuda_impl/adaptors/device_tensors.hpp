@@ -14,18 +14,13 @@
 
 namespace moeref::cuda {
 
-/// Element types of device arrays. Expert ids may be 32-bit there and are int64 in tensors.
-enum class Element { float32, bfloat16, int32, int64, uint8, float64 };
-std::size_t bytes_of(Element element);
-Element element_of(DataType type);
-
-/// float32 or bfloat16; throws ArgumentError for another dtype (unsupported_dtype says so beforehand).
+/// The type on the device of a tensor of the call. Throws ArgumentError for float16.
 DataType data_type(DType dtype);
 
 /// A dense row-major array on the device. Memory belongs to the DeviceContext that made it; 256-byte aligned.
 struct DeviceTensor {
   void* data = nullptr;  ///< null for an absent optional tensor; never null otherwise, even with 0 elements
-  Element element = Element::float32;
+  DataType type = DataType::float32;
   Shape shape;
 
   std::int64_t size() const { return element_count(shape); }
@@ -56,13 +51,14 @@ class DeviceContext {
   const DeviceOptions& options() const { return options_; }
   const CallRanks* ranks() const { return ranks_; }
 
-  /// The tensor's values as `element`, rounded to nearest even. Booleans become uint8.
-  DeviceTensor upload(const Tensor& tensor, Element element);
+  /// The tensor's values as `type`, rounded to nearest even. Integers may become int32, which expert ids
+  /// are on the device.
+  DeviceTensor upload(const Tensor& tensor, DataType type);
   /// The same, or an absent tensor for null.
-  DeviceTensor upload(const Tensor* tensor, Element element);
-  DeviceTensor output(Element element, Shape shape);
+  DeviceTensor upload(const Tensor* tensor, DataType type);
+  DeviceTensor output(DataType type, Shape shape);
   /// Holds zeros.
-  DeviceTensor zeros(Element element, Shape shape);
+  DeviceTensor zeros(DataType type, Shape shape);
   void* workspace(std::size_t bytes);
 
   /// Waits for the stream. Integers become int64, uint8 becomes bool.

@@ -15,11 +15,10 @@ namespace {
 /// Rows [R, width] in the order of slots, [T, k, width]; zero for slots without a row.
 Tensor by_slot(DeviceContext& device, void* rows, const ExpertsConfig& c, std::int64_t width,
                const int* slot_row) {
-  const Element element = element_of(c.dtype);
-  const Tensor by_row = device.download({rows, element, {rows_of(c), width}});
-  const Tensor row_of = device.download({const_cast<int*>(slot_row), Element::int32, {rows_of(c)}});
+  const Tensor by_row = device.download({rows, c.dtype, {rows_of(c), width}});
+  const Tensor row_of = device.download({const_cast<int*>(slot_row), DataType::int32, {rows_of(c)}});
   Tensor out(by_row.dtype(), {c.tokens, c.slots, width});
-  const std::size_t bytes = static_cast<std::size_t>(width) * bytes_of(element);
+  const std::size_t bytes = static_cast<std::size_t>(width) * bytes_of(c.dtype);
   for (std::int64_t slot = 0; slot < rows_of(c); ++slot) {
     const std::int64_t row = row_of.as<std::int64_t>()[static_cast<std::size_t>(slot)];
     if (row >= 0)
@@ -58,17 +57,16 @@ NamedTensors run_experts(const Call& call, DeviceContext& device) {
   const MoEConfig documented = parse_moe_config(call.config);
   const Tensor& input = require(call.tensors, "inputs/x");
   const DataType type = data_type(input.dtype());
-  const Element element = element_of(type);
   const ExpertsConfig c = experts_config(documented, input.extent(0), type, device.options().experts_path);
 
   CallTensors tensors(call, device);
-  const DeviceTensor x = tensors.upload("inputs/x", element),
-                     ids = tensors.upload("inputs/indices", Element::int32),
-                     weights = tensors.upload("inputs/weights", Element::float32),
-                     mask = tensors.upload_if_there("inputs/token_mask", Element::uint8);
-  const ExpertsTensors parameters(tensors, "", documented, element);
+  const DeviceTensor x = tensors.upload("inputs/x", type),
+                     ids = tensors.upload("inputs/indices", DataType::int32),
+                     weights = tensors.upload("inputs/weights", DataType::float32),
+                     mask = tensors.upload_if_there("inputs/token_mask", DataType::uint8);
+  const ExpertsTensors parameters(tensors, "", documented, type);
   const ExpertsInput in{x.data, ids.as<int>(), weights.as<float>(), mask.as<std::uint8_t>()};
-  const DeviceTensor y = tensors.result("outputs/y", element, input.shape());
+  const DeviceTensor y = tensors.result("outputs/y", type, input.shape());
   const ExpertsSpread spread(c, parse_call_options(call.options), device.ranks());
   const ExpertParallelConfig p = spread.config(c);
   void* saved = device.workspace(spread ? saved_bytes(p) : saved_bytes(c));
@@ -79,10 +77,10 @@ NamedTensors run_experts(const Call& call, DeviceContext& device) {
   else
     experts_forward(c, parameters.weights(), in, y.data, saved, workspace, device.stream());
   if (call.backward) {
-    const DeviceTensor dy = tensors.upload("cotangents/y", element);
+    const DeviceTensor dy = tensors.upload("cotangents/y", type);
     ExpertsGradients gradients = parameters.gradients(tensors, "");
-    gradients.x = tensors.result("grads/x", element, input.shape()).data;
-    gradients.weights = tensors.result("grads/weights", Element::float32, ids.shape).as<float>();
+    gradients.x = tensors.result("grads/x", type, input.shape()).data;
+    gradients.weights = tensors.result("grads/weights", DataType::float32, ids.shape).as<float>();
     void* backward_workspace =
         device.workspace(spread ? backward_workspace_bytes(p) : backward_workspace_bytes(c));
     if (spread)

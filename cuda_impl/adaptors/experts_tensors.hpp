@@ -13,8 +13,8 @@ struct ExpertsTensors {
   DeviceTensor gate_and_up, down, gate_and_up_bias, down_bias;  // biases absent where the config has none
 
   /// "params/{prefix}gate_and_up_projs" and so on.
-  ExpertsTensors(CallTensors& tensors, const std::string& prefix, const MoEConfig& config, Element element) {
-    const auto read = [&](const char* name) { return tensors.upload("params/" + prefix + name, element); };
+  ExpertsTensors(CallTensors& tensors, const std::string& prefix, const MoEConfig& config, DataType type) {
+    const auto read = [&](const char* name) { return tensors.upload("params/" + prefix + name, type); };
     gate_and_up = read("gate_and_up_projs");
     down = read("down_projs");
     if (!config.expert_bias) return;

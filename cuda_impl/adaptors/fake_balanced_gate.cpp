@@ -28,10 +28,10 @@ NamedTensors run_fake_balanced_gate(const Call& call, DeviceContext& device) {
                          options.fake_gate_noise,
                          type};
   CallTensors tensors(call, device);
-  const DeviceTensor x = tensors.upload("inputs/x", element_of(type));
+  const DeviceTensor x = tensors.upload("inputs/x", type);
   const Shape slots{c.tokens, c.slots};
-  const DeviceTensor ids = tensors.result("outputs/indices", Element::int32, slots),
-                     weights = tensors.result("outputs/weights", element_of(type), slots);
+  const DeviceTensor ids = tensors.result("outputs/indices", DataType::int32, slots),
+                     weights = tensors.result("outputs/weights", type, slots);
   fake_balanced_gate(c, x.data, {}, ids.as<int>(), weights.data, nullptr, device.stream());
   return tensors.download();
 }

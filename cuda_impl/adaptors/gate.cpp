@@ -14,19 +14,6 @@ DataType gate_type(const Call& call, const std::string& prefix, DataType otherwi
   return bias && bias->dtype() != weight->dtype() ? DataType::float32 : data_type(weight->dtype());
 }
 
-Element logits_element(GatePrecision precision, DataType x_type) {
-  switch (precision) {
-    case GatePrecision::bfloat16:
-      return Element::bfloat16;
-    case GatePrecision::float32:
-      return Element::float32;
-    case GatePrecision::float64:
-      return Element::float64;
-    case GatePrecision::of_input:
-      break;
-  }
-  return element_of(x_type);
-}
 std::optional<std::string> unsupported_gate_config(const Call& call) {
   const MoEConfig c = parse_moe_config(call.config);
   if (c.n_routed_experts > 1024)
@@ -56,19 +43,19 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
   const GateTensors gate(call, tensors, documented);
   const GateConfig c = gate_config(documented, options, input.extent(0), type, gate.type);
   const Shape slots{c.tokens, c.slots};
-  const DeviceTensor x = tensors.upload("inputs/x", element_of(type)),
-                     mask = tensors.upload_if_there("inputs/token_mask", Element::uint8),
-                     replay = tensors.upload_if_there("inputs/replay_indices", Element::int32);
+  const DeviceTensor x = tensors.upload("inputs/x", type),
+                     mask = tensors.upload_if_there("inputs/token_mask", DataType::uint8),
+                     replay = tensors.upload_if_there("inputs/replay_indices", DataType::int32);
   const GateInput in{x.data, mask.as<std::uint8_t>(), replay.as<int>()};
-  GateOutput out{tensors.result("outputs/indices", Element::int32, slots).as<int>()};
-  out.weights = tensors.result("outputs/weights", element_of(c.weights_type()), slots).data;
-  out.load = tensors.result("outputs/expert_load", Element::int64, {c.experts}).as<std::int64_t>();
-  if (c.has_aux_loss()) out.aux_loss = tensors.result("outputs/aux_loss", Element::float32, {}).as<float>();
+  GateOutput out{tensors.result("outputs/indices", DataType::int32, slots).as<int>()};
+  out.weights = tensors.result("outputs/weights", c.weights_type(), slots).data;
+  out.load = tensors.result("outputs/expert_load", DataType::int64, {c.experts}).as<std::int64_t>();
+  if (c.has_aux_loss()) out.aux_loss = tensors.result("outputs/aux_loss", DataType::float32, {}).as<float>();
   const bool summed = device.ranks() && c.has_aux_loss();
   if (summed) {
-    out.statistics.real_tokens = device.output(Element::int64, {1 + c.experts}).as<std::int64_t>();
+    out.statistics.real_tokens = device.output(DataType::int64, {1 + c.experts}).as<std::int64_t>();
     out.statistics.load = out.statistics.real_tokens + 1;
-    out.statistics.score_sum = device.output(Element::float64, {c.experts}).as<double>();
+    out.statistics.score_sum = device.output(DataType::float64, {c.experts}).as<double>();
   }
   void* saved = device.workspace(gate_saved_bytes(c));
   gate_forward(c, gate.parameters(), in, out, saved, device.workspace(gate_forward_workspace_bytes(c)),
@@ -79,9 +66,9 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
     gate_aux_loss(c, out.statistics, out.aux_loss, saved, device.stream());
   }
   if (call.backward) {
-    const DeviceTensor dw = tensors.upload("cotangents/weights", Element::float32);
+    const DeviceTensor dw = tensors.upload("cotangents/weights", DataType::float32);
     GateGradients d;
-    d.x = tensors.result("grads/x", element_of(type), input.shape()).data;
+    d.x = tensors.result("grads/x", type, input.shape()).data;
     if (documented.train_gate) {
       d.weight = tensors.gradient("weight", gate.weight).data;
       d.bias = tensors.gradient("bias", gate.bias).data;
@@ -91,8 +78,7 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
   }
   NamedTensors results = tensors.download();
   // `saved` begins with the logits.
-  results["stages/logits"] =
-      device.download({saved, logits_element(c.precision, type), {c.tokens, c.experts}});
+  results["stages/logits"] = device.download({saved, c.compute_type(), {c.tokens, c.experts}});
   return results;
 }
 

@@ -16,9 +16,6 @@ namespace moeref::cuda {
 /// where the two differ; `otherwise` for a call without a gate.
 DataType gate_type(const Call& call, const std::string& prefix, DataType otherwise);
 
-/// The type that the gate stores its logits in.
-Element logits_element(GatePrecision precision, DataType x_type);
-
 /// "weight", "bias" and "e_score_correction_bias".
 struct GateTensors {
   DataType type;
@@ -26,10 +23,10 @@ struct GateTensors {
 
   GateTensors(const Call& call, CallTensors& tensors, const MoEConfig& c)
       : type(gate_type(call, "params/", DataType::float32)) {
-    weight = tensors.upload("params/weight", element_of(type));
-    if (c.router_bias) bias = tensors.upload("params/bias", element_of(type));
+    weight = tensors.upload("params/weight", type);
+    if (c.router_bias) bias = tensors.upload("params/bias", type);
     if (c.has_correction_bias())
-      correction = tensors.upload("params/e_score_correction_bias", Element::float32);
+      correction = tensors.upload("params/e_score_correction_bias", DataType::float32);
   }
 
   GateParameters parameters() const { return {weight.data, bias.data, correction.as<float>()}; }

@@ -39,7 +39,7 @@ NamedTensors run_init(const Call& call, DeviceContext& device) {
   for (const TensorSpec& spec : signature(call).outputs) {
     const std::string parameter = spec.name.substr(std::string("outputs/").size());
     const DataType type = data_type(spec.dtype);
-    const DeviceTensor out = tensors.result(spec.name, element_of(type), spec.shape);
+    const DeviceTensor out = tensors.result(spec.name, type, spec.shape);
     const std::size_t bytes = static_cast<std::size_t>(out.size()) * bytes_of(type);
     if (std::find(kUntouched.begin(), kUntouched.end(), parameter) != kUntouched.end()) {
       Tensor before(spec.dtype, spec.shape);

@@ -1,56 +1,40 @@
 #include "cuda_impl/adaptors/layer_config.hpp"
 
-#include <array>
+#include <string_view>
+#include <utility>
 
 #include "cuda_impl/adaptors/device_tensors.hpp"
-#include "moeref/cuda/error.hpp"
+#include "cuda_impl/gate/score.cuh"
 #include "reference_cpu/call/enumerators.hpp"
 
 namespace moeref::cuda {
 namespace {
 
-// What the call names, and what stands for it here. A name without its row does not compile.
-template <class Name, class Here>
-struct Row {
-  Name kind;
-  Here here;
-};
-constexpr std::array kScoreFunctions{
-    Row{ScoreFunc::softmax, ScoreFunction::softmax},
-    Row{ScoreFunc::sigmoid, ScoreFunction::sigmoid},
-    Row{ScoreFunc::sigmoid_with_bias, ScoreFunction::sigmoid_with_bias},
-    Row{ScoreFunc::softmax_with_bias, ScoreFunction::softmax_with_bias},
-    Row{ScoreFunc::sqrtsoftplus, ScoreFunction::sqrtsoftplus},
-};
-static_assert(has_row_per_enumerator<kScoreFunctions>());
+/// "softmax" for ScoreFunction::softmax and ScoreFunc::softmax.
+template <auto Value>
+constexpr std::string_view enumerator() {
+  constexpr std::string_view before = "Value = ";
+  std::string_view text = __PRETTY_FUNCTION__;
+  text.remove_prefix(text.find(before) + before.size());
+  text = text.substr(0, text.find_first_of(";]"));
+  return text.substr(text.rfind(':') + 1);
+}
 
-constexpr std::array kActivations{
-    Row{ActivationKind::swiglu, Activation::swiglu},
-    Row{ActivationKind::swigluoai, Activation::swigluoai},
-    Row{ActivationKind::quick_geglu, Activation::quick_geglu},
-    Row{ActivationKind::geglu, Activation::geglu},
-    Row{ActivationKind::relu2, Activation::relu2},
-};
-static_assert(has_row_per_enumerator<kActivations>());
-
-GatePrecision precision_of(const std::optional<DType>& type) {
-  if (!type) return GatePrecision::of_input;
-  switch (*type) {
-    case DType::bfloat16:
-      return GatePrecision::bfloat16;
-    case DType::float32:
-      return GatePrecision::float32;
-    case DType::float64:
-      return GatePrecision::float64;
-    default:
-      throw ArgumentError("gate_precision is " + std::string(name(*type)) +
-                          ": want bfloat16, float32 or float64");
-  }
+/// The enumerator of the CUDA components that has the name of the call's. Names that differ do not compile.
+template <class Here, class Name, std::size_t Count>
+constexpr Here of_same_name(Name value) {
+  static_assert(has_enumerators<Here, Count>() && has_enumerators<Name, Count>());
+  static_assert([]<std::size_t... I>(std::index_sequence<I...>) {
+    return ((enumerator<static_cast<Here>(I)>() == enumerator<static_cast<Name>(I)>()) && ...);
+  }(std::make_index_sequence<Count>{}));
+  return static_cast<Here>(value);
 }
 
 }  // namespace
 
-Activation activation_of(ActivationKind kind) { return kActivations[static_cast<std::size_t>(kind)].here; }
+Activation activation_of(ActivationKind kind) {
+  return of_same_name<Activation, ActivationKind, kActivationCount>(kind);
+}
 
 GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t tokens, DataType x_type,
                        DataType parameter_type) {
@@ -59,7 +43,7 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
   g.dim = static_cast<int>(c.dim);
   g.experts = static_cast<int>(c.n_routed_experts);
   g.slots = static_cast<int>(c.n_activated_experts);
-  g.score_function = kScoreFunctions[static_cast<std::size_t>(c.score_func)].here;
+  g.score_function = of_same_name<ScoreFunction, ScoreFunc, kScoreRows.size()>(c.score_func);
   g.groups = static_cast<int>(c.n_expert_groups);
   g.limited_groups = static_cast<int>(c.n_limited_groups);
   g.softmax_before_topk = c.softmax_before_topk;
@@ -67,7 +51,7 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
   g.route_scale = c.route_scale;
   g.weight_uses_correction = c.router_weight_uses_score_correction_bias;
   g.weights_fp32 = c.router_weights_fp32;
-  g.precision = precision_of(o.gate_precision);
+  if (o.gate_precision) g.precision = data_type(*o.gate_precision);
   g.x_type = x_type;
   g.parameter_type = parameter_type;
   g.training = o.training;

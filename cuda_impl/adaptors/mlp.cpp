@@ -13,21 +13,20 @@ NamedTensors run_mlp(const Call& call, DeviceContext& device) {
   const moeref::MLPConfig documented = parse_mlp_config(call.config);
   const Tensor& input = require(call.tensors, "inputs/x");
   const DataType type = data_type(input.dtype());
-  const Element element = element_of(type);
   const MLPConfig c = mlp_config(documented, documented.dim > 0 ? input.size() / documented.dim : 0, type);
 
   CallTensors tensors(call, device);
-  const DeviceTensor x = tensors.upload("inputs/x", element);
-  const MLPTensors weights(tensors, "", documented, element);
-  const DeviceTensor y = tensors.result("outputs/y", element, input.shape());
+  const DeviceTensor x = tensors.upload("inputs/x", type);
+  const MLPTensors weights(tensors, "", documented, type);
+  const DeviceTensor y = tensors.result("outputs/y", type, input.shape());
   void* saved = device.workspace(mlp_saved_bytes(c));
   Blas blas;
   mlp_forward(c, weights.weights(), {x.data}, y.data, false, saved,
               device.workspace(mlp_forward_workspace_bytes(c)), blas, device.stream());
   if (call.backward) {
-    const DeviceTensor dy = tensors.upload("cotangents/y", element);
+    const DeviceTensor dy = tensors.upload("cotangents/y", type);
     MLPGradients gradients = weights.gradients(tensors, "");
-    gradients.x = tensors.result("grads/x", element, input.shape()).data;
+    gradients.x = tensors.result("grads/x", type, input.shape()).data;
     mlp_backward(c, weights.weights(), {x.data}, dy.data, saved, gradients,
                  device.workspace(mlp_backward_workspace_bytes(c)), blas, device.stream());
   }

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cuda_impl/adaptors/call_tensors.hpp"
+#include "cuda_impl/adaptors/layer_config.hpp"
 #include "moeref/config.hpp"
 #include "moeref/cuda/mlp.hpp"
 
@@ -15,9 +16,9 @@ struct MLPTensors {
   MLPTensors() = default;
   /// "params/{prefix}gate_proj.weight" and so on.
   MLPTensors(CallTensors& tensors, const std::string& prefix, const moeref::MLPConfig& config,
-             Element element) {
-    const auto read = [&](const char* name) { return tensors.upload("params/" + prefix + name, element); };
-    const bool gated = config.activation != ActivationKind::relu2;
+             DataType type) {
+    const auto read = [&](const char* name) { return tensors.upload("params/" + prefix + name, type); };
+    const bool gated = is_gated(activation_of(config.activation));
     if (gated) gate = read("gate_proj.weight");
     up = read("up_proj.weight");
     down = read("down_proj.weight");

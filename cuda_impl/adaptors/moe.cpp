@@ -19,29 +19,28 @@ struct LayerTensors {
   MLPTensors shared;
   DeviceTensor shared_gate, fc1_weight, fc1_bias, fc2_weight, fc2_bias;
 
-  LayerTensors(CallTensors& tensors, const MoEConfig& c, const CallOptions& o, Element element,
-               Element gate_element)
-      : experts(tensors, "experts.", c, element) {
-    const auto read = [&](const char* name, Element as) {
+  LayerTensors(CallTensors& tensors, const MoEConfig& c, const CallOptions& o, DataType type,
+               DataType gate_dtype)
+      : experts(tensors, "experts.", c, type) {
+    const auto read = [&](const char* name, DataType as) {
       return tensors.upload(std::string("params/") + name, as);
     };
     if (!o.fake_balanced_gate) {
-      gate_weight = read("gate.weight", gate_element);
-      if (c.router_bias) gate_bias = read("gate.bias", gate_element);
-      if (c.has_correction_bias()) correction = read("gate.e_score_correction_bias", Element::float32);
+      gate_weight = read("gate.weight", gate_dtype);
+      if (c.router_bias) gate_bias = read("gate.bias", gate_dtype);
+      if (c.has_correction_bias()) correction = read("gate.e_score_correction_bias", DataType::float32);
     }
     if (c.n_shared_experts > 0) {
       shared = MLPTensors(
           tensors, "shared_experts.",
-          {c.dim, c.shared_dim(), c.dtype, c.shared_expert_activation, c.expert_bias, c.swiglu_limit},
-          element);
-      if (c.shared_expert_gate) shared_gate = read("shared_expert_gate.weight", element);
+          {c.dim, c.shared_dim(), c.dtype, c.shared_expert_activation, c.expert_bias, c.swiglu_limit}, type);
+      if (c.shared_expert_gate) shared_gate = read("shared_expert_gate.weight", type);
     }
     if (c.moe_latent_size) {
-      fc1_weight = read("fc1_latent_proj.weight", element);
-      fc2_weight = read("fc2_latent_proj.weight", element);
-      if (c.expert_bias) fc1_bias = read("fc1_latent_proj.bias", element);
-      if (c.expert_bias) fc2_bias = read("fc2_latent_proj.bias", element);
+      fc1_weight = read("fc1_latent_proj.weight", type);
+      fc2_weight = read("fc2_latent_proj.weight", type);
+      if (c.expert_bias) fc1_bias = read("fc1_latent_proj.bias", type);
+      if (c.expert_bias) fc2_bias = read("fc2_latent_proj.bias", type);
     }
   }
 
@@ -93,7 +92,6 @@ NamedTensors run_moe(const Call& call, DeviceContext& device) {
   const CallOptions options = parse_call_options(call.options);
   const Tensor& input = require(call.tensors, "inputs/x");
   const DataType type = data_type(input.dtype()), gate = gate_type(call, "params/gate.", type);
-  const Element element = element_of(type);
   LayerConfig c = layer_config(documented, options, input.size() / documented.dim, type, gate,
                                device.options().experts_path);
   const ExpertsSpread spread(c.experts, options, device.ranks());
@@ -104,30 +102,29 @@ NamedTensors run_moe(const Call& call, DeviceContext& device) {
   const Shape slots{c.gate.tokens, c.gate.slots};
 
   CallTensors tensors(call, device);
-  const DeviceTensor x = tensors.upload("inputs/x", element),
-                     padding = tensors.upload_if_there("inputs/padding_mask", Element::uint8),
-                     replay = tensors.upload_if_there("inputs/replay_indices", Element::int32);
-  const LayerTensors parameters(tensors, documented, options, element, element_of(gate));
+  const DeviceTensor x = tensors.upload("inputs/x", type),
+                     padding = tensors.upload_if_there("inputs/padding_mask", DataType::uint8),
+                     replay = tensors.upload_if_there("inputs/replay_indices", DataType::int32);
+  const LayerTensors parameters(tensors, documented, options, type, gate);
   const LayerInput in{x.data, padding.as<std::uint8_t>(), replay.as<int>()};
-  LayerOutput out{tensors.result("outputs/y", element, input.shape()).data};
-  out.ids = tensors.result("outputs/indices", Element::int32, slots).as<int>();
-  out.weights = tensors
-                    .result("outputs/weights",
-                            element_of(options.fake_balanced_gate ? type : c.gate.weights_type()), slots)
-                    .data;
+  LayerOutput out{tensors.result("outputs/y", type, input.shape()).data};
+  out.ids = tensors.result("outputs/indices", DataType::int32, slots).as<int>();
+  out.weights =
+      tensors.result("outputs/weights", options.fake_balanced_gate ? type : c.gate.weights_type(), slots)
+          .data;
   if (!options.fake_balanced_gate)
-    out.load = tensors.result("outputs/expert_load", Element::int64, {c.gate.experts}).as<std::int64_t>();
+    out.load = tensors.result("outputs/expert_load", DataType::int64, {c.gate.experts}).as<std::int64_t>();
   if (!options.fake_balanced_gate && c.gate.has_aux_loss())
-    out.aux_loss = tensors.result("outputs/aux_loss", Element::float32, {}).as<float>();
+    out.aux_loss = tensors.result("outputs/aux_loss", DataType::float32, {}).as<float>();
 
   void* saved = device.workspace(layer_saved_bytes(c));
   Blas blas;
   layer_forward(c, parameters.weights(), in, out, saved, device.workspace(layer_forward_workspace_bytes(c)),
                 blas, device.stream(), groups);
   if (call.backward) {
-    const DeviceTensor dy = tensors.upload("cotangents/y", element);
+    const DeviceTensor dy = tensors.upload("cotangents/y", type);
     LayerGradients gradients = parameters.gradients(tensors, documented.train_gate);
-    gradients.x = tensors.result("grads/x", element, input.shape()).data;
+    gradients.x = tensors.result("grads/x", type, input.shape()).data;
     layer_backward(c, parameters.weights(), in, dy.data, saved, gradients,
                    device.workspace(layer_backward_workspace_bytes(c)), blas, device.stream(), groups);
   }
@@ -135,8 +132,8 @@ NamedTensors run_moe(const Call& call, DeviceContext& device) {
   if (!options.fake_balanced_gate) {
     // The gate's part of `saved` begins with the logits.
     Arena kept(saved);
-    results["stages/logits"] = device.download(
-        {LayerSaved(kept, c).gate, logits_element(c.gate.precision, type), {c.gate.tokens, c.gate.experts}});
+    results["stages/logits"] =
+        device.download({LayerSaved(kept, c).gate, c.gate.compute_type(), {c.gate.tokens, c.gate.experts}});
   }
   return results;
 }

@@ -1,8 +1,7 @@
-// The gather-sums of combine/add_rows.cuh, one block a row. On the way to the ranks neighbouring blocks serve
-// different ones, each rank beginning with its next, so that the links and this device's memory, where the
-// own rows go, are busy together.
-// Floor: rows read at copy bandwidth while sums are stored over one direction of the links; then as many read
-// here.
+// The gather-sums of combine/add_rows.cuh, one block per row. On the way to the ranks neighbouring blocks
+// serve different ones, each rank beginning with its next, so that the links and this device's memory, where
+// the own rows go, are busy together. Floor: rows read at copy bandwidth while sums are stored over one
+// direction of the links; then as many read here.
 #include "cuda_impl/expert_parallel/combine.hpp"
 
 #include "cuda_impl/permutation/add_rows.cuh"

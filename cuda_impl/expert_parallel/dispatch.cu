@@ -1,5 +1,5 @@
 // plan_dispatch: each segment of 256 tokens counts its rows for every rank; then each segment adds up those
-// before it and places its own, so that places do not depend on timing. push_rows: one warp a token, up to
+// before it and places its own, so that places do not depend on timing. push_rows: one warp per token, up to
 // eight 16-byte words a lane in flight, stored to each receiver while they are in registers; blocks for half
 // of the device, which keeps the links busy and lets other kernels in.
 // Floor of push_rows: the bytes that leave this device over one direction of its links.
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kSegment)
   }
 }
 
-/// before[p] and total[p]: rows for rank p in the segments before this one and in all. A warp a rank. With
+/// before[p] and total[p]: rows for rank p in the segments before this one and in all. A warp per rank. With
 /// one segment, counted in warps here, there is nothing else to add.
 __device__ void add_segments(const DispatchShape& s, const int* counts, const int (*in_warp)[kMaxRanks],
                              int* before, int* total) {

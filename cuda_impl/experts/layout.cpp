@@ -20,6 +20,7 @@ void check_config(const ExpertsConfig& c) {
   want(c.experts >= 1 && c.experts <= 1024, "experts", c.experts, "1 to 1024");
   want(c.slots >= 1, "slots", c.slots, "1 or more");
   want(c.tokens < (std::int64_t{1} << 31) / c.slots - 4096, "tokens", c.tokens, "tokens * slots under 2^31");
+  check_matrix_type(c.dtype, "dtype");
   if (c.path == ExpertsPath::wgmma || c.path == ExpertsPath::wgmma_clusters) {
     want(c.dim % 8 == 0, "dim", c.dim, "a multiple of 8 (16 bytes of bfloat16) for wgmma");
     want(c.inter_dim % 8 == 0, "inter_dim", c.inter_dim, "a multiple of 8 (16 bytes of bfloat16) for wgmma");

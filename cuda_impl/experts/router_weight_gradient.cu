@@ -1,4 +1,4 @@
-// One warp a slot; the order of the sums depends on the shape alone.
+// One warp per slot; the order of the sums depends on the shape alone.
 #include "cuda_impl/experts/gradients.hpp"
 #include "cuda_impl/memory/element.cuh"
 #include "moeref/cuda/error.hpp"

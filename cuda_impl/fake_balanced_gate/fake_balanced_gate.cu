@@ -1,12 +1,12 @@
 // Ids in turn, or the top-k of seeded random scores.
 //
-// Without noise one thread a slot. With noise one warp a token, lane l draws scores l + 32 j; the normals,
-// common to all tokens, stay in registers. Compiled without contraction, since scores decide ids. Floor: 8
-// bytes a slot written; with noise the draws, about 100 integer operations each.
+// Without noise one thread per slot. With noise one warp per token, lane l draws scores l + 32 j; the
+// normals, common to all tokens, stay in registers. Compiled without contraction, since scores decide ids.
+// Floor: 8 bytes per slot written; with noise the draws, about 100 integer operations each.
 #include <string>
 
 #include "cuda_impl/gate/top_k.cuh"
-#include "cuda_impl/memory/held_element.cuh"
+#include "cuda_impl/memory/typed_element.cuh"
 #include "cuda_impl/token_blocks/block_memory.cuh"
 #include "cuda_impl/token_blocks/token_blocks.hpp"
 #include "moeref/cuda/error.hpp"
@@ -19,7 +19,7 @@ namespace {
 struct Output {
   int* ids;
   void* weights;
-  Held type;
+  DataType type;
   float* weights_float;
 };
 
@@ -46,7 +46,7 @@ struct Arguments {
   int warps, slots, available, skip;
   float noise, rest, uniform;
   const void* x;
-  Held x_type;
+  DataType x_type;
   FakeGateDraws draws;
   Streams streams;
   Output out;
@@ -124,6 +124,7 @@ void check_config(const FakeGateConfig& c) {
        "at most experts - skip = " + std::to_string(c.experts - c.skip) + ", with noise");
   want(c.tokens >= 0 && c.tokens <= (std::int64_t{1} << 40) / c.slots, "tokens", std::to_string(c.tokens),
        "0 or more and tokens * slots up to 2^40");
+  check_matrix_type(c.x_type, "x_type");
 }
 
 }  // namespace
@@ -135,7 +136,7 @@ void fake_balanced_gate(const FakeGateConfig& c, const void* x, const FakeGateDr
   if (any && !(draws.weights && draws.bias && draws.scores))
     throw ArgumentError("draws are not complete: want weights, bias and scores, or none of them");
   if (c.tokens == 0) return;
-  const Output out{ids, weights, held(c.x_type), weights_float};
+  const Output out{ids, weights, c.x_type, weights_float};
   const int available = c.experts - c.skip;
   const float uniform = static_cast<float>(1.0 / c.slots);
   if (c.noise == 0.0) {
@@ -155,7 +156,7 @@ void fake_balanced_gate(const FakeGateConfig& c, const void* x, const FakeGateDr
                               static_cast<float>(1.0 - c.noise),
                               uniform,
                               x,
-                              held(c.x_type),
+                              c.x_type,
                               draws,
                               {name_hash("fake_balanced_gate/weights"), name_hash("fake_balanced_gate/bias"),
                                name_hash("fake_balanced_gate/scores")},

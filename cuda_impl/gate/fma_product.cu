@@ -17,7 +17,7 @@ constexpr int kBlocksWanted = 264;  // two a multiprocessor of an H200
 struct Arguments {
   Operand a, b;
   std::int64_t m, n, k, k_per_split, column_tiles;
-  Held via;
+  DataType via;
   ProductOutput out;
 };
 
@@ -31,7 +31,7 @@ __device__ void fetch_index(bool along_k, int i, int& k, int& at) {
 }
 
 template <class Acc>
-__device__ Acc load_operand(const Operand& o, std::int64_t i, Held via) {
+__device__ Acc load_operand(const Operand& o, std::int64_t i, DataType via) {
   Acc sum = 0;
   for (int plane = 0; plane < o.planes; ++plane)
     sum += load_element<Acc>(o.data, o.type, plane * o.plane_stride + i);
@@ -119,8 +119,8 @@ __global__ __launch_bounds__(kThreads) void product_kernel(const Arguments p) {
 }
 
 template <class Acc>
-__global__ void sum_parts_kernel(const Acc* parts, int count_of_parts, std::int64_t count, Held via,
-                                 Held type, void* out) {
+__global__ void sum_parts_kernel(const Acc* parts, int count_of_parts, std::int64_t count, DataType via,
+                                 DataType type, void* out) {
   const std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
   if (i >= count) return;
   Acc sum = 0;
@@ -140,7 +140,7 @@ ProductShape split_product(std::int64_t m, std::int64_t n, std::int64_t k) {
   const std::int64_t tiles = std::max<std::int64_t>(1, (m + rows - 1) / rows * ((n + cols - 1) / cols));
   // A range of fewer than 256 costs more in partial sums than it wins.
   const std::int64_t most = std::max<std::int64_t>(1, std::min<std::int64_t>(16, k / 256));
-  // Full waves of one block a multiprocessor are as good as two: no split from 120 tiles on.
+  // Full waves of one block per multiprocessor are as good as two: no split from 120 tiles on.
   const std::int64_t wanted = tiles >= 120 ? 1 : std::clamp<std::int64_t>(kBlocksWanted / tiles, 1, most);
   ProductShape s = whole_product(m, n, k);
   s.k_per_split = std::max<std::int64_t>(64, ((k + wanted - 1) / wanted + 63) / 64 * 64);
@@ -148,20 +148,20 @@ ProductShape split_product(std::int64_t m, std::int64_t n, std::int64_t k) {
   return s;
 }
 
-void fma_product(const ProductShape& s, const Operand& a, const Operand& b, Held via,
+void fma_product(const ProductShape& s, const Operand& a, const Operand& b, DataType via,
                  const ProductOutput& out, cudaStream_t stream) {
   const std::int64_t rows = (s.m + kBM - 1) / kBM, cols = (s.n + kBN - 1) / kBN;
   const dim3 grid(static_cast<unsigned>(rows * cols), static_cast<unsigned>(s.splits));
   const Arguments arguments{a, b, s.m, s.n, s.k, s.k_per_split, cols, via, out};
-  if (via == Held::float64)
+  if (via == DataType::float64)
     product_kernel<double><<<grid, kThreads, 0, stream>>>(arguments);
   else
     product_kernel<float><<<grid, kThreads, 0, stream>>>(arguments);
   check(cudaGetLastError(), "fma_product");
 }
 
-void product(const ProductShape& s, const Operand& a, const Operand& b, Held via, const ProductOutput& out,
-             cudaStream_t stream) {
+void product(const ProductShape& s, const Operand& a, const Operand& b, DataType via,
+             const ProductOutput& out, cudaStream_t stream) {
   if (s.m == 0 || s.n == 0) return;
   if (tensor_cores_take(s, a, b, via, out))
     tensor_core_product(s, a, b, out, stream);
@@ -169,11 +169,11 @@ void product(const ProductShape& s, const Operand& a, const Operand& b, Held via
     fma_product(s, a, b, via, out, stream);
 }
 
-void sum_parts(const void* parts, int count_of_parts, std::int64_t count, Held via, Held type, void* out,
-               cudaStream_t stream) {
+void sum_parts(const void* parts, int count_of_parts, std::int64_t count, DataType via, DataType type,
+               void* out, cudaStream_t stream) {
   if (count == 0) return;
   const auto blocks = static_cast<unsigned>((count + 255) / 256);
-  if (via == Held::float64)
+  if (via == DataType::float64)
     sum_parts_kernel<<<blocks, 256, 0, stream>>>(static_cast<const double*>(parts), count_of_parts, count,
                                                  via, type, out);
   else

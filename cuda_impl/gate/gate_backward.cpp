@@ -9,20 +9,21 @@ void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput
                    void* workspace, cudaStream_t stream) {
   check_config(c);
   check_groups(c, w.correction != nullptr);
+  check_matrix_type(d_weights_type, "d_weights_type");
   if (!saved) throw ArgumentError("saved is null: want what gate_forward saved");
   Arena scratch(workspace), kept(const_cast<void*>(saved));
   const GateBackwardWorkspace work(scratch, c);
   const GateSaved keep(kept, c);
   const TokenBlocks blocks = token_blocks(c);
-  const Held compute = compute_type(c), x_type = held(c.x_type), parameter_type = held(c.parameter_type);
+  const DataType compute = c.compute_type(), x_type = c.x_type, parameter_type = c.parameter_type;
   const std::int64_t stride = logit_stride(c);
   const auto d_logits = [&](std::int64_t row_stride, std::int64_t col_stride) {
     if (!holds_planes(c)) return Operand{work.d_logits, compute, row_stride, col_stride};
-    return Operand{work.d_logits, Held::bfloat16, row_stride, col_stride, kPlanes, c.tokens * stride};
+    return Operand{work.d_logits, DataType::bfloat16, row_stride, col_stride, kPlanes, c.tokens * stride};
   };
   scores_backward(
       routing_rule(c, w.correction != nullptr), blocks, c.tokens,
-      {keep.logits, w.correction, in.token_mask, ids, d_weights, held(d_weights_type),
+      {keep.logits, w.correction, in.token_mask, ids, d_weights, d_weights_type,
        c.has_aux_loss() ? keep.aux_gradient : nullptr, c.aux_loss_coeff * c.aux_loss_backward_scale},
       {work.d_logits, stride, holds_planes(c), d.bias ? work.block_sums : nullptr}, stream);
   if (d.x)

@@ -14,22 +14,22 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
   const GateSaved keep(kept, c);
   const TokenBlocks blocks = token_blocks(c);
   const ProductShape shape = logits_shape(c);
-  product(shape, {in.x, held(c.x_type), c.dim, 1}, {w.weight, held(c.parameter_type), 1, c.dim},
-          compute_type(c), {.partial = work.partial_logits}, stream);
+  product(shape, {in.x, c.x_type, c.dim, 1}, {w.weight, c.parameter_type, 1, c.dim}, c.compute_type(),
+          {.partial = work.partial_logits}, stream);
 
   const bool wants_sums = c.has_aux_loss() || out.statistics.score_sum;
   RouteOutput routed{};
   routed.ids = out.ids;
   routed.weights = out.weights;
-  routed.weights_type = held(c.weights_type());
+  routed.weights_type = c.weights_type();
   routed.weights_float = out.weights_float;
   routed.logits = saved ? keep.logits : nullptr;
   routed.block_load = work.block_load;
   routed.block_tokens = work.block_tokens;
   routed.block_sums = wants_sums ? work.block_sums : nullptr;
   route_tokens(routing_rule(c, w.correction != nullptr), blocks, c.tokens,
-               {work.partial_logits, shape.splits, w.bias, held(c.parameter_type), w.correction,
-                in.token_mask, in.replay_ids},
+               {work.partial_logits, shape.splits, w.bias, c.parameter_type, w.correction, in.token_mask,
+                in.replay_ids},
                routed, stream);
 
   AuxStatistics statistics{work.real_tokens, out.load ? out.load : work.load, nullptr};

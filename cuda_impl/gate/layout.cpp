@@ -1,10 +1,10 @@
 #include "cuda_impl/gate/layout.hpp"
 
 #include <algorithm>
-#include <array>
 #include <iterator>
 #include <string>
 
+#include "cuda_impl/gate/score.cuh"
 #include "moeref/cuda/error.hpp"
 #include "reference_cpu/call/enumerators.hpp"
 
@@ -18,23 +18,6 @@ void want(bool right, const char* field, double value, const std::string& wanted
   if (!right) throw ArgumentError(std::string(field) + " is " + std::to_string(value) + ": want " + wanted);
 }
 
-/// What sets a score function apart besides its formula, which is in score.cuh.
-struct ScoreRow {
-  ScoreFunction kind;
-  bool chooses_by_logits;  // without a correction; softmax comes before or after the choice
-  bool grouped;            // n_expert_groups is heeded
-  bool top2_if_corrected;  // a group's score is its largest q unless there is a correction, else of two
-  bool discard_to_zero;    // q of other groups
-  bool weighs_corrected;   // heeds weight_uses_correction
-  bool at_float32;         // in float32 under every gate_precision
-};
-constexpr std::array kScoreRows{
-    ScoreRow{ScoreFunction::softmax, true, false, false, true, false, false},
-    ScoreRow{ScoreFunction::sigmoid, false, true, true, true, true, false},
-    ScoreRow{ScoreFunction::sigmoid_with_bias, false, true, false, false, false, false},
-    ScoreRow{ScoreFunction::softmax_with_bias, false, true, false, true, false, false},
-    ScoreRow{ScoreFunction::sqrtsoftplus, false, false, false, true, false, true},
-};
 static_assert(has_row_per_enumerator<kScoreRows>());
 
 const ScoreRow& row(const GateConfig& c) { return kScoreRows[static_cast<std::size_t>(c.score_function)]; }
@@ -65,6 +48,10 @@ void check_config(const GateConfig& c) {
   const int reachable = c.limited_groups * (c.experts / c.groups);
   want(!is_grouped(c) || c.slots <= reachable, "slots", std::int64_t{c.slots},
        "at most limited_groups * experts / groups = " + std::to_string(reachable));
+  check_matrix_type(c.x_type, "x_type");
+  check_matrix_type(c.parameter_type, "parameter_type");
+  if (c.precision && !is_matrix_type(*c.precision) && c.precision != DataType::float64)
+    throw ArgumentError("precision is not of a floating type: want bfloat16, float32 or float64");
   want(c.aux_loss_coeff >= 0.0, "aux_loss_coeff", c.aux_loss_coeff, "0 or more");
 }
 
@@ -74,35 +61,21 @@ void check_groups(const GateConfig& c, bool has_correction) {
        "groups of two experts or more, since a group's score is the sum of its two largest");
 }
 
-Held compute_type(const GateConfig& c) {
-  switch (c.precision) {
-    case GatePrecision::bfloat16:
-      return Held::bfloat16;
-    case GatePrecision::float32:
-      return Held::float32;
-    case GatePrecision::float64:
-      return Held::float64;
-    case GatePrecision::of_input:
-      break;
-  }
-  return held(c.x_type);
-}
-
-Held scores_type(const GateConfig& c) {
-  const bool given = c.precision != GatePrecision::of_input;
-  if (given && !c.weights_fp32) return held(c.x_type);
-  if (row(c).at_float32) return Held::float32;
-  const Held run = given ? compute_type(c) : Held::float32;
+DataType scores_type(const GateConfig& c) {
+  const bool given = c.precision.has_value();
+  if (given && !c.weights_fp32) return c.x_type;
+  if (row(c).at_float32) return DataType::float32;
+  const DataType run = given ? c.compute_type() : DataType::float32;
   // The correction bias that these weights include is float32.
   if (row(c).weighs_corrected && c.weight_uses_correction)
-    return run == Held::float64 ? Held::float64 : Held::float32;
+    return run == DataType::float64 ? DataType::float64 : DataType::float32;
   return run;
 }
 
 RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   RoutingRule rule{};
-  rule.function = c.score_function;
   const ScoreRow& its = row(c);
+  rule.formula = its.formula;
   rule.softmax_before_topk = its.chooses_by_logits && c.softmax_before_topk;
   rule.softmax_of_selected = its.chooses_by_logits && !c.softmax_before_topk;
   rule.normalise = c.norm_topk_prob && c.slots > 1;
@@ -115,27 +88,27 @@ RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   rule.group_top2 = is_group_top2(c, has_correction);
   rule.discard_to_zero = its.discard_to_zero;
   rule.route_scale = c.route_scale;
-  rule.compute = compute_type(c);
+  rule.compute = c.compute_type();
   rule.scores = scores_type(c);
   return rule;
 }
 
 TokenBlocks token_blocks(const GateConfig& c) {
-  return token_blocks(c.tokens, c.experts, compute_type(c) == Held::float64);
+  return token_blocks(c.tokens, c.experts, c.compute_type() == DataType::float64);
 }
 
 bool holds_planes(const GateConfig& c) {
-  return compute_type(c) == Held::float32 && held(c.x_type) == Held::bfloat16 &&
-         held(c.parameter_type) == Held::bfloat16;
+  return c.compute_type() == DataType::float32 && c.x_type == DataType::bfloat16 &&
+         c.parameter_type == DataType::bfloat16;
 }
 
-std::size_t sum_bytes(const GateConfig& c) { return compute_type(c) == Held::float64 ? 8 : 4; }
+std::size_t sum_bytes(const GateConfig& c) { return c.compute_type() == DataType::float64 ? 8 : 4; }
 
 ProductShape logits_shape(const GateConfig& c) { return split_product(c.tokens, c.experts, c.dim); }
 ProductShape weight_gradient_shape(const GateConfig& c) { return split_product(c.experts, c.dim, c.tokens); }
 
 GateSaved::GateSaved(Arena& arena, const GateConfig& c)
-    : logits(arena.take<char>(c.tokens * c.experts * bytes_of(compute_type(c)))),
+    : logits(arena.take<char>(c.tokens * c.experts * bytes_of(c.compute_type()))),
       aux_gradient(arena.take<double>(c.experts)) {}
 
 GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
@@ -149,7 +122,7 @@ GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
 
 GateBackwardWorkspace::GateBackwardWorkspace(Arena& arena, const GateConfig& c)
     : d_logits(arena.take<char>(c.tokens * logit_stride(c) *
-                                (holds_planes(c) ? kPlanes * 2 : bytes_of(compute_type(c))))),
+                                (holds_planes(c) ? kPlanes * 2 : bytes_of(c.compute_type())))),
       block_sums(arena.take<char>(token_blocks(c).blocks * c.experts * sum_bytes(c))),
       weight_parts(arena.take<char>(std::int64_t{weight_gradient_shape(c).splits} * c.experts * c.dim *
                                     sum_bytes(c))) {}

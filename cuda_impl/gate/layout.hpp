@@ -14,9 +14,8 @@ namespace moeref::cuda {
 
 void check_config(const GateConfig& config);
 
-Held compute_type(const GateConfig& config);
 /// The type of S as the documented system hands it to the auxiliary loss.
-Held scores_type(const GateConfig& config);
+DataType scores_type(const GateConfig& config);
 RoutingRule routing_rule(const GateConfig& config, bool has_correction);
 TokenBlocks token_blocks(const GateConfig& config);
 /// Throws ArgumentError where groups of one expert meet a group score of two.

@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "cuda_impl/memory/held_element.cuh"
+#include "cuda_impl/memory/typed_element.cuh"
 
 namespace moeref::cuda {
 
@@ -16,7 +16,7 @@ namespace moeref::cuda {
 /// one of the strides is 1. Of a product's operands only A has more planes than one.
 struct Operand {
   const void* data;
-  Held type;
+  DataType type;
   std::int64_t row_stride, col_stride;
   int planes = 1;
   std::int64_t plane_stride = 0;
@@ -29,7 +29,7 @@ struct ProductShape {
   int splits;
 };
 
-/// Cuts K so that about two blocks a multiprocessor of an H200 have work, on whatever device it runs: the
+/// Cuts K so that about two blocks per multiprocessor of an H200 have work, on any device: the
 /// order of additions depends on the shape alone.
 ProductShape split_product(std::int64_t m, std::int64_t n, std::int64_t k);
 /// The same in one range.
@@ -40,7 +40,7 @@ ProductShape whole_product(std::int64_t m, std::int64_t n, std::int64_t k);
 struct ProductOutput {
   void* partial = nullptr;
   void* stored = nullptr;
-  Held type = Held::float32;
+  DataType type = DataType::float32;
   bool add = false;
 };
 
@@ -49,12 +49,12 @@ constexpr int kPlanes = 3;
 
 /// Operands are rounded to `via` on the way; sums are in fp32, or fp64 where `via` is float64. Rows of A or B
 /// whose stride is longer than the matrix is wide hold zeros there.
-void product(const ProductShape& shape, const Operand& a, const Operand& b, Held via,
+void product(const ProductShape& shape, const Operand& a, const Operand& b, DataType via,
              const ProductOutput& out, cudaStream_t stream);
 
 /// out [count] in `type` = sum over parts of parts[part][count], from the first to the last, rounded to `via`
 /// on the way. The parts are double where `via` is float64, else float.
-void sum_parts(const void* parts, int count_of_parts, std::int64_t count, Held via, Held type, void* out,
-               cudaStream_t stream);
+void sum_parts(const void* parts, int count_of_parts, std::int64_t count, DataType via, DataType type,
+               void* out, cudaStream_t stream);
 
 }  // namespace moeref::cuda

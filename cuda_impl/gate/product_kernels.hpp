@@ -8,13 +8,13 @@ namespace moeref::cuda {
 /// Whether the tensor cores serve: bfloat16 operands, 16-byte aligned, strides multiples of 8; A and B along
 /// K, A along K and B along N, or A along M and B along N; partial sums, or in the second form bfloat16
 /// results. The sum goes over the first plane, then the next.
-bool tensor_cores_take(const ProductShape& shape, const Operand& a, const Operand& b, Held via,
+bool tensor_cores_take(const ProductShape& shape, const Operand& a, const Operand& b, DataType via,
                        const ProductOutput& out);
 void tensor_core_product(const ProductShape& shape, const Operand& a, const Operand& b,
                          const ProductOutput& out, cudaStream_t stream);
 
 /// Any operands.
-void fma_product(const ProductShape& shape, const Operand& a, const Operand& b, Held via,
+void fma_product(const ProductShape& shape, const Operand& a, const Operand& b, DataType via,
                  const ProductOutput& out, cudaStream_t stream);
 
 }  // namespace moeref::cuda

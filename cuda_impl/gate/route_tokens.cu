@@ -1,4 +1,4 @@
-// The gate's forward pass over its logits: one warp a token, lane l holds experts l + 32 j.
+// The gate's forward pass over its logits: one warp per token, lane l holds experts l + 32 j.
 //
 // Reads the partial logits once, adds them in order, and in registers goes on to scores, groups
 // (SPEC.md 3.1), selection (k rounds of a warp maximum, the lowest id among equals), weights and their
@@ -143,7 +143,7 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void route_ke
     Acc z[kItems], s[kItems];
     load_logits(p, t, z);
     const bool needs_scores = !rule.softmax_of_selected || p.out.block_sums;
-    if (needs_scores) scores_of(rule, z, s);
+    if (needs_scores) scores_of(rule.formula, rule.experts, z, s);
 
     // q, its keys, and in shared memory what the weights are gathered from.
     OrderKey<Acc> keys[kItems];
@@ -233,7 +233,7 @@ void route_tokens(const RoutingRule& rule, const TokenBlocks& blocks, std::int64
                   const RouteInput& in, const RouteOutput& out, cudaStream_t stream) {
   if (tokens == 0) return;
   const Arguments arguments{rule, tokens, blocks.tokens_per_block, blocks.warps, in, out};
-  with_items(blocks.items, rule.compute == Held::float64, [&]<class Acc, int kItems>() {
+  with_items(blocks.items, rule.compute == DataType::float64, [&]<class Acc, int kItems>() {
     route_kernel<Acc, kItems><<<blocks.blocks, blocks.warps * 32, blocks.shared_bytes, stream>>>(arguments);
   });
   check(cudaGetLastError(), "route_tokens");

@@ -14,7 +14,7 @@ struct RouteInput {
   const void* partial_logits;  // [splits, T, E], double where rule.compute is float64, else float
   int splits;
   const void* bias;  // [E] in bias_type, or null
-  Held bias_type;
+  DataType bias_type;
   const float* correction;         // [E] or null
   const std::uint8_t* token_mask;  // [T] or null
   const int* replay_ids;           // [T, k] or null
@@ -24,7 +24,7 @@ struct RouteInput {
 struct RouteOutput {
   int* ids;
   void* weights;
-  Held weights_type;
+  DataType weights_type;
   float* weights_float;
   void* logits;       // [T, E] in rule.compute
   int* block_load;    // [blocks, E] real tokens of each expert
@@ -42,7 +42,7 @@ struct ScoresBackwardInput {
   const std::uint8_t* token_mask;
   const int* ids;         // [T, k]
   const void* d_weights;  // [T, k]
-  Held d_weights_type;
+  DataType d_weights_type;
   const double* aux_gradient;  // [E], f_i / n, or null
   double aux_scale;
 };

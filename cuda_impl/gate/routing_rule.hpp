@@ -1,13 +1,14 @@
 // The gate's config as its kernels read it.
 #pragma once
 
-#include "cuda_impl/memory/held_element.cuh"
+#include "cuda_impl/gate/score.cuh"
+#include "cuda_impl/memory/typed_element.cuh"
 #include "moeref/cuda/gate.hpp"
 
 namespace moeref::cuda {
 
 struct RoutingRule {
-  ScoreFunction function;
+  ScoreFormula formula;
   bool softmax_before_topk;
   bool softmax_of_selected;  // softmax otherwise: logits choose, w is the softmax over the k
   bool normalise;            // norm_topk_prob and k > 1
@@ -18,8 +19,8 @@ struct RoutingRule {
   bool group_top2;             // a group's score is the sum of its two largest q, else its largest
   bool discard_to_zero;        // q of other groups becomes 0, else -infinity
   double route_scale;
-  Held compute;  // logits
-  Held scores;   // S as the auxiliary loss sees it, and the weights before their own type
+  DataType compute;  // logits
+  DataType scores;   // S as the auxiliary loss sees it, and the weights before their own type
 };
 
 }  // namespace moeref::cuda

@@ -1,10 +1,39 @@
-// The score functions of the gate (SPEC.md 3.1), for one token in one warp: lane l holds experts l + 32 j.
+// The score functions of the gate (SPEC.md 3.1): one row per function, and the formulas that the rows name,
+// for one token in one warp: lane l holds experts l + 32 j.
 #pragma once
 
-#include "cuda_impl/gate/routing_rule.hpp"
+#include <array>
+
+#include "moeref/cuda/gate.hpp"
+#ifdef __CUDACC__
 #include "cuda_impl/token_blocks/warp_reduce.cuh"
+#endif
 
 namespace moeref::cuda {
+
+enum class ScoreFormula { softmax, sigmoid, sqrtsoftplus };
+
+/// What sets a score function apart; layout.cpp asserts one row per function.
+struct ScoreRow {
+  ScoreFunction kind;
+  ScoreFormula formula;
+  bool chooses_by_logits;  // without a correction; softmax comes before or after the choice
+  bool grouped;            // n_expert_groups is heeded
+  bool top2_if_corrected;  // a group's score is its largest q unless there is a correction, else of two
+  bool discard_to_zero;    // q of other groups
+  bool weighs_corrected;   // heeds weight_uses_correction
+  bool at_float32;         // in float32 under every gate_precision
+};
+inline constexpr std::array kScoreRows{
+    ScoreRow{ScoreFunction::softmax, ScoreFormula::softmax, true, false, false, true, false, false},
+    ScoreRow{ScoreFunction::sigmoid, ScoreFormula::sigmoid, false, true, true, true, true, false},
+    ScoreRow{ScoreFunction::sigmoid_with_bias, ScoreFormula::sigmoid, false, true, false, false, false,
+             false},
+    ScoreRow{ScoreFunction::softmax_with_bias, ScoreFormula::softmax, false, true, false, true, false, false},
+    ScoreRow{ScoreFunction::sqrtsoftplus, ScoreFormula::sqrtsoftplus, false, false, false, true, false, true},
+};
+
+#ifdef __CUDACC__
 
 /// Without the overflow of exp(-z), and accurate to the last bits for both signs.
 template <class Acc>
@@ -40,20 +69,18 @@ __device__ void warp_softmax(const Acc (&z)[kItems], Valid valid, Acc (&s)[kItem
 
 /// S of one token.
 template <class Acc, int kItems>
-__device__ void scores_of(const RoutingRule& rule, const Acc (&z)[kItems], Acc (&s)[kItems]) {
+__device__ void scores_of(ScoreFormula formula, int experts, const Acc (&z)[kItems], Acc (&s)[kItems]) {
   const int lane = threadIdx.x % 32;
-  switch (rule.function) {
-    case ScoreFunction::softmax:
-    case ScoreFunction::softmax_with_bias:
+  switch (formula) {
+    case ScoreFormula::softmax:
       warp_softmax(
-          z, [&](int j) { return lane + 32 * j < rule.experts; }, s);
+          z, [&](int j) { return lane + 32 * j < experts; }, s);
       return;
-    case ScoreFunction::sigmoid:
-    case ScoreFunction::sigmoid_with_bias:
+    case ScoreFormula::sigmoid:
 #pragma unroll
       for (int j = 0; j < kItems; ++j) s[j] = sigmoid(z[j]);
       return;
-    case ScoreFunction::sqrtsoftplus:
+    case ScoreFormula::sqrtsoftplus:
 #pragma unroll
       for (int j = 0; j < kItems; ++j) s[j] = sqrt(softplus(z[j]));
   }
@@ -61,11 +88,10 @@ __device__ void scores_of(const RoutingRule& rule, const Acc (&z)[kItems], Acc (
 
 /// d loss / d z from d loss / d S, in place.
 template <class Acc, int kItems>
-__device__ void scores_gradient(const RoutingRule& rule, const Acc (&z)[kItems], const Acc (&s)[kItems],
+__device__ void scores_gradient(ScoreFormula formula, const Acc (&z)[kItems], const Acc (&s)[kItems],
                                 Acc (&d)[kItems]) {
-  switch (rule.function) {
-    case ScoreFunction::softmax:
-    case ScoreFunction::softmax_with_bias: {
+  switch (formula) {
+    case ScoreFormula::softmax: {
       Acc inner = 0;
 #pragma unroll
       for (int j = 0; j < kItems; ++j) inner += s[j] * d[j];
@@ -74,17 +100,17 @@ __device__ void scores_gradient(const RoutingRule& rule, const Acc (&z)[kItems],
       for (int j = 0; j < kItems; ++j) d[j] = s[j] * (d[j] - inner);
       return;
     }
-    case ScoreFunction::sigmoid:
-    case ScoreFunction::sigmoid_with_bias:
+    case ScoreFormula::sigmoid:
 #pragma unroll
       for (int j = 0; j < kItems; ++j) d[j] = d[j] * (Acc(1) - s[j]) * s[j];
       return;
-    case ScoreFunction::sqrtsoftplus:
+    case ScoreFormula::sqrtsoftplus:
       // Where S underflows the documented system divides by 0; the limit of the gradient is 0.
 #pragma unroll
       for (int j = 0; j < kItems; ++j)
         d[j] = s[j] == Acc(0) ? Acc(0) : d[j] / (s[j] * Acc(2)) * sigmoid(z[j]);
   }
 }
+#endif
 
 }  // namespace moeref::cuda

@@ -1,5 +1,5 @@
 // The gate's backward pass over its logits: from the cotangent of the weights, and the auxiliary loss's
-// gradient of S, to the gradient of the logits. One warp a token, lane l holds experts l + 32 j.
+// gradient of S, to the gradient of the logits. One warp per token, lane l holds experts l + 32 j.
 //
 // Scores are recomputed from the saved logits, values from the saved ids. Floor: logits read and their
 // gradient written, 4 T E bytes in bfloat16 (4 us at T = 16384, E = 256 and 4.3 TB/s).
@@ -26,8 +26,8 @@ __device__ void store_gradient(const Arguments& p, std::int64_t t, int e, Acc v)
   const std::int64_t at = t * p.out.stride + e;
   if (!p.out.planes) return store_element(p.out.d_logits, p.rule.compute, at, v);
   for (int plane = 0; plane < kPlanes; ++plane) {
-    store_element(p.out.d_logits, Held::bfloat16, plane * p.tokens * p.out.stride + at, v);
-    v -= round_to(v, Held::bfloat16);
+    store_element(p.out.d_logits, DataType::bfloat16, plane * p.tokens * p.out.stride + at, v);
+    v -= round_to(v, DataType::bfloat16);
   }
 }
 
@@ -83,7 +83,7 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
                               : Acc(-INFINITY);
     }
     const bool needs_scores = !rule.softmax_of_selected || p.in.aux_gradient;
-    if (needs_scores) scores_of(rule, z, s);
+    if (needs_scores) scores_of(rule.formula, rule.experts, z, s);
 
     // S before normalisation, as values are gathered from it and as the auxiliary loss sees it.
     Acc weighed[kItems];
@@ -143,7 +143,7 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
 #pragma unroll
     for (int j = 0; j < kItems; ++j)
       if (lane + 32 * j >= rule.experts) d[j] = Acc(0);
-    if (aux || !rule.softmax_of_selected) scores_gradient(rule, z, s, d);
+    if (aux || !rule.softmax_of_selected) scores_gradient(rule.formula, z, s, d);
     if (rule.softmax_of_selected) {
 #pragma unroll
       for (int j = 0; j < kItems; ++j) d[j] += memory.second_row[lane + 32 * j];
@@ -173,7 +173,7 @@ void scores_backward(const RoutingRule& rule, const TokenBlocks& blocks, std::in
                      const ScoresBackwardInput& in, const ScoresBackwardOutput& out, cudaStream_t stream) {
   if (tokens == 0) return;
   const Arguments arguments{rule, tokens, blocks.tokens_per_block, blocks.warps, in, out};
-  with_items(blocks.items, rule.compute == Held::float64, [&]<class Acc, int kItems>() {
+  with_items(blocks.items, rule.compute == DataType::float64, [&]<class Acc, int kItems>() {
     backward_kernel<Acc, kItems>
         <<<blocks.blocks, blocks.warps * 32, blocks.shared_bytes, stream>>>(arguments);
   });

@@ -203,19 +203,20 @@ void launch(const ProductShape& s, Arguments arguments, cudaStream_t stream) {
 
 bool aligned(const Operand& o) {
   const std::int64_t stride = o.row_stride == 1 ? o.col_stride : o.row_stride;
-  return o.type == Held::bfloat16 && reinterpret_cast<std::uintptr_t>(o.data) % 16 == 0 && stride % 8 == 0;
+  return o.type == DataType::bfloat16 && reinterpret_cast<std::uintptr_t>(o.data) % 16 == 0 &&
+         stride % 8 == 0;
 }
 
 }  // namespace
 
-bool tensor_cores_take(const ProductShape& s, const Operand& a, const Operand& b, Held via,
+bool tensor_cores_take(const ProductShape& s, const Operand& a, const Operand& b, DataType via,
                        const ProductOutput& out) {
   const bool a_along_k = a.col_stride == 1, b_along_k = b.row_stride == 1;
-  if (!aligned(a) || !aligned(b) || a.plane_stride % 8 != 0 || via == Held::float64) return false;
+  if (!aligned(a) || !aligned(b) || a.plane_stride % 8 != 0 || via == DataType::float64) return false;
   if (b_along_k) return a_along_k && out.partial;
   if (s.n % 8 != 0) return false;
-  return out.partial ||
-         (a_along_k && out.type == Held::bfloat16 && reinterpret_cast<std::uintptr_t>(out.stored) % 16 == 0);
+  return out.partial || (a_along_k && out.type == DataType::bfloat16 &&
+                         reinterpret_cast<std::uintptr_t>(out.stored) % 16 == 0);
 }
 
 void tensor_core_product(const ProductShape& s, const Operand& a, const Operand& b, const ProductOutput& out,

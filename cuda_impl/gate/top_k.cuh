@@ -1,5 +1,5 @@
 // The k largest of up to 1024 numbers, by one warp: largest first, the lowest index first among equals, NaN
-// above everything. The order is total, so no index comes twice whatever the numbers are.
+// above everything. The order is total, so no index comes twice.
 #pragma once
 
 #include "cuda_impl/token_blocks/warp_reduce.cuh"

@@ -20,8 +20,8 @@ void check_config(const MLPConfig& c) {
   want(c.tokens >= 0 && c.tokens < std::int64_t{1} << 31, "tokens", c.tokens, "0 to 2^31 - 1");
   want(c.dim > 0, "dim", c.dim, "1 or more");
   want(c.inter_dim > 0, "inter_dim", c.inter_dim, "1 or more");
-  if (c.activation != Activation::swiglu && c.activation != Activation::relu2)
-    throw ArgumentError("activation is no activation of the MLP: want swiglu or relu2");
+  check_matrix_type(c.dtype, "dtype");
+  want(is_of_mlp(c.activation), "activation", static_cast<std::int64_t>(c.activation), "one of the MLP's");
 }
 
 std::size_t matrix(const MLPConfig& c) {

@@ -1,4 +1,4 @@
-// One block a token; the sum over its columns has an order that depends on the width alone.
+// One block per token; the sum over its columns has an order that depends on the width alone.
 // Floor: forward 3 T I elements, backward 6 T I, at copy bandwidth.
 #include "cuda_impl/mlp/mlp_activation.hpp"
 
@@ -65,12 +65,11 @@ int threads_of(int inter_dim) { return std::clamp((inter_dim + 31) / 32 * 32, 32
 
 /// f.template operator()<T, Act>() for the config's type and activation.
 template <class F>
-void with_activation(const MLPConfig& c, const F& f) {
+void with_type_and_activation(const MLPConfig& c, const F& f) {
   with_type(c.dtype, [&]<class T>() {
-    if (c.activation == Activation::relu2)
-      f.template operator()<T, Relu2>();
-    else
-      f.template operator()<T, Swiglu>();
+    with_activation(c.activation, [&]<class Act>() {
+      if constexpr (Act::in_mlp) f.template operator()<T, Act>();
+    });
   });
 }
 
@@ -79,7 +78,7 @@ void with_activation(const MLPConfig& c, const F& f) {
 void mlp_activation(const MLPConfig& c, const void* gate, const void* up, const float* row_scale, void* a,
                     cudaStream_t stream) {
   if (c.tokens == 0) return;
-  with_activation(c, [&]<class T, class Act>() {
+  with_type_and_activation(c, [&]<class T, class Act>() {
     forward<T, Act><<<static_cast<unsigned>(c.tokens), threads_of(c.inter_dim), 0, stream>>>(
         c.inter_dim, static_cast<const T*>(gate), static_cast<const T*>(up), row_scale,
         ActivationParameters{0.0f, c.swiglu_limit}, static_cast<T*>(a));
@@ -91,7 +90,7 @@ void mlp_activation_gradient(const MLPConfig& c, const void* gate, const void* u
                              const void* d_a, void* d_gate, void* d_up, void* a, float* d_row_scale,
                              cudaStream_t stream) {
   if (c.tokens == 0) return;
-  with_activation(c, [&]<class T, class Act>() {
+  with_type_and_activation(c, [&]<class T, class Act>() {
     backward<T, Act><<<static_cast<unsigned>(c.tokens), threads_of(c.inter_dim), 0, stream>>>(
         c.inter_dim, static_cast<const T*>(gate), static_cast<const T*>(up), row_scale,
         ActivationParameters{0.0f, c.swiglu_limit}, static_cast<const T*>(d_a), static_cast<T*>(d_gate),

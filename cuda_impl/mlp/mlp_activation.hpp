@@ -7,7 +7,7 @@
 
 namespace moeref::cuda {
 
-/// a = row_scale * act(gate, up). gate [T, I] unused for relu2, up [T, I], row_scale [T] or null.
+/// a = row_scale * act(gate, up). gate [T, I] is read if is_gated(), up [T, I], row_scale [T] or null.
 void mlp_activation(const MLPConfig& config, const void* gate, const void* up, const float* row_scale,
                     void* a, cudaStream_t stream);
 

@@ -5,8 +5,8 @@
 // block per group turns the counts of its column into exclusive prefixes and writes the group's total.
 // scatter: each block scans the totals (offsets), then each warp walks its segment 32 slots at a time; a
 // slot's rank is its segment's prefix + the slots of the same group before it, found with __match_any_sync.
-// Integer counts only: no result depends on the order of atomics. Floor: about 30 bytes a slot, under 2 us at
-// 131072 slots; latency of three launches dominates.
+// Integer counts only: no result depends on the order of atomics. Floor: about 30 bytes per slot, under 2 us
+// at 131072 slots; latency of three launches dominates.
 #include <algorithm>
 #include <string>
 

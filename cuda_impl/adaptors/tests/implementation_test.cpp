@@ -62,7 +62,7 @@ TEST(DeviceContext, NoticesWritesOutsideAnArray) {
   MOEREF_NEEDS_DEVICE();
   for (const int at : {-1, 40}) {
     DeviceContext device;
-    const DeviceTensor ten = device.output(Element::float32, {10});
+    const DeviceTensor ten = device.output(DataType::float32, {10});
     EXPECT_NO_THROW(device.check_guards());
     check(cudaMemsetAsync(ten.as<char>() + at, 0, 1, device.stream()), "cudaMemsetAsync");
     EXPECT_THROW(device.check_guards(), CudaError) << at;
@@ -74,16 +74,16 @@ TEST(DeviceContext, KeepsValuesAndPoisonsOutputs) {
   DeviceContext device;
   const std::vector<double> values{1.0, -2.5, 1.00390625};
   const Tensor tensor = Tensor::of({3}, std::span<const double>(values));
-  const Tensor wide = device.download(device.upload(tensor, Element::float32)),
-               narrow = device.download(device.upload(tensor, Element::bfloat16));
+  const Tensor wide = device.download(device.upload(tensor, DataType::float32)),
+               narrow = device.download(device.upload(tensor, DataType::bfloat16));
   for (std::int64_t i = 0; i < 3; ++i) {
     EXPECT_EQ(wide[i], values[static_cast<std::size_t>(i)]);
     EXPECT_EQ(narrow[i], round_to(DType::bfloat16, values[static_cast<std::size_t>(i)]));
-    EXPECT_TRUE(std::isnan(device.download(device.output(Element::bfloat16, {3}))[i]));
+    EXPECT_TRUE(std::isnan(device.download(device.output(DataType::bfloat16, {3}))[i]));
   }
   const std::vector<std::int64_t> ids{3, -1};
   EXPECT_EQ(
-      device.download(device.upload(Tensor::of({2}, std::span<const std::int64_t>(ids)), Element::int32)),
+      device.download(device.upload(Tensor::of({2}, std::span<const std::int64_t>(ids)), DataType::int32)),
       Tensor::of({2}, std::span<const std::int64_t>(ids)));
 }
 

@@ -103,7 +103,7 @@ TEST_P(ExpertParallel, RoutingExtremes) {
   expect_right(one, spread);
   std::fill(one.ids.begin(), one.ids.end(), 1);  // all on one expert, twice in every token
   expect_right(one, spread);
-  std::fill(one.ids.begin(), one.ids.end(), -1);  // nobody works
+  std::fill(one.ids.begin(), one.ids.end(), -1);  // no expert works
   expect_right(one, spread);
   HostCase idle = make_case(small(103, 12, 2), true, 4);
   for (int& id : idle.ids) id %= 3;  // experts and, with them, a whole rank without tokens

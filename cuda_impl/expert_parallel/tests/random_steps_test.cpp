@@ -103,7 +103,7 @@ std::vector<NamedBits> run_steps(const Way& way) {
       world->meet();
       if (s == steps() / 4) {
         free_before = free_memory();
-        world->meet();  // nobody allocates before all have looked
+        world->meet();  // no rank allocates before all have looked
       }
     }
     EXPECT_EQ(free_memory(), free_before) << "device memory is lost";

@@ -136,7 +136,7 @@ inline NamedBits run_spread(const HostCase& c, const Spread& spread) {
   return put_together(results);
 }
 
-/// Small integers: every product and sum is exact in fp32, and so are results, whatever adds them up.
+/// Small integers: every product and sum is exact in fp32, and so are results in any order of addition.
 inline HostCase integer_case(ExpertsConfig f, std::uint64_t seed) {
   f.activation = Activation::relu2, f.dtype = DataType::float32, f.path = ExpertsPath::portable;
   HostCase c = make_case(f, true, seed);

@@ -54,6 +54,18 @@ TEST(GateArguments, ErrorsNameTheField) {
   });
 }
 
+TEST(GateArguments, TypesThatNoKernelHas) {
+  GateConfig c{8, 64, 8, 2};
+  c.precision = DataType::float64;
+  EXPECT_GT(gate_saved_bytes(c), 0u);
+  c.precision = DataType::int64;
+  expect_names(c, "precision");
+  c.precision.reset(), c.parameter_type = DataType::float64;
+  expect_names(c, "parameter_type");
+  c.x_type = DataType::int32;
+  expect_names(c, "x_type");
+}
+
 TEST(GateArguments, SavedIsTheLogits) {
   const GateConfig c{16384, 2048, 128, 8};
   EXPECT_LE(gate_saved_bytes(c), 16384u * 128 * 2 + 4096);
@@ -63,6 +75,7 @@ TEST(AuxLossArguments, ErrorsNameTheField) {
   expect_names("tokens", [] { aux_loss_workspace_bytes({-1, 8, 2}); });
   expect_names("experts", [] { aux_loss_workspace_bytes({1, 1025, 2}); });
   expect_names("slots", [] { aux_loss_workspace_bytes({1, 8, 65}); });
+  expect_names("scores_type", [] { aux_loss_workspace_bytes({1, 8, 2, DataType::float64}); });
   expect_names("statistics", [] { aux_loss_from_statistics(8, 2, {}, nullptr, nullptr, nullptr); });
 }
 

@@ -172,7 +172,6 @@ template <class T>
 struct ProductsOf {
   template <Activation A>
   struct With {
-    static_assert(is_gated(A) == (MathOf<A>::layout != UpLayout::up_only));
     static constexpr ActivationProducts products = {launch_up<T, MathOf<A>>,
                                                     launch_down_gradient<T, MathOf<A>>};
   };

@@ -1,5 +1,5 @@
 // The 64 x 64 tile of the portable products: fp32 multiply-adds for float32, mma.sync m16n8k16 for bfloat16.
-// Each element is one sum over K in ascending order (mma: in steps of 16), whatever the tile's place.
+// Each element is one sum over K in ascending order (mma: in steps of 16), independent of the tile's place.
 #pragma once
 
 #include "cuda_impl/grouped_gemm/portable/operand.cuh"

@@ -1,5 +1,5 @@
 // Epilogues around the activation. The fp32 accumulator passes through shared memory 16 tokens at a time, so
-// that each thread then holds 8 neighbouring columns of one token, whatever the layout of gate and up.
+// that each thread then holds 8 neighbouring columns of one token, for every layout of gate and up.
 #pragma once
 
 #include "cuda_impl/activation/activation_math.cuh"

@@ -16,7 +16,7 @@ using Fragment = float[8];
 // warps' fragments go in beside each other, and 8 columns of one token come out for each thread.
 struct FragmentBuffers {
   static constexpr int row_bytes = (64 + 8) * 2, bytes = 16 * row_bytes;
-  std::uint32_t matrix, mine;  // addresses for stmatrix, and for 16 bytes a thread
+  std::uint32_t matrix, mine;  // addresses for stmatrix, and for 16 bytes per thread
   __device__ explicit FragmentBuffers(const char* memory) {
     const int thread = threadIdx.x % 128, lane = thread % 32;
     const std::uint32_t base = shared_address(memory);

@@ -1,5 +1,6 @@
 // The epilogue that stores the product: C[n][m] as bf16 (rows of the result run along N), through shared
-// memory so that the stores to device memory are 16 bytes a thread and at least 128 contiguous bytes a row.
+// memory so that the stores to device memory are 16 bytes per thread and at least 128 contiguous bytes per
+// row.
 #pragma once
 
 #include <type_traits>

@@ -2,8 +2,8 @@
 // right[r][n]. An expert without rows gets exact zeros.
 //   dW_gate_up [D, 2I]: left = X, right = dH.   dW_down [I, D]: left = A', right = dY; X and dY by row.
 //
-// Strips of 64 (M) x N, both operands MN-major by TMA; persistent, one block a multiprocessor, or clusters of
-// two blocks with neighbouring M and the same N, each loading half of `right` into both. Two layouts:
+// Strips of 64 (M) x N, both operands MN-major by TMA; persistent, one block per multiprocessor, or clusters
+// of two blocks with neighbouring M and the same N, each loading half of `right` into both. Two layouts:
 //   N = 192, five right slots   up to 320 rows an expert stay while its strips pass by
 //   N = 256, four               wgmma's widest form, which reads least of shared memory for each flop
 // Units run fastest along the narrower matrix, which stays in L2 while the wider one streams by.

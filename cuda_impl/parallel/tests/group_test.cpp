@@ -1,4 +1,4 @@
-// Ranks of a group: what is delivered, sums, and that nobody waits for ever.
+// Ranks of a group: what is delivered, sums, and that no rank waits for ever.
 #include "moeref/cuda/group.hpp"
 
 #include <gtest/gtest.h>

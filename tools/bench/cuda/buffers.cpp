@@ -21,6 +21,7 @@ std::string gib(std::size_t bytes) {
 }  // namespace
 
 Buffers::Buffers(DataType type) : type_(type) {
+  check_matrix_type(type, "dtype");
   int device = 0, bytes = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
   check(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, device), "cudaDeviceGetAttribute");

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <functional>
 #include <random>
 #include <string>
 #include <vector>
@@ -19,6 +18,7 @@
 #include "cuda_impl/permutation/unpermute.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/cuda/experts.hpp"
+#include "tools/bench/cuda/device_timing.hpp"
 #include "tools/bench/cuda/program.hpp"
 
 namespace moeref::cuda::bench {
@@ -26,63 +26,10 @@ namespace {
 
 using bf16 = __nv_bfloat16;
 
-__global__ void fill_random(bf16* out, std::size_t n, float scale, unsigned seed) {
-  for (std::size_t i = blockIdx.x * std::size_t(blockDim.x) + threadIdx.x; i < n;
-       i += std::size_t(gridDim.x) * blockDim.x) {
-    unsigned long long z = (i + 1) * 0x9e3779b97f4a7c15ull + seed * 0xd1342543de82ef95ull;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    z ^= z >> 31;
-    float sum = 0;  // four uniform 16-bit numbers: near normal, variance 1/3
-    for (int k = 0; k < 4; ++k) sum += float((z >> (16 * k)) & 0xffff) / 65536.0f - 0.5f;
-    out[i] = __float2bfloat16(sum * 1.7320508f * scale);
-  }
-}
-
-template <class T>
-struct Buffer {
-  T* data = nullptr;
-  explicit Buffer(std::size_t n) {
-    check(cudaMalloc(&data, std::max<std::size_t>(n * sizeof(T), 256)), "cudaMalloc");
-  }
-  Buffer(const Buffer&) = delete;
-  ~Buffer() { cudaFree(data); }
-};
-struct RandomBuffer : Buffer<bf16> {
-  RandomBuffer(std::size_t n, float scale, unsigned seed) : Buffer(n) {
-    fill_random<<<1024, 256>>>(data, n, scale, seed);
-  }
-};
-
-using Work = std::function<void(int)>;
-
-/// Medians of `repeat` rounds, each of which runs all of the works one after another: what slows the card
-/// down over time, such as heat, slows all of them alike.
-std::vector<double> median_ms(int repeat, const std::vector<Work>& works) {
-  std::vector<cudaEvent_t> events(repeat * (works.size() + 1));
-  for (cudaEvent_t& e : events) check(cudaEventCreate(&e), "cudaEventCreate");
-  for (int i = 0; i < 3; ++i)
-    for (const Work& work : works) work(i);
-  cudaEvent_t* event = events.data();
-  for (int i = 0; i < repeat; ++i) {
-    check(cudaEventRecord(*event++), "cudaEventRecord");
-    for (const Work& work : works) work(i), check(cudaEventRecord(*event++), "cudaEventRecord");
-  }
-  check(cudaDeviceSynchronize(), "timed runs");
-  std::vector<double> medians;
-  for (std::size_t w = 0; w < works.size(); ++w) {
-    std::vector<double> times;
-    for (int i = 0; i < repeat; ++i) {
-      float ms = 0;
-      const cudaEvent_t* before = &events[i * (works.size() + 1) + w];
-      check(cudaEventElapsedTime(&ms, before[0], before[1]), "cudaEventElapsedTime");
-      times.push_back(ms);
-    }
-    std::sort(times.begin(), times.end());
-    medians.push_back(times[times.size() / 2]);
-  }
-  for (cudaEvent_t& e : events) cudaEventDestroy(e);
-  return medians;
+std::vector<double> medians(int repeat, const std::vector<Work>& works) {
+  std::vector<double> out;
+  for (const Times& times : time_in_turn(repeat, works)) out.push_back(times.median_ms);
+  return out;
 }
 
 struct Result {
@@ -106,12 +53,12 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t bl
       ids[t * s.slots + j] = order[j], ++load[order[j]];
     }
   const std::vector<float> weights(R, 1.0f / s.slots);
-  RandomBuffer x0(T * D, 1, 1), x1(T * D, 1, 2), dy0(T * D, 1, 3), dy1(T * D, 1, 4);
-  RandomBuffer gate_up(E * D * 2 * I, 0.02f, 5), down(E * I * D, 0.02f, 6);
-  Buffer<int> d_ids(R);
-  Buffer<float> d_weights(R), dw(R);
-  Buffer<bf16> output(T * D), dx(T * D), dgate_up(E * D * 2 * I), ddown(E * I * D);
-  Buffer<char> saved(saved_bytes(c)), forward_memory(forward_workspace_bytes(c)),
+  NormalBuffer x0(T * D, 1, 1), x1(T * D, 1, 2), dy0(T * D, 1, 3), dy1(T * D, 1, 4);
+  NormalBuffer gate_up(E * D * 2 * I, 0.02f, 5), down(E * I * D, 0.02f, 6);
+  DeviceBuffer<int> d_ids(R);
+  DeviceBuffer<float> d_weights(R), dw(R);
+  DeviceBuffer<bf16> output(T * D), dx(T * D), dgate_up(E * D * 2 * I), ddown(E * I * D);
+  DeviceBuffer<char> saved(saved_bytes(c)), forward_memory(forward_workspace_bytes(c)),
       backward_memory(backward_workspace_bytes(c));
   check(cudaMemcpy(d_ids.data, ids.data(), R * 4, cudaMemcpyHostToDevice), "cudaMemcpy");
   check(cudaMemcpy(d_weights.data, weights.data(), R * 4, cudaMemcpyHostToDevice), "cudaMemcpy");
@@ -124,7 +71,7 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t bl
 
   // Row-major C = A B is column-major C' = B' A'. Operands: random bits of the buffers above, as large as the
   // dense layer's.
-  RandomBuffer dense_x(R * D, 1, 8), dense_a(R * I, 1, 9);
+  NormalBuffer dense_x(R * D, 1, 8), dense_a(R * I, 1, 9);
   const float one = 1, zero = 0;
   const auto dense = [&](const void* a, const void* b, void* out, std::size_t m, std::size_t k,
                          std::size_t n) {
@@ -147,7 +94,7 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t bl
            0,
            0,
            {}};
-  const std::vector<double> whole = median_ms(
+  const std::vector<double> whole = medians(
       repeat,
       {[&](int) {
          dense(dense_x.data, w.gate_and_up, keep.h, R, D, 2 * I);
@@ -199,7 +146,7 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t bl
        }}};
   std::vector<Work> works;
   for (const auto& part : parts) works.push_back(part.second);
-  const std::vector<double> times = median_ms(repeat, works);
+  const std::vector<double> times = medians(repeat, works);
   for (std::size_t i = 0; i < parts.size(); ++i) r.parts.push_back({parts[i].first, times[i]});
   return r;
 }

@@ -22,13 +22,13 @@ namespace {
 struct Variant {
   const char* name;
   ScoreFunction score;
-  GatePrecision precision;
+  std::optional<DataType> precision;
   bool aux, grouped;
 };
 constexpr Variant kVariants[] = {
-    {"softmax", ScoreFunction::softmax, GatePrecision::of_input, false, false},
-    {"softmax, aux loss", ScoreFunction::softmax, GatePrecision::of_input, true, false},
-    {"sigmoid, groups, fp32", ScoreFunction::sigmoid, GatePrecision::float32, false, true}};
+    {"softmax", ScoreFunction::softmax, std::nullopt, false, false},
+    {"softmax, aux loss", ScoreFunction::softmax, std::nullopt, true, false},
+    {"sigmoid, groups, fp32", ScoreFunction::sigmoid, DataType::float32, false, true}};
 
 struct Row {
   std::string shape, variant;
@@ -72,18 +72,18 @@ Row measure(const Shape& s, const Variant& v, int repeat) {
   const ProductShape shape = logits_shape(c);
   const TokenBlocks blocks = token_blocks(c);
   r.product = median_ms(repeat, [&](int i) {
-    product(shape, {input(i).x, Held::bfloat16, c.dim, 1}, {weight.data, Held::bfloat16, 1, c.dim},
-            compute_type(c), {.partial = memory.partial_logits}, nullptr);
+    product(shape, {input(i).x, DataType::bfloat16, c.dim, 1}, {weight.data, DataType::bfloat16, 1, c.dim},
+            c.compute_type(), {.partial = memory.partial_logits}, nullptr);
   });
   RouteOutput routed{};
-  routed.ids = ids.data, routed.weights_type = Held::bfloat16, routed.weights_float = weights.data;
+  routed.ids = ids.data, routed.weights_type = DataType::bfloat16, routed.weights_float = weights.data;
   routed.logits = saved.data, routed.block_load = memory.block_load,
   routed.block_tokens = memory.block_tokens;
   routed.block_sums = v.aux ? memory.block_sums : nullptr;
   r.routing = median_ms(repeat, [&](int) {
     route_tokens(
         routing_rule(c, w.correction != nullptr), blocks, c.tokens,
-        {memory.partial_logits, shape.splits, nullptr, Held::bfloat16, w.correction, nullptr, nullptr},
+        {memory.partial_logits, shape.splits, nullptr, DataType::bfloat16, w.correction, nullptr, nullptr},
         routed, nullptr);
   });
   r.finish = median_ms(repeat, [&](int) {

@@ -8,10 +8,7 @@ namespace moeref::cuda::bench {
 
 /// Logits [T, E] in the type they are computed in, and the auxiliary loss's gradient [E].
 inline double least_saved(const GateConfig& c) {
-  double element = static_cast<double>(bytes_of(c.x_type));
-  if (c.precision == GatePrecision::bfloat16) element = 2.0;
-  if (c.precision == GatePrecision::float32) element = 4.0;
-  if (c.precision == GatePrecision::float64) element = 8.0;
+  const double element = static_cast<double>(bytes_of(c.compute_type()));
   return static_cast<double>(c.tokens) * c.experts * element + (c.has_aux_loss() ? 4.0 * c.experts : 0.0);
 }
 

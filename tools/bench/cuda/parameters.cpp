@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "cuda_impl/adaptors/layer_config.hpp"
+
 namespace moeref::cuda::bench {
 namespace {
 
@@ -43,7 +45,7 @@ MLPTensors mlp_tensors(const moeref::MLPConfig& c, Buffers& memory) {
   };
   MLPWeights& w = out.values;
   MLPGradients& d = out.gradients;
-  const bool gated = c.activation != ActivationKind::relu2;
+  const bool gated = is_gated(activation_of(c.activation));
   if (gated) parameter(w.gate, d.gate, {c.inter_dim, c.dim});
   parameter(w.up, d.up, {c.inter_dim, c.dim});
   parameter(w.down, d.down, {c.dim, c.inter_dim});

@@ -3,6 +3,7 @@
 
 namespace moeref::cuda {
 
+/// In the order of the call's activations.
 enum class Activation { swiglu, swigluoai, quick_geglu, geglu, relu2 };
 constexpr int kActivationCount = 5;
 
@@ -13,7 +14,9 @@ struct ActivationParameters {
   float limit = 0.0f;
 };
 
-/// All but relu2 take a gate and an up column per inner column.
-constexpr bool is_gated(Activation a) { return a != Activation::relu2; }
+/// Whether it takes a gate and an up column per inner column, and not an up column alone.
+bool is_gated(Activation activation);
+/// Whether the dense MLP computes it; the routed experts compute all.
+bool is_of_mlp(Activation activation);
 
 }  // namespace moeref::cuda

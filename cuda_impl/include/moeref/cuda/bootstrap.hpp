@@ -9,7 +9,7 @@
 
 namespace moeref::cuda {
 
-/// A rank that is gone, late or cannot be reached. The message names it.
+/// A rank that has ended, is late or cannot be reached. The message names it.
 class GroupError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -22,7 +22,8 @@ class Bootstrap {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  /// all [size * bytes] = `mine` [bytes] of every rank in their order. Throws GroupError when a rank is gone.
+  /// all [size * bytes] = `mine` [bytes] of every rank in their order. Throws GroupError when a rank has
+  /// ended.
   virtual void all_gather(const void* mine, std::size_t bytes, void* all) = 0;
 
   /// The ranks that give the same color, in the order of their keys, equal keys in that of their ranks.
@@ -44,7 +45,7 @@ class Bootstrap {
   void meet();
 };
 
-/// Calls body(world) in one thread a rank, with rank r's current device set to devices[r % devices]; fewer
+/// Calls body(world) in one thread per rank, with rank r's current device set to devices[r % devices]; fewer
 /// devices than ranks share them. Returns when all have ended; when some threw, the others are aborted and
 /// what ended the run is thrown again. `timeout`: how long a rank waits for another one on the host.
 void run_ranks(int ranks, const std::function<void(const std::shared_ptr<Bootstrap>&)>& body,
@@ -52,8 +53,8 @@ void run_ranks(int ranks, const std::function<void(const std::shared_ptr<Bootstr
 
 #ifdef MOEREF_CUDA_MPI
 /// The ranks of MPI_COMM_WORLD, one process each, as mpirun or srun started them; the current device becomes
-/// the process's number on its host, modulo the devices. Calls MPI_Init if nobody has. An abort ends the
-/// whole MPI job, as MPI does.
+/// the process's number on its host, modulo the devices. Calls MPI_Init if it was not called. An abort ends
+/// the whole MPI job, as MPI does.
 std::shared_ptr<Bootstrap> mpi_world();
 #endif
 

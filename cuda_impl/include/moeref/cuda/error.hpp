@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "moeref/cuda/dtype.hpp"
+
 namespace moeref::cuda {
 
 /// A call of the CUDA runtime or driver that failed. The message names the call and CUDA's own words.
@@ -20,6 +22,11 @@ class ArgumentError : public std::invalid_argument {
  public:
   using std::invalid_argument::invalid_argument;
 };
+
+inline void check_matrix_type(DataType type, const char* field) {
+  if (!is_matrix_type(type))
+    throw ArgumentError(std::string(field) + " is no type of matrices: want bfloat16 or float32");
+}
 
 inline void check(cudaError_t status, const char* call) {
   if (status != cudaSuccess) throw CudaError(std::string(call) + ": " + cudaGetErrorString(status));

@@ -55,7 +55,7 @@ std::size_t backward_workspace_bytes(const ExpertParallelConfig& config);
 /// `parameters` of this rank's experts; x, ids (of all experts, -1 or out of range: no expert), weights and
 /// mask of its tokens; output [T, D]. Collective. `saved` (256-byte aligned) may be null when no backward
 /// follows. Throws ArgumentError for a field out of range, windows that are too small or a group of another
-/// size, GroupError when a rank is gone.
+/// size, GroupError when a rank has ended.
 void experts_forward(const ExpertParallelConfig& config, const ExpertsWeights& parameters,
                      const ExpertsInput& input, void* output, Group& group,
                      const ExpertParallelWindows& windows, void* saved, void* workspace, cudaStream_t stream);

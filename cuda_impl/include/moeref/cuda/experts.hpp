@@ -33,7 +33,7 @@ struct ExpertsConfig {
   DataType dtype = DataType::bfloat16;  // of all matrices below given as void
   ExpertsPath path = ExpertsPath::automatic;
 
-  /// Width of H: 2I for gated activations, I for relu2.
+  /// Width of H: 2I for gated activations, I for others.
   int up_width() const { return is_gated(activation) ? 2 * inter_dim : inter_dim; }
 };
 

@@ -13,16 +13,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "moeref/cuda/aux_loss.hpp"
 #include "moeref/cuda/dtype.hpp"
 
 namespace moeref::cuda {
 
+/// In the order of the call's score_func.
 enum class ScoreFunction { softmax, sigmoid, sigmoid_with_bias, softmax_with_bias, sqrtsoftplus };
-
-/// gate_precision: the type that logits are computed in. `of_input` is x's own type.
-enum class GatePrecision { of_input, bfloat16, float32, float64 };
 
 struct GateConfig {
   std::int64_t tokens;  // T, at least 0; T * max(D, E) up to 2^42
@@ -34,15 +33,17 @@ struct GateConfig {
   bool softmax_before_topk = false;
   bool norm_topk_prob = false;
   double route_scale = 1.0;
-  bool weight_uses_correction = false;  // router_weight_uses_score_correction_bias
-  bool weights_fp32 = false;            // router_weights_fp32
-  GatePrecision precision = GatePrecision::of_input;
+  bool weight_uses_correction = false;               // router_weight_uses_score_correction_bias
+  bool weights_fp32 = false;                         // router_weights_fp32
+  std::optional<DataType> precision = std::nullopt;  // of the logits; none: x_type
   DataType x_type = DataType::bfloat16;
   DataType parameter_type = DataType::bfloat16;
   bool training = true;
   double aux_loss_coeff = 0.0;
   double aux_loss_backward_scale = 1.0;  // the main-loss backward scale
 
+  /// The type that logits are computed and saved in.
+  DataType compute_type() const { return precision.value_or(x_type); }
   /// The type of the routing weights.
   DataType weights_type() const { return weights_fp32 ? DataType::float32 : x_type; }
   bool has_aux_loss() const { return training && aux_loss_coeff > 0.0; }

@@ -176,7 +176,7 @@ class Group {
   /// Throws GroupError if a peer did not come in time in anything that ran so far; results since then mean
   /// nothing, and the group is of no more use. Does not wait.
   void throw_if_broken();
-  /// Waits for the stream, no longer than the timeout after a peer is gone, and checks.
+  /// Waits for the stream, no longer than the timeout after a peer has ended, and checks.
   void synchronize(cudaStream_t stream);
   /// This rank goes on no more: peers that wait for it, on the device or on the host, get a GroupError.
   void abort(const char* why) noexcept;

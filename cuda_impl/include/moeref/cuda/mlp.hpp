@@ -21,12 +21,13 @@ struct MLPConfig {
   std::int64_t tokens;                         // T, at least 0
   int dim;                                     // D, at least 1
   int inter_dim;                               // I, at least 1
-  Activation activation = Activation::swiglu;  // or relu2
+  Activation activation = Activation::swiglu;  // is_of_mlp()
   float swiglu_limit = 0.0f;                   // ignored by relu2
   DataType dtype = DataType::bfloat16;         // of all matrices
 };
 
-/// torch-style [out, in]. `gate` and `gate_bias` are null for relu2; biases null where there are none.
+/// torch-style [out, in]. `gate` and `gate_bias` are null unless is_gated(); biases are null where there
+/// are none.
 struct MLPWeights {
   const void *gate, *up;                                // [I, D]
   const void* down;                                     // [D, I]

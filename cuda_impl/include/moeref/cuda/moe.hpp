@@ -27,7 +27,7 @@ struct LayerConfig {
       false;  // in the gate's place: no scores, no load, no auxiliary loss, no gradients
   double fake_gate_noise = 0.0;
   int shared_inter_dim = 0;                           // width of the shared experts' MLP, 0 = none
-  Activation shared_activation = Activation::swiglu;  // or relu2
+  Activation shared_activation = Activation::swiglu;  // is_of_mlp()
   float shared_swiglu_limit = 0.0f;
   bool shared_gate = false;  // the shared output times sigmoid(x w_sg^T)
 
@@ -94,7 +94,7 @@ struct LayerGradients {
 
 /// Bytes that forward saves for backward: H of the routed experts [T k, up_width] and of the shared ones [T,
 /// I_s] once or twice; with a latent size the experts' input and output [T, L]; metadata: the logits [T, E],
-/// ids and weights [T, k], 16 bytes a slot of permutation, the token mask [T] and the shared gate [T]. X is
+/// ids and weights [T, k], 16 bytes per slot of permutation, the token mask [T] and the shared gate [T]. X is
 /// the caller's.
 std::size_t layer_saved_bytes(const LayerConfig& config);
 std::size_t layer_forward_workspace_bytes(const LayerConfig& config);

@@ -1,5 +1,5 @@
-// Element types known at run time only: the gate's tensors come in any mix of them, and all but its products
-// spend their time elsewhere.
+// Elements of floating types known at run time only: the gate's tensors come in any mix of them, and all but
+// its products spend their time elsewhere.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -9,13 +9,6 @@
 #include "moeref/cuda/dtype.hpp"
 
 namespace moeref::cuda {
-
-enum class Held : int { bfloat16, float32, float64 };
-
-constexpr Held held(DataType type) { return type == DataType::bfloat16 ? Held::bfloat16 : Held::float32; }
-constexpr std::size_t bytes_of(Held type) {
-  return type == Held::bfloat16 ? 2 : type == Held::float32 ? 4 : 8;
-}
 
 #ifdef __CUDACC__
 __device__ inline __nv_bfloat16 to_bfloat16(float v) { return __float2bfloat16_rn(v); }
@@ -27,37 +20,37 @@ __device__ inline __nv_bfloat16 to_bfloat16(double v) {
 }
 
 template <class Acc>
-__device__ Acc load_element(const void* p, Held type, std::int64_t i) {
+__device__ Acc load_element(const void* p, DataType type, std::int64_t i) {
   switch (type) {
-    case Held::bfloat16:
+    case DataType::bfloat16:
       return static_cast<Acc>(__bfloat162float(static_cast<const __nv_bfloat16*>(p)[i]));
-    case Held::float32:
+    case DataType::float32:
       return static_cast<Acc>(static_cast<const float*>(p)[i]);
-    case Held::float64:
+    default:
       break;
   }
   return static_cast<Acc>(static_cast<const double*>(p)[i]);
 }
 
 template <class Acc>
-__device__ void store_element(void* p, Held type, std::int64_t i, Acc v) {
+__device__ void store_element(void* p, DataType type, std::int64_t i, Acc v) {
   switch (type) {
-    case Held::bfloat16:
+    case DataType::bfloat16:
       static_cast<__nv_bfloat16*>(p)[i] = to_bfloat16(v);
       return;
-    case Held::float32:
+    case DataType::float32:
       static_cast<float*>(p)[i] = static_cast<float>(v);
       return;
-    case Held::float64:
+    default:
       static_cast<double*>(p)[i] = static_cast<double>(v);
   }
 }
 
 /// The value that `type` holds when v is stored in it.
 template <class Acc>
-__device__ Acc round_to(Acc v, Held type) {
-  if (type == Held::bfloat16) return static_cast<Acc>(__bfloat162float(to_bfloat16(v)));
-  if (type == Held::float32) return static_cast<Acc>(static_cast<float>(v));
+__device__ Acc round_to(Acc v, DataType type) {
+  if (type == DataType::bfloat16) return static_cast<Acc>(__bfloat162float(to_bfloat16(v)));
+  if (type == DataType::float32) return static_cast<Acc>(static_cast<float>(v));
   return v;
 }
 #endif

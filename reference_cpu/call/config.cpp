@@ -27,7 +27,8 @@ concept HasMembers = requires {
 template <typename Struct, typename... More>
 constexpr bool has_row_per_member() {
   return std::apply(
-      []<typename... Members, typename... Checks>(const Field<Struct, Members, Checks>&...) {
+      []<typename... Members, typename... Checks, typename... Draws>(
+          const Field<Struct, Members, Checks, Draws>&...) {
         return HasMembers<Struct, Members..., More...>;
       },
       Fields<Struct>::rows);

@@ -120,8 +120,8 @@ static_assert(has_row_per_enumerator<kRows>());
 const Activation& activation(ActivationKind kind) { return kRows[static_cast<std::size_t>(kind)]; }
 
 ActivationParams activation_params(const MoEConfig& c) {
-  return {c.activation_alpha,
-          facts(c.expert_activation).activation_limit ? c.activation_limit : c.swiglu_limit};
+  const bool own = facts(c.expert_activation).clamp == ClampField::activation_limit;
+  return {c.activation_alpha, own ? c.activation_limit : c.swiglu_limit};
 }
 
 }  // namespace moeref

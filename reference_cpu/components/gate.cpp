@@ -11,8 +11,12 @@ namespace {
 using Row = std::vector<Real>;
 using Ids = std::span<const std::int64_t>;
 
-bool softmax_after_topk(const MoEConfig& c) {
-  return c.score_func == ScoreFunc::softmax && !c.softmax_before_topk;
+bool scores_after_topk(const MoEConfig& c) {
+  return facts(c.score_func).selects_by_logits && !c.softmax_before_topk;
+}
+bool weighs_corrected(const MoEConfig& c) {
+  return facts(c.score_func).weighs_corrected && c.router_weight_uses_score_correction_bias &&
+         c.has_correction_bias();
 }
 bool normalises(const MoEConfig& c) { return c.norm_topk_prob && c.n_activated_experts > 1; }
 
@@ -22,10 +26,8 @@ DType score_compute_type(const CallOptions& o) { return o.gate_precision.value_o
 /// The type that S and the weights leave the score function in.
 DType scores_type(const MoEConfig& c, const CallOptions& o, DType x) {
   if (o.gate_precision && !c.router_weights_fp32) return x;
-  if (c.score_func == ScoreFunc::sqrtsoftplus) return DType::float32;
-  const bool corrected = c.score_func == ScoreFunc::sigmoid && c.router_weight_uses_score_correction_bias &&
-                         c.has_correction_bias();
-  return corrected ? promote(score_compute_type(o), DType::float32) : score_compute_type(o);
+  if (facts(c.score_func).always_float32) return DType::float32;
+  return weighs_corrected(c) ? promote(score_compute_type(o), DType::float32) : score_compute_type(o);
 }
 
 /// One token on its way from logits to selection.
@@ -44,7 +46,7 @@ Token score(const MoEConfig& c, const CallOptions& o, const GateParams& p, const
   for (std::int64_t i = 0; i < logits.cols; ++i) token.logits.push_back(logits.at(t, i));
   token.scores = rule.scores(token.logits, score_precision);
   token.weighed = token.scores;
-  if (c.score_func == ScoreFunc::softmax) {
+  if (facts(c.score_func).selects_by_logits) {
     token.choice = c.softmax_before_topk ? unnormalised_softmax(token.logits, score_precision) : token.logits;
     return token;
   }
@@ -52,8 +54,7 @@ Token score(const MoEConfig& c, const CallOptions& o, const GateParams& p, const
   if (p.correction)
     for (std::size_t i = 0; i < token.choice.size(); ++i)
       token.choice[i] = token.choice[i] + (*p.correction)[i];
-  if (p.correction && c.score_func == ScoreFunc::sigmoid && c.router_weight_uses_score_correction_bias)
-    token.weighed = token.choice;
+  if (weighs_corrected(c)) token.weighed = token.choice;
   return token;
 }
 
@@ -65,7 +66,8 @@ Row gather(const Row& from, Ids ids) {
 
 /// The k values of the selected experts before normalisation.
 Row select_values(const MoEConfig& c, const CallOptions& o, const Token& token, Ids ids) {
-  if (softmax_after_topk(c)) return softmax(gather(token.logits, ids), precision(score_compute_type(o)));
+  if (scores_after_topk(c))
+    return score_rule(c.score_func).scores(gather(token.logits, ids), precision(score_compute_type(o)));
   return gather(token.weighed, ids);
 }
 
@@ -255,10 +257,10 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
       }
       for (std::size_t i = 0; i < experts; ++i) at_scores[i] += d_scores[i];
     }
-    if (softmax_after_topk(c)) d_values = softmax_gradient(values, d_values);
+    if (scores_after_topk(c)) d_values = rule.gradient(gather(token.logits, ids), values, d_values);
     for (std::size_t j = 0; j < ids.size(); ++j) {
       const auto id = static_cast<std::size_t>(ids[j]);
-      if (softmax_after_topk(c))
+      if (scores_after_topk(c))
         at_logits[id] += store(d_values[j], z_held);
       else
         at_scores[id] += d_values[j];

@@ -70,6 +70,8 @@ struct MoEConfig {
   std::int64_t shared_dim() const {
     return n_shared_experts * shared_expert_inter_dim.value_or(moe_inter_dim);
   }
+
+  friend bool operator==(const MoEConfig&, const MoEConfig&) = default;
 };
 
 /// The arguments of the documented MLP's constructor.

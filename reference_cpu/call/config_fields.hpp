@@ -21,7 +21,7 @@ namespace moeref {
 
 enum class Presence : std::uint8_t { required, optional };
 
-// What a value must be, whatever the other fields are. `want` says it.
+// Checks of one value without regard to other fields. `want` is the end of the message when one fails.
 struct Anything {
   std::string_view want;
   bool operator()(const auto&) const { return true; }
@@ -231,7 +231,8 @@ struct Fields<CallOptions> {
   }();
 };
 
-/// The documented system's choice among its own code paths, with the same contract: read and forgotten.
+/// The option by which the documented system chooses among its own code paths, which give the same results:
+/// it is accepted and ignored.
 inline constexpr std::string_view kIgnoredOption = "experts_backend";
 
 /// visit(row, member) for every field of the config or the options.

@@ -20,10 +20,10 @@ bool weighs_corrected(const MoEConfig& c) {
 }
 bool normalises(const MoEConfig& c) { return c.norm_topk_prob && c.n_activated_experts > 1; }
 
-/// The type that score functions run in, whatever the logits' own.
+/// The type that score functions run in, which may differ from that of the logits.
 DType score_compute_type(const CallOptions& o) { return o.gate_precision.value_or(DType::float32); }
 
-/// The type that S and the weights leave the score function in.
+/// The type of S and of the routing weights when the score function is done.
 DType scores_type(const MoEConfig& c, const CallOptions& o, DType x) {
   if (o.gate_precision && !c.router_weights_fp32) return x;
   if (facts(c.score_func).always_float32) return DType::float32;
@@ -79,7 +79,7 @@ Real denominator(const Row& row) {
   return store(sum.total(), held) + 1e-20;
 }
 
-/// a_i / sum, and its gradient d_i / sum - (sum_j d_j a_j / sum) / sum: what comes directly, and what through
+/// a_i / sum, and its gradient d_i / sum - (sum_j d_j a_j / sum) / sum: the direct part, and the part through
 /// the sum.
 Row normalise(const Row& row) {
   const Real sum = denominator(row);
@@ -244,8 +244,8 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
       for (std::size_t j = 0; j < d_values.size(); ++j) d_values[j] = back.direct[j] + back.through_sum;
     }
 
-    // What S and z receive meets there in any order: the auxiliary loss, directly and through S's sum, and
-    // the selected values, at S or at z.
+    // The gradients of S and of z are sums in any order: of the auxiliary loss's, directly and through the
+    // sum of S, and of the selected values', which arrive at S or at z.
     std::vector<Sum> at_scores(experts, Sum(held)), at_logits(experts, Sum(z_held));
     if (!aux.empty() && mask[static_cast<std::size_t>(t)]) {
       Row d_scores;
@@ -275,7 +275,7 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     }
   });
 
-  // Products are stored in the compute type first.
+  // Products are stored in the compute type before they are cast to the parameters' type.
   const DType compute = f.logits.dtype;
   GateBackward out;
   out.x = cast(multiply(dz, false, p.weight, false, accumulator(compute), compute), x.dtype);

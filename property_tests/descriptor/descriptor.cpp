@@ -114,7 +114,7 @@ void repair(Descriptor& d) {
 }
 
 MoEConfig moe_config(const Descriptor& d) {
-  MoEConfig c;
+  MoEConfig c = d.config;
   c.n_routed_experts = d.E;
   c.n_shared_experts = d.shared;
   c.n_activated_experts = d.k;
@@ -133,7 +133,7 @@ MoEConfig moe_config(const Descriptor& d) {
   c.router_bias = d.router_bias;
   c.expert_bias = d.expert_bias;
   c.expert_activation = d.activation;
-  if (facts(d.activation).activation_limit)
+  if (facts(d.activation).clamp == ClampField::activation_limit)
     c.activation_limit = d.limit;
   else
     c.swiglu_limit = d.limit;

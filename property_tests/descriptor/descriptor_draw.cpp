@@ -1,5 +1,6 @@
 // Drawing and shrinking descriptors.
 #include <algorithm>
+#include <array>
 #include <initializer_list>
 
 #include "property_tests/descriptor/descriptor_fields.hpp"
@@ -22,6 +23,12 @@ class Choices {
   template <typename T>
   T of(std::initializer_list<T> values) {
     return values.begin()[between(0, static_cast<std::int64_t>(values.size()) - 1)];
+  }
+  /// The kind of a row of the table; the first rows, `twice` of them, come twice as often as the others.
+  template <typename Row, std::size_t N>
+  auto kind_of(const std::array<Row, N>& table, std::int64_t twice) {
+    const std::int64_t drawn = between(0, static_cast<std::int64_t>(N) + twice - 1);
+    return table[static_cast<std::size_t>(drawn < 2 * twice ? drawn / 2 : drawn - twice)].kind;
   }
 
  private:
@@ -59,8 +66,7 @@ void draw_sizes(Descriptor& d, Choices& draw) {
 }
 
 void draw_gate(Descriptor& d, Choices& draw) {
-  d.score = draw.of({ScoreFunc::softmax, ScoreFunc::softmax, ScoreFunc::sigmoid, ScoreFunc::sigmoid,
-                     ScoreFunc::sigmoid_with_bias, ScoreFunc::softmax_with_bias, ScoreFunc::sqrtsoftplus});
+  d.score = draw.kind_of(kScoreFuncs, 2);
   d.before_topk = draw.chance(50);
   d.norm = draw.chance(50);
   d.router_bias = draw.chance(30);
@@ -81,8 +87,7 @@ void draw_gate(Descriptor& d, Choices& draw) {
 }
 
 void draw_experts(Descriptor& d, Choices& draw) {
-  d.activation = draw.of({ActivationKind::swiglu, ActivationKind::swiglu, ActivationKind::swigluoai,
-                          ActivationKind::quick_geglu, ActivationKind::geglu, ActivationKind::relu2});
+  d.activation = draw.kind_of(kActivations, 1);
   d.expert_bias = draw.chance(40);
   d.after_down = draw.chance(25);
   d.limit = draw.chance(50) ? draw.of({0.5, 2.0, 7.0}) : 0.0;
@@ -102,6 +107,21 @@ void draw_layer(Descriptor& d, Choices& draw) {
     if (draw.chance(50)) d.noise = draw.of({0.25, 1.0});
   }
   if (draw.chance(30)) d.rank_kind = RankKind::context;
+}
+
+/// Whether the component is one of the words of `readers`.
+bool reads(std::string_view readers, Component component) {
+  return (" " + std::string(readers) + " ").find(" " + std::string(name(component)) + " ") !=
+         std::string::npos;
+}
+
+void draw_config(Descriptor& d, Choices& draw) {
+  visit_config_fields(d.config, [&](const auto& row, auto& member) {
+    if constexpr (std::remove_cvref_t<decltype(row)>::drawn)
+      if (reads(row.readers, d.component) && draw.chance(row.draw.percent))
+        member = row.draw.values[static_cast<std::size_t>(
+            draw.between(0, static_cast<std::int64_t>(row.draw.values.size()) - 1))];
+  });
 }
 
 int cost(std::int64_t value) { return static_cast<int>(std::min<std::int64_t>(value, 4096)); }
@@ -149,6 +169,7 @@ Descriptor draw_descriptor(Component component, std::uint64_t bits) {
                        : draw.of({Mask::none, Mask::first, Mask::last, Mask::every_second, Mask::all_but});
   d.loads = draw.of({Loads::random, Loads::mixed, Loads::zero, Loads::equal, Loads::single});
   d.seed = draw.bits() >> 44;  // short enough to read
+  draw_config(d, draw);        // last, so that one more field leaves all others as they were drawn
   repair(d);
   return d;
 }

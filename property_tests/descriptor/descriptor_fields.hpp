@@ -1,8 +1,9 @@
 // The fields of a descriptor, each once, with the word that stands for it in a line. Printing, parsing and
-// shrinking go through this table.
+// shrinking go through this table. Config fields whose rows say how they are drawn come by themselves.
 #pragma once
 
 #include "moeref/descriptor.hpp"
+#include "reference_cpu/call/config_fields.hpp"
 
 namespace moeref {
 
@@ -63,6 +64,9 @@ void visit_fields(AnyDescriptor& d, Visit&& visit) {
   visit("poison", d.poison, feature);
   visit("logits", d.logits, feature);
   visit("values", d.values, feature);
+  visit_config_fields(d.config, [&](const auto& row, auto& member) {
+    if constexpr (std::remove_cvref_t<decltype(row)>::drawn) visit(row.name, member, feature);
+  });
 }
 
 }  // namespace moeref

@@ -1,41 +1,50 @@
 // What experts and MLP compute: activations in closed form, and all that is linear about them.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numbers>
 
 #include "property_tests/layer/layer_calls.hpp"
 #include "property_tests/suite/property_tables.hpp"
+#include "reference_cpu/call/enumerators.hpp"
 
 namespace moeref {
 namespace {
 
-/// SPEC 5 in plain double arithmetic, once more.
+double sigmoid(double z) { return 1.0 / (1.0 + std::exp(-z)); }
+
+double swiglu(double g, double u) { return g * sigmoid(g) * u; }
+double scaled_glu(double g, double u) { return g * sigmoid(1.702 * g) * (u + 1.0); }
+double geglu(double g, double u) {
+  return 0.5 * g * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (g + 0.044715 * g * g * g))) * u;
+}
+double relu2(double, double u) { return u > 0.0 ? u * u : 0.0; }
+
+/// The formulas of SPEC 5 once more, in plain double arithmetic.
+struct Formula {
+  ActivationKind kind;
+  double (*value)(double gate, double up);
+};
+constexpr auto kFormulas = std::to_array<Formula>({
+    {ActivationKind::swiglu, swiglu},
+    {ActivationKind::swigluoai, scaled_glu},
+    {ActivationKind::quick_geglu, scaled_glu},
+    {ActivationKind::geglu, geglu},
+    {ActivationKind::relu2, relu2},
+});
+static_assert(has_row_per_enumerator<kFormulas>());
+
+bool clamps(const Descriptor& d) {
+  const ActivationFacts& row = facts(d.activation);
+  return row.always_clamps || (d.limit > 0.0 && row.clamp != ClampField::none);
+}
+
 double activation_of(const Descriptor& d, double g, double u) {
-  const auto sigmoid = [](double z) { return 1.0 / (1.0 + std::exp(-z)); };
-  const bool always = d.activation == ActivationKind::quick_geglu;
-  const bool never = d.activation == ActivationKind::geglu || d.activation == ActivationKind::relu2;
-  if (always || (d.limit > 0.0 && !never)) {
+  if (clamps(d)) {
     g = std::min(g, d.limit);
     u = std::clamp(u, -d.limit, d.limit);
   }
-  switch (d.activation) {
-    case ActivationKind::swiglu:
-      return g * sigmoid(g) * u;
-    case ActivationKind::swigluoai:
-    case ActivationKind::quick_geglu:
-      return g * sigmoid(1.702 * g) * (u + 1.0);
-    case ActivationKind::geglu:
-      return 0.5 * g * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (g + 0.044715 * g * g * g))) * u;
-    case ActivationKind::relu2:
-      return u > 0.0 ? u * u : 0.0;
-  }
-  return 0.0;
-}
-
-bool clamps(const Descriptor& d) {
-  return d.activation == ActivationKind::quick_geglu ||
-         (d.limit > 0.0 &&
-          (d.activation == ActivationKind::swiglu || d.activation == ActivationKind::swigluoai));
+  return kFormulas[static_cast<std::size_t>(d.activation)].value(g, u);
 }
 
 /// Gate and up of a token: zeros, both signs, the limit and beyond it, and where sigmoid is 1.
@@ -50,8 +59,7 @@ Call one_unit(const Descriptor& d) {
   Call call = make_call(d);
   for (auto& [name, tensor] : call.tensors)
     if (name.starts_with("params/")) tensor = filled(tensor.dtype(), tensor.shape(), 0.0);
-  const bool gated = d.activation != ActivationKind::relu2;
-  const bool interleaved = d.activation == ActivationKind::quick_geglu;
+  const bool gated = facts(d.activation).gated, interleaved = facts(d.activation).interleaved;
   if (d.component == Component::mlp) {
     const std::int64_t unit = d.I / 2;
     if (gated) call.tensors.at("params/gate_proj.weight").set(unit * d.D, 1.0);
@@ -87,10 +95,10 @@ void activation_values(Implementation& impl, const Descriptor& d) {
     const std::int64_t i = t * d.D;
     expect_near("outputs/y", i, a.at("outputs/y", i), want, a.bound("outputs/y", i) + 1e-14 * std::abs(want),
                 "act of gate and up, in closed form");
-    const bool flat = d.activation == ActivationKind::relu2 ? u <= 0.0 : g == 0.0;
+    const bool gated = facts(d.activation).gated;
+    const bool flat = gated ? g == 0.0 : u <= 0.0;
     // Sigmoid and tanh of 40 are 1 in every type, and what remains are products of small integers.
-    const bool linear = g == 40.0 && !clamps(d) && d.activation != ActivationKind::relu2 &&
-                        u == std::floor(u) && std::abs(u) < 4.0;
+    const bool linear = gated && g == 40.0 && !clamps(d) && u == std::floor(u) && std::abs(u) < 4.0;
     if (flat || linear)
       expect_equal("outputs/y", i, a.at("outputs/y", i), want, flat ? "act(0) = 0" : "act(40) = 40");
     for (std::int64_t c = 1; c < d.D; ++c)

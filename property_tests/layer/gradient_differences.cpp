@@ -145,6 +145,7 @@ void arrange_differences(Descriptor& d) {
   arrange_given_routing(d);
   d.replay = d.component == Component::gate || d.component == Component::moe;
   d.dtype = DType::float64;
+  d.config.gate_dtype.reset();
   d.precision.reset();
   d.weights_fp32 = false;
   d.T = std::min<std::int64_t>(d.T, 9);
@@ -187,6 +188,7 @@ void arrange_adjoint(Descriptor& d) {
   arrange_given_routing(d);
   d.aux = 0.0;
   if (d.dtype == DType::float16) d.dtype = DType::bfloat16;
+  if (d.config.gate_dtype == DType::float16) d.config.gate_dtype = DType::bfloat16;
 }
 
 const Property kTable[] = {

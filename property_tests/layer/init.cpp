@@ -166,7 +166,7 @@ void arrange_more(Descriptor& d) { d.ranks = d.groups = d.limited = 1; }
 
 void one_draw(Implementation& impl, const Descriptor& d) {
   const Call call = make_call(d);
-  const Answer a(impl, call), wide(impl, with_config(call, {{"dtype", "float64"}}));
+  const Answer a(impl, call), wide(impl, with_config(call, {{"dtype", "float64"}, {"gate_dtype", nullptr}}));
   for (const auto& [name, tensor] : a.results())
     for (std::int64_t i = 0; i < tensor.size(); ++i)
       expect_near(name, i, tensor[i], wide.at(name, i), a.bound(name, i) + wide.bound(name, i),

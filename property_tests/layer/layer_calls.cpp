@@ -39,6 +39,7 @@ Call with_tokens(Call call, std::span<const std::int64_t> order) {
 
 Call in_dtype(Call call, DType dtype) {
   call.config["dtype"] = name(dtype);
+  call.config.erase("gate_dtype");
   for (auto& [name, tensor] : call.tensors)
     if (is_floating(tensor.dtype())) tensor = tensor.cast(dtype);
   return call;
@@ -123,7 +124,7 @@ void arrange_given_routing(Descriptor& d) {
 
 void arrange_exact(Descriptor& d) {
   arrange_given_routing(d);
-  if (d.dtype != DType::float64) d.dtype = DType::float32;
+  d.widen();
   d.values = Values::exact;
   d.activation = ActivationKind::relu2;
   d.D = std::min<std::int64_t>(d.D, 8);
@@ -137,8 +138,6 @@ void arrange_exact(Descriptor& d) {
   d.shared_relu2 = true;
 }
 
-void arrange_wide(Descriptor& d) {
-  if (d.dtype != DType::float64) d.dtype = DType::float32;
-}
+void arrange_wide(Descriptor& d) { d.widen(); }
 
 }  // namespace moeref

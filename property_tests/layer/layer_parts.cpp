@@ -14,7 +14,7 @@ namespace {
 /// An experts call of one expert as an MLP call: Linear weights are the transposes.
 Call as_mlp(const Call& experts, const Descriptor& d) {
   Call out{Component::mlp, to_json(mlp_config(d)), nlohmann::json::object(), {}, true};
-  const bool gated = d.activation != ActivationKind::relu2;
+  const bool gated = facts(d.activation).gated;
   const Tensor& up = experts.tensors.at("params/gate_and_up_projs");
   const std::int64_t columns = gated ? 2 * d.I : d.I;
   for (const char* same : {"inputs/x", "cotangents/y"}) out.tensors[same] = experts.tensors.at(same);
@@ -55,7 +55,7 @@ void dense_mlp(Implementation& impl, const Descriptor& d) {
                     text);
     }
   };
-  const bool gated = d.activation != ActivationKind::relu2;
+  const bool gated = facts(d.activation).gated;
   const std::int64_t columns = gated ? 2 * d.I : d.I, up = gated ? d.I : 0;
   transposed("grads/gate_and_up_projs", columns, 0, "grads/gate_proj.weight", d.D);
   transposed("grads/gate_and_up_projs", columns, up, "grads/up_proj.weight", d.D);

@@ -1,21 +1,36 @@
 #include "property_tests/router/router_oracle.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
+
+#include "reference_cpu/call/enumerators.hpp"
 
 namespace moeref {
 namespace {
 
 MoEConfig config_of(const Call& call) { return parse_moe_config(call.config); }
 
-bool softmax_over_experts(ScoreFunc score) {
-  return score == ScoreFunc::softmax || score == ScoreFunc::softmax_with_bias;
+double sigmoid(double z) { return z >= 0.0 ? 1.0 / (1.0 + std::exp(-z)) : std::exp(z) / (1.0 + std::exp(z)); }
+
+double sqrtsoftplus(double z) {
+  return std::sqrt(z > 0.0 ? z + std::log1p(std::exp(-z)) : std::log1p(std::exp(z)));
 }
 
-double softplus(double z) { return z > 0.0 ? z + std::log1p(std::exp(-z)) : std::log1p(std::exp(z)); }
-
-double sigmoid(double z) { return z >= 0.0 ? 1.0 / (1.0 + std::exp(-z)) : std::exp(z) / (1.0 + std::exp(z)); }
+/// A score from its own logit; null for a softmax, which takes all of the token's logits.
+struct Formula {
+  ScoreFunc kind;
+  double (*score)(double logit);
+};
+constexpr auto kFormulas = std::to_array<Formula>({
+    {ScoreFunc::softmax, nullptr},
+    {ScoreFunc::sigmoid, sigmoid},
+    {ScoreFunc::sigmoid_with_bias, sigmoid},
+    {ScoreFunc::softmax_with_bias, nullptr},
+    {ScoreFunc::sqrtsoftplus, sqrtsoftplus},
+});
+static_assert(has_row_per_enumerator<kFormulas>());
 
 void add_correction(const Call& call, Matrix& m) {
   const Tensor* correction = find(call.tensors, "params/e_score_correction_bias");
@@ -26,7 +41,7 @@ void add_correction(const Call& call, Matrix& m) {
 
 void discard_groups(const MoEConfig& c, bool biased, Matrix& q, std::int64_t token) {
   const std::int64_t size = c.n_routed_experts / c.n_expert_groups;
-  const bool largest_only = c.score_func == ScoreFunc::sigmoid && !biased;
+  const bool largest_only = facts(c.score_func).groups == GroupRule::max_or_top2 && !biased;
   Matrix groups{1, c.n_expert_groups, std::vector<double>(static_cast<std::size_t>(c.n_expert_groups))};
   for (std::int64_t g = 0; g < groups.cols; ++g) {
     std::vector<double> members;
@@ -62,19 +77,17 @@ Matrix logits_of(const Call& call) {
 }
 
 Matrix scores_of(const Call& call) {
-  const ScoreFunc score = config_of(call).score_func;
+  const auto score = kFormulas[static_cast<std::size_t>(config_of(call).score_func)].score;
   Matrix s = logits_of(call);
   for (std::int64_t t = 0; t < s.rows; ++t) {
     double top = -INFINITY, sum = 0.0;
     for (std::int64_t e = 0; e < s.cols; ++e) top = std::max(top, s.at(t, e));
     for (std::int64_t e = 0; e < s.cols; ++e) {
       double& value = s.at(t, e);
-      value = softmax_over_experts(score)        ? std::exp(value - top)
-              : score == ScoreFunc::sqrtsoftplus ? std::sqrt(softplus(value))
-                                                 : sigmoid(value);
+      value = score ? score(value) : std::exp(value - top);
       sum += value;
     }
-    for (std::int64_t e = 0; softmax_over_experts(score) && e < s.cols; ++e) s.at(t, e) /= sum;
+    for (std::int64_t e = 0; !score && e < s.cols; ++e) s.at(t, e) /= sum;
   }
   return s;
 }
@@ -82,17 +95,17 @@ Matrix scores_of(const Call& call) {
 Matrix weighed_scores_of(const Call& call) {
   const MoEConfig c = config_of(call);
   Matrix s = scores_of(call);
-  if (c.score_func == ScoreFunc::sigmoid && c.router_weight_uses_score_correction_bias)
+  if (facts(c.score_func).weighs_corrected && c.router_weight_uses_score_correction_bias)
     add_correction(call, s);
   return s;
 }
 
 Matrix choices_of(const Call& call) {
   const MoEConfig c = config_of(call);
-  if (c.score_func == ScoreFunc::softmax) return logits_of(call);
+  if (facts(c.score_func).selects_by_logits) return logits_of(call);
   Matrix q = scores_of(call);
   add_correction(call, q);
-  if (c.n_expert_groups > 1 && c.score_func != ScoreFunc::sqrtsoftplus)
+  if (c.grouped())
     for (std::int64_t t = 0; t < q.rows; ++t) discard_groups(c, c.has_correction_bias(), q, t);
   return q;
 }
@@ -110,7 +123,7 @@ std::vector<std::int64_t> largest(const Matrix& m, std::int64_t row, std::int64_
 std::vector<double> weights_of(const Call& call, const Matrix& weighed, std::int64_t token,
                                const std::vector<std::int64_t>& ids) {
   const MoEConfig c = config_of(call);
-  const bool after = c.score_func == ScoreFunc::softmax && !c.softmax_before_topk;
+  const bool after = facts(c.score_func).selects_by_logits && !c.softmax_before_topk;
   std::vector<double> w;
   double sum = 0.0;
   for (const std::int64_t id : ids) sum += w.emplace_back(weighed.at(token, id));
@@ -142,10 +155,10 @@ Call with_config(Call call, const nlohmann::json& fields) {
   return call;
 }
 
-bool takes_correction(ScoreFunc score) { return score != ScoreFunc::softmax; }
+bool takes_correction(ScoreFunc score) { return !facts(score).selects_by_logits; }
 
 bool discards_to_zero(ScoreFunc score) {
-  return score == ScoreFunc::sigmoid || score == ScoreFunc::softmax_with_bias;
+  return facts(score).groups == GroupRule::max_or_top2 || facts(score).groups == GroupRule::top2_zero;
 }
 
 }  // namespace moeref

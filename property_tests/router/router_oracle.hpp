@@ -1,5 +1,6 @@
 // The router's formulas once more, in plain double arithmetic and as short as they can be: what router
-// properties expect. Independent of the reference on purpose.
+// properties expect. The formulas are independent of the reference on purpose; which group rule and which
+// bias a score function has is read from its row in moeref/score_func.hpp.
 #pragma once
 
 #include <cstdint>

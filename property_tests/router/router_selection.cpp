@@ -151,7 +151,7 @@ void arrange_saturation(Descriptor& d) {
   d.k = std::min<std::int64_t>(d.k, 2);
   d.logits = Logits::levels;
   d.router_bias = false;
-  if (d.dtype != DType::float64) d.dtype = DType::float32;
+  d.widen();
   d.precision.reset();
 }
 

@@ -122,7 +122,7 @@ void large_shift(Implementation& impl, const Descriptor& d) {
 void arrange_large_shift(Descriptor& d) {
   arrange_shift(d);
   // 1e4 + 1/16 is a number in these.
-  if (d.dtype != DType::float64) d.dtype = DType::float32;
+  d.widen();
   if (d.logits != Logits::skewed) d.logits = Logits::levels;
 }
 

@@ -45,7 +45,7 @@ void well_formed(Implementation& impl, const Descriptor& d) {
   for (std::int64_t t = 0; t < d.T; ++t) {
     const std::vector<Slot> slots = slots_of(a, t);  // which checks range and repetition
     expect_equal("outputs/indices", t * a.slots(), static_cast<double>(slots.size()),
-                 static_cast<double>(d.k), "slots a token");
+                 static_cast<double>(d.k), "slots per token");
     for (const Slot& s : slots)
       if (!std::isfinite(s.weight) || s.weight < 0.0)
         fail({"outputs/weights", s.index, s.weight, 0.0, 0.0, "a weight that is negative or not finite"});
@@ -56,7 +56,7 @@ void arrange_well_formed(Descriptor& d) { d.biased_weights = false; }
 
 void weight_sums(Implementation& impl, const Descriptor& d) {
   const Answer a(impl, make_call(d));
-  const bool after = d.score == ScoreFunc::softmax && !d.before_topk;
+  const bool after = facts(d.score).selects_by_logits && !d.before_topk;
   const bool exact = after || (d.norm && d.k > 1);
   const Matrix scores = weighed_scores_of(a.call());
   for (std::int64_t t = 0; t < d.T; ++t) {

@@ -180,13 +180,13 @@ bool beyond_clamp(const Call& call, const NamedTensors&) {
     return c.swiglu_limit > 0.0 && gate && product_passes(*x, *gate, true, c.swiglu_limit);
   }
   const MoEConfig c = parse_moe_config(call.config);
-  const bool by_activation =
-      c.expert_activation == ActivationKind::swigluoai || c.expert_activation == ActivationKind::quick_geglu;
-  const bool clamps = by_activation || c.expert_activation == ActivationKind::swiglu;
-  const double limit = by_activation ? c.activation_limit : c.swiglu_limit;
+  const ClampField clamp = facts(c.expert_activation).clamp;
+  const double limit = clamp == ClampField::none               ? 0.0
+                       : clamp == ClampField::activation_limit ? c.activation_limit
+                                                               : c.swiglu_limit;
   const std::string prefix = call.component == Component::moe ? "params/experts." : "params/";
   const Tensor* up = find(call.tensors, prefix + "gate_and_up_projs");
-  if (!clamps || limit <= 0.0 || !up || up->extent(1) != x->shape().back()) return false;
+  if (limit <= 0.0 || !up || up->extent(1) != x->shape().back()) return false;
   return product_passes(*x, *up, false, limit);
 }
 

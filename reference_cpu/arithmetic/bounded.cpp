@@ -4,7 +4,7 @@ namespace moeref {
 
 namespace {
 
-/// Gives exact numbers of type `from` the error of storing them in the matrix's own type.
+/// Gives exact numbers of type `from` the error that storing them in the matrix's own type makes.
 void round_exact(Bounded& m, DType from) {
   const Precision held = precision(from), to = precision(m.dtype);
   if (to.unit <= held.unit && to.largest >= held.largest) return;

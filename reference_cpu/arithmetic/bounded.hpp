@@ -42,12 +42,12 @@ struct Bounded {
   void set(std::int64_t row, std::int64_t col, Real a) { set(row * cols + col, a); }
 };
 
-/// `rows` x `cols` elements of a tensor from element `first` on, exact; or, where the compute type is coarser
-/// than the tensor's own (fp32 parameters under bf16 activations), with the error of that cast.
+/// `rows` x `cols` elements of the tensor from element `first` on. They are exact, unless the compute type is
+/// coarser than the tensor's own (fp32 parameters under bf16 activations): then with the error of that cast.
 Bounded load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols);
 Bounded load(const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols, DType compute);
 
-/// The same into a matrix whose memory is used again.
+/// The same, into a matrix that exists already and whose memory is used again.
 void load_into(Bounded& out, const Tensor& tensor, std::int64_t first, std::int64_t rows, std::int64_t cols,
                DType compute);
 
@@ -58,19 +58,19 @@ Bounded load(const Tensor& tensor, std::int64_t cols, DType compute);
 /// The same numbers held in another type, with the error of that cast where it rounds or overflows.
 Bounded cast(Bounded from, DType to);
 
-/// The rows named, in that order.
+/// The rows with these numbers, in that order.
 Bounded gather_rows(const Bounded& from, const std::vector<std::int64_t>& rows);
 
 /// a + b elementwise, stored in a's dtype.
 Bounded add(const Bounded& a, const Bounded& b);
 
-/// Gradients that meet in one tensor: the documented system adds them one by one, in whatever order they
-/// arrive, and rounds each sum to the tensor's type. `others` as in Sum::total, one number a row; empty =
-/// none.
+/// The sum of gradients that meet in one tensor: the documented system adds them one by one, in the order in
+/// which they arrive, and rounds each sum to the tensor's type. `others` is that of Sum::total, one number
+/// per row; empty = none.
 Bounded add_in_any_order(const std::vector<Bounded>& terms, DType stored,
                          const std::vector<std::int64_t>& others = {});
 
-/// Adds values and bounds, no rounding: for parts of one sum whose bounds hold for the whole of it.
+/// Adds values and bounds without rounding: for parts of a sum whose bounds hold for the whole sum already.
 void add_part(Bounded& sum, std::int64_t row, const Bounded& part, std::int64_t part_row);
 
 /// Every row plus the same [1, cols] row, stored in a's dtype.
@@ -79,42 +79,42 @@ void add_row(Bounded& a, const Bounded& row);
 /// Rows [first, last).
 Bounded rows_of(const Bounded& from, std::int64_t first, std::int64_t last);
 
-/// Sum over rows, [1, cols], accumulated in fp32 at least and stored in `stored`.
+/// The sum over rows, [1, cols], accumulated in fp32 or finer and stored in `stored`.
 Bounded sum_rows(const Bounded& a, DType stored);
 
-/// First tokens of ranks, and the end: [ranks + 1], or nothing for one rank.
+/// The first token of each rank, and the number of tokens: [ranks + 1]. Empty for one rank.
 using RankRows = std::span<const std::int64_t>;
 
-/// For the gradient of a parameter that all ranks have, a sum over all tokens: each rank rounds the sum over
-/// its own tokens to the gradient's type, and these are added in any order, rounded likewise. Adds to the
-/// bound what that may do: gamma_{R - 1} sum_r |G_r|, the last addition being the gradient's own rounding.
-/// `part(first, last)` is the sum over those rows. Nothing where the type is as fine as `accumulated`, in
-/// which the sum over all tokens is bounded already.
+/// For the gradient of a parameter that all ranks have, which is a sum over all tokens: each rank rounds the
+/// sum G_r over its own tokens to the gradient's type, and the G_r are added in any order, rounded likewise.
+/// This adds to the bound what these additions may do: gamma_{R - 1} sum_r |G_r|, where the last addition is
+/// the gradient's own rounding. `part(first, last)` is the sum over those rows. It adds nothing where the
+/// type is as fine as `accumulated`, in which the sum over all tokens is bounded already.
 template <class Part>
 void bound_rank_parts(Bounded& gradient, DType accumulated, RankRows ranks, const Part& part);
 
-/// Sum of numbers in one precision in any order: gamma_n times the sum of magnitudes, and the errors
-/// (Higham 4.2).
+/// A sum of numbers in one precision, in any order. Its bound is gamma_n times the sum of their magnitudes,
+/// plus the sum of their errors (Higham 4.2).
 class Sum {
  public:
   explicit Sum(Precision accumulate) : accumulate_(accumulate) {}
   void operator+=(Real a) {
-    // A term of a finer precision is rounded on its way in, or the sum at its end, which is no more.
+    // A term of a finer precision is rounded when it is added, or the sum at its end: the latter is no more.
     if (a.held.unit < accumulate_.unit) a = store(a, accumulate_);
     value_ += a.value;
     magnitude_ += std::abs(a.value) + a.error;
     error_ += a.error;
     if (a.value != 0.0 || a.error != 0.0) ++terms_;
   }
-  /// The terms of another sum too.
+  /// Adds the terms of another sum.
   void operator+=(const Sum& other) {
     value_ += other.value_;
     magnitude_ += other.magnitude_;
     error_ += other.error_;
     terms_ += other.terms_;
   }
-  /// `others` are further terms that an honest implementation may add in between, in any order: what they add
-  /// to the sum and to its error comes elsewhere, what their additions do to these terms is bounded here.
+  /// `others` is how many further terms an honest implementation may add in between, in any order. The caller
+  /// counts their values and errors; what their additions do to the terms of this sum is bounded here.
   Real total(std::int64_t others = 0) const;
 
  private:
@@ -126,7 +126,7 @@ class Sum {
 /// gamma_n = n u / (1 - n u).
 double gamma(std::int64_t n, double unit);
 
-/// The type sums and products of a dtype are accumulated in: fp64 for float64, else fp32.
+/// The type in which sums and products of a dtype are accumulated: fp64 for float64, else fp32.
 inline DType accumulator(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
 
 template <class Part>
@@ -141,7 +141,7 @@ void bound_rank_parts(Bounded& gradient, DType accumulated, RankRows ranks, cons
   }
 }
 
-/// The smallest float that is not below a bound >= 0. NaN says no more than infinity does.
+/// The smallest float that is not below a bound >= 0; infinity for a bound that is NaN.
 inline float round_up(double bound) {
   const auto nearest = static_cast<float>(bound);
   if (std::isnan(nearest)) return INFINITY;

@@ -1,10 +1,10 @@
 // A counter-based generator: every value is a pure function of (seed, tensor name, element index).
 //
-// So a tensor can be drawn in any order, in parts, on any number of ranks, on CPU or GPU, and a smaller case
-// keeps the values of the indices that it still has. Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel
-// random numbers: as easy as 1, 2, 3", SC 2011): key = seed, counter = (block number, hash of the tensor
-// name). A block of 128 bits holds the words of elements 2 b and 2 b + 1. The same words feed every kind of
-// draw: use another name for another kind.
+// So a tensor can be drawn in any order, in parts, on any number of ranks, on CPU or GPU, and a smaller
+// tensor has the same values at the indices that it still has. Philox4x32-10 (Salmon, Moraes, Dror, Shaw,
+// "Parallel random numbers: as easy as 1, 2, 3", SC 2011): key = seed, counter = (block number, hash of the
+// tensor name). A block of 128 bits holds the words of elements 2 b and 2 b + 1. The same words feed every
+// kind of draw: use another name for another kind.
 #pragma once
 
 #include <algorithm>
@@ -47,7 +47,7 @@ constexpr std::uint64_t name_hash(std::string_view name) {
 /// The odd multiple of 2^-53 nearest to bits / 2^64: strictly inside (0, 1), symmetric about 1/2, mean
 /// exactly 1/2.
 MOEREF_HOST_DEVICE inline double open_unit(std::uint64_t bits) {
-  // [1, 2) from 52 bits, less 1 - 2^-53; every step is exact and none is a 64-bit conversion.
+  // A number of [1, 2) from 52 bits, less 1 - 2^-53: every step is exact and none converts 64-bit integers.
   return exact::detail::from_bits((bits >> 12) | 0x3ff0000000000000u) - (1.0 - 0x1p-53);
 }
 
@@ -78,8 +78,8 @@ class CounterGenerator {
   /// Uniform in (0, 1), see open_unit.
   MOEREF_HOST_DEVICE double uniform(std::uint64_t index) const { return open_unit(bits(index)); }
 
-  /// Uniform in {0, ..., n - 1}: floor(bits n / 2^64), so no value is off its share by more than n / 2^64. 0
-  /// for n = 0.
+  /// Uniform in {0, ..., n - 1}: floor(bits n / 2^64), so that the probability of a value differs from 1 / n
+  /// by n / 2^64 at most. 0 for n = 0.
   MOEREF_HOST_DEVICE std::uint64_t integer(std::uint64_t index, std::uint64_t n) const {
     const std::uint64_t x = bits(index), x0 = x & 0xffffffffu, x1 = x >> 32, n0 = n & 0xffffffffu,
                         n1 = n >> 32;
@@ -94,7 +94,7 @@ class CounterGenerator {
     return index & 1 ? pair.odd : pair.even;
   }
 
-  /// normal(first_index + i) into out[i], in about a third of the time of single calls.
+  /// Writes normal(first_index + i) to out[i], in about a third of the time of single calls.
   void normals(std::uint64_t first_index, std::span<double> out) const {
     std::size_t done = 0;
     if ((first_index & 1) != 0 && !out.empty()) out[done++] = normal(first_index);
@@ -110,7 +110,7 @@ class CounterGenerator {
   struct Words {
     std::uint64_t even, odd;
   };
-  static constexpr std::size_t kChunk = 256;  // pairs; the three arrays below stay in the first-level cache
+  static constexpr std::size_t kChunk = 256;  // pairs; the three arrays below fit in the first-level cache
 
   MOEREF_HOST_DEVICE Words block(std::uint64_t number) const {
     const PhiloxBlock random =
@@ -121,7 +121,7 @@ class CounterGenerator {
             random.word[2] | std::uint64_t{random.word[3]} << 32};
   }
 
-  /// box_muller, one step of it at a time over many pairs, so that compilers vectorise each loop.
+  /// box_muller for many pairs, one loop per step, so that compilers vectorise each loop.
   void normal_pairs(std::uint64_t first_block, std::size_t pairs, double* out) const {
     std::array<double, kChunk> radius, turns;
     for (std::size_t i = 0; i < pairs; ++i) {

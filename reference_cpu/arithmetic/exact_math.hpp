@@ -12,7 +12,7 @@
 // units of the result's last place:
 //   exp 0.90, expm1 1.05, log 0.85, log1p 0.90, tanh 1.25, sin and cos 0.85 (|x| <= 2^20),
 //   sin_cos_turns 1.50.
-// NaN in gives the one quiet NaN out (0x7ff8000000000000). Subnormal arguments and results are honoured.
+// The function of any NaN is the quiet NaN 0x7ff8000000000000. Subnormal arguments and results are honoured.
 #pragma once
 
 #include <bit>
@@ -112,7 +112,7 @@ struct LogParts {
 MOEREF_HOST_DEVICE inline LogParts split(double x) {
   constexpr std::uint64_t root_half = 0x3fe6a09e667f3bcdu, one = 0x3ff0000000000000u;
   const std::uint64_t shifted = to_bits(x) + (one - root_half);
-  // The biased exponent as a double, through the bits of 2^52 + e: 64-bit conversions do not vectorise.
+  // The biased exponent e as a double, read from the bits of 2^52 + e: 64-bit conversions do not vectorise.
   const double k = from_bits((shifted >> 52) | 0x4330000000000000u) - (0x1p52 + 1023.0);
   return {k, from_bits((shifted & 0x000fffffffffffffu) + root_half) - 1.0};
 }
@@ -212,8 +212,8 @@ MOEREF_HOST_DEVICE inline double tanh(double x) {
   return x == x ? y : detail::quiet_nan();
 }
 
-/// Both at once. Arguments beyond 2^20 in magnitude, and infinities, give NaN: nothing here needs them, and a
-/// reduction that is right there (Payne and Hanek 1983) costs more than it is worth.
+/// Sine and cosine at once. Arguments beyond 2^20 in magnitude and infinities give NaN: nothing here needs
+/// them, and a reduction that is right for them (Payne and Hanek 1983) costs more than it is worth.
 MOEREF_HOST_DEVICE inline SinCos sin_cos(double x) {
   // pi / 2 in three parts, the first two of 33 bits, so that their products with the quadrant count are
   // exact.
@@ -234,8 +234,8 @@ MOEREF_HOST_DEVICE inline SinCos sin_cos(double x) {
 MOEREF_HOST_DEVICE inline double sin(double x) { return sin_cos(x).sin; }
 MOEREF_HOST_DEVICE inline double cos(double x) { return sin_cos(x).cos; }
 
-/// sin and cos of 2 pi u for u in [0, 1]: counting in turns makes the reduction exact. Other u are not
-/// defined.
+/// sin and cos of 2 pi u for u in [0, 1]; undefined for other u. Counting in turns makes the reduction
+/// exact.
 MOEREF_HOST_DEVICE inline SinCos sin_cos_turns(double u) {
   const double shifted = 4.0 * u + detail::kRounder;
   const double r = u - 0.25 * (shifted - detail::kRounder);

@@ -68,7 +68,7 @@ void populate(void* memory, std::size_t bytes) {
   const auto begin = reinterpret_cast<std::uintptr_t>(memory);
   const std::uintptr_t first = (begin + kPage - 1) / kPage * kPage, last = (begin + bytes) / kPage * kPage;
   if (last < first + 2 * kPiece) return;
-  // Hints: where the kernel does not take them, pages come at their first use.
+  // These are hints: where the kernel does not take them, pages come at their first use.
   madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #ifdef MADV_POPULATE_WRITE
   parallel_for(static_cast<std::int64_t>((last - first + kPiece - 1) / kPiece), [&](std::int64_t i) {

@@ -8,18 +8,18 @@
 namespace moeref {
 
 /// Calls body(i) once for every i in [0, count), on up to thread_count() threads; returns when all are done.
-/// A loop inside a loop runs on its caller's thread. The first exception of a body is thrown again here.
+/// A loop inside a loop runs on its caller's thread. The first exception that a body throws is thrown again.
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body);
 
-/// 0 = as many as the machine has cores (the default; also by the environment variable MOEREF_THREADS).
+/// 0 = one thread per core of the machine, the default. The environment variable MOEREF_THREADS sets it, too.
 void set_thread_count(int threads);
 int thread_count();
 
-/// Asks for the memory's pages on all threads (and for large ones); changes nothing else. Where gigabytes are
-/// filled next, the kernel's clearing of pages is otherwise done by one thread alone.
+/// Touches the pages of this memory on all threads and asks for large ones; changes nothing else. Otherwise
+/// the thread that first writes to gigabytes of it waits alone while the kernel clears the pages.
 void populate(void* memory, std::size_t bytes);
 
-/// vector.resize(size) of an empty vector.
+/// vector.resize(size) of an empty vector, whose pages are touched likewise.
 template <class T>
 void resize_in_parallel(std::vector<T>& vector, std::size_t size) {
   vector.reserve(size);

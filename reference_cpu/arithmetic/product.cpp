@@ -66,7 +66,7 @@ std::atomic<VectorWidth>& chosen_width() {
   return width;
 }
 
-/// Up to three products that add to the same outputs: the value, and the one or two of the bound.
+/// Up to three products with the same extents: one for the value, one or two for the bound.
 struct Term {
   std::vector<double> a;  ///< packed row panels
   View b;
@@ -89,10 +89,10 @@ void product(const Bounded& a, bool transpose_a, const Bounded& b, bool transpos
   const std::int64_t cols = transpose_b ? b.rows : b.cols;
   const double rounding = gamma(depth, precision(accumulate).unit);
   const double underflows = static_cast<double>(depth) * precision(accumulate).tiny;
-  // gamma sum |a||b| is part of the error, so that this keeps every partial sum below the largest number.
+  // The error is at least gamma sum |a||b|: up to this one no partial sum can pass the largest number.
   const double most = rounding * precision(accumulate).largest;
 
-  // sum (gamma |a| + (1 + gamma) e_a) |b|, and sum (1 + gamma) (|a| + e_a) e_b.
+  // The bound: sum (gamma |a| + (1 + gamma) e_a) |b|, and sum (1 + gamma) (|a| + e_a) e_b.
   std::vector<double> weighted_a(a.count()), bounded_a;
   for (std::size_t i = 0; i < a.count(); ++i) {
     const double error = a.exact() ? 0.0 : a.error[i];
@@ -137,7 +137,7 @@ void product(const Bounded& a, bool transpose_a, const Bounded& b, bool transpos
   });
 }
 
-/// The rounding of storing a sum of `accumulate` precision.
+/// The rounding when a sum in `accumulate` precision is stored.
 Real stored_sum(double value, double error, Precision accumulate, Precision stored) {
   return store({value, error, accumulate}, stored);
 }
@@ -183,7 +183,7 @@ void multiply_into(const Bounded& a, bool transpose_a, const Bounded& b, bool tr
 
 namespace {
 
-/// A sum over rows, as `part` gives it, of a parameter that is held in `held`.
+/// The gradient of a parameter of type `held`: a sum over rows, which `part` computes.
 template <class Part>
 Bounded gradient_in(DType held, Bounded whole, RankRows ranks, const Part& part) {
   const bool coarser = precision(held).unit > precision(whole.dtype).unit;

@@ -1,7 +1,7 @@
 // Matrix products with running error bounds.
 //
 // Every output element is one sum over k = 0, 1, 2, ... in that order, in fp64, without contraction: the same
-// bits on every machine, whatever the blocking, the number of threads and the width of its vectors. Speed
+// bits on every machine, with any blocking, number of threads and vector width. Speed
 // comes from computing many outputs side by side. Bound (Higham 2002, 3.1): |err| <= gamma_K sum |a||b| + sum
 // (e_a |b| + |a| e_b + e_a e_b).
 #pragma once
@@ -17,21 +17,21 @@ namespace moeref {
 Bounded multiply(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, DType accumulate,
                  DType stored);
 
-/// dY^T X, the gradient of a weight [M, N] from rows of tokens, and the sum of dY's rows, that of a bias [1,
-/// M]: computed in `stored`, then in the parameter's own type `held`, with the bound for parts of ranks in
-/// both.
+/// The gradient of a weight [M, N], dY^T X over rows of tokens, and the gradient of a bias [1, M], the sum of
+/// dY's rows. Both are rounded to `stored`, then to the parameter's own type `held`; their bounds allow for
+/// sums over the parts of several ranks (bound_rank_parts).
 Bounded weight_gradient(const Bounded& dy, const Bounded& x, DType stored, DType held, RankRows ranks);
 Bounded bias_gradient(const Bounded& dy, DType stored, DType held, RankRows ranks);
 
-/// The same as multiply, written to `value` and `bound` (rounded up), M N elements each: for gradients of
-/// whole parameters.
+/// multiply, written to `value` and `bound` (rounded up), M N elements each: for gradients of parameters in
+/// their place.
 void multiply_into(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, DType accumulate,
                    DType stored, double* value, float* bound);
 
-/// x W^T (+ b), a torch-style Linear: W [out, in], b [1, out].
+/// x W^T (+ b), as torch.nn.Linear computes it: W [out, in], b [1, out].
 Bounded linear(const Bounded& x, const Bounded& weight, const Bounded* bias, DType stored);
 
-/// Which vector width the products use: the widest that the machine has, unless a test asks for another.
+/// The vector width that the products use: the widest that the machine has, unless a test asks for another.
 enum class VectorWidth : std::uint8_t { sse2, avx2, avx512 };
 bool has(VectorWidth width);
 void use(VectorWidth width);

@@ -3,7 +3,7 @@
 namespace moeref::kernel {
 namespace {
 
-// Vectors as wide as this compilation's registers (32 bytes by two make a panel's row with AVX2).
+// Vectors as wide as the registers that this file is compiled for: with AVX2 two make a row of a panel.
 #if defined(__AVX512F__)
 constexpr int kLanes = 8;
 #elif defined(__AVX2__)
@@ -13,7 +13,7 @@ constexpr int kLanes = 2;
 #endif
 using Lanes __attribute__((vector_size(kLanes * sizeof(double)), aligned(8))) = double;
 
-/// kRows x (Width * kLanes) outputs; Width vectors a row are what the registers hold.
+/// kRows x (Width * kLanes) outputs; Width vectors per row are what the registers hold.
 template <int Width>
 inline void block(std::int64_t depth, const double* a, const double* b, double* c) {
   Lanes sum[kRows][Width] = {};

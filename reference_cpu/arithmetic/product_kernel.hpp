@@ -1,13 +1,13 @@
-// The one inner loop of the products. product_kernel.cpp is compiled once for each vector width; the
-// arithmetic is the same, since every lane is another output.
+// The inner loop of the products. product_kernel.cpp is compiled once for each vector width; the results are
+// the same for all, since every lane computes another output.
 #pragma once
 
 #include <cstdint>
 
 namespace moeref::kernel {
 
-inline constexpr std::int64_t kRows = 4;  ///< rows of A a panel
-inline constexpr std::int64_t kCols = 8;  ///< columns of B a panel
+inline constexpr std::int64_t kRows = 4;  ///< rows of A per panel
+inline constexpr std::int64_t kCols = 8;  ///< columns of B per panel
 
 /// c[r * kCols + j] = sum over k of a[k * kRows + r] * b[k * kCols + j], k ascending.
 using PanelProduct = void (*)(std::int64_t depth, const double* a, const double* b, double* c);

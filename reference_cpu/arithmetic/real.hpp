@@ -1,13 +1,13 @@
-// A number with its running error bound: the arithmetic in which the elementwise parts of the reference are
-// written.
+// A number with its running error bound. The elementwise parts of the reference are written in this
+// arithmetic.
 //
 // `value` is computed in fp64. `error` bounds how far the result of an honest implementation can be from it,
 // when every operation rounds to the precision that the documented system holds that number in (Higham,
 // Accuracy and Stability of Numerical Algorithms, 2002, 3.3: running error analysis). Operands of two
 // precisions give the finer one, as PyTorch promotes. Each unit roundoff has 2^-53 added to it, so that the
-// bound also covers the reference's own rounding. Where a number can pass the largest of its precision, its
-// bound is infinite, and so are those of all that follow from it: the honest implementation may hold an
-// infinity there, or a NaN. An infinite bound proves nothing.
+// bound also covers the reference's own rounding. Where a number may pass the largest of its precision, its
+// bound is infinite, and so is that of every number computed from it: an honest implementation may have an
+// infinity there, or a NaN, and any value passes.
 #pragma once
 
 #include <algorithm>
@@ -19,8 +19,8 @@
 
 namespace moeref {
 
-/// What rounding to a type can do: relative error `unit`, absolute error `tiny` where results underflow, and
-/// infinity beyond `largest`.
+/// What rounding to a type can do: a relative error of `unit`, an absolute error of `tiny` where results
+/// underflow, and infinity beyond `largest`.
 struct Precision {
   double unit = 0x1p-53;
   double tiny = 0.0;
@@ -38,7 +38,7 @@ struct Real {
   double error = 0.0;
   Precision held;  ///< the precision in which the documented system holds it
 
-  /// Adds the rounding of one operation to the bound. Only an exact zero rounds to itself whatever the range.
+  /// Adds the rounding of one operation to the bound. An exact zero alone is known to be stored exactly.
   Real rounded() const {
     const double reach = std::abs(value) + error;
     const double bound = error + held.unit * reach + (reach == 0.0 ? 0.0 : held.tiny);
@@ -49,14 +49,14 @@ struct Real {
 /// An exact value held in a precision.
 inline Real known(double value, Precision held) { return {value, 0.0, held}; }
 
-/// Storing in a precision: rounds where it is coarser or its range is smaller, exact where it is finer.
+/// The number stored in a precision: rounded where that is coarser or has the smaller range, else exact.
 inline Real store(Real a, Precision to) {
   const bool rounds = to.unit > a.held.unit || to.largest < a.held.largest;
   a.held = to;
   return rounds ? a.rounded() : a;
 }
 
-/// The same number held at least in `to`, as by `.float()`: exact.
+/// The same number, held in `to` if that is finer, as by `.float()`: exact.
 inline Real widen(Real a, Precision to) {
   a.held = finer(a.held, to);
   return a;
@@ -66,7 +66,7 @@ inline Real operator-(Real a) { return {-a.value, a.error, a.held}; }
 
 inline Real operator+(Real a, Real b) {
   const Real sum{a.value + b.value, a.error + b.error, finer(a.held, b.held)};
-  // Adding an exact zero is exact: masked and unselected terms add nothing to the bound.
+  // Adding an exact zero is exact: terms that are masked or not selected add nothing to the bound.
   if ((a.value == 0.0 && a.error == 0.0) || (b.value == 0.0 && b.error == 0.0)) return sum;
   return sum.rounded();
 }
@@ -78,7 +78,7 @@ inline Real operator*(Real a, Real b) {
   return Real{a.value * b.value, error, finer(a.held, b.held)}.rounded();
 }
 
-/// Infinite bound where the divisor may be zero.
+/// The bound is infinite where the divisor may be zero.
 inline Real operator/(Real a, Real b) {
   const double quotient = a.value / b.value;
   const double room = std::abs(b.value) - b.error;
@@ -88,8 +88,8 @@ inline Real operator/(Real a, Real b) {
   return Real{quotient, error, finer(a.held, b.held)}.rounded();
 }
 
-/// A constant of the config takes the precision of the number it meets, fp32 at the coarsest, as PyTorch's
-/// scalars do.
+/// A constant of the config takes the precision of the other operand, but fp32 at the coarsest, as scalars of
+/// PyTorch do.
 inline Real constant(double value, Precision other) {
   const Precision held = other.unit < 0x1p-30 ? other : precision(DType::float32);
   const bool representable = other.unit < 0x1p-30 || static_cast<double>(static_cast<float>(value)) == value;
@@ -103,8 +103,8 @@ inline Real operator*(Real a, double b) { return b == 1.0 ? a : a * constant(b, 
 inline Real operator*(double a, Real b) { return b * a; }
 inline Real operator/(Real a, double b) { return a / constant(b, a.held); }
 
-/// Rounding of an elementary function: two ulps, evaluated in fp32 at least and then rounded to a coarser
-/// type.
+/// The rounding of an elementary function: two ulps where it is evaluated, in fp32 or finer, and the rounding
+/// to a coarser type.
 inline Real evaluated(double value, double propagated, Precision held) {
   const double fine = std::min(held.unit, 0x1p-24 + 0x1p-53);
   const double unit = held.unit > fine ? held.unit + 4.0 * fine : 4.0 * fine;
@@ -112,8 +112,8 @@ inline Real evaluated(double value, double propagated, Precision held) {
   return {value, reach <= held.largest ? propagated + unit * reach + held.tiny : INFINITY, held};
 }
 
-/// The error that an argument's error makes in a function of slope `slope` whose values are at most `range`
-/// apart. An argument without a bound may be NaN, which has no range.
+/// How far an argument's error can move a function whose slope is at most `slope` and whose values are at
+/// most `range` apart. An argument with an infinite bound may be NaN, and so may the function.
 inline double propagate(Real argument, double slope, double range) {
   return argument.error < INFINITY ? std::min(slope * argument.error, range) : INFINITY;
 }
@@ -129,7 +129,7 @@ inline Real exp(Real a) {
   return evaluated(v, a.error < INFINITY ? v * growth(a.error) : INFINITY, a.held);
 }
 
-/// |s'| = s (1 - s) <= 1/4, and grows by at most exp(error) over the interval.
+/// |s'| = s (1 - s) <= 1/4, which grows by a factor of at most exp(error) over the interval.
 inline Real sigmoid(Real a) {
   const double v =
       a.value >= 0.0 ? 1.0 / (1.0 + exact::exp(-a.value)) : exact::exp(a.value) / (1.0 + exact::exp(a.value));
@@ -143,7 +143,7 @@ inline Real tanh(Real a) {
   return evaluated(v, propagate(a, slope, 2.0), a.held);
 }
 
-/// log(1 + exp(a)), slope sigmoid(a).
+/// log(1 + exp(a)), whose slope is sigmoid(a).
 inline Real softplus(Real a) {
   const double v =
       a.value > 0.0 ? a.value + exact::log1p(exact::exp(-a.value)) : exact::log1p(exact::exp(a.value));
@@ -157,8 +157,8 @@ inline Real sqrt(Real a) {
   return evaluated(v, std::max(low, std::sqrt(a.value + a.error) - v), a.held);
 }
 
-/// A limit of the config: the documented system rounds it to the tensor's own type before it compares, others
-/// may not.
+/// A limit of the config. The documented system rounds it to the tensor's own type before it compares; other
+/// implementations may not.
 inline Real limit(double value, Precision held) {
   int exponent = 0;
   const double significand = std::ldexp(std::frexp(value, &exponent), -std::ilogb(held.unit));
@@ -166,8 +166,8 @@ inline Real limit(double value, Precision held) {
   return {value, exact ? 0.0 : held.unit * std::abs(value), held};
 }
 
-/// NaN passes through, as in the documented system. The clamp of an interval between limits that are
-/// intervals: the bound is 0 where the limit is surely passed.
+/// The number clamped to limits; NaN stays NaN, as in the documented system. Number and limits are intervals:
+/// where the number surely passes a limit, the bound is that limit's.
 inline Real clamp(Real a, double low, double high) {
   if (!(a.error < INFINITY)) return {a.value < low ? low : a.value > high ? high : a.value, INFINITY, a.held};
   const Real l = limit(low, a.held), h = limit(high, a.held);
@@ -181,8 +181,8 @@ inline Real clamp(Real a, double low, double high) {
 }
 inline Real relu(Real a) { return clamp(a, 0.0, INFINITY); }
 
-/// 1 where low <= a <= high, else 0; the bound is 1 where the errors leave it open. Times a gradient, it is a
-/// clamp's.
+/// 1 where low <= a <= high, else 0; the bound is 1 where the errors leave open which. A clamp's gradient is
+/// this times the gradient of its result.
 inline Real inside(Real a, double low, double high) {
   const bool in = a.value >= low && a.value <= high;
   const auto open = [&](double edge) {

@@ -1,9 +1,9 @@
-// PyTorch's CPU generator, as far as the documented system draws from it.
+// PyTorch's CPU generator, in those parts that the documented system draws from.
 //
 // Integers and uniforms have the same bits as PyTorch 2.11. So do the normals of float32 tensors on x86-64
 // with AVX2: they come from the single-precision Cephes polynomials (Moshier) that PyTorch uses there, in the
 // same order of operations. Other normals go through libm in PyTorch and through exact_math.hpp here: float64
-// within 4 ulps of each factor; 16-bit tensors equal but where that difference crosses a rounding boundary.
+// within 4 ulps of each factor; 16-bit tensors are equal unless that difference crosses a rounding boundary.
 // On CPUs without AVX2 float32 differs by a few ulps. Source of the rules: PyTorch 2.11,
 // ATen/native/cpu/DistributionTemplates.h and ATen/core/DistributionsHelper.h.
 #pragma once
@@ -30,11 +30,11 @@ class TorchGenerator {
   /// The low 53 bits of two draws, the first of them the high word, / 2^53.
   double uniform_double();
 
-  /// A standard normal from a pair of uniform doubles; the pair's second normal is kept, across calls, for
-  /// the next one.
+  /// A standard normal. Two uniform doubles give a pair of them, of which the second is kept for the next
+  /// call.
   double normal_double();
 
-  /// torch.rand: row-major, one draw an element (float64: two). 16-bit types keep as many low bits as their
+  /// torch.rand: row-major, one draw per element (float64: two). 16-bit types keep as many low bits as their
   /// significand has. Throws std::logic_error for integer dtypes.
   Tensor uniform(DType dtype, const Shape& shape);
 

@@ -27,7 +27,8 @@ concept HasMembers = requires {
 template <typename Struct, typename... More>
 constexpr bool has_row_per_member() {
   return std::apply(
-      []<typename... Members, typename... Checks>(const Field<Struct, Members, Checks>&...) {
+      []<typename... Members, typename... Checks, typename... Draws>(
+          const Field<Struct, Members, Checks, Draws>&...) {
         return HasMembers<Struct, Members..., More...>;
       },
       Fields<Struct>::rows);
@@ -41,7 +42,7 @@ static_assert(has_row_per_member<CallOptions, ParallelOptions>());
   throw InputError("config field '" + std::string(field) + "' is " + value.dump() + ": " + std::string(want));
 }
 
-/// By the names of a table with one row per enumerator.
+/// Reads a name from a table with one row per enumerator.
 template <typename Table, typename Enum>
 void read_name(std::string_view field, const json& value, const Table& table, Enum& out) {
   std::string want = "want one of";
@@ -213,7 +214,7 @@ void check(const ParallelOptions& p) {
   want((p.ep_size > 1) + (p.cp_size > 1) + (p.dp_size > 1) <= 1, "ep_size", p.ep_size,
        "want one of ep_size, cp_size and dp_size above 1 at most");
   want(p.tokens_per_rank.empty() || static_cast<std::int64_t>(p.tokens_per_rank.size()) == p.size(),
-       "tokens_per_rank", p.tokens_per_rank, "want one count a rank");
+       "tokens_per_rank", p.tokens_per_rank, "want one count per rank");
 }
 
 }  // namespace

@@ -1,8 +1,10 @@
-// The table of config fields and call options, one row each: reading, writing, checks, the list of fields and
-// the Python module go through it. Type and default are those of the struct's member.
+// The table of config fields and call options, one row each: reading, writing, checks, the list of fields,
+// the Python module and the descriptors of property tests go through it. Type and default are those of the
+// struct's member.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -19,7 +21,7 @@ namespace moeref {
 
 enum class Presence : std::uint8_t { required, optional };
 
-// What a value must be, whatever the other fields are. `want` says it.
+// Checks of one value without regard to other fields. `want` is the end of the message when one fails.
 struct Anything {
   std::string_view want;
   bool operator()(const auto&) const { return true; }
@@ -46,7 +48,18 @@ struct Exchange {
   bool operator()(std::string_view value) const { return value == "all_gather" || value == "all_to_all"; }
 };
 
-template <typename Struct, typename Member, typename Check>
+/// How property tests draw a config field: in `percent` of the calls it has one of the values, else its
+/// default. A field without this has a member of the descriptor, or its default in every drawn call.
+template <typename T, std::size_t N>
+struct Drawn {
+  int percent;
+  std::array<T, N> values;
+};
+template <typename T, std::size_t N>
+Drawn(int, std::array<T, N>) -> Drawn<T, N>;
+struct NotDrawn {};
+
+template <typename Struct, typename Member, typename Check, typename Draw>
 struct Field {
   std::string_view name;
   Member Struct::*member;
@@ -55,13 +68,17 @@ struct Field {
   std::string_view meaning;
   std::string_view readers;     ///< the components that read it
   std::string_view other_name;  ///< which the documented system's calls use, too
+  Draw draw;
+
+  static constexpr bool drawn = !std::is_same_v<Draw, NotDrawn>;
 };
 
-template <typename Struct, typename Member, typename Check>
-constexpr Field<Struct, Member, Check> field(std::string_view name, Member Struct::*member, Presence presence,
-                                             Check check, std::string_view meaning, std::string_view readers,
-                                             std::string_view other_name = {}) {
-  return {name, member, presence, check, meaning, readers, other_name};
+template <typename Struct, typename Member, typename Check, typename Draw = NotDrawn>
+constexpr Field<Struct, Member, Check, Draw> field(std::string_view name, Member Struct::*member,
+                                                   Presence presence, Check check, std::string_view meaning,
+                                                   std::string_view readers, std::string_view other_name = {},
+                                                   Draw draw = {}) {
+  return {name, member, presence, check, meaning, readers, other_name, draw};
 }
 
 namespace field_table {
@@ -135,7 +152,8 @@ struct Fields<MoEConfig> {
               optional, any, "routing weights of sigmoid include the correction bias", "gate moe"),
         field("dtype", &C::dtype, optional, any, "type of parameters and tokens", "all but mlp and metrics"),
         field("gate_dtype", &C::gate_dtype, optional, any,
-              "type in which the gate's parameters are stored; null = dtype", "gate bias_update moe init"),
+              "type in which the gate's parameters are stored; null = dtype", "gate bias_update moe init", {},
+              Drawn{12, std::array{DType::float32, DType::bfloat16, DType::float64, DType::float16}}),
         field("shared_expert_gate", &C::shared_expert_gate, optional, any,
               "a sigmoid per token scales the shared experts", "moe init"),
         field("shared_expert_inter_dim", &C::shared_expert_inter_dim, optional, size,
@@ -213,7 +231,8 @@ struct Fields<CallOptions> {
   }();
 };
 
-/// The documented system's choice among its own code paths, with the same contract: read and forgotten.
+/// The option by which the documented system chooses among its own code paths, which give the same results:
+/// it is accepted and ignored.
 inline constexpr std::string_view kIgnoredOption = "experts_backend";
 
 /// visit(row, member) for every field of the config or the options.

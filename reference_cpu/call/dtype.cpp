@@ -34,8 +34,8 @@ const Traits& traits(DType dtype) { return kTraits[static_cast<std::size_t>(dtyp
 /// Rounds to `digits` significand bits with exponents from `min_exponent` on (the exponent of the last
 /// subnormal bit), to nearest even, straight from double so that nothing is rounded twice.
 double round_significand(double value, int digits, int min_exponent, double most) {
-  // Normal results straight from the bits: the dropped ones leave by adding just under a half of the last bit
-  // kept, and that bit, for to nearest even. A carry runs into the exponent.
+  // Normal results come straight from the bits: adding just under a half of the last bit kept, and that bit
+  // itself, rounds to nearest even once the bits below are dropped. A carry runs into the exponent.
   const auto bits = std::bit_cast<std::uint64_t>(value);
   const int normal_exponent = static_cast<int>((bits >> 52) & 0x7ff) - 1022;
   if (normal_exponent - digits >= min_exponent && std::abs(value) < most / 2) {

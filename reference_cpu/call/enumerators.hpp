@@ -1,4 +1,4 @@
-// That a table has one row per enumerator, checked by the compiler.
+// Checks by the compiler that a table has one row per enumerator.
 #pragma once
 
 #include <cstddef>

@@ -13,7 +13,7 @@
 namespace moeref {
 namespace {
 
-/// A name, or what names begin with where '*' ends it; no name where it is empty.
+/// A name; or, ending in '*', what names begin with; or empty, which matches none.
 using Names = std::array<std::string_view, 6>;
 
 bool is_one_of(const Names& names, std::string_view tensor) {
@@ -23,7 +23,7 @@ bool is_one_of(const Names& names, std::string_view tensor) {
   });
 }
 
-/// The first list that names a tensor decides; what none names is whole.
+/// The first list that has a tensor's name decides; a tensor in none of them is whole.
 struct Rule {
   Component kind;
   Names batch = {}, tokens = {};

@@ -1,5 +1,5 @@
 // What each rank of a call on several ranks gets and what it gives, as the port interface says it
-// (tools/port_abi/include/moeref/port.h, "Several processes a call").
+// (tools/port_abi/include/moeref/port.h, "Several processes per call").
 #pragma once
 
 #include <cstdint>
@@ -21,14 +21,14 @@ enum class Division : std::uint8_t {
   experts,  ///< the rank's own experts: the first axis
 };
 
-/// Of a tensor of the call, "inputs/x" or "grads/gate.weight": from the one table.
+/// The share of a tensor of the call, "inputs/x" or "grads/gate.weight", by the table.
 Division division(const Call& call, std::string_view tensor);
 
 class RankShares {
  public:
-  /// For so many ranks, which may write `outputs` together; one rank alone has the call itself. The call must
-  /// outlive this. Throws InputError for a call that cannot be divided so: tokens_per_rank without the sum T,
-  /// E not divisible by ep_size.
+  /// Divides the call over so many ranks, which write `outputs` together; one rank has the call itself. The
+  /// call must outlive this. Throws InputError for a call that cannot be divided so: tokens_per_rank without
+  /// the sum T, E not divisible by ep_size.
   RankShares(const Call& call, std::int64_t ranks, std::vector<TensorSpec> outputs);
 
   std::size_t size() const { return outputs_.size(); }
@@ -43,7 +43,7 @@ class RankShares {
 
   /// A rank's part of a tensor of the whole call.
   Tensor share(const std::string& name, const Tensor& tensor, std::size_t rank) const;
-  /// The other way: what the ranks [size()] give, put together; rank 0's of what every rank has whole.
+  /// The reverse: the results of the ranks [size()] put together; rank 0's where every rank has the whole.
   NamedTensors join(std::vector<NamedTensors> results) const;
 
  private:

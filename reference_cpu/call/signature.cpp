@@ -255,7 +255,7 @@ void check_inputs(const Call& call) {
   for (const TensorSpec& spec : want.inputs) {
     const Tensor* tensor = find(call.tensors, spec.name);
     if (!tensor) {
-      // A cotangent of the auxiliary loss is 1 where none is given; the others must be there.
+      // The cotangent of the auxiliary loss is 1 where none is given; all other inputs must be there.
       if (spec.required) throw InputError("missing dataset '" + spec.name + "'");
       continue;
     }

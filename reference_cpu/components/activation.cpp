@@ -12,9 +12,9 @@ using Gradient = std::pair<Real, Real>;
 
 constexpr double kInfinity = INFINITY;
 
-/// Held in fp32 at least, inside one function.
+/// The number in fp32 or finer, for the inside of one function.
 Real in_fp32(Real a) { return widen(a, precision(DType::float32)); }
-/// `.float()`: what is fp64 is rounded, too.
+/// The number in fp32, as by `.float()`: one in fp64 is rounded.
 Real as_fp32(Real a) { return store(a, precision(DType::float32)); }
 
 // silu(g) = g sigmoid(g), one function that rounds once at its end.
@@ -23,7 +23,7 @@ Real silu(Real g) {
   return store(f * sigmoid(f), g.held);
 }
 
-// One number that honest implementations compute in two ways: the larger bound.
+// The larger bound of two ways in which honest implementations compute a number.
 Real either(Real a, Real b) {
   a.error = std::max(a.error, b.error);
   return a;
@@ -45,15 +45,15 @@ Gradient swiglu_limited_gradient(Real g, Real u, Real d, const Params& p) {
           as_fp32(d) * silu(gate) * inside(as_fp32(u), -p.limit, p.limit)};
 }
 
-// Without a limit it has neither clamps nor their cast to fp32.
+// Without a limit swiglu has neither clamps nor their cast to fp32.
 Real swiglu(Real g, Real u, const Params& p) { return p.limit > 0.0 ? swiglu_limited(g, u, p) : silu(g) * u; }
 Gradient swiglu_gradient(Real g, Real u, Real d, const Params& p) {
   if (p.limit > 0.0) return swiglu_limited_gradient(g, u, d, p);
   return {d * silu_slope(g) * u, d * silu(g)};
 }
 
-// g sigmoid(alpha g) (u + 1), and its derivatives: by g in one factor, or as automatic differentiation adds
-// them up, where the two terms are rounded before they cancel.
+// g sigmoid(alpha g) (u + 1) and its derivatives. That by g is either one product, or the sum of two terms as
+// automatic differentiation has it, which are rounded before they cancel.
 Real scaled_glu(Real g, Real u, double alpha) { return g * sigmoid(g * alpha) * (u + 1.0); }
 Gradient scaled_glu_gradient(Real g, Real u, Real d, double alpha) {
   const Real s = sigmoid(g * alpha);
@@ -120,8 +120,8 @@ static_assert(has_row_per_enumerator<kRows>());
 const Activation& activation(ActivationKind kind) { return kRows[static_cast<std::size_t>(kind)]; }
 
 ActivationParams activation_params(const MoEConfig& c) {
-  return {c.activation_alpha,
-          facts(c.expert_activation).activation_limit ? c.activation_limit : c.swiglu_limit};
+  const bool own = facts(c.expert_activation).clamp == ClampField::activation_limit;
+  return {c.activation_alpha, own ? c.activation_limit : c.swiglu_limit};
 }
 
 }  // namespace moeref

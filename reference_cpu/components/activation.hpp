@@ -1,4 +1,4 @@
-// The expert activations: one entry of one table each, value and derivative.
+// The expert activations: value and derivative, one row of a table each.
 #pragma once
 
 #include <cstdint>
@@ -11,17 +11,17 @@ namespace moeref {
 
 struct ActivationParams {
   double alpha = 1.702;
-  double limit = 0.0;  ///< activation_limit for swigluoai and quick_geglu, swiglu_limit for swiglu
+  double limit = 0.0;  ///< of the config field that the activation's row names (ClampField)
 };
 
 struct Activation {
   ActivationKind kind;
   Real (*value)(Real gate, Real up, const ActivationParams&);
-  /// (d/dgate, d/dup) times the cotangent; d/dup alone (first is zero) without a gate.
+  /// (d/dgate, d/dup) times the cotangent; without a gate the first is zero.
   std::pair<Real, Real> (*gradient)(Real gate, Real up, Real cotangent, const ActivationParams&);
 
   constexpr bool gated() const { return facts(kind).gated; }
-  /// Column of h that holds gate i and up i, of `width` each.
+  /// The columns of h that hold gate i and up i; there are `width` of each.
   constexpr std::int64_t gate_column(std::int64_t i, std::int64_t) const {
     return facts(kind).interleaved ? 2 * i : i;
   }

@@ -30,7 +30,7 @@ AuxStatistics aux_statistics(const Bounded& scores, const std::vector<bool>& mas
   out.load = load;
   for (std::int64_t i = 0; i < scores.cols; ++i) {
     Sum sum(kFloat);
-    // The mask multiplies: padding whose score may be infinite leaves the sum without a bound.
+    // Scores are multiplied by the mask: one of padding that may be infinite makes the sum's bound infinite.
     for (std::int64_t t = 0; t < scores.rows; ++t)
       sum += store(scores.at(t, i), kFloat) * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0);
     out.score_sum.push_back(sum);

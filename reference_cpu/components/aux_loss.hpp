@@ -8,13 +8,13 @@
 
 namespace moeref {
 
-/// load_i = number of real tokens whose ids contain i; an id that comes twice in a token counts once. ids [T,
+/// load_i = number of real tokens whose ids [k] contain i: an id that a token has twice counts once. ids [T,
 /// k].
 std::vector<std::int64_t> expert_load(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
                                       std::int64_t experts);
 
-/// What one rank knows of its tokens. Under context parallelism these are added over the ranks before
-/// anything else.
+/// Statistics of one rank's tokens. Under context parallelism they are added over the ranks before the loss
+/// is computed.
 struct AuxStatistics {
   std::int64_t real_tokens = 0;
   std::vector<std::int64_t> load;  ///< [E]

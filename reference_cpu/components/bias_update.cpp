@@ -29,7 +29,7 @@ void BiasUpdate::update() {
   const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
   const auto experts = static_cast<std::int64_t>(load.size());
   for (std::size_t i = 0; i < load.size(); ++i) {
-    // sign(total / E - load) in integers: no rounding decides it.
+    // sign(total / E - load), in integers, so that no rounding decides it.
     const std::int64_t difference = total - load[i] * experts;
     const Real step = constant(factor_, master_[i].held);
     if (difference > 0) master_[i] = master_[i] + step;

@@ -1,4 +1,4 @@
-// The correction bias and its update (SPEC 3.5), with its state and its errors.
+// The correction bias and its update (SPEC 3.5).
 #pragma once
 
 #include <cstdint>
@@ -13,16 +13,16 @@ namespace moeref {
 /// Accumulates the load of every forward in training and moves the bias by the sign of (mean load - load).
 class BiasUpdate {
  public:
-  /// c [E], the bias that the master copy starts from. Throws InputError without train_gate or with a factor
-  /// of 0.
+  /// c [E], the bias that the master copy starts from. Throws InputError without train_gate or with an update
+  /// factor of 0.
   BiasUpdate(const MoEConfig& config, std::vector<Real> correction);
 
   void set_training(bool training) { training_ = training; }
 
-  /// Adds a forward's load [E] (this rank's tokens); nothing happens outside training.
+  /// Adds the load [E] of one forward, of this rank's tokens; does nothing outside training.
   void accumulate(const std::vector<std::int64_t>& load);
 
-  /// The load since the last update, summed over the ranks given; none before the first forward.
+  /// The load since the last update, summed over these ranks; none before the first forward.
   const std::optional<std::vector<std::int64_t>>& cumulative_load() const { return load_; }
 
   /// master += factor * sign(mean - load), c = master, the cumulative load is cleared. Throws InputError

@@ -9,7 +9,7 @@
 namespace moeref {
 namespace {
 
-// The documented system adds the slots of a token in fp32 whatever the layer's type.
+// The documented system adds the slots of a token in fp32 in layers of every type.
 const Precision kFloat = precision(DType::float32);
 
 const std::string kUpStage = "stages/up_projection", kActivationStage = "stages/activation",
@@ -27,7 +27,7 @@ std::vector<std::vector<std::int64_t>> slots_by_expert(const Routing& r, ExpertR
   return out;
 }
 
-/// How many slots of a token go to experts of the range, and elsewhere.
+/// How many slots of a token go to experts of the range, and how many to others.
 struct LiveSlots {
   std::vector<std::int64_t> here;
   std::int64_t elsewhere = 0;
@@ -46,8 +46,8 @@ LiveSlots live_slots(const Routing& r, ExpertRange range, std::int64_t t) {
   return out;
 }
 
-/// A routing weight as the experts see it: fp32 at the finest, in which grouped products and several ranks
-/// pass it.
+/// A routing weight as the experts get it: fp32 at the finest, since grouped products and exchanges between
+/// ranks hold it so.
 Real seen_weight(const Routing& r, std::int64_t slot) {
   const Real weight = r.weights.at(slot);
   return weight.held.unit < kFloat.unit ? store(weight, kFloat) : weight;
@@ -64,7 +64,7 @@ void scatter_rows(const Bounded& rows, const std::vector<std::int64_t>& to, Boun
     for (std::int64_t c = 0; c < rows.cols; ++c) into.set(to[r], c, rows.at(static_cast<std::int64_t>(r), c));
 }
 
-/// One expert's parameters as activations of type `compute` meet them.
+/// One expert's parameters, cast to the type `compute` of the activations.
 struct Expert {
   Bounded up, down;
   Bounded up_bias, down_bias;  ///< unused without expert_bias
@@ -79,15 +79,15 @@ struct Expert {
   }
 };
 
-/// This thread's expert: tens of megabytes at real width, whose pages are worth keeping from one expert to
-/// the next.
+/// The expert that this thread works on: tens of megabytes at real width, so that the memory is kept from one
+/// expert to the next.
 const Expert& load_expert(const MoEConfig& c, const ExpertsParams& p, std::int64_t e, DType compute) {
   thread_local Expert expert;
   expert.load(c, p, e, compute);
   return expert;
 }
 
-/// act(h) of one element of one slot's row.
+/// act(h) for one element of a slot's row.
 Real activate(const Activation& act, const ActivationParams& params, const Bounded& h, std::int64_t row,
               std::int64_t i, std::int64_t width) {
   return act.value(act.gated() ? h.at(row, act.gate_column(i, width)) : Real{},
@@ -114,7 +114,7 @@ void write_row(const Bounded& row, BoundedTensor& out, std::int64_t first) {
   }
 }
 
-/// The cast of a gradient from the type of its activations to its parameter's own, where that rounds.
+/// The cast of a gradient from the type of the activations to that of its parameter, where it rounds.
 void cast_block(BoundedTensor& out, DType from, std::int64_t first, std::int64_t count) {
   const Precision held = precision(from), to = precision(out.dtype);
   if (to.unit <= held.unit && to.largest >= held.largest) return;
@@ -196,8 +196,8 @@ Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& rout
         Real o = store(f.down.at(slot, d), kFloat);
         if (c.apply_router_weight_after_down) {
           o = o * store(routing.weights.at(slot), kFloat);
-          // An honest implementation stores the row in x's type once, before its weight or after: where the
-          // row is exact (zero projections leave the bias) the other place rounds.
+          // An honest implementation stores the row in x's type once, before its weight or after it: where
+          // the row is exact (only the bias is not 0), the product with the weight rounds.
           o.error = std::max(o.error, precision(f.down.dtype).unit * std::abs(o.value));
         }
         sum += o;
@@ -210,7 +210,7 @@ Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& rout
 
 namespace {
 
-/// The rows of each rank among those of an expert, which lie in the order of their tokens.
+/// Where each rank's rows begin among those of an expert, which are in the order of their tokens.
 std::vector<std::int64_t> rows_of_ranks(const std::vector<std::int64_t>& tokens, RankRows ranks) {
   std::vector<std::int64_t> out;
   for (const std::int64_t first : ranks)
@@ -218,7 +218,7 @@ std::vector<std::int64_t> rows_of_ranks(const std::vector<std::int64_t>& tokens,
   return out;
 }
 
-/// bound_rank_parts of a^T b, which stands in a whole parameter from element `at` on.
+/// bound_rank_parts of a^T b, whose place in the whole parameter begins at element `at`.
 void bound_rank_parts_of(BoundedTensor& param, std::int64_t at, const Bounded& a, const Bounded& b,
                          RankRows ranks) {
   if (ranks.size() <= 2) return;
@@ -266,7 +266,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
     const Bounded h = gather_rows(f.up, mine), a = gather_rows(f.activation, mine);
     const auto rows = static_cast<std::int64_t>(mine.size());
 
-    // The cotangent of o: dy, which comes through the fp32 sum of the slots, times the weight where that
+    // The cotangent of o: dy, rounded by the fp32 sum of the slots, and times the weight where the weight
     // comes after down.
     Bounded d_out = gather_rows(dy, tokens);
     if (x.dtype == DType::float64) d_out = cast(std::move(d_out), DType::float32);
@@ -287,9 +287,9 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
     bound_rank_parts_of(d_down_param, e * width * dim, a, d_out, rank_rows);
     cast_block(d_down_param, x.dtype, e * width * dim, width * dim);
 
-    // The router's gradient, and back through the activation.
+    // The gradient of the routing weight, and back through the activation.
     Bounded dh(rows, up_dim, x.dtype);
-    Bounded weighted_d_out = d_out;  // what the down bias sees
+    Bounded weighted_d_out = d_out;  // from which the down bias gets its gradient
     for (std::int64_t row = 0; row < rows; ++row) {
       const std::int64_t slot = mine[static_cast<std::size_t>(row)];
       const Real weight = seen_weight(routing, slot);
@@ -306,7 +306,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
           weighted_d_out.set(row, d, d_out.at(row, d) * weight);
         }
       }
-      // Two gradients that meet in the weight, each in the weight's type.
+      // Two gradients are added in the routing weight, each in the weight's type.
       out.weights.set(slot, store(d_weight.total(), weight.held) + store(through_bias.total(), weight.held));
 
       for (std::int64_t i = 0; i < width; ++i) {
@@ -329,7 +329,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
     scatter_rows(multiply(dh, false, expert.up, true, accumulate, x.dtype), mine, dx_slots);
   });
 
-  // A token's rows add up in x's own type: the gradient of a gather.
+  // The gradient of a gather: the rows of a token are added in x's own type.
   parallel_for(x.rows, [&](std::int64_t t) {
     const LiveSlots slots = live_slots(routing, range, t);
     for (std::int64_t d = 0; d < dim; ++d) {

@@ -11,7 +11,7 @@
 
 namespace moeref {
 
-/// Where the parameters stand; they are read expert by expert, so that a layer of real width fits in memory.
+/// The parameters' tensors. They are read expert by expert, so that a layer of real width fits in memory.
 struct ExpertsParams {
   const Tensor& gate_and_up_projs;  ///< [E, D', 2I or I], x @ W
   const Tensor& down_projs;         ///< [E, I, D']
@@ -39,22 +39,22 @@ struct ExpertsForward {
 ExpertsForward experts_forward(const MoEConfig& config, const ExpertsParams& params, const Bounded& x,
                                const Routing& routing, ExpertRange range, const ForcedStages& forced = {});
 
-/// y from the rows of the slots of a range of experts. Where other ranks hold a token's other slots, its
-/// bound is this part's share of the bound of the whole sum, in any order: parts then add without further
-/// rounding (add_part).
+/// y from the rows of the slots of a range of experts. Where other ranks hold a token's other slots, the
+/// bound of its y is this part's share of the bound that holds for the whole sum in any order: the parts are
+/// then added without further rounding (add_part).
 Bounded combine(const MoEConfig& config, const ExpertsForward& forward, const Routing& routing,
                 ExpertRange range, DType stored);
 
-/// Gradients of the parameters are results already, of whole parameters: experts of the range, zero
-/// elsewhere.
+/// The gradients that are no results yet. Those of parameters are, for whole parameters: experts of the
+/// range, and zero elsewhere.
 struct ExpertsBackward {
   Bounded x;        ///< [T, D']
   Bounded weights;  ///< [T, k]
 };
 
-/// dy [T, D']. Parameter gradients go to `grads` under "grads/{prefix}...", which are made where missing. x's
-/// bound holds for a sum with `others` further terms a token, and with its slots on other ranks, added in any
-/// order. `ranks` as in bound_rank_parts, where all of them have these experts.
+/// dy [T, D']. Parameter gradients go to `grads` under "grads/{prefix}...", which are made where missing. The
+/// bound of x's gradient holds for a sum with `others` further terms per token and with the token's slots on
+/// other ranks, added in any order. `ranks` as in bound_rank_parts, where all of them have these experts.
 ExpertsBackward experts_backward(const MoEConfig& config, const ExpertsParams& params, const Bounded& x,
                                  const Routing& routing, ExpertRange range, const ExpertsForward& saved,
                                  const Bounded& dy, const std::string& prefix,

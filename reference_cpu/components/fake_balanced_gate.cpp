@@ -47,7 +47,7 @@ void draw_ids(TorchGenerator& generator, std::span<std::int64_t> ids, std::int64
               std::int64_t skip, double noise) {
   const auto experts = static_cast<std::size_t>(available), slots = static_cast<std::size_t>(k);
   const Tensor normals = generator.normal(DType::float32, {available}, 0.0, 1.0);
-  // A Python scalar meets an fp32 tensor as an fp32 number: two products, each rounded.
+  // PyTorch rounds a Python scalar to fp32 where the tensor is fp32: two products, each rounded.
   std::vector<float> bias(normals.as<float>().begin(), normals.as<float>().end());
   for (float& b : bias) b = b * static_cast<float>(noise) * 0.1f;
 

@@ -23,8 +23,8 @@ struct FakeRouting {
 std::uint32_t fake_balanced_gate_seed(const Tensor& x);
 
 /// x [..., D] of any floating dtype, T rows in all; only their number and the seed matter. Experts below
-/// `skip` are never chosen. Without noise ids run round and may repeat in a token where k > E - skip. With
-/// noise the draws and the fp32 scores have the bits of PyTorch 2.11 on x86-64, so ids are exact; equal
+/// `skip` are never chosen. Without noise ids are dealt in turn and repeat in a token where k > E - skip.
+/// With noise the draws and the fp32 scores have the bits of PyTorch 2.11 on x86-64, so ids are exact; equal
 /// scores, whose order PyTorch leaves open, go to the lowest id. Where all r of a token are 0 (one token in
 /// 2^24 at k = 1) its weights are NaN, as in the documented system. Throws InputError for skip outside [0,
 /// E), noise outside [0, 1], fewer than k experts with noise, a bad seed. Source: FakeBalancedGate of the

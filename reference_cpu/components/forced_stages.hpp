@@ -1,5 +1,5 @@
-// Forced judging (VERDICTS.md): what follows a stage starts from the stage as a port made it, so that each
-// stage answers for itself alone.
+// Forced judging (VERDICTS.md): what follows a stage is computed from the stage as a port made it, so that
+// each stage is judged by itself.
 #pragma once
 
 #include <map>
@@ -13,20 +13,20 @@ namespace moeref {
 
 class ForcedStages {
  public:
-  /// Nothing is forced.
+  /// Forces nothing.
   ForcedStages() = default;
-  /// `given` holds the port's stages ("stages/logits", ...) under their names; `results` takes the
-  /// reference's. Both outlive it.
+  /// `given` holds the port's stages by name ("stages/logits", ...); `results` takes those of the reference.
+  /// Both must outlive this object.
   ForcedStages(const NamedTensors& given, std::map<std::string, BoundedTensor>& results)
       : given_(&given), results_(&results) {}
 
-  /// The port's stage, as many elements as `like` and in its type, where it was given in this shape. A port
-  /// may show a stage rounded to the type in which the documented system holds it and go on with its own
-  /// finer one, so that is its error.
+  /// The port's stage in the type and with the elements of `like`, if it was given in this shape. Its error
+  /// is one rounding: a port may show a stage rounded to the type in which the documented system holds it,
+  /// and go on with its own finer one.
   std::optional<Bounded> given(const std::string& name, const Bounded& like, const Shape& shape) const;
 
-  /// Where the port's stage was given: keeps `own` as the result of that name, and puts the port's in its
-  /// place.
+  /// Where the port's stage was given: keeps `own` as the result of that name, then sets `own` to the port's
+  /// stage.
   void settle(const std::string& name, Bounded& own, const Shape& shape) const;
 
  private:

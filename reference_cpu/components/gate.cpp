@@ -11,21 +11,23 @@ namespace {
 using Row = std::vector<Real>;
 using Ids = std::span<const std::int64_t>;
 
-bool softmax_after_topk(const MoEConfig& c) {
-  return c.score_func == ScoreFunc::softmax && !c.softmax_before_topk;
+bool scores_after_topk(const MoEConfig& c) {
+  return facts(c.score_func).selects_by_logits && !c.softmax_before_topk;
+}
+bool weighs_corrected(const MoEConfig& c) {
+  return facts(c.score_func).weighs_corrected && c.router_weight_uses_score_correction_bias &&
+         c.has_correction_bias();
 }
 bool normalises(const MoEConfig& c) { return c.norm_topk_prob && c.n_activated_experts > 1; }
 
-/// The type that score functions run in, whatever the logits' own.
+/// The type that score functions run in, which may differ from that of the logits.
 DType score_compute_type(const CallOptions& o) { return o.gate_precision.value_or(DType::float32); }
 
-/// The type that S and the weights leave the score function in.
+/// The type of S and of the routing weights when the score function is done.
 DType scores_type(const MoEConfig& c, const CallOptions& o, DType x) {
   if (o.gate_precision && !c.router_weights_fp32) return x;
-  if (c.score_func == ScoreFunc::sqrtsoftplus) return DType::float32;
-  const bool corrected = c.score_func == ScoreFunc::sigmoid && c.router_weight_uses_score_correction_bias &&
-                         c.has_correction_bias();
-  return corrected ? promote(score_compute_type(o), DType::float32) : score_compute_type(o);
+  if (facts(c.score_func).always_float32) return DType::float32;
+  return weighs_corrected(c) ? promote(score_compute_type(o), DType::float32) : score_compute_type(o);
 }
 
 /// One token on its way from logits to selection.
@@ -44,7 +46,7 @@ Token score(const MoEConfig& c, const CallOptions& o, const GateParams& p, const
   for (std::int64_t i = 0; i < logits.cols; ++i) token.logits.push_back(logits.at(t, i));
   token.scores = rule.scores(token.logits, score_precision);
   token.weighed = token.scores;
-  if (c.score_func == ScoreFunc::softmax) {
+  if (facts(c.score_func).selects_by_logits) {
     token.choice = c.softmax_before_topk ? unnormalised_softmax(token.logits, score_precision) : token.logits;
     return token;
   }
@@ -52,8 +54,7 @@ Token score(const MoEConfig& c, const CallOptions& o, const GateParams& p, const
   if (p.correction)
     for (std::size_t i = 0; i < token.choice.size(); ++i)
       token.choice[i] = token.choice[i] + (*p.correction)[i];
-  if (p.correction && c.score_func == ScoreFunc::sigmoid && c.router_weight_uses_score_correction_bias)
-    token.weighed = token.choice;
+  if (weighs_corrected(c)) token.weighed = token.choice;
   return token;
 }
 
@@ -65,7 +66,8 @@ Row gather(const Row& from, Ids ids) {
 
 /// The k values of the selected experts before normalisation.
 Row select_values(const MoEConfig& c, const CallOptions& o, const Token& token, Ids ids) {
-  if (softmax_after_topk(c)) return softmax(gather(token.logits, ids), precision(score_compute_type(o)));
+  if (scores_after_topk(c))
+    return score_rule(c.score_func).scores(gather(token.logits, ids), precision(score_compute_type(o)));
   return gather(token.weighed, ids);
 }
 
@@ -77,7 +79,7 @@ Real denominator(const Row& row) {
   return store(sum.total(), held) + 1e-20;
 }
 
-/// a_i / sum, and its gradient d_i / sum - (sum_j d_j a_j / sum) / sum: what comes directly, and what through
+/// a_i / sum, and its gradient d_i / sum - (sum_j d_j a_j / sum) / sum: the direct part, and the part through
 /// the sum.
 Row normalise(const Row& row) {
   const Real sum = denominator(row);
@@ -242,8 +244,8 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
       for (std::size_t j = 0; j < d_values.size(); ++j) d_values[j] = back.direct[j] + back.through_sum;
     }
 
-    // What S and z receive meets there in any order: the auxiliary loss, directly and through S's sum, and
-    // the selected values, at S or at z.
+    // The gradients of S and of z are sums in any order: of the auxiliary loss's, directly and through the
+    // sum of S, and of the selected values', which arrive at S or at z.
     std::vector<Sum> at_scores(experts, Sum(held)), at_logits(experts, Sum(z_held));
     if (!aux.empty() && mask[static_cast<std::size_t>(t)]) {
       Row d_scores;
@@ -255,10 +257,10 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
       }
       for (std::size_t i = 0; i < experts; ++i) at_scores[i] += d_scores[i];
     }
-    if (softmax_after_topk(c)) d_values = softmax_gradient(values, d_values);
+    if (scores_after_topk(c)) d_values = rule.gradient(gather(token.logits, ids), values, d_values);
     for (std::size_t j = 0; j < ids.size(); ++j) {
       const auto id = static_cast<std::size_t>(ids[j]);
-      if (softmax_after_topk(c))
+      if (scores_after_topk(c))
         at_logits[id] += store(d_values[j], z_held);
       else
         at_scores[id] += d_values[j];
@@ -273,7 +275,7 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     }
   });
 
-  // Products are stored in the compute type first.
+  // Products are stored in the compute type before they are cast to the parameters' type.
   const DType compute = f.logits.dtype;
   GateBackward out;
   out.x = cast(multiply(dz, false, p.weight, false, accumulator(compute), compute), x.dtype);

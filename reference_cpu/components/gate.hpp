@@ -26,7 +26,8 @@ DType gate_compute_type(const CallOptions& options, DType x);
 GateParams load_gate(const MoEConfig& config, const CallOptions& options, const NamedTensors& tensors,
                      const std::string& prefix, DType x);
 
-/// Everything of one forward. Slots hold the ids in descending order of the selection scores, or as replayed.
+/// The results of one forward. Slots hold the ids in descending order of the selection scores, or as
+/// replayed.
 struct GateForward {
   Bounded logits;                     ///< z [T, E]
   Bounded scores;                     ///< S [T, E] after normalisation, as the auxiliary loss sees them
@@ -34,8 +35,8 @@ struct GateForward {
   Bounded weights;                    ///< w [T, k]
   std::vector<std::int64_t> load;     ///< [E]
   std::optional<Real> aux_loss;       ///< without the coefficient; only in training with aux_loss_coeff > 0
-  AuxLossTerms aux_terms;             ///< n and f, for the backward pass
-  RoutingScores routing;              ///< what the selection was made from
+  AuxLossTerms aux_terms;             ///< n and f of the loss, for the backward pass
+  RoutingScores routing;              ///< the scores that the selection was made from
 };
 
 /// x [T, D]; mask[t] = real token; `replay` ids [T, k] instead of a selection (null: select). The auxiliary

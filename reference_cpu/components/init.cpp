@@ -13,8 +13,8 @@
 namespace moeref {
 namespace {
 
-// What is drawn, in the documented system's order: Module.apply visits children before their parent, in the
-// order in which they were registered, and each visit draws what that module owns.
+// The drawn parameters in the documented system's order: Module.apply visits children before their parent, in
+// the order in which they were registered, and each visit draws the parameters that the module owns.
 constexpr std::array<std::string_view, 8> kDrawn{"gate.weight",
                                                  "experts.gate_and_up_projs",
                                                  "experts.down_projs",
@@ -108,8 +108,8 @@ void init_results(const nlohmann::json& config, const CallOptions& options,
     BoundedTensor out{tensor.dtype(), tensor.shape(), tensor.doubles(), {}};
     out.bound.resize(out.value.size());
     if (contains(kDrawn, std::string_view(name).substr(kOutputs.size()))) {
-      // PyTorch draws 16-bit tensors in 16-bit arithmetic; ours are rounded once at the end. A radius is at
-      // most 8.6, the angle at most 2 pi with one rounding, and a few roundings follow.
+      // PyTorch draws 16-bit tensors in 16-bit arithmetic; ours are rounded once, at the end. The radius is
+      // at most 8.6, the angle at most 2 pi with one rounding, and few roundings follow.
       const double stored = unit_roundoff(tensor.dtype()),
                    computed = std::max(unit_roundoff(DType::float32), options.seed ? 0.0 : stored);
       for (std::size_t i = 0; i < out.value.size(); ++i)

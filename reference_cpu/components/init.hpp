@@ -21,7 +21,7 @@ namespace moeref {
 /// config's dtype (the correction bias in float32). With options.torch_cpu_seed the normals are those of
 /// PyTorch's CPU generator, drawn in the order of the documented system's modules (torch_generator.hpp). With
 /// options.seed, element i of NAME is init_std times normal i of CounterGenerator(seed, "init/" NAME),
-/// rounded once to the dtype: the same draw whatever the dtype, the other sizes of the layer, or the ranks.
+/// rounded once to the dtype: the same draw for every dtype, every other size of the layer, all ranks.
 /// Throws InputError unless exactly one of the two seeds is set.
 NamedTensors init_weights(const MoEConfig& config, const CallOptions& options);
 
@@ -31,8 +31,8 @@ NamedTensors init_weights(const MoEConfig& config, const CallOptions& options);
 Tensor init_experts_local(const MoEConfig& config, const CallOptions& options, std::string_view name,
                           std::int64_t first_expert, std::int64_t count);
 
-/// init_weights with bounds: what an honest implementation of the same generator may differ by, through other
-/// elementary functions in fp32 at least. Zeros and untouched values are exact.
+/// init_weights with bounds: how far an honest implementation of the same generator may be from it that has
+/// other elementary functions, in fp32 or finer. Zeros and untouched values are exact.
 void init_results(const nlohmann::json& config, const CallOptions& options,
                   std::map<std::string, BoundedTensor>& results);
 

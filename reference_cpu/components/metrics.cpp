@@ -26,7 +26,7 @@ LayerMetrics layer_metrics(const std::vector<double>& load) {
   LayerMetrics out;
   double squares = 0.0;
   for (const double l : load) squares += (l - average) * (l - average);
-  // A single expert has no deviation (0 / 0 in the documented system, which gives NaN); here 0.
+  // The deviation of a single expert is 0 here; the documented system computes 0 / 0, which is NaN.
   out.cv = average > 0.0 && load.size() > 1 ? std::sqrt(squares / (experts - 1.0)) / average : 0.0;
   double entropy = 0.0;
   for (const double l : load) {

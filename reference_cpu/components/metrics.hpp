@@ -9,7 +9,7 @@ namespace moeref {
 
 struct LayerMetrics {
   double cv = 0.0;                  ///< std (n - 1) / mean, 0 if the mean is 0
-  std::vector<double> utilization;  ///< load / (sum / E), all zero if the sum is
+  std::vector<double> utilization;  ///< load / (sum / E); all zero if the sum is zero
   double dead_expert_frac = 0.0;    ///< share of experts with utilisation 0
   double expert_diversity = 0.0;    ///< exp(entropy of u / sum u) / E, 0 if all are zero
 };

@@ -16,7 +16,7 @@ struct MLPParams {
   std::optional<Bounded> up_bias, down_bias;
 };
 
-/// Reads "{prefix}gate_proj.weight" and so on, as seen by activations of type `compute`.
+/// Reads "{prefix}gate_proj.weight" and so on, cast to the type `compute` of the activations.
 MLPParams load_mlp(const MLPConfig& config, const NamedTensors& tensors, const std::string& prefix,
                    DType compute);
 
@@ -31,7 +31,7 @@ struct MLPForward {
 MLPForward mlp_forward(const MLPConfig& config, const MLPParams& params, const Bounded& x);
 
 struct MLPBackward {
-  std::vector<Bounded> x;  ///< the terms of d x, one for each projection that reads x
+  std::vector<Bounded> x;  ///< the terms of x's gradient, one per projection that reads x
   MLPParams params;        ///< gradients under the parameters' names
 };
 

@@ -31,14 +31,14 @@ Projection fc2(const MoEConfig& c, const NamedTensors& tensors, DType compute) {
   return {c, tensors, "fc2_latent_proj", c.dim, *c.moe_latent_size, compute};
 }
 
-/// Puts a parameter's gradient into `grads`, in the parameter's own type.
+/// Stores a parameter's gradient in `grads`, in the parameter's own type.
 void put_gradient(const NamedTensors& tensors, const std::string& name, Bounded gradient,
                   std::map<std::string, BoundedTensor>& grads) {
   const Tensor& param = require(tensors, "params/" + name);
   grads["grads/" + name] = to_result(cast(std::move(gradient), param.dtype()), param.shape());
 }
 
-/// Gradients of a Linear's parameters under "grads/{name}"; returns that of its input.
+/// Stores the gradients of a Linear's parameters under "grads/{name}" and returns that of its input.
 Bounded linear_backward(const NamedTensors& tensors, const Bounded& x, const Bounded& weight, bool bias,
                         const Bounded& dy, RankRows ranks, const std::string& name,
                         std::map<std::string, BoundedTensor>& grads) {
@@ -89,7 +89,7 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
     f.experts = experts_forward(c, experts, f.latent, routing, {0, c.n_routed_experts}, forced);
     f.routed = f.experts->y;
   }
-  // The experts' y is in the type of fc1's output already, to which fc2 would cast it.
+  // The experts' y has the type of fc1's output already, to which fc2 would cast it.
   f.y = c.moe_latent_size ? fc2(c, tensors, x.dtype)(f.routed) : f.routed;
 
   if (c.n_shared_experts == 0) return f;
@@ -111,7 +111,7 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
 
 namespace {
 
-/// Back through the shared experts and their gate; what reaches x goes to `terms`.
+/// Back through the shared experts and their gate; the gradients of x are appended to `terms`.
 void shared_backward(const MoEConfig& c, const NamedTensors& tensors, const Bounded& x, const MoEForward& f,
                      const Bounded& dy, RankRows ranks, std::vector<Bounded>& terms,
                      std::map<std::string, BoundedTensor>& grads) {
@@ -145,14 +145,14 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
                      const std::vector<bool>& mask, const MoEForward& f, const Bounded& dy,
                      std::map<std::string, BoundedTensor>& grads) {
   const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
-  // Routed: back through fc2, the experts, fc1.
+  // The routed part: back through fc2, the experts, fc1.
   const Bounded d_routed = c.moe_latent_size
                                ? linear_backward(tensors, f.routed, fc2(c, tensors, x.dtype).weight,
                                                  c.expert_bias, dy, ranks, "fc2_latent_proj", grads)
                                : dy;
   const ExpertsParams params = find_experts(c, tensors, "params/experts.");
   const Routing routing{f.indices, f.weights, mask};
-  // Everything that meets in d x, in any order: the slots of a token among them unless fc1 comes between.
+  // The gradient of x is a sum in any order. A token's slots are terms of it, unless fc1 comes between.
   const bool gated_sharing = f.shared && facts(c.shared_expert_activation).gated;
   const std::int64_t others = c.moe_latent_size ? 0
                                                 : f.gate.has_value() + f.shared.has_value() + gated_sharing +

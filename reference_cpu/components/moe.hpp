@@ -11,12 +11,12 @@
 namespace moeref {
 
 struct MoEForward {
-  std::optional<GateForward> gate;          ///< none with the fake balanced gate
+  std::optional<GateForward> gate;          ///< absent with the fake balanced gate
   std::vector<std::int64_t> indices;        ///< [T, k]
   Bounded weights;                          ///< [T, k]
   Bounded latent;                           ///< the routed input: x, or fc1_latent_proj(x)
-  std::optional<ExpertsForward> experts;    ///< one rank
-  std::optional<ParallelForward> parallel;  ///< several
+  std::optional<ExpertsForward> experts;    ///< of one rank
+  std::optional<ParallelForward> parallel;  ///< of several ranks
   Bounded routed;                           ///< the experts' y, before fc2
   std::optional<MLPForward> shared;
   std::optional<Bounded> shared_gate;  ///< sigmoid(x w_sg^T) [T, 1]

@@ -8,8 +8,8 @@ namespace moeref {
 
 namespace {
 
-/// Which tokens rank `to` receives, source rank by source rank: all of them (all-gather), or one row for each
-/// token that any of its experts works on (all-to-all).
+/// The tokens that rank `to` receives, source rank by source rank: all of them (all-gather), or those that
+/// any of its experts works on, once each (all-to-all).
 std::vector<std::int64_t> received_tokens(const Routing& r, const std::string& exchange, ExpertRange experts,
                                           const std::vector<std::int64_t>& offsets) {
   const std::int64_t k = r.weights.cols;
@@ -41,8 +41,8 @@ RankWork receive(const Bounded& x, const Routing& r, std::vector<std::int64_t> t
   return work;
 }
 
-/// Adds a rank's rows to the rows of their tokens: the way back of either exchange, in the order of the
-/// ranks. The bounds of the parts hold for their sum in any order.
+/// Adds a rank's rows to the rows of their tokens, in the order of the ranks: the way back of either
+/// exchange. The bounds of the parts hold for their sum in any order.
 void add_back(const Bounded& rows, const std::vector<std::int64_t>& tokens, Bounded& into) {
   for (std::size_t row = 0; row < tokens.size(); ++row)
     add_part(into, tokens[row], rows, static_cast<std::int64_t>(row));

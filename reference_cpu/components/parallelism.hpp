@@ -12,7 +12,7 @@
 
 namespace moeref {
 
-/// What one rank works on: the rows it received, and what its experts made of them.
+/// The rows that one rank received, and the results of its experts.
 struct RankWork {
   ExpertRange experts;
   std::vector<std::int64_t> tokens;  ///< the token of each received row
@@ -32,14 +32,14 @@ struct ParallelForward {
 
 /// The result of experts_forward, computed as `options` spread it: rank r owns the tokens of its part of
 /// rank_offsets and the experts of rank_experts; "all_gather" gives every rank all tokens, "all_to_all" one
-/// row for each (token, rank) that has work there, pre-summed there before it goes back. Ranks without tokens
-/// and without work take part.
+/// row per pair of a token and a rank with work for it, which adds up its slots before the row goes back.
+/// Ranks without tokens or work take part.
 ParallelForward experts_forward_parallel(const MoEConfig& config, const ParallelOptions& options,
                                          const ExpertsParams& params, const Bounded& x,
                                          const Routing& routing);
 
-/// dy [T, D']. Gradients of x and of routing weights held by other ranks are added back. `others` as in
-/// experts_backward.
+/// dy [T, D']. Gradients of x and of routing weights that belong to other ranks are sent back and added
+/// there. `others` as in experts_backward.
 ExpertsBackward experts_backward_parallel(const MoEConfig& config, const ExpertsParams& params,
                                           const ParallelForward& saved, const Bounded& dy,
                                           const std::string& prefix,

@@ -26,7 +26,7 @@ Row sigmoid_back(std::span<const Real>, std::span<const Real> s, std::span<const
   return dz;
 }
 
-// sqrt(softplus(z)) in fp32, whatever the gate's precision: the documented system casts to float32 here.
+// sqrt(softplus(z)) in fp32 under every gate_precision: the documented system casts to float32 here.
 const Precision kFloat = precision(DType::float32);
 Real in_float(Real z) { return store(z, kFloat); }
 
@@ -54,7 +54,7 @@ constexpr auto kRules = std::to_array<ScoreRule>({
 });
 static_assert(has_row_per_enumerator<kRules>());
 
-/// exp(z_i - m) as relative error bounds: `relative[i]` bounds |log(computed / exact)|.
+/// exp(z_i - max z) with relative error bounds: `relative[i]` bounds |log(computed / exact)|.
 struct Shifted {
   std::vector<double> value, relative;
 };
@@ -66,15 +66,15 @@ Shifted shifted_exponentials(std::span<const Real> z, Precision p) {
   const double unit = std::min(p.unit, 0x1p-24 + 0x1p-53);
   for (const Real a : z) {
     out.value.push_back(exact::exp(a.value - largest));
-    // Logits of a finer type are rounded to the softmax's own before anything else.
+    // Logits of a finer type are rounded to the softmax's own first.
     const double error = store(a, p).error;
     out.relative.push_back(error + unit * (std::abs(a.value - largest) + error) + 4.0 * unit);
   }
   return out;
 }
 
-/// v (exp(relative) - 1), at most 1 while it is bounded at all: the logits' errors may be infinite, and then
-/// anything, NaN too.
+/// v (exp(relative) - 1), but 1 at most. Where the logits' errors are infinite the score may be any number or
+/// NaN, and this is infinite.
 double spread(double v, double relative) {
   if (!(relative < INFINITY)) return INFINITY;
   const double error = v * growth(relative);
@@ -93,14 +93,14 @@ Row softmax(std::span<const Real> z, Precision p) {
   bool bounded = true;
   for (std::size_t i = 0; i < z.size(); ++i) {
     const double error = t.value[i] / sum * growth(t.relative[i]);
-    if (error > 0.0) sum_error += error;  // not where exp(...) is 0 and growth infinite
+    if (error > 0.0) sum_error += error;  // else exp(...) may be 0 and growth infinite
     bounded = bounded && t.relative[i] < INFINITY;
   }
   Row s;
   for (std::size_t i = 0; i < z.size(); ++i) {
     const double v = t.value[i] / sum;
     const double error = sum_error < 1.0 ? v * (growth(t.relative[i]) + sum_error) / (1.0 - sum_error) : 1.0;
-    // No score exceeds 1, whatever the logits' errors, while these are bounded at all: else it may be NaN.
+    // No score exceeds 1 while the logits' errors are finite; where they are infinite it may be NaN.
     s.push_back(Real{v, !bounded ? INFINITY : error < 1.0 ? error : 1.0, p}.rounded());
     s.back().error += p.tiny;
   }
@@ -123,7 +123,7 @@ Row softmax_gradient(std::span<const Real> s, std::span<const Real> d) {
   Row dz;
   for (std::size_t i = 0; i < s.size(); ++i) {
     Real gradient = s[i] * (d[i] - sum);
-    // As s d - s sum, which others compute, it also has the rounding of both products.
+    // Others compute s d - s sum, which has the rounding of both products, too.
     gradient.error +=
         gradient.held.unit * std::abs(s[i].value) * (std::abs(d[i].value) + std::abs(sum.value));
     dz.push_back(gradient);

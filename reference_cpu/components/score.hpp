@@ -1,4 +1,4 @@
-// The score functions of the gate: one entry of one table each (SPEC 3.1).
+// The formulas of the gate's score functions (SPEC 3.1), one row of a table each.
 #pragma once
 
 #include <span>
@@ -9,11 +9,11 @@
 
 namespace moeref {
 
-/// The formulas of one score function; what selects experts of its scores is in moeref/score_func.hpp.
+/// The formulas of one score function. How experts are selected by it is said in moeref/score_func.hpp.
 struct ScoreRule {
   ScoreFunc kind;
-  /// S of one token from its logits, which are cast to `precision` first: gate_precision, fp32 if none is
-  /// given. sqrtsoftplus runs in fp32 whatever it is.
+  /// S of one token from its logits, which are cast to `precision` first: gate_precision, or fp32 if there is
+  /// none. A function with `always_float32` takes fp32 instead.
   std::vector<Real> (*scores)(std::span<const Real> logits, Precision precision);
   /// d loss / d logits from d loss / d S.
   std::vector<Real> (*gradient)(std::span<const Real> logits, std::span<const Real> scores,
@@ -28,8 +28,8 @@ std::vector<Real> softmax(std::span<const Real> logits, Precision precision);
 /// s_i (d_i - sum_j s_j d_j).
 std::vector<Real> softmax_gradient(std::span<const Real> scores, std::span<const Real> cotangent);
 
-/// exp(z_i - max z): orders experts as softmax does, free of the error of the sum, which is common to all of
-/// them.
+/// exp(z_i - max z): orders experts as softmax does, without the error of the sum, which all of them have in
+/// common.
 std::vector<Real> unnormalised_softmax(std::span<const Real> logits, Precision precision);
 
 }  // namespace moeref

@@ -39,7 +39,7 @@ std::vector<Real> group_scores(std::span<const Real> choice, const MoEConfig& c)
   for (std::size_t g = 0; g < static_cast<std::size_t>(c.n_expert_groups); ++g) {
     const auto group = choice.subspan(g * size, size);
     const auto best = top_k(values(group), largest_only ? 1 : 2);
-    // The largest of numbers with errors e is within max e of the largest value; so is the sum of two, twice.
+    // The largest of numbers with errors e is within max e of the largest value; a sum of two within 2 max e.
     double error = 0.0;
     for (const Real a : group) error = std::max(error, a.error);
     Real score = group[static_cast<std::size_t>(best[0])];

@@ -215,7 +215,7 @@ Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& pa
 
   std::vector<Matrix> y_ranks;
   for (std::int64_t rank = 0; rank < ranks; ++rank) {
-    // One row a slot where the weight comes after down, else one a token.
+    // One row per slot where the weight comes after down, else one per token.
     Matrix y(after ? x.rows * k : x.rows, dim, kFloat, false);
     std::vector<Matrix> dx_experts;
     for (std::int64_t step = 0; step < e_count / ranks; ++step) {

@@ -1,4 +1,4 @@
-// Passes over all elements of a tensor, which at full width are hundreds of millions.
+// Loops over all elements of a tensor, which has hundreds of millions at full width.
 #pragma once
 
 #include <algorithm>

@@ -24,7 +24,7 @@ TensorVerdict fail(const std::string& tensor, std::string finding) {
   return out;
 }
 
-/// The element of the largest r among some, the first of several.
+/// The element with the largest r of a chunk; of several equal ones the first.
 struct Worst {
   std::int64_t index = -1;
   double ratio = 0.0, value = 0.0;
@@ -85,17 +85,17 @@ TensorVerdict compare(const std::string& tensor, const Tensor& candidate, const 
   return out;
 }
 
-/// Each tensor once more, on the stages before it as the candidate shows them: bounds are narrower there, and
-/// what only follows from an earlier stage is told apart.
+/// Judges each tensor once more, on the stages before it as the candidate shows them: bounds are narrower
+/// then, and errors that only follow from an earlier stage are told apart.
 void judge_on_own_stages(ReferenceResults& reference, const NamedTensors& candidate, CaseVerdict& total) {
   const bool shown =
       std::ranges::any_of(candidate, [](const auto& entry) { return entry.first.starts_with("stages/"); });
-  // Stages that are the reference's own lead to nothing new where what follows from them is its own too.
+  // Where all of the candidate's results are the reference's own, judging on its stages gives nothing new.
   if (!shown || !reference.differing_bits(candidate)) return;
   const Evaluation forced = reference.on_stages_of(candidate);
   for (TensorVerdict& free : total.tensors) {
     const auto it = forced.results.find(free.tensor);
-    // Not gradients: a port may make a stage anew in its backward pass, from what it kept, and that differs
+    // Gradients are left out: a port may compute a stage again in its backward pass, and that stage differs
     // from the one shown.
     const bool gradient = free.tensor.starts_with("grads/");
     if (gradient || it == forced.results.end() || free.verdict > Verdict::fail || free.elements == 0)
@@ -113,7 +113,7 @@ void judge_on_own_stages(ReferenceResults& reference, const NamedTensors& candid
   }
 }
 
-/// NaN has no place in an order, so no tie rule speaks of it.
+/// NaN has no place in an order, so the tie rule does not apply to it.
 bool has_nan(const RoutingScores& routing, std::int64_t token) {
   const auto row = routing.score.begin() + token * routing.experts;
   return std::any_of(row, row + routing.experts, [](double score) { return std::isnan(score); });

@@ -8,7 +8,8 @@
 namespace moeref {
 namespace {
 
-/// The shortest of the sums that a result of an MoE layer, or of a part of one, ends in; 1 for other results.
+/// The number of terms of the shortest last sum of a result of an MoE layer or one of its parts; 1 for
+/// others.
 std::int64_t last_sum(const Call& call, const MoEConfig& c, std::string_view tensor) {
   if (tensor == "stages/logits") return c.dim;
   if (tensor == "stages/up_projection") return c.expert_dim();
@@ -18,7 +19,7 @@ std::int64_t last_sum(const Call& call, const MoEConfig& c, std::string_view ten
   if (call.component == Component::gate) return gradient ? c.n_routed_experts : 1;
   std::int64_t shortest = c.moe_inter_dim;
   if (call.component == Component::experts) return shortest;
-  // A layer adds what each of its parts gives.
+  // A layer adds the results of its parts.
   if (gradient) shortest = std::min(shortest, c.n_routed_experts);
   if (c.n_shared_experts > 0) shortest = std::min(shortest, c.shared_dim());
   return std::min(shortest, c.expert_dim());

@@ -8,8 +8,8 @@
 
 namespace moeref {
 
-/// Times the probable error above which a result is worth a warning: within its bound, and no honest
-/// rounding.
+/// A result beyond so many probable errors gets a warning: it is within its bound, but honest rounding does
+/// not get there.
 inline constexpr double kImprobable = 8.0;
 
 /// 1 / sqrt(K) for a result that ends in sums of at least K terms, in float32 throughout: K roundings of

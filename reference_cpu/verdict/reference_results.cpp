@@ -13,7 +13,7 @@
 namespace moeref {
 namespace {
 
-/// The same number with the same sign; any NaN is as good as another.
+/// Whether these are the same number with the same sign; all NaNs count as the same.
 bool same_bits(double a, double b) {
   return a == b ? std::signbit(a) == std::signbit(b) : std::isnan(a) && std::isnan(b);
 }

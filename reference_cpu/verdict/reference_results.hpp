@@ -1,5 +1,5 @@
-// What the reference gives for one call, each evaluation made when it is first asked for and at most once,
-// for everybody who looks at that call: the judge, the identity check, the evidence of a report.
+// The reference's results for one call. Each evaluation is made when it is first asked for, and once for all
+// readers: the judge, the identity check, the evidence of a report.
 #pragma once
 
 #include <optional>
@@ -10,7 +10,7 @@
 
 namespace moeref {
 
-/// Not for several threads at a time. The call must outlive it.
+/// Not for use by several threads at a time. The call must outlive it.
 class ReferenceResults {
  public:
   explicit ReferenceResults(const Call& call) : call_(call) {}
@@ -47,13 +47,13 @@ class ReferenceResults {
   int evaluations_ = 0;
 };
 
-/// Whether these are ids of that decision, whatever they are: of its shape and type.
+/// Whether the tensor has the shape and type of this decision's ids, with any values.
 bool has_ids(const RoutingScores& routing, const Tensor* ids);
 
 /// Whether anything can be computed on these ids: distinct experts of the right shape.
 bool usable(const RoutingScores& routing, const Tensor* ids);
 
-/// judge() for whoever asks more than once about a call.
+/// judge() for a caller that has more questions about the same call.
 CaseVerdict judge(ReferenceResults& reference, const NamedTensors& candidate,
                   const JudgeOptions& options = {});
 

@@ -10,11 +10,11 @@
 namespace moeref {
 namespace {
 
-/// Numbers that honest ports may disagree on within their bounds.
+/// Scores that honest ports may have anywhere within their bounds.
 struct Scores {
   std::vector<double> value, bound;
 
-  /// Without a bound, or as NaN, a score may be anywhere.
+  /// A score with an infinite bound, or NaN, may be anywhere.
   bool anywhere(std::size_t i) const { return std::isnan(value[i]) || !(bound[i] < INFINITY); }
   double low(std::size_t i) const { return anywhere(i) ? -INFINITY : value[i] - bound[i]; }
   double high(std::size_t i) const { return anywhere(i) ? INFINITY : value[i] + bound[i]; }
@@ -22,7 +22,8 @@ struct Scores {
 
 using Members = std::vector<bool>;
 
-/// Some scores in the box make `members` the largest: extremal, all members high and all others low.
+/// Whether some scores in the box make `members` the largest: all members at their high end, all others at
+/// their low end.
 bool explainable(const Scores& s, const Members& members) {
   double weakest = INFINITY, strongest = -INFINITY;
   for (std::size_t i = 0; i < members.size(); ++i) {
@@ -34,13 +35,13 @@ bool explainable(const Scores& s, const Members& members) {
   return weakest >= strongest;
 }
 
-/// All scores in the box make `members` the largest.
+/// Whether all scores in the box make `members` the largest.
 bool certain(const Scores& s, const Members& members) {
   if (std::ranges::all_of(members, std::identity{})) return true;
   double weakest = INFINITY, strongest = -INFINITY;
   bool others = false;
   for (std::size_t i = 0; i < members.size(); ++i) {
-    if (std::isnan(s.value[i]) || std::isnan(s.bound[i])) return false;  // NaN orders nothing
+    if (std::isnan(s.value[i]) || std::isnan(s.bound[i])) return false;  // NaN has no order
     if (members[i]) {
       weakest = std::min(weakest, s.low(i));
     } else {
@@ -110,7 +111,7 @@ Members best(const std::vector<double>& value, std::int64_t count) {
   return out;
 }
 
-/// Some scores within the bounds, group scores first, lead to `chosen`.
+/// Whether some scores within the bounds, group scores first, lead to `chosen`.
 bool leads_to(const RoutingScores& r, const Scores& scores, const Scores& groups, const Members& chosen) {
   if (r.group.empty()) return explainable(scores, chosen);
   return std::ranges::any_of(explainable_groups(groups, r.limited_groups), [&](const Members& kept) {

@@ -10,9 +10,9 @@
 namespace moeref {
 
 enum class Selection : std::uint8_t {
-  own,   ///< the reference's own set
-  tied,  ///< another set of the reference's own scores, which has equal ones at the cut: the order is left
-         ///< open
+  own,          ///< the reference's own set
+  tied,         ///< another set, which equal scores at the cut allow: their order is left
+                ///< open
   explainable,  ///< another set, that some scores within the bounds give
   wrong,        ///< no scores within the bounds give it
   invalid,      ///< an id out of range or twice

@@ -9,7 +9,7 @@ namespace {
 constexpr std::array<std::string_view, 7> kNames{"PASS", "AMBIGUOUS", "WAIVED", "NOT_SUPPORTED",
                                                  "FAIL", "HUNG",      "CRASHED"};
 
-// What follows a prefix decides; the first match counts.
+// Prefixes of tensors' names in the order of the stages; the first that matches counts.
 constexpr std::array<std::string_view, 15> kStages{"stages/logits",
                                                    "stages/scores",
                                                    "outputs/indices",

@@ -144,8 +144,8 @@ int check(const CheckOptions& options) {
   CheckReport report{
       MOEREF_VERSION, port->name(), shell_word(options.port), run.seed, run.cases, {}, {}, 0.0};
   const bool colours = shows_colours(stdout);
-  fmt::print("moeref {}, port {}, seed {}, {} cases a property\n\n", report.moeref, report.port, report.seed,
-             report.cases);
+  fmt::print("moeref {}, port {}, seed {}, {} cases per property\n\n", report.moeref, report.port,
+             report.seed, report.cases);
   PortWatch watched(*port);
   std::vector<RunReport> runs;
   for (const Property* property : wanted) {

@@ -37,7 +37,7 @@ void add_finding(CaseReport& report, Verdict verdict, const std::string& finding
   report.finding += (report.finding.empty() ? "" : "; ") + finding;
 }
 
-/// A misspelt name is a missing result and one that nobody reads.
+/// A misspelt name is a missing result, and one that no check reads.
 void warn_of_unknown_results(CaseReport& report, const Call& call, const NamedTensors& results) {
   const Signature known = signature(call);
   for (const auto& [name, tensor] : results)

@@ -46,7 +46,7 @@ class IdentityEvidence {
   void add(std::size_t report, Component component, const std::map<std::string, IdentityCount>& counts);
 
   /// Every case of a component and tensor that prove identity over the run becomes a FAIL. `accuse` false = a
-  /// warning, for results whose accumulation nobody declared.
+  /// warning, for results whose accumulation type the port did not declare.
   void judge(std::vector<CaseReport>& reports, bool accuse) const;
 
  private:

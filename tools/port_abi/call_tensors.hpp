@@ -8,9 +8,9 @@
 
 namespace moeref {
 
-/// The stages that the reference exposes for such a call, whatever a port does: "stages/logits" [T, E], ...
-/// in float32, or float64 in float64 calls and, for those of a gate, with a gate precision of float64. Rows
-/// of masked tokens and of slots without an expert are 0 in those of the experts.
+/// The stages that the reference exposes for such a call; a port may expose fewer: "stages/logits" [T, E],
+/// ... in float32, or float64 in float64 calls and, for those of a gate, with a gate precision of float64.
+/// Rows of masked tokens and of slots without an expert are 0 in those of the experts.
 std::vector<TensorSpec> stages(const Call& call);
 
 /// The outputs of the call's signature and those of its stages that are named in `exposed` ("logits",

@@ -137,7 +137,7 @@ bool Exchange::receive_more(Peer& peer) {
         (header ? sizeof peer.theirs : sizeof peer.theirs + peer.part.receive_bytes) - peer.received;
     const ssize_t count = uninterrupted([&] { return ::recv(peer.socket, to, size, MSG_DONTWAIT); });
     if (would_wait(count)) return true;
-    if (count <= 0) return fail(fmt::format("rank {} is gone, or its own exchange failed", peer.rank));
+    if (count <= 0) return fail(fmt::format("rank {} has ended, or its own exchange failed", peer.rank));
     peer.received += static_cast<std::size_t>(count);
     if (header && peer.received == sizeof peer.theirs && !accept(peer)) return false;
   }
@@ -153,7 +153,7 @@ bool Exchange::move(std::vector<Peer>& peers) {
       send_more(peer);
       // What it said before it went says more than that it went.
       if (!receive_more(peer)) return false;
-      if (peer.gone && peer.mine.kind != Kind::end) return fail(fmt::format("rank {} is gone", peer.rank));
+      if (peer.gone && peer.mine.kind != Kind::end) return fail(fmt::format("rank {} has ended", peer.rank));
       const int wanted = (peer.all_sent() ? 0 : POLLOUT) | (peer.all_received() ? 0 : POLLIN);
       if (wanted == 0) continue;
       waiting.push_back({peer.socket, static_cast<short>(wanted), 0});

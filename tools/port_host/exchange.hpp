@@ -21,7 +21,7 @@ class Exchange {
   Exchange(const Exchange&) = delete;
   Exchange& operator=(const Exchange&) = delete;
 
-  /// A call of the port begins, the `call`-th of this group of processes; whatever is not exchanged within
+  /// A call of the port begins, the `call`-th of this group of processes; data that is not exchanged within
   /// `limit` from now on fails.
   void begin(std::uint64_t call, std::chrono::milliseconds limit);
 

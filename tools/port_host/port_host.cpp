@@ -88,7 +88,7 @@ Exchange& exchange_of(const json& request) {
     std::vector<int> sockets;
     for (int r = 0; r < request.at("world_size").get<int>(); ++r) {
       sockets.push_back(r == request.at("rank").get<int>() ? -1 : kHostRanks + r);
-      // What the port starts must not keep them open when this process is gone.
+      // What the port starts must not keep them open after this process has ended.
       ::fcntl(sockets.back(), F_SETFD, FD_CLOEXEC);
     }
     return sockets;

@@ -25,7 +25,7 @@ inline constexpr int kHostRanks = 5;
 /// So many processes make a call together at most.
 inline constexpr int kMostProcesses = 16;
 
-/// Never returns in order: ends the process when the socket closes, whatever the port is doing then.
+/// Does not return: ends the process when the socket closes, even while the port computes.
 int run_port_host(const std::string& library);
 
 }  // namespace moeref

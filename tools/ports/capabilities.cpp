@@ -134,7 +134,7 @@ std::optional<std::string> Capabilities::lack(const Call& call) const {
   if (ranks <= max_ranks || processes(call) == ranks) return std::nullopt;
   if (max_processes > 1)
     return fmt::format(
-        "{} has at most {} processes a call, and plays at most {} ranks in one; this call has {}", name,
+        "{} has at most {} processes per call, and plays at most {} ranks in one; this call has {}", name,
         max_processes, max_ranks, ranks);
   return fmt::format("{} plays at most {} ranks in one call; this one has {}", name, max_ranks, ranks);
 }

@@ -28,7 +28,7 @@ struct Capabilities {
   /// everywhere.
   bool rounds_its_sums() const { return accumulation != DType::float64; }
 
-  /// How many processes make such a call: one a rank where there may be so many, else one.
+  /// How many processes make such a call: one per rank where there may be so many, else one.
   std::int64_t processes(const Call& call) const;
 
   /// Nothing if these claim such calls, else what is missing, in words.

@@ -1,4 +1,4 @@
-// exec:COMMAND, a program in whatever language: requests on its stdin, answers on its stdout, tensors in
+// exec:COMMAND, a program in any language: requests on its stdin, answers on its stdout, tensors in
 // golden files.
 #include <fmt/core.h>
 
@@ -38,7 +38,7 @@ class TemporaryFolder {
   fs::path path_;
 };
 
-/// The file of one request, gone with it.
+/// The file of one request, deleted with this object.
 struct RequestFile {
   fs::path path;
   explicit RequestFile(fs::path path) : path(std::move(path)) {}

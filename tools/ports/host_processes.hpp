@@ -1,4 +1,4 @@
-// The processes that have loaded a port's library and make calls together: one alone, or one a rank, each
+// The processes that have loaded a port's library and make calls together: one alone, or one per rank, each
 // connected with every other (port_host/port_host.hpp).
 #pragma once
 

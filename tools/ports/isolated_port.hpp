@@ -17,14 +17,14 @@ class IsolatedPort : public Port {
   std::optional<NamedTensors> run_fresh(const Call& call) override;
 
  protected:
-  /// One call, by one process a rank, which are started where there are none. Afterwards they run and can be
-  /// called again, or have been ended. An outcome for each rank.
+  /// One call, by one process per rank, which are started where there are none. Afterwards they run and can
+  /// be called again, or have been ended. An outcome for each rank.
   virtual RankOutcomes attempt(const RankShares& ranks, Poison poison) = 0;
 
   /// Ends the processes; the next attempt starts others.
   virtual void end_processes() = 0;
 
-  Capabilities capabilities_;  // from whoever opened it
+  Capabilities capabilities_;  // passed in at construction
 
  private:
   RankShares shares(const Call& call) const;

@@ -22,7 +22,7 @@ namespace moeref {
 struct PortOutcome {
   NamedTensors results = {};  ///< to be judged; empty where there is nothing to judge
   Verdict verdict =
-      Verdict::pass;         ///< NOT_SUPPORTED, FAIL, HUNG or CRASHED by what happened, whatever the values
+      Verdict::pass;         ///< NOT_SUPPORTED, FAIL, HUNG or CRASHED by what happened, not by the values
   std::string finding = {};  ///< why that, in one line
   std::vector<std::string> warnings = {};
   bool refused = false;     ///< it answered that the call is an error, in `finding`
@@ -51,7 +51,7 @@ class Port {
     return has ? has->lack(call) : std::nullopt;
   }
 
-  /// Looks at whatever the port needs for these golden files before any work starts. Throws InputError.
+  /// Checks that the port has all it needs for these golden files, before any work starts. Throws InputError.
   virtual void prepare(std::span<const std::filesystem::path> golden_files) { (void)golden_files; }
 
   /// Called from one thread at a time. What goes wrong in the port is a verdict; throws InputError only for

@@ -64,7 +64,7 @@ class PortProcess {
   /// Can be read when listen() has something to hear.
   int answers() const { return from_.number(); }
 
-  /// One line to it. It may be gone: then the answer tells.
+  /// Sends the process one line. If the process has ended, the answer says so.
   void say(const std::string& line);
   /// The next line from it; `endless` for one that has no end within 16 MiB.
   Answer listen(std::chrono::milliseconds limit);

@@ -1,4 +1,4 @@
-// results:DIR, files that a port wrote beforehand, in whatever language it lives.
+// results:DIR, files that a port wrote beforehand. The port may be in any language.
 #include <algorithm>
 #include <fstream>
 

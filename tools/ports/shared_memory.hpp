@@ -20,7 +20,7 @@ class SharedMemory {
 
   int file() const { return file_.number(); }
 
-  /// Of at least that size; what was there is gone.
+  /// Makes the memory at least that large; its contents are lost.
   std::byte* of_size(std::size_t size) {
     unmap();
     const bool sized = ::ftruncate(file(), static_cast<off_t>(size)) == 0;

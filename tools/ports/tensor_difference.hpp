@@ -1,4 +1,4 @@
-// Where two results that should be the same are not, bit for bit; NaN is NaN whatever its bits.
+// The first difference of two results that should have the same bits; all NaNs count as the same.
 #pragma once
 
 #include <cstdint>

@@ -36,7 +36,7 @@ struct CheckReport {
 /// The command line that shows a failure again; empty where nothing failed.
 std::string repeat_command(const CheckReport& report, const PropertyResult& result);
 
-/// The lines of one property: status, counts, cases a minute, and what failed.
+/// The lines of one property: status, counts, cases per minute, and what failed.
 std::string property_text(const CheckReport& report, const PropertyResult& result, bool verbose,
                           bool colours);
 /// The last lines of a run.

@@ -7,7 +7,7 @@
 
 namespace moeref {
 
-/// A whole page. Names and findings are shown as text, whatever they hold.
+/// A whole page. Names and findings are shown as text, with all markup in them escaped.
 std::string html_text(const Report& report);
 
 }  // namespace moeref

@@ -7,8 +7,8 @@
 
 namespace moeref {
 
-/// FAIL is a failure, CRASHED and HUNG are errors, NOT_SUPPORTED and WAIVED are skipped. Well-formed UTF-8
-/// whatever the names and findings hold.
+/// FAIL is a failure, CRASHED and HUNG are errors, NOT_SUPPORTED and WAIVED are skipped. The text is
+/// well-formed UTF-8 even where names and findings are not.
 std::string junit_text(const Report& report);
 
 }  // namespace moeref

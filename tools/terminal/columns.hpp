@@ -15,7 +15,7 @@ struct Cell {
 };
 using Row = std::vector<Cell>;
 
-/// One line a row, two spaces between columns, nothing behind the last.
+/// One line per row, two spaces between columns, nothing behind the last.
 std::string columns(const std::vector<Row>& rows, bool colours);
 
 }  // namespace moeref

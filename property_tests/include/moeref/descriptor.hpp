@@ -79,7 +79,7 @@ struct Descriptor {
   std::int64_t T = 1;      ///< tokens; of each micro-batch in bias_update; layers in metrics
   std::int64_t batch = 1;  ///< moe: x is [batch, T / batch, D]; a divisor of T
   std::int64_t D = 1, I = 1, latent = 0, shared = 0;
-  std::int64_t steps = 1, micro = 1;  ///< bias_update: rounds, and forwards a round
+  std::int64_t steps = 1, micro = 1;  ///< bias_update: rounds, and forwards per round
   std::int64_t skip = 0;              ///< experts that the balanced gate leaves out
 
   RankKind rank_kind = RankKind::expert;
@@ -109,10 +109,16 @@ struct Descriptor {
   Mask mask = Mask::absent;
   Ids ids = Ids::distinct;
   Loads loads = Loads::random;
+  MoEConfig config;  ///< the fields that are drawn as their rows say; all others are members here
   std::uint64_t seed = 0;
 
   friend bool operator==(const Descriptor&, const Descriptor&) = default;
 
+  /// No type narrower than float32, and none of its own for the gate.
+  void widen() {
+    if (dtype != DType::float64) dtype = DType::float32;
+    config.gate_dtype.reset();
+  }
   bool has_correction() const { return correction != Correction::none; }
   /// Whether the score function looks at groups at all.
   bool grouped() const { return groups > 1 && uses_groups(score); }

@@ -1,7 +1,7 @@
 // An honest port that rounds as an eager framework or a fused kernel does, written from the specification
 // alone, must pass every property: one that fails it raises false alarms.
 //
-// MOEREF_HONEST_CASES sets the number of cases a property (30 unless told), MOEREF_HONEST_SEED the seed.
+// MOEREF_HONEST_CASES sets the number of cases per property (30 unless told), MOEREF_HONEST_SEED the seed.
 #include <gtest/gtest.h>
 
 #include <cstdlib>

@@ -329,7 +329,7 @@ INSTANTIATE_TEST_SUITE_P(
         field("gate_precision", "bool", "want float64, float32, bfloat16 or float16"),
         field("training", 0, "want true or false"), field("ep_size", 0, "want 1 to 1024"),
         field("cp_size", 0, "want 1 to 1024"), field("dp_size", 1025, "want 1 to 1024"),
-        field("tokens_per_rank", {1, 2}, "want one count a rank"),
+        field("tokens_per_rank", {1, 2}, "want one count per rank"),
         field("tokens_per_rank", {-1}, "want counts of 0 or more"),
         field("tokens_per_rank", 4, "want a list of integers"),
         field("exchange", "ring", "want all_gather or all_to_all"), field("exchange", 1, "want a text"),

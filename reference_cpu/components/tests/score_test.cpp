@@ -78,13 +78,13 @@ TEST(ScoreTest, SigmoidsRunInThePrecisionAskedForWhateverTheLogitsType) {
 
 TEST(ScoreTest, TheRulesAreThoseOfTheSpecification) {
   EXPECT_EQ(facts(ScoreFunc::softmax).groups, GroupRule::none);
-  EXPECT_FALSE(facts(ScoreFunc::softmax).adds_correction_bias);
+  EXPECT_TRUE(facts(ScoreFunc::softmax).selects_by_logits);
   EXPECT_EQ(facts(ScoreFunc::sigmoid).groups, GroupRule::max_or_top2);
   EXPECT_EQ(facts(ScoreFunc::sigmoid_with_bias).groups, GroupRule::top2_exclude);
   EXPECT_EQ(facts(ScoreFunc::softmax_with_bias).groups, GroupRule::top2_zero);
   EXPECT_EQ(facts(ScoreFunc::sqrtsoftplus).groups, GroupRule::none);
   for (const ScoreFunc f : kAll) EXPECT_EQ(score_rule(f).kind, f);
-  for (const ScoreFunc f : kAll) EXPECT_EQ(facts(f).adds_correction_bias, f != ScoreFunc::softmax);
+  for (const ScoreFunc f : kAll) EXPECT_EQ(facts(f).selects_by_logits, f == ScoreFunc::softmax);
 }
 
 TEST(ScoreTest, GradientsAreCentralDifferences) {

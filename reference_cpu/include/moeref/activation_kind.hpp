@@ -10,23 +10,30 @@ namespace moeref {
 
 enum class ActivationKind : std::uint8_t { swiglu, swigluoai, quick_geglu, geglu, relu2 };
 
+/// The config field that holds an activation's limit.
+enum class ClampField : std::uint8_t { none, swiglu_limit, activation_limit };
+
 struct ActivationFacts {
   ActivationKind kind;
   std::string_view name;
-  bool gated;             ///< h holds gate and up, else up alone
-  bool interleaved;       ///< h = g0 u0 g1 u1 ..., else halves [gate ; up]
-  bool activation_limit;  ///< clamps at activation_limit, else at swiglu_limit if at all
-  bool always_clamps;     ///< at a limit of 0, too, which switches the others off
-  bool in_mlp;            ///< the documented MLP has it, and so have shared experts
+  ClampField clamp = ClampField::none;
+  bool always_clamps = false;  ///< a limit of 0 clamps, too, where others are switched off by it
+  bool gated = true;           ///< h holds gate and up, else up alone
+  bool interleaved = false;    ///< h = g0 u0 g1 u1 ..., else halves [gate ; up]
+  bool in_mlp = false;         ///< the documented MLP has it, and so have shared experts
 };
 
 /// One row per activation, in the order of the enum.
 inline constexpr auto kActivations = std::to_array<ActivationFacts>({
-    {ActivationKind::swiglu, "swiglu", true, false, false, false, true},
-    {ActivationKind::swigluoai, "swigluoai", true, false, true, false, false},
-    {ActivationKind::quick_geglu, "quick_geglu", true, true, true, true, false},
-    {ActivationKind::geglu, "geglu", true, false, false, false, false},
-    {ActivationKind::relu2, "relu2", false, false, false, false, true},
+    {.kind = ActivationKind::swiglu, .name = "swiglu", .clamp = ClampField::swiglu_limit, .in_mlp = true},
+    {.kind = ActivationKind::swigluoai, .name = "swigluoai", .clamp = ClampField::activation_limit},
+    {.kind = ActivationKind::quick_geglu,
+     .name = "quick_geglu",
+     .clamp = ClampField::activation_limit,
+     .always_clamps = true,
+     .interleaved = true},
+    {.kind = ActivationKind::geglu, .name = "geglu"},
+    {.kind = ActivationKind::relu2, .name = "relu2", .gated = false, .in_mlp = true},
 });
 
 constexpr const ActivationFacts& facts(ActivationKind activation) {

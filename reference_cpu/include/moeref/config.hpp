@@ -70,6 +70,8 @@ struct MoEConfig {
   std::int64_t shared_dim() const {
     return n_shared_experts * shared_expert_inter_dim.value_or(moe_inter_dim);
   }
+
+  friend bool operator==(const MoEConfig&, const MoEConfig&) = default;
 };
 
 /// The arguments of the documented MLP's constructor.
@@ -103,7 +105,7 @@ struct CallOptions {
   std::int64_t skip_first_n_experts = 0;
   double aux_loss_backward_scale = 1.0;  ///< the main-loss backward scale
   std::int64_t steps = 1;                ///< bias_update: rounds
-  std::int64_t micro_batches = 1;        ///< bias_update: forwards a round
+  std::int64_t micro_batches = 1;        ///< bias_update: forwards per round
   double init_std = 0.02;
   double fill_before = 0.0;                     ///< init: what every parameter holds before
   std::optional<std::uint64_t> torch_cpu_seed;  ///< init: PyTorch's CPU generator
@@ -122,7 +124,7 @@ CallOptions parse_call_options(const nlohmann::json& json);
 nlohmann::json to_json(const MoEConfig& config);
 nlohmann::json to_json(const MLPConfig& config);
 
-/// Every field under its documented name, so that whoever reads it need not know defaults. What has no value
+/// Every field under its documented name, so that its reader need not know defaults. A field without a value
 /// is null.
 nlohmann::json full_json(const MoEConfig& config);
 nlohmann::json full_json(const MLPConfig& config);

@@ -25,7 +25,7 @@ bool is_floating(DType dtype);
 double unit_roundoff(DType dtype);
 
 /// Largest absolute error that underflow can add: the smallest normal number, which covers flushing
-/// subnormals to zero; for float16, whose subnormals nobody flushes, their spacing.
+/// subnormals to zero; for float16, whose subnormals are never flushed, their spacing.
 double underflow(DType dtype);
 
 /// Largest finite number: beyond it a result becomes infinite.

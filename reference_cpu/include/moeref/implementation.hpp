@@ -22,7 +22,7 @@ struct Call {
   bool backward = false;  ///< gradients are wanted too
 };
 
-/// Whatever computes. Implementations may be called from one thread at a time.
+/// Computes calls. An implementation is called from one thread at a time.
 class Implementation {
  public:
   virtual ~Implementation() = default;

@@ -21,17 +21,25 @@ enum class GroupRule : std::uint8_t {
 struct ScoreFuncFacts {
   ScoreFunc kind;
   std::string_view name;
-  GroupRule groups;
-  bool adds_correction_bias;  ///< a correction bias, where there is one, is added before the selection
+  GroupRule groups = GroupRule::none;
+  /// The selection orders logits without the correction bias, and softmax_before_topk says whether the scores
+  /// are taken over all experts or over the selected ones. Else the selection orders scores plus the
+  /// correction bias.
+  bool selects_by_logits = false;
+  bool weighs_corrected = false;  ///< router_weight_uses_score_correction_bias has an effect
+  bool always_float32 = false;    ///< scores are float32 under every gate_precision
 };
 
 /// One row per score function, in the order of the enum.
 inline constexpr auto kScoreFuncs = std::to_array<ScoreFuncFacts>({
-    {ScoreFunc::softmax, "softmax", GroupRule::none, false},
-    {ScoreFunc::sigmoid, "sigmoid", GroupRule::max_or_top2, true},
-    {ScoreFunc::sigmoid_with_bias, "sigmoid_with_bias", GroupRule::top2_exclude, true},
-    {ScoreFunc::softmax_with_bias, "softmax_with_bias", GroupRule::top2_zero, true},
-    {ScoreFunc::sqrtsoftplus, "sqrtsoftplus", GroupRule::none, true},
+    {.kind = ScoreFunc::softmax, .name = "softmax", .selects_by_logits = true},
+    {.kind = ScoreFunc::sigmoid,
+     .name = "sigmoid",
+     .groups = GroupRule::max_or_top2,
+     .weighs_corrected = true},
+    {.kind = ScoreFunc::sigmoid_with_bias, .name = "sigmoid_with_bias", .groups = GroupRule::top2_exclude},
+    {.kind = ScoreFunc::softmax_with_bias, .name = "softmax_with_bias", .groups = GroupRule::top2_zero},
+    {.kind = ScoreFunc::sqrtsoftplus, .name = "sqrtsoftplus", .always_float32 = true},
 });
 
 constexpr const ScoreFuncFacts& facts(ScoreFunc score_func) {

@@ -22,8 +22,9 @@ struct Signature {
   std::vector<TensorSpec> outputs;  ///< outputs/, and grads/ with backward; stages are never required
 };
 
-/// `tokens` is x's shape without its last axis: {T}, or {B, S} for moe. `k` ids a token where a component is
-/// given ids. bias_update and init do not use or need all of it. Throws InputError for an impossible config.
+/// `tokens` is x's shape without its last axis: {T}, or {B, S} for moe. There are `k` ids per token where a
+/// component is given ids. bias_update and init do not use or need all of it. Throws InputError for an
+/// impossible config.
 Signature signature(Component component, const nlohmann::json& config, const nlohmann::json& options,
                     const Shape& tokens, bool backward);
 

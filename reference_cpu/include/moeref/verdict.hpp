@@ -55,7 +55,7 @@ struct CaseVerdict {
 
 struct JudgeOptions {
   /// Largest share of a case's tokens that may be ambiguous (one token always may): beyond it, selection is
-  /// as good as unchecked. Whoever judges many cases keeps a far lower ceiling over all of them.
+  /// as good as unchecked. A judge of many cases keeps a far lower ceiling over all of them.
   double ambiguity_ceiling = 0.20;
   /// The candidate declares that among equal scores it takes the lowest id: another choice is then wrong.
   bool lowest_id_first = false;

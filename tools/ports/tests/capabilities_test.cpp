@@ -102,7 +102,7 @@ TEST(CapabilitiesTest, ProcessesComeBeforeRanksInOne) {
   Call call = mlp_call("float32");
   call.options["dp_size"] = 8;
   EXPECT_EQ(parse_capabilities({{"name", "mine"}, {"max_processes", 4}}).lack(call),
-            "mine has at most 4 processes a call, and plays at most 1 ranks in one; this call has 8");
+            "mine has at most 4 processes per call, and plays at most 1 ranks in one; this call has 8");
 }
 
 }  // namespace

@@ -66,7 +66,7 @@ INSTANTIATE_TEST_SUITE_P(
         Oddity{"dies", 3, "CRASHED",
                "rank 1: crash: killed by SIGABRT (Aborted) in the middle of a call; rank 0: the port gave an "
                "error: ",
-               "all_gather 3: rank 1 is gone"},
+               "all_gather 3: rank 1 has ended"},
         Oddity{"never_comes", 3, "HUNG",
                "rank 1: hang: no answer within 4 s; rank 0: the port gave an error: ",
                "all_gather 3: rank 1 did not come within 3.2 s"},

@@ -77,9 +77,9 @@ typedef struct moeref_named_tensor {
 } moeref_named_tensor;
 
 /* clang-format off */
-/* Several processes a call.
+/* Several processes per call.
  *
- * A port with max_processes >= n gets a call with ep_size, cp_size or dp_size = n in n processes, one a rank,
+ * A port with max_processes >= n gets a call with ep_size, cp_size or dp_size = n in n processes, one per rank,
  * which run at the same time and each see their share. The suite starts at most 16 processes. A process keeps
  * its rank and its world_size for life, so that what a port sets up, such as a communicator, can stay.
  *
@@ -220,7 +220,7 @@ typedef struct moeref_port {
    * process, and no C++ exception may leave it. `error` takes the reason for what is not MOEREF_OK. */
   int32_t (*run)(const moeref_call* call, char* error, size_t size);
 
-  /* The largest world_size: calls with up to so many ranks are made by one process a rank (moeref_exchange),
+  /* The largest world_size: calls with up to so many ranks are made by one process per rank (moeref_exchange),
    * rather than by one that plays them. 0 or 1: none. With device kDLCUDA rank r works on device r, which is
    * current for the driver and for the runtime when run() is called; calls with more ranks than there are
    * devices are not supported, unless moeref is told to share them (--share-devices). */

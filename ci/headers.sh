@@ -19,7 +19,7 @@ compiler=${CXX:-c++}
 if [ -z "$build" ]; then
   build=build-headers/$(basename "$compiler")
   cmake -S . -B "$build" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" -DMOEREF_CUDA=OFF -DMOEREF_CUDA_EMULATION=OFF \
-    -DMOEREF_PRECOMPILED_HEADERS=OFF >/dev/null
+    -DMOEREF_QUICK_BUILD=OFF >/dev/null
 fi
 commands=$build/compile_commands.json
 [ -e "$commands" ] || { echo "ci/headers.sh: $commands is not there: configure $build first" >&2; exit 2; }

@@ -20,4 +20,5 @@ function(moeref_embed_texts target name)
     file(WRITE ${output} "${code}")
   endif()
   target_sources(${target} PRIVATE ${output})
+  set_source_files_properties(${output} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)  # each has its own kTexts
 endfunction()

@@ -1,6 +1,12 @@
 # What makes a build from nothing quick. The JSON library and GoogleTest take longer to read than most of our files to
-# compile: each larger target reads them once. Tests spend their time in the libraries: their own code is not optimized.
-option(MOEREF_PRECOMPILED_HEADERS "Read the largest headers once for each target" ON)
+# compile: each larger target reads them once, and the largest targets compile eight sources at a time, so that what
+# these instantiate from templates is compiled once. Tests spend their time in the libraries: their own code is not
+# optimized. ci/headers.sh and ci/tidy.sh look at each source alone.
+option(MOEREF_QUICK_BUILD "Precompiled headers, and several sources compiled together" ON)
+
+# Targets whose sources have no two names alike in their anonymous namespaces.
+set(moeref_UNITY_TARGETS moeref_tools moeref_golden moeref_golden_tests moeref_report_tests moeref_command_tests
+  moeref_port_tests moeref_cuda_emulated_implementation)
 
 function(moeref_quicken_below directory)
   get_property(targets DIRECTORY ${directory} PROPERTY BUILDSYSTEM_TARGETS)
@@ -10,7 +16,7 @@ function(moeref_quicken_below directory)
     if(libraries MATCHES "GTest::")
       target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O0>)
     endif()
-    if(NOT MOEREF_PRECOMPILED_HEADERS)
+    if(NOT MOEREF_QUICK_BUILD)
       continue()
     endif()
     get_target_property(sources ${target} SOURCES)
@@ -24,6 +30,9 @@ function(moeref_quicken_below directory)
       <nlohmann/json.hpp>)
     if(libraries MATCHES "GTest::")
       target_precompile_headers(${target} PRIVATE <gtest/gtest.h>)
+    endif()
+    if(target IN_LIST moeref_UNITY_TARGETS)
+      set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
     endif()
   endforeach()
   get_property(below DIRECTORY ${directory} PROPERTY SUBDIRECTORIES)

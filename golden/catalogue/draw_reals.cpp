@@ -67,7 +67,7 @@ void probabilities(const Row& r) {
   for (double& value : r.out) value /= sum;
 }
 
-const std::vector<RealKind>& table() {
+const std::vector<RealKind>& real_table() {
   static const std::vector<RealKind> kinds{
       {{"normal", {{"scale", 1.0}, {"mean", 0.0}}}, [](const Row& r) { r.normals(r["scale"], r["mean"]); }},
       // Of deviation gain / sqrt(length of the inner products): sums of the size of their inputs.
@@ -173,7 +173,7 @@ void draw_row(const DataChoice& choice, const DataStream& stream, std::int64_t f
   const Shape& shape = out.shape();
   values.resize(static_cast<std::size_t>(shape.empty() ? 1 : shape.back()));
   const CounterGenerator generator(stream.seed, name), second(stream.seed, name + " second");
-  require_kind(table(), choice.kind)
+  require_kind(real_table(), choice.kind)
       .fill({choice, generator, second, shape.empty() ? 0 : first_index(shape, row), row, stream.attempt,
              fan_in, values});
   const std::int64_t first = row * static_cast<std::int64_t>(values.size());
@@ -189,7 +189,7 @@ void draw_row(const DataChoice& choice, const DataStream& stream, std::int64_t f
 
 }  // namespace
 
-std::vector<DataKind> real_kinds() { return without_code(table()); }
+std::vector<DataKind> real_kinds() { return without_code(real_table()); }
 
 Tensor draw_reals(const DataChoice& choice, const DataStream& stream, DType dtype, const Shape& shape,
                   std::int64_t fan_in) {

@@ -164,7 +164,7 @@ MoEConfig gemma_4() {
   return c;
 }
 
-std::vector<Preset> table() {
+std::vector<Preset> preset_table() {
   const nlohmann::json none = nlohmann::json::object();
   const nlohmann::json fp32_gate = {{"gate_precision", "float32"}};
   std::vector<Preset> presets;
@@ -193,7 +193,7 @@ std::vector<Preset> table() {
 }  // namespace
 
 const std::vector<Preset>& presets() {
-  static const std::vector<Preset> all = table();
+  static const std::vector<Preset> all = preset_table();
   return all;
 }
 

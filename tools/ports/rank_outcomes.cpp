@@ -12,26 +12,26 @@ namespace {
 
 bool declined(const PortOutcome& outcome) { return outcome.verdict == Verdict::not_supported; }
 
-struct Finding {
+struct RankFinding {
   Verdict verdict;
   std::string text;
   std::vector<std::size_t> ranks;
 };
 
 /// In the order of the ranks, the worst first.
-std::vector<Finding> findings_of(const RankOutcomes& outcomes) {
-  std::vector<Finding> out;
+std::vector<RankFinding> findings_of(const RankOutcomes& outcomes) {
+  std::vector<RankFinding> out;
   for (std::size_t r = 0; r < outcomes.size(); ++r) {
     const PortOutcome& one = outcomes[r];
     if (one.finding.empty()) continue;
     const auto same = std::ranges::find_if(
-        out, [&](const Finding& f) { return f.verdict == one.verdict && f.text == one.finding; });
+        out, [&](const RankFinding& f) { return f.verdict == one.verdict && f.text == one.finding; });
     if (same == out.end())
       out.push_back({one.verdict, one.finding, {r}});
     else
       same->ranks.push_back(r);
   }
-  std::ranges::stable_sort(out, [](const Finding& a, const Finding& b) {
+  std::ranges::stable_sort(out, [](const RankFinding& a, const RankFinding& b) {
     return a.verdict != b.verdict && worse(a.verdict, b.verdict) == a.verdict;
   });
   return out;
@@ -110,7 +110,7 @@ PortOutcome joined(RankOutcomes outcomes) {
   const auto refused = [](const PortOutcome& one) { return one.refused && !one.lost_ranks; };
   out.refused = std::ranges::any_of(outcomes, refused) &&
                 std::ranges::all_of(outcomes, [](const PortOutcome& one) { return one.refused; });
-  for (const Finding& finding : findings_of(outcomes)) {
+  for (const RankFinding& finding : findings_of(outcomes)) {
     std::string who = ranks_text(finding.ranks) + ": ";
     if (finding.ranks.size() == outcomes.size())
       who = finding.verdict == Verdict::not_supported ? "" : "every rank: ";

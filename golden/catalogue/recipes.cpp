@@ -22,7 +22,7 @@ void lay_over(json& base, const json& over) {
   }
 }
 
-json parse_json(std::string_view text) {
+json parse_recipe_list(std::string_view text) {
   try {
     return json::parse(text);
   } catch (const json::parse_error& error) {
@@ -57,7 +57,7 @@ std::vector<CaseSpec> embedded_recipes() {
 
 std::vector<CaseSpec> parse_recipes(std::string_view text, std::string_view source) {
   try {
-    const json file = parse_json(text);
+    const json file = parse_recipe_list(text);
     if (!file.is_object() || !file.contains("cases") || !file["cases"].is_array())
       throw InputError("want {\"defaults\": {...}, \"cases\": [...]}");
     for (const auto& [key, value] : file.items())

@@ -2,14 +2,13 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "tools/tests/holds.hpp"
 #include "tools/tests/run_command.hpp"
 
 namespace moeref::testing {
 namespace {
 
 using nlohmann::json;
-
-bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 class BenchTest : public CommandTest {
  protected:

@@ -1,14 +1,13 @@
 // moeref bench of a library: what its bench() says, and what it does instead of saying it.
 #include <nlohmann/json.hpp>
 
+#include "tools/tests/holds.hpp"
 #include "tools/tests/run_command.hpp"
 
 namespace moeref::testing {
 namespace {
 
 using nlohmann::json;
-
-bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 class BenchLibraryTest : public CommandTest {
  protected:

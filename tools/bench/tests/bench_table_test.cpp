@@ -6,6 +6,7 @@
 #include "tools/bench/products.hpp"
 #include "tools/bench/tests/sample_bench_report.hpp"
 #include "tools/terminal/exit_code.hpp"
+#include "tools/tests/holds.hpp"
 
 namespace moeref {
 namespace {
@@ -13,8 +14,6 @@ namespace {
 using testing::bench_report;
 using testing::device_rows;
 using testing::processor_rows;
-
-bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 TEST(BenchTableTest, HasARowAPass) {
   const std::string text = bench_table(bench_report({device_rows("qwen3_30b", 16384)}), false);

@@ -1,10 +1,9 @@
 // moeref inspect, list, --help and --version.
+#include "tools/tests/holds.hpp"
 #include "tools/tests/run_command.hpp"
 
 namespace moeref::testing {
 namespace {
-
-bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 const std::string kGate = std::string(MOEREF_DOCUMENTED_SYSTEM) + "/gate__sigmoid.h5";
 

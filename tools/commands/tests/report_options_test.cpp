@@ -4,12 +4,11 @@
 #include <fstream>
 
 #include "tools/commands/tests/damaged_golden.hpp"
+#include "tools/tests/holds.hpp"
 #include "tools/tests/run_command.hpp"
 
 namespace moeref::testing {
 namespace {
-
-bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 class ReportOptionsTest : public CommandTest {
  protected:

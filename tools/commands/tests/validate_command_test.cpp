@@ -5,6 +5,7 @@
 
 #include "tools/commands/tests/damaged_golden.hpp"
 #include "tools/report/tests/xml_document.hpp"
+#include "tools/tests/holds.hpp"
 #include "tools/tests/run_command.hpp"
 
 namespace moeref::testing {
@@ -12,8 +13,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 class ValidateTest : public CommandTest {
  protected:

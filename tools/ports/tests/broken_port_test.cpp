@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "tools/tests/holds.hpp"
 #include "tools/tests/run_command.hpp"
 
 namespace moeref::testing {
@@ -44,8 +45,6 @@ class BrokenPortTest : public CommandTest {
   Finished finished;
   json report;
 };
-
-bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 TEST_F(BrokenPortTest, WeightsFromBiasedScores) {
   validate("biased_weights",

@@ -10,7 +10,7 @@ namespace {
 
 using nlohmann::json;
 
-struct Oddity {
+struct RankOddity {
   const char* way;
   int exit_code;
   const char* verdict;
@@ -18,7 +18,7 @@ struct Oddity {
   const char* also = "";  ///< what else it says
 };
 
-void PrintTo(const Oddity& oddity, std::ostream* out) { *out << oddity.way; }
+void PrintTo(const RankOddity& oddity, std::ostream* out) { *out << oddity.way; }
 
 class OddRanks : public CommandTest {
  protected:
@@ -37,7 +37,7 @@ class OddRanks : public CommandTest {
   Finished finished;
 };
 
-class OddRanksTest : public OddRanks, public ::testing::WithParamInterface<Oddity> {};
+class OddRanksTest : public OddRanks, public ::testing::WithParamInterface<RankOddity> {};
 
 TEST_P(OddRanksTest, IsFoundAndTheRunGoesOn) {
   const auto began = std::chrono::steady_clock::now();
@@ -62,30 +62,30 @@ TEST_P(OddRanksTest, IsFoundAndTheRunGoesOn) {
 INSTANTIATE_TEST_SUITE_P(
     Ways, OddRanksTest,
     ::testing::Values(
-        Oddity{"none", 0, "PASS", ""},
-        Oddity{"dies", 3, "CRASHED",
+        RankOddity{"none", 0, "PASS", ""},
+        RankOddity{"dies", 3, "CRASHED",
                "rank 1: crash: killed by SIGABRT (Aborted) in the middle of a call; rank 0: the port gave an "
                "error: ",
                "all_gather 3: rank 1 has ended"},
-        Oddity{"never_comes", 3, "HUNG",
+        RankOddity{"never_comes", 3, "HUNG",
                "rank 1: hang: no answer within 4 s; rank 0: the port gave an error: ",
                "all_gather 3: rank 1 did not come within 3.2 s"},
-        Oddity{"leaves", 1, "FAIL",
+        RankOddity{"leaves", 1, "FAIL",
                "rank 0: the port gave an error: ", "all_gather 3: rank 1 has left its run()"},
-        Oddity{"sends_more", 1, "FAIL", "rank 0: the port gave an error: ",
+        RankOddity{"sends_more", 1, "FAIL", "rank 0: the port gave an error: ",
                "all_gather 3: rank 1 sends 16 bytes, this rank expects 8"},
-        Oddity{"calls_another", 1, "FAIL",
+        RankOddity{"calls_another", 1, "FAIL",
                "rank 0: the port gave an error: ", "all_gather 3: rank 1 calls all_to_all"},
-        Oddity{"declines", 1, "FAIL", "rank 0: the port gave an error: ",
+        RankOddity{"declines", 1, "FAIL", "rank 0: the port gave an error: ",
                "rank 1: not supported, as others do not say: no second rank"},
-        Oddity{"ignores_a_failure", 1, "FAIL",
+        RankOddity{"ignores_a_failure", 1, "FAIL",
                "rank 0: failed exchange, and the port says that all is well: all_gather "},
-        Oddity{"changes_an_input", 1, "FAIL", "rank 1: changed input: inputs/x[0, 0, 0] is not what it was"},
-        Oddity{"writes_before", 1, "FAIL",
+        RankOddity{"changes_an_input", 1, "FAIL", "rank 1: changed input: inputs/x[0, 0, 0] is not what it was"},
+        RankOddity{"writes_before", 1, "FAIL",
                "rank 1: out-of-bounds write: 1 bytes before the start of outputs/y"},
-        Oddity{"leaves_an_element", 1, "FAIL", "rank 1: unwritten output: 1 of "},
-        Oddity{"counts_calls", 1, "FAIL", "rank 1: depends on earlier calls: outputs/y[0, 0, 0] is "},
-        Oddity{"differs", 1, "FAIL", "ranks disagree: grads/gate.weight[0, 2], rank 0 has "}),
+        RankOddity{"leaves_an_element", 1, "FAIL", "rank 1: unwritten output: 1 of "},
+        RankOddity{"counts_calls", 1, "FAIL", "rank 1: depends on earlier calls: outputs/y[0, 0, 0] is "},
+        RankOddity{"differs", 1, "FAIL", "ranks disagree: grads/gate.weight[0, 2], rank 0 has "}),
     [](const auto& info) { return std::string(info.param.way); });
 
 /// A port whose ranks wait for each other by means of its own cannot notice: long before the limit they are

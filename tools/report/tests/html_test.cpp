@@ -8,6 +8,7 @@
 
 #include "tools/report/html_case.hpp"
 #include "tools/report/tests/sample_report.hpp"
+#include "tools/tests/holds.hpp"
 
 namespace moeref {
 namespace {
@@ -16,8 +17,6 @@ using testing::failing_case;
 using testing::passing_case;
 using testing::sample_report;
 using testing::unjudged_case;
-
-bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 std::size_t count(const std::string& text, const std::string& part) {
   std::size_t n = 0;

@@ -4,11 +4,10 @@
 #include <gtest/gtest.h>
 
 #include "tools/report/tests/sample_report.hpp"
+#include "tools/tests/holds.hpp"
 
 namespace moeref {
 namespace {
-
-bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 TEST(TableTest, HasARowAComponentAndTheFailures) {
   const std::string text =

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
 
 #include "cuda_impl/grouped_gemm/portable/products.hpp"
 #include "cuda_impl/grouped_gemm/sm90/products.hpp"
@@ -33,6 +34,7 @@ constexpr bool any_experts(const ProductDemand&) { return true; }
 
 struct ProductKind {
   ExpertsPath path;
+  const char* word;  // on command lines and in reports
   const char* name;
   bool (*serves)(const ProductDemand&);
   bool (*preferred)(const ProductDemand&);
@@ -43,11 +45,11 @@ struct ProductKind {
 
 /// `automatic` is the first that serves and is preferred.
 inline constexpr ProductKind kProductKinds[] = {
-    {ExpertsPath::wgmma_clusters, "wgmma, 256 x 160, clusters of 2", serves_wgmma, large_experts, 320, 128,
-     nullptr, &sm90::kClusterProducts},
-    {ExpertsPath::wgmma, "wgmma, 256 x 160", serves_wgmma, any_experts, 160, 128, nullptr,
+    {ExpertsPath::wgmma_clusters, "wgmma_clusters", "wgmma, 256 x 160, clusters of 2", serves_wgmma,
+     large_experts, 320, 128, nullptr, &sm90::kClusterProducts},
+    {ExpertsPath::wgmma, "wgmma", "wgmma, 256 x 160", serves_wgmma, any_experts, 160, 128, nullptr,
      &sm90::kOneBlockProducts},
-    {ExpertsPath::portable, "portable, 64 x 64", serves_portable, any_experts, 64, 64,
+    {ExpertsPath::portable, "portable", "portable, 64 x 64", serves_portable, any_experts, 64, 64,
      &portable::kFloat32Products, &portable::kBfloat16Products},
 };
 
@@ -60,10 +62,16 @@ constexpr ExpertsPath choose_path(const ProductDemand& demand, ExpertsPath wante
   return ExpertsPath::automatic;
 }
 
+/// The row of a path that choose_path() gave; `automatic` has none.
 constexpr const ProductKind& product_kind(ExpertsPath path) {
   for (const ProductKind& kind : kProductKinds)
     if (kind.path == path) return kind;
-  return kProductKinds[2];
+  throw std::logic_error("no products have been chosen");
+}
+
+/// How command lines and reports call a path.
+constexpr const char* word_of(ExpertsPath path) {
+  return path == ExpertsPath::automatic ? "automatic" : product_kind(path).word;
 }
 
 }  // namespace moeref::cuda

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "cuda_impl/adaptors/layer_config.hpp"
+#include "cuda_impl/grouped_gemm/product_kinds.hpp"
 #include "moeref/cuda/error.hpp"
 #include "tools/bench/cuda/least_saved.hpp"
 #include "tools/bench/cuda/parameters.hpp"
@@ -106,7 +107,7 @@ Prepared prepare_experts(const Layer& layer, Buffers& memory, Blas&) {
   out.forward_memory = forward_bytes;
   out.both_memory = out.saved + std::max(forward_bytes, backward_bytes);
   out.least_saved = least_saved(c);
-  out.kernels = name_of(c.path);
+  out.kernels = word_of(c.path);
   return out;
 }
 

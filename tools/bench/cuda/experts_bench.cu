@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "cuda_impl/experts/layout.hpp"
+#include "cuda_impl/grouped_gemm/product_kinds.hpp"
 #include "cuda_impl/permutation/permute.hpp"
 #include "cuda_impl/permutation/unpermute.hpp"
 #include "moeref/cuda/error.hpp"
@@ -172,13 +173,13 @@ void write_json(const char* path, const std::vector<Result>& results, const cuda
 }
 
 ExpertsPath parse_path(const std::string& text) {
-  const std::pair<const char*, ExpertsPath> paths[] = {{"automatic", ExpertsPath::automatic},
-                                                       {"clusters", ExpertsPath::wgmma_clusters},
-                                                       {"wgmma", ExpertsPath::wgmma},
-                                                       {"portable", ExpertsPath::portable}};
-  for (const auto& [name, path] : paths)
-    if (text == name) return path;
-  throw ArgumentError("--path is '" + text + "': want automatic, clusters, wgmma or portable");
+  std::string words = word_of(ExpertsPath::automatic);
+  if (text == words) return ExpertsPath::automatic;
+  for (const ProductKind& kind : kProductKinds) {
+    if (text == kind.word) return kind.path;
+    words += std::string(", ") + kind.word;
+  }
+  throw ArgumentError("--path is '" + text + "': want one of " + words);
 }
 
 int run(int argc, char** argv) {

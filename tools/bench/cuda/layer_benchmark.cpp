@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "cuda_impl/adaptors/layer_config.hpp"
+#include "cuda_impl/grouped_gemm/product_kinds.hpp"
 #include "tools/bench/cuda/benchmarks.hpp"
 #include "tools/bench/cuda/least_saved.hpp"
 #include "tools/bench/cuda/parameters.hpp"
@@ -113,7 +114,7 @@ Prepared prepare_layer(const Layer& layer, Buffers& memory, Blas& blas) {
   out.forward_memory = forward_bytes;
   out.both_memory = out.saved + std::max(forward_bytes, backward_bytes);
   out.least_saved = least_saved(c);
-  out.kernels = name_of(path);
+  out.kernels = word_of(path);
   return out;
 }
 

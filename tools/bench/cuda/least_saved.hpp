@@ -37,18 +37,4 @@ inline double least_saved(const LayerConfig& c) {
   return bytes;
 }
 
-/// How reports call the kernels of a path.
-inline const char* name_of(ExpertsPath path) {
-  switch (path) {
-    case ExpertsPath::wgmma_clusters:
-      return "wgmma_clusters";
-    case ExpertsPath::wgmma:
-      return "wgmma";
-    case ExpertsPath::portable:
-      return "portable";
-    default:
-      return "automatic";
-  }
-}
-
 }  // namespace moeref::cuda::bench

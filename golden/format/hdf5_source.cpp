@@ -93,8 +93,8 @@ void read_elements(hid_t dataset, const std::string& path, hid_t memory_type, hi
     throw InputError(dataset_name(path) + kDamaged);
 }
 
-/// The type in which HDF5 hands over elements that are wanted in `dtype`: that itself where it converts without loss
-/// or clipping, else one that holds every stored value.
+/// The type in which HDF5 hands over elements that are wanted in `dtype`: that itself where it converts
+/// without loss or clipping, else one that holds every stored value.
 DType transfer_type(DType stored, DType dtype) {
   if (stored == dtype || dtype == DType::int64 || (dtype == DType::float64 && stored == DType::float32))
     return dtype;
@@ -106,7 +106,8 @@ Tensor held_in(DType dtype, const Tensor& values, const DatasetInfo& info, std::
   Tensor held(dtype, values.shape());
   for (std::int64_t i = 0; i < values.size(); ++i) {
     const double v = values[i];
-    const bool holds = dtype == DType::boolean ? v == 0.0 || v == 1.0 : std::isnan(v) || round_to(dtype, v) == v;
+    const bool holds =
+        dtype == DType::boolean ? v == 0.0 || v == 1.0 : std::isnan(v) || round_to(dtype, v) == v;
     if (!holds)
       throw InputError(dataset_name(info.path) + " holds " + to_text(v) + " at element " +
                        std::to_string(first + i) + ", which is no " + std::string(name(dtype)));
@@ -126,7 +127,8 @@ void each_block(hid_t dataset, const DatasetInfo& info, DType dtype, const Visit
   Tensor block;
   for_each_block(info.shape, [&](const Block& place) {
     // Nearly all blocks are of one size: memory that was touched once is used again.
-    if (block.size() != place.count || block.dtype() != transferred) block = Tensor(transferred, {place.count});
+    if (block.size() != place.count || block.dtype() != transferred)
+      block = Tensor(transferred, {place.count});
     const auto [file, memory] = select(dataset, place);
     read_elements(dataset, info.path, memory_type.get(), memory.get(), file.get(), block.bytes().data());
     if (transferred == dtype)

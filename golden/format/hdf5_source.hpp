@@ -38,8 +38,8 @@ class Source {
 
 using VisitBlock = std::function<void(std::int64_t first, const Tensor& block)>;
 
-/// All elements in `dtype`, in the blocks of for_each_block: a dataset may be gigabytes. Throws InputError naming
-/// an element that `dtype` cannot hold.
+/// All elements in `dtype`, in the blocks of for_each_block: a dataset may be gigabytes. Throws InputError
+/// naming an element that `dtype` cannot hold.
 void each_block(hid_t dataset, const DatasetInfo& info, DType dtype, const VisitBlock& visit);
 
 }  // namespace moeref::hdf5

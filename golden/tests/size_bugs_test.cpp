@@ -1,5 +1,5 @@
-// Bugs that show from a size on (golden/recipes/sizes.json), each put into the reference: every case that names one
-// fails on it, at the tensor that the bug makes wrong, and a port of bfloat16 alone meets it too.
+// Bugs that show from a size on (golden/recipes/sizes.json), each put into the reference: every case that
+// names one fails on it, at the tensor that the bug makes wrong, and a port of bfloat16 alone meets it too.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -125,14 +125,10 @@ struct SizeBug {
 void PrintTo(const SizeBug& bug, std::ostream* out) { *out << bug.flag; }
 
 constexpr SizeBug kBugs[] = {
-    {"O39", sees_256_experts, "outputs/indices"},
-    {"O40", weighs_corrected_scores, "outputs/weights"},
-    {"O41", routes_1024_tokens, "outputs/indices"},
-    {"O42", tile_runs_into_the_next_row, "outputs/y"},
-    {"O43", upper_half_unwritten, "outputs/y"},
-    {"O44", room_for_512_rows, "outputs/y"},
-    {"O45", last_64_rows_lost, "outputs/y"},
-    {"O46", gate_sees_latent, "outputs/indices"},
+    {"O39", sees_256_experts, "outputs/indices"},    {"O40", weighs_corrected_scores, "outputs/weights"},
+    {"O41", routes_1024_tokens, "outputs/indices"},  {"O42", tile_runs_into_the_next_row, "outputs/y"},
+    {"O43", upper_half_unwritten, "outputs/y"},      {"O44", room_for_512_rows, "outputs/y"},
+    {"O45", last_64_rows_lost, "outputs/y"},         {"O46", gate_sees_latent, "outputs/indices"},
     {"O47", shared_experts_see_latent, "outputs/y"},
 };
 

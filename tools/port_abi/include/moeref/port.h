@@ -220,10 +220,10 @@ typedef struct moeref_port {
    * process, and no C++ exception may leave it. `error` takes the reason for what is not MOEREF_OK. */
   int32_t (*run)(const moeref_call* call, char* error, size_t size);
 
-  /* The largest world_size: calls with up to so many ranks are made by one process per rank (moeref_exchange),
-   * rather than by one that plays them. 0 or 1: none. With device kDLCUDA rank r works on device r, which is
-   * current for the driver and for the runtime when run() is called; calls with more ranks than there are
-   * devices are not supported, unless moeref is told to share them (--share-devices). */
+  /* The largest world_size: calls with up to so many ranks are made by one process per rank
+   * (moeref_exchange), rather than by one that plays them. 0 or 1: none. With device kDLCUDA rank r works on
+   * device r, which is current for the driver and for the runtime when run() is called; calls with more ranks
+   * than there are devices are not supported, unless moeref is told to share them (--share-devices). */
   int32_t max_processes;
 
   /* clang-format off */

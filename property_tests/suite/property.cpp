@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
+#include <string>
 
 #include "property_tests/suite/property_tables.hpp"
 
@@ -60,9 +62,35 @@ std::string to_string(const Finding& f) {
   return fmt::format("{} is {:.9g}, want {:.9g}{}: {}", element, f.value, f.expected, tolerance, f.text);
 }
 
+namespace {
+
+/// Counts the calls that a check makes of the implementation.
+class Counted final : public Implementation {
+ public:
+  explicit Counted(Implementation& counted) : counted_(counted) {}
+  std::string name() const override { return counted_.name(); }
+  std::optional<std::string> unsupported(const Call& call) const override {
+    return counted_.unsupported(call);
+  }
+  NamedTensors run(const Call& call) override {
+    ++calls;
+    return counted_.run(call);
+  }
+
+  int calls = 0;
+
+ private:
+  Implementation& counted_;
+};
+
+}  // namespace
+
 Outcome examine(const Property& property, Implementation& implementation, const Descriptor& descriptor) {
   try {
-    property.check(implementation, descriptor);
+    Counted counted(implementation);
+    property.check(counted, descriptor);
+    // A check that asked nothing has shown nothing.
+    if (counted.calls == 0) return {Outcome::Kind::discarded, "there is nothing to ask of this call", {}};
     return {};
   } catch (const Discarded& discarded) {
     return {Outcome::Kind::discarded, discarded.what(), {}};

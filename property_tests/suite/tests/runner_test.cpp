@@ -82,6 +82,45 @@ TEST(Runner, CountsWhatIsNotSupportedAndNeverPassesIt) {
   }
 }
 
+/// Says so only when it is called, as the table of a library may.
+class DeclinesLate final : public Implementation {
+ public:
+  std::string name() const override { return "declines"; }
+  std::optional<std::string> unsupported(const Call&) const override { return std::nullopt; }
+  NamedTensors run(const Call&) override { throw NotSupported("nothing is supported"); }
+};
+
+TEST(Runner, NoPropertyPassesOrFailsAPortThatComputesNothing) {
+  Nothing nothing;
+  DeclinesLate late;
+  RunOptions options = few();
+  options.cases = 20;
+  options.declared = {.lowest_id_first = true, .repeatable = true, .batch_invariant = true, .rounding = true};
+  for (Implementation* port : {static_cast<Implementation*>(&nothing), static_cast<Implementation*>(&late)})
+    for (const Property& property : properties()) {
+      SCOPED_TRACE(port->name() + " " + std::string(property.name));
+      const RunReport report = run_property(property, *port, options);
+      EXPECT_EQ(report.passed, 0);
+      EXPECT_TRUE(report.status == RunStatus::not_supported || report.status == RunStatus::vacuous)
+          << name(report.status) << " " << to_string(report.finding);
+    }
+}
+
+TEST(Runner, ACheckThatAsksNothingDoesNotPass) {
+  const Property property{"T4",
+                          "asks_nothing",
+                          {Component::gate},
+                          PropertyClass::exact,
+                          "",
+                          {},
+                          nullptr,
+                          [](Implementation&, const Descriptor&) {}};
+  CpuReference cpu;
+  const RunReport report = run_property(property, cpu, few());
+  EXPECT_EQ(report.status, RunStatus::vacuous);
+  EXPECT_EQ(report.discarded, 60);
+}
+
 TEST(Runner, SkipsTieRulesThatAreNotDeclared) {
   CpuReference cpu;
   EXPECT_EQ(run_property(*find_property("lowest_id_ties"), cpu, few()).status, RunStatus::not_supported);

@@ -37,6 +37,10 @@ struct CaseSpec {
 /// "gate/sigmoid_groups", as messages name a case.
 std::string label(const CaseSpec& spec);
 
+/// "gate__sigmoid_groups", as lists and command lines name a case, and its file: the same with ".h5".
+std::string full_name(const CaseSpec& spec);
+std::string file_name(const CaseSpec& spec);
+
 /// Throws InputError naming the case and the field that is missing, unknown or wrong. The config is checked
 /// when the call is built.
 CaseSpec parse_case_spec(const nlohmann::json& json);

@@ -119,6 +119,10 @@ const std::vector<Field>& fields() {
 
 std::string label(const CaseSpec& spec) { return std::string(name(spec.component)) + "/" + spec.name; }
 
+std::string full_name(const CaseSpec& spec) { return std::string(name(spec.component)) + "__" + spec.name; }
+
+std::string file_name(const CaseSpec& spec) { return full_name(spec) + ".h5"; }
+
 CaseSpec parse_case_spec(const json& object) {
   if (!object.is_object())
     throw InputError("a case is " + object.dump().substr(0, 80) + ": want a JSON object");

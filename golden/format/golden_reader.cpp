@@ -64,16 +64,6 @@ DType dtype_to_read(const DatasetInfo& info) {
 
 bool is_bound(const DatasetInfo& info) { return info.path.starts_with(kBounds); }
 
-/// Block by block: bounds may be gigabytes.
-void check_bound(hid_t dataset, const DatasetInfo& info) {
-  std::vector<double> values;
-  hdf5::each_block(dataset, info, info.stored, [&](std::int64_t first, const Tensor& block) {
-    values.resize(static_cast<std::size_t>(block.size()));
-    block.read(0, values);
-    check_bounds(info.path, values, first);
-  });
-}
-
 void send_dataset(hid_t dataset, const DatasetInfo& info, Content content, Sender& sender) {
   if (is_golden(content)) {
     if (!info.documented) throw InputError(dataset_name(info.path) + ": missing attribute 'dtype'");
@@ -82,7 +72,6 @@ void send_dataset(hid_t dataset, const DatasetInfo& info, Content content, Sende
                        " where its attribute dtype says " + std::string(name(*info.documented)));
   }
   const DType dtype = content == Content::header ? info.stored : dtype_to_read(info);
-  if (is_golden(content) && is_bound(info)) check_bound(dataset, info);
   sender.item();
   sender.text(info.path);
   sender.number(static_cast<std::int64_t>(dtype));
@@ -90,10 +79,18 @@ void send_dataset(hid_t dataset, const DatasetInfo& info, Content content, Sende
   sender.number(static_cast<std::int64_t>(info.shape.size()));
   for (const std::int64_t extent : info.shape) sender.number(extent);
   sender.number(static_cast<std::int64_t>(info.stored_bytes));
-  if (content == Content::header || (content == Content::golden_without_bounds && is_bound(info))) return;
-  // Each block is an item, so that an error can come in place of any.
-  hdf5::each_block(dataset, info, dtype, [&](std::int64_t, const Tensor& block) {
-    sender.item();
+  if (content == Content::header) return;
+  const bool checked = is_golden(content) && is_bound(info);
+  const bool sent = content != Content::golden_without_bounds || !is_bound(info);
+  std::vector<double> values;
+  hdf5::each_block(dataset, info, dtype, [&](std::int64_t first, const Tensor& block) {
+    if (checked) {
+      values.resize(static_cast<std::size_t>(block.size()));
+      block.read(0, values);
+      check_bounds(info.path, values, first);
+    }
+    if (!sent) return;
+    sender.item();  // each block is one, so that an error can come in place of any
     sender.bytes(block.bytes());
   });
 }

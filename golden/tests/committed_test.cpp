@@ -16,10 +16,6 @@ namespace fs = std::filesystem;
 
 const fs::path kCases = MOEREF_GOLDEN_CASES;
 
-fs::path file_name(const CaseSpec& spec) {
-  return std::string(name(spec.component)) + "__" + spec.name + ".h5";
-}
-
 /// What a reader gets of a file that was just generated.
 GoldenFile regenerate(const CaseSpec& spec) {
   const fs::path folder = fs::path(testing::TempDir()) / "moeref_committed_test";

@@ -139,9 +139,7 @@ TEST_P(SizeBugTest, FailsInEveryCaseThatNamesIt) {
   for (const CaseSpec& spec : recipes()) {
     if (std::ranges::find(spec.flags, GetParam().flag) == spec.flags.end()) continue;
     SCOPED_TRACE(label(spec));
-    Call call = read_golden(std::filesystem::path(MOEREF_GOLDEN_CASES) /
-                            (std::string(name(spec.component)) + "__" + spec.name + ".h5"))
-                    .call;
+    Call call = read_golden(std::filesystem::path(MOEREF_GOLDEN_CASES) / file_name(spec)).call;
     call.backward = false;
     std::erase_if(call.tensors, [](const auto& entry) { return entry.first.starts_with("cotangents/"); });
     ++cases;

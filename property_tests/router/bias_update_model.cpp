@@ -231,17 +231,14 @@ void state_machine(Implementation& impl, const Descriptor& d) {
   params.maxSize = 16;  // commands of the longest sequence, about
   // RapidCheck takes every exception for a failure of the sequence.
   std::optional<std::string> declined;
-  const auto run_sequence = [&] {
-    TrainingLoop loop(impl, d);
-    const Model start{d, true, loop.bias().doubles(), std::vector<double>(static_cast<std::size_t>(d.E)),
-                      0, 0};
-    rc::state::check(start, loop,
-                     rc::state::gen::execOneOfWithArgs<RouteBatch, Accumulate, ZeroTokenRank, SetTraining,
-                                                       UpdateBias, UpdateBias, SaveLoad>());
-  };
   const auto sequences = [&] {
     try {
-      run_sequence();
+      TrainingLoop loop(impl, d);
+      const Model start{d, true, loop.bias().doubles(), std::vector<double>(static_cast<std::size_t>(d.E)),
+                        0, 0};
+      rc::state::check(start, loop,
+                       rc::state::gen::execOneOfWithArgs<RouteBatch, Accumulate, ZeroTokenRank, SetTraining,
+                                                         UpdateBias, UpdateBias, SaveLoad>());
     } catch (const NotSupported& reason) {
       declined = reason.what();
     }

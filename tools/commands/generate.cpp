@@ -34,17 +34,10 @@ struct GenerateOptions {
   std::optional<std::uint64_t> seed;
 };
 
-std::string file_name(const CaseSpec& spec) {
-  return std::string(name(spec.component)) + "__" + spec.name + ".h5";
-}
-
 /// The recipes that the command line selects; all when it names none.
 std::vector<CaseSpec> from_catalogue(const GenerateOptions& options,
                                      const std::vector<Component>& components) {
   std::vector<CaseSpec> chosen;
-  const auto full_name = [](const CaseSpec& spec) {
-    return std::string(name(spec.component)) + "__" + spec.name;
-  };
   for (const std::string& wanted : options.cases)
     if (std::ranges::none_of(recipes(),
                              [&](const CaseSpec& s) { return s.name == wanted || full_name(s) == wanted; }))

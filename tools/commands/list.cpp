@@ -42,7 +42,7 @@ std::vector<Row> cases() {
   std::vector<Row> rows{
       {bold("case"), bold("tokens", true), bold("passes"), bold("bugs that it catches"), bold("note")}};
   for (const CaseSpec& spec : recipes())
-    rows.push_back({{std::string(name(spec.component)) + "__" + spec.name},
+    rows.push_back({{full_name(spec)},
                     {to_string(spec.tokens), Colour::plain, true},
                     {spec.backward ? "both" : "forward"},
                     {fmt::format("{}", fmt::join(spec.flags, " "))},

@@ -70,8 +70,6 @@ constexpr std::array kRules{
          }},
 };
 
-std::string full_name(const CaseSpec& spec) { return std::string(name(spec.component)) + "__" + spec.name; }
-
 MustPassList parse_list(const std::string& title, const std::string& text) {
   MustPassList list{title, {}};
   std::istringstream lines(text);

@@ -22,9 +22,14 @@ void needs_three_experts(Implementation&, const Descriptor& d) {
   if (d.E >= 3) fail({"outputs/weights", 2, 1.0, 0.0, 0.5, "three experts or more"});
 }
 
+/// A property of the gate that arranges nothing.
+Property property_of(std::string_view id, std::string_view name,
+                     void (*check)(Implementation&, const Descriptor&)) {
+  return {id, name, {Component::gate}, PropertyClass::exact, "", {}, nullptr, check};
+}
+
 TEST(Runner, ShrinksToTheSmallestFailure) {
-  const Property property{"T1",    "needs_three_experts", {Component::gate}, PropertyClass::exact, "", {},
-                          nullptr, needs_three_experts};
+  const Property property = property_of("T1", "needs_three_experts", needs_three_experts);
   CpuReference cpu;
   const RunReport report = run_property(property, cpu, few());
   ASSERT_EQ(report.status, RunStatus::failed);
@@ -36,29 +41,16 @@ TEST(Runner, ShrinksToTheSmallestFailure) {
 TEST(Runner, CallsAFailureThatDoesNotRepeatFlaky) {
   static int calls;
   calls = 0;
-  const Property property{"T2",
-                          "seventh_call",
-                          {Component::gate},
-                          PropertyClass::exact,
-                          "",
-                          {},
-                          nullptr,
-                          [](Implementation&, const Descriptor&) {
-                            if (++calls == 7) fail({"", -1, 0.0, 0.0, 0.0, "the seventh call"});
-                          }};
+  const Property property = property_of("T2", "seventh_call", [](Implementation&, const Descriptor&) {
+    if (++calls == 7) fail({"", -1, 0.0, 0.0, 0.0, "the seventh call"});
+  });
   CpuReference cpu;
   EXPECT_EQ(run_property(property, cpu, few()).status, RunStatus::flaky);
 }
 
 TEST(Runner, CallsAPropertyThatDiscardsEverythingVacuous) {
-  const Property property{"T3",
-                          "discards",
-                          {Component::gate},
-                          PropertyClass::exact,
-                          "",
-                          {},
-                          nullptr,
-                          [](Implementation&, const Descriptor&) { throw Discarded("never"); }};
+  const Property property =
+      property_of("T3", "discards", [](Implementation&, const Descriptor&) { throw Discarded("never"); });
   CpuReference cpu;
   const RunReport report = run_property(property, cpu, few());
   EXPECT_EQ(report.status, RunStatus::vacuous);
@@ -107,14 +99,7 @@ TEST(Runner, NoPropertyPassesOrFailsAPortThatComputesNothing) {
 }
 
 TEST(Runner, ACheckThatAsksNothingDoesNotPass) {
-  const Property property{"T4",
-                          "asks_nothing",
-                          {Component::gate},
-                          PropertyClass::exact,
-                          "",
-                          {},
-                          nullptr,
-                          [](Implementation&, const Descriptor&) {}};
+  const Property property = property_of("T4", "asks_nothing", [](Implementation&, const Descriptor&) {});
   CpuReference cpu;
   const RunReport report = run_property(property, cpu, few());
   EXPECT_EQ(report.status, RunStatus::vacuous);

@@ -32,7 +32,7 @@ void check_config(const ExpertParallelConfig& c) {
   const int own = c.experts.experts / c.ranks, most_chunks = kMostGroups / own;
   if (c.chunks < 1 || c.chunks > most_chunks)
     throw ArgumentError("chunks is " + std::to_string(c.chunks) + ": want 1 to " +
-                        std::to_string(most_chunks) + " with " + std::to_string(own) + " experts a rank");
+                        std::to_string(most_chunks) + " with " + std::to_string(own) + " experts per rank");
   if (c.max_tokens < c.experts.tokens)
     throw ArgumentError("max_tokens is " + std::to_string(c.max_tokens) +
                         ": want at least tokens = " + std::to_string(c.experts.tokens));

@@ -6,14 +6,14 @@
 
 namespace moeref::cuda {
 
-/// Up to this many rows a tile belongs to one block; a larger one to a cluster of two, each taking half of
+/// A tile of up to this many rows belongs to one block; a larger one to a cluster of two, each taking half of
 /// its rows in steps of 16.
 constexpr int kBlockRows = 160;
 
 /// One block per tile: evenly, in multiples of 16 rows, so that 264 rows at a maximum of 160 make 144 + 120
 /// and not 160 + 104. Clusters: the cheaper of an even split and of full tiles with a remainder, in multiples
-/// of 32; a tile never costs less than half of a full one, because its weights have to come in whatever its
-/// rows. 330 rows at 320 make 192 + 138; 2048 make 6 x 320 + 128.
+/// of 32; a tile never costs less than half of a full one, because its weights have to come in for any number
+/// of rows. 330 rows at 320 make 192 + 138; 2048 make 6 x 320 + 128.
 __host__ __device__ constexpr int tile_size(int rows, int max_rows) {
   if (rows <= 0) return 0;
   const int count = (rows + max_rows - 1) / max_rows, step = max_rows > kBlockRows ? 32 : 16;

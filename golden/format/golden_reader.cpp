@@ -148,7 +148,7 @@ Tensor receive_data(Receiver& receiver, const DatasetInfo& info) {
   Tensor tensor(info.stored, info.shape);
   std::span<std::byte> rest = tensor.bytes();
   hdf5::for_each_block(info.shape, [&](const hdf5::Block& block) {
-    receiver.next();
+    if (!receiver.next()) throw InputError(dataset_name(info.path) + " could not be read to its end");
     const std::size_t size = static_cast<std::size_t>(block.count) * size_of(info.stored);
     receiver.bytes(rest.first(size));
     rest = rest.subspan(size);

@@ -21,7 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Cases that take up to this much memory are computed one a core; larger ones one after the other, each on
+/// Cases that take up to this much memory are computed one per core; larger ones one after the other, each on
 /// all cores.
 constexpr double kLargeCase = 64e6;
 

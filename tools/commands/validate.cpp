@@ -28,7 +28,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Files up to this size are judged one a core; larger ones one after the other, each on all cores.
+/// Files up to this size are judged one per core; larger ones one after the other, each on all cores.
 constexpr std::uint64_t kLargeFile = 8u << 20;
 
 struct ValidateOptions {

@@ -1,4 +1,4 @@
-// The command starts small, whatever was built beside it: scripts start it once per question.
+// The command starts small beside every build: scripts start it once per question.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <spawn.h>

@@ -231,7 +231,7 @@ TEST(ExpertParallelArguments, AreNamed) {
   c.ranks = 2, c.max_tokens = 9;
   EXPECT_NE(message().find("max_tokens is 9: want at least tokens = 10"), std::string::npos) << message();
   c.max_tokens = 10, c.chunks = 257;
-  EXPECT_NE(message().find("chunks is 257: want 1 to 256 with 4 experts a rank"), std::string::npos)
+  EXPECT_NE(message().find("chunks is 257: want 1 to 256 with 4 experts per rank"), std::string::npos)
       << message();
   c.chunks = 256;
   EXPECT_EQ(message(), "");

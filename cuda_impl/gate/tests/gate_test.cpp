@@ -1,5 +1,5 @@
 // The gate against the reference's bounds: random calls, the products' tile edges, every routing rule at
-// every number of experts a lane, and the corners.
+// every number of experts per lane, and the corners.
 #include "cuda_impl/adaptors/tests/judged.hpp"
 #include "reference_cpu/tests/random_call.hpp"
 

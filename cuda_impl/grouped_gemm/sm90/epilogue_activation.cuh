@@ -207,7 +207,7 @@ struct ActivationBackward {
  private:
   static constexpr bool gated = Act::layout != UpLayout::up_only;
 
-  /// 16 threads a token, each with 8 columns of it, two tokens at a time. H comes one chunk ahead.
+  /// 16 threads per token, each with 8 columns of it, two tokens at a time. H comes one chunk ahead.
   template <bool Clamp, int MaxN>
   static __device__ __forceinline__ void run_chunks(const Arguments& args, const Accumulator<MaxN>& acc,
                                                     const TileOutput& tile, float* staging, int warpgroup) {

@@ -19,7 +19,7 @@ constexpr std::array kBenchmarks{
     Benchmark{Component::gate, prepare_gate}, Benchmark{Component::experts, prepare_experts},
     Benchmark{Component::mlp, prepare_mlp}, Benchmark{Component::moe, prepare_layer}};
 
-/// k different experts a token, each equally likely.
+/// k different experts per token, each equally likely.
 std::vector<int> random_routing(std::int64_t tokens, int experts, int slots) {
   std::mt19937 random(7);
   std::vector<int> order(static_cast<std::size_t>(experts)), ids;

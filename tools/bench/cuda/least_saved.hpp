@@ -12,7 +12,7 @@ inline double least_saved(const GateConfig& c) {
   return static_cast<double>(c.tokens) * c.experts * element + (c.has_aux_loss() ? 4.0 * c.experts : 0.0);
 }
 
-/// H [T k, up_width] and 16 bytes a row of permutation.
+/// H [T k, up_width] and 16 bytes per row of permutation.
 inline double least_saved(const ExpertsConfig& c) {
   const double rows = static_cast<double>(c.tokens) * c.slots;
   return rows * (c.up_width() * static_cast<double>(bytes_of(c.dtype)) + 16.0);

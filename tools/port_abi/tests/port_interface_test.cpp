@@ -39,7 +39,7 @@ TEST(PortInterfaceTest, FullConfigsLoseNothing) {
   }
 }
 
-/// Every field that may be left out is written down, whatever it holds.
+/// Every field that may be left out is written down with any value.
 TEST(PortInterfaceTest, FullConfigsHaveEveryField) {
   MoEConfig every;
   every.router_bias = every.expert_bias = every.softmax_before_topk = every.router_weights_fp32 = true;

@@ -12,7 +12,7 @@ using nlohmann::json;
 
 class CudaStagingTest : public CommandTest {
  protected:
-  /// The odd port, which says kDLCUDA whatever else it does wrong in `way`; the cases in the order of their
+  /// The odd port, which says kDLCUDA, and does wrong what `way` says; the cases in the order of their
   /// names.
   json validate(const char* way, const char* fault = "") {
     const std::string cases = std::string(MOEREF_CASES) + "/";

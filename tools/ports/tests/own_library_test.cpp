@@ -58,7 +58,7 @@ TEST_F(OwnLibraryTest, WhereThereIsNoneOneLineSaysHowToGetIt) {
   }
 }
 
-/// The same table of ports as for anybody's: any library can stand in for it.
+/// The same table of ports as for all others: any library can stand in for it.
 TEST_F(OwnLibraryTest, IsAPortLikeAnyOther) {
   const fs::path file = copy_case("gate__top1", at("cases"));
   const Finished finished =

@@ -1,4 +1,4 @@
-// Text in XML, whatever it holds.
+// Any text in XML.
 #include "tools/report/xml.hpp"
 
 #include <gtest/gtest.h>

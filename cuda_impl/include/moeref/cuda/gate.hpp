@@ -101,8 +101,8 @@ void gate_aux_loss(const GateConfig& config, const AuxStatistics& sum, float* au
 
 /// Gradients for the cotangent `d_weights` [T, k] of the weights, of type `d_weights_type`, after
 /// gate_forward with the same config, parameters, input and `saved`, whose ids are `ids` [T, k]. If
-/// has_aux_loss(), S also receives aux_loss_coeff * aux_loss_backward_scale * f_i m_t / n, whatever d_weights
-/// is.
+/// has_aux_loss(), S also receives aux_loss_coeff * aux_loss_backward_scale * f_i m_t / n, for any
+/// d_weights.
 void gate_backward(const GateConfig& config, const GateParameters& parameters, const GateInput& input,
                    const int* ids, const void* d_weights, DataType d_weights_type, const void* saved,
                    const GateGradients& gradients, void* workspace, cudaStream_t stream);

@@ -10,7 +10,7 @@ cmake --preset default
 cmake --build --preset default --parallel "$(nproc 2>/dev/null || echo 2)" --target moeref
 moeref=build/tools/moeref
 
-# Layers of published models: reduced in width, with the routing structure of the real ones.
+# Layers of published models: reduced in width, with the routing of the real ones.
 for preset in mixtral_8x7b qwen3_30b deepseek_v3 gpt_oss_120b; do
   "$moeref" generate --preset "$preset" --out "out/golden/$preset"
 done

@@ -37,7 +37,8 @@ BugNote parse_note(const json& note) {
               text_field(note, "wrong"),
               list_field(note, "references"),
               {},
-              note.value("highest_value", false)};
+              note.value("highest_value", false),
+              note.contains("not_in_bfloat16") ? text_field(note, "not_in_bfloat16") : ""};
   for (const std::string& seen : list_field(note, "seen_by")) {
     const auto it = std::ranges::find(kVisibilities, seen);
     if (it == kVisibilities.end())

@@ -6,9 +6,10 @@
 //  documented system has
 //    no class of its own for a family (Mixtral, Qwen2-MoE, OLMoE), the mapping follows that family's router
 //    in Hugging Face transformers.
-//  * Reduced configs keep the score function, normalisation, groups, shared experts, biases and activation;
-//  k, E and G shrink,
-//    and limits of activations shrink with them so that inputs of unit size still reach the clamps.
+//  * Reduced configs keep the whole routing (experts, slots, groups, score function, normalisation, biases),
+//  shared experts and activations: kernels that serve one shape alone are met at that shape. Widths shrink,
+//    to multiples of 16 bytes in every dtype, and limits of activations with them so that inputs of unit size
+//    still reach the clamps.
 #include "golden/catalogue/presets.hpp"
 
 #include <algorithm>
@@ -31,18 +32,12 @@ MoEConfig layer(std::int64_t dim, std::int64_t inter_dim, std::int64_t moe_inter
   return c;
 }
 
-/// The same layer with a few small experts.
-MoEConfig reduce(MoEConfig c, std::int64_t experts, std::int64_t active) {
-  c.dim = 12;
+/// The same layer at small widths.
+MoEConfig reduce(MoEConfig c) {
+  c.dim = 16;
   c.inter_dim = 32;
   c.moe_inter_dim = 8;
-  c.n_routed_experts = experts;
-  c.n_activated_experts = active;
-  if (c.n_expert_groups > 1) {
-    c.n_expert_groups = 4;
-    c.n_limited_groups = 2;
-  }
-  if (c.shared_expert_inter_dim) c.shared_expert_inter_dim = 12;
+  if (c.shared_expert_inter_dim) c.shared_expert_inter_dim = 16;
   if (c.swiglu_limit > 0.0) c.swiglu_limit = 1.0;
   c.activation_limit = 1.5;
   return c;
@@ -168,25 +163,22 @@ std::vector<Preset> preset_table() {
   const nlohmann::json none = nlohmann::json::object();
   const nlohmann::json fp32_gate = {{"gate_precision", "float32"}};
   std::vector<Preset> presets;
-  const auto add = [&](std::string name, std::string model, const MoEConfig& full, std::int64_t experts,
-                       std::int64_t active, const nlohmann::json& options,
-                       std::optional<MeasuredShape> measured = std::nullopt) {
-    presets.push_back({std::move(name), std::move(model), full, reduce(full, experts, active), options,
-                       std::move(measured)});
+  const auto add = [&](std::string name, std::string model, const MoEConfig& full,
+                       const nlohmann::json& options, std::optional<MeasuredShape> measured = std::nullopt) {
+    presets.push_back({std::move(name), std::move(model), full, reduce(full), options, std::move(measured)});
   };
-  add("mixtral_8x7b", "mistralai/Mixtral-8x7B-v0.1", mixtral_8x7b(), 8, 2, none,
-      MeasuredShape{"mixtral", 8192});
-  add("qwen2_moe", "Qwen/Qwen2-57B-A14B", qwen2_moe(), 16, 4, none);
-  add("qwen3_30b", "Qwen/Qwen3-30B-A3B", qwen3_30b(), 16, 4, none, MeasuredShape{"qwen3_30b", 16384});
-  add("deepseek_v3", "deepseek-ai/DeepSeek-V3", deepseek_v3(), 16, 4, none, MeasuredShape{"dsv3", 8192});
-  add("deepseek_v4", "deepseek-ai/DeepSeek-V4-Flash", deepseek_v4(), 16, 3, none);
-  add("moonlight", "moonshotai/Moonlight-16B-A3B", moonlight(), 16, 3, none);
-  add("gpt_oss_120b", "openai/gpt-oss-120b", gpt_oss_120b(), 16, 4, none, MeasuredShape{"gpt_oss", 8192});
-  add("olmoe", "allenai/OLMoE-1B-7B-0924", olmoe(), 16, 4, none, MeasuredShape{"olmoe", 16384});
-  add("glm_4_5", "zai-org/GLM-4.5", glm_4_5(), 20, 4, none);
-  add("nemotron_3_nano", "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", nemotron_3_nano(), 16, 3, none);
-  add("minimax_m3", "MiniMaxAI/MiniMax-M3", minimax_m3(), 16, 2, fp32_gate);
-  add("gemma_4", "google/gemma-4-26B-A4B", gemma_4(), 16, 4, none);
+  add("mixtral_8x7b", "mistralai/Mixtral-8x7B-v0.1", mixtral_8x7b(), none, MeasuredShape{"mixtral", 8192});
+  add("qwen2_moe", "Qwen/Qwen2-57B-A14B", qwen2_moe(), none);
+  add("qwen3_30b", "Qwen/Qwen3-30B-A3B", qwen3_30b(), none, MeasuredShape{"qwen3_30b", 16384});
+  add("deepseek_v3", "deepseek-ai/DeepSeek-V3", deepseek_v3(), none, MeasuredShape{"dsv3", 8192});
+  add("deepseek_v4", "deepseek-ai/DeepSeek-V4-Flash", deepseek_v4(), none);
+  add("moonlight", "moonshotai/Moonlight-16B-A3B", moonlight(), none);
+  add("gpt_oss_120b", "openai/gpt-oss-120b", gpt_oss_120b(), none, MeasuredShape{"gpt_oss", 8192});
+  add("olmoe", "allenai/OLMoE-1B-7B-0924", olmoe(), none, MeasuredShape{"olmoe", 16384});
+  add("glm_4_5", "zai-org/GLM-4.5", glm_4_5(), none);
+  add("nemotron_3_nano", "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", nemotron_3_nano(), none);
+  add("minimax_m3", "MiniMaxAI/MiniMax-M3", minimax_m3(), fp32_gate);
+  add("gemma_4", "google/gemma-4-26B-A4B", gemma_4(), none);
   return presets;
 }
 

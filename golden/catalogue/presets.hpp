@@ -1,5 +1,4 @@
-// MoE layers of published models: at their real width, and reduced to a few kilobytes with the same routing
-// structure.
+// MoE layers of published models: at their real width, and at widths of a few numbers with the same routing.
 #pragma once
 
 #include <cstdint>
@@ -20,12 +19,11 @@ struct MeasuredShape {
 };
 
 struct Preset {
-  std::string name;   ///< "qwen3_30b"
-  std::string model;  ///< "Qwen/Qwen3-30B-A3B"
-  MoEConfig full;     ///< bfloat16
-  MoEConfig
-      reduced;  ///< bfloat16; k, E and groups scaled down, activations and limits scaled to reach the clamps
-  nlohmann::json options;                 ///< call options that belong to the model: its gate precision
+  std::string name;        ///< "qwen3_30b"
+  std::string model;       ///< "Qwen/Qwen3-30B-A3B"
+  MoEConfig full;          ///< bfloat16
+  MoEConfig reduced;       ///< the same but for its widths, and for limits that inputs of unit size reach
+  nlohmann::json options;  ///< call options that belong to the model: its gate precision
   std::optional<MeasuredShape> measured;  ///< nothing where its times would say what another's say
 };
 

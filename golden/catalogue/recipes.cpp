@@ -74,6 +74,12 @@ std::vector<CaseSpec> parse_recipes(std::string_view text, std::string_view sour
   }
 }
 
+std::string note_of_recipe(const std::string& recipe) {
+  const json parsed = json::parse(recipe, nullptr, false);
+  const auto note = parsed.is_object() ? parsed.find("note") : parsed.end();
+  return note != parsed.end() && note->is_string() ? note->get<std::string>() : "";
+}
+
 const std::vector<CaseSpec>& recipes() {
   static const std::vector<CaseSpec> all = embedded_recipes();
   return all;

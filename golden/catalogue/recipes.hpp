@@ -18,6 +18,9 @@ const std::vector<CaseSpec>& recipes();
 /// beginning with `source`.
 std::vector<CaseSpec> parse_recipes(std::string_view text, std::string_view source);
 
+/// The note in the recipe that a golden file carries; empty where it has none, as foreign files may.
+std::string note_of_recipe(const std::string& recipe);
+
 /// How a bug can be seen.
 enum class Visibility : std::uint8_t {
   forward,           ///< F: a forward check on ordinary random inputs
@@ -37,7 +40,8 @@ struct BugNote {
   std::string wrong;
   std::vector<std::string> references;  ///< links where the repository is known, else its own words for it
   std::vector<Visibility> seen_by;
-  bool highest_value = false;  ///< real, cheap and usually missed, on one machine
+  bool highest_value = false;        ///< real, cheap and usually missed, on one machine
+  std::string not_in_bfloat16 = {};  ///< why a layer of bfloat16 alone cannot show it; empty where one can
 };
 
 const std::vector<BugNote>& bug_notes();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "golden/catalogue/recipes.hpp"
 #include "moeref/config.hpp"
 #include "moeref/signature.hpp"
 #include "reference_cpu/verdict/probable_error.hpp"
@@ -166,6 +167,7 @@ CaseChecker::Checked CaseChecker::check(const std::filesystem::path& file) {
   report.component = golden.call.component;
   report.dtype = dtype_of(golden.call);
   report.flags = golden.flags;
+  report.note = note_of_recipe(golden.recipe);
   report.repeat = fmt::format("moeref validate --port {} {}{}", shell_word(port.name()),
                               forward_only ? "--forward-only " : "", shell_word(file.string()));
   PortOutcome outcome;

@@ -2,9 +2,17 @@
 
 #include <fmt/core.h>
 
+#include <utility>
+
+#include "golden/catalogue/recipes.hpp"
 #include "tools/terminal/terminal.hpp"
 
 namespace moeref {
+namespace {
+
+constexpr std::size_t kBugsDescribed = 2;  // the others are named alone
+
+}  // namespace
 
 std::string ratio_text(double ratio) { return fmt::format("{:.3g}", ratio); }
 
@@ -37,6 +45,17 @@ std::string headline(const CaseReport& report) {
   return text;
 }
 
+std::string about(const CaseReport& report) {
+  std::string bugs;
+  for (std::size_t i = 0; i < report.flags.size(); ++i) {
+    const BugNote* bug = i < kBugsDescribed ? find_bug(report.flags[i]) : nullptr;
+    std::string wrong = bug ? bug->wrong : "";
+    if (wrong.ends_with('.')) wrong.pop_back();
+    bugs += (i == 0 ? "Catches " : ", ") + report.flags[i] + (bug ? " (" + wrong + ")" : "");
+  }
+  return one_line(report.note + (report.note.empty() || bugs.empty() ? "" : " ") + bugs);
+}
+
 std::vector<std::string> finding_lines(const CaseReport& report, std::size_t limit) {
   std::vector<std::string> lines;
   if (!report.finding.empty()) lines.push_back(one_line(report.finding));
@@ -53,6 +72,9 @@ std::vector<std::string> finding_lines(const CaseReport& report, std::size_t lim
     }
   }
   if (more > 0) lines.push_back(fmt::format("and {} more: {}", more, names));
+  const bool told = report.verdict == Verdict::fail || report.verdict == Verdict::hung ||
+                    report.verdict == Verdict::crashed;
+  if (std::string text = about(report); told && !text.empty()) lines.push_back("about: " + std::move(text));
   lines.push_back("repeat: " + report.repeat);
   return lines;
 }

@@ -37,6 +37,7 @@ struct CaseReport {
   Component component = Component::gate;
   std::string dtype;               ///< the config's
   std::vector<std::string> flags;  ///< the named bugs that the case catches
+  std::string note;                ///< what the case is about; empty in foreign files
   Verdict verdict = Verdict::pass;
   std::string finding;  ///< why there is nothing to judge: not supported, threw, gave no results
   std::vector<TensorFinding> tensors;  ///< in stage order, the recorded ones first

@@ -50,6 +50,37 @@ TEST(Recipes, NameBugsThatHaveNotes) {
   }
 }
 
+/// Whether a port that knows no floating type but bfloat16 meets the case: nothing in it is stored in
+/// another.
+bool is_bfloat16_alone(const CaseSpec& spec) {
+  if (spec.x_dtype) return false;
+  if (spec.component == Component::mlp) return parse_mlp_config(spec.config).dtype == DType::bfloat16;
+  const MoEConfig config = parse_moe_config(spec.config);
+  return config.dtype == DType::bfloat16 && !config.gate_dtype && !config.router_weights_fp32;
+}
+
+// Most kernels offer bfloat16 alone, and what one case guards is lost where a port does not support that
+// case.
+TEST(Recipes, CarryEveryFlagTwiceAndOnceInBfloat16) {
+  struct Count {
+    int cases = 0, bfloat16 = 0;
+  };
+  std::map<std::string, Count> counts;
+  for (const CaseSpec& spec : recipes())
+    for (const std::string& flag : spec.flags) {
+      ++counts[flag].cases;
+      counts[flag].bfloat16 += is_bfloat16_alone(spec);
+    }
+  for (const auto& [flag, count] : counts) {
+    EXPECT_GE(count.cases, 2) << flag;
+    const BugNote* note = find_bug(flag);
+    if (note && !note->not_in_bfloat16.empty())
+      EXPECT_EQ(count.bfloat16, 0) << flag << " shows in bfloat16, and its note says why it cannot";
+    else
+      EXPECT_GE(count.bfloat16, 1) << flag;
+  }
+}
+
 TEST(Recipes, CatchEveryBugOfHighestValue) {
   std::set<std::string> caught;
   for (const CaseSpec& spec : recipes()) caught.insert(spec.flags.begin(), spec.flags.end());
@@ -194,6 +225,12 @@ TEST(ParseRecipes, ErrorsBeginWithTheSource) {
     } catch (const InputError& error) {
       EXPECT_TRUE(std::string_view(error.what()).starts_with("test.json: ")) << error.what();
     }
+}
+
+TEST(NoteOfRecipe, IsEmptyWhereThereIsNone) {
+  EXPECT_EQ(note_of_recipe(R"({"case": "a", "note": "All equal."})"), "All equal.");
+  for (const char* text : {"", "{", "[]", "{}", R"({"note": 1})"})
+    EXPECT_EQ(note_of_recipe(text), "") << text;
 }
 
 TEST(BugNotes, AreComplete) {

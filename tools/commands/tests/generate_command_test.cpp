@@ -72,7 +72,7 @@ TEST_F(GenerateTest, PresetAtReducedWidth) {
   EXPECT_EQ(finished.exit_code, 0) << finished.err;
   EXPECT_TRUE(fs::exists(at("out/moe__qwen3_30b.h5")));
   expect_valid();
-  EXPECT_TRUE(holds(run_moeref({"inspect", at("out/moe__qwen3_30b.h5").string()}).out, "[5, 12]"));
+  EXPECT_TRUE(holds(run_moeref({"inspect", at("out/moe__qwen3_30b.h5").string()}).out, "[5, 16]"));
 }
 
 TEST_F(GenerateTest, OwnLayer) {

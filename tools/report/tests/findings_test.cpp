@@ -37,10 +37,24 @@ TEST(FindingsTest, ShowsDigitsUntilValuesDiffer) {
 TEST(FindingsTest, ListsUpToALimitAndTheLineThatRepeats) {
   const CaseReport report = testing::failing_case();
   const auto lines = finding_lines(report, 1);
-  ASSERT_EQ(lines.size(), 3u);
+  ASSERT_EQ(lines.size(), 4u);
   EXPECT_EQ(lines[0], describe(report.tensors[0]));
   EXPECT_EQ(lines[1], "and 1 more: grads/x");
-  EXPECT_EQ(lines[2], "repeat: " + report.repeat);
+  EXPECT_EQ(lines[2], "about: " + about(report));
+  EXPECT_EQ(lines[3], "repeat: " + report.repeat);
+}
+
+TEST(FindingsTest, SaysWhatTheCaseIsAbout) {
+  CaseReport report = testing::failing_case();
+  report.note = "All biased scores are negative.";
+  report.flags = {"O5", "X9", "A1"};
+  EXPECT_EQ(about(report),
+            "All biased scores are negative. Catches O5 (A maximum starts at 0, or an index at -1: the wrong "
+            "experts when all scores are negative), X9, A1");
+  report.note.clear();
+  report.flags.clear();
+  EXPECT_EQ(about(report), "");
+  EXPECT_EQ(finding_lines(report, 1).size(), 3u);
 }
 
 }  // namespace

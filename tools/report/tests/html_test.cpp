@@ -50,8 +50,8 @@ TEST(HtmlTest, HostileTextStaysText) {
   Report report = sample_report({passing_case(), failing_case()});
   CaseReport& one = report.cases[1];
   for (std::string* text :
-       {&one.case_name, &one.finding, &one.repeat, &one.dtype, &one.waiver, &report.port, &report.moeref,
-        &report.compared, &one.tensors[0].verdict.tensor, &one.tensors[0].verdict.finding})
+       {&one.case_name, &one.note, &one.finding, &one.repeat, &one.dtype, &one.waiver, &report.port,
+        &report.moeref, &report.compared, &one.tensors[0].verdict.tensor, &one.tensors[0].verdict.finding})
     *text = kHostile;
   one.file = kHostile;
   one.flags = one.warnings = report.findings = {kHostile};

@@ -28,6 +28,7 @@ std::span<const Property> experts_locality_properties();
 std::span<const Property> experts_choice_properties();
 std::span<const Property> layer_part_properties();
 std::span<const Property> layer_token_properties();
+std::span<const Property> batch_invariance_properties();
 std::span<const Property> gradient_difference_properties();
 std::span<const Property> gradient_flow_properties();
 std::span<const Property> parallel_rank_properties();
@@ -52,6 +53,7 @@ inline constexpr std::array kPropertyTables{
     &experts_choice_properties,
     &layer_part_properties,
     &layer_token_properties,
+    &batch_invariance_properties,
     &gradient_difference_properties,
     &gradient_flow_properties,
     &parallel_rank_properties,

@@ -53,6 +53,7 @@ Declarations declared_by(const Port& port) {
   if (const Capabilities* has = port.capabilities()) {
     out.lowest_id_first = has->lowest_id_first;
     out.repeatable = has->deterministic;
+    out.batch_invariant = has->batch_invariant;
     out.rounding = has->rounds_its_sums();
   }
   return out;

@@ -191,8 +191,9 @@ std::optional<RoutingScores> routing_of_scores(const MoEConfig& c,
                                                const std::optional<std::vector<Real>>& correction,
                                                const Bounded& scores) {
   const bool by_logits = facts(c.score_func).selects_by_logits;
-  const bool adds = correction && !by_logits && !weighs_corrected(c);
-  if (adds && normalises(c)) return std::nullopt;
+  const bool corrected = correction && !by_logits, adds = corrected && !weighs_corrected(c);
+  // Before its normalisation the sum may be anything, a negative number too.
+  if (corrected && normalises(c)) return std::nullopt;
   RoutingScores out = routing_frame(c, scores.rows);
   parallel_for(scores.rows, [&](std::int64_t t) {
     Token token;

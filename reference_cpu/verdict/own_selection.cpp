@@ -75,17 +75,18 @@ OwnSelection judge_reading(const RoutingScores& routing, bool exact, const Tenso
 
 using Rule = std::function<std::optional<RoutingScores>(const Bounded&)>;
 
-/// The first reading that explains every token; the last one's finding where none does.
+/// The first reading that explains every token; the last one's finding where none does. `direct`: equal
+/// numbers in the stage are equal in the choice.
 std::optional<OwnSelection> judge_stage(const Tensor* shown, const RoutingScores& routing, DType held,
-                                        const Rule& rule, const Tensor& ids, bool lowest_id_first,
-                                        std::string_view whose) {
+                                        const Rule& rule, bool direct, const Tensor& ids,
+                                        bool lowest_id_first, std::string_view whose) {
   if (!shown || shown->shape() != Shape{routing.tokens, routing.experts} || !is_floating(shown->dtype()))
     return std::nullopt;
   std::optional<OwnSelection> out;
   for (const Reading& reading : readings(*shown, routing.experts, held)) {
     const std::optional<RoutingScores> own = rule(reading.stage);
     if (!own) return std::nullopt;
-    out = judge_reading(*own, reading.exact, ids, lowest_id_first, whose);
+    out = judge_reading(*own, direct && reading.exact, ids, lowest_id_first, whose);
     if (out->wrong < 0) break;
   }
   return out;
@@ -106,12 +107,14 @@ OwnSelection judge_own_selection(const Call& call, const NamedTensors& candidate
   };
   const auto by_scores = [&](const Bounded& scores) { return routing_of_scores(config, correction, scores); };
   const auto from_logits =
-      judge_stage(find(candidate, "stages/logits"), routing, gate_compute_type(call_options, x), by_logits, ids,
-                  options.lowest_id_first, "its own logits lead to");
+      judge_stage(find(candidate, "stages/logits"), routing, gate_compute_type(call_options, x), by_logits,
+                  true, ids, options.lowest_id_first, "its own logits lead to");
   if (from_logits && from_logits->wrong >= 0) return *from_logits;
+  const bool normalised = config.norm_topk_prob && config.n_activated_experts > 1;
+  const bool direct = !facts(config.score_func).selects_by_logits && !normalised;
   const auto from_scores =
       judge_stage(find(candidate, "stages/scores"), routing, scores_type(config, call_options, x), by_scores,
-                  ids, options.lowest_id_first, "its own scores lead to");
+                  direct, ids, options.lowest_id_first, "its own scores lead to");
   if (!from_logits) return from_scores.value_or(OwnSelection{});
   // Scores that were made for the auxiliary loss alone may differ from those of the choice, which logits
   // explain: they prove, and accuse of nothing.

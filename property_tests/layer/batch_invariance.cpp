@@ -57,7 +57,8 @@ const Property kTable[] = {
      "batch_sizes",
      {Component::gate, Component::experts, Component::mlp, Component::moe},
      PropertyClass::exact,
-     "a token has the same bits alone and at every place of batches of b - 1, b and b + 1 tokens, b = 8 to 1024",
+     "a token has the same bits alone and at every place of batches of b - 1, b and b + 1 tokens, b = 8 to "
+     "1024",
      {"split sums", "coupled scales", "tile by batch size"},
      arrange_batch,
      batch_sizes,

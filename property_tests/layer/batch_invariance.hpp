@@ -12,8 +12,8 @@
 
 namespace moeref {
 
-/// Token 0 at every second place from `first` (0 or 1) on, the other `tokens` - 1 in turn between, from number
-/// `shift` on. With one token it stands everywhere.
+/// Token 0 at every second place from `first` (0 or 1) on, the other `tokens` - 1 in turn between, from
+/// number `shift` on. With one token it stands everywhere.
 std::vector<std::int64_t> crowd(std::int64_t size, std::int64_t first, std::int64_t tokens,
                                 std::int64_t shift);
 

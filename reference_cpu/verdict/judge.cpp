@@ -134,9 +134,8 @@ TensorVerdict judge_ids(const Call& call, const NamedTensors& candidate, const R
   out.tensor = routing.indices;
   out.elements = ids.size();
   std::int64_t ambiguous = 0;
-  const OwnSelection own = usable(routing, &ids)
-                               ? judge_own_selection(call, candidate, routing, ids, options)
-                               : OwnSelection{};
+  const OwnSelection own =
+      usable(routing, &ids) ? judge_own_selection(call, candidate, routing, ids, options) : OwnSelection{};
   total.shows_scores = total.shows_scores || own.shown;
   const auto all = ids.as<std::int64_t>();
   for (std::int64_t t = 0; t < routing.tokens; ++t) {

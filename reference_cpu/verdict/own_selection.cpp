@@ -33,8 +33,7 @@ std::vector<Reading> readings(const Tensor& shown, std::int64_t experts, DType h
   out.push_back({stage(shown_in, [](double v) { return v; }), true});
   if (!fits) out.push_back({stage(held, [&](double v) { return round_to(held, v); }), true});
   // Half a unit in the last place of the type that the numbers were rounded to.
-  const DType rounded =
-      fits && unit_roundoff(held) >= unit_roundoff(shown.dtype()) ? held : shown.dtype();
+  const DType rounded = fits && unit_roundoff(held) >= unit_roundoff(shown.dtype()) ? held : shown.dtype();
   Reading finer{stage(shown_in, [](double v) { return v; }), false};
   const Precision p = precision(rounded);
   for (std::size_t i = 0; i < values.size(); ++i)
@@ -94,8 +93,9 @@ std::optional<OwnSelection> judge_stage(const Tensor* shown, const RoutingScores
 
 }  // namespace
 
-OwnSelection judge_own_selection(const Call& call, const NamedTensors& candidate, const RoutingScores& routing,
-                                 const Tensor& ids, const JudgeOptions& options) {
+OwnSelection judge_own_selection(const Call& call, const NamedTensors& candidate,
+                                 const RoutingScores& routing, const Tensor& ids,
+                                 const JudgeOptions& options) {
   const bool layer = call.component == Component::moe;
   if ((!layer && call.component != Component::gate) || routing.indices != "outputs/indices") return {};
   const MoEConfig config = parse_moe_config(call.config);

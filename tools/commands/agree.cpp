@@ -102,10 +102,11 @@ void meet(const fs::path& file, const Call& call, const std::string& line, const
     return;
   }
   ++total.calls;
-  total.unexplained.push_back({line, fmt::format("{}: {}", fine_a ? "B" : "A", fine_a ? of_b.finding : of_a.finding),
-                               fine_a   ? Blame::b
-                               : fine_b ? Blame::a
-                                        : Blame::both});
+  total.unexplained.push_back(
+      {line, fmt::format("{}: {}", fine_a ? "B" : "A", fine_a ? of_b.finding : of_a.finding),
+       fine_a   ? Blame::b
+       : fine_b ? Blame::a
+                : Blame::both});
 }
 
 void meet_on_files(const AgreeOptions& options, const std::vector<fs::path>& files, const Contestant& a,
@@ -126,8 +127,7 @@ void meet_on_draws(const AgreeOptions& options, const Contestant& a, const Conte
   for (int i = 0; i < options.cases; ++i) {
     const Component component = components[static_cast<std::size_t>(i / 2) % components.size()];
     const Descriptor d = draw_layer(component, options.seed, i);
-    const bool backward =
-        !options.forward_only && a.backward && b.backward && facts(component).has_backward;
+    const bool backward = !options.forward_only && a.backward && b.backward && facts(component).has_backward;
     meet({}, make_call(d, backward), to_line(d), a, b, total);
   }
 }
@@ -140,21 +140,26 @@ std::string ratio_table(const Agreement& total, bool colours) {
                          {"p99", Colour::bold, true},
                          {"worst", Colour::bold, true},
                          {"where |a - b| / (both bounds) is worst", Colour::bold}}};
-  const auto ratio = [](double r) { return Cell{fmt::format("{:.3g}", r), r > 1.0 ? Colour::red : Colour::plain, true}; };
+  const auto ratio = [](double r) {
+    return Cell{fmt::format("{:.3g}", r), r > 1.0 ? Colour::red : Colour::plain, true};
+  };
   for (const auto& [name, d] : total.tensors)
-    rows.push_back({{name},
-                    {std::to_string(d.elements), Colour::plain, true},
-                    {std::to_string(d.differing), Colour::plain, true},
-                    ratio(d.quantile(0.5)),
-                    ratio(d.quantile(0.99)),
-                    ratio(d.worst),
-                    {d.differing == 0 ? "."
-                                      : fmt::format("{} is {:.9g} and {:.9g}", d.worst_place, d.worst_a, d.worst_b)}});
+    rows.push_back(
+        {{name},
+         {std::to_string(d.elements), Colour::plain, true},
+         {std::to_string(d.differing), Colour::plain, true},
+         ratio(d.quantile(0.5)),
+         ratio(d.quantile(0.99)),
+         ratio(d.worst),
+         {d.differing == 0 ? "."
+                           : fmt::format("{} is {:.9g} and {:.9g}", d.worst_place, d.worst_a, d.worst_b)}});
   return columns(rows, colours);
 }
 
 nlohmann::ordered_json agreement_json(const AgreeOptions& options, const Agreement& total, int code) {
-  const auto number = [](double v) { return std::isfinite(v) ? nlohmann::ordered_json(v) : nlohmann::ordered_json("inf"); };
+  const auto number = [](double v) {
+    return std::isfinite(v) ? nlohmann::ordered_json(v) : nlohmann::ordered_json("inf");
+  };
   nlohmann::ordered_json out{{"format", "moeref-agree"},
                              {"format_version", 1},
                              {"moeref", MOEREF_VERSION},
@@ -214,12 +219,13 @@ int agree(const AgreeOptions& options) {
   if (total.unexplained.size() > kUnexplainedShown)
     fmt::print("{} more; --json lists them all\n", total.unexplained.size() - kUnexplainedShown);
   if (total.calls == 0) fmt::print("no call was made of both, which shows nothing\n");
-  fmt::print("{} tokens and {} calls compared, {} calls declined by one of them\n{}\n", total.tokens, total.calls,
-             total.declined, summary_line(total));
+  fmt::print("{} tokens and {} calls compared, {} calls declined by one of them\n{}\n", total.tokens,
+             total.calls, total.declined, summary_line(total));
   const int code = total.agrees() ? kExitPassed : kExitFailed;
   if (json.wanted())
-    json.write(agreement_json(options, total, code).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) +
-               "\n");
+    json.write(
+        agreement_json(options, total, code).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) +
+        "\n");
   return code;
 }
 

@@ -77,8 +77,9 @@ std::string facts_text(const std::vector<ProbeFact>& facts, bool colours) {
                                                               : Colour::faint;
     std::string found = fact.standing == Standing::refuted ? fact.found : fact.found.substr(0, kLongest);
     if (found.size() < fact.found.size()) found += "... (--json has all of it)";
-    out += fmt::format("{} {:8} {:36} {}\n", coloured(fmt::format("{:9}", name(fact.standing)), colour, colours),
-                       fact.component, fact.subject, one_line(found));
+    out +=
+        fmt::format("{} {:8} {:36} {}\n", coloured(fmt::format("{:9}", name(fact.standing)), colour, colours),
+                    fact.component, fact.subject, one_line(found));
     if (!fact.line.empty()) out += fmt::format("{:19}case: {}\n", "", fact.line);
   }
   return out;
@@ -108,7 +109,8 @@ int probe(const ProbeCommandOptions& options) {
   how.runs = options.runs;
   how.most_tokens = options.tokens;
   how.terms = options.terms;
-  for (const std::string& component : options.components) how.components.push_back(parse_component(component));
+  for (const std::string& component : options.components)
+    how.components.push_back(parse_component(component));
   if (options.busy) {
     // Programs exchange HDF5 files, which one thread at a time may use.
     if (port->is_reference() || options.port.starts_with("exec:"))
@@ -126,16 +128,16 @@ int probe(const ProbeCommandOptions& options) {
     std::fflush(stdout);
     facts.insert(facts.end(), found.begin(), found.end());
   }
-  const auto count = [&](Standing standing) { return std::ranges::count(facts, standing, &ProbeFact::standing); };
-  const bool any = std::ranges::any_of(facts, [](const ProbeFact& f) { return f.standing != Standing::unknown; });
+  const auto count = [&](Standing standing) {
+    return std::ranges::count(facts, standing, &ProbeFact::standing);
+  };
+  const bool any =
+      std::ranges::any_of(facts, [](const ProbeFact& f) { return f.standing != Standing::unknown; });
   const int code = count(Standing::refuted) > 0 || !any ? kExitFailed : kExitPassed;
   if (json.wanted()) {
-    const nlohmann::ordered_json report{{"format", "moeref-probe"},
-                                        {"format_version", 1},
-                                        {"moeref", MOEREF_VERSION},
-                                        {"port", port->name()},
-                                        {"exit_code", code},
-                                        {"facts", facts_json(facts)}};
+    const nlohmann::ordered_json report{{"format", "moeref-probe"}, {"format_version", 1},
+                                        {"moeref", MOEREF_VERSION}, {"port", port->name()},
+                                        {"exit_code", code},        {"facts", facts_json(facts)}};
     json.write(report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
   }
   fmt::print("\nprobe: {} declarations proven, {} refuted; {} facts measured, {} unknown\n",

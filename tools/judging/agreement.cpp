@@ -16,10 +16,10 @@ namespace moeref {
 namespace {
 
 /// Results with one row per token; everything else is made of all tokens.
-constexpr std::array kByTokenPrefixes{std::string_view("stages/"), std::string_view("outputs/y"),
-                                      std::string_view("outputs/weights"), std::string_view("grads/x"),
-                                      std::string_view("grads/weights"),
-                                      std::string_view("grads/original_scores")};
+constexpr std::array kByTokenPrefixes{
+    std::string_view("stages/"),         std::string_view("outputs/y"),
+    std::string_view("outputs/weights"), std::string_view("grads/x"),
+    std::string_view("grads/weights"),   std::string_view("grads/original_scores")};
 /// Of these, with a slot per expert behind the token.
 constexpr std::array kBySlot{std::string_view("outputs/weights"), std::string_view("grads/weights"),
                              std::string_view("stages/up_projection"), std::string_view("stages/activation"),
@@ -92,9 +92,7 @@ const RoutingScores* decision(const Evaluation& evaluation, const std::string& i
 
 std::string shown_number(double v) { return fmt::format("{:.9g}", v); }
 
-Blame blame_of(bool a, bool b) {
-  return a && b ? Blame::both : a ? Blame::a : b ? Blame::b : Blame::none;
-}
+Blame blame_of(bool a, bool b) { return a && b ? Blame::both : a ? Blame::a : b ? Blame::b : Blame::none; }
 
 TokenRouting compare_routing(const Call& call, const std::string& line, const Side& a, const Side& b,
                              const RoutingScores& scores, Agreement& total) {
@@ -136,12 +134,11 @@ TokenRouting compare_routing(const Call& call, const std::string& line, const Si
     }
     ++total.unexplained_tokens;
     const Blame blame = blame_of(!fine_a, !fine_b);
-    total.unexplained.push_back({line,
-                                 fmt::format("token {}: A chose {}, B {}: {} {}: {}", t, ids_text(of_a),
-                                             ids_text(of_b), name(blame),
-                                             blame == Blame::both ? "are wrong" : "is wrong",
-                                             !fine_a ? why_a : why_b),
-                                 blame});
+    total.unexplained.push_back(
+        {line,
+         fmt::format("token {}: A chose {}, B {}: {} {}: {}", t, ids_text(of_a), ids_text(of_b), name(blame),
+                     blame == Blame::both ? "are wrong" : "is wrong", !fine_a ? why_a : why_b),
+         blame});
   }
   return out;
 }
@@ -185,10 +182,12 @@ class TensorComparison {
     if (beyond_ > 0) {
       total_.unexplained.push_back(
           {line_,
-           fmt::format("{} of {} elements of {} differ by more than both bounds, the worst here {}: A {}, B {}, "
-                       "ratio {:.3g}: {} {}",
-                       beyond_, of_a.size(), name_, coordinates(worst_at_, of_a.shape()), shown_number(worst_a_),
-                       shown_number(worst_b_), worst_, name(blame()), blame() == Blame::both ? "are wrong" : "is wrong"),
+           fmt::format(
+               "{} of {} elements of {} differ by more than both bounds, the worst here {}: A {}, B {}, "
+               "ratio {:.3g}: {} {}",
+               beyond_, of_a.size(), name_, coordinates(worst_at_, of_a.shape()), shown_number(worst_a_),
+               shown_number(worst_b_), worst_, name(blame()),
+               blame() == Blame::both ? "are wrong" : "is wrong"),
            blame()});
     }
   }
@@ -256,7 +255,8 @@ std::string_view name(Blame blame) {
 double RatioDistribution::quantile(double share) const {
   if (ratios.empty()) return 0.0;
   std::vector<float> sorted = ratios;
-  const auto at = std::min(static_cast<std::size_t>(share * static_cast<double>(sorted.size())), sorted.size() - 1);
+  const auto at =
+      std::min(static_cast<std::size_t>(share * static_cast<double>(sorted.size())), sorted.size() - 1);
   std::ranges::nth_element(sorted, sorted.begin() + static_cast<std::ptrdiff_t>(at));
   return static_cast<double>(sorted[at]);
 }
@@ -292,7 +292,8 @@ void compare(const Call& call, const std::string& line, const AgreementSide& a, 
 
 std::string summary_line(const Agreement& agreement) {
   const auto percent = [&](std::int64_t tokens) {
-    return 100.0 * static_cast<double>(tokens) / static_cast<double>(std::max<std::int64_t>(agreement.tokens, 1));
+    return 100.0 * static_cast<double>(tokens) /
+           static_cast<double>(std::max<std::int64_t>(agreement.tokens, 1));
   };
   const std::string routing =
       agreement.tokens == 0
@@ -300,7 +301,8 @@ std::string summary_line(const Agreement& agreement) {
           : fmt::format("{:.4g} % of tokens route alike, {:.3g} % differ explainably, {} unexplained",
                         percent(agreement.alike), percent(agreement.explained), agreement.unexplained_tokens);
   const double worst = agreement.worst_ratio();
-  return fmt::format("agree: {}; values {} bounds (worst {:.3g})", routing, worst <= 1.0 ? "within" : "beyond", worst);
+  return fmt::format("agree: {}; values {} bounds (worst {:.3g})", routing,
+                     worst <= 1.0 ? "within" : "beyond", worst);
 }
 
 }  // namespace moeref

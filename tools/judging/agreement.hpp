@@ -23,7 +23,7 @@ struct RatioDistribution {
   std::int64_t differing = 0;  ///< with other bits
   std::int64_t beyond = 0;     ///< with a ratio above 1
   double worst = 0.0;
-  std::string worst_place;    ///< "outputs/y[3, 5]"
+  std::string worst_place;  ///< "outputs/y[3, 5]"
   double worst_a = 0.0, worst_b = 0.0;
   std::string worst_line;     ///< the call
   std::vector<float> ratios;  ///< of every element, for quantiles
@@ -51,8 +51,8 @@ struct Agreement {
 
 /// What each of two ports made of one call, under its tie rule. Tokens: the same experts; other experts, and
 /// each side's choice is within the reference's bounds or follows from the logits that it shows; or not, and
-/// which side's is not. Values of tokens that went to the same experts, expert by expert; sums over all tokens
-/// where all of them did.
+/// which side's is not. Values of tokens that went to the same experts, expert by expert; sums over all
+/// tokens where all of them did.
 struct AgreementSide {
   NamedTensors results;
   bool lowest_id_first = false;

@@ -167,9 +167,8 @@ CaseChecker::Checked CaseChecker::check(const std::filesystem::path& file) {
   report.case_name = golden.case_name;
   report.component = golden.call.component;
   report.dtype = dtype_of(golden.call);
-  report.experts = golden.call.component == Component::mlp
-                       ? 0
-                       : parse_moe_config(golden.call.config).n_routed_experts;
+  report.experts =
+      golden.call.component == Component::mlp ? 0 : parse_moe_config(golden.call.config).n_routed_experts;
   report.flags = golden.flags;
   report.repeat = fmt::format("moeref validate --port {} {}{}", shell_word(port.name()),
                               forward_only ? "--forward-only " : "", shell_word(file.string()));

@@ -255,12 +255,14 @@ std::vector<ProbeFact> probe_ties(Port& port, const ProbeOptions& options) {
   }
   fact.standing = standing(lowest == tokens, declared);
   if (lowest == tokens)
-    fact.found = fmt::format("the lowest ids first, over {} tokens with 4 to {} experts", tokens, most_experts);
+    fact.found =
+        fmt::format("the lowest ids first, over {} tokens with 4 to {} experts", tokens, most_experts);
   else if (highest == tokens)
-    fact.found = fmt::format("the highest ids first, over {} tokens with 4 to {} experts", tokens, most_experts);
+    fact.found =
+        fmt::format("the highest ids first, over {} tokens with 4 to {} experts", tokens, most_experts);
   else
-    fact.found = fmt::format("no one rule: of {} tokens {} took the lowest ids, {} the highest", tokens, lowest,
-                             highest);
+    fact.found = fmt::format("no one rule: of {} tokens {} took the lowest ids, {} the highest", tokens,
+                             lowest, highest);
   if (fact.standing != Standing::refuted && lowest == tokens) fact.line.clear();
   return {fact};
 }
@@ -301,8 +303,9 @@ std::vector<ProbeFact> probe_sums(Port& port, const ProbeOptions& options) {
         if (declared) fact.standing = standing(sum.bits >= want, true);
         if (declared && sum.bits > want) fact.found += ", more than declared";
         if (fact.standing == Standing::refuted)
-          fact.line = fmt::format("{} terms of 64 or 1/32 with 2^k and -2^k among them: less than the {} bits declared",
-                                  std::min(options.terms, kind.most_terms), want);
+          fact.line = fmt::format(
+              "{} terms of 64 or 1/32 with 2^k and -2^k among them: less than the {} bits declared",
+              std::min(options.terms, kind.most_terms), want);
       }
       out.push_back(std::move(fact));
     }

@@ -1,6 +1,6 @@
-// What a port is, measured call by call: the same bits run to run, alone or in a batch, at every place; which of
-// equal scores it takes; how it adds up (sum_probe.hpp). What it declares is proven over these calls or refuted
-// by one of them.
+// What a port is, measured call by call: the same bits run to run, alone or in a batch, at every place; which
+// of equal scores it takes; how it adds up (sum_probe.hpp). What it declares is proven over these calls or
+// refuted by one of them.
 #pragma once
 
 #include <cstdint>

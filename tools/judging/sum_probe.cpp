@@ -41,7 +41,8 @@ const Tensor& result(const NamedTensors& results, std::string_view name) {
   return *tensor;
 }
 
-/// Each token is one vector of terms; all weights are 1. Read off the logits, or off sigmoids of them over 32.
+/// Each token is one vector of terms; all weights are 1. Read off the logits, or off sigmoids of them
+/// over 32.
 std::vector<double> gate_sums(const RunCall& run, DType dtype, TermRows terms) {
   constexpr std::int64_t kExperts = 8;
   constexpr double kFlat = 32.0;
@@ -195,8 +196,7 @@ void measure_accumulator(const SumKind& kind, const RunCall& run, DType dtype, c
   while (sizes.at(0, j) < n) ++j;
   const std::int64_t at = j == 1 ? 2 : 1;
   std::vector<std::vector<double>> terms;
-  for (int k = 1; k <= kLargeExponent; ++k)
-    terms.push_back(masked(n, 0, j, std::ldexp(1.0, k), 1.0, at));
+  for (int k = 1; k <= kLargeExponent; ++k) terms.push_back(masked(n, 0, j, std::ldexp(1.0, k), 1.0, at));
   const std::vector<double> sums = all_sums(kind, run, dtype, terms);
   const auto lost = std::ranges::find_if(sums, [](double sum) { return std::abs(sum) < 0.25; });
   if (lost == sums.end()) return;

@@ -1,6 +1,6 @@
-// How a port adds up its sums, measured: the order (summation_tree.hpp), how many bits the accumulator has, and
-// whether it rounds to nearest or cuts off. Every term of the probed sums is a product of two powers of two, or
-// of 64 and one.
+// How a port adds up its sums, measured: the order (summation_tree.hpp), how many bits the accumulator has,
+// and whether it rounds to nearest or cuts off. Every term of the probed sums is a product of two powers of
+// two, or of 64 and one.
 #pragma once
 
 #include <cstdint>
@@ -30,9 +30,9 @@ struct SumKind {
 std::span<const SumKind> sum_kinds();
 
 struct SumFindings {
-  std::string order;   ///< in words, or the tree where it has no regular shape; empty where `unknown` says why
-  std::string tree;    ///< whole
-  int bits = 0;        ///< of the accumulator's significand, 0 = not measured
+  std::string order;  ///< in words, or the tree where it has no regular shape; empty where `unknown` says why
+  std::string tree;   ///< whole
+  int bits = 0;       ///< of the accumulator's significand, 0 = not measured
   bool cuts_off = false;
   std::string unknown;  ///< why the order could not be recovered
 };

@@ -28,9 +28,8 @@ class Recovery {
     for (const auto& [size, others] : met) {
       below += static_cast<std::int64_t>(others.size());
       if (size != below)
-        throw std::runtime_error(
-            fmt::format("terms {} and {} meet over {} terms, and {} are below that", pivot, others.front(), size,
-                        below));
+        throw std::runtime_error(fmt::format("terms {} and {} meet over {} terms, and {} are below that",
+                                             pivot, others.front(), size, below));
       SummationTree node;
       node.children.push_back(std::move(out));
       add_children(node, others, size);
@@ -53,7 +52,6 @@ class Recovery {
 
   const MeetingSizes& sizes_;
 };
-
 
 /// `outer` is the tree with a leaf in place of each subtree of `size` terms, numbered as part() numbers its
 /// terms; `inner` are these subtrees. False unless every part of the terms is a subtree.
@@ -136,7 +134,9 @@ std::string as_chain(const SummationTree& tree) {
         return false;
     return true;
   };
-  const char* order = ordered(true) ? "" : ordered(false) ? ", from the last term" : ", in an order of its own";
+  const char* order = ordered(true)    ? ""
+                      : ordered(false) ? ", from the last term"
+                                       : ", in an order of its own";
   return each == 1 && steps[0].size() == 2
              ? fmt::format("sequential{}", order)
              : fmt::format("chunks of {} at once, one after the other{}", each, order);
@@ -173,11 +173,13 @@ std::string words(const SummationTree& tree, int depth) {
   };
   for (std::int64_t lanes = 2; lanes <= n / 2; ++lanes)
     if (n % lanes == 0)
-      if (std::string text = divided(n / lanes, lane_of, lanes, fmt::format("{} lanes", lanes)); !text.empty())
+      if (std::string text = divided(n / lanes, lane_of, lanes, fmt::format("{} lanes", lanes));
+          !text.empty())
         return text;
   for (std::int64_t block = 2; block <= n / 2; ++block)
     if (n % block == 0)
-      if (std::string text = divided(block, block_of, block, fmt::format("blocks of {}", block)); !text.empty())
+      if (std::string text = divided(block, block_of, block, fmt::format("blocks of {}", block));
+          !text.empty())
         return text;
   return "";
 }

@@ -26,8 +26,7 @@ struct SummationTree {
 /// Symmetric [n, n]: how many terms lie under the node where i and j meet.
 class MeetingSizes {
  public:
-  explicit MeetingSizes(std::int64_t terms)
-      : terms_(terms), size_(static_cast<std::size_t>(terms * terms)) {}
+  explicit MeetingSizes(std::int64_t terms) : terms_(terms), size_(static_cast<std::size_t>(terms * terms)) {}
   std::int64_t terms() const { return terms_; }
   std::int64_t at(std::int64_t i, std::int64_t j) const {
     return size_[static_cast<std::size_t>(i * terms_ + j)];
@@ -48,8 +47,9 @@ SummationTree recover_tree(const MeetingSizes& sizes);
 /// "((0 1) (2 3))"; of more than two children at once "{0 1 2 3}".
 std::string to_string(const SummationTree& tree);
 
-/// In words where it has a regular shape: "sequential", "pairwise", "4 lanes, each sequential, then pairwise",
-/// "blocks of 16, each sequential, then sequential", "chunks of 8 at once, one after the other". Else empty.
+/// In words where it has a regular shape: "sequential", "pairwise", "4 lanes, each sequential, then
+/// pairwise", "blocks of 16, each sequential, then sequential", "chunks of 8 at once, one after the other".
+/// Else empty.
 std::string in_words(const SummationTree& tree);
 
 }  // namespace moeref

@@ -37,9 +37,9 @@ struct Capabilities {
 };
 
 /// All fields but the name may be missing: then every component, both passes, every dtype, no stages, ties
-/// open, float32 accumulation, the case's storage, not deterministic, not batch invariant, one rank, one process. Throws
-/// InputError naming the field, its value and what would be right. Unknown fields are left for later
-/// versions.
+/// open, float32 accumulation, the case's storage, not deterministic, not batch invariant, one rank, one
+/// process. Throws InputError naming the field, its value and what would be right. Unknown fields are left
+/// for later versions.
 Capabilities parse_capabilities(const nlohmann::json& hello);
 
 }  // namespace moeref

@@ -79,10 +79,14 @@ Json one_case(const CaseReport& report) {
 }  // namespace
 
 Json json_report(const Report& report) {
-  Json out{{"format", "moeref-report"},       {"format_version", 1},
-           {"moeref", report.moeref},         {"port", report.port},
-           {"compared", report.compared},     {"exit_code", report.exit_code()},
-           {"seconds", report.seconds},       {"finding", report.run_finding()},
+  Json out{{"format", "moeref-report"},
+           {"format_version", 1},
+           {"moeref", report.moeref},
+           {"port", report.port},
+           {"compared", report.compared},
+           {"exit_code", report.exit_code()},
+           {"seconds", report.seconds},
+           {"finding", report.run_finding()},
            {"hidden_stages", report.hidden_stages()},
            {"total", summary(report.total())}};
   out["components"] = Json::object();

@@ -129,7 +129,8 @@ std::string Report::hidden_stages() const {
   }
   if (2 * undecided <= tokens) return "";
   return fmt::format(
-      "with {} experts or more {} of {} tokens could be certified by nothing: the port hides its stages; let it "
+      "with {} experts or more {} of {} tokens could be certified by nothing: the port hides its stages; let "
+      "it "
       "show stages/logits (or stages/scores)",
       kMany, undecided, tokens);
 }

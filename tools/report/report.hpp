@@ -100,8 +100,8 @@ struct Report {
   std::vector<std::string> run_findings() const;
   /// The same in one line.
   std::string run_finding() const;
-  /// Who settled the choices of experts, in one line: the reference's bounds, the port's own logits or scores,
-  /// or neither. Empty where no experts were chosen.
+  /// Who settled the choices of experts, in one line: the reference's bounds, the port's own logits or
+  /// scores, or neither. Empty where no experts were chosen.
   std::string certified_shares() const;
   /// Where a port hides its logits at so many experts that the bounds settle few choices: what to show, in
   /// one line. Empty else.

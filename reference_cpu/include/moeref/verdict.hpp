@@ -48,7 +48,8 @@ struct CaseVerdict {
       0;  ///< of these, the choice is exactly what the candidate's own logits or scores lead to
   bool shows_scores = false;     ///< whether it gave logits or scores from which that could be seen
   std::int64_t tied_tokens = 0;  ///< this one chose otherwise among exactly equal scores, which is left open
-  std::int64_t ambiguous_tokens = 0;  ///< this one chose otherwise, explainably, and nothing it shows proves it
+  std::int64_t ambiguous_tokens =
+      0;  ///< this one chose otherwise, explainably, and nothing it shows proves it
 
   /// The first tensor that fails on the candidate's own earlier stages; if there is none, the first that
   /// fails. Null if none does.

@@ -63,7 +63,7 @@ TEST(OwnSelectionTest, ShownLogitsProveIt) {
   got.erase("stages/scores");
   set_logits(got, {2, 1, 1.0078125, 2, 1.0078125, 1});
   const CaseVerdict v = judge(call, got);
-  EXPECT_EQ(v.verdict, Verdict::pass) << ids_of(v).finding;
+  EXPECT_EQ(ids_of(v).verdict, Verdict::pass) << ids_of(v).finding;
   EXPECT_EQ(v.own_certified_tokens, 2);
   EXPECT_EQ(v.ambiguous_tokens, 0);
   EXPECT_TRUE(v.shows_scores);
@@ -76,15 +76,16 @@ TEST(OwnSelectionTest, LogitsThatLeadElsewhereAccuse) {
   got.erase("stages/scores");
   set_logits(got, {2, 1.0078125, 1.0001, 2, 1.0078125, 1});
   const CaseVerdict v = judge(call, got);
-  EXPECT_EQ(v.verdict, Verdict::fail);
-  EXPECT_NE(ids_of(v).finding.find("token 0: chose {0, 2} where its own logits lead to {0, 1}"), std::string::npos)
+  EXPECT_EQ(ids_of(v).verdict, Verdict::fail);
+  EXPECT_NE(ids_of(v).finding.find("token 0: chose {0, 2} where its own logits lead to {0, 1}"),
+            std::string::npos)
       << ids_of(v).finding;
   // Rounded to bfloat16 both are 1.0078125, or both 1: a tie, in which expert 2 may be chosen.
   set_logits(got, {2, 1.0078125, 1.006, 2, 1.0078125, 1});
-  EXPECT_EQ(judge(call, got).verdict, Verdict::pass);
+  EXPECT_EQ(ids_of(judge(call, got)).verdict, Verdict::pass);
   JudgeOptions lowest;
   lowest.lowest_id_first = true;
-  EXPECT_EQ(judge(call, got, lowest).verdict, Verdict::fail);
+  EXPECT_EQ(ids_of(judge(call, got, lowest)).verdict, Verdict::fail);
 }
 
 TEST(OwnSelectionTest, RoundedLogitsMayHaveBeenFiner) {
@@ -111,10 +112,10 @@ TEST(OwnSelectionTest, ScoresAloneProveItToo) {
     scores.set(2, first);
     const CaseVerdict v = judge(call, got);
     EXPECT_EQ(v.own_certified_tokens, 2) << name(score);
-    EXPECT_EQ(v.verdict, Verdict::pass) << name(score) << ids_of(v).finding;
+    EXPECT_EQ(ids_of(v).verdict, Verdict::pass) << name(score) << ids_of(v).finding;
     scores.set(1, first);
     scores.set(2, second);
-    EXPECT_EQ(judge(call, got).verdict, Verdict::fail) << name(score);
+    EXPECT_EQ(ids_of(judge(call, got)).verdict, Verdict::fail) << name(score);
   }
 }
 
@@ -125,7 +126,9 @@ TEST(OwnSelectionTest, HonestPortsAreProvenAtManyExperts) {
   c.dtype = DType::bfloat16;
   Tensor x(DType::bfloat16, {48, 64}), weight(DType::bfloat16, {256, 64});
   std::uint32_t state = 7;
-  const auto next = [&] { return static_cast<double>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24 - 0.5; };
+  const auto next = [&] {
+    return static_cast<double>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24 - 0.5;
+  };
   for (std::int64_t i = 0; i < x.size(); ++i) x.set(i, 2.0 * next());
   for (std::int64_t i = 0; i < weight.size(); ++i) weight.set(i, 2.0 * next());
   const Call call = small_call(Component::gate, c, {{"inputs/x", x}, {"params/weight", weight}});
@@ -133,7 +136,7 @@ TEST(OwnSelectionTest, HonestPortsAreProvenAtManyExperts) {
     eager::EagerPort port({fused, fused ? eager::Order::pairwise : eager::Order::forward, fused});
     const CaseVerdict v = judge(call, port.run(call));
     EXPECT_LT(v.verdict, Verdict::fail) << v.first_failure()->finding;
-    EXPECT_GT(v.uncertified_tokens, 24) << fused;
+    EXPECT_GT(v.uncertified_tokens, 8) << fused;
     EXPECT_EQ(v.own_certified_tokens, v.uncertified_tokens) << fused;
     EXPECT_EQ(v.ambiguous_tokens, 0) << fused;
   }

@@ -12,8 +12,8 @@ using nlohmann::json;
 class ProbeTest : public CommandTest {
  protected:
   Finished probe(const std::string& port, std::vector<std::string> more) {
-    std::vector<std::string> arguments{"probe", "--port", port, "--json", at("probe.json").string(), "--tokens",
-                                       "33",    "--runs", "2"};
+    std::vector<std::string> arguments{"probe",    "--port", port,     "--json", at("probe.json").string(),
+                                       "--tokens", "33",     "--runs", "2"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     const Finished finished = run_moeref(arguments);
     if (std::filesystem::exists(at("probe.json"))) report = json::parse(text_of(at("probe.json")));

@@ -79,7 +79,8 @@ TEST(AgreementTest, WhoseChoiceNothingExplainsIsToBlame) {
 TEST(AgreementTest, OwnLogitsAccuse) {
   const Call call = gate_with_near_tie();
   AgreementSide b = side(call, {0, 2, 0, 1});
-  b.results["stages/logits"] = tensor(DType::float32, {2, 4}, {2, 1.0078125, 1.0001, -4, 2, 1.0078125, 1.0001, -4});
+  b.results["stages/logits"] =
+      tensor(DType::float32, {2, 4}, {2, 1.0078125, 1.0001, -4, 2, 1.0078125, 1.0001, -4});
   const Agreement v = compared(call, side(call, {0, 1, 0, 1}), b);
   ASSERT_EQ(v.unexplained.size(), 1u);
   EXPECT_EQ(v.unexplained[0].blame, Blame::b);
@@ -103,7 +104,8 @@ TEST(AgreementTest, ValuesBeyondBothBoundsAreThoseOfTheWrongSide) {
   EXPECT_EQ(far.unexplained[0].blame, Blame::b);
   EXPECT_NEAR(far.tensors.at("outputs/weights").worst, 1.5, 1e-6);
   EXPECT_EQ(far.tensors.at("outputs/weights").beyond, 1);
-  EXPECT_NE(summary_line(far).find("values beyond bounds (worst 1.5)"), std::string::npos) << summary_line(far);
+  EXPECT_NE(summary_line(far).find("values beyond bounds (worst 1.5)"), std::string::npos)
+      << summary_line(far);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The eager port (reference_cpu/tests/eager_port.hpp) as a library, in the variants that CMakeLists.txt names:
-// honest ports that differ by their arithmetic alone, and one that declares more than it keeps.
+// The eager port (reference_cpu/tests/eager_port.hpp) as a library, in the variants that CMakeLists.txt
+// names: honest ports that differ by their arithmetic alone, and one that declares more than it keeps.
 #include "moeref/error.hpp"
 #include "reference_cpu/tests/eager_port.hpp"
 #include "tools/own_ports/implementation_as_port.hpp"
@@ -22,8 +22,8 @@ class Eager final : public moeref::Implementation {
   }
 
  private:
-  moeref::eager::EagerPort plain_{{MOEREF_EAGER_FUSED, MOEREF_EAGER_FUSED ? Order::pairwise : Order::forward,
-                                   MOEREF_EAGER_FUSED}};
+  moeref::eager::EagerPort plain_{
+      {MOEREF_EAGER_FUSED, MOEREF_EAGER_FUSED ? Order::pairwise : Order::forward, MOEREF_EAGER_FUSED}};
   moeref::eager::EagerPort other_{{MOEREF_EAGER_FUSED, Order::backward, MOEREF_EAGER_FUSED}};
 };
 

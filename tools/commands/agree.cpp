@@ -124,7 +124,8 @@ void meet_on_draws(const AgreeOptions& options, const Contestant& a, const Conte
   std::vector<Component> components;
   for (const std::string& word : options.components) components.push_back(parse_component(word));
   if (components.empty()) components.assign(kDrawn.begin(), kDrawn.end());
-  for (int i = 0; i < options.cases; ++i) {
+  // What one of them declines is drawn again, ten times as often at most.
+  for (std::int64_t i = 0; i < 10 * std::int64_t{options.cases} && total.calls < options.cases; ++i) {
     const Component component = components[static_cast<std::size_t>(i / 2) % components.size()];
     const Descriptor d = draw_layer(component, options.seed, i);
     const bool backward = !options.forward_only && a.backward && b.backward && facts(component).has_backward;

@@ -103,6 +103,7 @@ std::vector<std::int64_t> run_ladder(std::int64_t most) {
   std::vector<std::int64_t> out;
   for (const std::int64_t tokens : {1, 7, 64, 257, 1025})
     if (tokens <= most) out.push_back(tokens);
+  if (out.back() < most) out.push_back(most);
   return out;
 }
 

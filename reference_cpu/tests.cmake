@@ -30,6 +30,7 @@ add_executable(reference_cpu_test
   tests/gradient_check.cpp
   tests/random_call.cpp
   verdict/tests/judge_test.cpp
+  verdict/tests/own_selection_test.cpp
   verdict/tests/probable_error_test.cpp
   verdict/tests/reference_results_test.cpp
   verdict/tests/routing_verdict_test.cpp

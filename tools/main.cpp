@@ -30,6 +30,8 @@ broke the interface.
   moeref validate --port ./libmy_port.so goldens        what does my implementation make of them?
   moeref validate --port results:my_results goldens     the same for files that it wrote
   moeref check --port ./libmy_port.so --component gate  properties, on inputs that no file holds
+  moeref probe --port ./libmy_port.so                   is it deterministic, batch invariant; how does it add up
+  moeref agree ./libengine.so ./libtrainer.so           do two implementations route and compute alike
   moeref bench --port cuda --shape qwen3_30b            times, against dense products and the device's limits)";
 
 int report_error(const std::string& message, int exit_code) {
@@ -55,7 +57,8 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   const std::vector<moeref::Command> commands{moeref::list_command(app),     moeref::generate_command(app),
                                               moeref::validate_command(app), moeref::check_command(app),
-                                              moeref::inspect_command(app),  moeref::bench_command(app)};
+                                              moeref::inspect_command(app),  moeref::bench_command(app),
+                                              moeref::probe_command(app),    moeref::agree_command(app)};
   app.footer(kFooter);  // after the commands, which would inherit it
   try {
     const auto named = [&](const moeref::Command& command) { return command.app->check_name(argv[1]); };

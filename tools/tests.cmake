@@ -6,8 +6,11 @@ add_executable(moeref_report_tests
   bench/tests/bench_picture_test.cpp
   bench/tests/bench_table_test.cpp
   bench/tests/measurement_json_test.cpp
+  judging/tests/agreement_test.cpp
   judging/tests/case_check_test.cpp
   judging/tests/must_pass_test.cpp
+  judging/tests/sum_probe_test.cpp
+  judging/tests/summation_tree_test.cpp
   judging/tests/waivers_test.cpp
   ports/tests/ports_test.cpp
   report/tests/evidence_test.cpp
@@ -53,8 +56,11 @@ gtest_discover_tests(moeref_command_tests PROPERTIES LABELS unit)
 
 # Ports in processes of their own: the interface, ports that are wrong on purpose, programs that answer requests.
 add_subdirectory(ports/tests/broken_ports)
+add_subdirectory(ports/tests/eager_ports)
 add_executable(moeref_port_tests
+  commands/tests/agree_command_test.cpp
   commands/tests/check_command_test.cpp
+  commands/tests/probe_command_test.cpp
   judging/tests/identity_test.cpp
   port_abi/tests/call_block_test.cpp
   port_abi/tests/port_interface_test.cpp
@@ -78,6 +84,7 @@ target_compile_definitions(moeref_port_tests PRIVATE
   MOEREF_DOCUMENTED_SYSTEM="${PROJECT_SOURCE_DIR}/golden/documented_system"
   MOEREF_CASES="${PROJECT_SOURCE_DIR}/golden/cases"
   MOEREF_BROKEN_PORTS="${MOEREF_BROKEN_PORTS}"
+  MOEREF_EAGER_PORTS="${MOEREF_EAGER_PORTS}"
   MOEREF_INSTALLED_PORTS="${ports_from_command}"
   MOEREF_FAKE_CUDA="${CMAKE_CURRENT_BINARY_DIR}/fake_cuda"
   MOEREF_EXAMPLE_PORT="$<TARGET_FILE:example_port_float32>")
@@ -86,7 +93,8 @@ target_link_libraries(moeref_port_tests PRIVATE moeref_tools moeref_port GTest::
 add_library(moeref_fake_cuda SHARED port_host/tests/fake_cuda/driver.cpp)
 set_target_properties(moeref_fake_cuda PROPERTIES OUTPUT_NAME cuda SOVERSION 1
   LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/fake_cuda)
-add_dependencies(moeref_port_tests moeref moeref_fake_cuda example_port_float32 ${MOEREF_BROKEN_PORT_TARGETS})
+add_dependencies(moeref_port_tests moeref moeref_fake_cuda example_port_float32 ${MOEREF_BROKEN_PORT_TARGETS}
+  ${MOEREF_EAGER_PORT_TARGETS})
 gtest_discover_tests(moeref_port_tests PROPERTIES LABELS unit)
 
 # CUDA comes by a port's library, in every build.

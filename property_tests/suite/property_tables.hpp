@@ -28,33 +28,24 @@ std::span<const Property> experts_locality_properties();
 std::span<const Property> experts_choice_properties();
 std::span<const Property> layer_part_properties();
 std::span<const Property> layer_token_properties();
+std::span<const Property> batch_invariance_properties();
 std::span<const Property> gradient_difference_properties();
 std::span<const Property> gradient_flow_properties();
 std::span<const Property> parallel_rank_properties();
 std::span<const Property> repeatability_properties();
 
 inline constexpr std::array kPropertyTables{
-    &router_symmetry_properties,
-    &router_selection_properties,
-    &router_weight_properties,
-    &router_group_properties,
-    &router_masking_properties,
-    &aux_loss_properties,
-    &aux_gradient_properties,
-    &bias_update_properties,
-    &bias_update_model_properties,
-    &init_properties,
-    &metrics_properties,
-    &balanced_gate_properties,
-    &experts_formula_properties,
-    &experts_slot_properties,
-    &experts_locality_properties,
-    &experts_choice_properties,
-    &layer_part_properties,
-    &layer_token_properties,
-    &gradient_difference_properties,
-    &gradient_flow_properties,
-    &parallel_rank_properties,
+    &router_symmetry_properties,   &router_selection_properties,
+    &router_weight_properties,     &router_group_properties,
+    &router_masking_properties,    &aux_loss_properties,
+    &aux_gradient_properties,      &bias_update_properties,
+    &bias_update_model_properties, &init_properties,
+    &metrics_properties,           &balanced_gate_properties,
+    &experts_formula_properties,   &experts_slot_properties,
+    &experts_locality_properties,  &experts_choice_properties,
+    &layer_part_properties,        &layer_token_properties,
+    &batch_invariance_properties,  &gradient_difference_properties,
+    &gradient_flow_properties,     &parallel_rank_properties,
     &repeatability_properties,
 };
 

@@ -1,5 +1,8 @@
 #include "reference_cpu/components/gate.hpp"
 
+#include <algorithm>
+#include <cmath>
+
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "reference_cpu/arithmetic/product.hpp"
 #include "reference_cpu/components/parallelism.hpp"
@@ -22,13 +25,6 @@ bool normalises(const MoEConfig& c) { return c.norm_topk_prob && c.n_activated_e
 
 /// The type that score functions run in, which may differ from that of the logits.
 DType score_compute_type(const CallOptions& o) { return o.gate_precision.value_or(DType::float32); }
-
-/// The type of S and of the routing weights when the score function is done.
-DType scores_type(const MoEConfig& c, const CallOptions& o, DType x) {
-  if (o.gate_precision && !c.router_weights_fp32) return x;
-  if (facts(c.score_func).always_float32) return DType::float32;
-  return weighs_corrected(c) ? promote(score_compute_type(o), DType::float32) : score_compute_type(o);
-}
 
 /// One token on its way from logits to selection.
 struct Token {
@@ -155,6 +151,12 @@ RoutingScores routing_frame(const MoEConfig& c, std::int64_t tokens) {
 
 DType gate_compute_type(const CallOptions& options, DType x) { return options.gate_precision.value_or(x); }
 
+DType scores_type(const MoEConfig& c, const CallOptions& o, DType x) {
+  if (o.gate_precision && !c.router_weights_fp32) return x;
+  if (facts(c.score_func).always_float32) return DType::float32;
+  return weighs_corrected(c) ? promote(score_compute_type(o), DType::float32) : score_compute_type(o);
+}
+
 GateParams load_gate(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors,
                      const std::string& prefix, DType x) {
   const DType compute = gate_compute_type(o, x);
@@ -162,14 +164,55 @@ GateParams load_gate(const MoEConfig& c, const CallOptions& o, const NamedTensor
   p.stored = require(tensors, prefix + "weight").dtype();
   p.weight = load(require(tensors, prefix + "weight"), 0, c.n_routed_experts, c.dim, compute);
   if (c.router_bias) p.bias = load(require(tensors, prefix + "bias"), 0, 1, c.n_routed_experts, compute);
-  if (c.has_correction_bias()) {
-    const Tensor& correction = require(tensors, prefix + "e_score_correction_bias");
-    p.correction.emplace();
-    for (std::int64_t i = 0; i < correction.size(); ++i)
-      p.correction->push_back(
-          store(known(correction[i], precision(correction.dtype())), precision(DType::float32)));
-  }
+  p.correction = load_correction(c, tensors, prefix);
   return p;
+}
+
+std::optional<std::vector<Real>> load_correction(const MoEConfig& c, const NamedTensors& tensors,
+                                                 const std::string& prefix) {
+  if (!c.has_correction_bias()) return std::nullopt;
+  const Tensor& correction = require(tensors, prefix + "e_score_correction_bias");
+  std::vector<Real> out;
+  for (std::int64_t i = 0; i < correction.size(); ++i)
+    out.push_back(store(known(correction[i], precision(correction.dtype())), precision(DType::float32)));
+  return out;
+}
+
+RoutingScores routing_of_logits(const MoEConfig& c, const CallOptions& o,
+                                const std::optional<std::vector<Real>>& correction, const Bounded& logits) {
+  GateParams p;
+  p.correction = correction;
+  RoutingScores out = routing_frame(c, logits.rows);
+  parallel_for(logits.rows, [&](std::int64_t t) { record(out, c, t, score(c, o, p, logits, t)); });
+  return out;
+}
+
+std::optional<RoutingScores> routing_of_scores(const MoEConfig& c,
+                                               const std::optional<std::vector<Real>>& correction,
+                                               const Bounded& scores) {
+  const bool by_logits = facts(c.score_func).selects_by_logits;
+  const bool corrected = correction && !by_logits, adds = corrected && !weighs_corrected(c);
+  // Before its normalisation the sum may be anything, a negative number too.
+  if (corrected && normalises(c)) return std::nullopt;
+  RoutingScores out = routing_frame(c, scores.rows);
+  parallel_for(scores.rows, [&](std::int64_t t) {
+    Token token;
+    double largest = 0.0;
+    for (std::int64_t i = 0; i < scores.cols; ++i) largest = std::max(largest, scores.at(t, i).value);
+    for (std::int64_t i = 0; i < scores.cols; ++i) {
+      Real s = scores.at(t, i);
+      const double unit = std::max(s.held.unit, precision(DType::float32).unit);
+      // Scores that the selection is not made from directly: exp of a shift rounds it and itself
+      // (softmax()), and a division by the sum rounds once more.
+      if (by_logits && s.value > 0.0)
+        s.error += s.value * unit * (std::log(largest / s.value) + 6.0);
+      else if (by_logits || normalises(c))
+        s.error += 2.0 * unit * std::abs(s.value) + s.held.tiny;
+      token.choice.push_back(adds ? s + (*correction)[static_cast<std::size_t>(i)] : s);
+    }
+    record(out, c, t, token);
+  });
+  return out;
 }
 
 GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& x,

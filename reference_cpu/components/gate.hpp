@@ -22,9 +22,26 @@ struct GateParams {
 /// gate_precision where given, else x's type.
 DType gate_compute_type(const CallOptions& options, DType x);
 
+/// The type of S and of the routing weights when the score function is done.
+DType scores_type(const MoEConfig& config, const CallOptions& options, DType x);
+
 /// Reads "{prefix}weight", "{prefix}bias", "{prefix}e_score_correction_bias".
 GateParams load_gate(const MoEConfig& config, const CallOptions& options, const NamedTensors& tensors,
                      const std::string& prefix, DType x);
+
+/// c [E] as the gate adds it, from "{prefix}e_score_correction_bias"; nothing where the config has none.
+std::optional<std::vector<Real>> load_correction(const MoEConfig& config, const NamedTensors& tensors,
+                                                 const std::string& prefix);
+
+/// What the selection is made from where the logits z [T, E] are given.
+RoutingScores routing_of_logits(const MoEConfig& config, const CallOptions& options,
+                                const std::optional<std::vector<Real>>& correction, const Bounded& logits);
+
+/// The same where the scores S [T, E] are given as the auxiliary loss sees them. Nothing where the selection
+/// does not follow from them: a correction bias comes before the normalisation that S is after.
+std::optional<RoutingScores> routing_of_scores(const MoEConfig& config,
+                                               const std::optional<std::vector<Real>>& correction,
+                                               const Bounded& scores);
 
 /// The results of one forward. Slots hold the ids in descending order of the selection scores, or as
 /// replayed.

@@ -7,6 +7,7 @@
 #include "moeref/signature.hpp"
 #include "moeref/verdict.hpp"
 #include "reference_cpu/verdict/element_chunks.hpp"
+#include "reference_cpu/verdict/own_selection.hpp"
 #include "reference_cpu/verdict/probable_error.hpp"
 #include "reference_cpu/verdict/reference_results.hpp"
 #include "reference_cpu/verdict/routing_verdict.hpp"
@@ -119,9 +120,10 @@ bool has_nan(const RoutingScores& routing, std::int64_t token) {
   return std::any_of(row, row + routing.experts, [](double score) { return std::isnan(score); });
 }
 
-/// The verdict on all ids of one routing decision; counts go to `total`.
-TensorVerdict judge_ids(const RoutingScores& routing, const Tensor& ids, const JudgeOptions& options,
-                        CaseVerdict& total) {
+/// The verdict on all ids of one routing decision; counts go to `total`. Choices that the reference's bounds
+/// leave open are looked up in the candidate's own logits and scores.
+TensorVerdict judge_ids(const Call& call, const NamedTensors& candidate, const RoutingScores& routing,
+                        const Tensor& ids, const JudgeOptions& options, CaseVerdict& total) {
   const Shape want{routing.tokens, routing.k};
   if (ids.shape() != want)
     return fail(routing.indices,
@@ -132,6 +134,9 @@ TensorVerdict judge_ids(const RoutingScores& routing, const Tensor& ids, const J
   out.tensor = routing.indices;
   out.elements = ids.size();
   std::int64_t ambiguous = 0;
+  const OwnSelection own =
+      usable(routing, &ids) ? judge_own_selection(call, candidate, routing, ids, options) : OwnSelection{};
+  total.shows_scores = total.shows_scores || own.shown;
   const auto all = ids.as<std::int64_t>();
   for (std::int64_t t = 0; t < routing.tokens; ++t) {
     const auto chosen =
@@ -141,9 +146,11 @@ TensorVerdict judge_ids(const RoutingScores& routing, const Tensor& ids, const J
       verdict.selection = Selection::wrong;
       verdict.finding = "equal scores at the cut, and not the lowest ids";
     }
+    const bool proven = own.shown && own.wrong < 0 && own.proven[static_cast<std::size_t>(t)];
     total.uncertified_tokens += !verdict.certified;
+    total.own_certified_tokens += !verdict.certified && verdict.selection < Selection::wrong && proven;
     total.tied_tokens += verdict.selection == Selection::tied;
-    ambiguous += verdict.selection == Selection::explainable;
+    ambiguous += verdict.selection == Selection::explainable && !proven;
     if (verdict.selection < Selection::wrong || out.verdict == Verdict::fail) continue;
     out = fail(routing.indices, "token " + std::to_string(t) + ": " + verdict.finding);
     out.elements = ids.size();
@@ -151,6 +158,11 @@ TensorVerdict judge_ids(const RoutingScores& routing, const Tensor& ids, const J
   }
   total.tokens += routing.tokens;
   total.ambiguous_tokens += ambiguous;
+  if (out.verdict != Verdict::fail && own.wrong >= 0) {
+    out = fail(routing.indices, own.finding);
+    out.elements = ids.size();
+    out.index = own.wrong * routing.k;
+  }
   if (out.verdict == Verdict::fail || ambiguous == 0) return out;
   const bool too_many = static_cast<double>(ambiguous) >
                         std::max(1.0, options.ambiguity_ceiling * static_cast<double>(routing.tokens));
@@ -174,7 +186,7 @@ CaseVerdict judge(ReferenceResults& results, const NamedTensors& candidate, cons
   const Evaluation& reference = results.on_routing_of(candidate);
   for (const RoutingScores& scores : reference.routing)
     if (const Tensor* ids = find(candidate, scores.indices))
-      out.tensors.push_back(judge_ids(scores, *ids, options, out));
+      out.tensors.push_back(judge_ids(results.call(), candidate, scores, *ids, options, out));
 
   for (const auto& [name, result] : reference.results) {
     if (std::ranges::any_of(reference.routing,

@@ -134,7 +134,7 @@ std::string set_text(const Members& members) {
 }  // namespace
 
 SelectionVerdict judge_selection(const RoutingScores& r, std::int64_t token,
-                                 std::span<const std::int64_t> ids) {
+                                 std::span<const std::int64_t> ids, std::string_view others) {
   Members chosen(static_cast<std::size_t>(r.experts), false);
   for (const std::int64_t id : ids) {
     if (id < 0 || id >= r.experts)
@@ -161,8 +161,24 @@ SelectionVerdict judge_selection(const RoutingScores& r, std::int64_t token,
     return {Selection::tied, false, ""};
   if (!certified && leads_to(r, scores, groups, chosen)) return {Selection::explainable, false, ""};
   return {Selection::wrong, certified,
-          "chose " + set_text(chosen) + " where the reference has " + set_text(own_set) +
+          "chose " + set_text(chosen) + " where " + std::string(others) + " " + set_text(own_set) +
               ", and no scores within the bounds explain it"};
+}
+
+bool settled_but_for_ties(const RoutingScores& r, std::int64_t token, std::span<const std::int64_t> ids) {
+  Members chosen(static_cast<std::size_t>(r.experts), false);
+  for (const std::int64_t id : ids) chosen[static_cast<std::size_t>(id)] = true;
+  Scores s = row(r.score, r.score_bound, token, r.experts);
+  if (!r.group.empty()) {
+    const Scores groups = row(r.group, r.group_bound, token, r.groups);
+    const Members kept = best(groups.value, r.limited_groups);
+    if (!certain(groups, kept)) return false;
+    s = discarded(s, kept, r.discarded_groups_are_zero);
+  }
+  for (std::size_t i = 0; i < chosen.size(); ++i)
+    for (std::size_t j = 0; chosen[i] && j < chosen.size(); ++j)
+      if (!chosen[j] && !(s.low(i) > s.high(j)) && !(s.value[i] == s.value[j])) return false;
+  return true;
 }
 
 }  // namespace moeref

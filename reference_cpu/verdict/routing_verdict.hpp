@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "moeref/evaluation.hpp"
 
@@ -27,8 +28,14 @@ struct SelectionVerdict {
 /// Judges ids [k] of token t. A token is certified when min over S* of (s - e) > max outside of (s + e), S*
 /// the reference's set; ids are explainable when min over S of (s + e) >= max outside of (s - e), S the ids'
 /// set. With groups the same holds for group scores first, then inside every set of groups that is
-/// explainable.
+/// explainable. `others` is what the finding says of the set that belongs there.
 SelectionVerdict judge_selection(const RoutingScores& routing, std::int64_t token,
-                                 std::span<const std::int64_t> ids);
+                                 std::span<const std::int64_t> ids,
+                                 std::string_view others = "the reference has");
+
+/// Whether the bounds leave nothing open but the order of exactly equal scores, and ids [k] of token t, which
+/// are different ones in range, are one of the sets that this allows.
+bool settled_but_for_ties(const RoutingScores& routing, std::int64_t token,
+                          std::span<const std::int64_t> ids);
 
 }  // namespace moeref

@@ -13,6 +13,7 @@
 #include "moeref/reference.hpp"
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "tools/commands/commands.hpp"
+#include "tools/judging/declarations.hpp"
 #include "tools/judging/port_watch.hpp"
 #include "tools/ports/port.hpp"
 #include "tools/report/check_report.hpp"
@@ -45,17 +46,6 @@ std::uint64_t seed_of(const std::string& text) {
   if (error != std::errc{} || end != text.data() + text.size())
     throw InputError("--seed is '" + text + "': want a number or 'random'");
   return seed;
-}
-
-Declarations declared_by(const Port& port) {
-  if (port.is_reference()) return {.lowest_id_first = true, .repeatable = true, .batch_invariant = true};
-  Declarations out;
-  if (const Capabilities* has = port.capabilities()) {
-    out.lowest_id_first = has->lowest_id_first;
-    out.repeatable = has->deterministic;
-    out.rounding = has->rounds_its_sums();
-  }
-  return out;
 }
 
 bool concerns(const Property& property, const std::vector<Component>& components) {

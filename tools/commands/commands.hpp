@@ -21,5 +21,7 @@ Command validate_command(CLI::App& parent);
 Command check_command(CLI::App& parent);
 Command inspect_command(CLI::App& parent);
 Command bench_command(CLI::App& parent);
+Command probe_command(CLI::App& parent);
+Command agree_command(CLI::App& parent);
 
 }  // namespace moeref

@@ -51,6 +51,8 @@ void warn_of_unknown_results(CaseReport& report, const Call& call, const NamedTe
 void take_routing(CaseReport& report, const CaseVerdict& verdict) {
   report.tokens = verdict.tokens;
   report.uncertified_tokens = verdict.uncertified_tokens;
+  report.own_certified_tokens = verdict.own_certified_tokens;
+  report.shows_scores = verdict.shows_scores;
   report.tied_tokens = verdict.tied_tokens;
   report.ambiguous_tokens = verdict.ambiguous_tokens;
 }
@@ -166,6 +168,8 @@ CaseChecker::Checked CaseChecker::check(const std::filesystem::path& file) {
   report.case_name = golden.case_name;
   report.component = golden.call.component;
   report.dtype = dtype_of(golden.call);
+  report.experts =
+      golden.call.component == Component::mlp ? 0 : parse_moe_config(golden.call.config).n_routed_experts;
   report.flags = golden.flags;
   report.note = note_of_recipe(golden.recipe);
   report.repeat = fmt::format("moeref validate --port {} {}{}", shell_word(port.name()),

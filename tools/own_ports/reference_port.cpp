@@ -30,6 +30,7 @@ extern "C" const moeref_port* moeref_port_entry(std::uint32_t abi_version) {
     out.storage = "float64";
     out.max_ranks = 1024;
     out.max_processes = 8;
+    out.batch_invariant = 1;
     out.run = run;
     return out;
   }();

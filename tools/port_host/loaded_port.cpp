@@ -31,6 +31,11 @@ std::int32_t max_processes_of(const moeref_port& port) {
   return reaches(port, kFirstTable, sizeof port.max_processes) ? port.max_processes : 0;
 }
 
+bool batch_invariant(const moeref_port& port) {
+  return reaches(port, offsetof(moeref_port, batch_invariant), sizeof port.batch_invariant) &&
+         port.batch_invariant != 0;
+}
+
 std::string text_of(const char* text) { return text ? text : ""; }
 
 void check(const moeref_port* port) {
@@ -95,6 +100,7 @@ json describe(const moeref_port& port) {
           {"accumulation", text_of(port.accumulation)},
           {"storage", text_of(port.storage)},
           {"deterministic", port.deterministic != 0},
+          {"batch_invariant", batch_invariant(port)},
           {"max_ranks", port.max_ranks},
           {"max_processes", max_processes_of(port)},
           {"bench", bench_of(port) != nullptr},

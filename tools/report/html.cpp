@@ -52,6 +52,10 @@ std::string header(const Report& report, const Summary& total) {
       counts, total.cases, code);
   for (const std::string& finding : report.run_findings())
     out += "<p class=\"finding\">" + xml_escaped(finding) + "</p>";
+  if (const std::string shares = report.certified_shares(); !shares.empty())
+    out += "<p class=\"quiet\">" + xml_escaped(shares) + "</p>";
+  if (const std::string hidden = report.hidden_stages(); !hidden.empty())
+    out += "<p class=\"warning\">Warning: " + xml_escaped(hidden) + "</p>";
   return out + "</header>\n";
 }
 

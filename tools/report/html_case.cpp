@@ -72,8 +72,9 @@ std::string facts(const CaseReport& report) {
   fact("file", xml_escaped(report.file.string()));
   fact("dtype", xml_escaped(report.dtype));
   if (report.tokens > 0)
-    fact("tokens", fmt::format("{} routed, {} uncertified, {} tied, {} ambiguous", report.tokens,
-                               report.uncertified_tokens, report.tied_tokens, report.ambiguous_tokens));
+    fact("tokens", fmt::format("{} routed, {} uncertified, of these {} by own scores, {} tied, {} ambiguous",
+                               report.tokens, report.uncertified_tokens, report.own_certified_tokens,
+                               report.tied_tokens, report.ambiguous_tokens));
   std::string flags;
   for (const std::string& flag : report.flags) flags += (flags.empty() ? "" : ", ") + xml_escaped(flag);
   fact("catches", flags);

@@ -26,6 +26,7 @@ Json summary(const Summary& sum) {
   out["worst_tensor"] = sum.worst ? Json(sum.worst->verdict.tensor) : Json();
   out["tokens"] = sum.tokens;
   out["uncertified_tokens"] = sum.uncertified_tokens;
+  out["own_certified_tokens"] = sum.own_certified_tokens;
   out["tied_tokens"] = sum.tied_tokens;
   out["ambiguous_tokens"] = sum.ambiguous_tokens;
   return out;
@@ -60,6 +61,8 @@ Json one_case(const CaseReport& report) {
   out["worst_ratio"] = worst ? number(worst->verdict.ratio) : Json();
   out["tokens"] = report.tokens;
   out["uncertified_tokens"] = report.uncertified_tokens;
+  out["own_certified_tokens"] = report.own_certified_tokens;
+  out["shows_scores"] = report.shows_scores;
   out["tied_tokens"] = report.tied_tokens;
   out["ambiguous_tokens"] = report.ambiguous_tokens;
   out["flags"] = report.flags;
@@ -76,10 +79,15 @@ Json one_case(const CaseReport& report) {
 }  // namespace
 
 Json json_report(const Report& report) {
-  Json out{{"format", "moeref-report"},       {"format_version", 1},
-           {"moeref", report.moeref},         {"port", report.port},
-           {"compared", report.compared},     {"exit_code", report.exit_code()},
-           {"seconds", report.seconds},       {"finding", report.run_finding()},
+  Json out{{"format", "moeref-report"},
+           {"format_version", 1},
+           {"moeref", report.moeref},
+           {"port", report.port},
+           {"compared", report.compared},
+           {"exit_code", report.exit_code()},
+           {"seconds", report.seconds},
+           {"finding", report.run_finding()},
+           {"hidden_stages", report.hidden_stages()},
            {"total", summary(report.total())}};
   out["components"] = Json::object();
   for (const auto& [component, sum] : report.by_component())

@@ -23,10 +23,17 @@ const TensorFinding* CaseReport::first_failure() const {
   return nullptr;
 }
 
+namespace {
+
+bool of_port(const TensorFinding& tensor) { return tensor.subject == Subject::port; }
+
+}  // namespace
+
+bool CaseReport::judges_port() const { return std::ranges::any_of(tensors, of_port); }
+
 const TensorFinding* CaseReport::worst() const {
   if (verdict == Verdict::not_supported) return nullptr;
-  const auto of_port = [](const TensorFinding& tensor) { return tensor.subject == Subject::port; };
-  const bool port_alone = std::ranges::any_of(tensors, of_port);
+  const bool port_alone = judges_port();
   const TensorFinding* worst = nullptr;
   for (const TensorFinding& tensor : tensors)
     if ((!port_alone || of_port(tensor)) && (!worst || tensor.verdict.ratio > worst->verdict.ratio))
@@ -39,6 +46,7 @@ void Summary::add(const CaseReport& report) {
   ++verdicts[report.verdict];
   tokens += report.tokens;
   uncertified_tokens += report.uncertified_tokens;
+  own_certified_tokens += report.own_certified_tokens;
   tied_tokens += report.tied_tokens;
   ambiguous_tokens += report.ambiguous_tokens;
   warnings += static_cast<std::int64_t>(report.warnings.size());
@@ -96,6 +104,35 @@ std::string Report::run_finding() const {
   std::string line;
   for (const std::string& finding : run_findings()) line += (line.empty() ? "" : "; ") + finding;
   return line;
+}
+
+std::string Report::certified_shares() const {
+  const Summary sum = total();
+  if (sum.tokens == 0) return "";
+  const auto share = [&](std::int64_t tokens) {
+    return fmt::format("{} ({:.3g} %)", tokens,
+                       100.0 * static_cast<double>(tokens) / static_cast<double>(sum.tokens));
+  };
+  return fmt::format(
+      "choices of experts: {} certified by the reference's bounds, {} by own logits or scores, {} by neither",
+      share(sum.tokens - sum.uncertified_tokens), share(sum.own_certified_tokens),
+      share(sum.undecided_tokens()));
+}
+
+std::string Report::hidden_stages() const {
+  constexpr std::int64_t kMany = 64;
+  std::int64_t tokens = 0, undecided = 0;
+  for (const CaseReport& one : cases) {
+    if (one.experts < kMany || one.shows_scores || !one.judges_port()) continue;
+    tokens += one.tokens;
+    undecided += one.uncertified_tokens;
+  }
+  if (2 * undecided <= tokens) return "";
+  return fmt::format(
+      "with {} experts or more {} of {} tokens could be certified by nothing: the port hides its stages; let "
+      "it "
+      "show stages/logits (or stages/scores)",
+      kMany, undecided, tokens);
 }
 
 int Report::exit_code() const {

@@ -43,8 +43,10 @@ struct CaseReport {
   std::vector<TensorFinding> tensors;  ///< in stage order, the recorded ones first
   std::vector<std::string> warnings;   ///< what passes and still looks wrong
   bool forward_only = false;           ///< the file has gradients, for which the port was not asked
-  std::int64_t tokens = 0, uncertified_tokens = 0, tied_tokens = 0,
+  std::int64_t tokens = 0, uncertified_tokens = 0, own_certified_tokens = 0, tied_tokens = 0,
                ambiguous_tokens = 0;  ///< of the judged routing
+  std::int64_t experts = 0;           ///< E, 0 for an MLP
+  bool shows_scores = false;          ///< the port gave logits or scores that its choices are judged by
   double seconds = 0.0;
   std::string repeat;                ///< the command line that judges this case alone
   std::string waiver;                ///< the issue that a WAIVED case waits for
@@ -53,17 +55,22 @@ struct CaseReport {
   /// "gate__sigmoid".
   std::string name() const;
   const TensorFinding* first_failure() const;
+  /// Whether a port's tensors are among those judged.
+  bool judges_port() const;
   /// The tensor with the largest ratio, the port's where it gave any; null where nothing was judged.
   const TensorFinding* worst() const;
 };
 
 /// Sums over the cases of a component, or over all.
 struct Summary {
-  std::int64_t cases = 0, tokens = 0, uncertified_tokens = 0, tied_tokens = 0, ambiguous_tokens = 0,
-               warnings = 0, forward_only = 0;
+  std::int64_t cases = 0, tokens = 0, uncertified_tokens = 0, own_certified_tokens = 0, tied_tokens = 0,
+               ambiguous_tokens = 0, warnings = 0, forward_only = 0;
   std::map<Verdict, std::int64_t> verdicts;
   const CaseReport* worst_case = nullptr;  ///< null where nothing was judged
   const TensorFinding* worst = nullptr;
+
+  /// Tokens whose choice of experts neither the reference's bounds nor the port's own numbers settle.
+  std::int64_t undecided_tokens() const { return uncertified_tokens - own_certified_tokens; }
 
   void add(const CaseReport& report);
   std::int64_t count(Verdict verdict) const;
@@ -94,6 +101,12 @@ struct Report {
   std::vector<std::string> run_findings() const;
   /// The same in one line.
   std::string run_finding() const;
+  /// Who settled the choices of experts, in one line: the reference's bounds, the port's own logits or
+  /// scores, or neither. Empty where no experts were chosen.
+  std::string certified_shares() const;
+  /// Where a port hides its logits at so many experts that the bounds settle few choices: what to show, in
+  /// one line. Empty else.
+  std::string hidden_stages() const;
   int exit_code() const;
 };
 

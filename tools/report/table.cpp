@@ -97,6 +97,8 @@ std::string warnings(const Report& report, bool colours) {
       if (shown++ < kWarningsShown)
         out += fmt::format("{} {}: {}\n", coloured("warning", Colour::yellow, colours), one.name(),
                            one_line(warning));
+  if (const std::string hidden = report.hidden_stages(); !hidden.empty())
+    out += fmt::format("{} {}\n", coloured("warning", Colour::yellow, colours), hidden);
   if (shown > kWarningsShown)
     out += fmt::format("{} more warnings; --json lists them all.\n", shown - kWarningsShown);
   return out.empty() ? out : "\n" + out;
@@ -111,6 +113,11 @@ std::string ambiguity_line(const Report& report) {
       total.ambiguous_tokens, total.tokens,
       100.0 * static_cast<double>(total.ambiguous_tokens) / static_cast<double>(total.tokens),
       100.0 * kAmbiguityCeiling);
+}
+
+std::string certified_line(const Report& report) {
+  const std::string shares = report.certified_shares();
+  return shares.empty() ? "" : shares + "\n";
 }
 
 /// What was left out, and why.
@@ -154,7 +161,8 @@ std::string table_text(const Report& report, const TableOptions& options) {
   std::string out;
   if (!options.quiet) {
     out += fmt::format("moeref {}, port {}: {}\n\n", report.moeref, one_line(report.port), report.compared);
-    out += component_table(report, options.colours) + ambiguity_line(report) + left_out(report);
+    out += component_table(report, options.colours) + ambiguity_line(report) + certified_line(report) +
+           left_out(report);
   }
   out += failures(report, options.colours);
   if (!options.quiet) out += warnings(report, options.colours) + "\n";

@@ -192,6 +192,15 @@ NamedTensors sum_cut_by_batch(Implementation& sound, const Call& call) {
   return out;
 }
 
+/// Beyond 16 rows another kernel takes over, which adds up otherwise.
+NamedTensors tile_by_batch_size(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!is(call, Component::experts) && !is(call, Component::mlp)) return out;
+  if (out.at("outputs/y").extent(0) > 16)
+    change(out, "outputs/y", [](std::int64_t, double v) { return v * (1.0 + 0x1p-51); });
+  return out;
+}
+
 constexpr PlantedBug kBugs[] = {
     {"down_bias_unweighted", "A27", "down_bias", down_bias_unweighted},
     {"down_bias_unweighted", "A27", "linear_weights", down_bias_unweighted},
@@ -206,6 +215,7 @@ constexpr PlantedBug kBugs[] = {
     {"duplicates_last_wins", "M32", "duplicates_add", duplicates_last_wins},
     {"duplicates_last_wins", "M32", "every_slot_once", duplicates_last_wins},
     {"absent_means_last_expert", "O16", "absent_slots", absent_means_last_expert},
+    {"tile_by_batch_size", "", "batch_sizes", tile_by_batch_size},
     {"output_in_bfloat16", "A28", "dtype_ladder", output_in_bfloat16},
     {"scaled_by_batch_maximum", "", "lone_rows", scaled_by_batch_maximum},
     {"scaled_by_batch_maximum", "", "split_rows", scaled_by_batch_maximum},

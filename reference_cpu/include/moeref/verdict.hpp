@@ -44,8 +44,12 @@ struct CaseVerdict {
       tensors;              ///< in stage order, so that the first failing one is the first divergence
   std::int64_t tokens = 0;  ///< routed tokens judged
   std::int64_t uncertified_tokens = 0;  ///< an honest port could choose differently there
+  std::int64_t own_certified_tokens =
+      0;  ///< of these, the choice is exactly what the candidate's own logits or scores lead to
+  bool shows_scores = false;     ///< whether it gave logits or scores from which that could be seen
   std::int64_t tied_tokens = 0;  ///< this one chose otherwise among exactly equal scores, which is left open
-  std::int64_t ambiguous_tokens = 0;  ///< this one chose otherwise, explainably
+  std::int64_t ambiguous_tokens =
+      0;  ///< this one chose otherwise, explainably, and nothing it shows proves it
 
   /// The first tensor that fails on the candidate's own earlier stages; if there is none, the first that
   /// fails. Null if none does.

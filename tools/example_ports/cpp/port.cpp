@@ -62,6 +62,7 @@ moeref_port table() {
   port.max_ranks = 1;
   port.max_processes = 8;
   port.run = run;
+  port.batch_invariant = 1;
   return port;
 }
 

@@ -37,7 +37,8 @@ TEST(CapabilitiesTest, NameAloneMeansEverything) {
   EXPECT_EQ(has.dtypes.size(), 4u);
   EXPECT_TRUE(has.backward);
   EXPECT_TRUE(has.rounds_its_sums());
-  EXPECT_FALSE(has.deterministic || has.lowest_id_first);
+  EXPECT_FALSE(has.deterministic || has.lowest_id_first || has.batch_invariant);
+  EXPECT_TRUE(parse_capabilities({{"name", "mine"}, {"batch_invariant", true}}).batch_invariant);
   EXPECT_EQ(has.max_ranks, 1);
   EXPECT_EQ(has.lack(mlp_call("float16")), std::nullopt);
 }
@@ -57,6 +58,8 @@ TEST(CapabilitiesTest, WrongFieldsAreNamed) {
   EXPECT_EQ(refusal({{"accumulation", "fp32"}}),
             "the port's 'accumulation' is \"fp32\": want float32, bfloat16, float16 or float64");
   EXPECT_EQ(refusal({{"deterministic", 1}}), "the port's 'deterministic' is 1: want true or false");
+  EXPECT_EQ(refusal({{"batch_invariant", "yes"}}),
+            "the port's 'batch_invariant' is \"yes\": want true or false");
   EXPECT_EQ(refusal({{"max_ranks", 0}}), "the port's 'max_ranks' is 0: want an integer of 1 or more");
   EXPECT_EQ(refusal({{"max_processes", -1}}),
             "the port's 'max_processes' is -1: want an integer of 0 or more");

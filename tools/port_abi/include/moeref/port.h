@@ -181,7 +181,7 @@ typedef struct moeref_port {
   const char* const* components;
   /* clang-format off */
   /* Intermediate tensors that it writes; they show which stage went wrong first. NULL or empty: none.
-   *   "logits"           [tokens, E]           of the gate
+   *   "logits"           [tokens, E]           of the gate; the choice of experts must be what they lead to
    *   "scores"           [tokens, E]           of the gate, as the auxiliary loss sees them: normalised where asked
    *   "up_projection"    [tokens, k, 2I or I]  with its bias
    *   "activation"       [tokens, k, I]        times the routing weight, unless that comes after the down projection
@@ -241,6 +241,10 @@ typedef struct moeref_port {
    * what comes next is measured in another one. */
   /* clang-format on */
   int32_t (*bench)(const char* request, char* answer, size_t size);
+
+  /* 1: a token gives the same bits alone, in every batch, at every place in it and beside any other tokens;
+   * 0: it may not. Of a table whose struct_size ends before it: 0. */
+  uint32_t batch_invariant;
 } moeref_port;
 
 /* What the library exports. NULL for a version that it does not speak. Called once, before anything else. */

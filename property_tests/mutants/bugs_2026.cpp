@@ -32,7 +32,8 @@ NamedTensors correction_not_copied(Implementation& sound, const Call& call) {
 
 NamedTensors replay_gathers_masked(Implementation& sound, const Call& call) {
   const Tensor* ids = find(call.tensors, "inputs/replay_indices");
-  if (!is(call, C::gate) || !ids || (facts(score_of(call)).selects_by_logits && !call.config.value("softmax_before_topk", false)))
+  if (!is(call, C::gate) || !ids ||
+      (facts(score_of(call)).selects_by_logits && !call.config.value("softmax_before_topk", false)))
     return sound.run(call);
   Call own = call;
   own.tensors.erase("inputs/replay_indices");
@@ -51,7 +52,8 @@ NamedTensors load_of_first_slot(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
   const Tensor* ids = find(call.tensors, "inputs/indices");
   if (!ids) ids = find(out, "outputs/indices");
-  if (!is_one_of(call, {C::gate, C::aux_loss, C::moe}) || !ids || !out.contains("outputs/expert_load")) return out;
+  if (!is_one_of(call, {C::gate, C::aux_loss, C::moe}) || !ids || !out.contains("outputs/expert_load"))
+    return out;
   Tensor& load = out.at("outputs/expert_load");
   load = Tensor(load.dtype(), load.shape());
   for (std::int64_t t = 0; t < ids->extent(0); ++t) {
@@ -132,7 +134,8 @@ NamedTensors square_weights_transposed(Implementation& sound, const Call& call) 
   };
   Call other = call;
   for (auto& [name, tensor] : other.tensors)
-    if (name.find("proj") != std::string::npos && name.starts_with("params/") && is_square(tensor)) tensor = turned(tensor);
+    if (name.find("proj") != std::string::npos && name.starts_with("params/") && is_square(tensor))
+      tensor = turned(tensor);
   return with_results_of(sound, call, other, "outputs/y");
 }
 
@@ -171,7 +174,8 @@ NamedTensors tile_of_first_rows_expert(Implementation& sound, const Call& call) 
     if (ids[i] >= 0.0 && is_live(call, i / ids.extent(1))) rows.push_back(i);
   std::ranges::stable_sort(rows, {}, [&](std::int64_t i) { return ids[i]; });
   Call other = call;
-  for (std::size_t r = 0; r < rows.size(); ++r) other.tensors.at("inputs/indices").set(rows[r], ids[rows[r / 16 * 16]]);
+  for (std::size_t r = 0; r < rows.size(); ++r)
+    other.tensors.at("inputs/indices").set(rows[r], ids[rows[r / 16 * 16]]);
   return with_results_of(sound, call, other, "outputs/y");
 }
 
@@ -203,7 +207,8 @@ NamedTensors weight_by_token(Implementation& sound, const Call& call) {
 NamedTensors fc2_bias_dropped(Implementation& sound, const Call& call) {
   if (!is(call, C::mlp) && !(is(call, C::moe) && size(call, "n_shared_experts") > 0)) return sound.run(call);
   Call other = call;
-  for (const char* name : {"params/down_proj.bias", "params/shared_experts.down_proj.bias"}) fill(other, name, 0.0);
+  for (const char* name : {"params/down_proj.bias", "params/shared_experts.down_proj.bias"})
+    fill(other, name, 0.0);
   return sound.run(other);
 }
 
@@ -246,8 +251,9 @@ class WeightsKeptByAddress final : public Stateful {
     Call other = call;
     for (auto& [name, tensor] : other.tensors)
       if (name.starts_with("params/"))
-        tensor = kept_.try_emplace({call.tensors.at(name).bytes().data(), tensor.shape(), tensor.dtype()}, tensor)
-                     .first->second;
+        tensor =
+            kept_.try_emplace({call.tensors.at(name).bytes().data(), tensor.shape(), tensor.dtype()}, tensor)
+                .first->second;
     return sound_.run(other);
   }
 
@@ -256,53 +262,187 @@ class WeightsKeptByAddress final : public Stateful {
 };
 
 const Mutant kMutants[] = {
-    {"top1_with_scale_reads_unwritten", "", "SGLang #40187", {C::gate, C::moe},
-     "with one slot and a scale the sum over slots reads a buffer that was never written", "F", "outputs/weights outputs/y",
-     "weight_sums", top1_with_scale_reads_unwritten},
-    {"correction_not_copied", "", "DeepSpeed #8358", {C::gate, C::moe},
-     "the correction bias is not copied unless it is updated", "F", "outputs/indices outputs/weights", "forced_expert",
+    {"top1_with_scale_reads_unwritten",
+     "",
+     "SGLang #40187",
+     {C::gate, C::moe},
+     "with one slot and a scale the sum over slots reads a buffer that was never written",
+     "F",
+     "outputs/weights outputs/y",
+     "weight_sums",
+     top1_with_scale_reads_unwritten},
+    {"correction_not_copied",
+     "",
+     "DeepSpeed #8358",
+     {C::gate, C::moe},
+     "the correction bias is not copied unless it is updated",
+     "F",
+     "outputs/indices outputs/weights",
+     "forced_expert",
      correction_not_copied},
-    {"replay_gathers_masked", "", "ISEEKYAN Megatron-LM #49", {C::gate},
-     "replayed experts are weighed by scores that are zero outside the token's own top k", "F G", "outputs/weights",
-     "replay_other_experts", replay_gathers_masked},
-    {"load_of_first_slot", "", "DeepSpeed #2551", {C::gate, C::aux_loss, C::moe}, "the load counts first choices alone", "F",
-     "outputs/expert_load", "load_counts", load_of_first_slot},
-    {"aux_broadcast_constant", "", "hyper-parallel #752", {C::aux_loss},
-     "the loss is the sum of shares times the sum of means: a constant", "F", "outputs/aux_loss", "loss_of_given_scores",
+    {"replay_gathers_masked",
+     "",
+     "ISEEKYAN Megatron-LM #49",
+     {C::gate},
+     "replayed experts are weighed by scores that are zero outside the token's own top k",
+     "F G",
+     "outputs/weights",
+     "replay_other_experts",
+     replay_gathers_masked},
+    {"load_of_first_slot",
+     "",
+     "DeepSpeed #2551",
+     {C::gate, C::aux_loss, C::moe},
+     "the load counts first choices alone",
+     "F",
+     "outputs/expert_load",
+     "load_counts",
+     load_of_first_slot},
+    {"aux_broadcast_constant",
+     "",
+     "hyper-parallel #752",
+     {C::aux_loss},
+     "the loss is the sum of shares times the sum of means: a constant",
+     "F",
+     "outputs/aux_loss",
+     "loss_of_given_scores",
      aux_broadcast_constant},
-    {"softmax_without_largest", "", "tt-metal #46633", {C::gate}, "the softmax does not take the largest logit off", "F",
-     "outputs/weights", "large_logit_shift", softmax_without_largest},
-    {"nan_picks_expert_0", "", "vLLM #39244", {C::gate, C::moe}, "a token with NaN gets expert 0 in every slot", "F",
-     "outputs/indices outputs/weights", "poisoned_token", nan_picks_expert_0},
-    {"last_micro_batch_alone", "", "prime-rl #2267", {C::bias_update}, "counts begin again with each micro-batch", "S",
-     "outputs/cumulative_expert_load_0 outputs/indices_1_0", "cumulative_load", last_micro_batch_alone},
-    {"square_weights_transposed", "", "unsloth-zoo #849", {C::experts, C::mlp, C::moe},
-     "the layout of weights is guessed from their shape: square ones are read transposed", "F", "outputs/y", "linear_down",
+    {"softmax_without_largest",
+     "",
+     "tt-metal #46633",
+     {C::gate},
+     "the softmax does not take the largest logit off",
+     "F",
+     "outputs/weights",
+     "large_logit_shift",
+     softmax_without_largest},
+    {"nan_picks_expert_0",
+     "",
+     "vLLM #39244",
+     {C::gate, C::moe},
+     "a token with NaN gets expert 0 in every slot",
+     "F",
+     "outputs/indices outputs/weights",
+     "",
+     nan_picks_expert_0},
+    {"last_micro_batch_alone",
+     "",
+     "prime-rl #2267",
+     {C::bias_update},
+     "counts begin again with each micro-batch",
+     "S",
+     "outputs/cumulative_expert_load_0 outputs/indices_1_0 outputs/indices_1_1 outputs/indices_2_0 "
+     "outputs/indices_2_1",
+     "cumulative_load",
+     last_micro_batch_alone},
+    {"square_weights_transposed",
+     "",
+     "unsloth-zoo #849",
+     {C::experts, C::mlp, C::moe},
+     "the layout of weights is guessed from their shape: square ones are read transposed",
+     "F",
+     "outputs/y",
+     "activation_values",
      square_weights_transposed},
-    {"weights_kept_by_address", "", "NeMo AutoModel #3606, SGLang #30247", {C::experts, C::mlp, C::moe},
-     "prepared weights are kept under their address and shape", "S", "outputs/y", "earlier_calls", nullptr,
+    {"weights_kept_by_address",
+     "",
+     "NeMo AutoModel #3606, SGLang #30247",
+     {C::experts, C::mlp, C::moe},
+     "prepared weights are kept under their address and shape",
+     "S",
+     "outputs/y outputs/indices grads/weights",
+     "linear_down",
+     nullptr,
      make_stateful<WeightsKeptByAddress>},
-    {"up_bias_ignored", "", "FlashInfer #3423", {C::experts, C::moe}, "the first bias never reaches the kernel", "F", "outputs/y",
-     "activation_values", up_bias_ignored},
-    {"rows_stored_to_row_0", "", "Triton-distributed #180", {C::experts, C::mlp},
-     "the backward pass stores the gradients of all rows to row 0", "G", "grads/x", "split_rows", rows_stored_to_row_0},
-    {"dx_without_up", "", "Liger #1413", {C::experts, C::mlp}, "of gate and up the gate alone reaches the gradient of x", "G",
-     "grads/x", "central_differences", dx_without_up},
-    {"tile_of_first_rows_expert", "", "DeepGEMM #450, FBGEMM #3949", {C::experts},
-     "a tile of rows has the weights of its first row's expert", "F", "outputs/y", "loop_over_experts", tile_of_first_rows_expert},
-    {"empty_group_keeps_accumulator", "", "CUTLASS #2674, tokamax #887", {C::experts},
-     "an expert without tokens has the weight gradient of the one before", "G", "grads/down_projs", "zero_token_expert",
+    {"up_bias_ignored",
+     "",
+     "FlashInfer #3423",
+     {C::experts, C::moe},
+     "the first bias never reaches the kernel",
+     "F",
+     "outputs/y grads/weights",
+     "within_bounds",
+     up_bias_ignored},
+    {"rows_stored_to_row_0",
+     "",
+     "Triton-distributed #180",
+     {C::experts, C::mlp},
+     "the backward pass stores the gradients of all rows to row 0",
+     "G",
+     "grads/x",
+     "split_rows",
+     rows_stored_to_row_0},
+    {"dx_without_up",
+     "",
+     "Liger #1413",
+     {C::experts, C::mlp},
+     "of gate and up the gate alone reaches the gradient of x",
+     "G",
+     "grads/x",
+     "central_differences",
+     dx_without_up},
+    {"tile_of_first_rows_expert",
+     "",
+     "DeepGEMM #450, FBGEMM #3949",
+     {C::experts},
+     "a tile of rows has the weights of its first row's expert",
+     "F",
+     "outputs/y",
+     "loop_over_experts",
+     tile_of_first_rows_expert},
+    {"empty_group_keeps_accumulator",
+     "",
+     "CUTLASS #2674, tokamax #887",
+     {C::experts},
+     "an expert without tokens has the weight gradient of the one before",
+     "G",
+     "grads/down_projs",
+     "zero_token_expert",
      empty_group_keeps_accumulator},
-    {"weight_by_token", "", "vllm-xpu-kernels #66", {C::experts}, "the routing weight is looked up by token in place of slot", "F",
-     "outputs/y", "linear_weights", weight_by_token},
-    {"fc2_bias_dropped", "", "Megatron-LM #2296", {C::mlp, C::moe}, "a bias that the projection hands back is not added", "F",
-     "outputs/y", "shared_adds", fc2_bias_dropped},
-    {"padding_is_dispatched", "", "Megatron-LM #5542", {C::moe}, "padding is left out of the loss alone, and experts see it", "F",
-     "outputs/y", "masked_rows", padding_is_dispatched},
-    {"geglu_erf", "", "vLLM #41574, Megatron-Bridge #4661", {C::experts}, "the exact GELU in place of its tanh form", "F P",
-     "outputs/y", "activation_values", geglu_erf},
-    {"silu_slope_is_sigmoid", "", "unsloth #3314", {C::experts, C::mlp}, "the slope of SiLU lacks its second term", "G",
-     "grads/gate_and_up_projs grads/gate_up_proj_bias grads/gate_proj.bias grads/gate_proj.weight grads/x", "central_differences",
+    {"weight_by_token",
+     "",
+     "vllm-xpu-kernels #66",
+     {C::experts},
+     "the routing weight is looked up by token in place of slot",
+     "F",
+     "outputs/y",
+     "within_bounds",
+     weight_by_token},
+    {"fc2_bias_dropped",
+     "",
+     "Megatron-LM #2296",
+     {C::mlp, C::moe},
+     "a bias that the projection hands back is not added",
+     "F",
+     "outputs/y",
+     "within_bounds",
+     fc2_bias_dropped},
+    {"padding_is_dispatched",
+     "",
+     "Megatron-LM #5542",
+     {C::moe},
+     "padding is left out of the loss alone, and experts see it",
+     "F",
+     "outputs/y",
+     "masked_rows",
+     padding_is_dispatched},
+    {"geglu_erf",
+     "",
+     "vLLM #41574, Megatron-Bridge #4661",
+     {C::experts},
+     "the exact GELU in place of its tanh form",
+     "F P",
+     "outputs/y",
+     "activation_values",
+     geglu_erf},
+    {"silu_slope_is_sigmoid",
+     "",
+     "unsloth #3314",
+     {C::experts, C::mlp},
+     "the slope of SiLU lacks its second term",
+     "G",
+     "grads/gate_and_up_projs grads/gate_up_proj_bias grads/gate_proj.bias grads/gate_proj.weight grads/x",
+     "central_differences",
      silu_slope_is_sigmoid},
 };
 

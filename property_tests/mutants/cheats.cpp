@@ -121,7 +121,8 @@ class MaskedRowsKeepOutput final : public Stateful {
   NamedTensors run(const Call& call) override {
     if (!is(call, C::experts)) return sound_.run(call);
     const std::int64_t dim = call.tensors.at("inputs/x").extent(1);
-    return unwritten(sound_.run(call), "outputs/y", last_, [&](std::int64_t i) { return is_live(call, i / dim); });
+    return unwritten(sound_.run(call), "outputs/y", last_,
+                     [&](std::int64_t i) { return is_live(call, i / dim); });
   }
 
  private:
@@ -137,7 +138,8 @@ class EmptyExpertsKeepGradient final : public Stateful {
     const Tensor& ids = call.tensors.at("inputs/indices");
     std::vector<bool> has_rows(static_cast<std::size_t>(size(call, "n_routed_experts")));
     for (std::int64_t i = 0; i < ids.size(); ++i)
-      if (ids[i] >= 0.0 && is_live(call, i / ids.extent(1))) has_rows[static_cast<std::size_t>(ids[i])] = true;
+      if (ids[i] >= 0.0 && is_live(call, i / ids.extent(1)))
+        has_rows[static_cast<std::size_t>(ids[i])] = true;
     const Tensor& down = call.tensors.at("params/down_projs");
     const std::int64_t block = down.extent(1) * down.extent(2);
     return unwritten(sound_.run(call), "grads/down_projs", last_,
@@ -236,8 +238,7 @@ class TiresAfter50Calls final : public Stateful {
     NamedTensors out = sound_.run(call);
     if (++calls_ > 50)
       for (auto& [name, tensor] : out)
-        if (is_floating(tensor.dtype()))
-          change(out, name, [](std::int64_t, double v) { return 1.5 * v; });
+        if (is_floating(tensor.dtype())) change(out, name, [](std::int64_t, double v) { return 1.5 * v; });
     return out;
   }
 
@@ -252,7 +253,8 @@ class IdsKeptByFirstToken final : public Stateful {
   NamedTensors run(const Call& call) override {
     if (!is(call, C::gate) || call.tensors.contains("inputs/replay_indices")) return sound_.run(call);
     const Tensor& x = call.tensors.at("inputs/x");
-    const std::string key = sizes_of(call) + bits_of(x, static_cast<std::size_t>(x.extent(1) * size_of(x.dtype())));
+    const std::string key =
+        sizes_of(call) + bits_of(x, static_cast<std::size_t>(x.extent(1) * size_of(x.dtype())));
     const auto found = kept_.find(key);
     Call other = call;
     if (found != kept_.end()) other.tensors["inputs/replay_indices"] = found->second;
@@ -267,8 +269,9 @@ class IdsKeptByFirstToken final : public Stateful {
 
 const std::vector<Component> kMany{C::gate, C::aux_loss, C::mlp, C::experts, C::moe}, kExperts{C::experts};
 
-Mutant cheat(std::string_view name, std::vector<Component> components, std::string_view does, std::string_view first_wrong,
-             std::string_view property, std::unique_ptr<Implementation> (*make)(Implementation&)) {
+Mutant cheat(std::string_view name, std::vector<Component> components, std::string_view does,
+             std::string_view first_wrong, std::string_view property,
+             std::unique_ptr<Implementation> (*make)(Implementation&)) {
   Mutant out;
   out.name = name;
   out.components = std::move(components);
@@ -280,9 +283,12 @@ Mutant cheat(std::string_view name, std::vector<Component> components, std::stri
   return out;
 }
 
-constexpr std::string_view kAny = "outputs/indices outputs/weights outputs/expert_load outputs/aux_loss outputs/y",
-                           kGrads = "grads/bias grads/weight grads/x grads/original_scores grads/down_proj_bias grads/down_projs "
-                                    "grads/down_proj.bias grads/down_proj.weight grads/experts.down_proj_bias grads/experts.down_projs";
+constexpr std::string_view
+    kAny = "outputs/indices outputs/weights outputs/expert_load outputs/aux_loss outputs/y grads/weights",
+    kGrads =
+        "grads/bias grads/weight grads/x grads/original_scores grads/down_proj_bias grads/down_projs "
+        "grads/down_proj.bias grads/down_proj.weight grads/experts.down_proj_bias grads/experts.down_projs "
+        "grads/weights grads/shared_experts.down_proj.weight";
 
 Mutant public_bug(Mutant mutant, std::string_view bug, std::string_view source) {
   mutant.bug = bug;
@@ -291,50 +297,62 @@ Mutant public_bug(Mutant mutant, std::string_view bug, std::string_view source) 
 }
 
 const Mutant kMutants[] = {
-    cheat("kept_by_sizes", kMany, "the first answer to calls of these sizes is given to all", kAny, "earlier_calls",
-          make_stateful<Kept<of_sizes>>),
-    cheat("kept_by_inputs", kMany, "answers are kept by what the inputs hold, whatever the parameters are", kAny, "linear_down",
-          make_stateful<Kept<of_inputs>>),
-    cheat("kept_by_parameters", kMany, "answers are kept by what the parameters hold, whatever the inputs are", kAny, "earlier_calls",
+    cheat("kept_by_sizes", kMany, "the first answer to calls of these sizes is given to all", kAny,
+          "linear_down", make_stateful<Kept<of_sizes>>),
+    cheat("kept_by_inputs", kMany, "answers are kept by what the inputs hold, whatever the parameters are",
+          kAny, "linear_down", make_stateful<Kept<of_inputs>>),
+    cheat("kept_by_parameters", kMany,
+          "answers are kept by what the parameters hold, whatever the inputs are", kAny, "token_permutation",
           make_stateful<Kept<of_parameters>>),
-    cheat("kept_by_all_but_mask", kMany, "answers are kept by everything but the mask", kAny, "masked_rows",
-          make_stateful<Kept<of_all_but_mask>>),
-    cheat("kept_by_all_but_cotangents", kMany, "answers are kept by everything but the cotangents", kGrads, "linear_cotangent",
-          make_stateful<Kept<of_all_but_cotangents>>),
-    cheat("kept_by_all_but_config", kMany, "answers are kept by the tensors, whatever the config says", kAny, "linear_coefficient",
-          make_stateful<Kept<of_all_but_config>>),
-    cheat("kept_by_first_values", kMany, "answers are kept by the first 16 bytes of each tensor", kAny, "token_locality",
+    cheat("kept_by_all_but_mask", kMany, "answers are kept by everything but the mask", kAny,
+          "masked_contents", make_stateful<Kept<of_all_but_mask>>),
+    cheat("kept_by_all_but_cotangents", kMany, "answers are kept by everything but the cotangents", kGrads,
+          "linear_cotangent", make_stateful<Kept<of_all_but_cotangents>>),
+    cheat("kept_by_all_but_config", kMany, "answers are kept by the tensors, whatever the config says", kAny,
+          "linear_coefficient", make_stateful<Kept<of_all_but_config>>),
+    cheat("kept_by_first_values", kMany, "answers are kept by the first 16 bytes of each tensor", kAny, "",
           make_stateful<Kept<of_first_values>>),
-    cheat("kept_by_address", kMany, "answers are kept by the address of x", kAny, "", make_stateful<Kept<of_address>>),
-    cheat("last_answer_once_in_3_calls", kMany, "of calls with the same sizes every third gets the answer of the one before", kAny, "",
+    cheat("kept_by_address", kMany, "answers are kept by the address of x", kAny, "",
+          make_stateful<Kept<of_address>>),
+    cheat("last_answer_once_in_3_calls", kMany,
+          "of calls with the same sizes every third gets the answer of the one before", kAny, "",
           make_stateful<LastAnswerAgain<3>>),
-    cheat("last_answer_once_in_10_calls", kMany, "of calls with the same sizes every tenth gets the answer of the one before", kAny, "",
+    cheat("last_answer_once_in_10_calls", kMany,
+          "of calls with the same sizes every tenth gets the answer of the one before", kAny, "",
           make_stateful<LastAnswerAgain<10>>),
-    cheat("absent_slots_keep_gradient", kExperts, "gradients of the weights of absent slots are those of the last call",
-          "grads/weights", "absent_slots", make_stateful<AbsentSlotsKeepGradient>),
-    cheat("masked_rows_keep_output", kExperts, "rows of masked tokens are left as the last call had them", "outputs/y", "masked_rows",
-          make_stateful<MaskedRowsKeepOutput>),
-    public_bug(cheat("empty_experts_keep_gradient", kExperts, "gradients of experts without tokens are those of the last call",
-                     "grads/down_projs", "zero_token_expert", make_stateful<EmptyExpertsKeepGradient>),
+    cheat("absent_slots_keep_gradient", kExperts,
+          "gradients of the weights of absent slots are those of the last call", "grads/weights", "",
+          make_stateful<AbsentSlotsKeepGradient>),
+    cheat("masked_rows_keep_output", kExperts, "rows of masked tokens are left as the last call had them",
+          "outputs/y", "masked_rows", make_stateful<MaskedRowsKeepOutput>),
+    public_bug(cheat("empty_experts_keep_gradient", kExperts,
+                     "gradients of experts without tokens are those of the last call", "grads/down_projs",
+                     "expert_placement", make_stateful<EmptyExpertsKeepGradient>),
                "O25", "grouped_gemm #36"),
-    cheat("gradients_add_up", kMany, "gradients are added to those of the call before", kGrads, "linear_cotangent",
-          make_stateful<GradientsAddUp>),
-    cheat("mask_of_captured_call", {C::gate, C::aux_loss, C::experts, C::moe}, "the mask is that of the first call of these sizes", kAny,
-          "masked_rows", make_stateful<Captured<IsMask>>),
-    cheat("correction_of_captured_call", {C::gate, C::moe}, "the correction bias is that of the first call of these sizes", kAny,
-          "bias_invariance", make_stateful<Captured<IsCorrection>>),
-    cheat("weights_of_captured_call", kExperts, "the routing weights are those of the first call of these sizes", "outputs/y",
-          "linear_weights", make_stateful<Captured<IsRoutingWeight>>),
-    public_bug(cheat("last_backward_scale", {C::gate, C::moe}, "the scale of the loss's gradient is that of the call before",
-                     "grads/bias grads/weight grads/x grads/gate.bias grads/gate.weight", "linear_coefficient",
-                     make_stateful<LastBackwardScale>),
+    cheat("gradients_add_up", kMany, "gradients are added to those of the call before", kGrads,
+          "linear_cotangent", make_stateful<GradientsAddUp>),
+    cheat("mask_of_captured_call", {C::gate, C::aux_loss, C::experts, C::moe},
+          "the mask is that of the first call of these sizes", kAny, "", make_stateful<Captured<IsMask>>),
+    cheat("correction_of_captured_call", {C::gate, C::moe},
+          "the correction bias is that of the first call of these sizes", kAny, "forced_expert",
+          make_stateful<Captured<IsCorrection>>),
+    cheat("weights_of_captured_call", kExperts,
+          "the routing weights are those of the first call of these sizes", "outputs/y", "linear_weights",
+          make_stateful<Captured<IsRoutingWeight>>),
+    public_bug(cheat("last_backward_scale", {C::gate, C::moe},
+                     "the scale of the loss's gradient is that of the call before",
+                     "grads/bias grads/weight grads/x grads/gate.bias grads/gate.weight",
+                     "linear_coefficient", make_stateful<LastBackwardScale>),
                "A5", "NeMo AutoModel df79582ca"),
-    public_bug(cheat("load_of_last_call", {C::gate, C::aux_loss, C::moe}, "the load is read before this call's counts have arrived",
-                     "outputs/expert_load", "load_counts", make_stateful<LoadOfLastCall>),
+    public_bug(cheat("load_of_last_call", {C::gate, C::aux_loss, C::moe},
+                     "the load is read before this call's counts have arrived", "outputs/expert_load",
+                     "load_counts", make_stateful<LoadOfLastCall>),
                "M18", "Megatron-LM !2824"),
-    cheat("tires_after_50_calls", kMany, "from the 51st call on results are 1.5 times as large", kAny, "", make_stateful<TiresAfter50Calls>),
-    cheat("ids_kept_by_first_token", {C::gate}, "experts are those of the last call that began with the same token", "outputs/indices",
-          "token_locality", make_stateful<IdsKeptByFirstToken>),
+    cheat("tires_after_50_calls", kMany, "from the 51st call on results are 1.5 times as large", kAny, "",
+          make_stateful<TiresAfter50Calls>),
+    cheat("ids_kept_by_first_token", {C::gate},
+          "experts are those of the last call that began with the same token", "outputs/indices", "",
+          make_stateful<IdsKeptByFirstToken>),
 };
 
 }  // namespace

@@ -30,7 +30,8 @@ NamedTensors rows_lost(Implementation& sound, const Call& call, F&& lost) {
     std::size_t end = first;
     while (end < rows.size() && ids[rows[end]] == ids[rows[first]]) ++end;
     for (std::size_t r = first; r < end; ++r)
-      if (lost(static_cast<std::int64_t>(r - first), static_cast<std::int64_t>(end - first), static_cast<std::int64_t>(r)))
+      if (lost(static_cast<std::int64_t>(r - first), static_cast<std::int64_t>(end - first),
+               static_cast<std::int64_t>(r)))
         fewer.tensors.at("inputs/indices").set(rows[r], -1.0);
     first = end;
   }
@@ -74,7 +75,8 @@ NamedTensors row_index_wraps(Implementation& sound, const Call& call) {
   const std::int64_t k = ids.extent(1), dim = x.extent(1);
   if (ids.size() <= N) return sound.run(call);
   Call other = call;
-  map_input(other, "inputs/x", [&](std::int64_t i, double v) { return i / dim * k >= N ? x[i - N / k * dim] : v; });
+  map_input(other, "inputs/x",
+            [&](std::int64_t i, double v) { return i / dim * k >= N ? x[i - N / k * dim] : v; });
   return with_results_of(sound, call, other, "outputs/y");
 }
 
@@ -128,7 +130,8 @@ template <std::int64_t N>
 NamedTensors upper_half_unwritten(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
   if (gives_y(call))
-    change_rows(out, "outputs/y", [](std::int64_t, std::int64_t c, double v) { return c % N < N / 2 ? v : 0.0; });
+    change_rows(out, "outputs/y",
+                [](std::int64_t, std::int64_t c, double v) { return c % N < N / 2 ? v : 0.0; });
   return out;
 }
 
@@ -174,63 +177,75 @@ NamedTensors four_tokens_at_a_time(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
   const std::int64_t tokens = gives_y(call) ? token_count(call) : 0;
   if (tokens > 4)
-    change_rows(out, "outputs/y", [&](std::int64_t t, std::int64_t, double v) { return t < tokens / 4 * 4 ? v : 0.0; });
+    change_rows(out, "outputs/y",
+                [&](std::int64_t t, std::int64_t, double v) { return t < tokens / 4 * 4 ? v : 0.0; });
   return out;
 }
 
-constexpr std::string_view kY = "outputs/y", kWeightGrads = "grads/down_projs";
-const std::vector<Component> kExperts{C::experts}, kAll{C::experts, C::mlp, C::moe}, kMlps{C::experts, C::mlp};
+constexpr std::string_view kY = "outputs/y", kWeightGrads = "grads/down_projs grads/gate_and_up_projs";
+const std::vector<Component> kExperts{C::experts}, kAll{C::experts, C::mlp, C::moe},
+    kMlps{C::experts, C::mlp};
 
 const Mutant kMutants[] = {
-    {"room_for_64_rows", "O44", "", kExperts, "there is room for 64 rows per expert", "F L", kY, "", room_for<64>},
-    {"room_for_128_rows", "O44", "", kExperts, "there is room for 128 rows per expert", "F L", kY, "", room_for<128>},
-    {"room_for_256_rows", "O44", "", kExperts, "there is room for 256 rows per expert", "F L", kY, "", room_for<256>},
-    {"last_tile_of_64_rows_lost", "", "", kExperts, "of more than 64 rows those of the last tile are lost", "F L", kY, "",
-     last_row_tile_lost<64>},
-    {"last_tile_of_128_rows_lost", "", "", kExperts, "of more than 128 rows those of the last tile are lost", "F L", kY, "",
-     last_row_tile_lost<128>},
-    {"tile_of_64_rows_runs_on", "O42", "", kExperts, "a tile of 64 rows is stored whole, over the next expert's", "F L", kY, "",
-     row_tile_runs_on<64>},
-    {"tile_of_128_rows_runs_on", "O42", "", kExperts, "a tile of 128 rows is stored whole, over the next expert's", "F L", kY, "",
-     row_tile_runs_on<128>},
-    {"rows_beyond_4096", "O45", "", kExperts, "rows from 4096 on are lost", "F L", kY, "", rows_of_all_from<4096>},
-    {"row_index_in_15_bits", "O27", "", kExperts, "a row's index is a signed number of 16 bits", "F L", kY, "",
-     row_index_wraps<32768>},
-    {"row_index_in_16_bits", "O27", "", kExperts, "a row's index is a number of 16 bits", "F L", kY, "", row_index_wraps<65536>},
-    {"layer_tokens_beyond_512", "O41", "", kAll, "tokens from 512 on have no output", "F L", kY, "", tokens_from<512>},
-    {"layer_tokens_beyond_4096", "O41", "", kAll, "tokens from 4096 on have no output", "F L", kY, "", tokens_from<4096>},
-    {"layer_tokens_beyond_64", "O41", "", kAll, "tokens from 64 on have no output", "F L", kY, "", tokens_from<64>},
-    {"experts_beyond_16_idle", "O39", "", kExperts, "experts from 16 on are not computed", "F L", kY, "expert_ranks",
-     experts_from<16>},
-    {"experts_beyond_32_idle", "O39", "", kExperts, "experts from 32 on are not computed", "F L", kY, "expert_ranks",
+    {"room_for_64_rows", "O44", "", kExperts, "there is room for 64 rows per expert", "F L", kY, "",
+     room_for<64>},
+    {"room_for_128_rows", "O44", "", kExperts, "there is room for 128 rows per expert", "F L", kY, "",
+     room_for<128>},
+    {"room_for_256_rows", "O44", "", kExperts, "there is room for 256 rows per expert", "F L", kY, "",
+     room_for<256>},
+    {"last_tile_of_64_rows_lost", "", "", kExperts, "of more than 64 rows those of the last tile are lost",
+     "F L", kY, "", last_row_tile_lost<64>},
+    {"last_tile_of_128_rows_lost", "", "", kExperts, "of more than 128 rows those of the last tile are lost",
+     "F L", kY, "", last_row_tile_lost<128>},
+    {"tile_of_64_rows_runs_on", "O42", "", kExperts,
+     "a tile of 64 rows is stored whole, over the next expert's", "F L", kY, "", row_tile_runs_on<64>},
+    {"tile_of_128_rows_runs_on", "O42", "", kExperts,
+     "a tile of 128 rows is stored whole, over the next expert's", "F L", kY, "", row_tile_runs_on<128>},
+    {"rows_beyond_4096", "O45", "", kExperts, "rows from 4096 on are lost", "F L", kY, "",
+     rows_of_all_from<4096>},
+    {"row_index_in_15_bits", "O27", "", kExperts, "a row's index is a signed number of 16 bits", "F L", kY,
+     "", row_index_wraps<32768>},
+    {"row_index_in_16_bits", "O27", "", kExperts, "a row's index is a number of 16 bits", "F L", kY, "",
+     row_index_wraps<65536>},
+    {"layer_tokens_beyond_512", "O41", "", kAll, "tokens from 512 on have no output", "F L", kY, "",
+     tokens_from<512>},
+    {"layer_tokens_beyond_4096", "O41", "", kAll, "tokens from 4096 on have no output", "F L", kY, "",
+     tokens_from<4096>},
+    {"layer_tokens_beyond_64", "O41", "", kAll, "tokens from 64 on have no output", "F L", kY, "",
+     tokens_from<64>},
+    {"experts_beyond_16_idle", "O39", "", kExperts, "experts from 16 on are not computed", "F L", kY,
+     "within_bounds", experts_from<16>},
+    {"experts_beyond_32_idle", "O39", "", kExperts, "experts from 32 on are not computed", "F L", kY, "",
      experts_from<32>},
-    {"experts_beyond_64_idle", "O39", "", kExperts, "experts from 64 on are not computed", "F L", kY, "", experts_from<64>},
-    {"experts_slots_beyond_4", "", "", kExperts, "a token's slots from 4 on are not added", "F L", kY, "every_slot_once",
-     slots_from<4>},
-    {"experts_slots_beyond_8", "", "", kExperts, "a token's slots from 8 on are not added", "F L", kY, "every_slot_once",
-     slots_from<8>},
-    {"tile_of_64_columns_runs_on", "O42", "", kAll, "the last tile of 64 columns runs into the next row", "F L", kY, "",
-     column_tile_runs_on<64>},
-    {"tile_of_32_columns_runs_on", "O42", "", kAll, "the last tile of 32 columns runs into the next row", "F L", kY, "within_bounds",
-     column_tile_runs_on<32>},
-    {"last_tile_of_64_columns_unwritten", "", "", kAll, "the last tile of 64 columns that is not full is never written", "F L", kY, "",
+    {"experts_beyond_64_idle", "O39", "", kExperts, "experts from 64 on are not computed", "F L", kY, "",
+     experts_from<64>},
+    {"experts_slots_beyond_4", "", "", kExperts, "a token's slots from 4 on are not added", "F L", kY,
+     "every_slot_once", slots_from<4>},
+    {"experts_slots_beyond_8", "", "", kExperts, "a token's slots from 8 on are not added", "F L", kY,
+     "within_bounds", slots_from<8>},
+    {"tile_of_64_columns_runs_on", "O42", "", kAll, "the last tile of 64 columns runs into the next row",
+     "F L", kY, "", column_tile_runs_on<64>},
+    {"tile_of_32_columns_runs_on", "O42", "", kAll, "the last tile of 32 columns runs into the next row",
+     "F L", kY, "within_bounds", column_tile_runs_on<32>},
+    {"last_tile_of_64_columns_unwritten", "", "", kAll,
+     "the last tile of 64 columns that is not full is never written", "F L", kY, "",
      last_column_tile_unwritten<64>},
-    {"upper_half_of_64_columns", "O43", "", kAll, "the upper half of a tile of 64 columns is never written", "F L", kY, "within_bounds",
-     upper_half_unwritten<64>},
-    {"up_tail_of_16", "", "", kMlps, "D mod 16 columns are left out of the up projection", "F L", kY, "within_bounds",
-     up_tail_not_contracted<16>},
-    {"up_tail_of_32", "", "", kMlps, "D mod 32 columns are left out of the up projection", "F L", kY, "within_bounds",
-     up_tail_not_contracted<32>},
-    {"down_tail_of_16", "", "", kMlps, "I mod 16 columns are left out of the down projection", "F L", kY, "within_bounds",
-     down_tail_not_contracted<16>},
-    {"down_tail_of_32", "", "", kMlps, "I mod 32 columns are left out of the down projection", "F L", kY, "within_bounds",
-     down_tail_not_contracted<32>},
-    {"token_tail_of_16", "", "", kExperts, "an expert's rows mod 16 are left out of its weight gradients", "G L", kWeightGrads, "",
-     token_tail_not_contracted<16>},
-    {"token_tail_of_64", "", "", kExperts, "an expert's rows mod 64 are left out of its weight gradients", "G L", kWeightGrads, "",
-     token_tail_not_contracted<64>},
-    {"four_tokens_at_a_time", "", "", kAll, "tokens are taken in fours: the last T mod 4 have no output", "F", kY, "lone_rows",
-     four_tokens_at_a_time},
+    {"upper_half_of_64_columns", "O43", "", kAll, "the upper half of a tile of 64 columns is never written",
+     "F L", kY, "within_bounds", upper_half_unwritten<64>},
+    {"up_tail_of_16", "", "", kMlps, "D mod 16 columns are left out of the up projection", "F L", kY,
+     "within_bounds", up_tail_not_contracted<16>},
+    {"up_tail_of_32", "", "", kMlps, "D mod 32 columns are left out of the up projection", "F L", kY,
+     "within_bounds", up_tail_not_contracted<32>},
+    {"down_tail_of_16", "", "", kMlps, "I mod 16 columns are left out of the down projection", "F L", kY,
+     "within_bounds", down_tail_not_contracted<16>},
+    {"down_tail_of_32", "", "", kMlps, "I mod 32 columns are left out of the down projection", "F L", kY,
+     "within_bounds", down_tail_not_contracted<32>},
+    {"token_tail_of_16", "", "", kExperts, "an expert's rows mod 16 are left out of its weight gradients",
+     "G L", kWeightGrads, "", token_tail_not_contracted<16>},
+    {"token_tail_of_64", "", "", kExperts, "an expert's rows mod 64 are left out of its weight gradients",
+     "G L", kWeightGrads, "", token_tail_not_contracted<64>},
+    {"four_tokens_at_a_time", "", "", kAll, "tokens are taken in fours: the last T mod 4 have no output", "F",
+     kY, "within_bounds", four_tokens_at_a_time},
 };
 
 }  // namespace

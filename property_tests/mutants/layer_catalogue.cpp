@@ -12,7 +12,8 @@ using C = Component;
 
 bool has_shared(const Call& call) { return is(call, C::moe) && size(call, "n_shared_experts") > 0; }
 
-/// The sound results with shared experts that are called as `other` is: outputs and gradients of them, and x's.
+/// The sound results with shared experts that are called as `other` is: outputs and gradients of them, and
+/// x's.
 NamedTensors with_shared_of(Implementation& sound, const Call& call, const Call& other) {
   NamedTensors out = sound.run(call);
   add_difference(out, sound.run(shared_alone(other)), sound.run(shared_alone(call)),
@@ -53,7 +54,8 @@ NamedTensors shared_scaled_as_routed(Implementation& sound, const Call& call) {
 NamedTensors one_shared_expert_alone(Implementation& sound, const Call& call) {
   if (!has_shared(call) || size(call, "n_shared_experts") < 2) return sound.run(call);
   Call other = call;
-  const std::int64_t width = parse_moe_config(call.config).shared_dim(), own = width / size(call, "n_shared_experts");
+  const std::int64_t width = parse_moe_config(call.config).shared_dim(),
+                     own = width / size(call, "n_shared_experts");
   map_input(other, "params/shared_experts.down_proj.weight",
             [&](std::int64_t i, double w) { return i % width < own ? w : 0.0; });
   return with_results_of(sound, call, other, "outputs/y");
@@ -97,7 +99,8 @@ NamedTensors replay_not_taken(Implementation& sound, const Call& call) {
 }
 
 NamedTensors mask_turned_round(Implementation& sound, const Call& call) {
-  const bool masked = call.tensors.contains("inputs/padding_mask") || call.tensors.contains("inputs/token_mask");
+  const bool masked =
+      call.tensors.contains("inputs/padding_mask") || call.tensors.contains("inputs/token_mask");
   if (!is_one_of(call, {C::gate, C::aux_loss, C::experts, C::moe}) || !masked) return sound.run(call);
   return sound.run(with_live(call, [&](std::int64_t t) { return !is_live(call, t); }));
 }
@@ -138,31 +141,114 @@ NamedTensors residual_added(Implementation& sound, const Call& call) {
 }
 
 const Mutant kMutants[] = {
-    {"shared_without_limit", "A32", "NeMo AutoModel #2173", {C::moe}, "the shared experts do not clamp", "F", "outputs/y",
-     "shared_adds", shared_without_limit},
-    {"shared_reads_overwritten_x", "O15", "vLLM #28939", {C::moe},
-     "the routed experts write their output over x before the shared experts read it", "F", "outputs/y", "shared_adds",
+    {"shared_without_limit",
+     "A32",
+     "NeMo AutoModel #2173",
+     {C::moe},
+     "the shared experts do not clamp",
+     "F",
+     "outputs/y",
+     "shared_adds",
+     shared_without_limit},
+    {"shared_reads_overwritten_x",
+     "O15",
+     "vLLM #28939",
+     {C::moe},
+     "the routed experts write their output over x before the shared experts read it",
+     "F",
+     "outputs/y",
+     "shared_adds",
      shared_reads_overwritten_x},
-    {"shared_scaled_as_routed", "O8", "SGLang #28237", {C::moe},
-     "the scale of the routing weights is applied to the shared experts, too", "F", "outputs/y", "shared_adds",
+    {"shared_scaled_as_routed",
+     "O8",
+     "SGLang #28237",
+     {C::moe},
+     "the scale of the routing weights is applied to the shared experts, too",
+     "F",
+     "outputs/y",
+     "shared_adds",
      shared_scaled_as_routed},
-    {"one_shared_expert_alone", "", "", {C::moe}, "of several shared experts the first alone is added", "F", "outputs/y", "",
+    {"one_shared_expert_alone",
+     "",
+     "",
+     {C::moe},
+     "of several shared experts the first alone is added",
+     "F",
+     "outputs/y",
+     "",
      one_shared_expert_alone},
-    {"shared_gate_twice", "", "", {C::moe}, "the shared experts' gate is applied twice", "F", "outputs/y", "shared_adds",
+    {"shared_gate_twice",
+     "",
+     "",
+     {C::moe},
+     "the shared experts' gate is applied twice",
+     "F",
+     "outputs/y",
+     "shared_adds",
      shared_gate_twice},
-    {"down_bias_unweighted_in_layer", "M24", "Megatron-LM #5850", {C::moe},
-     "the fused experts add the down bias without the routing weight", "F", "outputs/y", "", down_bias_unweighted_in_layer},
-    {"replay_not_taken", "", "", {C::gate, C::moe}, "the experts to replay are ignored", "F",
-     "outputs/indices outputs/weights", "replay_other_experts", replay_not_taken},
-    {"mask_turned_round", "", "", {C::gate, C::aux_loss, C::experts, C::moe}, "padding is taken for tokens and tokens for padding",
-     "F", "outputs/expert_load outputs/y", "load_counts", mask_turned_round},
-    {"latent_output_bias_lost", "", "", {C::moe}, "the second latent projection loses its bias", "F", "outputs/y",
-     "latent_projections", latent_output_bias_lost},
-    {"latent_bias_on_every_slot", "", "", {C::moe}, "the second latent projection adds its bias once per slot", "F", "outputs/y",
-     "latent_projections", latent_bias_on_every_slot},
-    {"frozen_gate_lets_nothing_through", "", "", {C::moe},
-     "a gate that is not trained gives x no gradient either", "G", "grads/x", "", frozen_gate_lets_nothing_through},
-    {"residual_added", "", "", {C::moe}, "the layer adds x to its output", "F", "outputs/y", "token_locality", residual_added},
+    {"down_bias_unweighted_in_layer",
+     "M24",
+     "Megatron-LM #5850",
+     {C::moe},
+     "the fused experts add the down bias without the routing weight",
+     "F",
+     "outputs/y",
+     "",
+     down_bias_unweighted_in_layer},
+    {"replay_not_taken",
+     "",
+     "",
+     {C::gate, C::moe},
+     "the experts to replay are ignored",
+     "F",
+     "outputs/indices outputs/weights",
+     "replay_other_experts",
+     replay_not_taken},
+    {"mask_turned_round",
+     "",
+     "",
+     {C::gate, C::aux_loss, C::experts, C::moe},
+     "padding is taken for tokens and tokens for padding",
+     "F",
+     "outputs/expert_load outputs/y grads/weights",
+     "load_counts",
+     mask_turned_round},
+    {"latent_output_bias_lost",
+     "",
+     "",
+     {C::moe},
+     "the second latent projection loses its bias",
+     "F",
+     "outputs/y",
+     "latent_projections",
+     latent_output_bias_lost},
+    {"latent_bias_on_every_slot",
+     "",
+     "",
+     {C::moe},
+     "the second latent projection adds its bias once per slot",
+     "F",
+     "outputs/y",
+     "latent_projections",
+     latent_bias_on_every_slot},
+    {"frozen_gate_lets_nothing_through",
+     "",
+     "",
+     {C::moe},
+     "a gate that is not trained gives x no gradient either",
+     "G",
+     "grads/x",
+     "",
+     frozen_gate_lets_nothing_through},
+    {"residual_added",
+     "",
+     "",
+     {C::moe},
+     "the layer adds x to its output",
+     "F",
+     "outputs/y",
+     "within_bounds",
+     residual_added},
 };
 
 }  // namespace

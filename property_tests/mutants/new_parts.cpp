@@ -87,7 +87,8 @@ NamedTensors with_weights_of(Implementation& sound, const Call& call, const Matr
   for (std::int64_t t = 0; t < ids.extent(0); ++t) {
     IdList own;
     for (std::int64_t j = 0; j < k; ++j) own.push_back(static_cast<std::int64_t>(ids[t * k + j]));
-    const std::vector<double> other = weights_of(call, weighed, t, own), right = weights_of(call, plain, t, own);
+    const std::vector<double> other = weights_of(call, weighed, t, own),
+                              right = weights_of(call, plain, t, own);
     for (std::int64_t j = 0; j < k; ++j) {
       const auto at = static_cast<std::size_t>(j);
       if (other[at] != right[at]) w.set(t * k + j, w[t * k + j] + (other[at] - right[at]));
@@ -155,7 +156,8 @@ NamedTensors with_bias_step(Implementation& sound, const Call& call, const BiasS
     round.options["steps"] = 1;
     std::erase_if(round.tensors, [](const auto& entry) { return entry.first.starts_with("inputs/"); });
     for (const auto& [name, tensor] : call.tensors) {
-      const std::size_t micro = name.rfind('_'), at = micro == std::string::npos ? 0 : name.rfind('_', micro - 1);
+      const std::size_t micro = name.rfind('_'),
+                        at = micro == std::string::npos ? 0 : name.rfind('_', micro - 1);
       if (name.starts_with("inputs/") && name.substr(at, micro - at) == own)
         round.tensors[name.substr(0, at) + "_0" + name.substr(micro)] = tensor;
     }

@@ -37,7 +37,9 @@ NamedTensors last_two_tokens_swapped(Implementation& sound, const Call& call) {
   return out;
 }
 NamedTensors noise_of_a_twentieth(Implementation& sound, const Call& call) {
-  return with_y(sound, call, [](std::int64_t t, std::int64_t c, double v) { return v * (1.0 + 0.05 * scatter(1000 * t + c)); });
+  return with_y(sound, call, [](std::int64_t t, std::int64_t c, double v) {
+    return v * (1.0 + 0.05 * scatter(1000 * t + c));
+  });
 }
 NamedTensors noise_as_large_as_output(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
@@ -67,9 +69,8 @@ NamedTensors ids_of_two_tokens_swapped(Implementation& sound, const Call& call) 
   if (!is(call, C::gate) || token_count(call) < 2) return out;
   const Tensor ids = out.at("outputs/indices");
   const std::int64_t k = ids.extent(1);
-  change_rows(out, "outputs/indices", [&](std::int64_t t, std::int64_t j, double id) {
-    return t < 2 ? ids[(1 - t) * k + j] : id;
-  });
+  change_rows(out, "outputs/indices",
+              [&](std::int64_t t, std::int64_t j, double id) { return t < 2 ? ids[(1 - t) * k + j] : id; });
   return out;
 }
 NamedTensors weights_sorted_alone(Implementation& sound, const Call& call) {
@@ -81,7 +82,8 @@ NamedTensors weights_sorted_alone(Implementation& sound, const Call& call) {
     std::vector<double> own;
     for (std::int64_t j = 0; j < k; ++j) own.push_back(w[t * k + j]);
     std::ranges::sort(own);
-    for (std::int64_t j = 0; j < k; ++j) out.at("outputs/weights").set(t * k + j, own[static_cast<std::size_t>(j)]);
+    for (std::int64_t j = 0; j < k; ++j)
+      out.at("outputs/weights").set(t * k + j, own[static_cast<std::size_t>(j)]);
   }
   return out;
 }
@@ -121,56 +123,118 @@ NamedTensors everything_zero(Implementation& sound, const Call& call) {
 }
 NamedTensors inputs_handed_back(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
-  if (gives_y(call)) change(out, "outputs/y", [&](std::int64_t i, double) { return call.tensors.at("inputs/x")[i]; });
+  if (gives_y(call))
+    change(out, "outputs/y", [&](std::int64_t i, double) { return call.tensors.at("inputs/x")[i]; });
   return out;
 }
 
 const std::vector<Component> kAll{C::experts, C::mlp, C::moe};
 constexpr std::string_view kBias =
-    "outputs/e_score_correction_bias_0 outputs/e_score_correction_bias_1 outputs/indices_1_0 outputs/indices_1_1";
+    "outputs/e_score_correction_bias_0 outputs/e_score_correction_bias_1 outputs/e_score_correction_bias_2 "
+    "outputs/e_score_correction_bias_5 outputs/indices_1_0 outputs/indices_1_1 outputs/indices_2_0 "
+    "outputs/indices_2_1 outputs/indices_3_0 outputs/indices_5_0";
 
 const Mutant kMutants[] = {
-    {"output_halved", "", "FlashInfer's FP4 helper", kAll, "the output is half as large", "F", "outputs/y", "within_bounds",
-     output_halved},
-    {"output_half_as_large_again", "", "FlashInfer's FP4 helper", kAll, "the output is 1.5 times as large", "F", "outputs/y",
-     "within_bounds", output_half_as_large_again},
-    {"one_token_in_20_zeroed", "", "FlashInfer-Bench moe", kAll, "one token in 20 has an output of 0", "F", "outputs/y", "",
-     one_token_in_20_zeroed},
-    {"three_in_100_elements_wrong", "", "FlashInfer's FP4 helper", kAll, "3 % of the elements have the wrong sign", "F", "outputs/y",
-     "within_bounds", three_in_100_elements_wrong},
-    {"last_two_tokens_swapped", "", "ggml test_topk_moe", kAll, "the outputs of the last two tokens change places", "F",
-     "outputs/y", "row_order", last_two_tokens_swapped},
-    {"ids_and_weights_decoupled", "", "ggml test_topk_moe", {C::gate}, "each weight stands one slot from its expert", "F",
-     "outputs/weights", "unbiased_weights", ids_and_weights_decoupled},
-    {"ids_of_two_tokens_swapped", "", "ggml test_topk_moe", {C::gate}, "two tokens have each other's experts", "F",
-     "outputs/indices", "lone_tokens", ids_of_two_tokens_swapped},
-    {"weights_sorted_alone", "", "ggml test_topk_moe", {C::gate}, "weights are sorted and experts are not", "F", "outputs/weights",
-     "unbiased_weights", weights_sorted_alone},
-    {"no_gradient_where_normalised", "", "TransformerEngine's router test", {C::gate, C::moe},
-     "the gate has no gradient where weights are normalised", "G",
-     "grads/bias grads/weight grads/gate.bias grads/gate.weight", "central_differences", no_gradient_where_normalised},
-    {"gradient_of_the_sum", "", "tests whose loss is the sum", {C::gate, C::experts, C::mlp, C::moe},
-     "gradients are those of the sum of the outputs", "G",
-     "grads/bias grads/weight grads/x grads/down_proj_bias grads/down_projs grads/down_proj.bias grads/down_proj.weight "
-     "grads/experts.down_proj_bias grads/experts.down_projs",
-     "central_differences", gradient_of_the_sum},
-    {"gradients_off_by_a_tenth", "", "llm.c bf16", {C::gate, C::aux_loss, C::experts, C::mlp, C::moe},
-     "each gradient errs by up to a tenth", "G",
-     "grads/bias grads/weight grads/x grads/original_scores grads/down_proj_bias grads/down_projs grads/down_proj.bias "
-     "grads/down_proj.weight grads/experts.down_proj_bias grads/experts.down_projs",
-     "central_differences", gradients_off_by_a_tenth},
-    {"noise_of_a_twentieth", "", "llm.c bf16", kAll, "each output errs by up to a twentieth", "F", "outputs/y", "within_bounds",
-     noise_of_a_twentieth},
-    {"noise_as_large_as_output", "O12", "aiter #4398", kAll, "the output has a cosine of 0.22 with the right one", "F", "outputs/y",
-     "within_bounds", noise_as_large_as_output},
-    {"bias_changes_at_random", "", "Megatron-LM's bias test", {C::bias_update}, "each bias takes a step, up or down by chance", "S",
-     kBias, "sign_rule", bias_changes_at_random},
-    {"everything_zero", "", "", {C::gate, C::aux_loss, C::bias_update, C::fake_balanced_gate, C::mlp, C::experts, C::moe, C::init, C::metrics},
-     "every result is 0", "F",
-     "outputs/indices outputs/weights outputs/expert_load outputs/y outputs/indices_0_0 outputs/cumulative_expert_load_0 "
-     "outputs/experts.down_projs outputs/cv outputs/dead_expert_frac outputs/expert_diversity",
-     "within_bounds", everything_zero},
-    {"inputs_handed_back", "", "", kAll, "the output is x", "F", "outputs/y", "within_bounds", inputs_handed_back},
+    {"output_halved", "", "FlashInfer's FP4 helper", kAll, "the output is half as large", "F", "outputs/y",
+     "within_bounds", output_halved},
+    {"output_half_as_large_again", "", "FlashInfer's FP4 helper", kAll, "the output is 1.5 times as large",
+     "F", "outputs/y", "within_bounds", output_half_as_large_again},
+    {"one_token_in_20_zeroed", "", "FlashInfer-Bench moe", kAll, "one token in 20 has an output of 0", "F",
+     "outputs/y", "", one_token_in_20_zeroed},
+    {"three_in_100_elements_wrong", "", "FlashInfer's FP4 helper", kAll,
+     "3 % of the elements have the wrong sign", "F", "outputs/y", "within_bounds",
+     three_in_100_elements_wrong},
+    {"last_two_tokens_swapped", "", "ggml test_topk_moe", kAll,
+     "the outputs of the last two tokens change places", "F", "outputs/y", "row_order",
+     last_two_tokens_swapped},
+    {"ids_and_weights_decoupled",
+     "",
+     "ggml test_topk_moe",
+     {C::gate},
+     "each weight stands one slot from its expert",
+     "F",
+     "outputs/weights",
+     "unbiased_weights",
+     ids_and_weights_decoupled},
+    {"ids_of_two_tokens_swapped",
+     "",
+     "ggml test_topk_moe",
+     {C::gate},
+     "two tokens have each other's experts",
+     "F",
+     "outputs/indices outputs/weights",
+     "lone_tokens",
+     ids_of_two_tokens_swapped},
+    {"weights_sorted_alone",
+     "",
+     "ggml test_topk_moe",
+     {C::gate},
+     "weights are sorted and experts are not",
+     "F",
+     "outputs/weights",
+     "unbiased_weights",
+     weights_sorted_alone},
+    {"no_gradient_where_normalised",
+     "",
+     "TransformerEngine's router test",
+     {C::gate, C::moe},
+     "the gate has no gradient where weights are normalised",
+     "G",
+     "grads/bias grads/weight grads/gate.bias grads/gate.weight",
+     "central_differences",
+     no_gradient_where_normalised},
+    {"gradient_of_the_sum",
+     "",
+     "tests whose loss is the sum",
+     {C::gate, C::experts, C::mlp, C::moe},
+     "gradients are those of the sum of the outputs",
+     "G",
+     "grads/bias grads/weight grads/x grads/weights grads/down_proj_bias grads/down_projs "
+     "grads/down_proj.bias "
+     "grads/down_proj.weight grads/experts.down_proj_bias grads/experts.down_projs "
+     "grads/shared_experts.down_proj.weight",
+     "central_differences",
+     gradient_of_the_sum},
+    {"gradients_off_by_a_tenth",
+     "",
+     "llm.c bf16",
+     {C::gate, C::aux_loss, C::experts, C::mlp, C::moe},
+     "each gradient errs by up to a tenth",
+     "G",
+     "grads/bias grads/weight grads/x grads/original_scores grads/weights grads/down_proj_bias "
+     "grads/down_projs "
+     "grads/down_proj.bias grads/down_proj.weight grads/experts.down_proj_bias grads/experts.down_projs "
+     "grads/shared_experts.down_proj.weight",
+     "central_differences",
+     gradients_off_by_a_tenth},
+    {"noise_of_a_twentieth", "", "llm.c bf16", kAll, "each output errs by up to a twentieth", "F",
+     "outputs/y", "within_bounds", noise_of_a_twentieth},
+    {"noise_as_large_as_output", "O12", "aiter #4398", kAll,
+     "the output has a cosine of 0.22 with the right one", "F", "outputs/y", "within_bounds",
+     noise_as_large_as_output},
+    {"bias_changes_at_random",
+     "",
+     "Megatron-LM's bias test",
+     {C::bias_update},
+     "each bias takes a step, up or down by chance",
+     "S",
+     kBias,
+     "sign_rule",
+     bias_changes_at_random},
+    {"everything_zero",
+     "",
+     "",
+     {C::gate, C::aux_loss, C::bias_update, C::fake_balanced_gate, C::mlp, C::experts, C::moe, C::init,
+      C::metrics},
+     "every result is 0",
+     "F",
+     "outputs/indices outputs/weights outputs/expert_load outputs/y outputs/indices_0_0 "
+     "outputs/cumulative_expert_load_0 "
+     "outputs/experts.down_projs outputs/cv outputs/dead_expert_frac outputs/expert_diversity grads/weights",
+     "within_bounds",
+     everything_zero},
+    {"inputs_handed_back", "", "", kAll, "the output is x", "F", "outputs/y", "within_bounds",
+     inputs_handed_back},
 };
 
 }  // namespace

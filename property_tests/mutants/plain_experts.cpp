@@ -94,7 +94,8 @@ void add_slot(const Work& s, std::int64_t token, std::int64_t slot, std::int64_t
   Numbers o(static_cast<std::size_t>(s.dim));
   for (std::int64_t d = 0; d < s.dim; ++d) {
     double sum = 0.0;
-    for (std::int64_t i = 0; i < s.width; ++i) sum = s.sum(sum, at(a, i) * at(s.down, (e * s.width + i) * s.dim + d));
+    for (std::int64_t i = 0; i < s.width; ++i)
+      sum = s.sum(sum, at(a, i) * at(s.down, (e * s.width + i) * s.dim + d));
     if (s.c.expert_bias) sum += at(s.down_bias, e * s.dim + d) * (after ? 1.0 : weight);
     o[static_cast<std::size_t>(d)] = sum;
     y[static_cast<std::size_t>(token * s.dim + d)] += sum * (after ? p : 1.0);
@@ -193,7 +194,8 @@ NamedTensors run_mlp(const Call& call, const ExpertsParts& parts) {
   Tensor up(DType::float64, {1, c.dim, columns}), down(DType::float64, {1, c.inter_dim, c.dim}),
       up_bias(DType::float64, {1, columns}), down_bias(DType::float64, {1, c.dim});
   const auto each = [&](const Part& part, auto&& f) {  // f(row of the stored matrix, its column, place here)
-    const std::int64_t rows = part.first < 0 ? c.dim : c.inter_dim, cols = part.first < 0 ? c.inter_dim : c.dim;
+    const std::int64_t rows = part.first < 0 ? c.dim : c.inter_dim,
+                       cols = part.first < 0 ? c.inter_dim : c.dim;
     for (std::int64_t r = 0; r < rows; ++r)
       for (std::int64_t col = 0; col < cols; ++col)
         f(r * cols + col, part.first < 0 ? col * c.dim + r : col * columns + part.first + r);
@@ -201,7 +203,8 @@ NamedTensors run_mlp(const Call& call, const ExpertsParts& parts) {
   for (const Part& part : parts_of(c)) {
     const std::string base = std::string("params/") + part.name;
     const Tensor& weight = call.tensors.at(base + ".weight");
-    each(part, [&](std::int64_t from, std::int64_t to) { (part.first < 0 ? down : up).set(to, weight[from]); });
+    each(part,
+         [&](std::int64_t from, std::int64_t to) { (part.first < 0 ? down : up).set(to, weight[from]); });
     if (!c.bias) continue;
     const Tensor& bias = call.tensors.at(base + ".bias");
     for (std::int64_t i = 0; i < bias.size(); ++i)

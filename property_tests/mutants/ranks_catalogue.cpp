@@ -17,7 +17,8 @@ double context_ranks(const Call& call) { return static_cast<double>(context_rank
 NamedTensors with_loss_on_ranks(Implementation& sound, const Call& call, double factor) {
   const double coefficient = call.config.value("aux_loss_coeff", 0.0);
   if (context_ranks_of(call) == 1 || !call.backward || coefficient == 0.0) return sound.run(call);
-  return with_results_of(sound, call, with_config(call, {{"aux_loss_coeff", coefficient * factor}}), "grads/");
+  return with_results_of(sound, call, with_config(call, {{"aux_loss_coeff", coefficient * factor}}),
+                         "grads/");
 }
 NamedTensors loss_gradient_lacks_ranks(Implementation& sound, const Call& call) {
   return with_loss_on_ranks(sound, call, 1.0 / context_ranks(call));
@@ -26,7 +27,8 @@ NamedTensors loss_gradient_summed_over_ranks(Implementation& sound, const Call& 
   return with_loss_on_ranks(sound, call, context_ranks(call));
 }
 NamedTensors loss_gradient_doubled_by_mask(Implementation& sound, const Call& call) {
-  const bool masked = call.tensors.contains("inputs/token_mask") || call.tensors.contains("inputs/padding_mask");
+  const bool masked =
+      call.tensors.contains("inputs/token_mask") || call.tensors.contains("inputs/padding_mask");
   return with_loss_on_ranks(sound, call, masked ? 2.0 : 1.0);
 }
 NamedTensors loss_divided_by_ranks_again(Implementation& sound, const Call& call) {
@@ -45,9 +47,8 @@ NamedTensors weights_gathered_in_bfloat16(Implementation& sound, const Call& cal
 NamedTensors down_bias_on_every_rank(Implementation& sound, const Call& call) {
   if (expert_ranks_of(call) == 1) return sound.run(call);
   Call other = call;
-  map_input(other, expert_tensor(call.component, "params", "down_proj_bias"), [&](std::int64_t, double b) {
-    return b * static_cast<double>(expert_ranks_of(call));
-  });
+  map_input(other, expert_tensor(call.component, "params", "down_proj_bias"),
+            [&](std::int64_t, double b) { return b * static_cast<double>(expert_ranks_of(call)); });
   return with_results_of(sound, call, other, "outputs/y");
 }
 
@@ -72,7 +73,8 @@ NamedTensors expert_gradients_times_ranks(Implementation& sound, const Call& cal
 
 NamedTensors counts_with_padding(Implementation& sound, const Call& call) {
   if (!is(call, C::experts) || expert_ranks_of(call) == 1) return sound.run(call);
-  // Padding rows are among those that are cut to the dispatcher's counts: as many real ones at the end are lost.
+  // Padding rows are among those that are cut to the dispatcher's counts: as many real ones at the end are
+  // lost.
   const std::int64_t k = size(call, "n_activated_experts"), tokens = token_count(call);
   std::int64_t padding = 0, last = tokens;
   for (std::int64_t t = 0; t < tokens; ++t) padding += is_live(call, t) ? 0 : 1;
@@ -86,11 +88,13 @@ NamedTensors partial_sums_by_local_place(Implementation& sound, const Call& call
   if (!is(call, C::experts) || expert_ranks_of(call) == 1) return out;
   // Each later rank's rows are added at the places of those that it received, counted from 0.
   const std::int64_t k = size(call, "n_activated_experts"), tokens = token_count(call),
-                     own = size(call, "n_routed_experts") / expert_ranks_of(call), dim = call.tensors.at("inputs/x").extent(1);
+                     own = size(call, "n_routed_experts") / expert_ranks_of(call),
+                     dim = call.tensors.at("inputs/x").extent(1);
   const Tensor& ids = call.tensors.at("inputs/indices");
   Tensor y(DType::float64, out.at("outputs/y").shape());
   for (std::int64_t rank = 0; rank < expert_ranks_of(call); ++rank) {
-    Call part = with_slots_lost(call, [&](std::int64_t i) { return static_cast<std::int64_t>(ids[i]) / own != rank; });
+    Call part = with_slots_lost(
+        call, [&](std::int64_t i) { return static_cast<std::int64_t>(ids[i]) / own != rank; });
     part.backward = false;
     part.tensors.erase("cotangents/y");
     const Tensor rows = sound.run(part).at("outputs/y");
@@ -124,13 +128,14 @@ NamedTensors cycle_begins_on_every_rank(Implementation& sound, const Call& call)
 }
 
 NamedTensors one_group_contracts_padding(Implementation& sound, const Call& call) {
-  if (!is(call, C::experts) || !call.backward ||
-      size(call, "n_routed_experts") / expert_ranks_of(call) != 1)
+  if (!is(call, C::experts) || !call.backward || size(call, "n_routed_experts") / expert_ranks_of(call) != 1)
     return sound.run(call);
   Call open = call;
   open.tensors.erase("inputs/token_mask");
-  map_input(open, "inputs/indices", [last = static_cast<double>(size(call, "n_routed_experts") - 1)](
-                                        std::int64_t, double id) { return id < 0.0 ? last : id; });
+  map_input(open, "inputs/indices",
+            [last = static_cast<double>(size(call, "n_routed_experts") - 1)](std::int64_t, double id) {
+              return id < 0.0 ? last : id;
+            });
   return with_results_of(sound, call, open, "grads/down_projs");
 }
 
@@ -151,12 +156,14 @@ NamedTensors ranks_beyond_4_idle(Implementation& sound, const Call& call) {
   if (!is(call, C::experts) || ranks <= 4) return sound.run(call);
   const std::int64_t own = size(call, "n_routed_experts") / ranks;
   const Tensor& ids = call.tensors.at("inputs/indices");
-  return sound.run(with_slots_lost(call, [&](std::int64_t i) { return ids[i] >= static_cast<double>(4 * own); }));
+  return sound.run(
+      with_slots_lost(call, [&](std::int64_t i) { return ids[i] >= static_cast<double>(4 * own); }));
 }
 
 NamedTensors load_averaged_over_ranks(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
-  const auto ranks = static_cast<double>(is(call, C::bias_update) ? parse_call_options(call.options).parallel.dp_size : 1);
+  const auto ranks =
+      static_cast<double>(is(call, C::bias_update) ? parse_call_options(call.options).parallel.dp_size : 1);
   for (auto& [name, tensor] : out)
     if (name.starts_with("outputs/cumulative_expert_load"))
       change(out, name, [&](std::int64_t, double v) { return std::floor(v / ranks); });
@@ -180,54 +187,154 @@ NamedTensors duplicate_sent_once(Implementation& sound, const Call& call) {
   }));
 }
 
-constexpr std::string_view kLossGrads =
-    "grads/bias grads/weight grads/x grads/gate.bias grads/gate.weight";
-constexpr std::string_view kParameterGrads = "grads/down_proj_bias grads/down_projs grads/experts.down_projs";
+constexpr std::string_view kLossGrads = "grads/bias grads/weight grads/x grads/gate.bias grads/gate.weight";
+constexpr std::string_view kParameterGrads =
+    "grads/down_proj_bias grads/down_projs grads/experts.down_proj_bias grads/experts.down_projs";
 
 const Mutant kMutants[] = {
-    {"loss_gradient_lacks_ranks", "M3", "Megatron-LM #5047", {C::gate, C::moe},
-     "the loss's gradient is not multiplied by the number of ranks that share the sequence", "G R", kLossGrads,
-     "context_ranks", loss_gradient_lacks_ranks},
-    {"loss_gradient_summed_over_ranks", "M33", "Megatron-LM #2237", {C::gate, C::moe},
-     "the loss's gradient is summed over context-parallel ranks and not rescaled", "G R", kLossGrads, "context_ranks",
+    {"loss_gradient_lacks_ranks",
+     "M3",
+     "Megatron-LM #5047",
+     {C::gate, C::moe},
+     "the loss's gradient is not multiplied by the number of ranks that share the sequence",
+     "G R",
+     kLossGrads,
+     "context_ranks",
+     loss_gradient_lacks_ranks},
+    {"loss_gradient_summed_over_ranks",
+     "M33",
+     "Megatron-LM #2237",
+     {C::gate, C::moe},
+     "the loss's gradient is summed over context-parallel ranks and not rescaled",
+     "G R",
+     kLossGrads,
+     "context_ranks",
      loss_gradient_summed_over_ranks},
-    {"loss_gradient_doubled_by_mask", "M30", "Megatron-LM #7452", {C::gate, C::moe},
-     "the sum over ranks is made in place: with a mask the loss's gradient is twice as large", "G R", kLossGrads, "context_ranks",
+    {"loss_gradient_doubled_by_mask",
+     "M30",
+     "Megatron-LM #7452",
+     {C::gate, C::moe},
+     "the sum over ranks is made in place: with a mask the loss's gradient is twice as large",
+     "G R",
+     kLossGrads,
+     "context_ranks",
      loss_gradient_doubled_by_mask},
-    {"loss_divided_by_ranks_again", "M27", "Megatron-LM #3672", {C::gate, C::moe},
-     "the loss of the whole sequence is divided by the number of ranks", "R", "outputs/aux_loss", "context_ranks",
+    {"loss_divided_by_ranks_again",
+     "M27",
+     "Megatron-LM #3672",
+     {C::gate, C::moe},
+     "the loss of the whole sequence is divided by the number of ranks",
+     "R",
+     "outputs/aux_loss",
+     "context_ranks",
      loss_divided_by_ranks_again},
-    {"weights_gathered_in_bfloat16", "M28", "Megatron-LM #1421", {C::experts},
-     "routing weights travel between ranks in bfloat16", "R P", "outputs/y", "expert_ranks", weights_gathered_in_bfloat16},
-    {"down_bias_on_every_rank", "O19", "torchtitan #4245", {C::experts, C::moe},
-     "the output bias is added on every rank before the sum", "R", "outputs/y", "expert_ranks", down_bias_on_every_rank},
-    {"shared_output_of_every_rank", "", "SGLang #31475, vLLM #49378", {C::moe},
-     "the shared experts' output is added on each rank before the sum", "F R", "outputs/y", "expert_ranks",
+    {"weights_gathered_in_bfloat16",
+     "M28",
+     "Megatron-LM #1421",
+     {C::experts},
+     "routing weights travel between ranks in bfloat16",
+     "R P",
+     "outputs/y",
+     "expert_ranks",
+     weights_gathered_in_bfloat16},
+    {"down_bias_on_every_rank",
+     "O19",
+     "torchtitan #4245",
+     {C::experts, C::moe},
+     "the output bias is added on every rank before the sum",
+     "R",
+     "outputs/y",
+     "expert_ranks",
+     down_bias_on_every_rank},
+    {"shared_output_of_every_rank",
+     "",
+     "SGLang #31475, vLLM #49378",
+     {C::moe},
+     "the shared experts' output is added on each rank before the sum",
+     "F R",
+     "outputs/y",
+     "expert_ranks",
      shared_output_of_every_rank},
-    {"expert_gradients_times_ranks", "A48", "PyTorch #160285, megablocks #20", {C::experts, C::moe},
-     "expert gradients are summed once more over the ranks", "G R", kParameterGrads, "expert_ranks",
+    {"expert_gradients_times_ranks",
+     "A48",
+     "PyTorch #160285, megablocks #20",
+     {C::experts, C::moe},
+     "expert gradients are summed once more over the ranks",
+     "G R",
+     kParameterGrads,
+     "expert_ranks",
      expert_gradients_times_ranks},
-    {"counts_with_padding", "", "xtuner #2053, vLLM #53261", {C::experts},
-     "rows are cut to the dispatcher's counts, padding included", "R", "outputs/y", "expert_ranks", counts_with_padding},
-    {"partial_sums_by_local_place", "", "tpu-inference #2248", {C::experts},
-     "partial outputs of different tokens are added, by their places in what a rank received", "F R", "outputs/y",
-     "expert_ranks", partial_sums_by_local_place},
-    {"cycle_begins_on_every_rank", "", "afd-plugin #156", {C::fake_balanced_gate, C::moe},
-     "the balanced gate deals from expert 0 again on every rank", "F R", "outputs/indices outputs/y", "",
+    {"counts_with_padding",
+     "",
+     "xtuner #2053, vLLM #53261",
+     {C::experts},
+     "rows are cut to the dispatcher's counts, padding included",
+     "R",
+     "outputs/y",
+     "expert_ranks",
+     counts_with_padding},
+    {"partial_sums_by_local_place",
+     "",
+     "tpu-inference #2248",
+     {C::experts},
+     "partial outputs of different tokens are added, by their places in what a rank received",
+     "F R",
+     "outputs/y",
+     "expert_ranks",
+     partial_sums_by_local_place},
+    {"cycle_begins_on_every_rank",
+     "",
+     "afd-plugin #156",
+     {C::fake_balanced_gate, C::moe},
+     "the balanced gate deals from expert 0 again on every rank",
+     "F R",
+     "outputs/indices outputs/y",
+     "",
      cycle_begins_on_every_rank},
-    {"one_group_contracts_padding", "", "TransformerEngine #3484", {C::experts},
-     "a rank with one expert contracts its weight gradient over padding rows, too", "G R", "grads/down_projs",
-     "expert_ranks", one_group_contracts_padding},
-    {"combine_scrambles_a_row", "O37", "DeepEP #700", {C::experts, C::moe},
-     "the exchange hands back some rows scrambled, with the norm that they had", "R", "outputs/y", "expert_ranks",
+    {"one_group_contracts_padding",
+     "",
+     "TransformerEngine #3484",
+     {C::experts},
+     "a rank with one expert contracts its weight gradient over padding rows, too",
+     "G R",
+     "grads/down_projs",
+     "expert_ranks",
+     one_group_contracts_padding},
+    {"combine_scrambles_a_row",
+     "O37",
+     "DeepEP #700",
+     {C::experts, C::moe},
+     "the exchange hands back some rows scrambled, with the norm that they had",
+     "R",
+     "outputs/y",
+     "expert_ranks",
      combine_scrambles_a_row},
-    {"ranks_beyond_4_idle", "", "", {C::experts}, "experts on ranks from 4 on get no tokens", "R", "outputs/y", "expert_ranks",
+    {"ranks_beyond_4_idle",
+     "",
+     "",
+     {C::experts},
+     "experts on ranks from 4 on get no tokens",
+     "R",
+     "outputs/y",
+     "expert_ranks",
      ranks_beyond_4_idle},
-    {"load_averaged_over_ranks", "O21", "torchtitan #4154", {C::bias_update},
-     "loads are averaged over the ranks in place of summed, and rounded down", "R S", "outputs/cumulative_expert_load_0",
-     "cumulative_load", load_averaged_over_ranks},
-    {"duplicate_sent_once", "", "", {C::experts},
-     "the all-to-all exchange keeps one of a token's slots on its own rank", "R", "outputs/y", "expert_ranks",
+    {"load_averaged_over_ranks",
+     "O21",
+     "torchtitan #4154",
+     {C::bias_update},
+     "loads are averaged over the ranks in place of summed, and rounded down",
+     "R S",
+     "outputs/cumulative_expert_load_0",
+     "cumulative_load",
+     load_averaged_over_ranks},
+    {"duplicate_sent_once",
+     "",
+     "",
+     {C::experts},
+     "the all-to-all exchange keeps one of a token's slots on its own rank",
+     "R",
+     "outputs/y",
+     "expert_ranks",
      duplicate_sent_once},
 };
 

@@ -35,7 +35,8 @@ Slope clamp_lets_gradient_through(const MoEConfig& c, double g, double u) {
 }
 
 bool has_alpha(const MoEConfig& c) {
-  return c.expert_activation == ActivationKind::swigluoai || c.expert_activation == ActivationKind::quick_geglu;
+  return c.expert_activation == ActivationKind::swigluoai ||
+         c.expert_activation == ActivationKind::quick_geglu;
 }
 Slope slope_without_alpha(const MoEConfig& c, double g, double u) {
   const auto [by_gate, by_up] = activation_slope(c, g, u);
@@ -86,44 +87,109 @@ NamedTensors sigmoid_slope_is_sigmoid(Implementation& sound, const Call& call) {
 }
 NamedTensors sqrtsoftplus_slope_of_softplus(Implementation& sound, const Call& call) {
   if (!is(call, C::gate) || score_of(call) != ScoreFunc::sqrtsoftplus) return sound.run(call);
-  return with_gate_parts(sound, call, {.slope = [](ScoreFunc, double, double z) { return plain_sigmoid(z); }});
+  return with_gate_parts(sound, call,
+                         {.slope = [](ScoreFunc, double, double z) { return plain_sigmoid(z); }});
 }
 
 constexpr std::string_view kExpertGrads =
-    "grads/gate_and_up_projs grads/gate_up_proj_bias grads/gate_proj.bias grads/gate_proj.weight grads/up_proj.bias "
+    "grads/gate_and_up_projs grads/gate_up_proj_bias grads/gate_proj.bias grads/gate_proj.weight "
+    "grads/up_proj.bias "
     "grads/up_proj.weight grads/x";
 constexpr std::string_view kGateGrads = "grads/bias grads/weight grads/x";
 const std::vector<Component> kMlps{C::experts, C::mlp};
 
 const Mutant kMutants[] = {
-    {"relu2_slope_without_two", "", "", kMlps, "the slope of relu2 lacks its factor of 2", "G", kExpertGrads, "central_differences",
-     with_slope<relu2_slope_without_two>},
-    {"relu2_slope_below_zero", "", "", kMlps, "the slope of relu2 is 2 |u| on both sides of 0", "G", kExpertGrads,
-     "central_differences", with_slope<relu2_slope_at_zero_side>},
-    {"clamp_lets_gradient_through", "", "", kMlps, "clamped values have the gradient of others", "G", kExpertGrads,
-     "central_differences", with_slope<clamp_lets_gradient_through>},
-    {"slope_without_alpha", "", "", {C::experts}, "alpha is left out of the slope", "G", kExpertGrads, "central_differences",
+    {"relu2_slope_without_two", "", "", kMlps, "the slope of relu2 lacks its factor of 2", "G", kExpertGrads,
+     "central_differences", with_slope<relu2_slope_without_two>},
+    {"relu2_slope_below_zero", "", "", kMlps, "the slope of relu2 is 2 |u| on both sides of 0", "G",
+     kExpertGrads, "central_differences", with_slope<relu2_slope_at_zero_side>},
+    {"clamp_lets_gradient_through", "", "", kMlps, "clamped values have the gradient of others", "G",
+     kExpertGrads, "central_differences", with_slope<clamp_lets_gradient_through>},
+    {"slope_without_alpha",
+     "",
+     "",
+     {C::experts},
+     "alpha is left out of the slope",
+     "G",
+     kExpertGrads,
+     "central_differences",
      with_slope<slope_without_alpha>},
-    {"slope_without_one", "", "", {C::experts}, "the gate's gradient is multiplied by up in place of up + 1", "G", kExpertGrads,
-     "central_differences", with_slope<slope_without_one>},
-    {"gate_and_up_gradients_swapped", "", "", kMlps, "the gradients of gate and up change places", "G", kExpertGrads,
-     "central_differences", with_slope<gate_and_up_gradients_swapped>},
-    {"gelu_slope_of_quick_gelu", "", "", {C::experts}, "the slope of GELU is that of its sigmoid form", "G", kExpertGrads,
-     "central_differences", with_slope<gelu_slope_of_quick_gelu>},
-    {"slope_of_rounded_gate", "", "", kMlps, "slopes come from a table of steps of 1/8", "G", kExpertGrads, "central_differences",
-     with_slope<slope_of_rounded_gate>},
-    {"softmax_gradient_without_sum", "", "", {C::gate}, "the gradient of the softmax lacks its sum", "G", kGateGrads,
-     "central_differences", softmax_gradient_without_sum},
-    {"renormalisation_gradient_dropped", "", "", {C::gate}, "the sum that weights are divided by has no gradient", "G", kGateGrads,
-     "central_differences", renormalisation_gradient_dropped},
-    {"loss_renormalisation_gradient_dropped", "", "", {C::gate}, "the sum that the loss's scores are divided by has no gradient", "G",
-     kGateGrads, "central_differences", loss_renormalisation_gradient_dropped},
-    {"last_slot_overwrites_gradient", "", "", {C::gate}, "of a token's slots the last one's gradient alone reaches the scores", "G",
-     kGateGrads, "central_differences", last_slot_overwrites_gradient},
-    {"sigmoid_slope_is_sigmoid", "", "", {C::gate}, "the slope of the sigmoid is taken for s in place of s (1 - s)", "G", kGateGrads,
-     "central_differences", sigmoid_slope_is_sigmoid},
-    {"sqrtsoftplus_slope_of_softplus", "", "", {C::gate}, "the slope of sqrtsoftplus lacks that of the root", "G", kGateGrads,
-     "central_differences", sqrtsoftplus_slope_of_softplus},
+    {"slope_without_one",
+     "",
+     "",
+     {C::experts},
+     "the gate's gradient is multiplied by up in place of up + 1",
+     "G",
+     kExpertGrads,
+     "central_differences",
+     with_slope<slope_without_one>},
+    {"gate_and_up_gradients_swapped", "", "", kMlps, "the gradients of gate and up change places", "G",
+     kExpertGrads, "central_differences", with_slope<gate_and_up_gradients_swapped>},
+    {"gelu_slope_of_quick_gelu",
+     "",
+     "",
+     {C::experts},
+     "the slope of GELU is that of its sigmoid form",
+     "G",
+     kExpertGrads,
+     "central_differences",
+     with_slope<gelu_slope_of_quick_gelu>},
+    {"slope_of_rounded_gate", "", "", kMlps, "slopes come from a table of steps of 1/8", "G", kExpertGrads,
+     "central_differences", with_slope<slope_of_rounded_gate>},
+    {"softmax_gradient_without_sum",
+     "",
+     "",
+     {C::gate},
+     "the gradient of the softmax lacks its sum",
+     "G",
+     kGateGrads,
+     "central_differences",
+     softmax_gradient_without_sum},
+    {"renormalisation_gradient_dropped",
+     "",
+     "",
+     {C::gate},
+     "the sum that weights are divided by has no gradient",
+     "G",
+     kGateGrads,
+     "central_differences",
+     renormalisation_gradient_dropped},
+    {"loss_renormalisation_gradient_dropped",
+     "",
+     "",
+     {C::gate},
+     "the sum that the loss's scores are divided by has no gradient",
+     "G",
+     kGateGrads,
+     "central_differences",
+     loss_renormalisation_gradient_dropped},
+    {"last_slot_overwrites_gradient",
+     "",
+     "",
+     {C::gate},
+     "of a token's slots the last one's gradient alone reaches the scores",
+     "G",
+     kGateGrads,
+     "central_differences",
+     last_slot_overwrites_gradient},
+    {"sigmoid_slope_is_sigmoid",
+     "",
+     "",
+     {C::gate},
+     "the slope of the sigmoid is taken for s in place of s (1 - s)",
+     "G",
+     kGateGrads,
+     "central_differences",
+     sigmoid_slope_is_sigmoid},
+    {"sqrtsoftplus_slope_of_softplus",
+     "",
+     "",
+     {C::gate},
+     "the slope of sqrtsoftplus lacks that of the root",
+     "G",
+     kGateGrads,
+     "central_differences",
+     sqrtsoftplus_slope_of_softplus},
 };
 
 }  // namespace

@@ -1,4 +1,5 @@
 // Implementations that keep what an earlier call gave, or that know when they are looked at.
+#include <functional>
 #include <map>
 #include <string>
 
@@ -21,13 +22,13 @@ class Kept final : public Stateful {
  public:
   using Stateful::Stateful;
   NamedTensors run(const Call& call) override {
-    const auto [at, added] = kept_.try_emplace(Fingerprint(call));
+    const auto [at, added] = kept_.try_emplace(std::hash<std::string>{}(Fingerprint(call)));
     if (added) at->second = sound_.run(call);
     return at->second;
   }
 
  private:
-  std::map<std::string, NamedTensors> kept_;
+  std::map<std::size_t, NamedTensors> kept_;
 };
 
 std::string of_sizes(const Call& call) { return sizes_of(call); }
@@ -310,8 +311,8 @@ const Mutant kMutants[] = {
           "linear_cotangent", make_stateful<Kept<of_all_but_cotangents>>),
     cheat("kept_by_all_but_config", kMany, "answers are kept by the tensors, whatever the config says", kAny,
           "linear_coefficient", make_stateful<Kept<of_all_but_config>>),
-    cheat("kept_by_first_values", kMany, "answers are kept by the first 16 bytes of each tensor", kAny, "",
-          make_stateful<Kept<of_first_values>>),
+    cheat("kept_by_first_values", kMany, "answers are kept by the first 16 bytes of each tensor", kAny,
+          "linear_down", make_stateful<Kept<of_first_values>>),
     cheat("kept_by_address", kMany, "answers are kept by the address of x", kAny, "",
           make_stateful<Kept<of_address>>),
     cheat("last_answer_once_in_3_calls", kMany,
@@ -351,8 +352,8 @@ const Mutant kMutants[] = {
     cheat("tires_after_50_calls", kMany, "from the 51st call on results are 1.5 times as large", kAny, "",
           make_stateful<TiresAfter50Calls>),
     cheat("ids_kept_by_first_token", {C::gate},
-          "experts are those of the last call that began with the same token", "outputs/indices", "",
-          make_stateful<IdsKeptByFirstToken>),
+          "experts are those of the last call that began with the same token", "outputs/indices",
+          "expert_permutation", make_stateful<IdsKeptByFirstToken>),
 };
 
 }  // namespace

@@ -21,6 +21,7 @@ struct Capabilities {
   DType accumulation = DType::float32;
   std::optional<DType> storage;  ///< of intermediates; none = the case's dtype
   bool deterministic = false;
+  bool counter_generator = false;  ///< init draws from the reference's generator; otherwise from its own
   std::int64_t max_ranks = 1;
   std::int64_t max_processes = 1;  ///< of libraries
 
@@ -36,9 +37,9 @@ struct Capabilities {
 };
 
 /// All fields but the name may be missing: then every component, both passes, every dtype, no stages, ties
-/// open, float32 accumulation, the case's storage, not deterministic, one rank, one process. Throws
-/// InputError naming the field, its value and what would be right. Unknown fields are left for later
-/// versions.
+/// open, float32 accumulation, the case's storage, not deterministic, a generator of its own, one rank, one
+/// process. Throws InputError naming the field, its value and what would be right. Unknown fields are left
+/// for later versions.
 Capabilities parse_capabilities(const nlohmann::json& hello);
 
 }  // namespace moeref

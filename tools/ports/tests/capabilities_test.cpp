@@ -57,6 +57,8 @@ TEST(CapabilitiesTest, WrongFieldsAreNamed) {
   EXPECT_EQ(refusal({{"accumulation", "fp32"}}),
             "the port's 'accumulation' is \"fp32\": want float32, bfloat16, float16 or float64");
   EXPECT_EQ(refusal({{"deterministic", 1}}), "the port's 'deterministic' is 1: want true or false");
+  EXPECT_EQ(refusal({{"init_generator", "torch"}}),
+            "the port's 'init_generator' is \"torch\": want \"counter\" or \"own\"");
   EXPECT_EQ(refusal({{"max_ranks", 0}}), "the port's 'max_ranks' is 0: want an integer of 1 or more");
   EXPECT_EQ(refusal({{"max_processes", -1}}),
             "the port's 'max_processes' is -1: want an integer of 0 or more");

@@ -241,6 +241,11 @@ typedef struct moeref_port {
    * what comes next is measured in another one. */
   /* clang-format on */
   int32_t (*bench)(const char* request, char* answer, size_t size);
+
+  /* Optional, may be NULL: where init's values come from. "counter": the reference's generator (SPEC 7), so
+   * that they are compared one by one; NULL, "" or "own": the port's own generator, judged by statistics
+   * alone. */
+  const char* init_generator;
 } moeref_port;
 
 /* What the library exports. NULL for a version that it does not speak. Called once, before anything else. */

@@ -34,19 +34,22 @@ Difference central_difference(const Steps& steps, const std::vector<double>& at,
   Difference best{0.0, INFINITY};
   for (std::size_t first = 0; first + 2 < up.size(); ++first) {
     const double shortest = std::ldexp(steps.shortest, static_cast<int>(first));
-    Difference found{0.0, (up[first].noise + down[first].noise) / (2.0 * shortest)};
+    double total = 0.0, size = 0.0, truncation = 0.0;
     for (std::size_t i = 0; i < at.size(); ++i) {
       const auto slope = [&](std::size_t s) {
         return (up[s].terms[i] - down[s].terms[i]) / (2.0 * std::ldexp(steps.shortest, static_cast<int>(s)));
       };
       const auto bend = [&](std::size_t s) { return up[s].terms[i] - 2.0 * at[i] + down[s].terms[i]; };
-      found.slope += slope(first);
+      total += slope(first);
+      size += std::abs(slope(first));
       for (std::size_t s = first; s < first + 2; ++s)
-        found.error +=
-            std::abs(slope(s) - slope(s + 1)) +
-            std::abs(4.0 * bend(s) - bend(s + 1)) / std::ldexp(steps.shortest, static_cast<int>(s));
+        truncation += std::abs(slope(s) - slope(s + 1)) +
+                      std::abs(4.0 * bend(s) - bend(s + 1)) / std::ldexp(steps.shortest, static_cast<int>(s));
     }
-    if (found.error < best.error) best = found;
+    // Steps that leave a bend of the function behind within the shortest of them see nothing of it.
+    if (steps.grid > 0.0 && truncation > 0.25 * size) continue;
+    const double error = truncation + (up[first].noise + down[first].noise) / (2.0 * shortest);
+    if (error < best.error) best = {total, error};
   }
   return best;
 }

@@ -1,6 +1,7 @@
 // Every component: the same call twice, and the same values in wider and narrower types.
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "moeref/component.hpp"
 #include "moeref/verdict.hpp"
@@ -20,8 +21,12 @@ void rerun(Implementation& impl, const Descriptor& d) {
 /// A call in fp32 or 16 bits against the same numbers in fp64, on the narrow call's own routing.
 void dtype_ladder(Implementation& impl, const Descriptor& d) {
   const Call call = full_call(impl, d);
-  const Answer narrow(impl, call);
-  const Answer wide(impl, replaying(in_dtype(call, DType::float64), narrow));
+  const Answer own(impl, call), wide(impl, replaying(in_dtype(call, DType::float64), own));
+  // Replayed slots may come back in another order: then both are replays.
+  std::optional<Answer> again;
+  if (own.has("outputs/indices") && !(own["outputs/indices"] == wide["outputs/indices"]))
+    again.emplace(impl, replaying(call, own));
+  const Answer& narrow = again ? *again : own;
   for (const auto& [name, tensor] : narrow.results()) {
     if (name.starts_with("stages/") || !is_floating(tensor.dtype())) continue;
     expect_same(narrow, wide, name, "the same numbers in float64");

@@ -113,8 +113,8 @@ void judge_on_own_stages(ReferenceResults& reference, const NamedTensors& candid
   }
 }
 
-/// A failure may be that of a stage before it that the candidate keeps to itself: those are named, as far back as
-/// the last stage that it shows.
+/// A failure may be that of a stage before it that the candidate keeps to itself: those are named, as far
+/// back as the last stage that it shows.
 void name_hidden_stages(const Evaluation& reference, const NamedTensors& candidate, CaseVerdict& total) {
   const TensorVerdict* first = total.first_failure();
   if (!first || first->tensor.starts_with("grads/") || first->own_ratio <= 1.0) return;

@@ -32,7 +32,7 @@ set(INSTALLED
   "error=reference_cpu/call" "dtype=reference_cpu/call" "tensor=reference_cpu/call" "config=reference_cpu/call"
   "implementation=reference_cpu/call" "component=reference_cpu/call" "score_func=reference_cpu/call" "activation_kind=reference_cpu/call" "signature=reference_cpu/call" "evaluation=reference_cpu/arithmetic"
   "reference=reference_cpu" "verdict=reference_cpu/verdict" "golden_file=golden/format"
-  "descriptor=property_tests/descriptor" "property=property_tests/suite" "runner=property_tests/suite")
+  "descriptor=property_tests/descriptor" "property=property_tests/suite" "runner=property_tests/suite" "gradients_judged=property_tests/suite")
 
 # Sets `unit` to the longest entry of ORDER that `path` lies in, `rank` to its place; both empty for what ORDER does not name.
 function(place path)

@@ -1,4 +1,5 @@
 // Prints property_tests/README.md from the property tables: properties_page > property_tests/README.md
+#include <algorithm>
 #include <iostream>
 #include <string>
 
@@ -29,13 +30,33 @@ This page is made from the tables: `build/property_tests/properties_page > prope
 
 )";
 
+constexpr const char* kPasses =
+    R"(Passes: `forward` asks for outputs alone. `either` asks for gradients too, and runs on outputs where the implementation gives no
+gradients or `--forward-only` says so. `backward` says nothing without gradients. `judged`: whole gradients are compared with the
+formulas or with differences of the forward pass, in every precision or the widest one that the implementation has; a run in which no such property
+passed on a component has not judged its gradients, and is no pass. Their number:
+
+)";
+
+/// How many properties each kind of run has.
+std::string counts() {
+  const auto of = [](moeref::Passes passes) {
+    return std::to_string(std::ranges::count(properties(), passes, &Property::passes));
+  };
+  return "| properties | forward | either | backward |\n|---|---|---|---|\n| " +
+         std::to_string(properties().size()) + " | " + of(Passes::forward) + " | " + of(Passes::either) +
+         " | " + of(Passes::backward) + " |\n\n";
+}
+
 std::string row(const Property& property) {
   std::string components, kills;
   for (const Component component : property.components)
     components += (components.empty() ? "" : ", ") + std::string(name(component));
   for (const std::string_view bug : property.kills) kills += (kills.empty() ? "" : ", ") + std::string(bug);
   std::string text = "| " + std::string(property.id) + " | `" + std::string(property.name) + "` | " +
-                     components + " | " + std::string(name(property.property_class)) + " | ";
+                     components + " | " + std::string(name(property.property_class)) + " | " +
+                     std::string(name(property.passes)) + (property.judges_gradients ? ", judged" : "") +
+                     " | ";
   // A bar inside of a cell would end it.
   for (const char c : std::string(property.checks) + "\x01" + kills)
     if (c == '\x01')
@@ -51,9 +72,9 @@ std::string row(const Property& property) {
 }  // namespace moeref
 
 int main() {
-  std::cout << moeref::kIntroduction
-            << "| id | property | components | class | what it checks | bugs it catches |\n"
-            << "|---|---|---|---|---|---|\n";
+  std::cout << moeref::kIntroduction << moeref::kPasses << moeref::counts()
+            << "| id | property | components | class | passes | what it checks | bugs it catches |\n"
+            << "|---|---|---|---|---|---|---|\n";
   for (const moeref::Property& property : moeref::properties()) std::cout << moeref::row(property);
   return std::cout.flush() ? 0 : 1;
 }

@@ -31,7 +31,9 @@ Ids ids_of(const Tensor& tensor) {
 /// The ids to route by: those judged, else those the call replays, else none (select).
 std::optional<Ids> given_ids(const Call& call, const NamedTensors& routing, const std::string& suffix) {
   const Tensor* ids = find(routing, "outputs/indices" + suffix);
-  if (!ids) ids = find(call.tensors, "inputs/replay_indices" + suffix);
+  // The balanced gate has no replay.
+  const bool balanced = parse_call_options(call.options).fake_balanced_gate;
+  if (!ids && !balanced) ids = find(call.tensors, "inputs/replay_indices" + suffix);
   if (!ids) return std::nullopt;
   for (std::int64_t i = 0; i < ids->size(); ++i)
     if ((*ids)[i] < 0.0)

@@ -19,7 +19,7 @@ constexpr std::array<std::string_view, 7> kRows{"outputs/indices", "outputs/weig
 
 /// b - 1, b and b + 1 tokens for a b of 8 to 1024 that the seed chooses, small ones more often.
 void batch_sizes(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, d.T <= 9);
+  const Call call = d.T <= 9 ? full_call(impl, d) : make_call(d);
   const std::int64_t only[] = {0};
   const Answer alone(impl, with_tokens(call, only));
   const std::uint64_t pick = d.seed % 36;  // 8, 7, ..., 1 chances of 36
@@ -62,6 +62,7 @@ const Property kTable[] = {
      {"split sums", "coupled scales", "tile by batch size"},
      arrange_batch,
      batch_sizes,
+     Passes::either,
      Needs::batch_invariant},
 };
 

@@ -129,27 +129,34 @@ Tensor plus(const Tensor& a, const Tensor& b) {
   return out;
 }
 
-/// y is linear in these tensors taken together: exactly for a factor of two, within bounds for sums.
+/// The tensors that are there, doubled.
+Call doubled_in(Call call, std::initializer_list<const char*> tensors) {
+  for (const char* name : tensors)
+    if (const auto found = call.tensors.find(name); found != call.tensors.end())
+      found->second = scaled(found->second, 2.0);
+  return call;
+}
+
+/// y is linear in these tensors taken together.
 void expect_linear_in(Implementation& impl, const Call& call, std::initializer_list<const char*> tensors,
                       std::string_view text) {
-  Call twice = call, other = call, both = call;
+  Call other = call, both = call;
   for (const char* name : tensors) {
     if (!call.tensors.contains(name)) continue;
     const Tensor& tensor = call.tensors.at(name);
-    twice.tensors[name] = scaled(tensor, 2.0);
     other.tensors[name] = reversed(tensor);
     both.tensors[name] = plus(tensor, reversed(tensor));
   }
-  const Answer a(impl, call), b(impl, other), sum(impl, both), doubled(impl, twice);
-  Combination().add(a, 2.0).expect(doubled, "outputs/y", text, true);
+  const Answer a(impl, call), b(impl, other), sum(impl, both), doubled(impl, doubled_in(call, tensors));
+  Combination().add(a, 2.0).expect(doubled, "outputs/y", text);
   Combination().add(a).add(b).expect(sum, "outputs/y", text);
 }
 
+constexpr std::initializer_list<const char*> kDown{"params/down_projs", "params/down_proj_bias",
+                                                   "params/down_proj.weight", "params/down_proj.bias"};
+
 void linear_down(Implementation& impl, const Descriptor& d) {
-  expect_linear_in(
-      impl, make_call(d),
-      {"params/down_projs", "params/down_proj_bias", "params/down_proj.weight", "params/down_proj.bias"},
-      "y is linear in the down projection");
+  expect_linear_in(impl, make_call(d), kDown, "y is linear in the down projection");
 }
 
 void arrange_linear(Descriptor& d) {
@@ -180,7 +187,7 @@ void linear_up(Implementation& impl, const Descriptor& d) {
   }
   constexpr std::string_view text = "y is linear in the up columns";
   const Answer a(impl, call), b(impl, other), sum(impl, both), doubled(impl, twice);
-  Combination().add(a, 2.0).expect(doubled, "outputs/y", text, true);
+  Combination().add(a, 2.0).expect(doubled, "outputs/y", text);
   Combination().add(a).add(b).expect(sum, "outputs/y", text);
 }
 
@@ -192,17 +199,32 @@ void arrange_linear_up(Descriptor& d) {
   d.expert_bias = false;  // the down bias does not pass through the up projection
 }
 
+/// What doubles with the routing weights.
+void expect_doubled(const Answer& twice, const Answer& once, std::string_view text, bool exact) {
+  for (const char* doubles : {"outputs/y", "grads/x", "grads/down_projs"})
+    if (once.call().backward || doubles == std::string_view("outputs/y"))
+      Combination().add(once, 2.0).expect(twice, doubles, text, exact);
+}
+
+/// A factor of two is exact at every rounding, whatever the sums are, as long as their order stays.
+void exact_doubling(Implementation& impl, const Descriptor& d) {
+  const Call call = full_call(impl, d);
+  const Answer a(impl, call), down(impl, doubled_in(call, kDown));
+  Combination().add(a, 2.0).expect(down, "outputs/y", "the down projection was doubled", true);
+  if (d.component == Component::experts)
+    expect_doubled(Answer(impl, doubled_in(call, {"inputs/weights"})), a, "routing weights were doubled",
+                   true);
+}
+
 void linear_weights(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
-  Call none = call, twice = call;
+  const Call call = full_call(impl, d);
+  Call none = call;
   Tensor& zero = none.tensors.at("inputs/weights");
   zero = filled(zero.dtype(), zero.shape(), 0.0);
-  twice.tensors["inputs/weights"] = scaled(call.tensors.at("inputs/weights"), 2.0);
-  const Answer a(impl, call), b(impl, twice), c(impl, none);
-  constexpr std::string_view text = "routing weights were doubled";
-  for (const char* doubles : {"outputs/y", "grads/x", "grads/down_projs"})
-    Combination().add(a, 2.0).expect(b, doubles, text, true);
-  expect_same(b, a, "grads/weights", "the gradient of routing weights does not depend on them");
+  const Answer a(impl, call), b(impl, doubled_in(call, {"inputs/weights"})), c(impl, none);
+  expect_doubled(b, a, "routing weights were doubled", false);
+  if (call.backward)
+    expect_same(b, a, "grads/weights", "the gradient of routing weights does not depend on them");
   for (const auto& [name, tensor] : c.results())
     for (std::int64_t i = 0; i < tensor.size() && !name.starts_with("stages/") && name != "grads/weights";
          ++i)
@@ -212,13 +234,13 @@ void linear_weights(Implementation& impl, const Descriptor& d) {
 
 /// W_down = 0 leaves the sum of w_i b_i, and sum_t w u_t as the bias's gradient.
 void down_bias(Implementation& impl, const Descriptor& d) {
-  Call call = make_call(d, true);
+  Call call = full_call(impl, d);
   Tensor& down = call.tensors.at("params/down_projs");
   down = filled(down.dtype(), down.shape(), 0.0);
   const Answer a(impl, call);
   const std::vector<std::int64_t> ids = live_ids(a);
   const Tensor &bias = call.tensors.at("params/down_proj_bias"), &w = call.tensors.at("inputs/weights");
-  const Tensor& u = call.tensors.at("cotangents/y");
+  const Tensor* u = find(call.tensors, "cotangents/y");
   std::vector<double> gradient(static_cast<std::size_t>(bias.size()));
   for (std::int64_t t = 0; t < d.T; ++t)
     for (std::int64_t c = 0; c < d.D; ++c) {
@@ -228,13 +250,13 @@ void down_bias(Implementation& impl, const Descriptor& d) {
         if (e < 0) continue;
         sum += w[i] * bias[e * d.D + c];
         magnitude += std::abs(w[i] * bias[e * d.D + c]);
-        gradient[static_cast<std::size_t>(e * d.D + c)] += w[i] * u[t * d.D + c];
+        if (u) gradient[static_cast<std::size_t>(e * d.D + c)] += w[i] * (*u)[t * d.D + c];
       }
       expect_near("outputs/y", t * d.D + c, a.at("outputs/y", t * d.D + c), sum,
                   a.bound("outputs/y", t * d.D + c) + 1e-14 * magnitude,
                   "down projections are 0: y = sum of w b");
     }
-  for (std::int64_t i = 0; i < bias.size(); ++i)
+  for (std::int64_t i = 0; u && i < bias.size(); ++i)
     expect_near("grads/down_proj_bias", i, a.at("grads/down_proj_bias", i),
                 gradient[static_cast<std::size_t>(i)], a.bound("grads/down_proj_bias", i) + 1e-12,
                 "the down bias's gradient is the sum of w dy");
@@ -274,7 +296,18 @@ const Property kTable[] = {
      "y is linear in the routing weights, whose gradient does not depend on them",
      {"weight applied twice", "weight not applied", "A27", "M24"},
      arrange_linear,
-     linear_weights},
+     linear_weights,
+     Passes::either},
+    {"P42",
+     "exact_doubling",
+     {Component::experts, Component::mlp},
+     PropertyClass::exact,
+     "y doubles to the bit with the down projection and with the routing weights",
+     {"fused scale", "weight applied twice", "M24"},
+     arrange_linear,
+     exact_doubling,
+     Passes::either,
+     Needs::repeatable},
     {"P41",
      "down_bias",
      {Component::experts},
@@ -282,7 +315,8 @@ const Property kTable[] = {
      "the down bias contributes its sum weighted as the experts are",
      {"A27", "M24", "A46"},
      arrange_down_bias,
-     down_bias},
+     down_bias,
+     Passes::either},
 };
 
 }  // namespace

@@ -31,11 +31,11 @@ void gate_gradient_rows(Implementation& impl, const Descriptor& d) {
 }
 
 void arrange_gate_rows(Descriptor& d) {
-  arrange_given_routing(d);
+  arrange_replayed_routing(d);
   arrange_wide(d);
   d.score = d.seed % 2 == 0 ? ScoreFunc::sigmoid : ScoreFunc::sqrtsoftplus;
   d.aux = 0.0;
-  d.norm = d.frozen = d.fake_gate = d.biased_weights = false;
+  d.norm = d.frozen = d.biased_weights = false;
   d.router_bias = true;
   d.values = Values::rough;
   // relu2, clamps and a tanh of -1 can make an expert's output 0.
@@ -77,7 +77,7 @@ void loss_scale(Implementation& impl, const Descriptor& d) {
     expect_same(b, a, name, "the coefficient was doubled", 2.0);
     expect_same(c, a, name, "the backward scale was doubled", 2.0);
   }
-  expect_identical(b, a, "outputs/aux_loss", "the loss comes without its coefficient");
+  expect_same(b, a, "outputs/aux_loss", "the loss comes without its coefficient");
   const bool wide = d.dtype == DType::float32 || d.dtype == DType::float64;
   if (wide && !d.norm && d.score == ScoreFunc::sigmoid && !d.frozen && d.router_bias) {
     const std::vector<std::int64_t> ids = live_ids(a);
@@ -88,8 +88,8 @@ void loss_scale(Implementation& impl, const Descriptor& d) {
 }
 
 void arrange_loss(Descriptor& d) {
-  arrange_given_routing(d);
-  d.fake_gate = d.eval = false;
+  arrange_replayed_routing(d);
+  d.eval = false;
   if (d.aux == 0.0) d.aux = 0.5;
   if (d.logits == Logits::large) d.logits = Logits::levels;
 }
@@ -122,7 +122,8 @@ const Property kTable[] = {
      "with scores that are independent, exactly the logits of selected experts have a gradient",
      {"A20", "A16", "detached weights"},
      arrange_gate_rows,
-     gate_gradient_rows},
+     gate_gradient_rows,
+     Passes::backward},
     {"P50",
      "loss_beside_output",
      {Component::moe},
@@ -130,7 +131,8 @@ const Property kTable[] = {
      "the auxiliary loss adds its gradient to the gate's and leaves that of the output as it is",
      {"A1", "A2", "A20", "A43"},
      arrange_loss,
-     loss_beside_output},
+     loss_beside_output,
+     Passes::backward},
     {"P23",
      "layer_loss_scale",
      {Component::moe},
@@ -138,7 +140,8 @@ const Property kTable[] = {
      "the loss's gradient in a layer doubles with coefficient and backward scale, and is there at all",
      {"A1", "A2", "A3", "A5"},
      arrange_loss,
-     loss_scale},
+     loss_scale,
+     Passes::backward},
     {"P49",
      "linear_cotangent",
      {Component::experts, Component::mlp, Component::moe},
@@ -146,7 +149,8 @@ const Property kTable[] = {
      "gradients are linear in the cotangent",
      {"cotangent of another token", "O11"},
      arrange_linear_cotangent,
-     linear_cotangent},
+     linear_cotangent,
+     Passes::backward},
 };
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "moeref/config.hpp"
+
 namespace moeref {
 
 std::string expert_tensor(Component component, std::string_view group, std::string_view tensor) {
@@ -15,13 +17,27 @@ bool is_live(const Call& call, std::int64_t token) {
   return true;
 }
 
+std::vector<double> dealt_ids(const Call& call) {
+  const MoEConfig c = parse_moe_config(call.config);
+  const Tensor& x = call.tensors.at("inputs/x");
+  std::vector<double> out;
+  for (std::int64_t i = 0; i < x.size() / c.dim * c.n_activated_experts; ++i)
+    out.push_back(static_cast<double>(i % c.n_routed_experts));
+  return out;
+}
+
 std::vector<std::int64_t> live_ids(const Answer& answer) {
-  const Tensor* given = find(answer.call().tensors, "inputs/indices");
-  if (!given) given = find(answer.call().tensors, "inputs/replay_indices");
-  const Tensor& ids = given ? *given : answer["outputs/indices"];
+  const Call& call = answer.call();
+  const Tensor* given = find(call.tensors, "inputs/indices");
+  const bool balanced = parse_call_options(call.options).fake_balanced_gate;
+  if (!given && !balanced) given = find(call.tensors, "inputs/replay_indices");
+  const std::vector<double> ids = given      ? given->doubles()
+                                  : balanced ? dealt_ids(call)
+                                             : answer["outputs/indices"].doubles();
+  const auto k = call.config.at("n_activated_experts").get<std::size_t>();
   std::vector<std::int64_t> out;
-  for (std::int64_t i = 0; i < ids.size(); ++i)
-    out.push_back(is_live(answer.call(), i / ids.extent(1)) ? static_cast<std::int64_t>(ids[i]) : -1);
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    out.push_back(is_live(call, static_cast<std::int64_t>(i / k)) ? static_cast<std::int64_t>(ids[i]) : -1);
   return out;
 }
 
@@ -41,12 +57,14 @@ Call in_dtype(Call call, DType dtype) {
   call.config["dtype"] = name(dtype);
   call.config.erase("gate_dtype");
   for (auto& [name, tensor] : call.tensors)
-    if (is_floating(tensor.dtype())) tensor = tensor.cast(dtype);
+    if (is_floating(tensor.dtype()) && !name.ends_with("e_score_correction_bias"))
+      tensor = tensor.cast(dtype);
   return call;
 }
 
 Call replaying(Call call, const Answer& routed) {
-  if (call.component == Component::gate || call.component == Component::moe) {
+  const bool balanced = parse_call_options(call.options).fake_balanced_gate;
+  if (!balanced && (call.component == Component::gate || call.component == Component::moe)) {
     if (!routed.has("outputs/indices")) throw NotSupported("it does not give out its expert ids");
     call.tensors["inputs/replay_indices"] = routed["outputs/indices"];
     call.config["enable_routing_replay"] = true;
@@ -119,10 +137,24 @@ void Combination::expect(const Answer& answer, std::string_view tensor, std::str
 void arrange_given_routing(Descriptor& d) {
   d.batch = 1;
   d.noise = 0.0;
-  d.replay = d.component == Component::moe;
+  // The balanced gate has no replay.
+  d.replay = d.component == Component::moe && !d.fake_gate;
+}
+
+void arrange_replayed_routing(Descriptor& d) {
+  d.fake_gate = false;
+  arrange_given_routing(d);
+}
+
+void arrange_decided_routing(Descriptor& d) {
+  d.batch = 1;
+  d.noise = 0.0;
+  d.replay = (d.component == Component::moe || d.component == Component::gate) && !d.fake_gate &&
+             (d.logits == Logits::ties || d.logits == Logits::equal || d.logits == Logits::large);
 }
 
 void arrange_exact(Descriptor& d) {
+  d.fake_gate = d.component == Component::moe;  // weights 1 / k
   arrange_given_routing(d);
   d.widen();
   d.values = Values::exact;
@@ -131,7 +163,6 @@ void arrange_exact(Descriptor& d) {
   d.I = std::min<std::int64_t>(d.I, 8);
   d.k = std::min<std::int64_t>(d.k, 8);
   if (d.component != Component::moe) return;
-  d.fake_gate = true;  // weights 1 / k
   d.k = d.k >= 4 ? 4 : d.k >= 2 ? 2 : 1;
   d.latent = 0;
   d.shared_gate = false;

@@ -22,7 +22,11 @@ std::string expert_tensor(Component component, std::string_view group, std::stri
 /// Not masked, in whichever mask the component has.
 bool is_live(const Call& call, std::int64_t token);
 
-/// Ids [T k] as given, replayed or selected, slot by slot; -1 for slots of masked tokens too.
+/// Ids [T k] that the balanced gate deals without noise.
+std::vector<double> dealt_ids(const Call& call);
+
+/// Ids [T k] as given, replayed, dealt or selected; -1 for slots of masked tokens too. Of a replay the slots
+/// may have come back in another order.
 std::vector<std::int64_t> live_ids(const Answer& answer);
 
 /// Whether any slot of a token is of that expert.
@@ -31,10 +35,12 @@ bool meets(const std::vector<std::int64_t>& ids, std::int64_t k, std::int64_t to
 /// The call on these tokens in this order. x is [T, D].
 Call with_tokens(Call call, std::span<const std::int64_t> order);
 
-/// The call with every floating tensor, and the config, in another dtype; exact where that is wider.
+/// The call with every floating tensor, and the config, in another dtype; exact where that is wider. The
+/// correction bias is float32 in every call.
 Call in_dtype(Call call, DType dtype);
 
-/// The call with every token slot given the expert that the answer routed it to.
+/// The call with every token slot given the expert that the answer routed it to; the balanced gate deals the
+/// same ones again by itself.
 Call replaying(Call call, const Answer& routed);
 
 /// Elements of slice i of the first axis set to f(old value).
@@ -76,6 +82,12 @@ class Combination {
 
 /// x [T, D], and experts that do not depend on rounding: those given, or dealt in turn.
 void arrange_given_routing(Descriptor& d);
+
+/// x [T, D], and experts that stay with their tokens: those given.
+void arrange_replayed_routing(Descriptor& d);
+
+/// x [T, D], and the implementation's own selection where it leaves no choice.
+void arrange_decided_routing(Descriptor& d);
 
 /// Small integers and relu2 in fp32 or fp64, routed as above with weights that are powers of two: every sum
 /// is exact in any order, so that equal means equal bits.

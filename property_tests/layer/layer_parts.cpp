@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "moeref/config.hpp"
+#include "moeref/verdict.hpp"
 #include "property_tests/layer/layer_calls.hpp"
 #include "property_tests/router/router_oracle.hpp"
 #include "property_tests/suite/property_tables.hpp"
@@ -11,13 +12,19 @@
 namespace moeref {
 namespace {
 
+/// x and the cotangent, where there is one.
+void copy_rows(const Call& from, Call& to) {
+  for (const char* same : {"inputs/x", "cotangents/y"})
+    if (const Tensor* tensor = find(from.tensors, same)) to.tensors[same] = *tensor;
+}
+
 /// An experts call of one expert as an MLP call: Linear weights are the transposes.
 Call as_mlp(const Call& experts, const Descriptor& d) {
-  Call out{Component::mlp, to_json(mlp_config(d)), nlohmann::json::object(), {}, true};
+  Call out{Component::mlp, to_json(mlp_config(d)), nlohmann::json::object(), {}, experts.backward};
   const bool gated = facts(d.activation).gated;
   const Tensor& up = experts.tensors.at("params/gate_and_up_projs");
   const std::int64_t columns = gated ? 2 * d.I : d.I;
-  for (const char* same : {"inputs/x", "cotangents/y"}) out.tensors[same] = experts.tensors.at(same);
+  copy_rows(experts, out);
   const auto linear = [&](const char* name, const Tensor& from, std::int64_t stride, std::int64_t first,
                           std::int64_t rows, std::int64_t cols) {
     Tensor& to = out.tensors[name] = Tensor(from.dtype(), cols == 0 ? Shape{rows} : Shape{rows, cols});
@@ -37,12 +44,13 @@ Call as_mlp(const Call& experts, const Descriptor& d) {
 }
 
 void dense_mlp(Implementation& impl, const Descriptor& d) {
-  Call call = make_call(d, true);
+  Call call = full_call(impl, d);
   Tensor& weights = call.tensors.at("inputs/weights");
   weights = filled(weights.dtype(), weights.shape(), 1.0);
   const Answer a(impl, call), b(impl, as_mlp(call, d));
   constexpr std::string_view text = "one expert of weight 1 against a dense MLP";
   expect_same(a, b, "outputs/y", text);
+  if (!call.backward) return;
   expect_same(a, b, "grads/x", text);
   // grad[r, c] of a Linear is grad[c, first + r] of the expert.
   const auto transposed = [&](const std::string& expert, std::int64_t stride, std::int64_t first,
@@ -79,8 +87,8 @@ Call shared_mlp(const Call& call) {
   const MoEConfig c = parse_moe_config(call.config);
   const MLPConfig shared{c.dim,         c.shared_dim(), c.dtype, c.shared_expert_activation,
                          c.expert_bias, c.swiglu_limit};
-  Call out{Component::mlp, to_json(shared), nlohmann::json::object(), {}, true};
-  for (const char* same : {"inputs/x", "cotangents/y"}) out.tensors[same] = call.tensors.at(same);
+  Call out{Component::mlp, to_json(shared), nlohmann::json::object(), {}, call.backward};
+  copy_rows(call, out);
   const std::string prefix = "params/shared_experts.";
   for (const auto& [name, tensor] : call.tensors)
     if (name.starts_with(prefix)) out.tensors["params/" + name.substr(prefix.size())] = tensor;
@@ -89,7 +97,7 @@ Call shared_mlp(const Call& call) {
 
 /// output = routed + sigmoid(x w) shared(x), for masked tokens too.
 void shared_adds(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   Call routed = with_config(call, {{"n_shared_experts", 0}, {"shared_expert_gate", false}});
   std::erase_if(routed.tensors, [](const auto& entry) { return entry.first.starts_with("params/shared_"); });
   const Answer a(impl, call), b(impl, routed), c(impl, shared_mlp(call));
@@ -111,7 +119,7 @@ void shared_adds(Implementation& impl, const Descriptor& d) {
   for (const auto& [name, tensor] : b.results())
     if (name.starts_with("grads/") && name != "grads/x")
       expect_same(a, b, name, "shared experts do not touch the gradients of routed ones");
-  if (d.shared_gate) return;
+  if (d.shared_gate || !call.backward) return;
   Combination().add(b).add(c).expect(a, "grads/x", "gradients of x of both parts add up");
   for (const auto& [name, tensor] : c.results()) {
     if (!name.starts_with("grads/") || name == "grads/x") continue;
@@ -151,7 +159,7 @@ Tensor exactly(DType dtype, Shape shape, const std::vector<double>& values) {
 
 /// A latent layer is fc2 of experts on fc1 of x; on integers the projections are exact.
 void latent_projections(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   const std::int64_t latent = d.latent;
   const Tensor &fc1 = call.tensors.at("params/fc1_latent_proj.weight"),
                &fc2 = call.tensors.at("params/fc2_latent_proj.weight"), &x = call.tensors.at("inputs/x");
@@ -160,11 +168,13 @@ void latent_projections(Implementation& impl, const Descriptor& d) {
   std::vector<double> projected = product(x.doubles(), d.D, fc1, latent, true);
   for (std::size_t i = 0; bias1 && i < projected.size(); ++i)
     projected[i] += (*bias1)[static_cast<std::int64_t>(i) % latent];
-  Call inner{Component::experts, call.config, nlohmann::json::object(), {}, true};
+  Call inner{Component::experts, call.config, nlohmann::json::object(), {}, call.backward};
   inner.tensors["inputs/x"] = exactly(d.dtype, {d.T, latent}, projected);
-  inner.tensors["cotangents/y"] = exactly(
-      d.dtype, {d.T, latent}, product(call.tensors.at("cotangents/y").doubles(), d.D, fc2, latent, false));
-  inner.tensors["inputs/indices"] = call.tensors.at("inputs/replay_indices");
+  if (const Tensor* dy = find(call.tensors, "cotangents/y"))
+    inner.tensors["cotangents/y"] =
+        exactly(d.dtype, {d.T, latent}, product(dy->doubles(), d.D, fc2, latent, false));
+  inner.tensors["inputs/indices"] =
+      Tensor::of({d.T, d.k}, std::span<const double>(dealt_ids(call))).cast(DType::int64);
   inner.tensors["inputs/weights"] =
       filled(d.weights_fp32 ? DType::float32 : d.dtype, {d.T, d.k}, 1.0 / static_cast<double>(d.k));
   Tensor& mask = inner.tensors["inputs/token_mask"] = Tensor(DType::boolean, {d.T});
@@ -194,13 +204,39 @@ void latent_projections(Implementation& impl, const Descriptor& d) {
 }
 
 void arrange_latent(Descriptor& d) {
-  arrange_given_routing(d);
   d.fake_gate = true;  // weights 1 / k
+  arrange_given_routing(d);
   d.k = d.k >= 4 ? 4 : d.k >= 2 ? 2 : 1;
   d.latent = std::max<std::int64_t>(d.latent, 1);
   d.shared = 0;
   d.values = Values::exact;
   d.D = std::min<std::int64_t>(d.D, 16);
+}
+
+/// A latent size of dim itself: x and its projection have the same shape, and each part must take the right
+/// one.
+void latent_of_dim(Implementation& impl, const Descriptor& d) {
+  const Answer a(impl, full_call(impl, d));
+  JudgeOptions options;
+  options.ambiguity_ceiling = 1.0;
+  const CaseVerdict verdict = judge(a.call(), a.results(), options);
+  if (const TensorVerdict* t = verdict.first_failure())
+    fail({t->tensor, t->index, t->value, t->reference, t->bound,
+          "the latent size is dim; gate and shared experts read x, routed experts its projection: " +
+              t->finding});
+}
+
+void arrange_latent_of_dim(Descriptor& d) {
+  d.fake_gate = false;
+  d.noise = 0.0;
+  d.replay = false;
+  d.T = std::max<std::int64_t>(d.T, 1);
+  d.mask = Mask::absent;
+  d.shared = std::max<std::int64_t>(d.shared, 1);
+  if (d.logits != Logits::rough) d.logits = Logits::levels;
+  d.D = std::min<std::int64_t>(d.D, 16);
+  d.E = std::min<std::int64_t>(d.E, 16);
+  d.D = d.latent = std::max(d.D, d.E);
 }
 
 const Property kTable[] = {
@@ -211,7 +247,8 @@ const Property kTable[] = {
      "one expert of weight 1 is a dense MLP, gradients included",
      {"O9", "transposed weights", "A32"},
      arrange_dense,
-     dense_mlp},
+     dense_mlp,
+     Passes::either},
     {"P44",
      "shared_adds",
      {Component::moe},
@@ -219,7 +256,8 @@ const Property kTable[] = {
      "shared experts, with their gate, add an MLP of x to the routed output, masked or not",
      {"O8", "O14", "O15", "A32"},
      arrange_shared,
-     shared_adds},
+     shared_adds,
+     Passes::either},
     {"P44",
      "latent_projections",
      {Component::moe},
@@ -227,7 +265,17 @@ const Property kTable[] = {
      "a latent layer is fc2 of the experts on fc1 of x",
      {"A52", "latent bias lost", "masked bias"},
      arrange_latent,
-     latent_projections},
+     latent_projections,
+     Passes::either},
+    {"P44",
+     "latent_of_dim",
+     {Component::moe},
+     PropertyClass::bounded,
+     "with a latent size of dim, gate and shared experts still read x and routed experts its projection",
+     {"gate sees latent rows", "shared experts see latent rows"},
+     arrange_latent_of_dim,
+     latent_of_dim,
+     Passes::either},
 };
 
 }  // namespace

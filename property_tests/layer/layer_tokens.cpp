@@ -10,7 +10,7 @@ namespace moeref {
 namespace {
 
 void lone_rows(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   const Answer whole(impl, call);
   for (std::int64_t t = 0; t < std::min<std::int64_t>(d.T, 3); ++t) {
     const std::int64_t one[] = {t};
@@ -22,7 +22,7 @@ void lone_rows(Implementation& impl, const Descriptor& d) {
 
 /// The same to the bit, for those that promise it.
 void lone_rows_bitwise(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   const Answer whole(impl, call);
   for (std::int64_t t = 0; t < std::min<std::int64_t>(d.T, 3); ++t) {
     const std::int64_t one[] = {t};
@@ -39,13 +39,13 @@ void lone_rows_bitwise(Implementation& impl, const Descriptor& d) {
 
 /// Without the auxiliary loss, which tokens share.
 void arrange_lone_rows(Descriptor& d) {
-  arrange_given_routing(d);
+  arrange_replayed_routing(d);
   d.aux = 0.0;
   d.spread = Spread::even;
 }
 
 void row_order(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   const std::vector<std::int64_t> order = permutation(d.seed, d.T);
   const Answer a(impl, call), b(impl, with_tokens(call, order));
   if (d.component == Component::moe) {
@@ -62,12 +62,10 @@ void row_order(Implementation& impl, const Descriptor& d) {
   }
 }
 
-/// The implementation's own selection where it leaves no choice.
-void arrange_decided(Descriptor& d) {
-  d.batch = 1;
-  d.noise = 0.0;
-  d.replay = d.component == Component::moe && (d.fake_gate || d.logits == Logits::ties ||
-                                               d.logits == Logits::equal || d.logits == Logits::large);
+/// The balanced gate deals by the token's place.
+void arrange_row_order(Descriptor& d) {
+  d.fake_gate = false;
+  arrange_decided_routing(d);
 }
 
 void expect_same_values(const Answer& a, const Answer& b, std::string_view tensor, std::string_view text) {
@@ -81,7 +79,7 @@ void expect_same_values(const Answer& a, const Answer& b, std::string_view tenso
 
 /// x [B, S, D] is x [B S, D].
 void batch_shape(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   const std::int64_t batch = d.T % 3 == 0 ? 3 : d.T % 2 == 0 ? 2 : 1;
   Call shaped = call;
   for (const char* name : {"inputs/x", "cotangents/y", "inputs/padding_mask"}) {
@@ -126,7 +124,7 @@ void arrange_flat(Descriptor& d) { d.batch = 1; }
 
 /// Everything that the call must give is there, has its shape, and is finite; nothing comes from no token.
 void edges(Implementation& impl, const Descriptor& d) {
-  const Answer a(impl, make_call(d, true));
+  const Answer a(impl, full_call(impl, d));
   const Signature want = signature(a.call());
   for (const TensorSpec& spec : want.outputs) {
     if (!spec.required) continue;
@@ -157,13 +155,13 @@ void arrange_edges(Descriptor& d) {
       break;
     case 3:  // all tokens to one expert
       d.ids = Ids::same;
-      d.replay = d.component == Component::moe;
+      d.replay = d.component == Component::moe && !d.fake_gate;
       break;
     case 4:  // every expert exactly once
       d.ids = Ids::round_robin;
       d.k = 1;
       d.T = d.E;
-      d.replay = d.component == Component::moe;
+      d.replay = d.component == Component::moe && !d.fake_gate;
       break;
     default:
       d.k = d.E;
@@ -172,7 +170,7 @@ void arrange_edges(Descriptor& d) {
 
 /// The call is as it was, and what came before it does not matter.
 void earlier_calls(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   const Call kept = call;
   Descriptor other = d;
   other.seed = d.seed + 1;
@@ -180,7 +178,7 @@ void earlier_calls(Implementation& impl, const Descriptor& d) {
   other.poison = d.T > 0 ? NonFinite::nan : NonFinite::none;
   other.T += static_cast<std::int64_t>(d.seed % 3);  // buffers of the same size, or of another
   repair(other);
-  const Answer first(impl, make_call(other, true)), before(impl, call);
+  const Answer first(impl, full_call(impl, other)), before(impl, call);
   if (impl.run(call).empty()) fail({"", -1, 0.0, 0.0, 0.0, "no results"});
   const Answer after(impl, call);
   for (const auto& [name, tensor] : kept.tensors)
@@ -192,7 +190,7 @@ void earlier_calls(Implementation& impl, const Descriptor& d) {
 /// A masked token's row of a layer without shared experts is fc2's bias or zero; the shared experts alone
 /// read what it holds.
 void masked_rows(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   Call other = call;
   for (const char* rows : {"inputs/x", "inputs/weights"})
     for (std::int64_t t = 0; t < d.T && other.tensors.contains(rows); ++t)
@@ -209,7 +207,8 @@ void masked_rows(Implementation& impl, const Descriptor& d) {
     for (std::int64_t c = 0; c < d.D && d.shared == 0; ++c)
       expect_equal("outputs/y", t * d.D + c, a.at("outputs/y", t * d.D + c), bias ? (*bias)[c] : 0.0,
                    "a masked token without shared experts");
-    if (d.shared == 0) expect_zero_slice(a, "grads/x", t, "a masked token gives no gradient");
+    if (d.shared == 0 && call.backward)
+      expect_zero_slice(a, "grads/x", t, "a masked token gives no gradient");
     if (a.has("grads/weights")) expect_zero_slice(a, "grads/weights", t, "a masked token gives no gradient");
   }
   for (const auto& [name, tensor] : a.results()) {
@@ -233,7 +232,8 @@ const Property kTable[] = {
      "a token has the same output and gradient alone as among others",
      {"coupled scales", "A23"},
      arrange_lone_rows,
-     lone_rows},
+     lone_rows,
+     Passes::either},
     {"P27",
      "lone_rows_bitwise",
      {Component::experts, Component::mlp, Component::moe},
@@ -242,6 +242,7 @@ const Property kTable[] = {
      {"coupled scales", "split sums"},
      arrange_lone_rows,
      lone_rows_bitwise,
+     Passes::either,
      Needs::batch_invariant},
     {"P27",
      "row_order",
@@ -249,16 +250,18 @@ const Property kTable[] = {
      PropertyClass::bounded,
      "outputs follow a permutation of the tokens, everything else stays",
      {"row mix-up", "A45"},
-     arrange_decided,
-     row_order},
+     arrange_row_order,
+     row_order,
+     Passes::either},
     {"P27",
      "batch_shape",
      {Component::mlp, Component::moe},
      PropertyClass::bounded,
      "tokens in several sequences are the same tokens",
      {"O20", "O29", "M2"},
-     arrange_decided,
-     batch_shape},
+     arrange_decided_routing,
+     batch_shape,
+     Passes::either},
     {"P45",
      "layer_load",
      {Component::moe},
@@ -275,7 +278,8 @@ const Property kTable[] = {
      "shape",
      {"A7", "A24", "A25", "O32"},
      arrange_edges,
-     edges},
+     edges,
+     Passes::either},
     {"P47",
      "earlier_calls",
      {Component::experts, Component::mlp, Component::moe},
@@ -283,7 +287,8 @@ const Property kTable[] = {
      "inputs stay as they are, and results do not depend on earlier calls",
      {"O15", "O25", "accumulation into dirty buffers"},
      nullptr,
-     earlier_calls},
+     earlier_calls,
+     Passes::either},
     {"P16",
      "masked_rows",
      {Component::experts, Component::moe},
@@ -291,7 +296,8 @@ const Property kTable[] = {
      "masked tokens get no routed output, give no gradient, and what they hold changes nothing",
      {"M1", "O33", "O17"},
      arrange_masked_rows,
-     masked_rows},
+     masked_rows,
+     Passes::either},
 };
 
 }  // namespace

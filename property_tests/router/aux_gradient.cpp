@@ -61,6 +61,14 @@ Answer with_coefficient(Implementation& impl, const Call& call, double coefficie
   return Answer(impl, out);
 }
 
+/// The same routing where it is decided. Sums in another order may choose otherwise elsewhere, after which
+/// gradients say nothing.
+void expect_same_ids(const Answer& a, const Answer& b, std::string_view text) {
+  for (std::int64_t t = 0; t < a.tokens(); ++t) (void)expect_same_routing(a, t, b, t, text);
+  if (!(a["outputs/indices"] == b["outputs/indices"]))
+    throw Discarded("an undecided token was routed in two ways");
+}
+
 void expect_linear(const Answer& one, const Answer& two, const Answer& none, std::string_view text) {
   for (const auto& [name, tensor] : none.results()) {
     if (!name.starts_with("grads/")) continue;
@@ -75,9 +83,10 @@ void linear_coefficient(Implementation& impl, const Descriptor& d) {
   const Answer none = with_coefficient(impl, call, 0.0), one = with_coefficient(impl, call, d.aux),
                two = with_coefficient(impl, call, 2.0 * d.aux),
                scaled = with_coefficient(impl, call, d.aux, 2.0);
-  expect_identical(none, one, "outputs/indices", "the coefficient does not route");
-  expect_identical(one, two, "outputs/aux_loss", "the loss is returned without its coefficient");
-  expect_identical(one, scaled, "outputs/aux_loss", "the backward scale is not part of the loss");
+  for (const Answer* other : {&one, &two, &scaled})
+    expect_same_ids(none, *other, "neither the coefficient nor the backward scale routes");
+  expect_same(two, one, "outputs/aux_loss", "the loss is returned without its coefficient");
+  expect_same(scaled, one, "outputs/aux_loss", "the backward scale is not part of the loss");
   expect_linear(one, two, none, "twice the coefficient: twice the loss's gradient");
   expect_linear(one, scaled, none, "twice the backward scale: twice the loss's gradient");
 }
@@ -92,6 +101,8 @@ void independent_of_cotangent(Implementation& impl, const Descriptor& d) {
   const Answer none = with_coefficient(impl, zero, 0.0), base = with_coefficient(impl, zero, d.aux),
                both = with_coefficient(impl, call, d.aux), main = with_coefficient(impl, call, 0.0),
                opposite = with_coefficient(impl, negated, d.aux);
+  for (const Answer* other : {&none, &both, &main, &opposite})
+    expect_same_ids(base, *other, "neither the coefficient nor a cotangent routes");
   for (const auto& [name, tensor] : base.results()) {
     if (!name.starts_with("grads/")) continue;
     for (std::int64_t i = 0; i < tensor.size(); ++i) {
@@ -153,7 +164,8 @@ const Property kTable[] = {
      "the gradient is the difference of the loss with the load held",
      {"gradient through counts"},
      nullptr,
-     frozen_counts},
+     frozen_counts,
+     Passes::backward},
     {"P25",
      "gradient_of_load",
      {Component::aux_loss},
@@ -161,7 +173,10 @@ const Property kTable[] = {
      "each score's gradient is f_i m_t / n",
      {"A2", "A7", "M13", "M30"},
      nullptr,
-     gradient_of_load},
+     gradient_of_load,
+     Passes::backward,
+     Needs::nothing,
+     true},
     {"P23",
      "linear_coefficient",
      {Component::gate},
@@ -170,7 +185,8 @@ const Property kTable[] = {
      "neither",
      {"A2", "A3", "A4", "A5", "boolean coefficient"},
      arrange_loss,
-     linear_coefficient},
+     linear_coefficient,
+     Passes::backward},
     {"P23",
      "independent_of_cotangent",
      {Component::gate},
@@ -178,7 +194,8 @@ const Property kTable[] = {
      "the loss's gradient comes with any gradient of the weights",
      {"A1", "A20"},
      arrange_loss,
-     independent_of_cotangent},
+     independent_of_cotangent,
+     Passes::backward},
     {"P25",
      "loss_gradient",
      {Component::gate},
@@ -186,7 +203,8 @@ const Property kTable[] = {
      "the loss's gradient through softmax or sigmoid, in closed form",
      {"A1", "A2", "A3", "M30"},
      arrange_closed_form,
-     closed_form},
+     closed_form,
+     Passes::backward},
 };
 
 }  // namespace

@@ -116,7 +116,7 @@ void arrange_no_loss(Descriptor& d) {
 }
 
 void permuted(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   const std::vector<std::int64_t> tokens = permutation(d.seed, d.T), experts = permutation(d.seed + 1, d.E);
   std::vector<double> new_id(static_cast<std::size_t>(d.E));
   for (std::size_t i = 0; i < experts.size(); ++i)
@@ -135,7 +135,7 @@ void permuted(Implementation& impl, const Descriptor& d) {
     expect_equal("outputs/expert_load", static_cast<std::int64_t>(i),
                  b.at("outputs/expert_load", static_cast<std::int64_t>(i)),
                  a.at("outputs/expert_load", experts[i]), text);
-  for (std::int64_t t = 0; t < d.T; ++t)
+  for (std::int64_t t = 0; call.backward && t < d.T; ++t)
     for (std::int64_t e = 0; e < d.E; ++e) {
       const std::int64_t i = t * d.E + e,
                          j = tokens[static_cast<std::size_t>(t)] * d.E + experts[static_cast<std::size_t>(e)];
@@ -146,7 +146,7 @@ void permuted(Implementation& impl, const Descriptor& d) {
 }
 
 void doubled_batch(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   std::vector<std::int64_t> twice;
   for (std::int64_t t = 0; t < 2 * d.T; ++t) twice.push_back(t % d.T);
   Call doubled = call;
@@ -154,7 +154,7 @@ void doubled_batch(Implementation& impl, const Descriptor& d) {
     take_in(doubled, rows, 0, twice);
   const Answer a(impl, call), b(impl, doubled);
   expect_same(b, a, "outputs/aux_loss", "every token came twice: the loss is a mean");
-  for (std::int64_t i = 0; i < d.T * d.E; ++i)
+  for (std::int64_t i = 0; call.backward && i < d.T * d.E; ++i)
     expect_near("grads/original_scores", i, 2.0 * b.at("grads/original_scores", i),
                 a.at("grads/original_scores", i),
                 2.0 * b.bound("grads/original_scores", i) + a.bound("grads/original_scores", i),
@@ -213,7 +213,7 @@ void split_batch(Implementation& impl, const Descriptor& d) {
 }
 
 void context_parallel(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   Call single = call;
   for (const char* option : {"cp_size", "tokens_per_rank"}) single.options.erase(option);
   const Answer a(impl, call), b(impl, single);
@@ -266,7 +266,8 @@ const Property kTable[] = {
      "permuted tokens and experts leave the loss",
      {"O29", "axis mix"},
      nullptr,
-     permuted},
+     permuted,
+     Passes::either},
     {"P23",
      "doubled_batch",
      {Component::aux_loss},
@@ -274,7 +275,8 @@ const Property kTable[] = {
      "a batch that comes twice has the same loss",
      {"A2", "M2", "aux without 1/n"},
      nullptr,
-     doubled_batch},
+     doubled_batch,
+     Passes::either},
     {"P23",
      "no_loss",
      {Component::gate},
@@ -314,7 +316,8 @@ const Property kTable[] = {
      "context-parallel ranks, uneven or idle, have the loss and gradients of one",
      {"A8", "M33", "M27"},
      arrange_context,
-     context_parallel},
+     context_parallel,
+     Passes::either},
 };
 
 }  // namespace

@@ -9,7 +9,7 @@ namespace moeref {
 namespace {
 
 void all_groups(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = make_call(d);
   const Answer a(impl, call), b(impl, with_config(call, {{"n_expert_groups", 1}, {"n_limited_groups", 1}}));
   constexpr std::string_view text = "all groups may be chosen: as without groups";
   std::int64_t compared = 0;

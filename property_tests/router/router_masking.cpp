@@ -31,7 +31,7 @@ void load_counts(Implementation& impl, const Descriptor& d) {
 
 /// Other finite values in the rows of masked tokens: nothing that belongs to real tokens may change.
 void masked_contents(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   Call other = call;
   Tensor& x = other.tensors.at("inputs/x");
   for (std::int64_t t = 0; t < d.T; ++t)
@@ -48,7 +48,8 @@ void masked_contents(Implementation& impl, const Descriptor& d) {
   expect_identical(a, b, "outputs/expert_load", text);
   if (a.has("outputs/aux_loss")) expect_same(b, a, "outputs/aux_loss", text);
   for (std::int64_t t = 0; t < d.T; ++t)
-    if (is_real(call, t) && ids_of(a, t) == ids_of(b, t)) expect_same_row(b, t, a, t, "grads/x", text);
+    if (a.has("grads/x") && is_real(call, t) && ids_of(a, t) == ids_of(b, t))
+      expect_same_row(b, t, a, t, "grads/x", text);
 }
 
 void arrange_masked(Descriptor& d) {
@@ -74,7 +75,7 @@ void arrange_masked_gradient(Descriptor& d) {
 }
 
 void open_mask(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   Call open = call;
   open.tensors["inputs/token_mask"] = filled(DType::boolean, {d.T}, 1.0);
   const Answer a(impl, call), b(impl, open);
@@ -119,10 +120,7 @@ void poisoned_token(Implementation& impl, const Descriptor& d) {
   for (std::int64_t t = 0; t < d.T; ++t)
     if (t != token)
       compared += expect_same_routing(a, t, b, t, "another token holds a value that is not finite");
-  for (const std::int64_t id : ids_of(a, token))
-    if (id < 0 || id >= d.E)
-      fail({"outputs/indices", token * d.k, static_cast<double>(id), 0.0, 0.0,
-            "a token of NaN has ids out of range"});
+  (void)slots_of(a, token);  // k different experts in range, whatever its scores
   require_some(compared, d.T - 1);
 }
 
@@ -163,7 +161,8 @@ const Property kTable[] = {
      "what masked tokens hold changes nothing of the others, nor load and loss",
      {"M1", "O33", "M30"},
      arrange_masked,
-     masked_contents},
+     masked_contents,
+     Passes::either},
     {"P16",
      "masked_gradient",
      {Component::gate},
@@ -171,7 +170,8 @@ const Property kTable[] = {
      "masked tokens get no gradient from the auxiliary loss",
      {"O33", "M30"},
      arrange_masked_gradient,
-     masked_gradient},
+     masked_gradient,
+     Passes::backward},
     {"P16",
      "open_mask",
      {Component::gate},
@@ -179,7 +179,8 @@ const Property kTable[] = {
      "a mask that masks nothing changes nothing",
      {"inverted mask"},
      arrange_no_mask,
-     open_mask},
+     open_mask,
+     Passes::either},
     {"P16",
      "dropped_tokens",
      {Component::gate},
@@ -192,8 +193,8 @@ const Property kTable[] = {
      "poisoned_token",
      {Component::gate},
      PropertyClass::exact,
-     "NaN or infinity in one token stays there",
-     {"A23"},
+     "NaN or infinity in one token stays there, and that token too gets k different experts",
+     {"A23", "NaN selects expert 0 in every slot"},
      arrange_poisoned,
      poisoned_token},
     {"P27",

@@ -238,7 +238,7 @@ void arrange_ties(Descriptor& d) {
 }
 
 void verdict(Implementation& impl, const Descriptor& d) {
-  const Answer a(impl, make_call(d, true));
+  const Answer a(impl, full_call(impl, d));
   JudgeOptions options;
   // Scores of large logits saturate, and differ in nothing but rounding: any choice may be explainable.
   if (d.logits == Logits::large) options.ambiguity_ceiling = 1.0;
@@ -288,6 +288,7 @@ const Property kTable[] = {
      {"A41", "O6"},
      arrange_saturated_ties,
      saturated_ties,
+     Passes::forward,
      Needs::lowest_id_first},
     {"P8",
      "nested_selection",
@@ -313,6 +314,7 @@ const Property kTable[] = {
      {"A41", "unstable sort"},
      arrange_ties,
      lowest_ties,
+     Passes::forward,
      Needs::lowest_id_first},
     {"P18",
      "routing_verdict",
@@ -321,7 +323,8 @@ const Property kTable[] = {
      "the whole call passes the verdict: certified or explainable selections, values within their bounds",
      {"every selection bug"},
      nullptr,
-     verdict},
+     verdict,
+     Passes::either},
 };
 
 }  // namespace

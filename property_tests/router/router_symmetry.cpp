@@ -17,7 +17,7 @@ bool same_slots(const Answer& a, std::int64_t ta, const Answer& b, std::int64_t 
 }
 
 void token_permutation(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   const std::vector<std::int64_t> order = permutation(d.seed, d.T);
   Call moved = call;
   for (const char* rows : {"inputs/x", "inputs/token_mask", "inputs/replay_indices", "cotangents/weights"})
@@ -34,13 +34,13 @@ void token_permutation(Implementation& impl, const Descriptor& d) {
     const bool agree = same_slots(b, t, a, from);
     slots_agree = slots_agree && agree;
     // With an auxiliary loss a token's gradient depends on where the others went.
-    if (agree && (all || d.aux == 0.0)) expect_same_row(b, t, a, from, "grads/x", text);
+    if (agree && call.backward && (all || d.aux == 0.0)) expect_same_row(b, t, a, from, "grads/x", text);
   }
   require_some(compared, d.T);
   if (!all) return;
   expect_identical(a, b, "outputs/expert_load", text);
   if (a.has("outputs/aux_loss")) expect_same(a, b, "outputs/aux_loss", text);
-  if (slots_agree && !d.frozen) expect_same(a, b, "grads/weight", text);
+  if (slots_agree && call.backward && !d.frozen) expect_same(a, b, "grads/weight", text);
 }
 
 /// New expert i is old expert order[i]; groups stay together.
@@ -55,7 +55,7 @@ std::vector<std::int64_t> expert_order(const Descriptor& d) {
 }
 
 void expert_permutation(Implementation& impl, const Descriptor& d) {
-  const Call call = make_call(d, true);
+  const Call call = full_call(impl, d);
   const std::vector<std::int64_t> order = expert_order(d);
   Call moved = call;
   for (const char* rows : {"params/weight", "params/bias", "params/e_score_correction_bias"})
@@ -70,14 +70,14 @@ void expert_permutation(Implementation& impl, const Descriptor& d) {
     ++compared;
     const bool agree = same_slots(a, t, b, t, order);
     slots_agree = slots_agree && agree;
-    if (agree && (all || d.aux == 0.0)) expect_same_row(a, t, b, t, "grads/x", text);
+    if (agree && call.backward && (all || d.aux == 0.0)) expect_same_row(a, t, b, t, "grads/x", text);
   }
   require_some(compared, d.T);
   if (!all) return;
   for (std::int64_t e = 0; e < d.E; ++e) {
     expect_equal("outputs/expert_load", e, b.at("outputs/expert_load", e),
                  a.at("outputs/expert_load", order[static_cast<std::size_t>(e)]), text);
-    if (slots_agree && !d.frozen)
+    if (slots_agree && call.backward && !d.frozen)
       expect_same_row(b, e, a, order[static_cast<std::size_t>(e)], "grads/weight", text);
   }
   if (a.has("outputs/aux_loss")) expect_same(a, b, "outputs/aux_loss", text);
@@ -165,7 +165,8 @@ const Property kTable[] = {
      "permuted tokens are routed as before: experts, weights, load, loss and gradients",
      {"A51", "M20", "two tokens swapped", "shared-memory race"},
      nullptr,
-     token_permutation},
+     token_permutation,
+     Passes::either},
     {"P2",
      "expert_permutation",
      {Component::gate},
@@ -173,7 +174,8 @@ const Property kTable[] = {
      "permuted experts are relabelled, group by group, and nothing else changes",
      {"O29", "hard-coded ids", "group layout"},
      nullptr,
-     expert_permutation},
+     expert_permutation,
+     Passes::either},
     {"P3",
      "logit_shift",
      {Component::gate},

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "moeref/component.hpp"
 #include "moeref/error.hpp"
 #include "reference_cpu/arithmetic/counter_generator.hpp"
 #include "reference_cpu/verdict/routing_verdict.hpp"
@@ -19,6 +20,22 @@ std::int64_t row_size(const Tensor& tensor) {
 }  // namespace
 
 void fail(Finding finding) { throw Failed(std::move(finding)); }
+
+Call forward_alone(Call call) {
+  call.backward = false;
+  std::erase_if(call.tensors, [](const auto& entry) { return entry.first.starts_with("cotangents/"); });
+  return call;
+}
+
+Call as_offered(const Implementation& implementation, Call call) {
+  if (!call.backward || !implementation.unsupported(call)) return call;
+  Call outputs = forward_alone(call);
+  return implementation.unsupported(outputs) ? call : outputs;
+}
+
+Call full_call(const Implementation& implementation, const Descriptor& descriptor) {
+  return as_offered(implementation, make_call(descriptor, facts(descriptor.component).has_backward));
+}
 
 Answer::Answer(Implementation& implementation, Call call) : call_(std::move(call)) {
   if (const auto reason = implementation.unsupported(call_)) throw NotSupported(*reason);

@@ -14,6 +14,15 @@
 
 namespace moeref {
 
+/// The call without cotangents, for outputs alone.
+Call forward_alone(Call call);
+
+/// The call as it is, or forward alone where the implementation computes that and no gradients.
+Call as_offered(const Implementation& implementation, Call call);
+
+/// The descriptor's call with gradients, as offered: what a property of Passes::either asks for.
+Call full_call(const Implementation& implementation, const Descriptor& descriptor);
+
 /// An implementation's results for one call.
 ///
 /// Bounds come from evaluate() on the implementation's own routing: how far an honest implementation may be

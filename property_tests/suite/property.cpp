@@ -22,6 +22,18 @@ std::string_view name(PropertyClass property_class) {
   return "";
 }
 
+std::string_view name(Passes passes) {
+  switch (passes) {
+    case Passes::forward:
+      return "forward";
+    case Passes::either:
+      return "either";
+    case Passes::backward:
+      return "backward";
+  }
+  return "";
+}
+
 bool declares(const Declarations& declared, Needs needs) {
   switch (needs) {
     case Needs::nothing:
@@ -34,6 +46,8 @@ bool declares(const Declarations& declared, Needs needs) {
       return declared.batch_invariant;
     case Needs::rounding:
       return declared.rounding;
+    case Needs::counter_generator:
+      return declared.counter_generator;
   }
   return false;
 }
@@ -50,6 +64,8 @@ std::string_view lack(Needs needs) {
       return "it does not declare that a token gives the same bits in any batch";
     case Needs::rounding:
       return "it does not declare that it computes in the call's dtype";
+    case Needs::counter_generator:
+      return "it does not declare the reference's generator of initial values";
   }
   return "";
 }

@@ -114,6 +114,26 @@ void judge_on_own_stages(ReferenceResults& reference, const NamedTensors& candid
   }
 }
 
+/// A failure may be that of a stage before it that the candidate keeps to itself: those are named, as far
+/// back as the last stage that it shows.
+void name_hidden_stages(const Evaluation& reference, const NamedTensors& candidate, CaseVerdict& total) {
+  const TensorVerdict* first = total.first_failure();
+  if (!first || first->tensor.starts_with("grads/") || first->own_ratio <= 1.0) return;
+  const auto position = [](const auto& entry) { return stage_order(entry.first); };
+  int shown = -1;
+  for (const auto& entry : candidate)
+    if (entry.first.starts_with("stages/") && position(entry) < stage_order(first->tensor))
+      shown = std::max(shown, position(entry));
+  std::string hidden;
+  for (const auto& entry : reference.results)
+    if (shown >= 0 && entry.first.starts_with("stages/") && !find(candidate, entry.first) &&
+        position(entry) > shown && position(entry) < stage_order(first->tensor))
+      hidden += (hidden.empty() ? "" : ", ") + entry.first;
+  if (hidden.empty()) return;
+  total.tensors[static_cast<std::size_t>(first - total.tensors.data())].finding +=
+      "; " + hidden + " before it is not shown, and may be what is wrong";
+}
+
 /// NaN has no place in an order, so the tie rule does not apply to it.
 bool has_nan(const RoutingScores& routing, std::int64_t token) {
   const auto row = routing.score.begin() + token * routing.experts;
@@ -201,6 +221,7 @@ CaseVerdict judge(ReferenceResults& results, const NamedTensors& candidate, cons
   judge_on_own_stages(results, candidate, out);
   for (TensorVerdict& t : out.tensors) t.probable_ratio = t.ratio / probable_share(results.call(), t.tensor);
   std::ranges::stable_sort(out.tensors, {}, [](const TensorVerdict& t) { return stage_order(t.tensor); });
+  name_hidden_stages(reference, candidate, out);
   for (const TensorVerdict& t : out.tensors) out.verdict = worse(out.verdict, t.verdict);
   if (out.tensors.empty()) out.verdict = Verdict::fail;
   return out;

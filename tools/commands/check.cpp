@@ -10,6 +10,7 @@
 
 #include "moeref/error.hpp"
 #include "moeref/golden_file.hpp"
+#include "moeref/gradients_judged.hpp"
 #include "moeref/reference.hpp"
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "tools/commands/commands.hpp"
@@ -33,7 +34,7 @@ struct CheckOptions {
   std::int64_t processes = PortSettings{}.processes;
   bool share_devices = PortSettings{}.share_devices;
   fs::path save, json;
-  bool verbose = false;
+  bool verbose = false, forward_only = false;
 };
 
 /// A run with fewer cases is not meant to meet every kind of input.
@@ -70,10 +71,21 @@ std::vector<const Property*> chosen(const CheckOptions& options, const std::vect
   return out;
 }
 
+/// The run's last line. A component whose gradients nothing judged is no pass.
+std::string gradients_text(const CheckOptions& options, bool has_backward,
+                           const std::vector<Component>& unjudged) {
+  if (options.forward_only) return "gradients were not asked for\n";
+  if (!has_backward) return "gradients were not asked for: the port declares no backward pass\n";
+  std::string names;
+  for (const Component component : unjudged)
+    names += (names.empty() ? "" : ", ") + std::string(name(component));
+  return names.empty() ? "" : "gradients that no property judged: " + names + "\n";
+}
+
 /// The call that a descriptor stands for, with the reference's results, for `validate` and for the record.
-fs::path save(const fs::path& folder, const RunReport& run) {
+fs::path save(const fs::path& folder, const RunReport& run, bool forward_only) {
   GoldenFile file;
-  file.call = make_call(*run.smallest, facts(run.smallest->component).has_backward);
+  file.call = make_call(*run.smallest, !forward_only && facts(run.smallest->component).has_backward);
   file.case_name = run.property->name;
   file.producer = "moeref " MOEREF_VERSION;
   file.recipe =
@@ -125,7 +137,10 @@ int check(const CheckOptions& options) {
   std::unique_ptr<Port> opened =
       open_port(options.port, port_settings(options.timeout, options.processes, options.share_devices));
   run.declared = declared_by(*opened);
-  const std::unique_ptr<Implementation> port = as_implementation(std::move(opened));
+  const bool has_backward = !opened->capabilities() || opened->capabilities()->backward;
+  const std::unique_ptr<Implementation> whole = as_implementation(std::move(opened));
+  ForwardOnly forward(*whole);
+  Implementation* port = options.forward_only ? static_cast<Implementation*>(&forward) : whole.get();
   set_thread_count(1);  // cases are small: threads would cost more than they compute
   if (!options.repeat.empty()) return repeat(options, *port);
 
@@ -137,11 +152,14 @@ int check(const CheckOptions& options) {
   fmt::print("moeref {}, port {}, seed {}, {} cases per property\n\n", report.moeref, report.port,
              report.seed, report.cases);
   PortWatch watched(*port);
+  GradientsJudged gradients(watched);
   std::vector<RunReport> runs;
   for (const Property* property : wanted) {
-    PropertyResult result{run_property(*property, watched, run), watched.take(), ""};
+    PropertyResult result{run_property(*property, gradients, run), watched.take(), ""};
+    gradients.note(result.run);
     runs.push_back(result.run);
-    if (result.run.smallest && !options.save.empty()) result.saved = save(options.save, result.run).string();
+    if (result.run.smallest && !options.save.empty())
+      result.saved = save(options.save, result.run, options.forward_only).string();
     fmt::print("{}", property_text(report, result, options.verbose, colours));
     std::fflush(stdout);
     report.properties.push_back(std::move(result));
@@ -150,9 +168,14 @@ int check(const CheckOptions& options) {
   const bool partial = std::ranges::any_of(runs, [](const RunReport& r) { return r.not_supported > 0; });
   if (options.properties.empty() && options.cases >= kWholeRun && !partial)
     report.unmet = unmet_buckets(runs);
+  // One property that was asked for by name need not judge gradients.
+  const bool judges = options.properties.empty() && !options.forward_only && has_backward;
+  const std::vector<Component> unjudged = judges ? gradients.unjudged() : std::vector<Component>{};
+  for (const Component component : unjudged)
+    report.unmet.push_back(fmt::format("{}: no property judged its gradients", name(component)));
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   if (json.wanted()) json.write(json_text(report));
-  fmt::print("{}", summary_text(report, colours));
+  fmt::print("{}{}", summary_text(report, colours), gradients_text(options, has_backward, unjudged));
   return report.exit_code();
 }
 
@@ -190,6 +213,7 @@ Command check_command(CLI::App& parent) {
       "--share-devices", options->share_devices,
       "Processes of a call may work on one CUDA device, where there are fewer (with NCCL they cannot)");
   app->add_option("--json", options->json, "Write the report to this file, for programs")->type_name("FILE");
+  app->add_flag("--forward-only", options->forward_only, "Ask for outputs alone, never for gradients");
   app->add_flag("--verbose", options->verbose, "Say why cases were discarded");
   return {app, [options] { return check(*options); }};
 }

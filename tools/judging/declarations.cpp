@@ -3,13 +3,15 @@
 namespace moeref {
 
 Declarations declared_by(const Port& port) {
-  if (port.is_reference()) return {.lowest_id_first = true, .repeatable = true, .batch_invariant = true};
+  if (port.is_reference()) 
+    return {.lowest_id_first = true, .repeatable = true, .batch_invariant = true, .counter_generator = true};
   Declarations out;
   if (const Capabilities* has = port.capabilities()) {
     out.lowest_id_first = has->lowest_id_first;
     out.repeatable = has->deterministic;
     out.batch_invariant = has->batch_invariant;
     out.rounding = has->rounds_its_sums();
+    out.counter_generator = has->counter_generator;
   }
   return out;
 }

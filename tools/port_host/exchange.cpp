@@ -56,10 +56,26 @@ void Exchange::begin(std::uint64_t call, std::chrono::milliseconds limit) {
   limit_ = limit;
   deadline_ = Clock::now() + limit;
   active_ = true;
+  skip_earlier_ends();
+}
+
+/// Without this the messages of calls that exchange nothing would fill the sockets.
+void Exchange::skip_earlier_ends() {
+  if (!failure_.empty()) return;
+  for (std::size_t r = 0; r < sockets_.size(); ++r) {
+    if (static_cast<std::int32_t>(r) == rank_) continue;
+    Header next{};
+    const auto next_is = [&](int flags) {
+      return uninterrupted([&] { return ::recv(sockets_[r], &next, sizeof next, flags | MSG_DONTWAIT); }) ==
+             static_cast<ssize_t>(sizeof next);
+    };
+    while (next_is(MSG_PEEK) && next.kind == Kind::end && next.call < call_)
+      if (!next_is(0)) return;
+  }
 }
 
 void Exchange::end() {
-  // The next call's exchanges skip these messages.
+  // The next call skips these messages.
   if (failure_.empty()) {
     std::vector<Peer> peers;
     for (std::size_t r = 0; r < sockets_.size(); ++r)

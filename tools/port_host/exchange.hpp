@@ -56,6 +56,7 @@ class Exchange {
   static std::int32_t all_to_all(void* context, const void* const* send, const std::size_t* send_bytes,
                                  void* const* receive, const std::size_t* receive_bytes);
   std::int32_t exchange(Kind kind, std::vector<Part> parts);
+  void skip_earlier_ends();
   bool move(std::vector<Peer>& peers);
   void send_more(Peer& peer);
   bool receive_more(Peer& peer);

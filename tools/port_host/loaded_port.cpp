@@ -87,6 +87,12 @@ moeref_bench_function bench_of(const moeref_port& port) {
   return reaches(port, offsetof(moeref_port, bench), sizeof port.bench) ? port.bench : nullptr;
 }
 
+std::string init_generator_of(const moeref_port& port) {
+  const std::string own = "own";
+  if (!reaches(port, offsetof(moeref_port, init_generator), sizeof port.init_generator)) return own;
+  return text_of(port.init_generator).empty() ? own : port.init_generator;
+}
+
 json describe(const moeref_port& port) {
   json passes = json::array({"forward"});
   if (port.passes & MOEREF_BACKWARD) passes.push_back("backward");
@@ -101,6 +107,7 @@ json describe(const moeref_port& port) {
           {"storage", text_of(port.storage)},
           {"deterministic", port.deterministic != 0},
           {"batch_invariant", batch_invariant(port)},
+          {"init_generator", init_generator_of(port)},
           {"max_ranks", port.max_ranks},
           {"max_processes", max_processes_of(port)},
           {"bench", bench_of(port) != nullptr},

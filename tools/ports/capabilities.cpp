@@ -107,6 +107,10 @@ Capabilities parse_capabilities(const json& hello) {
     if (!v.is_boolean()) fail("batch_invariant", v, "want true or false");
     out.batch_invariant = v.get<bool>();
   });
+  field(hello, "init_generator", [&](const json& v) {
+    if (v != "counter" && v != "own") fail("init_generator", v, "want \"counter\" or \"own\"");
+    out.counter_generator = v == "counter";
+  });
   field(hello, "max_processes", [&](const json& v) {
     if (!v.is_number_integer() || v.get<std::int64_t>() < 0)
       fail("max_processes", v, "want an integer of 0 or more");

@@ -22,6 +22,7 @@ struct Capabilities {
   std::optional<DType> storage;  ///< of intermediates; none = the case's dtype
   bool deterministic = false;
   bool batch_invariant = false;  ///< a token gives the same bits alone and in any batch
+  bool counter_generator = false;  ///< init draws from the reference's generator; otherwise from its own
   std::int64_t max_ranks = 1;
   std::int64_t max_processes = 1;  ///< of libraries
 
@@ -37,8 +38,8 @@ struct Capabilities {
 };
 
 /// All fields but the name may be missing: then every component, both passes, every dtype, no stages, ties
-/// open, float32 accumulation, the case's storage, not deterministic, not batch invariant, one rank, one
-/// process. Throws InputError naming the field, its value and what would be right. Unknown fields are left
+/// open, float32 accumulation, the case's storage, not deterministic, not batch invariant, a generator of its
+/// own for init, one rank, one process. Throws InputError naming the field, its value and what would be right. Unknown fields are left
 /// for later versions.
 Capabilities parse_capabilities(const nlohmann::json& hello);
 

@@ -24,15 +24,26 @@ std::string_view name(PropertyClass property_class);
 /// What an implementation must declare before a property applies to it.
 enum class Needs : std::uint8_t {
   nothing,
-  lowest_id_first,  ///< among equal scores it selects the lowest ids
-  repeatable,       ///< the same call gives the same bits
-  batch_invariant,  ///< a token gives the same bits alone and in any batch
-  rounding,         ///< it computes in the call's dtype, so that its results show that dtype's rounding
+  lowest_id_first,    ///< among equal scores it selects the lowest ids
+  repeatable,         ///< the same call gives the same bits
+  batch_invariant,    ///< a token gives the same bits alone and in any batch
+  rounding,           ///< it computes in the call's dtype, so that its results show that dtype's rounding
+  counter_generator,  ///< initial values come from the reference's generator, one stream per expert
 };
+
+/// Which passes of an implementation a property asks for.
+enum class Passes : std::uint8_t {
+  forward,   ///< the forward pass alone
+  either,    ///< gradients too, or the forward pass alone where the implementation gives none
+  backward,  ///< gradients, without which it has nothing to say
+};
+
+std::string_view name(Passes passes);
 
 /// What an implementation says of itself.
 struct Declarations {
-  bool lowest_id_first = false, repeatable = false, batch_invariant = false, rounding = false;
+  bool lowest_id_first = false, repeatable = false, batch_invariant = false, rounding = false,
+       counter_generator = false;
 };
 
 bool declares(const Declarations& declared, Needs needs);
@@ -72,7 +83,11 @@ struct Property {
   /// Returns if the property holds; throws Discarded, NotSupported or Failed (evidence.hpp has functions that
   /// do). A pure function of what the implementation answers and the descriptor.
   void (*check)(Implementation&, const Descriptor&) = nullptr;
+  Passes passes = Passes::forward;
   Needs needs = Needs::nothing;
+  /// It compares whole gradients with the formulas or with differences of the forward pass. The other
+  /// properties compare gradients with gradients of the same implementation.
+  bool judges_gradients = false;
 };
 
 /// The three ways in which a check ends other than by returning.

@@ -7,6 +7,7 @@
 
 #include "moeref/reference.hpp"
 #include "moeref/runner.hpp"
+#include "property_tests/mutants/holes.hpp"
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 
 namespace moeref {
@@ -26,7 +27,8 @@ TEST_P(PlantedBugTest, IsFoundAndRepeats) {
   RunOptions options;
   options.cases = 200;
   options.seed = 7;
-  options.declared = {.lowest_id_first = true, .repeatable = true, .batch_invariant = true};
+  options.declared = {
+      .lowest_id_first = true, .repeatable = true, .batch_invariant = true, .counter_generator = true};
   const RunReport report = run_property(*property, buggy, options);
   ASSERT_EQ(report.status, RunStatus::failed)
       << report.passed << " passed, " << report.discarded << " discarded";
@@ -67,6 +69,7 @@ TEST(PlantedBugs, EveryLayerPropertyHasOne) {
   for (const auto bugs : {planted_router_bugs(), planted_expert_bugs(), planted_gradient_bugs(),
                           planted_rank_bugs(), planted_layer_bugs()})
     for (const PlantedBug& bug : bugs) found.push_back(bug.property);
+  for (const Mutant& mutant : holes_mutants()) found.push_back(mutant.property);
   for (const Property& property : properties()) {
     const bool layer = property.id == "P27" || (property.id.size() == 3 && property.id >= "P36");
     // The reference itself is the bug of this one: see honest_port_test.cpp.

@@ -87,7 +87,11 @@ TEST(Runner, NoPropertyPassesOrFailsAPortThatComputesNothing) {
   DeclinesLate late;
   RunOptions options = few();
   options.cases = 20;
-  options.declared = {.lowest_id_first = true, .repeatable = true, .batch_invariant = true, .rounding = true};
+  options.declared = {.lowest_id_first = true,
+                      .repeatable = true,
+                      .batch_invariant = true,
+                      .rounding = true,
+                      .counter_generator = true};
   for (Implementation* port : {static_cast<Implementation*>(&nothing), static_cast<Implementation*>(&late)})
     for (const Property& property : properties()) {
       SCOPED_TRACE(port->name() + " " + std::string(property.name));

@@ -115,6 +115,23 @@ TEST(ForcedStagesTest, ABackwardPassMayMakeItsStagesAnew) {
   EXPECT_EQ(judge(call, got).verdict, Verdict::pass);
 }
 
+TEST(ForcedStagesTest, AStageThatIsNotShownIsNamedBesideTheOneAfterIt) {
+  const Call call = experts_call();
+  NamedTensors got = CpuReference().run(call);
+  got.erase("stages/activation");
+  for (const char* later : {"stages/down_projection", "outputs/y"}) got.at(later).set(0, 3.0);
+  const CaseVerdict v = judge(call, got);
+  EXPECT_EQ(v.first_failure()->tensor, "stages/down_projection");
+  EXPECT_NE(v.first_failure()->finding.find("stages/activation before it is not shown"), std::string::npos)
+      << v.first_failure()->finding;
+
+  // The stage itself, where it is shown; and of nothing shown, nothing is said.
+  got["stages/activation"] = CpuReference().run(call).at("stages/activation");
+  EXPECT_EQ(judge(call, got).first_failure()->finding.find("not shown"), std::string::npos);
+  std::erase_if(got, [](const auto& entry) { return entry.first.starts_with("stages/"); });
+  EXPECT_EQ(judge(call, got).first_failure()->finding.find("not shown"), std::string::npos);
+}
+
 TEST(ForcedStagesTest, AStageOfAnotherShapeForcesNothing) {
   const Call call = experts_call();
   NamedTensors got = CpuReference().run(call);

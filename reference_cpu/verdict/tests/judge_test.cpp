@@ -191,6 +191,20 @@ TEST(JudgeTest, ReplayedIdsAreGivenAndMustComeBackAsTheyAre) {
   EXPECT_EQ(judge(call, got).verdict, Verdict::fail);
 }
 
+TEST(JudgeTest, SlotsOfAReplayMayComeInAnotherOrder) {
+  Call call = gate_call(kClear);
+  call.tensors["inputs/replay_indices"] = ids({2, 2}, {2, 1, 0, 2});
+  const NamedTensors as_given = honest(call);
+  NamedTensors sorted = as_given;
+  sorted["outputs/indices"] = ids({2, 2}, {1, 2, 0, 2});
+  EXPECT_EQ(judge(call, sorted).verdict, Verdict::fail);  // the weights are still in the order given
+  Tensor& weights = sorted["outputs/weights"];
+  weights.set(0, as_given.at("outputs/weights")[1]);
+  weights.set(1, as_given.at("outputs/weights")[0]);
+  EXPECT_EQ(judge(call, sorted).verdict, Verdict::pass);
+  EXPECT_EQ(judge(call, sorted).worst_ratio(), 0.0);
+}
+
 TEST(JudgeTest, ElementsWithoutABoundProveNothingAndAreSaid) {
   // Logits of 300 * 300 overflow float16: an honest implementation may hold infinity or not.
   MoEConfig c = small_config(2, 1);

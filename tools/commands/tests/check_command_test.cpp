@@ -106,6 +106,19 @@ TEST_F(CheckTest, NothingThatRanIsNoPass) {
   for (const json& one : report["properties"]) EXPECT_EQ(one["status"], "NOT_SUPPORTED") << one;
 }
 
+TEST_F(CheckTest, ForwardOnlySaysThatGradientsWereNotAskedFor) {
+  const std::vector<std::string> how{"--component", "mlp", "--cases", "10", "--seed", "2"};
+  std::vector<std::string> forward = how;
+  forward.emplace_back("--forward-only");
+  const Finished finished = check("cpu", forward);
+  EXPECT_EQ(finished.exit_code, 0) << finished.out;
+  EXPECT_TRUE(finished.out.ends_with("\ngradients were not asked for\n")) << finished.out;
+  EXPECT_EQ(entry("central_differences")["status"], "NOT_SUPPORTED");
+  EXPECT_EQ(entry("within_bounds")["status"], "PASS");
+  EXPECT_EQ(entry("row_order")["status"], "PASS");
+  EXPECT_FALSE(holds(check("cpu", how).out, "gradients")) << finished.out;
+}
+
 TEST_F(CheckTest, EveryRunSaysItsSeed) {
   const std::vector<std::string> how{"--property", "unbiased_weights", "--cases", "1"};
   EXPECT_TRUE(std::regex_search(check("cpu", how).out, std::regex(R"(port cpu[^\n]*, seed \d+, 1 case)")));

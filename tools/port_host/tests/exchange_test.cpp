@@ -124,6 +124,18 @@ TEST_F(ExchangeTest, CallsFollowEachOther) {
         << call << failure(0) << failure(1) << failure(2);
 }
 
+/// A socket holds the messages of some hundred calls.
+TEST_F(ExchangeTest, ThousandsOfCallsMayExchangeNothing) {
+  connect(2);
+  for (std::uint64_t call = 1; call <= 3000; ++call)
+    ASSERT_EQ(together(
+                  call, [](const moeref_exchange&) { return kOk; }, 1s),
+              (Status{kOk, kOk}))
+        << call;
+  EXPECT_EQ(failure(0) + failure(1), "");
+  EXPECT_EQ(together(3001, barrier), (Status{kOk, kOk})) << failure(0) << failure(1);
+}
+
 TEST_F(ExchangeTest, BothSidesOfADisagreementNotice) {
   connect(2);
   EXPECT_EQ(together(1,

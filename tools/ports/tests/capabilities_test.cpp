@@ -60,6 +60,8 @@ TEST(CapabilitiesTest, WrongFieldsAreNamed) {
   EXPECT_EQ(refusal({{"deterministic", 1}}), "the port's 'deterministic' is 1: want true or false");
   EXPECT_EQ(refusal({{"batch_invariant", "yes"}}),
             "the port's 'batch_invariant' is \"yes\": want true or false");
+  EXPECT_EQ(refusal({{"init_generator", "torch"}}),
+            "the port's 'init_generator' is \"torch\": want \"counter\" or \"own\"");
   EXPECT_EQ(refusal({{"max_ranks", 0}}), "the port's 'max_ranks' is 0: want an integer of 1 or more");
   EXPECT_EQ(refusal({{"max_processes", -1}}),
             "the port's 'max_processes' is -1: want an integer of 0 or more");

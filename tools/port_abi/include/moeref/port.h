@@ -245,6 +245,10 @@ typedef struct moeref_port {
   /* 1: a token gives the same bits alone, in every batch, at every place in it and beside any other tokens;
    * 0: it may not. Of a table whose struct_size ends before it: 0. */
   uint32_t batch_invariant;
+  /* Optional, may be NULL: where init's values come from. "counter": the reference's generator (SPEC 7), so
+   * that they are compared one by one; NULL, "" or "own": the port's own generator, judged by statistics
+   * alone. */
+  const char* init_generator;
 } moeref_port;
 
 /* What the library exports. NULL for a version that it does not speak. Called once, before anything else. */

@@ -21,5 +21,6 @@ Command validate_command(CLI::App& parent);
 Command check_command(CLI::App& parent);
 Command inspect_command(CLI::App& parent);
 Command bench_command(CLI::App& parent);
+Command mutants_command(CLI::App& parent);
 
 }  // namespace moeref

@@ -117,7 +117,7 @@ GoldenFilesSeen try_golden_files(std::span<Trial> trials, std::span<const std::f
     std::vector<FileOutcome> outcomes(trials.size());
     const bool wanted = std::ranges::any_of(
         trials, [&](const Trial& t) { return concerns(*t.mutant, golden.call.component); });
-    const bool judged = wanted && (!options.only || dtype_of(golden.call) == *options.only);
+    const bool judged = wanted && (!options.only || call_dtype(golden.call) == *options.only);
     if (judged) {
       OneFile file(golden, options.only);
       for (std::size_t t = 0; t < trials.size(); ++t)

@@ -19,13 +19,13 @@ void round_to_signature(const Call& call, NamedTensors& results) {
 
 }  // namespace
 
-DType dtype_of(const Call& call) {
+DType call_dtype(const Call& call) {
   return call.component == Component::mlp ? parse_mlp_config(call.config).dtype
                                           : parse_moe_config(call.config).dtype;
 }
 
 std::optional<std::string> SoundPort::unsupported(const Call& call) const {
-  if (!only_ || dtype_of(call) == *only_) return std::nullopt;
+  if (!only_ || call_dtype(call) == *only_) return std::nullopt;
   return "it computes in " + std::string(moeref::name(*only_)) + " alone";
 }
 

@@ -10,7 +10,7 @@
 namespace moeref {
 
 /// The dtype that the call's config asks for.
-DType dtype_of(const Call& call);
+DType call_dtype(const Call& call);
 
 /// The lowest ids first among equal scores, the same bits for the same call and for a token in any batch.
 class SoundPort final : public Implementation {

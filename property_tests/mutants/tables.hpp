@@ -14,14 +14,14 @@ std::span<const Mutant> gate_mutants();
 std::span<const Mutant> gate_gradient_mutants();
 std::span<const Mutant> training_mutants();
 std::span<const Mutant> experts_mutants();
-std::span<const Mutant> gradient_mutants();
+std::span<const Mutant> backward_mutants();
 std::span<const Mutant> layer_mutants();
 std::span<const Mutant> rank_mutants();
 std::span<const Mutant> size_mutants();
 
 inline constexpr std::array kMutantTables{
     &gate_mutants,     &gate_gradient_mutants, &training_mutants, &experts_mutants,
-    &gradient_mutants, &layer_mutants,         &rank_mutants,     &size_mutants,
+    &backward_mutants, &layer_mutants,         &rank_mutants,     &size_mutants,
 };
 
 }  // namespace moeref

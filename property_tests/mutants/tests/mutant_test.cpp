@@ -31,7 +31,8 @@ TEST(Mutants, NamePropertiesOfTheirComponents) {
       const Property* property = find_property(word);
       ASSERT_NE(property, nullptr) << mutant.name << ": " << word;
       EXPECT_EQ(property->name, word);
-      EXPECT_NE(std::ranges::find_first_of(property->components, mutant.components), property->components.end())
+      EXPECT_NE(std::ranges::find_first_of(property->components, mutant.components),
+                property->components.end())
           << mutant.name << ": " << word;
     }
 }

@@ -124,7 +124,7 @@ NamedTensors gradient_summed_in_bfloat16(Implementation& sound, const Call& call
 
 }  // namespace
 
-std::span<const Mutant> gradient_mutants() {
+std::span<const Mutant> backward_mutants() {
   static const std::vector<Mutant> kRows{
       {.name = "empty_gradient_uninitialised",
        .bug = "O25",

@@ -132,7 +132,7 @@ std::span<const Mutant> backward_mutants() {
        .components = {Component::experts, Component::moe},
        .does = "the gradient of an expert without tokens is left as the buffer held it",
        .shows = "G",
-       .first_wrong = "grads/*down_projs",
+       .first_wrong = "grads/down_projs grads/experts.down_projs",
        .property = "zero_token_expert",
        .run = empty_gradient_uninitialised},
       {.name = "down_gradient_transposed",

@@ -258,8 +258,6 @@ std::span<const Mutant> gate_mutants() {
        .property = "token_permutation lone_tokens",
        .run = two_tokens_swapped},
       {.name = "loss_of_unnormalised_scores",
-       .bug = "A6",
-       .source = "NeMo AutoModel #1559",
        .components = {Component::gate},
        .does = "the auxiliary loss averages scores that are not normalised",
        .first_wrong = "outputs/aux_loss",

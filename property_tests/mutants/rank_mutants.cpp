@@ -150,10 +150,12 @@ NamedTensors first_expert_counts_twice(Implementation& sound, const Call& call) 
 Call first_rank_of_sequence(const Call& call) {
   Call local = call;
   for (const char* option : {"cp_size", "tokens_per_rank"}) local.options.erase(option);
-  const std::int64_t tokens = call.tensors.at("inputs/x").extent(0);
+  const Tensor& x = call.tensors.at("inputs/x");
+  const Shape shape(x.shape().begin(), x.shape().end() - 1);
+  const std::int64_t tokens = element_count(shape);
   const std::vector<std::int64_t> owner = owners(call, tokens);
   Tensor& mask = local.tensors["inputs/padding_mask"];
-  if (mask.size() != tokens || mask.dtype() != DType::boolean) mask = filled(DType::boolean, {tokens}, 0.0);
+  if (mask.shape() != shape || mask.dtype() != DType::boolean) mask = filled(DType::boolean, shape, 0.0);
   for (std::int64_t t = 0; t < tokens; ++t)
     if (owner[static_cast<std::size_t>(t)] != 0) mask.set(t, 1.0);
   return local;

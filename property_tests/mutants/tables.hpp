@@ -17,11 +17,13 @@ std::span<const Mutant> experts_mutants();
 std::span<const Mutant> backward_mutants();
 std::span<const Mutant> layer_mutants();
 std::span<const Mutant> rank_mutants();
+std::span<const Mutant> selection_mutants();
 std::span<const Mutant> size_mutants();
+std::span<const Mutant> update_mutants();
 
 inline constexpr std::array kMutantTables{
-    &gate_mutants,     &gate_gradient_mutants, &training_mutants, &experts_mutants,
-    &backward_mutants, &layer_mutants,         &rank_mutants,     &size_mutants,
+    &gate_mutants,  &gate_gradient_mutants, &training_mutants,  &experts_mutants, &backward_mutants,
+    &layer_mutants, &rank_mutants,          &selection_mutants, &size_mutants,    &update_mutants,
 };
 
 }  // namespace moeref

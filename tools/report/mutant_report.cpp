@@ -46,7 +46,8 @@ std::vector<std::string> complaints(const MutantReport& report) {
     const Mutant& mutant = *trial.mutant;
     if (report.status(trial) == MutantStatus::survived)
       out.push_back(fmt::format("{} survives: {}", mutant.name, mutant.does));
-    if (!trial.missed.empty())
+    // Some properties hold for no call of one dtype alone.
+    if (report.dtype.empty() && !trial.missed.empty())
       out.push_back(fmt::format("{} is not caught by {}", mutant.name, fmt::join(trial.missed, " ")));
     if (trial.killed() && !mutant.equivalent.empty())
       out.push_back(fmt::format("{} is killed, and its row says that this cannot be", mutant.name));

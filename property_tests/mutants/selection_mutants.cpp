@@ -231,7 +231,7 @@ std::span<const Mutant> selection_mutants() {
        .components = {Component::gate},
        .does = "outside training the correction bias is left out of the choice",
        .first_wrong = "outputs/indices",
-       .property = "eval_routes_alike",
+       .property = "eval_routes_alike forced_expert",
        .run = bias_for_training_alone},
   };
   return kRows;

@@ -13,6 +13,7 @@ set(ORDER
   "property_tests/suite"
   "property_tests/router"
   "property_tests/layer"
+  "property_tests/mutants"
   "property_tests"
   "cuda_impl"
   "tools/terminal"

@@ -17,7 +17,7 @@ include(GoogleTest)
 gtest_discover_tests(moeref_golden_tests PROPERTIES LABELS unit)
 
 # The committed files, against the recipes and against the reference.
-foreach(suite committed documented size_bugs)
+foreach(suite committed documented)
   add_executable(moeref_${suite}_tests tests/${suite}_test.cpp)
   target_compile_definitions(moeref_${suite}_tests PRIVATE
     MOEREF_GOLDEN_CASES="${CMAKE_CURRENT_SOURCE_DIR}/cases"
@@ -28,5 +28,3 @@ add_test(NAME golden.committed COMMAND moeref_committed_tests)
 set_tests_properties(golden.committed PROPERTIES LABELS golden)
 add_test(NAME golden.documented_system COMMAND moeref_documented_tests)
 set_tests_properties(golden.documented_system PROPERTIES LABELS documented)
-add_test(NAME golden.size_bugs COMMAND moeref_size_bugs_tests)
-set_tests_properties(golden.size_bugs PROPERTIES LABELS golden)

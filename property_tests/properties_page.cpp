@@ -20,10 +20,10 @@ Where to begin:
 | `descriptor/` | a call as one line of text: how it is drawn, repaired, shrunk and made into tensors |
 | `suite/` | how properties run: the runner, the answers they ask for, the kinds of input that a run must have seen |
 | `router/`, `layer/` | the properties, one file per subject, each with a table of its own |
-| `*/tests/` | planted bugs: for each property an implementation that is wrong in one way, which it must catch |
+| `mutants/` | implementations that are wrong in one way each, and what golden files and properties say of them (`moeref mutants`) |
 
 A property is one entry of a table: its class (exact: bit for bit; bounded: within the error bounds of both sides; statistical: with a
-computed false-alarm rate), its precondition, its check, and the planted bugs that it must catch. To run them on an implementation of
+computed false-alarm rate), its precondition, its check, and the bugs that it must catch. To run them on an implementation of
 your own, link `moeref::properties` and call `run_property` (`moeref/runner.hpp`).
 
 This page is made from the tables: `build/property_tests/properties_page > property_tests/README.md`; a test compares the two.

@@ -18,6 +18,7 @@ add_executable(moeref_report_tests
   report/tests/html_test.cpp
   report/tests/json_test.cpp
   report/tests/junit_test.cpp
+  report/tests/mutant_report_test.cpp
   report/tests/report_test.cpp
   report/tests/table_test.cpp
   report/tests/xml_document.cpp
@@ -38,6 +39,7 @@ add_executable(moeref_command_tests
   commands/tests/damaged_golden.cpp
   commands/tests/generate_command_test.cpp
   commands/tests/inspect_command_test.cpp
+  commands/tests/mutants_command_test.cpp
   commands/tests/report_options_test.cpp
   commands/tests/validate_command_test.cpp
   report/tests/xml_document.cpp

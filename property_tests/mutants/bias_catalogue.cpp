@@ -6,7 +6,7 @@
 #include <string>
 
 #include "property_tests/mutants/new_parts.hpp"
-#include "property_tests/mutants/new_tables.hpp"
+#include "property_tests/mutants/tables.hpp"
 
 namespace moeref {
 namespace {

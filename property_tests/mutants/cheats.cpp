@@ -4,7 +4,7 @@
 #include <string>
 
 #include "property_tests/mutants/new_parts.hpp"
-#include "property_tests/mutants/new_tables.hpp"
+#include "property_tests/mutants/tables.hpp"
 
 namespace moeref {
 namespace {
@@ -305,8 +305,8 @@ const Mutant kMutants[] = {
     cheat("kept_by_parameters", kMany,
           "answers are kept by what the parameters hold, whatever the inputs are", kAny, "token_permutation",
           make_stateful<Kept<of_parameters>>),
-    cheat("kept_by_all_but_mask", kMany, "answers are kept by everything but the mask", kAny,
-          "", make_stateful<Kept<of_all_but_mask>>),
+    cheat("kept_by_all_but_mask", kMany, "answers are kept by everything but the mask", kAny, "",
+          make_stateful<Kept<of_all_but_mask>>),
     cheat("kept_by_all_but_cotangents", kMany, "answers are kept by everything but the cotangents", kGrads,
           "linear_cotangent", make_stateful<Kept<of_all_but_cotangents>>),
     cheat("kept_by_all_but_config", kMany, "answers are kept by the tensors, whatever the config says", kAny,

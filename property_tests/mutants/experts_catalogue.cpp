@@ -5,8 +5,8 @@
 #include <string>
 
 #include "property_tests/mutants/new_parts.hpp"
-#include "property_tests/mutants/new_tables.hpp"
 #include "property_tests/mutants/plain_experts.hpp"
+#include "property_tests/mutants/tables.hpp"
 
 namespace moeref {
 namespace {

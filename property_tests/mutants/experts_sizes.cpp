@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "property_tests/mutants/new_parts.hpp"
-#include "property_tests/mutants/new_tables.hpp"
+#include "property_tests/mutants/tables.hpp"
 
 namespace moeref {
 namespace {

@@ -1,4 +1,4 @@
-#include "property_tests/mutants/holes.hpp"
+#include "property_tests/mutants/tables.hpp"
 
 #include <algorithm>
 #include <cmath>

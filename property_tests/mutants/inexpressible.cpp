@@ -1,6 +1,6 @@
 // Bugs of the catalogue that one process behind the common interface cannot have, each with the reason.
 #include "property_tests/mutants/new_parts.hpp"
-#include "property_tests/mutants/new_tables.hpp"
+#include "property_tests/mutants/tables.hpp"
 
 namespace moeref {
 namespace {

@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "property_tests/layer/tests/layer_bug_parts.hpp"
 #include "property_tests/mutants/mutant.hpp"
+#include "property_tests/mutants/mutant_parts.hpp"
 
 namespace moeref {
 

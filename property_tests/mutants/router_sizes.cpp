@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "property_tests/mutants/new_parts.hpp"
-#include "property_tests/mutants/new_tables.hpp"
+#include "property_tests/mutants/tables.hpp"
 
 namespace moeref {
 namespace {

@@ -11,6 +11,7 @@
 #include "moeref/config.hpp"
 #include "moeref/error.hpp"
 #include "moeref/property.hpp"
+#include "property_tests/mutants/mutant.hpp"
 #include "reference_cpu/call/config_fields.hpp"
 #include "tools/commands/commands.hpp"
 #include "tools/ports/port.hpp"
@@ -83,6 +84,22 @@ std::vector<Row> property_rows() {
   return rows;
 }
 
+std::vector<Row> mutant_rows() {
+  std::vector<Row> rows{{bold("mutant"), bold("bug"), bold("components"), bold("shows"),
+                         bold("what the wrong code does"), bold("public as")}};
+  for (const Mutant& mutant : all_mutants()) {
+    std::vector<std::string_view> components;
+    for (const Component c : mutant.components) components.push_back(name(c));
+    rows.push_back({{std::string(mutant.name)},
+                    {std::string(mutant.bug)},
+                    {fmt::format("{}", fmt::join(components, " "))},
+                    {mutant.cannot.empty() ? std::string(mutant.shows) : "not run"},
+                    {std::string(mutant.does)},
+                    {std::string(mutant.source)}});
+  }
+  return rows;
+}
+
 std::vector<Row> field_rows() {
   std::vector<Row> rows{{bold("of"), bold("field"), bold("type"), bold("default"), bold("what it means"),
                          bold("who reads it")}};
@@ -120,6 +137,7 @@ constexpr std::array kSections{Section{"implementations", implementations},
                                Section{"components", components},
                                Section{"cases", cases},
                                Section{"properties", property_rows},
+                               Section{"mutants", mutant_rows},
                                Section{"presets", preset_rows},
                                Section{"fields", field_rows}};
 

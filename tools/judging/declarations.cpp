@@ -3,7 +3,7 @@
 namespace moeref {
 
 Declarations declared_by(const Port& port) {
-  if (port.is_reference()) 
+  if (port.is_reference())
     return {.lowest_id_first = true, .repeatable = true, .batch_invariant = true, .counter_generator = true};
   Declarations out;
   if (const Capabilities* has = port.capabilities()) {

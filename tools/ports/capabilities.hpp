@@ -21,7 +21,7 @@ struct Capabilities {
   DType accumulation = DType::float32;
   std::optional<DType> storage;  ///< of intermediates; none = the case's dtype
   bool deterministic = false;
-  bool batch_invariant = false;  ///< a token gives the same bits alone and in any batch
+  bool batch_invariant = false;    ///< a token gives the same bits alone and in any batch
   bool counter_generator = false;  ///< init draws from the reference's generator; otherwise from its own
   std::int64_t max_ranks = 1;
   std::int64_t max_processes = 1;  ///< of libraries
@@ -39,8 +39,8 @@ struct Capabilities {
 
 /// All fields but the name may be missing: then every component, both passes, every dtype, no stages, ties
 /// open, float32 accumulation, the case's storage, not deterministic, not batch invariant, a generator of its
-/// own for init, one rank, one process. Throws InputError naming the field, its value and what would be right. Unknown fields are left
-/// for later versions.
+/// own for init, one rank, one process. Throws InputError naming the field, its value and what would be
+/// right. Unknown fields are left for later versions.
 Capabilities parse_capabilities(const nlohmann::json& hello);
 
 }  // namespace moeref

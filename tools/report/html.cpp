@@ -7,16 +7,14 @@
 #include <array>
 #include <iterator>
 
-#include "golden/catalogue/embedded_texts.hpp"
 #include "tools/report/findings.hpp"
 #include "tools/report/html_case.hpp"
 #include "tools/report/html_charts.hpp"
+#include "tools/report/html_page.hpp"
 #include "tools/report/xml.hpp"
 #include "tools/terminal/exit_code.hpp"
 
 namespace moeref {
-
-std::span<const EmbeddedText> page_texts();  // html_page.css and html_page.js (CMakeLists.txt)
 
 namespace {
 
@@ -24,12 +22,6 @@ namespace {
 constexpr std::array<Verdict, 7> kVerdicts{Verdict::crashed,       Verdict::hung,      Verdict::fail,
                                            Verdict::not_supported, Verdict::ambiguous, Verdict::waived,
                                            Verdict::pass};
-
-std::string_view page_text(std::string_view file) {
-  for (const EmbeddedText& text : page_texts())
-    if (text.file == file) return text.text;
-  return "";
-}
 
 std::vector<Verdict> occurring(const Summary& total) {
   std::vector<Verdict> verdicts;
@@ -151,22 +143,10 @@ std::string footer(const Report& report) {
 
 std::string html_text(const Report& report) {
   const Summary total = report.total();
-  std::string out =
-      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" "
-      "content=\"width=device-width, initial-scale=1\">\n<meta name=\"color-scheme\" content=\"light "
-      "dark\">\n"
-      // Behind the escaping, a second wall: nothing is loaded, no handler or link runs a script.
-      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
-      "script-src 'nonce-page'\">\n<title>";
-  out += fmt::format("{} - {} - moeref</title>\n<style>\n",
-                     report.exit_code() == kExitPassed ? "PASSED" : "FAILED", xml_escaped(report.port));
-  out += page_text("html_page.css");
-  out += "</style>\n</head>\n<body>\n<a class=\"skip\" href=\"#cases\">To the cases</a>\n";
-  out += header(report, total) + "<main>\n" + verdict_table(report, total) + histograms(report) +
-         case_list(report, total) + "</main>\n" + footer(report);
-  out += "<script nonce=\"page\">\n";
-  out += page_text("html_page.js");
-  return out + "</script>\n</body>\n</html>\n";
+  const std::string outcome = report.exit_code() == kExitPassed ? "PASSED" : "FAILED";
+  return html_page(outcome + " - " + report.port + " - moeref",
+                   header(report, total) + "<main>\n" + verdict_table(report, total) + histograms(report) +
+                       case_list(report, total) + "</main>\n" + footer(report));
 }
 
 }  // namespace moeref

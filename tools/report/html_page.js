@@ -22,7 +22,8 @@ window.addEventListener('error', (event) => {
       row.hidden = !matches;
       count += matches;
     }
-    shown.textContent = count === cases.length ? `${count} cases` : `${count} of ${cases.length} cases`;
+    const what = shown.dataset.what || 'cases';
+    shown.textContent = count === cases.length ? `${count} ${what}` : `${count} of ${cases.length} ${what}`;
     return pressed;
   }
 

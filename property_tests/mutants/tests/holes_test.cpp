@@ -3,7 +3,7 @@
 //
 // MOEREF_HONEST_CASES sets the number of cases per property of sound ports (8 unless told),
 // MOEREF_HONEST_SEED the seed.
-#include "property_tests/mutants/holes.hpp"
+#include "property_tests/mutants/tables.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-// What the planted bugs of experts, MLP and layer share.
+// What mutants are made of: a call with something changed, and results with a part of them exchanged.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,8 @@
 
 #include "moeref/config.hpp"
 #include "property_tests/layer/layer_calls.hpp"
+#include "property_tests/mutants/tables.hpp"
 #include "property_tests/router/router_oracle.hpp"
-#include "property_tests/suite/tests/planted_bugs.hpp"
 
 namespace moeref {
 
@@ -40,5 +40,8 @@ NamedTensors with_results_of(Implementation& sound, const Call& call, const Call
 
 /// The rank that owns each of a call's tokens, whichever kind of ranks it has.
 std::vector<std::int64_t> owners(const Call& call, std::int64_t tokens);
+
+/// The call with all tokens masked but those of the first rank.
+Call first_rank_only(const Call& call, const char* mask_stem);
 
 }  // namespace moeref

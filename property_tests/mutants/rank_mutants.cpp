@@ -1,8 +1,8 @@
-// Wrong work on several ranks: see planted_bugs.hpp.
+// Wrong work on several ranks: see mutant.hpp.
 #include <algorithm>
 #include <cmath>
 
-#include "property_tests/layer/tests/layer_bug_parts.hpp"
+#include "property_tests/mutants/mutant_parts.hpp"
 
 namespace moeref {
 namespace {
@@ -150,10 +150,12 @@ NamedTensors first_expert_counts_twice(Implementation& sound, const Call& call) 
 Call first_rank_of_sequence(const Call& call) {
   Call local = call;
   for (const char* option : {"cp_size", "tokens_per_rank"}) local.options.erase(option);
-  const std::int64_t tokens = call.tensors.at("inputs/x").extent(0);
+  const Tensor& x = call.tensors.at("inputs/x");
+  const Shape shape(x.shape().begin(), x.shape().end() - 1);
+  const std::int64_t tokens = element_count(shape);
   const std::vector<std::int64_t> owner = owners(call, tokens);
   Tensor& mask = local.tensors["inputs/padding_mask"];
-  if (mask.size() != tokens || mask.dtype() != DType::boolean) mask = filled(DType::boolean, {tokens}, 0.0);
+  if (mask.shape() != shape || mask.dtype() != DType::boolean) mask = filled(DType::boolean, shape, 0.0);
   for (std::int64_t t = 0; t < tokens; ++t)
     if (owner[static_cast<std::size_t>(t)] != 0) mask.set(t, 1.0);
   return local;
@@ -174,30 +176,111 @@ NamedTensors replicated_gradient_not_reduced(Implementation& sound, const Call& 
   return with_results_of(sound, call, first_rank_of_sequence(call), "grads/gate.");
 }
 
-constexpr PlantedBug kBugs[] = {
-    {"score_gradient_of_own_rank", "O18", "expert_ranks", score_gradient_of_own_rank},
-    {"score_gradient_of_own_rank", "O18", "rank_tokens", score_gradient_of_own_rank},
-    {"x_gradient_of_own_rank", "A21", "expert_ranks", x_gradient_of_own_rank},
-    {"x_gradient_of_own_rank", "A21", "expert_ranks_exact", x_gradient_of_own_rank},
-    {"gate_gradient_lost_by_gather", "A20", "expert_ranks", gate_gradient_lost_by_gather},
-    {"token_of_rank_one_dropped", "O38", "expert_ranks_exact", token_of_rank_one_dropped},
-    {"token_of_rank_one_dropped", "O38", "every_slot_once", token_of_rank_one_dropped},
-    {"one_slot_for_each_rank", "M20", "every_slot_once", one_slot_for_each_rank},
-    {"last_rank_wins", "", "every_slot_once", last_rank_wins},
-    {"last_rank_wins", "", "expert_ranks_exact", last_rank_wins},
-    {"even_shares_assumed", "A22", "rank_tokens", even_shares_assumed},
-    {"even_shares_assumed", "A22", "expert_ranks", even_shares_assumed},
-    {"idle_rank_gives_no_gradient", "A24", "rank_tokens", idle_rank_gives_no_gradient},
-    {"idle_rank_gives_no_gradient", "A24", "expert_ranks_exact", idle_rank_gives_no_gradient},
-    {"experts_dealt_in_turn", "", "expert_ranks", experts_dealt_in_turn},
-    {"experts_dealt_in_turn", "", "expert_placement_exact", experts_dealt_in_turn},
-    {"first_expert_counts_twice", "", "expert_placement", first_expert_counts_twice},
-    {"loss_of_first_rank", "A8", "context_ranks", loss_of_first_rank},
-    {"replicated_gradient_not_reduced", "", "context_ranks", replicated_gradient_not_reduced},
-};
-
 }  // namespace
 
-std::span<const PlantedBug> planted_rank_bugs() { return kBugs; }
+std::span<const Mutant> rank_mutants() {
+  static const std::vector<Mutant> kRows{
+      {.name = "score_gradient_of_own_rank",
+       .bug = "O18",
+       .source = "HF transformers #48205",
+       .components = {Component::experts},
+       .does = "the gradient of a routing weight counts the experts of its own rank alone",
+       .shows = "G R",
+       .first_wrong = "grads/weights",
+       .property = "expert_ranks rank_tokens",
+       .run = score_gradient_of_own_rank},
+      {.name = "x_gradient_of_own_rank",
+       .bug = "A21",
+       .source = "NeMo AutoModel #1260",
+       .components = {Component::experts},
+       .does = "what experts of other ranks send back to x is lost",
+       .shows = "G R",
+       .first_wrong = "grads/x",
+       .property = "expert_ranks expert_ranks_exact",
+       .run = x_gradient_of_own_rank},
+      {.name = "gate_gradient_lost_by_gather",
+       .bug = "A20",
+       .source = "NeMo AutoModel #2995",
+       .components = {Component::moe},
+       .does = "routing weights are gathered without a gradient",
+       .shows = "G R",
+       .first_wrong = "grads/gate.*",
+       .property = "expert_ranks",
+       .run = gate_gradient_lost_by_gather},
+      {.name = "token_of_rank_one_dropped",
+       .bug = "O38",
+       .source = "DeepEP #604",
+       .components = {Component::experts, Component::moe},
+       .does = "the first token of rank 1 gets no output",
+       .shows = "R",
+       .first_wrong = "outputs/y",
+       .property = "expert_ranks_exact every_slot_once",
+       .run = token_of_rank_one_dropped},
+      {.name = "one_slot_for_each_rank",
+       .bug = "M20",
+       .source = "Megatron-LM 254c87400f",
+       .components = {Component::experts},
+       .does = "of the slots of a token on one rank the first alone travels",
+       .shows = "R",
+       .first_wrong = "outputs/y",
+       .property = "every_slot_once",
+       .run = one_slot_for_each_rank},
+      {.name = "last_rank_wins",
+       .components = {Component::experts},
+       .does = "what comes back from several ranks overwrites in place of adding up",
+       .shows = "R",
+       .first_wrong = "outputs/y",
+       .property = "every_slot_once expert_ranks_exact",
+       .run = last_rank_wins},
+      {.name = "even_shares_assumed",
+       .bug = "A22",
+       .source = "NeMo AutoModel #1365",
+       .components = {Component::experts},
+       .does = "tokens beyond an even share of a rank are lost",
+       .shows = "R",
+       .first_wrong = "outputs/y",
+       .property = "rank_tokens expert_ranks",
+       .run = even_shares_assumed},
+      {.name = "idle_rank_gives_no_gradient",
+       .bug = "A24",
+       .source = "NeMo AutoModel #935",
+       .components = {Component::experts, Component::moe},
+       .does = "the experts of a rank without tokens get no gradient",
+       .shows = "G R",
+       .first_wrong = "grads/*",
+       .property = "rank_tokens expert_ranks_exact",
+       .run = idle_rank_gives_no_gradient},
+      {.name = "experts_dealt_in_turn",
+       .components = {Component::experts, Component::moe},
+       .does = "tokens go to expert e on rank e mod R, where parameters lie in blocks",
+       .shows = "R",
+       .first_wrong = "outputs/y",
+       .property = "expert_ranks expert_placement_exact",
+       .run = experts_dealt_in_turn},
+      {.name = "first_expert_counts_twice",
+       .components = {Component::experts},
+       .does = "the output of the first expert is doubled",
+       .first_wrong = "outputs/y",
+       .property = "expert_placement",
+       .run = first_expert_counts_twice},
+      {.name = "layer_loss_of_first_rank",
+       .bug = "A8",
+       .source = "NeMo AutoModel #1412",
+       .components = {Component::moe},
+       .does = "the auxiliary loss is that of the first context-parallel rank",
+       .shows = "R",
+       .first_wrong = "outputs/aux_loss",
+       .property = "context_ranks",
+       .run = loss_of_first_rank},
+      {.name = "replicated_gradient_not_reduced",
+       .components = {Component::moe},
+       .does = "gradients of the gate are not summed over the ranks",
+       .shows = "G R",
+       .first_wrong = "grads/gate.*",
+       .property = "context_ranks",
+       .run = replicated_gradient_not_reduced},
+  };
+  return kRows;
+}
 
 }  // namespace moeref

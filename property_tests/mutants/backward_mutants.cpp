@@ -1,8 +1,8 @@
-// Wrong backward passes: see planted_bugs.hpp.
+// Wrong backward passes: see mutant.hpp.
 #include <algorithm>
 #include <cmath>
 
-#include "property_tests/layer/tests/layer_bug_parts.hpp"
+#include "property_tests/mutants/mutant_parts.hpp"
 
 namespace moeref {
 namespace {
@@ -122,33 +122,112 @@ NamedTensors gradient_summed_in_bfloat16(Implementation& sound, const Call& call
   return out;
 }
 
-/// Backward of the normalisation left out: the sum of the selected scores is taken for a constant.
-NamedTensors normalisation_taken_for_constant(Implementation& sound, const Call& call) {
-  if (!is(call, Component::gate) || !call.backward || !call.config.value("norm_topk_prob", false))
-    return sound.run(call);
-  return with_results_of(sound, call, with_config(call, {{"norm_topk_prob", false}}), "grads/");
-}
-
-constexpr PlantedBug kBugs[] = {
-    {"empty_gradient_uninitialised", "O25", "zero_token_expert", empty_gradient_uninitialised},
-    {"down_gradient_transposed", "", "linear_adjoint", down_gradient_transposed},
-    {"gate_gradient_misses_slope", "", "central_differences", gate_gradient_misses_slope},
-    {"loss_gradient_dropped", "A1", "layer_loss_scale", loss_gradient_dropped},
-    {"loss_gradient_dropped", "A1", "central_differences", loss_gradient_dropped},
-    {"weights_detached", "A20", "gate_gradient_rows", weights_detached},
-    {"cotangent_of_next_token", "", "central_differences", cotangent_of_next_token},
-    {"gradients_clipped", "", "linear_cotangent", gradients_clipped},
-    {"loss_overwrites_output_gradient", "A20", "loss_beside_output", loss_overwrites_output_gradient},
-    {"loss_gradient_times_tokens", "A2", "central_differences", loss_gradient_times_tokens},
-    {"x_gradient_without_weight", "", "central_differences", x_gradient_without_weight},
-    {"bias_gradient_without_weight", "A46", "linear_adjoint", bias_gradient_without_weight},
-    {"bias_gradient_without_weight", "A46", "down_bias", bias_gradient_without_weight},
-    {"gradient_summed_in_bfloat16", "A46", "dtype_ladder", gradient_summed_in_bfloat16},
-    {"normalisation_taken_for_constant", "", "central_differences", normalisation_taken_for_constant},
-};
-
 }  // namespace
 
-std::span<const PlantedBug> planted_gradient_bugs() { return kBugs; }
+std::span<const Mutant> backward_mutants() {
+  static const std::vector<Mutant> kRows{
+      {.name = "empty_gradient_uninitialised",
+       .bug = "O25",
+       .source = "grouped_gemm #36",
+       .components = {Component::experts, Component::moe},
+       .does = "the gradient of an expert without tokens is left as the buffer held it",
+       .shows = "G",
+       .first_wrong = "grads/down_projs grads/experts.down_projs",
+       .property = "zero_token_expert",
+       .run = empty_gradient_uninitialised},
+      {.name = "down_gradient_transposed",
+       .components = {Component::experts},
+       .does = "the gradient of the down projection is transposed",
+       .shows = "G",
+       .first_wrong = "grads/down_projs",
+       .property = "linear_adjoint",
+       .run = down_gradient_transposed},
+      {.name = "gate_gradient_misses_slope",
+       .components = {Component::mlp},
+       .does = "the gradient of the gate projection is a tenth too small",
+       .shows = "G",
+       .first_wrong = "grads/gate_proj.weight",
+       .property = "central_differences",
+       .run = gate_gradient_misses_slope},
+      {.name = "layer_loss_gradient_dropped",
+       .bug = "A1",
+       .source = "NeMo AutoModel #1412",
+       .components = {Component::moe},
+       .does = "the auxiliary loss has no gradient",
+       .shows = "G",
+       .first_wrong = "grads/*",
+       .property = "layer_loss_scale central_differences",
+       .run = loss_gradient_dropped},
+      {.name = "weights_detached",
+       .bug = "A20",
+       .source = "NeMo AutoModel #2995",
+       .components = {Component::moe},
+       .does = "the gate gets no gradient",
+       .shows = "G",
+       .first_wrong = "grads/gate.*",
+       .property = "gate_gradient_rows",
+       .run = weights_detached},
+      {.name = "cotangent_of_next_token",
+       .components = {Component::mlp},
+       .does = "each token takes the cotangent of the next",
+       .shows = "G",
+       .first_wrong = "grads/*",
+       .property = "central_differences",
+       .run = cotangent_of_next_token},
+      {.name = "gradients_clipped",
+       .components = {Component::gate, Component::aux_loss, Component::mlp, Component::experts,
+                      Component::moe},
+       .does = "gradients are clamped to 1",
+       .shows = "G",
+       .first_wrong = "grads/*",
+       .property = "linear_cotangent",
+       .run = gradients_clipped},
+      {.name = "loss_overwrites_output_gradient",
+       .bug = "A20",
+       .source = "NeMo AutoModel #2995",
+       .components = {Component::moe},
+       .does = "the gradient of the loss replaces that of the output in the gate",
+       .shows = "G",
+       .first_wrong = "grads/gate.*",
+       .property = "loss_beside_output",
+       .run = loss_overwrites_output_gradient},
+      {.name = "layer_loss_gradient_times_tokens",
+       .bug = "A2",
+       .source = "NeMo AutoModel #1412",
+       .components = {Component::moe},
+       .does = "the gradient of the auxiliary loss is multiplied by the number of tokens",
+       .shows = "G",
+       .first_wrong = "grads/*",
+       .property = "central_differences",
+       .run = loss_gradient_times_tokens},
+      {.name = "x_gradient_without_weight",
+       .components = {Component::experts},
+       .does = "the gradient of x lacks the routing weights",
+       .shows = "G",
+       .first_wrong = "grads/x",
+       .property = "central_differences",
+       .run = x_gradient_without_weight},
+      {.name = "bias_gradient_without_weight",
+       .bug = "A46",
+       .source = "NeMo AutoModel #3387",
+       .components = {Component::experts},
+       .does = "the gradient of the bias after the down projection lacks the routing weights",
+       .shows = "G",
+       .first_wrong = "grads/down_proj_bias",
+       .property = "linear_adjoint down_bias",
+       .run = bias_gradient_without_weight},
+      {.name = "gradient_summed_in_bfloat16",
+       .bug = "A46",
+       .source = "NeMo AutoModel #3387",
+       .components = {Component::experts},
+       .does = "the gradient of the down projection is rounded to 16 bits, but for float64",
+       .shows = "G P",
+       .first_wrong = "grads/down_projs",
+       .property = "dtype_ladder",
+       .run = gradient_summed_in_bfloat16,
+       .not_in_bfloat16 = "its gradients are of 16 bits anyway"},
+  };
+  return kRows;
+}
 
 }  // namespace moeref

@@ -1,0 +1,12 @@
+# `moeref mutants` passes, and the score that it writes is the one that PAGE states.
+execute_process(COMMAND ${MOEREF} mutants --golden ${CASES} --markdown ${WORK} ${ARGUMENTS} RESULT_VARIABLE status)
+if(NOT status EQUAL 0)
+  message(FATAL_ERROR "moeref mutants exits with ${status}")
+endif()
+file(READ ${WORK} score)
+string(STRIP "${score}" score)
+file(READ ${PAGE} page)
+string(FIND "${page}" "${score}" at)
+if(at EQUAL -1)
+  message(FATAL_ERROR "${PAGE} does not state the score of this run: ${score}")
+endif()

@@ -69,6 +69,16 @@ TEST(MutantReportTest, ASurvivorFails) {
   EXPECT_EQ(nlohmann::json::parse(mutants_json(report)).at("mutants").at(1).at("status"), "SURVIVED");
 }
 
+TEST(MutantReportTest, OfPortsOfOneDtypeAFewMaySurvive) {
+  MutantReport report = report_of(std::vector<Trial>(19, caught()));
+  report.trials.push_back({.mutant = &kMissed});
+  EXPECT_EQ(report.exit_code(), 1);
+  report.dtype = "bfloat16";
+  EXPECT_EQ(report.exit_code(), 0);
+  report.trials.push_back({.mutant = &kMissed});
+  EXPECT_EQ(report.exit_code(), 1);
+}
+
 TEST(MutantReportTest, AWrongProofFails) {
   Trial trial{.mutant = &kProven};
   trial.judged = trial.failing = trial.rightly_named = 1;

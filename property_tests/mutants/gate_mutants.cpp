@@ -41,13 +41,6 @@ NamedTensors mask_ignored_in_load(Implementation& sound, const Call& call) {
   return with_results_of(sound, call, open, "outputs/expert_load");
 }
 
-NamedTensors loss_outside_training(Implementation& sound, const Call& call) {
-  if (!is(call, Component::gate) || parse_call_options(call.options).training) return sound.run(call);
-  Call training = call;
-  training.options["training"] = true;
-  return sound.run(training);
-}
-
 NamedTensors loss_over_padding(Implementation& sound, const Call& call) {
   Call open = call;
   if (open.tensors.erase("inputs/token_mask") + open.tensors.erase("inputs/padding_mask") == 0)
@@ -212,14 +205,6 @@ std::span<const Mutant> gate_mutants() {
        .first_wrong = "outputs/expert_load",
        .property = "load_counts",
        .run = mask_ignored_in_load},
-      {.name = "loss_outside_training",
-       .bug = "O31",
-       .source = "megablocks #69",
-       .components = {Component::gate},
-       .does = "there is an auxiliary loss outside training too",
-       .first_wrong = "outputs/aux_loss",
-       .property = "no_loss",
-       .run = loss_outside_training},
       {.name = "loss_over_padding",
        .bug = "O33",
        .source = "HF transformers #28517",

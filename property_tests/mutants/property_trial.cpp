@@ -12,7 +12,8 @@ namespace moeref {
 namespace {
 
 /// As the reference declares it: every property but those of rounding.
-constexpr Declarations kDeclared{.lowest_id_first = true, .repeatable = true, .batch_invariant = true};
+constexpr Declarations kDeclared{
+    .lowest_id_first = true, .repeatable = true, .batch_invariant = true, .counter_generator = true};
 
 std::vector<Component> common(const Mutant& mutant, const Property& property) {
   std::vector<Component> out;

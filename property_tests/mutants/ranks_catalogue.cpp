@@ -289,7 +289,7 @@ const Mutant kMutants[] = {
      "the balanced gate deals from expert 0 again on every rank",
      "F R",
      "outputs/indices outputs/y",
-     "",
+     "rank_tokens",
      cycle_begins_on_every_rank},
     {"one_group_contracts_padding",
      "",

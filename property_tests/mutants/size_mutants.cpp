@@ -170,6 +170,7 @@ std::span<const Mutant> size_mutants() {
        .components = {Component::moe},
        .does = "the gate is given the latent rows, where these are as wide as x",
        .first_wrong = "outputs/indices",
+       .property = "latent_of_dim",
        .run = gate_sees_latent},
       {.name = "shared_experts_see_latent",
        .bug = "O47",
@@ -177,6 +178,7 @@ std::span<const Mutant> size_mutants() {
        .components = {Component::moe},
        .does = "the shared experts are given the latent rows, where these are as wide as x",
        .first_wrong = "outputs/y",
+       .property = "latent_of_dim",
        .run = shared_experts_see_latent},
   };
   return kRows;

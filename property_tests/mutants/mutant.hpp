@@ -13,9 +13,10 @@
 namespace moeref {
 
 struct Mutant {
-  std::string_view name;              ///< "experts_beyond_256", unique
-  std::string_view bug;               ///< the row in golden/notes/bugs.json or the catalogue ("O39", "A6"); empty without one
-  std::string_view source;            ///< "vllm-ascend #11391": where the bug was public; empty where it is our own
+  std::string_view name;  ///< "experts_beyond_256", unique
+  std::string_view
+      bug;  ///< the row in golden/notes/bugs.json or the catalogue ("O39", "A6"); empty without one
+  std::string_view source;  ///< "vllm-ascend #11391": where the bug was public; empty where it is our own
   std::vector<Component> components;  ///< where it shows
   std::string_view does;              ///< what the wrong code does, in one line
   /// In which tests it can show, as letters: F forward, G gradients, R ranks, S state over several calls,
@@ -29,8 +30,9 @@ struct Mutant {
   NamedTensors (*run)(Implementation& sound, const Call& call) = nullptr;
   /// The wrong implementation where it keeps something from call to call.
   std::unique_ptr<Implementation> (*make)(Implementation& sound) = nullptr;
-  std::string_view cannot = "";      ///< why the interface cannot express it; then it is not run
-  std::string_view equivalent = "";  ///< the proof that no call tells it from a sound one; then it may survive
+  std::string_view cannot = "";  ///< why the interface cannot express it; then it is not run
+  std::string_view equivalent =
+      "";  ///< the proof that no call tells it from a sound one; then it may survive
 };
 
 }  // namespace moeref

@@ -32,6 +32,7 @@ std::span<const Property> gradient_difference_properties();
 std::span<const Property> gradient_flow_properties();
 std::span<const Property> parallel_rank_properties();
 std::span<const Property> repeatability_properties();
+std::span<const Property> size_properties();
 
 inline constexpr std::array kPropertyTables{
     &router_symmetry_properties,
@@ -56,6 +57,7 @@ inline constexpr std::array kPropertyTables{
     &gradient_flow_properties,
     &parallel_rank_properties,
     &repeatability_properties,
+    &size_properties,
 };
 
 }  // namespace moeref

@@ -73,6 +73,7 @@ struct Property {
   /// do). A pure function of what the implementation answers and the descriptor.
   void (*check)(Implementation&, const Descriptor&) = nullptr;
   Needs needs = Needs::nothing;
+  Sizes sizes = Sizes::usual;
 };
 
 /// The three ways in which a check ends other than by returning.

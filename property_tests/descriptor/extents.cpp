@@ -207,15 +207,19 @@ void pass_int32(Descriptor& d) {
 
 void draw_large(Descriptor& d, Choices& draw, const SizeRange& range) {
   const bool full = range.scale == Scale::full;
-  // Every preset of which one expert, or the MLP, is within the range.
+  const std::int64_t least = full ? 8192 : 255, most = full ? 32769 : 4097;
+  // The presets whose layer is within the range with that many tokens; the smallest where none is.
   std::vector<const Preset*> takes;
   for (const Preset& preset : presets()) {
     Descriptor one = d;
     take_preset(one, preset, range);
-    repair(one);
-    if ((d.component == Component::mlp || one.E >= 2) && expert_elements(one) <= range.elements)
+    one.T = least;
+    one.k = std::min<std::int64_t>(one.k, 2);
+    const bool some_experts = d.component == Component::mlp || one.E >= 4;
+    if (some_experts && expert_elements(one) <= range.elements && multiply_adds(one) <= range.multiply_adds)
       takes.push_back(&preset);
   }
+  if (takes.empty()) takes.push_back(&find_preset("qwen3_30b"));
   take_preset(d, *draw.one_of(takes), range);
   d.ranks = d.batch = d.steps = d.micro = 1;
   d.replay = d.frozen = d.eval = d.fake_gate = d.biased_weights = false;
@@ -227,7 +231,6 @@ void draw_large(Descriptor& d, Choices& draw, const SizeRange& range) {
   d.dtype = draw.of({DType::bfloat16, DType::bfloat16, DType::float32});
   d.mask = draw.of({Mask::absent, Mask::absent, Mask::random, Mask::last});
   d.ids = draw.of({Ids::distinct, Ids::skewed, Ids::rows, Ids::last_expert});
-  const std::int64_t least = full ? 8192 : 127, most = full ? 32769 : 4097;
   do d.T = draw_step(draw, most);
   while (d.T < least);
   const std::int64_t rows = draw_step(draw, d.T);

@@ -234,6 +234,7 @@ void draw_large(Descriptor& d, Choices& draw, const SizeRange& range) {
   do d.T = draw_step(draw, most);
   while (d.T < least);
   const std::int64_t rows = draw_step(draw, d.T);
+  if (!full) d.k = std::min(d.k, draw.of<std::int64_t>({d.k, 2, 1}));
   const bool passes = full && draw.chance(34) && range.multiply_adds >= 0x1p42 &&
                       (d.component == Component::mlp || d.component == Component::experts);
   if (passes) pass_int32(d);
@@ -318,7 +319,7 @@ SizeRange size_range(Scale scale, bool by_reference) {
     case Scale::small:
       break;
     case Scale::kernel:
-      return {scale, 0x1p34, 0x1p27, 100};
+      return {scale, 0x1p34, 0x1p26, 100};
     case Scale::full:
       return by_reference ? SizeRange{scale, 0x1p36, 0x1p28, 100} : SizeRange{scale, 0x1p43, 0x1p30, 100};
   }

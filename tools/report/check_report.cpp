@@ -48,9 +48,9 @@ int CheckReport::exit_code() const {
 }
 
 std::string repeat_command(const CheckReport& report, const PropertyResult& result) {
-  return result.run.smallest
-             ? fmt::format("moeref check --port {} {}", report.shell_port, repeat_line(result.run))
-             : "";
+  if (!result.run.smallest) return "";
+  const std::string scale = report.scale == "small" ? "" : " --scale " + report.scale;
+  return fmt::format("moeref check --port {}{} {}", report.shell_port, scale, repeat_line(result.run));
 }
 
 std::string property_text(const CheckReport& report, const PropertyResult& result, bool verbose,

@@ -214,7 +214,8 @@ void SampledJudge::draw_tokens() {
           ++found;
         }
 
-  // Rows that look odd: the largest, the first that is zero throughout and the first that is not finite.
+  // Rows that look odd: the largest, the first that is zero throughout, and those that are not finite. Where
+  // they overflow, as the reference then says, they reach the gradients of the second call too: inf times 0.
   for (const char* name : {"outputs/y", "grads/x"}) {
     const Tensor* tensor = find(results_, name);
     if (!tensor || tensor->size() == 0 || tensor->size() % all != 0) continue;
@@ -231,7 +232,11 @@ void SampledJudge::draw_tokens() {
     });
     put(std::ranges::max_element(largest) - largest.begin());
     put(std::ranges::find(largest, 0.0) - largest.begin());
-    put(std::ranges::find(largest, INFINITY) - largest.begin());
+    for (std::int64_t t = 0, found = 0; t < all && found < size_.tokens; ++t)
+      if (std::isinf(largest[static_cast<std::size_t>(t)])) {
+        put(t);
+        ++found;
+      }
   }
 
   const CounterGenerator random(seed_, "tokens");

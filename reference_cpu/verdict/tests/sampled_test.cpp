@@ -31,7 +31,9 @@ void expect_same_part(const ReducedCall& reduced, const Evaluation& whole, const
       const auto in = static_cast<std::size_t>(place.first + i);
       ASSERT_TRUE(w.value[at] == p.value[in] || (std::isnan(w.value[at]) && std::isnan(p.value[in])))
           << i << ": " << w.value[at] << " and " << p.value[in];
-      if (std::isfinite(w.bound[at])) ASSERT_NEAR(w.bound[at], p.bound[in], 1e-6 * w.bound[at]) << i;
+      if (std::isfinite(w.bound[at])) {
+        ASSERT_NEAR(w.bound[at], p.bound[in], 1e-6 * w.bound[at]) << i;
+      }
     }
   }
 }

@@ -26,6 +26,12 @@ A property is one entry of a table: its class (exact: bit for bit; bounded: with
 computed false-alarm rate), its precondition, its check, and the bugs that it must catch. To run them on an implementation of
 your own, link `moeref::properties` and call `run_property` (`moeref/runner.hpp`).
 
+Sizes are a dimension of their own. Some of the small cases, and all of `every_size`, have extents of a ladder: b - 1, b and b + 1 for
+b = 8, 16, 32, 64, 96, 128, ..., 65536, rows per expert among them, experts and slots of published models, and single long
+dimensions, as far as a budget of multiply-adds allows. Shrinking goes down the ladder and then to the smallest extent that fails;
+the report names it ("wrong from 257 experts on (256 pass)"). `moeref check --scale kernel` and `--scale full` run the properties that
+are for it on layers of published width, which are judged by samples (reference_cpu/VERDICTS.md, "Calls that are too large").
+
 This page is made from the tables: `build/property_tests/properties_page > property_tests/README.md`; a test compares the two.
 
 )";

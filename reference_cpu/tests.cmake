@@ -34,6 +34,7 @@ add_executable(reference_cpu_test
   verdict/tests/probable_error_test.cpp
   verdict/tests/reference_results_test.cpp
   verdict/tests/routing_verdict_test.cpp
+  verdict/tests/sampled_test.cpp
   verdict/tests/value_verdict_test.cpp)
 target_link_libraries(reference_cpu_test PRIVATE moeref::reference_cpu GTest::gtest_main)
 include(GoogleTest)

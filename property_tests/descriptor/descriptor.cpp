@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "moeref/error.hpp"
+#include "property_tests/descriptor/extents.hpp"
 
 namespace moeref {
 namespace {
@@ -25,12 +26,12 @@ void repair_sizes(Descriptor& d) {
   const auto clamp = [](std::int64_t& size, std::int64_t least, std::int64_t most) {
     size = std::clamp(size, least, most);
   };
-  clamp(d.T, needs_token ? 1 : 0, 4096);
+  clamp(d.T, needs_token ? 1 : 0, kLargestExtent);
   clamp(d.E, 1, 1024);
   clamp(d.k, 1, d.E);
-  clamp(d.D, 1, 4096);
-  clamp(d.I, 1, 4096);
-  clamp(d.latent, 0, 4096);
+  clamp(d.D, 1, kLargestExtent);
+  clamp(d.I, 1, kLargestExtent);
+  clamp(d.latent, 0, kLargestExtent);
   clamp(d.shared, 0, 64);
   clamp(d.steps, 1, 64);
   clamp(d.micro, 1, 64);
@@ -111,6 +112,11 @@ void repair(Descriptor& d) {
   if (d.poison != NonFinite::none && d.T == 0) d.poison = NonFinite::none;
   d.limit = std::max(d.limit, 0.0);
   if (d.std <= 0.0) d.std = 0.02;
+  // The other rows need k experts beside the one whose rows are counted.
+  d.rows = std::clamp<std::int64_t>(d.rows, 0, d.T);
+  if (d.rows == 0 && d.ids == Ids::rows) d.ids = Ids::distinct;
+  if (d.rows < d.T && d.E <= d.k && d.ids == Ids::rows) d.ids = Ids::distinct;
+  if (d.ids != Ids::rows) d.rows = 0;
 }
 
 MoEConfig moe_config(const Descriptor& d) {

@@ -1,7 +1,9 @@
 // The tensors of the call that a descriptor stands for.
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
+#include <span>
 
 #include "golden/catalogue/data_choice.hpp"
 #include "moeref/descriptor.hpp"
@@ -142,6 +144,32 @@ Tensor draw_mask(const Drawn& w) {
   return out;
 }
 
+/// Ids of `rows` tokens, spread over the call, hold the expert that the seed chooses, and those of no other
+/// token do; the remaining slots hold different other experts.
+Tensor draw_exact_rows(const Drawn& w) {
+  const std::int64_t tokens = w.spec.shape[0], k = w.spec.shape[1], experts = w.d.E;
+  const auto chosen = static_cast<std::int64_t>(w.d.seed % static_cast<std::uint64_t>(experts));
+  const CounterGenerator random(w.d.seed, w.spec.name);
+  Tensor out(DType::int64, w.spec.shape);
+  const std::span<std::int64_t> ids = out.as<std::int64_t>();
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const bool has_it = (t + 1) * w.d.rows / tokens > t * w.d.rows / tokens;
+    const std::int64_t others = std::max<std::int64_t>(experts - 1, 1);
+    auto other =
+        static_cast<std::int64_t>(random.integer(index_of(t, 0), static_cast<std::uint64_t>(others)));
+    for (std::int64_t j = 0; j < k; ++j) {
+      std::int64_t& id = ids[static_cast<std::size_t>(t * k + j)];
+      if (has_it && j == t % k) {
+        id = chosen;
+      } else {
+        id = other + (other >= chosen ? 1 : 0);
+        other = (other + 1) % others;
+      }
+    }
+  }
+  return out;
+}
+
 Tensor draw_experts(const Drawn& w) {
   const bool replayed = w.has("replay");
   Ids ids = w.d.ids;
@@ -149,6 +177,7 @@ Tensor draw_experts(const Drawn& w) {
   if (replayed && (ids == Ids::duplicates || ids == Ids::absent_slots)) ids = Ids::distinct;
   const bool some_left = w.d.E - w.d.E / 3 >= w.d.k;
   if (ids == Ids::some_empty && !some_left) ids = Ids::distinct;
+  if (ids == Ids::rows) return draw_exact_rows(w);
   return draw_ids({std::string(name(ids)), {}}, {w.d.seed, w.spec.name}, w.spec.shape[0], w.spec.shape[1],
                   w.d.E);
 }

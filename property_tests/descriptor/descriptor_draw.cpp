@@ -1,40 +1,13 @@
 // Drawing and shrinking descriptors.
 #include <algorithm>
 #include <array>
-#include <initializer_list>
 
+#include "property_tests/descriptor/choices.hpp"
 #include "property_tests/descriptor/descriptor_fields.hpp"
-#include "reference_cpu/arithmetic/counter_generator.hpp"
+#include "property_tests/descriptor/extents.hpp"
 
 namespace moeref {
 namespace {
-
-/// A stream of decisions.
-class Choices {
- public:
-  explicit Choices(std::uint64_t bits) : generator_(bits, "descriptor") {}
-
-  std::int64_t between(std::int64_t least, std::int64_t most) {
-    return least + static_cast<std::int64_t>(
-                       generator_.integer(next_++, static_cast<std::uint64_t>(most - least + 1)));
-  }
-  bool chance(int percent) { return between(0, 99) < percent; }
-  std::uint64_t bits() { return generator_.bits(next_++); }
-  template <typename T>
-  T of(std::initializer_list<T> values) {
-    return values.begin()[between(0, static_cast<std::int64_t>(values.size()) - 1)];
-  }
-  /// The kind of a row of the table; the first rows, `twice` of them, come twice as often as the others.
-  template <typename Row, std::size_t N>
-  auto kind_of(const std::array<Row, N>& table, std::int64_t twice) {
-    const std::int64_t drawn = between(0, static_cast<std::int64_t>(N) + twice - 1);
-    return table[static_cast<std::size_t>(drawn < 2 * twice ? drawn / 2 : drawn - twice)].kind;
-  }
-
- private:
-  CounterGenerator generator_;
-  std::uint64_t next_ = 0;
-};
 
 void draw_sizes(Descriptor& d, Choices& draw) {
   const std::int64_t form = draw.between(0, 99);
@@ -124,8 +97,6 @@ void draw_config(Descriptor& d, Choices& draw) {
   });
 }
 
-int cost(std::int64_t value) { return static_cast<int>(std::min<std::int64_t>(value, 4096)); }
-
 /// What shrinking lowers: a size counts its value, a feature that is not at its default counts 2, the seed a
 /// little.
 double complexity(const Descriptor& d) {
@@ -136,7 +107,7 @@ double complexity(const Descriptor& d) {
       if constexpr (std::is_same_v<decltype(member), decltype(fallback)>) {
         if (field != other || member == fallback) return;
         if constexpr (std::is_same_v<decltype(member), const std::int64_t&>)
-          sum += 4.0 * cost(member);
+          sum += 4.0 * static_cast<double>(member);
         else
           sum += kind == FieldKind::feature ? 2.0 : 4.0;
       }
@@ -147,7 +118,7 @@ double complexity(const Descriptor& d) {
 
 }  // namespace
 
-Descriptor draw_descriptor(Component component, std::uint64_t bits) {
+Descriptor draw_descriptor(Component component, std::uint64_t bits, const SizeRange& range) {
   Choices draw(bits);
   Descriptor d;
   d.component = component;
@@ -170,6 +141,7 @@ Descriptor draw_descriptor(Component component, std::uint64_t bits) {
   d.loads = draw.of({Loads::random, Loads::mixed, Loads::zero, Loads::equal, Loads::single});
   d.seed = draw.bits() >> 44;  // short enough to read
   draw_config(d, draw);        // last, so that one more field leaves all others as they were drawn
+  draw_extents(d, bits, range);
   repair(d);
   return d;
 }
@@ -199,8 +171,7 @@ std::vector<Descriptor> shrinks(const Descriptor& descriptor,
       propose(candidate);
     };
     if constexpr (std::is_same_v<Member, std::int64_t>) {
-      for (const std::int64_t smaller : {std::int64_t{0}, std::int64_t{1}, member / 2, member - 1})
-        if (smaller < member) with(smaller);
+      for (const std::int64_t smaller : smaller_extents(member)) with(smaller);
     } else {
       int at = 0;
       visit_fields(defaults, [&](std::string_view, const auto& fallback, FieldKind) {

@@ -30,6 +30,7 @@ void visit_fields(AnyDescriptor& d, Visit&& visit) {
   visit("steps", d.steps, size);
   visit("micro", d.micro, size);
   visit("skip", d.skip, size);
+  visit("rows", d.rows, size);
   visit("rank_kind", d.rank_kind, feature);
   visit("all_to_all", d.all_to_all, feature);
   visit("spread", d.spread, feature);

@@ -21,9 +21,11 @@ constexpr auto kNonFinites = std::to_array<std::string_view>({"none", "nan", "in
 constexpr auto kSpreads = std::to_array<std::string_view>({"even", "uneven", "idle"});
 constexpr auto kMasks = std::to_array<std::string_view>(
     {"absent", "none", "random", "first", "last", "every_second", "all_but", "all"});
-constexpr auto kIds = std::to_array<std::string_view>(
-    {"distinct", "skewed", "same", "some_empty", "round_robin", "last_expert", "duplicates", "absent_slots"});
+constexpr auto kIds =
+    std::to_array<std::string_view>({"distinct", "skewed", "same", "some_empty", "round_robin", "last_expert",
+                                     "duplicates", "absent_slots", "rows"});
 constexpr auto kLoads = std::to_array<std::string_view>({"random", "mixed", "zero", "equal", "single"});
+constexpr auto kScales = std::to_array<std::string_view>({"small", "kernel", "full"});
 constexpr auto kRankKinds = std::to_array<std::string_view>({"expert", "context", "data"});
 
 /// The column of names of a table.
@@ -133,6 +135,14 @@ std::string_view name(Mask value) { return kMasks[static_cast<std::size_t>(value
 std::string_view name(Ids value) { return kIds[static_cast<std::size_t>(value)]; }
 std::string_view name(Loads value) { return kLoads[static_cast<std::size_t>(value)]; }
 std::string_view name(RankKind value) { return kRankKinds[static_cast<std::size_t>(value)]; }
+std::string_view name(Scale scale) { return kScales[static_cast<std::size_t>(scale)]; }
+
+Scale parse_scale(std::string_view text) {
+  static_assert(has_enumerators<Scale, kScales.size()>(), "one name per enumerator");
+  for (std::size_t i = 0; i < kScales.size(); ++i)
+    if (kScales[i] == text) return static_cast<Scale>(i);
+  throw InputError("the scale is '" + std::string(text) + "': want small, kernel or full");
+}
 
 std::string to_line(const Descriptor& descriptor) {
   const Descriptor defaults;

@@ -33,6 +33,7 @@ std::span<const Property> gradient_difference_properties();
 std::span<const Property> gradient_flow_properties();
 std::span<const Property> parallel_rank_properties();
 std::span<const Property> repeatability_properties();
+std::span<const Property> size_properties();
 
 inline constexpr std::array kPropertyTables{
     &router_symmetry_properties,   &router_selection_properties,
@@ -46,7 +47,7 @@ inline constexpr std::array kPropertyTables{
     &layer_part_properties,        &layer_token_properties,
     &batch_invariance_properties,  &gradient_difference_properties,
     &gradient_flow_properties,     &parallel_rank_properties,
-    &repeatability_properties,
+    &repeatability_properties,     &size_properties,
 };
 
 }  // namespace moeref

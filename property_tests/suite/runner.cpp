@@ -4,11 +4,15 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <memory>
 #include <set>
 
 #include "moeref/error.hpp"
 #include "property_tests/suite/buckets.hpp"
 #include "property_tests/suite/rapidcheck_listener.hpp"
+#include "property_tests/suite/sampling.hpp"
+#include "property_tests/suite/thresholds.hpp"
 
 namespace moeref {
 namespace {
@@ -23,14 +27,29 @@ std::vector<Component> components_to_run(const Property& property, const RunOpti
 
 using Shrinkable = rc::Shrinkable<Descriptor>;
 
+/// The range of a property's cases. Where every case has extents of the ladder there are the fewer of them.
+SizeRange range_of(const Property& property, SizeRange range) {
+  if (property.sizes != Sizes::ladder || range.scale != Scale::small) return range;
+  range.ladder_percent = 100;
+  range.multiply_adds *= 4.0;
+  return range;
+}
+
 /// Descriptors for one property. RapidCheck gives the bits and walks the shrinks; sizes do not grow with its
 /// own size parameter, since edges must come from the first case on.
-rc::Gen<Descriptor> descriptors(const Property& property, std::vector<Component> components) {
-  return [&property, components = std::move(components)](const rc::Random& random, int) -> Shrinkable {
+rc::Gen<Descriptor> descriptors(const Property& property, std::vector<Component> components,
+                                const SizeRange& range) {
+  const auto turn = std::make_shared<std::size_t>(0);
+  return [&property, components = std::move(components), range, turn](const rc::Random& random,
+                                                                      int) -> Shrinkable {
     rc::Random stream(random);
-    const Component component = components[stream.next() % components.size()];
-    Descriptor drawn = draw_descriptor(component, stream.next());
+    const std::uint64_t chosen = stream.next();
+    const Component component =
+        components[(range.scale == Scale::small ? chosen : (*turn)++) % components.size()];
+    Descriptor drawn = draw_descriptor(component, stream.next(), range);
     prepare(property, drawn);
+    // The arrangement may have raised an extent that goes with a large one.
+    for (int round = 0; round < 8 && lower_to(drawn, range); ++round) prepare(property, drawn);
     return rc::shrinkable::shrinkRecur(drawn, [&property](const Descriptor& d) {
       return rc::seq::fromContainer(
           shrinks(d, [&property](Descriptor& candidate) { prepare(property, candidate); }));
@@ -46,6 +65,11 @@ void settle(RunReport& report, const RunOptions& options) {
     report.status = RunStatus::not_supported;
   else if (report.discarded > options.most_discarded * judged)
     report.status = RunStatus::vacuous;
+}
+
+std::chrono::steady_clock::time_point deadline_after(double seconds) {
+  return std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                                                std::chrono::duration<double>(seconds));
 }
 
 /// A failure that passes on the same case is none of the case's: a race, uninitialised memory, state between
@@ -74,6 +98,8 @@ std::string_view name(RunStatus status) {
   return "";
 }
 
+double Sampling::seen(double share) const { return 1.0 - std::pow(1.0 - share, static_cast<double>(tokens)); }
+
 std::string repeat_line(const RunReport& report) {
   if (!report.smallest) return "";
   return fmt::format("--property {} --repeat '{}'", report.property->name, to_line(*report.smallest));
@@ -92,16 +118,20 @@ RunReport run_property(const Property& property, Implementation& implementation,
   }
   const auto start = std::chrono::steady_clock::now();
   BucketObserver observed(implementation);
-  const rc::Gen<Descriptor> generator = descriptors(property, components);
+  const rc::Gen<Descriptor> generator = descriptors(property, components, range_of(property, options.sizes));
+  std::chrono::steady_clock::time_point deadline;
 
   const auto one_case = [&] {
     const Descriptor descriptor = *generator;
+    const bool shrinking = report.smallest.has_value();
+    if (shrinking && std::chrono::steady_clock::now() > deadline) return;  // no smaller case is looked for
     const Outcome outcome = examine(property, observed, descriptor);
     const std::set<std::string_view> met = observed.take();
-    const bool shrinking = report.smallest.has_value();
+    if (!shrinking) add(report.sampling, take_sampling());
     switch (outcome.kind) {
       case Outcome::Kind::failed:
         // RapidCheck accepts exactly the shrinks that fail, so the last failure is the smallest case.
+        if (!shrinking) deadline = deadline_after(options.shrink_seconds);
         report.smallest = descriptor;
         report.finding = outcome.finding;
         RC_FAIL(to_string(outcome.finding));
@@ -130,14 +160,18 @@ RunReport run_property(const Property& property, Implementation& implementation,
   rc::detail::TestParams params;
   params.seed = options.seed;
   params.maxSuccess = options.cases;
+  take_sampling();  // of nothing before
   const std::string id = std::string(property.name);
   const rc::detail::TestResult result = run_rapidcheck(id, one_case, params);
 
   settle(report, options);
-  if (report.smallest)
+  if (report.smallest) {
     report.status =
         repeats(property, implementation, *report.smallest) ? RunStatus::failed : RunStatus::flaky;
-  else if (!result.is<rc::detail::SuccessResult>())
+    if (report.status == RunStatus::failed)
+      report.thresholds =
+          thresholds(property, implementation, *report.smallest, deadline_after(options.shrink_seconds));
+  } else if (!result.is<rc::detail::SuccessResult>())
     throw std::logic_error("RapidCheck could not run property " + id);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -29,13 +30,25 @@ namespace fs = std::filesystem;
 struct CheckOptions {
   std::string port, repeat, seed = "random";
   std::vector<std::string> properties, components;
-  int cases = 100;
-  double timeout = 10.0;
+  std::string scale = "small";
+  std::optional<int> cases;  // as the scale says
+  std::optional<double> timeout;
   std::int64_t processes = PortSettings{}.processes;
   bool share_devices = PortSettings{}.share_devices;
   fs::path save, json;
   bool verbose = false, forward_only = false;
 };
+
+/// What a run of a scale takes where the command line does not say.
+struct ScaleDefaults {
+  int cases;  ///< of a property; beyond `small` of each of its components
+  double timeout, shrink_seconds;
+};
+
+ScaleDefaults defaults_of(Scale scale) {
+  return scale == Scale::small ? ScaleDefaults{100, 10.0, RunOptions{}.shrink_seconds}
+                               : ScaleDefaults{2, 600.0, 120.0};
+}
 
 /// A run with fewer cases is not meant to meet every kind of input.
 constexpr int kWholeRun = 50;
@@ -55,7 +68,14 @@ bool concerns(const Property& property, const std::vector<Component>& components
          });
 }
 
-std::vector<const Property*> chosen(const CheckOptions& options, const std::vector<Component>& components) {
+int count_components(const Property& property, const std::vector<Component>& components) {
+  return static_cast<int>(std::ranges::count_if(property.components, [&](Component c) {
+    return components.empty() || std::ranges::find(components, c) != components.end();
+  }));
+}
+
+std::vector<const Property*> chosen(const CheckOptions& options, const std::vector<Component>& components,
+                                    Scale scale) {
   for (const std::string& word : options.properties)
     if (!find_property(word))
       throw InputError("there is no property '" + word + "' (moeref list properties)");
@@ -63,11 +83,12 @@ std::vector<const Property*> chosen(const CheckOptions& options, const std::vect
   for (const Property& p : properties()) {
     const auto named = [&](const std::string& word) { return p.id == word || p.name == word; };
     if ((options.properties.empty() || std::ranges::any_of(options.properties, named)) &&
-        concerns(p, components))
+        concerns(p, components) && (scale == Scale::small || p.sizes != Sizes::usual))
       out.push_back(&p);
   }
   if (out.empty())
-    throw InputError("none of these properties is one of these components (moeref list properties)");
+    throw InputError("none of these properties is one of these components and of the scale " +
+                     std::string(name(scale)) + " (moeref list properties)");
   return out;
 }
 
@@ -127,35 +148,51 @@ int repeat(const CheckOptions& options, Implementation& port) {
 int check(const CheckOptions& options) {
   const auto began = std::chrono::steady_clock::now();
   RunOptions run;
-  run.cases = options.cases;
+  const Scale scale = parse_scale(options.scale);
+  const ScaleDefaults defaults = defaults_of(scale);
+  run.cases = options.cases.value_or(defaults.cases);
+  run.shrink_seconds = defaults.shrink_seconds;
   run.seed = seed_of(options.seed);
   for (const std::string& component : options.components)
     run.components.push_back(parse_component(component));
-  const std::vector<const Property*> wanted = chosen(options, run.components);
+  const std::vector<const Property*> wanted = chosen(options, run.components, scale);
   if (options.port.starts_with("results:"))
     throw InputError("--port " + options.port + ": properties call the port, which files cannot answer");
-  std::unique_ptr<Port> opened =
-      open_port(options.port, port_settings(options.timeout, options.processes, options.share_devices));
+  std::unique_ptr<Port> opened = open_port(
+      options.port,
+      port_settings(options.timeout.value_or(defaults.timeout), options.processes, options.share_devices));
+  run.sizes = size_range(scale, opened->is_reference());
   run.declared = declared_by(*opened);
   const bool has_backward = !opened->capabilities() || opened->capabilities()->backward;
   const std::unique_ptr<Implementation> whole = as_implementation(std::move(opened));
   ForwardOnly forward(*whole);
   Implementation* port = options.forward_only ? static_cast<Implementation*>(&forward) : whole.get();
-  set_thread_count(1);  // cases are small: threads would cost more than they compute
+  // Where cases are small threads would cost more than they compute.
+  if (scale == Scale::small) set_thread_count(1);
   if (!options.repeat.empty()) return repeat(options, *port);
 
   ReportFile json(options.json);
   if (!options.save.empty()) fs::create_directories(options.save);
-  CheckReport report{
-      MOEREF_VERSION, port->name(), shell_word(options.port), run.seed, run.cases, {}, {}, 0.0};
+  CheckReport report{MOEREF_VERSION,
+                     port->name(),
+                     shell_word(options.port),
+                     std::string(name(scale)),
+                     run.seed,
+                     run.cases,
+                     {},
+                     {},
+                     0.0};
   const bool colours = shows_colours(stdout);
-  fmt::print("moeref {}, port {}, seed {}, {} cases per property\n\n", report.moeref, report.port,
-             report.seed, report.cases);
+  fmt::print("moeref {}, port {}, seed {}, {}{} cases per {}\n\n", report.moeref, report.port, report.seed,
+             scale == Scale::small ? "" : fmt::format("scale {}, ", report.scale), report.cases,
+             scale == Scale::small ? "property" : "component of a property");
   PortWatch watched(*port);
   GradientsJudged gradients(watched);
   std::vector<RunReport> runs;
   for (const Property* property : wanted) {
-    PropertyResult result{run_property(*property, gradients, run), watched.take(), ""};
+    RunOptions own = run;
+    if (scale != Scale::small) own.cases *= count_components(*property, run.components);
+    PropertyResult result{run_property(*property, gradients, own), watched.take(), ""};
     gradients.note(result.run);
     runs.push_back(result.run);
     if (result.run.smallest && !options.save.empty())
@@ -166,7 +203,7 @@ int check(const CheckOptions& options) {
   }
   // A port that declares less is given less.
   const bool partial = std::ranges::any_of(runs, [](const RunReport& r) { return r.not_supported > 0; });
-  if (options.properties.empty() && options.cases >= kWholeRun && !partial)
+  if (options.properties.empty() && scale == Scale::small && run.cases >= kWholeRun && !partial)
     report.unmet = unmet_buckets(runs);
   // One property that was asked for by name need not judge gradients.
   const bool judges = options.properties.empty() && !options.forward_only && has_backward;
@@ -190,8 +227,13 @@ Command check_command(CLI::App& parent) {
   app->add_option("--component", options->components, "Only properties of these components")->type_name("C");
   app->add_option("--property", options->properties, "Only these, by id or name (moeref list properties)")
       ->type_name("NAME");
-  app->add_option("--cases", options->cases, "Cases of each property")
+  app->add_option("--scale", options->scale,
+                  "small; kernel: widths of published models, hundreds to thousands of tokens; full: their "
+                  "layers, 8192 to 32768 tokens (for a GPU)")
       ->capture_default_str()
+      ->type_name("SCALE");
+  app->add_option("--cases", options->cases,
+                  "Cases of each property [100; at the scales kernel and full 2 for each of its components]")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
   app->add_option("--seed", options->seed, "A number, or 'random'; it is always printed")
@@ -201,8 +243,7 @@ Command check_command(CLI::App& parent) {
       ->type_name("LINE");
   app->add_option("--save-failures", options->save, "Write each smallest failing case there as a golden file")
       ->type_name("DIR");
-  app->add_option("--timeout", options->timeout, "Seconds after which a call of the port hangs")
-      ->capture_default_str()
+  app->add_option("--timeout", options->timeout, "Seconds after which a call of the port hangs [10; 600]")
       ->type_name("SECONDS");
   app->add_option("--processes", options->processes,
                   "Calls with more ranks are made in one process, which plays them all")

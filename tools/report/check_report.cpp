@@ -48,9 +48,9 @@ int CheckReport::exit_code() const {
 }
 
 std::string repeat_command(const CheckReport& report, const PropertyResult& result) {
-  return result.run.smallest
-             ? fmt::format("moeref check --port {} {}", report.shell_port, repeat_line(result.run))
-             : "";
+  if (!result.run.smallest) return "";
+  const std::string scale = report.scale == "small" ? "" : " --scale " + report.scale;
+  return fmt::format("moeref check --port {}{} {}", report.shell_port, scale, repeat_line(result.run));
 }
 
 std::string property_text(const CheckReport& report, const PropertyResult& result, bool verbose,
@@ -65,9 +65,16 @@ std::string property_text(const CheckReport& report, const PropertyResult& resul
       (r.status == RunStatus::not_supported && r.not_supported == 0))
     for (const auto& [reason, count] : r.reasons)
       out += fmt::format("              {}{}\n", count > 0 ? fmt::format("{} x ", count) : "", reason);
+  if (r.sampling.cases > 0)
+    out += fmt::format(
+        "              judged by samples: {} cases, {:.2g} of {:.2g} elements and all of a second call's "
+        "gradients; an error in 5 % of the rows is seen with probability {:.3f}, in 1 % with {:.2f}\n",
+        r.sampling.cases, r.sampling.judged, r.sampling.elements, r.sampling.seen(0.05),
+        r.sampling.seen(0.01));
   if (!r.smallest) return out;
   out += fmt::format("              {}\n              checks: {}\n              repeat: {}\n",
                      one_line(to_string(r.finding)), r.property->checks, repeat_command(report, result));
+  for (const std::string& threshold : r.thresholds) out += fmt::format("              {}\n", threshold);
   if (!result.saved.empty()) out += fmt::format("              saved: {}\n", result.saved);
   return out;
 }
@@ -85,10 +92,10 @@ std::string summary_text(const CheckReport& report, bool colours) {
 }
 
 std::string json_text(const CheckReport& report) {
-  nlohmann::ordered_json out{{"moeref", report.moeref},   {"port", report.port},
-                             {"seed", report.seed},       {"cases", report.cases},
-                             {"seconds", report.seconds}, {"exit_code", report.exit_code()},
-                             {"unmet", report.unmet}};
+  nlohmann::ordered_json out{{"moeref", report.moeref},         {"port", report.port},
+                             {"scale", report.scale},           {"seed", report.seed},
+                             {"cases", report.cases},           {"seconds", report.seconds},
+                             {"exit_code", report.exit_code()}, {"unmet", report.unmet}};
   auto& properties = out["properties"] = nlohmann::ordered_json::array();
   for (const PropertyResult& result : report.properties) {
     const RunReport& r = result.run;
@@ -96,6 +103,12 @@ std::string json_text(const CheckReport& report) {
                                {"status", result.status()}, {"passed", r.passed},
                                {"discarded", r.discarded},  {"not_supported", r.not_supported},
                                {"seconds", r.seconds},      {"reasons", r.reasons}};
+    if (r.sampling.cases > 0)
+      one["sampled"] = {{"cases", r.sampling.cases},
+                        {"judged", r.sampling.judged},
+                        {"elements", r.sampling.elements},
+                        {"seen_in_5_percent", r.sampling.seen(0.05)},
+                        {"seen_in_1_percent", r.sampling.seen(0.01)}};
     if (r.smallest) {
       one["finding"] = to_string(r.finding);
       one["tensor"] = r.finding.tensor;
@@ -104,6 +117,7 @@ std::string json_text(const CheckReport& report) {
       one["expected"] = number(r.finding.expected);
       one["bound"] = number(r.finding.bound);
       one["descriptor"] = to_line(*r.smallest);
+      one["thresholds"] = r.thresholds;
       one["repeat"] = repeat_command(report, result);
       if (!result.saved.empty()) one["saved"] = result.saved;
     }

@@ -24,6 +24,7 @@ struct PropertyResult {
 struct CheckReport {
   std::string moeref, port,
       shell_port;  ///< version, the port's name, and the port as a word of a command line
+  std::string scale = "small";
   std::uint64_t seed = 0;
   int cases = 0;
   std::vector<PropertyResult> properties;

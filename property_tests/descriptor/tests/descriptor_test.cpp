@@ -97,7 +97,7 @@ TEST(Descriptor, LevelsOfATokenAreAllDifferent) {
 
 TEST(Descriptor, ShrinksEnd) {
   for (std::uint64_t bits = 0; bits < 50; ++bits) {
-    Descriptor d = draw_descriptor(Component::gate, bits);
+    Descriptor d = draw_descriptor(Component::gate, bits, {.ladder_percent = 0});
     int steps = 0;
     for (std::vector<Descriptor> next = shrinks(d, repair); !next.empty(); next = shrinks(d, repair)) {
       d = next.back();

@@ -57,7 +57,8 @@ enum class Ids : std::uint8_t {
   round_robin,
   last_expert,
   duplicates,
-  absent_slots
+  absent_slots,
+  rows,  ///< one expert has exactly `rows` rows
 };
 enum class Loads : std::uint8_t { random, mixed, zero, equal, single };
 enum class RankKind : std::uint8_t { expert, context, data };  ///< what `ranks` are
@@ -81,6 +82,7 @@ struct Descriptor {
   std::int64_t D = 1, I = 1, latent = 0, shared = 0;
   std::int64_t steps = 1, micro = 1;  ///< bias_update: rounds, and forwards per round
   std::int64_t skip = 0;              ///< experts that the balanced gate leaves out
+  std::int64_t rows = 0;              ///< of the expert that ids of the kind `rows` choose
 
   RankKind rank_kind = RankKind::expert;
   bool all_to_all = false;
@@ -134,12 +136,48 @@ Descriptor parse_descriptor(std::string_view line);
 /// same result; a repaired descriptor stays as it is.
 void repair(Descriptor& descriptor);
 
+/// How large calls are.
+enum class Scale : std::uint8_t {
+  small,   ///< a few rows and columns, and extents of the ladder as far as the budget allows
+  kernel,  ///< widths of published models, hundreds to thousands of tokens
+  full,    ///< their layers, 8192 to 32768 tokens, and rows times width beyond 2^31
+};
+
+std::string_view name(Scale scale);
+
+/// Throws InputError naming the text.
+Scale parse_scale(std::string_view text);
+
+/// The extents of a property's cases.
+enum class Sizes : std::uint8_t {
+  usual,      ///< small, now and then of the ladder
+  any_scale,  ///< the same, and the property is for `kernel` and `full` too
+  ladder,     ///< of the ladder in every case, at every scale
+};
+
+/// What drawn extents may cost. The ladder is the sizes at which kernels change their path: b - 1, b and b +
+/// 1 for b = 8, 16, 32, 64, 96, 128, ... (descriptor/extents.hpp).
+struct SizeRange {
+  Scale scale = Scale::small;
+  double multiply_adds = 0x1p22;  ///< of a call's forward and backward passes
+  double elements = 0x1p22;       ///< of the largest tensor
+  int ladder_percent = 12;        ///< of the small cases have one or two extents of the ladder
+};
+
+/// The budget of a scale; that of calls which the CPU reference computes itself is smaller at `full`.
+SizeRange size_range(Scale scale, bool by_reference = false);
+
 /// A descriptor of that component, from 64 random bits. Edges (T = 0, k = E, all masked, ...) come often by
-/// design.
-Descriptor draw_descriptor(Component component, std::uint64_t bits);
+/// design. The range decides on extents alone at Scale::small; at the others on the whole layer.
+Descriptor draw_descriptor(Component component, std::uint64_t bits, const SizeRange& range = {});
+
+/// Lowers extents, the largest first, until the call is within the range; nothing where it is. True where it
+/// lowered one.
+bool lower_to(Descriptor& descriptor, const SizeRange& range);
 
 /// Simpler descriptors to try in place of a failing one, the largest steps first: ranks, E, k, T, D, then
-/// features back to their defaults, then values. `prepare` makes each a descriptor that the property takes.
+/// features back to their defaults, then values. Extents go down the ladder, then by halves to the smallest
+/// that fails. `prepare` makes each a descriptor that the property takes.
 std::vector<Descriptor> shrinks(const Descriptor& descriptor,
                                 const std::function<void(Descriptor&)>& prepare);
 

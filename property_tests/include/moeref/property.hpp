@@ -88,6 +88,7 @@ struct Property {
   /// It compares whole gradients with the formulas or with differences of the forward pass. The other
   /// properties compare gradients with gradients of the same implementation.
   bool judges_gradients = false;
+  Sizes sizes = Sizes::usual;
 };
 
 /// The three ways in which a check ends other than by returning.

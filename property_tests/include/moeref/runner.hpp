@@ -27,6 +27,18 @@ struct RunOptions {
   std::vector<Component> components;  ///< only these; empty = all that the property names
   Declarations declared;              ///< by the implementation
   double most_discarded = 0.9;        ///< a larger share of discarded cases makes a property vacuous
+  SizeRange sizes;                    ///< what extents are drawn from; beyond `small` components come in turn
+  double shrink_seconds = 1e9;        ///< shrinking ends then, with the smallest case so far
+};
+
+/// What was judged by samples, over the cases of a run.
+struct Sampling {
+  int cases = 0;
+  double judged = 0.0, elements = 0.0;  ///< of all results of those cases
+  std::int64_t tokens = 0;              ///< the fewest that were drawn in a case, beside the edges
+
+  /// The probability that an error in this share of a result's rows was seen in a case.
+  double seen(double share) const;
 };
 
 struct RunReport {
@@ -36,9 +48,13 @@ struct RunReport {
   std::map<std::string, int> reasons;  ///< why cases were discarded or not supported
   std::optional<Descriptor> smallest;  ///< the failing case after shrinking
   Finding finding;
+  /// The extents of the smallest case at which its failure begins: "wrong from 257 experts on (256 pass)".
+  std::vector<std::string> thresholds;
+  Sampling sampling;
   double seconds = 0.0;
   std::map<Component, std::map<std::string, int>> buckets;  ///< cases that showed each kind of input
 
+  /// Judged, discarded or declined.
   int cases() const { return passed + discarded + not_supported; }
 };
 

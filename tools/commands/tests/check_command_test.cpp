@@ -127,6 +127,21 @@ TEST_F(CheckTest, EveryRunSaysItsSeed) {
   EXPECT_NE(first, report["seed"]);
 }
 
+TEST_F(CheckTest, RealSizesAreAnotherScale) {
+  const Finished finished = check("cpu", {"--scale", "kernel", "--component", "metrics", "--seed", "2"});
+  EXPECT_EQ(finished.exit_code, 0) << finished.out;
+  EXPECT_TRUE(holds(finished.out, "scale kernel, 2 cases per component")) << finished.out;
+  EXPECT_EQ(report["scale"], "kernel");
+  EXPECT_EQ(entry("every_router_size")["passed"], 2);
+}
+
+TEST_F(CheckTest, AFailureNamesWhereItBegins) {
+  check(broken("biased_weights"), {"--component", "gate", "--property", "every_size", "--seed", "3"});
+  const json wrong = entry("every_size");
+  EXPECT_EQ(wrong["status"], "FAIL");
+  EXPECT_EQ(wrong["thresholds"], json::array());  // it is wrong at every size
+}
+
 TEST_F(CheckTest, BadUsageIsOneLine) {
   const auto line = [&](std::vector<std::string> more) {
     more.insert(more.begin(), {"check", "--port"});
@@ -136,6 +151,8 @@ TEST_F(CheckTest, BadUsageIsOneLine) {
   EXPECT_TRUE(holds(line({"cpu", "--component", "router"}), "router"));
   EXPECT_TRUE(holds(line({"cpu", "--seed", "-1"}), "--seed is '-1'"));
   EXPECT_TRUE(holds(line({"cpu", "--timeout", "0"}), "--timeout is 0"));
+  EXPECT_TRUE(holds(line({"cpu", "--scale", "huge"}), "the scale is 'huge': want small, kernel or full"));
+  EXPECT_TRUE(holds(line({"cpu", "--scale", "full", "--property", "unbiased_weights"}), "of the scale full"));
   EXPECT_TRUE(holds(line({"cpu", "--repeat", "gate T=1"}), "--repeat needs the one --property"));
   EXPECT_TRUE(holds(line({"cpu", "--property", "unbiased_weights", "--repeat", "gate what=1"}), "what"));
   EXPECT_TRUE(holds(line({"results:somewhere"}), "which files cannot answer"));

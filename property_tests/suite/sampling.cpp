@@ -1,0 +1,27 @@
+#include "property_tests/suite/sampling.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace moeref {
+namespace {
+
+Sampling& noted() {
+  thread_local Sampling sampling;
+  return sampling;
+}
+
+}  // namespace
+
+void add(Sampling& sum, const Sampling& more) {
+  if (more.cases == 0) return;
+  sum.tokens = sum.cases == 0 ? more.tokens : std::min(sum.tokens, more.tokens);
+  sum.cases += more.cases;
+  sum.judged += more.judged;
+  sum.elements += more.elements;
+}
+
+void note_sampling(const Sampling& of_a_case) { add(noted(), of_a_case); }
+Sampling take_sampling() { return std::exchange(noted(), {}); }
+
+}  // namespace moeref

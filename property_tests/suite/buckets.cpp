@@ -201,13 +201,6 @@ bool beyond_clamp(const Call& call, const NamedTensors&) {
   return product_passes(*x, *up, false, limit);
 }
 
-bool many_experts(const Call& call, const NamedTensors&) { return call.config.at("n_routed_experts") > 256; }
-bool many_tokens(const Call& call, const NamedTensors&) { return tokens_of(call) > 1024; }
-bool wide_rows(const Call& call, const NamedTensors&) {
-  const Tensor* x = rows_of(call);
-  return x && x->shape().back() > 128;
-}
-
 }  // namespace
 
 const std::vector<Bucket>& buckets() {
@@ -225,9 +218,6 @@ const std::vector<Bucket>& buckets() {
       {"duplicate_ids", {aux_loss, experts}, duplicate_ids},
       {"nan_token", {gate, experts, moe}, nan_token},
       {"beyond_clamp", {mlp, experts, moe}, beyond_clamp},
-      {"many_experts", {gate, aux_loss, bias_update, experts, moe}, many_experts},
-      {"many_tokens", {gate, mlp, experts, moe}, many_tokens},
-      {"wide_rows", {gate, mlp, experts, moe}, wide_rows},
   };
   return table;
 }

@@ -159,9 +159,9 @@ enum class Sizes : std::uint8_t {
 /// 1 for b = 8, 16, 32, 64, 96, 128, ... (descriptor/extents.hpp).
 struct SizeRange {
   Scale scale = Scale::small;
-  double multiply_adds = 0x1p22;  ///< of a call's forward and backward passes
+  double multiply_adds = 0x1p17;  ///< of a call's forward and backward passes
   double elements = 0x1p22;       ///< of the largest tensor
-  int ladder_percent = 12;        ///< of the small cases have one or two extents of the ladder
+  int ladder_percent = 10;        ///< of the small cases have one or two extents of the ladder
 };
 
 /// The budget of a scale; that of calls which the CPU reference computes itself is smaller at `full`.

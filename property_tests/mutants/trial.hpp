@@ -24,9 +24,9 @@ struct Trial {
   int judged = 0, failing = 0;           ///< golden files of its components
   int flagged = 0, flagged_failing = 0;  ///< of these, files that name its bug
   int rightly_named = 0;  ///< failing files whose verdict names a tensor of `first_wrong` first
-  std::map<std::string, int> first_named;  ///< failing files by the tensor that the verdict names first
-  std::vector<PropertyKill> kills;
-  std::vector<std::string_view> missed;  ///< properties of its row that passed
+  std::map<std::string, int> first_named = {};  ///< failing files by the tensor that the verdict names first
+  std::vector<PropertyKill> kills = {};
+  std::vector<std::string_view> missed = {};  ///< properties of its row that passed
   double seconds = 0.0;
 
   bool killed() const { return failing > 0 || !kills.empty(); }

@@ -18,8 +18,8 @@ struct Mutant {
   std::string_view bug = "";
   /// "vllm-ascend #11391": where the bug was public; empty where it is our own.
   std::string_view source = "";
-  std::vector<Component> components;  ///< where it shows
-  std::string_view does = "";         ///< what the wrong code does, in one line
+  std::vector<Component> components = {};  ///< where it shows
+  std::string_view does = "";              ///< what the wrong code does, in one line
   /// In which tests it can show, as letters: F forward, G gradients, R ranks, S state over several calls,
   /// L large sizes alone, P precision.
   std::string_view shows = "F";

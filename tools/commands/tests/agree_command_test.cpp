@@ -36,12 +36,15 @@ TEST_F(AgreeTest, TheReferenceAndTheExamplePort) {
   EXPECT_LE(report["tensors"]["outputs/y"]["worst"], 1.0);
 }
 
-TEST_F(AgreeTest, EagerAndFused) {
-  const Finished finished =
-      agree(eager("eager"), eager("fused"), {"--cases", "16", "--seed", "5", "--component", "gate"});
-  EXPECT_EQ(finished.exit_code, 0) << finished.out << finished.err;
-  EXPECT_GT(report["explained"], 0) << finished.out;
-  EXPECT_TRUE(holds(finished.out, " 0 unexplained; values within bounds (worst ")) << finished.out;
+TEST_F(AgreeTest, RoundingExplainsOtherChoices) {
+  const std::vector<std::string> how{"--cases", "20", "--seed", "1", "--component", "gate", "--forward-only"};
+  const Finished exact = agree("cpu", eager("fused"), how);
+  EXPECT_EQ(exact.exit_code, 0) << exact.out << exact.err;
+  EXPECT_GT(report["explained"], 0) << exact.out;
+  EXPECT_TRUE(holds(exact.out, " 0 unexplained; values within bounds (worst ")) << exact.out;
+  const Finished rounded = agree(eager("eager"), eager("fused"), how);
+  EXPECT_EQ(rounded.exit_code, 0) << rounded.out << rounded.err;
+  EXPECT_GT(report["tensors"]["outputs/weights"]["differing"], 0) << rounded.out;
 }
 
 TEST_F(AgreeTest, ABrokenPortIsTheWrongOne) {

@@ -82,5 +82,26 @@ TEST(ReportTest, Coordinates) {
             "outputs/y");
 }
 
+TEST(ReportTest, SaysWhoCertifiedAndWhatIsHidden) {
+  CaseReport many = testing::passing_case();
+  many.tokens = 257;
+  many.uncertified_tokens = 250;
+  many.experts = 256;
+  const std::string hidden = testing::sample_report({many}).hidden_stages();
+  EXPECT_NE(hidden.find("250 of 257 tokens could be certified by nothing"), std::string::npos) << hidden;
+  EXPECT_NE(hidden.find("show stages/logits"), std::string::npos) << hidden;
+  many.shows_scores = true;
+  many.own_certified_tokens = 240;
+  const Report shown = testing::sample_report({many});
+  EXPECT_EQ(shown.hidden_stages(), "");
+  EXPECT_EQ(
+      shown.certified_shares(),
+      "choices of experts: 7 (2.72 %) certified by the reference's bounds, 240 (93.4 %) by own logits or "
+      "scores, 10 (3.89 %) by neither");
+  many.experts = 8;
+  many.shows_scores = false;
+  EXPECT_EQ(testing::sample_report({many}).hidden_stages(), "");
+}
+
 }  // namespace
 }  // namespace moeref

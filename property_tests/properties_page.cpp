@@ -8,7 +8,7 @@
 namespace moeref {
 namespace {
 
-constexpr const char* kIntroduction = R"(# Properties
+constexpr const char* kIntroduction = R"page(# Properties
 
 Statements that hold for every correct implementation of a component. `moeref check --port PORT` draws layers and inputs, shows
 each property many of them, shrinks what fails to the smallest case and prints the line that repeats it.
@@ -34,7 +34,7 @@ are for it on layers of published width, which are judged by samples (reference_
 
 This page is made from the tables: `build/property_tests/properties_page > property_tests/README.md`; a test compares the two.
 
-)";
+)page";
 
 constexpr const char* kPasses =
     R"(Passes: `forward` asks for outputs alone. `either` asks for gradients too, and runs on outputs where the implementation gives no

@@ -9,7 +9,7 @@ DType dtype_of(const Call& call) {
                                           : parse_moe_config(call.config).dtype;
 }
 
-std::int64_t token_count(const Call& call) {
+std::int64_t tokens_of(const Call& call) {
   const Tensor* x = find(call.tensors, facts(call.component).token_input);
   return !x || x->size() == 0 ? 0 : x->size() / x->shape().back();
 }

@@ -31,7 +31,7 @@ using Shrinkable = rc::Shrinkable<Descriptor>;
 SizeRange range_of(const Property& property, SizeRange range) {
   if (property.sizes != Sizes::ladder || range.scale != Scale::small) return range;
   range.ladder_percent = 100;
-  range.multiply_adds *= 32.0;
+  range.multiply_adds *= 16.0;
   return range;
 }
 

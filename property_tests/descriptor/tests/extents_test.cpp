@@ -137,7 +137,7 @@ TEST(Extents, ShrinkingEndsAtTheSmallestThatFailsAndNamesIt) {
     if (d.D >= 83) fail({"outputs/y", 0, 1.0, 0.0, 0.0, ""});
   });
   ASSERT_EQ(from.status, RunStatus::failed);
-  EXPECT_EQ(to_line(*from.smallest), "mlp T=0 D=83 seed=0");
+  EXPECT_EQ(to_line(*from.smallest), "mlp D=83 seed=0");
   EXPECT_EQ(from.thresholds, std::vector<std::string>{"wrong from 83 columns on (82 pass)"});
 
   const RunReport at = report_of([](Implementation& impl, const Descriptor& d) {

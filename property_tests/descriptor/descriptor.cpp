@@ -45,6 +45,7 @@ void repair_sizes(Descriptor& d) {
   // Without noise the balanced gate deals experts in turn, which repeats them once k passes their number.
   if (balanced) d.k = std::min(d.k, d.E - d.skip);
   if (d.component != Component::moe) d.fake_gate = false;
+  if (d.fake_gate) d.replay = false;  // the balanced gate ignores replay (SPEC.md 4)
 }
 
 /// Groups that divide the experts, of two or more where a group's score is a sum of two, and enough of them

@@ -88,9 +88,12 @@ TEST(ReducedCallTest, ItsResultsAreTheWholeCalls) {
   EXPECT_GT(reduced, 200);
 }
 
-/// A layer of some width with normal numbers.
+/// Wide enough for an inside and edges; the eager port is slow.
+constexpr std::int64_t kDim = 24, kInter = 18, kMlp = 34, kTokens = 140;
+
+/// A layer of these widths with normal numbers.
 Call wide_call(Component component, DType dtype, std::int64_t tokens, std::uint64_t seed) {
-  MoEConfig c = small_config(7, 2, 96, 72);
+  MoEConfig c = small_config(7, 2, kDim, kInter);
   c.dtype = dtype;
   c.n_shared_experts = 1;
   c.shared_expert_gate = c.norm_topk_prob = c.softmax_before_topk = true;
@@ -98,8 +101,8 @@ Call wide_call(Component component, DType dtype, std::int64_t tokens, std::uint6
   Call call = small_call(component, c, {}, true);
   if (component == Component::mlp) {
     MLPConfig m;
-    m.dim = 96;
-    m.inter_dim = 130;
+    m.dim = kDim;
+    m.inter_dim = kMlp;
     m.dtype = dtype;
     call.config = to_json(m);
   }
@@ -138,9 +141,9 @@ TEST(SampledTest, HonestPortsPass) {
   for (const Component component : kReducible)
     for (const DType dtype : {DType::float32, DType::bfloat16})
       for (const bool fused : {false, true})
-        for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+        for (std::uint64_t seed = 1; seed <= 2; ++seed) {
           eager::EagerPort port({fused, seed % 2 ? eager::Order::forward : eager::Order::pairwise, fused});
-          const SampledVerdict v = Answers(port, wide_call(component, dtype, 200, seed)).judge();
+          const SampledVerdict v = Answers(port, wide_call(component, dtype, kTokens, seed)).judge();
           const TensorVerdict* first = v.verdict.first_failure();
           ASSERT_EQ(first, nullptr) << name(component) << " " << name(dtype) << " " << first->tensor << " "
                                     << first->index << " " << first->finding;
@@ -165,30 +168,30 @@ constexpr Wrong kWrong[] = {
     {"last_row_of_y", Component::experts,
      [](Answers& a) { change(a.dense.at("outputs/y"), a.dense.at("outputs/y").size() - 1); }, "outputs/y"},
     {"row_after_a_power_of_two", Component::moe,
-     [](Answers& a) { change(a.dense.at("outputs/y"), 128 * 96 + 5); }, "outputs/y"},
+     [](Answers& a) { change(a.dense.at("outputs/y"), 128 * kDim + 5); }, "outputs/y"},
     {"row_of_zeros", Component::mlp,
      [](Answers& a) {
-       for (std::int64_t i = 0; i < 96; ++i) a.dense.at("outputs/y").set(77 * 96 + i, 0.0);
+       for (std::int64_t i = 0; i < kDim; ++i) a.dense.at("outputs/y").set(77 * kDim + i, 0.0);
      },
      "outputs/y"},
-    {"row_of_x_gradient", Component::mlp, [](Answers& a) { change(a.dense.at("grads/x"), 64 * 96); },
+    {"row_of_x_gradient", Component::mlp, [](Answers& a) { change(a.dense.at("grads/x"), 64 * kDim); },
      "grads/x"},
     {"hidden_unit_of_an_expert", Component::experts,
      [](Answers& a) {
        Tensor& grad = a.dense.at("grads/down_projs");
-       for (std::int64_t i = 71 * 96; i < 72 * 96; ++i) grad.set(i, 0.0);
+       for (std::int64_t i = (kInter - 1) * kDim; i < kInter * kDim; ++i) grad.set(i, 0.0);
      },
      "grads/down_projs"},
     {"gate_column_of_an_expert", Component::moe,
      [](Answers& a) {
        Tensor& grad = a.dense.at("grads/experts.gate_and_up_projs");
-       for (std::int64_t i = 0; i < grad.size(); i += 144) grad.set(i, 2.0 * grad[i]);
+       for (std::int64_t i = 0; i < grad.size(); i += 2 * kInter) grad.set(i, 2.0 * grad[i]);
      },
      "grads/experts.gate_and_up_projs"},
     {"hidden_unit_of_the_mlp", Component::mlp,
-     [](Answers& a) { change(a.dense.at("grads/down_proj.weight"), 129); }, "grads/down_proj.weight"},
+     [](Answers& a) { change(a.dense.at("grads/down_proj.weight"), kMlp - 1); }, "grads/down_proj.weight"},
     {"hidden_unit_of_shared_experts", Component::moe,
-     [](Answers& a) { change(a.dense.at("grads/shared_experts.up_proj.weight"), 71 * 96 + 1); },
+     [](Answers& a) { change(a.dense.at("grads/shared_experts.up_proj.weight"), (kInter - 1) * kDim + 1); },
      "grads/shared_experts.up_proj.weight"},
     {"gradient_of_an_expert_without_tokens", Component::experts,
      [](Answers& a) {
@@ -197,13 +200,13 @@ constexpr Wrong kWrong[] = {
      },
      "grads/gate_and_up_projs"},
     {"element_of_the_second_calls_gradients", Component::moe,
-     [](Answers& a) { change(a.sparse.at("grads/gate.weight"), 3 * 96 + 11); }, "grads/gate.weight"},
+     [](Answers& a) { change(a.sparse.at("grads/gate.weight"), 3 * kDim + 11); }, "grads/gate.weight"},
     {"token_without_cotangent", Component::mlp,
      [](Answers& a) {
        const SampledJudge judge(a.call, a.dense, Answers::size());
        std::int64_t silent = 0;
        while (std::ranges::find(judge.tokens(), silent) != judge.tokens().end()) ++silent;
-       a.sparse.at("grads/x").set(silent * 96 + 3, 1e-20);
+       a.sparse.at("grads/x").set(silent * kDim + 3, 1e-20);
      },
      "grads/x"},
     {"load_of_one_more", Component::gate,
@@ -219,7 +222,7 @@ class WrongSampleTest : public testing::TestWithParam<Wrong> {};
 
 TEST_P(WrongSampleTest, IsFound) {
   eager::EagerPort port({true, eager::Order::forward, true});
-  Answers answers(port, wide_call(GetParam().component, DType::float32, 200, 3));
+  Answers answers(port, wide_call(GetParam().component, DType::float32, kTokens, 3));
   ASSERT_EQ(answers.judge().verdict.first_failure(), nullptr);
   GetParam().put(answers);
   // The sample changes with the answer, so the second call is made for the new one, with the error where it
@@ -244,7 +247,7 @@ TEST(SampledTest, TheSampleComesFromTheAnswerAndHoldsTheEdges) {
   const std::vector<std::int64_t> before = sample();
   for (const std::int64_t edge : {0, 31, 32, 127, 128, 255, 256, 498, 499})
     EXPECT_TRUE(std::ranges::binary_search(before, edge)) << edge;
-  change(answers.dense.at("outputs/y"), 1234);
+  change(answers.dense.at("outputs/y"), 123);
   EXPECT_NE(before, sample());
 }
 

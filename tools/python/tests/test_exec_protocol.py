@@ -43,7 +43,7 @@ class ExecProtocolTest(unittest.TestCase):
         self.assertEqual(answer, {
             "name": "talkative", "version": "7", "components": ["mlp"], "passes": ["forward"],
             "dtypes": ["float32", "bfloat16", "float16", "float64"], "stages": [], "ties": "open",
-            "accumulation": "float32", "storage": "", "deterministic": True,
+            "accumulation": "float32", "storage": "", "deterministic": True, "batch_invariant": False,
             "init_generator": "own", "max_ranks": 2})
 
     def test_results_are_written_and_prints_stay_out(self):

@@ -6,6 +6,7 @@
 
 #include "moeref/runner.hpp"
 #include "property_tests/mutants/sound_port.hpp"
+#include "property_tests/suite/draw_case.hpp"
 #include "reference_cpu/arithmetic/counter_generator.hpp"
 
 namespace moeref {
@@ -26,10 +27,7 @@ Descriptor draw(const Property& property, const std::vector<Component>& componen
                 int number) {
   const CounterGenerator bits(seed, property.name);
   const auto at = static_cast<std::uint64_t>(number);
-  Descriptor drawn =
-      draw_descriptor(components[bits.integer(2 * at, components.size())], bits.bits(2 * at + 1));
-  prepare(property, drawn);
-  return drawn;
+  return draw_case(property, components[bits.integer(2 * at, components.size())], bits.bits(2 * at + 1));
 }
 
 /// The case once more from its line alone.

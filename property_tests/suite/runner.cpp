@@ -10,6 +10,7 @@
 
 #include "moeref/error.hpp"
 #include "property_tests/suite/buckets.hpp"
+#include "property_tests/suite/draw_case.hpp"
 #include "property_tests/suite/rapidcheck_listener.hpp"
 #include "property_tests/suite/sampling.hpp"
 #include "property_tests/suite/thresholds.hpp"
@@ -27,14 +28,6 @@ std::vector<Component> components_to_run(const Property& property, const RunOpti
 
 using Shrinkable = rc::Shrinkable<Descriptor>;
 
-/// The range of a property's cases. Where every case has extents of the ladder there are the fewer of them.
-SizeRange range_of(const Property& property, SizeRange range) {
-  if (property.sizes != Sizes::ladder || range.scale != Scale::small) return range;
-  range.ladder_percent = 100;
-  range.multiply_adds *= 16.0;
-  return range;
-}
-
 /// Descriptors for one property. RapidCheck gives the bits and walks the shrinks; sizes do not grow with its
 /// own size parameter, since edges must come from the first case on.
 rc::Gen<Descriptor> descriptors(const Property& property, std::vector<Component> components,
@@ -46,10 +39,7 @@ rc::Gen<Descriptor> descriptors(const Property& property, std::vector<Component>
     const std::uint64_t chosen = stream.next();
     const Component component =
         components[(range.scale == Scale::small ? chosen : (*turn)++) % components.size()];
-    Descriptor drawn = draw_descriptor(component, stream.next(), range);
-    prepare(property, drawn);
-    // The arrangement may have raised an extent that goes with a large one.
-    for (int round = 0; round < 8 && lower_to(drawn, range); ++round) prepare(property, drawn);
+    const Descriptor drawn = draw_case(property, component, stream.next(), range);
     return rc::shrinkable::shrinkRecur(drawn, [&property](const Descriptor& d) {
       return rc::seq::fromContainer(
           shrinks(d, [&property](Descriptor& candidate) { prepare(property, candidate); }));
@@ -118,7 +108,7 @@ RunReport run_property(const Property& property, Implementation& implementation,
   }
   const auto start = std::chrono::steady_clock::now();
   BucketObserver observed(implementation);
-  const rc::Gen<Descriptor> generator = descriptors(property, components, range_of(property, options.sizes));
+  const rc::Gen<Descriptor> generator = descriptors(property, components, options.sizes);
   std::chrono::steady_clock::time_point deadline;
 
   const auto one_case = [&] {

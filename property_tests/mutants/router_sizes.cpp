@@ -366,7 +366,7 @@ const Mutant kMutants[] = {
      "loads wrap at 256",
      "F L",
      "outputs/expert_load outputs/cumulative_expert_load_0",
-     "",
+     "every_router_size",
      load_in_8_bits},
     {"ids_in_8_bits", "", "", {C::gate}, "expert ids are signed bytes", "F L", kIds, "", ids_in_8_bits},
     {"gate_tail_of_16",

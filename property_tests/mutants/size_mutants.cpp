@@ -147,6 +147,7 @@ std::span<const Mutant> size_mutants() {
        .does = "the upper half of each 128 columns is not written",
        .shows = "F L",
        .first_wrong = "outputs/y",
+       .property = "every_size",
        .run = upper_half_unwritten},
       {.name = "room_for_512_rows",
        .bug = "O44",

@@ -311,7 +311,7 @@ const Mutant kMutants[] = {
      "draws beyond two deviations are clamped",
      "F",
      "outputs/experts.down_projs outputs/experts.gate_and_up_projs",
-     "normal_values",
+     "",
      draws_cut_at_two_deviations},
     {"experts_drawn_alike",
      "",

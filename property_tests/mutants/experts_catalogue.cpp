@@ -239,7 +239,7 @@ const Mutant kMutants[] = {
      "edges",
      no_gradient_without_tokens},
     {"empty_groups_not_counted",
-     "M19",
+     "",
      "Megatron-LM eef48ef31c",
      {C::experts},
      "groups without rows are left out of the grouped product, and later ones meet the weights of another "
@@ -276,7 +276,7 @@ const Mutant kMutants[] = {
      "absent_slots",
      absent_slots_have_weight_gradient},
     {"absent_rows_feed_weight_gradient",
-     "O26",
+     "",
      "torchtitan #1237",
      {C::experts},
      "rows past the last real one feed the last expert's weight gradient",

@@ -87,7 +87,7 @@ const Mutant kMutants[] = {
     cannot("shared_seed_of_ranks", "", "fastmoe #4", C::init, "every rank draws the same experts",
            "the same bug as ranks_share_a_seed"),
     cannot("doubles_of_the_reference", "", "", C::experts,
-           "the port calls the reference and hands back its float64 numbers for a narrow type",
+           "the port calls the reference and hands back its numbers, in float64 or each rounded once",
            "the sound implementation of these trials is that port: rounding_shows and the identity check of "
            "moeref validate are there for it"),
     cannot(

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <string>
 
-#include "moeref/signature.hpp"
 #include "property_tests/mutants/new_parts.hpp"
 #include "property_tests/mutants/plain_experts.hpp"
 #include "property_tests/mutants/tables.hpp"
@@ -183,15 +182,6 @@ NamedTensors small_values_flushed(Implementation& sound, const Call& call) {
   return out;
 }
 
-NamedTensors results_that_are_exact(Implementation& sound, const Call& call) {
-  NamedTensors out = sound.run(call);
-  if (!is_one_of(call, {C::gate, C::experts, C::mlp, C::moe})) return out;
-  for (const TensorSpec& spec : signature(call).outputs)
-    if (const auto found = out.find(spec.name); found != out.end())
-      found->second = found->second.cast(spec.dtype);
-  return out;
-}
-
 constexpr std::string_view kFirst =
     "outputs/weights outputs/y grads/bias grads/weight grads/weights grads/x grads/down_proj_bias "
     "grads/down_projs "
@@ -278,8 +268,6 @@ const Mutant kMutants[] = {
      "outputs/y",
      "within_bounds",
      small_values_flushed},
-    {"results_that_are_exact", "", "", kFour, "the reference's own numbers, each rounded once", "P", "", "",
-     results_that_are_exact},
 };
 
 }  // namespace

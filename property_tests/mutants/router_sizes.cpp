@@ -357,7 +357,7 @@ const Mutant kMutants[] = {
      "the mask is one word of 32 tokens, read again and again",
      "F L",
      "outputs/expert_load outputs/y",
-     "row_order",
+     "",
      mask_of_32_tokens},
     {"load_in_8_bits",
      "",

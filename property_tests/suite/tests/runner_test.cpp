@@ -33,9 +33,10 @@ TEST(Runner, ShrinksToTheSmallestFailure) {
   CpuReference cpu;
   const RunReport report = run_property(property, cpu, few());
   ASSERT_EQ(report.status, RunStatus::failed);
-  EXPECT_EQ(to_line(*report.smallest), "gate T=0 E=3 D=3 seed=0");
+  EXPECT_EQ(to_line(*report.smallest), "gate T=0 E=3 logits=rough seed=0");
   EXPECT_EQ(report.finding.index, 2);
-  EXPECT_EQ(repeat_line(report), "--property needs_three_experts --repeat 'gate T=0 E=3 D=3 seed=0'");
+  EXPECT_EQ(repeat_line(report),
+            "--property needs_three_experts --repeat 'gate T=0 E=3 logits=rough seed=0'");
 }
 
 TEST(Runner, CallsAFailureThatDoesNotRepeatFlaky) {

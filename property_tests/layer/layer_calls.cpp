@@ -11,12 +11,6 @@ std::string expert_tensor(Component component, std::string_view group, std::stri
   return std::string(group) + (component == Component::moe ? "/experts." : "/") + std::string(tensor);
 }
 
-bool is_live(const Call& call, std::int64_t token) {
-  if (const Tensor* mask = find(call.tensors, "inputs/token_mask")) return (*mask)[token] != 0.0;
-  if (const Tensor* padding = find(call.tensors, "inputs/padding_mask")) return (*padding)[token] == 0.0;
-  return true;
-}
-
 std::vector<double> dealt_ids(const Call& call) {
   const MoEConfig c = parse_moe_config(call.config);
   const Tensor& x = call.tensors.at("inputs/x");
@@ -47,9 +41,7 @@ bool meets(const std::vector<std::int64_t>& ids, std::int64_t k, std::int64_t to
 }
 
 Call with_tokens(Call call, std::span<const std::int64_t> order) {
-  for (const char* rows : {"inputs/x", "inputs/token_mask", "inputs/padding_mask", "inputs/weights",
-                           "inputs/indices", "inputs/replay_indices", "cotangents/y", "cotangents/weights"})
-    take_in(call, rows, 0, order);
+  for (const std::string_view rows : kTokenInputs) take_in(call, rows, 0, order);
   return call;
 }
 

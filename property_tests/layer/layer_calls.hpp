@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "property_tests/suite/answer.hpp"
+#include "reference_cpu/call/tokens.hpp"
 
 namespace moeref {
 
@@ -18,9 +19,6 @@ inline constexpr std::array<std::string_view, 4> kExpertTensors{"gate_and_up_pro
 
 /// "grads/experts.down_projs" in a layer, "grads/down_projs" where the experts stand alone.
 std::string expert_tensor(Component component, std::string_view group, std::string_view tensor);
-
-/// Not masked, in whichever mask the component has.
-bool is_live(const Call& call, std::int64_t token);
 
 /// Ids [T k] that the balanced gate deals without noise.
 std::vector<double> dealt_ids(const Call& call);

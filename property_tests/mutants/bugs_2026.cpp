@@ -231,17 +231,6 @@ NamedTensors geglu_erf(Implementation& sound, const Call& call) {
   return with_parts(sound, call, parts);
 }
 
-NamedTensors silu_slope_is_sigmoid(Implementation& sound, const Call& call) {
-  ExpertsParts parts;
-  parts.slope = [](const MoEConfig& c, double g, double u) {
-    const auto [by_gate, by_up] = activation_slope(c, g, u);
-    if (c.expert_activation != ActivationKind::swiglu || by_gate == 0.0) return std::pair{by_gate, by_up};
-    const double limit = c.swiglu_limit > 0.0 ? c.swiglu_limit : INFINITY;
-    return std::pair{plain_sigmoid(g) * std::clamp(u, -limit, limit), by_up};
-  };
-  return with_parts(sound, call, parts);
-}
-
 /// Parameters are taken from the first call whose tensors lay at the same addresses and had the same shapes.
 class WeightsKeptByAddress final : public Stateful {
  public:
@@ -435,15 +424,6 @@ const Mutant kMutants[] = {
      "outputs/y",
      "activation_values",
      geglu_erf},
-    {"silu_slope_is_sigmoid",
-     "",
-     "unsloth #3314",
-     {C::experts, C::mlp},
-     "the slope of SiLU lacks its second term",
-     "G",
-     "grads/gate_and_up_projs grads/gate_up_proj_bias grads/gate_proj.bias grads/gate_proj.weight grads/x",
-     "central_differences",
-     silu_slope_is_sigmoid},
 };
 
 }  // namespace

@@ -175,7 +175,7 @@ NamedTensors token_tail_not_contracted(Implementation& sound, const Call& call) 
 
 NamedTensors four_tokens_at_a_time(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
-  const std::int64_t tokens = gives_y(call) ? tokens_of(call) : 0;
+  const std::int64_t tokens = gives_y(call) ? token_count(call) : 0;
   if (tokens > 4)
     change_rows(out, "outputs/y",
                 [&](std::int64_t t, std::int64_t, double v) { return t < tokens / 4 * 4 ? v : 0.0; });

@@ -9,7 +9,7 @@
 
 #include "moeref/config.hpp"
 #include "property_tests/layer/layer_calls.hpp"
-#include "property_tests/mutants/lost_terms.hpp"
+#include "property_tests/router/router_oracle.hpp"
 
 namespace moeref {
 namespace {
@@ -82,42 +82,6 @@ NamedTensors epsilon_in_the_output(Implementation& sound, const Call& call) {
 }
 
 const Mutant kMutants[] = {
-    {"silu_slope_of_mlp_is_sigmoid",
-     "",
-     "unsloth #3314",
-     {Component::mlp},
-     "the slope of SiLU lacks its second term, g s (1 - s)",
-     "G",
-     "grads/gate_proj.weight grads/gate_proj.bias grads/x",
-     "within_bounds",
-     silu_slope_is_sigmoid},
-    {"silu_slope_of_experts_is_sigmoid",
-     "",
-     "unsloth #3314",
-     {Component::experts},
-     "the slope of SiLU lacks its second term, g s (1 - s)",
-     "G",
-     "grads/gate_and_up_projs grads/gate_up_proj_bias grads/x",
-     "within_bounds",
-     silu_slope_is_sigmoid},
-    {"softmax_backward_without_sum",
-     "",
-     "",
-     {Component::gate},
-     "the backward pass of the softmax leaves out the sum over the experts",
-     "G",
-     "grads/x grads/weight grads/bias",
-     "within_bounds",
-     softmax_backward_without_sum},
-    {"renormalisation_without_gradient",
-     "",
-     "",
-     {Component::gate},
-     "the sum that divides the selected scores is taken for a constant",
-     "G",
-     "grads/x grads/weight grads/bias",
-     "within_bounds",
-     renormalisation_without_gradient},
     {"stale_gradient_of_absent_slots",
      "O17",
      "",

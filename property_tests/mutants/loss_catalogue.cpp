@@ -61,7 +61,7 @@ NamedTensors with_loss(Implementation& sound, const Call& call, F&& f) {
 NamedTensors no_floor_of_one_token(Implementation& sound, const Call& call) {
   std::int64_t live = 0;
   if (is_one_of(call, {C::gate, C::moe, C::aux_loss}))
-    for (std::int64_t t = 0; t < tokens_of(call); ++t) live += is_live(call, t) ? 1 : 0;
+    for (std::int64_t t = 0; t < token_count(call); ++t) live += is_live(call, t) ? 1 : 0;
   return with_loss(sound, call, [&](double v) { return live == 0 ? kNotANumber : v; });
 }
 
@@ -194,7 +194,7 @@ NamedTensors replayed_padding_counts_once(Implementation& sound, const Call& cal
 NamedTensors padding_dilutes_loss(Implementation& sound, const Call& call) {
   if (!is_one_of(call, {C::gate, C::moe, C::aux_loss})) return sound.run(call);
   double live = 0.0;
-  const std::int64_t tokens = tokens_of(call);
+  const std::int64_t tokens = token_count(call);
   for (std::int64_t t = 0; t < tokens; ++t) live += is_live(call, t) ? 1.0 : 0.0;
   const double share = tokens > 0 ? live / static_cast<double>(tokens) : 1.0;
   return with_loss(sound, call, [&](double v) { return v * share * share; });

@@ -9,11 +9,6 @@ DType dtype_of(const Call& call) {
                                           : parse_moe_config(call.config).dtype;
 }
 
-std::int64_t tokens_of(const Call& call) {
-  const Tensor* x = find(call.tensors, facts(call.component).token_input);
-  return !x || x->size() == 0 ? 0 : x->size() / x->shape().back();
-}
-
 std::int64_t expert_ranks_of(const Call& call) {
   return has_experts(call) ? parse_call_options(call.options).parallel.ep_size : 1;
 }

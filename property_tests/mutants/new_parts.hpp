@@ -34,9 +34,6 @@ inline bool normalises(const Call& call) {
 inline ScoreFunc score_of(const Call& call) { return parse_moe_config(call.config).score_func; }
 DType dtype_of(const Call& call);
 
-/// Rows of the token input.
-std::int64_t tokens_of(const Call& call);
-
 /// The ranks over which experts are spread; 1 for a call without.
 std::int64_t expert_ranks_of(const Call& call);
 std::int64_t context_ranks_of(const Call& call);

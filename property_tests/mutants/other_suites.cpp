@@ -28,9 +28,9 @@ NamedTensors one_token_in_20_zeroed(Implementation& sound, const Call& call) {
 }
 NamedTensors last_two_tokens_swapped(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
-  if (!gives_y(call) || tokens_of(call) < 2) return out;
+  if (!gives_y(call) || token_count(call) < 2) return out;
   const Tensor y = out.at("outputs/y");
-  const std::int64_t dim = y.shape().back(), last = tokens_of(call) - 1;
+  const std::int64_t dim = y.shape().back(), last = token_count(call) - 1;
   change_rows(out, "outputs/y", [&](std::int64_t t, std::int64_t c, double v) {
     return t < last - 1 ? v : y[(2 * last - 1 - t) * dim + c];
   });
@@ -66,7 +66,7 @@ NamedTensors ids_and_weights_decoupled(Implementation& sound, const Call& call) 
 }
 NamedTensors ids_of_two_tokens_swapped(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
-  if (!is(call, C::gate) || tokens_of(call) < 2) return out;
+  if (!is(call, C::gate) || token_count(call) < 2) return out;
   const Tensor ids = out.at("outputs/indices");
   const std::int64_t k = ids.extent(1);
   change_rows(out, "outputs/indices",

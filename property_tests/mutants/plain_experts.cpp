@@ -49,7 +49,7 @@ struct Work {
 
   Work(const Call& call, const ExpertsParts& p)
       : c(parse_moe_config(call.config)),
-        tokens(tokens_of(call)),
+        tokens(token_count(call)),
         k(c.n_activated_experts),
         dim(c.expert_dim()),
         width(c.moe_inter_dim),
@@ -182,7 +182,7 @@ NamedTensors run_mlp(const Call& call, const ExpertsParts& parts) {
   one.swiglu_limit = c.swiglu_limit;
   one.expert_bias = c.bias;
   one.dtype = c.dtype;
-  const std::int64_t tokens = tokens_of(call), columns = one.up_dim();
+  const std::int64_t tokens = token_count(call), columns = one.up_dim();
   Call expert{Component::experts, to_json(one), nlohmann::json::object(), {}, call.backward};
   const auto flat = [&](const char* name) {
     expert.tensors[name] = call.tensors.at(name).reshaped({tokens, c.dim});

@@ -75,7 +75,7 @@ NamedTensors counts_with_padding(Implementation& sound, const Call& call) {
   if (!is(call, C::experts) || expert_ranks_of(call) == 1) return sound.run(call);
   // Padding rows are among those that are cut to the dispatcher's counts: as many real ones at the end are
   // lost.
-  const std::int64_t k = size(call, "n_activated_experts"), tokens = tokens_of(call);
+  const std::int64_t k = size(call, "n_activated_experts"), tokens = token_count(call);
   std::int64_t padding = 0, last = tokens;
   for (std::int64_t t = 0; t < tokens; ++t) padding += is_live(call, t) ? 0 : 1;
   while (last > 0 && padding > 0)
@@ -87,7 +87,7 @@ NamedTensors partial_sums_by_local_place(Implementation& sound, const Call& call
   NamedTensors out = sound.run(call);
   if (!is(call, C::experts) || expert_ranks_of(call) == 1) return out;
   // Each later rank's rows are added at the places of those that it received, counted from 0.
-  const std::int64_t k = size(call, "n_activated_experts"), tokens = tokens_of(call),
+  const std::int64_t k = size(call, "n_activated_experts"), tokens = token_count(call),
                      own = size(call, "n_routed_experts") / expert_ranks_of(call),
                      dim = call.tensors.at("inputs/x").extent(1);
   const Tensor& ids = call.tensors.at("inputs/indices");
@@ -118,7 +118,7 @@ NamedTensors cycle_begins_on_every_rank(Implementation& sound, const Call& call)
   if (!is_one_of(call, {C::fake_balanced_gate, C::moe}) || options.parallel.size() == 1 ||
       (is(call, C::moe) && !options.fake_balanced_gate) || options.fake_gate_noise > 0.0)
     return out;
-  const std::vector<std::int64_t> owner = owners(call, tokens_of(call));
+  const std::vector<std::int64_t> owner = owners(call, token_count(call));
   const std::int64_t skip = options.skip_first_n_experts, dealt = size(call, "n_routed_experts") - skip;
   change_rows(out, "outputs/indices", [&](std::int64_t t, std::int64_t j, double) {
     const auto first = std::ranges::find(owner, owner[static_cast<std::size_t>(t)]) - owner.begin();
@@ -176,7 +176,7 @@ NamedTensors duplicate_sent_once(Implementation& sound, const Call& call) {
     return sound.run(call);
   const Tensor& ids = call.tensors.at("inputs/indices");
   const std::int64_t k = ids.extent(1), own = size(call, "n_routed_experts") / expert_ranks_of(call);
-  const std::vector<std::int64_t> owner = owners(call, tokens_of(call));
+  const std::vector<std::int64_t> owner = owners(call, token_count(call));
   // A token's second slot on its own rank is taken for one that has been served.
   return sound.run(with_slots_lost(call, [&](std::int64_t i) {
     const std::int64_t home = owner[static_cast<std::size_t>(i / k)];

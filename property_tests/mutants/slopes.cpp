@@ -18,6 +18,12 @@ NamedTensors with_slope(Implementation& sound, const Call& call) {
   return with_parts(sound, call, {.slope = F});
 }
 
+Slope silu_slope_is_sigmoid(const MoEConfig& c, double g, double u) {
+  const auto [by_gate, by_up] = activation_slope(c, g, u);
+  if (c.expert_activation != ActivationKind::swiglu || by_gate == 0.0) return {by_gate, by_up};
+  const double limit = c.swiglu_limit > 0.0 ? c.swiglu_limit : INFINITY;
+  return {plain_sigmoid(g) * std::clamp(u, -limit, limit), by_up};
+}
 Slope relu2_slope_without_two(const MoEConfig& c, double g, double u) {
   const auto [by_gate, by_up] = activation_slope(c, g, u);
   return {by_gate, c.expert_activation == ActivationKind::relu2 ? 0.5 * by_up : by_up};
@@ -99,6 +105,15 @@ constexpr std::string_view kGateGrads = "grads/bias grads/weight grads/x";
 const std::vector<Component> kMlps{C::experts, C::mlp};
 
 const Mutant kMutants[] = {
+    {"silu_slope_is_sigmoid",
+     "",
+     "unsloth #3314",
+     {C::experts, C::mlp},
+     "the slope of SiLU lacks its second term",
+     "G",
+     "grads/gate_and_up_projs grads/gate_up_proj_bias grads/gate_proj.bias grads/gate_proj.weight grads/x",
+     "central_differences within_bounds",
+     with_slope<silu_slope_is_sigmoid>},
     {"relu2_slope_without_two", "", "", kMlps, "the slope of relu2 lacks its factor of 2", "G", kExpertGrads,
      "central_differences", with_slope<relu2_slope_without_two>},
     {"relu2_slope_below_zero", "", "", kMlps, "the slope of relu2 is 2 |u| on both sides of 0", "G",
@@ -143,7 +158,7 @@ const Mutant kMutants[] = {
      "the gradient of the softmax lacks its sum",
      "G",
      kGateGrads,
-     "central_differences",
+     "central_differences within_bounds",
      softmax_gradient_without_sum},
     {"renormalisation_gradient_dropped",
      "",
@@ -152,7 +167,7 @@ const Mutant kMutants[] = {
      "the sum that weights are divided by has no gradient",
      "G",
      kGateGrads,
-     "central_differences",
+     "central_differences within_bounds",
      renormalisation_gradient_dropped},
     {"loss_renormalisation_gradient_dropped",
      "",

@@ -6,85 +6,14 @@
 
 #include "moeref/signature.hpp"
 #include "moeref/verdict.hpp"
-#include "reference_cpu/verdict/element_chunks.hpp"
+#include "reference_cpu/verdict/compare.hpp"
 #include "reference_cpu/verdict/own_selection.hpp"
 #include "reference_cpu/verdict/probable_error.hpp"
 #include "reference_cpu/verdict/reference_results.hpp"
 #include "reference_cpu/verdict/routing_verdict.hpp"
-#include "reference_cpu/verdict/value_verdict.hpp"
 
 namespace moeref {
 namespace {
-
-TensorVerdict fail(const std::string& tensor, std::string finding) {
-  TensorVerdict out;
-  out.tensor = tensor;
-  out.verdict = Verdict::fail;
-  out.ratio = INFINITY;
-  out.finding = std::move(finding);
-  return out;
-}
-
-/// The element with the largest r of a chunk; of several equal ones the first.
-struct Worst {
-  std::int64_t index = -1;
-  double ratio = 0.0, value = 0.0;
-  std::int64_t unbounded = 0;
-};
-
-Worst worst_of(std::int64_t first, std::span<const double> values, const BoundedTensor& reference) {
-  Worst out;
-  const double* exact = reference.value.data() + first;
-  const float* bound = reference.bound.data() + first;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    out.unbounded += std::isinf(bound[i]) && std::isfinite(exact[i]);
-    const double r = value_ratio(values[i], exact[i], bound[i]);
-    if (out.index >= 0 && !(r > out.ratio)) continue;
-    out.index = first + static_cast<std::int64_t>(i);
-    out.ratio = r;
-    out.value = values[i];
-  }
-  return out;
-}
-
-TensorVerdict compare(const std::string& tensor, const Tensor& candidate, const BoundedTensor& reference) {
-  if (candidate.shape() != reference.shape)
-    return fail(tensor, "has shape " + to_string(candidate.shape()) + " where " + to_string(reference.shape) +
-                            " belongs");
-  if (is_floating(reference.dtype) && !is_floating(candidate.dtype()))
-    return fail(tensor,
-                "has dtype " + std::string(name(candidate.dtype())) + " where a floating one belongs");
-  TensorVerdict out;
-  out.tensor = tensor;
-  out.elements = candidate.size();
-  std::vector<Worst> chunks(static_cast<std::size_t>((candidate.size() + kChunk - 1) / kChunk));
-  for_each_chunk(candidate, [&](std::int64_t first, std::span<const double> values) {
-    chunks[static_cast<std::size_t>(first / kChunk)] = worst_of(first, values, reference);
-  });
-  for (const Worst& chunk : chunks) {
-    out.unbounded += chunk.unbounded;
-    if (out.index >= 0 && !(chunk.ratio > out.ratio)) continue;
-    out.index = chunk.index;
-    out.ratio = chunk.ratio;
-    out.value = chunk.value;
-  }
-  if (out.index >= 0) {
-    out.reference = reference.value[static_cast<std::size_t>(out.index)];
-    out.bound = reference.bound[static_cast<std::size_t>(out.index)];
-  }
-  if (out.unbounded > 0) {
-    out.verdict = Verdict::ambiguous;
-    out.finding = std::to_string(out.unbounded) + " of " + std::to_string(out.elements) +
-                  " elements have no finite bound: nothing is proven there";
-  }
-  if (out.ratio > 1.0) {
-    out.verdict = Verdict::fail;
-    out.finding = std::isfinite(out.value) == std::isfinite(out.reference) ? "outside the bound"
-                  : std::isfinite(out.reference) ? "not finite where the reference is"
-                                                 : "finite where the reference is not";
-  }
-  return out;
-}
 
 /// Judges each tensor once more, on the stages before it as the candidate shows them: bounds are narrower
 /// then, and errors that only follow from an earlier stage are told apart.
@@ -146,10 +75,10 @@ TensorVerdict judge_ids(const Call& call, const NamedTensors& candidate, const R
                         const Tensor& ids, const JudgeOptions& options, CaseVerdict& total) {
   const Shape want{routing.tokens, routing.k};
   if (ids.shape() != want)
-    return fail(routing.indices,
-                "has shape " + to_string(ids.shape()) + " where " + to_string(want) + " belongs");
+    return failed(routing.indices,
+                  "has shape " + to_string(ids.shape()) + " where " + to_string(want) + " belongs");
   if (ids.dtype() != DType::int64)
-    return fail(routing.indices, "has dtype " + std::string(name(ids.dtype())) + " where int64 belongs");
+    return failed(routing.indices, "has dtype " + std::string(name(ids.dtype())) + " where int64 belongs");
   TensorVerdict out;
   out.tensor = routing.indices;
   out.elements = ids.size();
@@ -172,14 +101,14 @@ TensorVerdict judge_ids(const Call& call, const NamedTensors& candidate, const R
     total.tied_tokens += verdict.selection == Selection::tied;
     ambiguous += verdict.selection == Selection::explainable && !proven;
     if (verdict.selection < Selection::wrong || out.verdict == Verdict::fail) continue;
-    out = fail(routing.indices, "token " + std::to_string(t) + ": " + verdict.finding);
+    out = failed(routing.indices, "token " + std::to_string(t) + ": " + verdict.finding);
     out.elements = ids.size();
     out.index = t * routing.k;
   }
   total.tokens += routing.tokens;
   total.ambiguous_tokens += ambiguous;
   if (out.verdict != Verdict::fail && own.wrong >= 0) {
-    out = fail(routing.indices, own.finding);
+    out = failed(routing.indices, own.finding);
     out.elements = ids.size();
     out.index = own.wrong * routing.k;
   }
@@ -215,7 +144,7 @@ CaseVerdict judge(ReferenceResults& results, const NamedTensors& candidate, cons
     if (const Tensor* tensor = find(candidate, name)) out.tensors.push_back(compare(name, *tensor, result));
   }
   for (const TensorSpec& spec : signature(results.call()).outputs)
-    if (spec.required && !find(candidate, spec.name)) out.tensors.push_back(fail(spec.name, "missing"));
+    if (spec.required && !find(candidate, spec.name)) out.tensors.push_back(failed(spec.name, "missing"));
 
   for (TensorVerdict& t : out.tensors) t.own_ratio = t.ratio;
   judge_on_own_stages(results, candidate, out);

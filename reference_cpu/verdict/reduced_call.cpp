@@ -8,6 +8,7 @@
 
 #include "moeref/config.hpp"
 #include "moeref/signature.hpp"
+#include "reference_cpu/call/tokens.hpp"
 #include "reference_cpu/components/activation.hpp"
 
 namespace moeref {
@@ -15,9 +16,6 @@ namespace {
 
 using Indices = std::vector<std::int64_t>;
 
-constexpr std::array<std::string_view, 8> kTokenInputs{
-    "inputs/x",       "inputs/token_mask",     "inputs/padding_mask", "inputs/weights",
-    "inputs/indices", "inputs/replay_indices", "cotangents/y",        "cotangents/weights"};
 constexpr std::array<std::string_view, 5> kTokenResults{"outputs/y", "outputs/weights", "outputs/indices",
                                                         "grads/x", "grads/weights"};
 
@@ -129,22 +127,6 @@ bool can_be_reduced(const Call& call) {
   if (options.parallel.size() > 1 || options.fake_balanced_gate) return false;
   return call.component == Component::gate || call.component == Component::mlp ||
          call.component == Component::experts || call.component == Component::moe;
-}
-
-std::int64_t token_count(const Call& call) {
-  const Tensor& x = require(call.tensors, "inputs/x");
-  return x.shape().back() > 0 ? x.size() / x.shape().back() : 0;
-}
-
-std::vector<bool> live_tokens(const Call& call) {
-  std::vector<bool> out(static_cast<std::size_t>(token_count(call)), true);
-  const Tensor* mask = find(call.tensors, "inputs/token_mask");
-  const Tensor* padding = find(call.tensors, "inputs/padding_mask");
-  for (std::size_t t = 0; t < out.size(); ++t) {
-    const auto at = static_cast<std::int64_t>(t);
-    out[t] = mask ? (*mask)[at] != 0.0 : !padding || (*padding)[at] == 0.0;
-  }
-  return out;
 }
 
 ReducedCall reduce_to_tokens(const Call& call, std::span<const std::int64_t> tokens) {

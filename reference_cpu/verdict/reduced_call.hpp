@@ -39,8 +39,6 @@ struct ReducedCall {
 /// gate, mlp, experts and layers on one rank whose gate is a real one.
 bool can_be_reduced(const Call& call);
 
-std::int64_t token_count(const Call& call);
-
 /// The call on these tokens alone, without an auxiliary loss: their rows of every output and gradient by
 /// token.
 ReducedCall reduce_to_tokens(const Call& call, std::span<const std::int64_t> tokens);
@@ -59,8 +57,5 @@ ReducedCall reduce_to_expert(const Call& call, const Tensor& ids, std::int64_t e
 
 /// moe with shared experts: the gradients of these hidden units of their MLP.
 ReducedCall reduce_to_shared_units(const Call& call, std::vector<std::int64_t> units);
-
-/// Which tokens are not masked, [T].
-std::vector<bool> live_tokens(const Call& call);
 
 }  // namespace moeref

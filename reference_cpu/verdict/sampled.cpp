@@ -11,21 +11,20 @@
 #include "moeref/config.hpp"
 #include "moeref/signature.hpp"
 #include "reference_cpu/arithmetic/counter_generator.hpp"
-#include "reference_cpu/verdict/element_chunks.hpp"
+#include "reference_cpu/arithmetic/parallel_for.hpp"
+#include "reference_cpu/call/tokens.hpp"
+#include "reference_cpu/verdict/compare.hpp"
 #include "reference_cpu/verdict/reduced_call.hpp"
 #include "reference_cpu/verdict/reference_results.hpp"
-#include "reference_cpu/verdict/value_verdict.hpp"
 
 namespace moeref {
 namespace {
 
+/// FAIL at one element.
 TensorVerdict wrong(const std::string& tensor, std::string finding, std::int64_t index = -1) {
-  TensorVerdict out;
-  out.tensor = tensor;
-  out.verdict = Verdict::fail;
-  out.ratio = out.own_ratio = out.probable_ratio = INFINITY;
+  TensorVerdict out = failed(tensor, std::move(finding));
+  out.own_ratio = out.probable_ratio = out.ratio;
   out.index = index;
-  out.finding = std::move(finding);
   return out;
 }
 
@@ -104,28 +103,14 @@ bool check_results(const Signature& want, const NamedTensors& results, const cha
 /// The part of a result that lies in a reduced call's, against the reference there.
 TensorVerdict compare_part(const std::string& tensor, const Tensor& whole, const ReducedResult& part,
                            const BoundedTensor& reference) {
-  TensorVerdict out;
-  out.tensor = tensor;
+  const auto first = static_cast<std::ptrdiff_t>(part.first), count = part.in_whole.size();
+  BoundedTensor there{reference.dtype, part.in_whole.shape(), {}, {}};
+  there.value.assign(reference.value.begin() + first, reference.value.begin() + first + count);
+  there.bound.assign(reference.bound.begin() + first, reference.bound.begin() + first + count);
+  TensorVerdict out = compare(tensor, part.in_whole.of(whole), there);
   out.elements = whole.size();
-  const Tensor values = part.in_whole.of(whole);
-  for (std::int64_t i = 0; i < values.size(); ++i) {
-    const auto at = static_cast<std::size_t>(part.first + i);
-    const double r = value_ratio(values[i], reference.value[at], reference.bound[at]);
-    out.unbounded += std::isinf(reference.bound[at]) && std::isfinite(reference.value[at]);
-    if (out.index >= 0 && !(r > out.ratio)) continue;
-    out.index = i;
-    out.ratio = r;
-    out.value = values[i];
-    out.reference = reference.value[at];
-    out.bound = reference.bound[at];
-  }
   if (out.index >= 0) out.index = part.in_whole.whole_index(out.index);
   out.own_ratio = out.probable_ratio = out.ratio;
-  if (out.unbounded > 0) out.verdict = Verdict::ambiguous;
-  if (out.ratio > 1.0) {
-    out.verdict = Verdict::fail;
-    out.finding = "outside the bound";
-  }
   return out;
 }
 

@@ -62,12 +62,6 @@ std::uint64_t seed_of(const std::string& text) {
   return seed;
 }
 
-bool concerns(const Property& property, const std::vector<Component>& components) {
-  return components.empty() || std::ranges::any_of(property.components, [&](Component c) {
-           return std::ranges::find(components, c) != components.end();
-         });
-}
-
 int count_components(const Property& property, const std::vector<Component>& components) {
   return static_cast<int>(std::ranges::count_if(property.components, [&](Component c) {
     return components.empty() || std::ranges::find(components, c) != components.end();
@@ -83,7 +77,7 @@ std::vector<const Property*> chosen(const CheckOptions& options, const std::vect
   for (const Property& p : properties()) {
     const auto named = [&](const std::string& word) { return p.id == word || p.name == word; };
     if ((options.properties.empty() || std::ranges::any_of(options.properties, named)) &&
-        concerns(p, components) && (scale == Scale::small || p.sizes != Sizes::usual))
+        count_components(p, components) > 0 && (scale == Scale::small || p.sizes != Sizes::usual))
       out.push_back(&p);
   }
   if (out.empty())

@@ -11,6 +11,7 @@
 #include "moeref/config.hpp"
 #include "moeref/signature.hpp"
 #include "reference_cpu/arithmetic/counter_generator.hpp"
+#include "reference_cpu/call/tokens.hpp"
 #include "reference_cpu/tests/eager_port.hpp"
 #include "reference_cpu/tests/random_call.hpp"
 #include "reference_cpu/tests/small_call.hpp"

@@ -2,6 +2,7 @@ add_executable(reference_cpu_test
   arithmetic/tests/bounded_test.cpp
   arithmetic/tests/counter_generator_test.cpp
   arithmetic/tests/exact_math_test.cpp
+  arithmetic/tests/parallel_memory_test.cpp
   arithmetic/tests/product_test.cpp
   arithmetic/tests/real_test.cpp
   arithmetic/tests/torch_generator_test.cpp

@@ -75,6 +75,7 @@ add_executable(moeref_port_tests
   ports/tests/odd_ranks_test.cpp
   ports/tests/own_library_test.cpp
   ports/tests/rank_outcomes_test.cpp
+  ports/tests/tensor_difference_test.cpp
   ports/tests/rank_shares_test.cpp
   tests/run_command.cpp)
 # The header read as C99, which has none of the precompiled headers.

@@ -198,9 +198,9 @@ Tensor draw_reals(const DataChoice& choice, const DataStream& stream, DType dtyp
   const std::int64_t width = shape.empty() ? 1 : shape.back();
   const std::int64_t rows = out.size() / width;
   const std::int64_t block = std::max<std::int64_t>(1, 65536 / width);
-  parallel_for((rows + block - 1) / block, [&](std::int64_t b) {
+  parallel_pieces(rows, block, [&](std::int64_t first, std::int64_t count) {
     std::vector<double> values;
-    for (std::int64_t row = b * block; row < std::min(rows, (b + 1) * block); ++row)
+    for (std::int64_t row = first; row < first + count; ++row)
       draw_row(choice, stream, fan_in, row, out, values);
   });
   return out;

@@ -15,10 +15,10 @@ bool holds_nonfinite(const Tensor& tensor) {
   if (!is_floating(tensor.dtype())) return false;
   constexpr std::int64_t kBlock = 1 << 16;
   std::atomic<bool> found{false};
-  parallel_for((tensor.size() + kBlock - 1) / kBlock, [&](std::int64_t i) {
+  parallel_pieces(tensor.size(), kBlock, [&](std::int64_t first, std::int64_t size) {
     if (found) return;
-    std::vector<double> block(static_cast<std::size_t>(std::min(kBlock, tensor.size() - i * kBlock)));
-    tensor.read(i * kBlock, block);
+    std::vector<double> block(static_cast<std::size_t>(size));
+    tensor.read(first, block);
     if (!std::ranges::all_of(block, [](double v) { return std::isfinite(v); })) found = true;
   });
   return found;

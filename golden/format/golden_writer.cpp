@@ -37,12 +37,8 @@ constexpr unsigned kMostCompact = 64;
 /// Fills doubles with elements from `first` on.
 using Fill = std::function<void(std::int64_t first, std::span<double> out)>;
 
-/// Calls piece(first, size) for parts of [0, count), on all threads.
-void in_pieces(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& piece) {
-  constexpr std::int64_t kPiece = 1 << 16;
-  parallel_for((count + kPiece - 1) / kPiece,
-               [&](std::int64_t i) { piece(i * kPiece, std::min(kPiece, count - i * kPiece)); });
-}
+/// Elements that a thread writes at a time.
+constexpr std::int64_t kPiece = 1 << 16;
 
 /// A result wherever it lives.
 struct ResultView {
@@ -103,7 +99,7 @@ class Writer {
       // threads.
       const bool converted = stored == DType::float32;
       converted ? narrow.resize(count) : values.resize(count);
-      in_pieces(block.count, [&](std::int64_t first, std::int64_t size) {
+      parallel_pieces(block.count, kPiece, [&](std::int64_t first, std::int64_t size) {
         const auto at = static_cast<std::size_t>(first), n = static_cast<std::size_t>(size);
         if (!converted) return fill(block.first + first, std::span(values).subspan(at, n));
         std::vector<double> piece(n);

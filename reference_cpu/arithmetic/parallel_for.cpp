@@ -63,6 +63,12 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& b
   if (failure) std::rethrow_exception(failure);
 }
 
+void parallel_pieces(std::int64_t count, std::int64_t piece,
+                     const std::function<void(std::int64_t, std::int64_t)>& body) {
+  parallel_for((count + piece - 1) / piece,
+               [&](std::int64_t i) { body(i * piece, std::min(piece, count - i * piece)); });
+}
+
 void populate(void* memory, std::size_t bytes) {
   constexpr std::uintptr_t kPiece = std::uintptr_t{64} << 20, kPage = std::uintptr_t{2} << 20;
   const auto begin = reinterpret_cast<std::uintptr_t>(memory);

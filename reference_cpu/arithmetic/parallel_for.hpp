@@ -11,6 +11,10 @@ namespace moeref {
 /// A loop inside a loop runs on its caller's thread. The first exception that a body throws is thrown again.
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body);
 
+/// Calls body(first, size) for pieces of [0, count) that have `piece` elements, the last one what is left.
+void parallel_pieces(std::int64_t count, std::int64_t piece,
+                     const std::function<void(std::int64_t first, std::int64_t size)>& body);
+
 /// 0 = one thread per core of the machine, the default. The environment variable MOEREF_THREADS sets it, too.
 void set_thread_count(int threads);
 int thread_count();

@@ -16,11 +16,9 @@ inline constexpr std::int64_t kChunk = 4096;
 /// Calls body(first index, elements as doubles) for every chunk of kChunk elements, on all threads.
 template <class Body>
 void for_each_chunk(const Tensor& tensor, const Body& body) {
-  parallel_for((tensor.size() + kChunk - 1) / kChunk, [&](std::int64_t chunk) {
+  parallel_pieces(tensor.size(), kChunk, [&](std::int64_t first, std::int64_t size) {
     std::array<double, kChunk> buffer;
-    const std::int64_t first = chunk * kChunk;
-    const std::span<double> values(buffer.data(),
-                                   static_cast<std::size_t>(std::min(kChunk, tensor.size() - first)));
+    const std::span<double> values(buffer.data(), static_cast<std::size_t>(size));
     tensor.read(first, values);
     body(first, std::span<const double>(values));
   });

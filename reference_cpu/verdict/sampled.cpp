@@ -206,9 +206,9 @@ void SampledJudge::draw_tokens() {
     if (!tensor || tensor->size() == 0 || tensor->size() % all != 0) continue;
     const std::int64_t width = tensor->size() / all;
     std::vector<double> largest(static_cast<std::size_t>(all), 0.0);
-    parallel_for((all + 63) / 64, [&](std::int64_t block) {
+    parallel_pieces(all, 64, [&](std::int64_t first, std::int64_t count) {
       std::vector<double> row(static_cast<std::size_t>(width));
-      for (std::int64_t t = 64 * block; t < std::min(all, 64 * (block + 1)); ++t) {
+      for (std::int64_t t = first; t < first + count; ++t) {
         tensor->read(t * width, row);
         double& most = largest[static_cast<std::size_t>(t)];
         for (const double value : row)

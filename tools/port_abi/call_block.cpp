@@ -4,7 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
+
+#include "reference_cpu/arithmetic/parallel_for.hpp"
+#include "reference_cpu/arithmetic/parallel_memory.hpp"
 
 namespace moeref {
 namespace {
@@ -51,6 +55,35 @@ std::array<std::byte, 8> poison_of(DType dtype, Poison poison) {
   std::array<std::byte, 8> out{};
   std::memcpy(out.data(), &bits, sizeof bits);
   return out;
+}
+
+/// Elements that a thread works on at a time.
+constexpr std::int64_t kPiece = std::int64_t{1} << 20;
+
+void fill_with_poison(std::byte* data, const BlockTensor& tensor, Poison poison) {
+  const auto element = poison_of(tensor.dtype, poison);
+  const auto width = static_cast<std::size_t>(size_of(tensor.dtype));
+  parallel_pieces(element_count(tensor.shape), kPiece, [&](std::int64_t first, std::int64_t count) {
+    std::byte* to = data + static_cast<std::size_t>(first) * width;
+    for (std::int64_t i = 0; i < count; ++i, to += width) std::memcpy(to, element.data(), width);
+  });
+}
+
+/// Calls found(index) for every element of [first, first + count) that holds the one poison in `once` and the
+/// other one in `again`.
+template <class T, class Found>
+void for_each_poisoned(const Tensor& once, const Tensor& again, std::int64_t first, std::int64_t count,
+                       const Found& found) {
+  T nan{}, number{};
+  std::memcpy(&nan, poison_of(once.dtype(), Poison::nan).data(), sizeof nan);
+  std::memcpy(&number, poison_of(once.dtype(), Poison::number).data(), sizeof number);
+  const auto element = [](const Tensor& tensor, std::int64_t i) {
+    T out{};
+    std::memcpy(&out, tensor.bytes().data() + static_cast<std::size_t>(i) * sizeof out, sizeof out);
+    return out;
+  };
+  for (std::int64_t i = first; i < first + count; ++i)
+    if (element(once, i) == nan && element(again, i) == number) found(i);
 }
 
 std::size_t align(std::size_t at) { return (at + kAlignment - 1) / kAlignment * kAlignment; }
@@ -103,12 +136,9 @@ void CallBlock::fill(std::byte* memory, const Call& call, Poison poison) const {
     guard(tensor.offset);
     std::byte* data = memory + tensor.offset;
     if (!tensor.output) {
-      const auto bytes = call.tensors.find(tensor.name)->second.bytes();
-      std::ranges::copy(bytes, data);
+      copy_in_parallel(call.tensors.find(tensor.name)->second.bytes(), data);
     } else {
-      const auto element = poison_of(tensor.dtype, poison);
-      const auto width = static_cast<std::size_t>(size_of(tensor.dtype));
-      for (std::size_t at = 0; at < tensor.bytes; at += width) std::memcpy(data + at, element.data(), width);
+      fill_with_poison(data, tensor, poison);
     }
     end = tensor.offset + tensor.bytes;
   }
@@ -138,11 +168,9 @@ std::optional<std::string> CallBlock::changed_input(const std::byte* memory, con
   for (const BlockTensor& tensor : tensors_) {
     if (tensor.output || tensor.bytes == 0) continue;
     const auto before = call.tensors.find(tensor.name)->second.bytes();
-    const std::byte* after = memory + tensor.offset;
-    const auto [at, other] = std::mismatch(before.begin(), before.end(), after);
-    if (at == before.end()) continue;
-    const std::int64_t index = (at - before.begin()) / size_of(tensor.dtype);
-    return tensor.name + coordinates(index, tensor.shape);
+    const auto at = first_difference(before, memory + tensor.offset);
+    if (!at) continue;
+    return tensor.name + coordinates(static_cast<std::int64_t>(*at) / size_of(tensor.dtype), tensor.shape);
   }
   return std::nullopt;
 }
@@ -152,19 +180,38 @@ NamedTensors CallBlock::results(const std::byte* memory) const {
   for (const BlockTensor& tensor : tensors_) {
     if (!tensor.output) continue;
     Tensor values(tensor.dtype, tensor.shape);
-    std::copy_n(memory + tensor.offset, tensor.bytes, values.bytes().begin());
+    copy_in_parallel({memory + tensor.offset, tensor.bytes}, values.bytes().data());
     out.emplace(tensor.name, std::move(values));
   }
   return out;
 }
 
-std::vector<bool> untouched(const Tensor& tensor, Poison poison) {
-  const auto element = poison_of(tensor.dtype(), poison);
-  const auto width = static_cast<std::size_t>(size_of(tensor.dtype()));
-  std::vector<bool> out(static_cast<std::size_t>(tensor.size()));
-  for (std::size_t i = 0; i < out.size(); ++i)
-    out[i] = std::memcmp(tensor.bytes().data() + i * width, element.data(), width) == 0;
-  return out;
+Unwritten unwritten(const Tensor& once, const Tensor& again) {
+  std::atomic<std::int64_t> all{0}, earliest{once.size()};
+  parallel_pieces(once.size(), kPiece, [&](std::int64_t first, std::int64_t size) {
+    Unwritten here;
+    const auto found = [&](std::int64_t index) {
+      if (here.count++ == 0) here.first = index;
+    };
+    switch (size_of(once.dtype())) {
+      case 1:
+        for_each_poisoned<std::uint8_t>(once, again, first, size, found);
+        break;
+      case 2:
+        for_each_poisoned<std::uint16_t>(once, again, first, size, found);
+        break;
+      case 4:
+        for_each_poisoned<std::uint32_t>(once, again, first, size, found);
+        break;
+      default:
+        for_each_poisoned<std::uint64_t>(once, again, first, size, found);
+    }
+    if (here.count == 0) return;
+    all += here.count;
+    std::int64_t now = earliest;
+    while (here.first < now && !earliest.compare_exchange_weak(now, here.first)) continue;
+  });
+  return all == 0 ? Unwritten{} : Unwritten{all, earliest};
 }
 
 }  // namespace moeref

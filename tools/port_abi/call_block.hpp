@@ -54,7 +54,12 @@ class CallBlock {
   std::size_t size_ = 0;
 };
 
-/// Whether each element still holds the poison.
-std::vector<bool> untouched(const Tensor& tensor, Poison poison);
+struct Unwritten {
+  std::int64_t count = 0, first = -1;
+};
+
+/// The elements of an output that hold in both of two calls what was in the buffer before: `once` of a call
+/// with Poison::nan and `again` of one with Poison::number, of the same dtype and shape.
+Unwritten unwritten(const Tensor& once, const Tensor& again);
 
 }  // namespace moeref

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "moeref/error.hpp"
+#include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "tools/port_host/device_staging.hpp"
 #include "tools/port_host/exchange.hpp"
 #include "tools/port_host/hosted_bench.hpp"
@@ -67,7 +68,9 @@ void end_with_moeref() {
 class SharedBlock {
  public:
   explicit SharedBlock(std::size_t size)
-      : data_(::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, kHostMemory, 0)), size_(size) {}
+      : data_(::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, kHostMemory, 0)), size_(size) {
+    if (data_ != MAP_FAILED) populate(data_, size);
+  }
   ~SharedBlock() {
     if (data_ != MAP_FAILED) ::munmap(data_, size_);
   }

@@ -10,14 +10,6 @@
 namespace moeref {
 namespace {
 
-/// Elements that hold in both calls what the buffer held before.
-std::vector<bool> unwritten(const Tensor& once, const Tensor& again) {
-  std::vector<bool> out = untouched(once, Poison::nan);
-  const std::vector<bool> still = untouched(again, Poison::number);
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] = out[i] && still[i];
-  return out;
-}
-
 /// Unwritten outputs are left out where that is allowed, and a finding where not.
 void take_unwritten(PortOutcome& first, const PortOutcome& second, const std::vector<TensorSpec>& outputs) {
   std::string finding, more;
@@ -25,8 +17,8 @@ void take_unwritten(PortOutcome& first, const PortOutcome& second, const std::ve
     const auto once = first.results.find(spec.name);
     const auto again = second.results.find(spec.name);
     if (once == first.results.end() || again == second.results.end()) continue;
-    const std::vector<bool> left = unwritten(once->second, again->second);
-    const std::int64_t count = std::ranges::count(left, true), all = once->second.size();
+    const auto [count, at] = unwritten(once->second, again->second);
+    const std::int64_t all = once->second.size();
     if (count == 0) continue;
     if (count == all && !spec.required) {
       if (spec.name.starts_with("stages/"))
@@ -34,7 +26,6 @@ void take_unwritten(PortOutcome& first, const PortOutcome& second, const std::ve
       first.results.erase(once);
       continue;
     }
-    const std::int64_t at = std::ranges::find(left, true) - left.begin();
     if (finding.empty())
       finding =
           fmt::format("unwritten output: {} of {} elements of {} were left as they were, the first at {}",

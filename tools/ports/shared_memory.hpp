@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <new>
 
+#include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "tools/ports/port_process.hpp"
 
 namespace moeref {
@@ -27,6 +28,7 @@ class SharedMemory {
     void* data = sized ? ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file(), 0) : MAP_FAILED;
     if (data == MAP_FAILED) throw std::bad_alloc();
     size_ = size;
+    populate(data, size);
     return data_ = static_cast<std::byte*>(data);
   }
 

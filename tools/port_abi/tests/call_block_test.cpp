@@ -81,29 +81,35 @@ TEST_F(CallBlockTest, ChangedInputsAreNamed) {
   EXPECT_EQ(block.changed_input(memory.data(), call), "inputs/x[2, 1]");
 }
 
-TEST_F(CallBlockTest, OutputsAreUntouchedUntilWritten) {
-  for (const Poison poison : {Poison::nan, Poison::number}) {
+TEST_F(CallBlockTest, OutputsAreUnwrittenUntilWritten) {
+  const auto results = [&](Poison poison) {
     block.fill(memory.data(), call, poison);
-    const NamedTensors before = block.results(memory.data());
-    for (const auto& [name, tensor] : before)
-      for (const bool left : untouched(tensor, poison)) EXPECT_TRUE(left) << name;
-    EXPECT_EQ(before.size(), 4u);
-    EXPECT_EQ(std::isnan(before.at("outputs/y")[0]), poison == Poison::nan);
-    EXPECT_EQ(std::isnan(before.at("stages/h")[0]), poison == Poison::nan);
-
-    const float one = 1.0f;
-    std::memcpy(memory.data() + tensor("outputs/y").offset + 8, &one, sizeof one);
-    const NamedTensors after = block.results(memory.data());
-    const std::vector<bool> left = untouched(after.at("outputs/y"), poison);
-    EXPECT_FALSE(left[2]);
-    EXPECT_TRUE(left[1] && left[3]);
+    return block.results(memory.data());
+  };
+  NamedTensors once = results(Poison::nan), again = results(Poison::number);
+  EXPECT_EQ(once.size(), 4u);
+  for (const auto& [name, tensor] : once) {
+    EXPECT_EQ(unwritten(tensor, again.at(name)).count, tensor.size()) << name;
+    EXPECT_EQ(unwritten(tensor, again.at(name)).first, 0) << name;
+    EXPECT_EQ(unwritten(tensor, tensor).count, 0) << name;
   }
+  EXPECT_TRUE(std::isnan(once.at("outputs/y")[0]) && std::isnan(once.at("stages/h")[0]));
+  EXPECT_FALSE(std::isnan(again.at("outputs/y")[0]) || std::isnan(again.at("stages/h")[0]));
+
+  // Written once is written.
+  const std::int64_t all = once.at("outputs/y").size();
+  once.at("outputs/y").set(0, 1.0);
+  again.at("outputs/y").set(2, 1.0);
+  EXPECT_EQ(unwritten(once.at("outputs/y"), again.at("outputs/y")).count, all - 2);
+  EXPECT_EQ(unwritten(once.at("outputs/y"), again.at("outputs/y")).first, 1);
 }
 
 TEST_F(CallBlockTest, AnOrdinaryNaNIsNoPoison) {
-  Tensor nan(DType::float32, {1});
-  nan.set(0, NAN);
-  EXPECT_FALSE(untouched(nan, Poison::nan)[0]);
+  block.fill(memory.data(), call, Poison::number);
+  const NamedTensors number = block.results(memory.data());
+  Tensor nan(DType::float32, number.at("outputs/y").shape());
+  for (std::int64_t i = 0; i < nan.size(); ++i) nan.set(i, NAN);
+  EXPECT_EQ(unwritten(nan, number.at("outputs/y")).count, 0);
 }
 
 }  // namespace

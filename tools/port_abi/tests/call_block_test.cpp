@@ -90,7 +90,7 @@ TEST_F(CallBlockTest, OutputsAreUnwrittenUntilWritten) {
   EXPECT_EQ(once.size(), 4u);
   for (const auto& [name, tensor] : once) {
     EXPECT_EQ(unwritten(tensor, again.at(name)).count, tensor.size()) << name;
-    EXPECT_EQ(unwritten(tensor, again.at(name)).first, 0) << name;
+    EXPECT_EQ(unwritten(tensor, again.at(name)).first, tensor.size() > 0 ? 0 : -1) << name;
     EXPECT_EQ(unwritten(tensor, tensor).count, 0) << name;
   }
   EXPECT_TRUE(std::isnan(once.at("outputs/y")[0]) && std::isnan(once.at("stages/h")[0]));

@@ -202,7 +202,15 @@ void pass_int32(Descriptor& d) {
   d.E = d.k = 8;
   d.groups = d.limited = 1;
   d.latent = 0;
-  d.dtype = DType::bfloat16;
+}
+
+bool offers(const SizeRange& range, DType dtype) {
+  return range.dtypes.empty() || std::ranges::find(range.dtypes, dtype) != range.dtypes.end();
+}
+
+DType draw_dtype(Choices& draw, const SizeRange& range) {
+  const DType usual = draw.of({DType::bfloat16, DType::bfloat16, DType::float32});
+  return offers(range, usual) ? usual : draw.one_of(range.dtypes);
 }
 
 void draw_large(Descriptor& d, Choices& draw, const SizeRange& range) {
@@ -228,7 +236,7 @@ void draw_large(Descriptor& d, Choices& draw, const SizeRange& range) {
   d.config = {};
   d.logits = Logits::rough;
   d.values = draw.of({Values::rough, Values::rough, Values::loud});
-  d.dtype = draw.of({DType::bfloat16, DType::bfloat16, DType::float32});
+  d.dtype = draw_dtype(draw, range);
   d.mask = draw.of({Mask::absent, Mask::absent, Mask::random, Mask::last});
   d.ids = draw.of({Ids::distinct, Ids::skewed, Ids::rows, Ids::last_expert});
   do d.T = draw_step(draw, most);
@@ -237,7 +245,10 @@ void draw_large(Descriptor& d, Choices& draw, const SizeRange& range) {
   if (!full) d.k = std::min(d.k, draw.of<std::int64_t>({d.k, 2, 1}));
   const bool passes = full && draw.chance(34) && range.multiply_adds >= 0x1p42 &&
                       (d.component == Component::mlp || d.component == Component::experts);
-  if (passes) pass_int32(d);
+  if (passes) {
+    pass_int32(d);
+    if (offers(range, DType::bfloat16)) d.dtype = DType::bfloat16;  // half the memory
+  }
   while (multiply_adds(d) > range.multiply_adds && !passes && d.T > 8)
     if (d.T > least || d.k < 2)
       d.T = step_below(d.T);
@@ -319,7 +330,7 @@ SizeRange size_range(Scale scale, bool by_reference) {
     case Scale::small:
       break;
     case Scale::kernel:
-      return {scale, 0x1p34, 0x1p26, 100};
+      return {scale, 0x1p33, 0x1p26, 100};
     case Scale::full:
       return by_reference ? SizeRange{scale, 0x1p36, 0x1p28, 100} : SizeRange{scale, 0x1p43, 0x1p30, 100};
   }

@@ -28,8 +28,8 @@ std::optional<std::size_t> first_difference(std::span<const std::byte> a, const 
     if (first > at || std::memcmp(a.data() + first, b + first, static_cast<std::size_t>(size)) == 0) return;
     const auto piece = a.subspan(first, static_cast<std::size_t>(size));
     const auto found =
-        first + static_cast<std::size_t>(std::ranges::mismatch(piece, std::span(b + first, piece.size())).in1 -
-                                         piece.begin());
+        first + static_cast<std::size_t>(
+                    std::ranges::mismatch(piece, std::span(b + first, piece.size())).in1 - piece.begin());
     std::size_t earliest = at;
     while (found < earliest && !at.compare_exchange_weak(earliest, found)) continue;
   });

@@ -46,8 +46,8 @@ struct ScaleDefaults {
 };
 
 ScaleDefaults defaults_of(Scale scale) {
-  return scale == Scale::small ? ScaleDefaults{100, 10.0, RunOptions{}.shrink_seconds}
-                               : ScaleDefaults{2, 600.0, 120.0};
+  if (scale == Scale::small) return {100, 10.0, RunOptions{}.shrink_seconds};
+  return {scale == Scale::kernel ? 2 : 1, 600.0, 120.0};
 }
 
 /// A run with fewer cases is not meant to meet every kind of input.
@@ -157,6 +157,7 @@ int check(const CheckOptions& options) {
       port_settings(options.timeout.value_or(defaults.timeout), options.processes, options.share_devices));
   run.sizes = size_range(scale, opened->is_reference());
   run.declared = declared_by(*opened);
+  if (const Capabilities* has = opened->capabilities()) run.sizes.dtypes = has->dtypes;
   const bool has_backward = !opened->capabilities() || opened->capabilities()->backward;
   const std::unique_ptr<Implementation> whole = as_implementation(std::move(opened));
   ForwardOnly forward(*whole);
@@ -227,7 +228,7 @@ Command check_command(CLI::App& parent) {
       ->capture_default_str()
       ->type_name("SCALE");
   app->add_option("--cases", options->cases,
-                  "Cases of each property [100; at the scales kernel and full 2 for each of its components]")
+                  "Cases of each property [100; for each of its components 2 at the scale kernel, 1 at full]")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
   app->add_option("--seed", options->seed, "A number, or 'random'; it is always printed")

@@ -162,6 +162,8 @@ struct SizeRange {
   double multiply_adds = 0x1p17;  ///< of a call's forward and backward passes
   double elements = 0x1p22;       ///< of the largest tensor
   int ladder_percent = 10;        ///< of the small cases have one or two extents of the ladder
+  /// Of calls beyond Scale::small, whose cases are too few to be spent on what a port declines. Empty: any.
+  std::vector<DType> dtypes = {};
 };
 
 /// The budget of a scale; that of calls which the CPU reference computes itself is smaller at `full`.

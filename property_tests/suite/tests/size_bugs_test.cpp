@@ -217,6 +217,15 @@ TEST(LargeSizes, StayWithinTheirRange) {
       }
 }
 
+TEST(LargeSizes, ComeInTypesThatThePortOffers) {
+  SizeRange range = size_range(Scale::kernel);
+  for (const DType only : {DType::float32, DType::float16}) {
+    range.dtypes = {only};
+    for (std::uint64_t bits = 0; bits < 50; ++bits)
+      EXPECT_EQ(draw_descriptor(Component::experts, bits, range).dtype, only);
+  }
+}
+
 TEST(LargeSizes, PassTheRangeOf32Bits) {
   int passing = 0;
   for (const Component component : {Component::mlp, Component::experts})

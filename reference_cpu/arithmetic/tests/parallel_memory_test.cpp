@@ -34,7 +34,8 @@ TEST(ParallelMemoryTest, TheFirstDifferenceIsFound) {
   EXPECT_EQ(first_difference({}, nullptr), std::nullopt);
   std::vector<std::byte> b = a;
   // Later ones first: the earliest counts, in any order of the threads.
-  for (const std::size_t at : {a.size() - 1, std::size_t{9} << 20, (std::size_t{4} << 20) - 1, std::size_t{3}}) {
+  for (const std::size_t at :
+       {a.size() - 1, std::size_t{9} << 20, (std::size_t{4} << 20) - 1, std::size_t{3}}) {
     b[at] ^= std::byte{1};
     EXPECT_EQ(first_difference(a, b.data()), at);
   }

@@ -14,7 +14,7 @@
 namespace moeref {
 namespace {
 
-using Ids = std::vector<std::int64_t>;
+using IdList = std::vector<std::int64_t>;
 
 std::vector<bool> token_mask(const Call& call, const std::string& name, std::int64_t tokens) {
   std::vector<bool> mask(static_cast<std::size_t>(tokens), true);
@@ -23,13 +23,13 @@ std::vector<bool> token_mask(const Call& call, const std::string& name, std::int
   return mask;
 }
 
-Ids ids_of(const Tensor& tensor) {
+IdList ids_of(const Tensor& tensor) {
   const auto ids = tensor.as<std::int64_t>();
   return {ids.begin(), ids.end()};
 }
 
 /// The ids to route by: those judged, else those the call replays, else none (select).
-std::optional<Ids> given_ids(const Call& call, const NamedTensors& routing, const std::string& suffix) {
+std::optional<IdList> given_ids(const Call& call, const NamedTensors& routing, const std::string& suffix) {
   const Tensor* ids = find(routing, "outputs/indices" + suffix);
   // The balanced gate has no replay.
   const bool balanced = parse_call_options(call.options).fake_balanced_gate;
@@ -42,9 +42,9 @@ std::optional<Ids> given_ids(const Call& call, const NamedTensors& routing, cons
   return ids_of(*ids);
 }
 
-const Ids* pointer(const std::optional<Ids>& ids) { return ids ? &*ids : nullptr; }
+const IdList* pointer(const std::optional<IdList>& ids) { return ids ? &*ids : nullptr; }
 
-BoundedTensor integers(const Ids& values, Shape shape) {
+BoundedTensor integers(const IdList& values, Shape shape) {
   return exact_result(Tensor::of(std::move(shape), std::span<const std::int64_t>(values)));
 }
 
@@ -106,7 +106,7 @@ void aux_loss_component(Work& w) {
   const MoEConfig c = parse_moe_config(w.call.config);
   const Bounded scores = load(w.input("original_scores"), c.n_routed_experts);
   const std::vector<bool> mask = token_mask(w.call, "token_mask", scores.rows);
-  const Ids load = expert_load(ids_of(w.input("indices")), mask, c.n_routed_experts);
+  const IdList load = expert_load(ids_of(w.input("indices")), mask, c.n_routed_experts);
   const AuxLoss loss = aux_loss(aux_statistics(scores, mask, load), c.n_activated_experts);
   w.put("outputs/expert_load", integers(load, {c.n_routed_experts}));
   w.put("outputs/aux_loss", scalar(loss.value, DType::float32));
@@ -197,7 +197,7 @@ void experts(Work& w) {
   const std::int64_t dim = c.expert_dim(), k = c.n_activated_experts;
   const Bounded x = load(w.input("x"), dim), weights = load(w.input("weights"), k);
   const std::vector<bool> mask = token_mask(w.call, "token_mask", x.rows);
-  const Ids ids = ids_of(w.input("indices"));
+  const IdList ids = ids_of(w.input("indices"));
   const Routing routing{ids, weights, mask};
   const ExpertsParams params = find_experts(c, w.call.tensors, "params/");
   const bool backward = w.call.backward;
@@ -284,7 +284,7 @@ struct EvaluateRow {
   Component kind;
   void (*evaluate)(Work& work);
 };
-constexpr auto kRows = std::to_array<EvaluateRow>({
+constexpr auto kEvaluateRows = std::to_array<EvaluateRow>({
     {Component::gate, gate},
     {Component::aux_loss, aux_loss_component},
     {Component::bias_update, bias_update},
@@ -295,7 +295,7 @@ constexpr auto kRows = std::to_array<EvaluateRow>({
     {Component::init, init},
     {Component::metrics, metrics},
 });
-static_assert(has_row_per_enumerator<kRows>());
+static_assert(has_row_per_enumerator<kEvaluateRows>());
 
 }  // namespace
 
@@ -303,7 +303,7 @@ Evaluation evaluate(const Call& call, const NamedTensors& routing, const NamedTe
   check_inputs(call);
   Work w{call, routing, parse_call_options(call.options), {}, {}};
   w.forced = ForcedStages(stages, w.out.results);
-  kRows[static_cast<std::size_t>(call.component)].evaluate(w);
+  kEvaluateRows[static_cast<std::size_t>(call.component)].evaluate(w);
   return std::move(w.out);
 }
 

@@ -128,13 +128,13 @@ void poison(const Descriptor& d, Tensor& x) {
   x.set(rows / 2 * width + width / 2, value);
 }
 
-struct Drawn {
+struct TensorDraw {
   const Descriptor& d;
   const TensorSpec& spec;
   bool has(std::string_view stem) const { return spec.name.find(stem) != std::string::npos; }
 };
 
-Tensor draw_mask(const Drawn& w) {
+Tensor draw_mask(const TensorDraw& w) {
   std::string kind(name(w.d.mask));
   const std::vector<bool> masked = draw_masked_tokens({kind, {}}, {w.d.seed, "mask"}, w.spec.shape);
   const bool true_is_masked = w.has("padding_mask");
@@ -146,7 +146,7 @@ Tensor draw_mask(const Drawn& w) {
 
 /// Ids of `rows` tokens, spread over the call, hold the expert that the seed chooses, and those of no other
 /// token do; the remaining slots hold different other experts.
-Tensor draw_exact_rows(const Drawn& w) {
+Tensor draw_exact_rows(const TensorDraw& w) {
   const std::int64_t tokens = w.spec.shape[0], k = w.spec.shape[1], experts = w.d.E;
   const auto chosen = static_cast<std::int64_t>(w.d.seed % static_cast<std::uint64_t>(experts));
   const CounterGenerator random(w.d.seed, w.spec.name);
@@ -170,7 +170,7 @@ Tensor draw_exact_rows(const Drawn& w) {
   return out;
 }
 
-Tensor draw_experts(const Drawn& w) {
+Tensor draw_experts(const TensorDraw& w) {
   const bool replayed = w.has("replay");
   Ids ids = w.d.ids;
   // What a gate selects is distinct experts.
@@ -184,7 +184,7 @@ Tensor draw_experts(const Drawn& w) {
 
 std::int64_t fan_in(const Shape& shape) { return shape.size() < 2 ? 1 : std::max<std::int64_t>(1, shape[1]); }
 
-Tensor draw_tensor(const Drawn& w) {
+Tensor draw_tensor(const TensorDraw& w) {
   const Descriptor& d = w.d;
   const std::string& name = w.spec.name;
   const bool selects = d.component == Component::gate || d.component == Component::bias_update ||
@@ -225,7 +225,7 @@ Call make_call(const Descriptor& d, bool backward) {
   const Shape tokens = d.component == Component::init ? Shape{} : token_shape(d);
   const Signature want = signature(d.component, call.config, call.options, tokens, backward);
   for (const TensorSpec& spec : want.inputs) {
-    const Drawn drawn{d, spec};
+    const TensorDraw drawn{d, spec};
     if (drawn.has("mask") && d.mask == Mask::absent) continue;
     if (drawn.has("replay_indices") && !d.replay) continue;
     Tensor& out = call.tensors[spec.name] = draw_tensor(drawn);

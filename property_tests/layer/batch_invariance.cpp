@@ -52,7 +52,7 @@ void arrange_batch(Descriptor& d) {
   if (d.values == Values::exact) d.values = Values::rough;
 }
 
-const Property kTable[] = {
+const Property kBatchInvarianceProperties[] = {
     {"P27",
      "batch_sizes",
      {Component::gate, Component::experts, Component::mlp, Component::moe},
@@ -92,6 +92,6 @@ std::optional<RowDifference> row_difference(const NamedTensors& alone, const Nam
   return std::nullopt;
 }
 
-std::span<const Property> batch_invariance_properties() { return kTable; }
+std::span<const Property> batch_invariance_properties() { return kBatchInvarianceProperties; }
 
 }  // namespace moeref

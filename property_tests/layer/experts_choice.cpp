@@ -104,7 +104,7 @@ void one_hot_weight(Implementation& impl, const Descriptor& d) {
   }
 }
 
-const Property kTable[] = {
+const Property kExpertsChoiceProperties[] = {
     {"P43",
      "identical_experts",
      {Component::experts},
@@ -144,6 +144,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> experts_choice_properties() { return kTable; }
+std::span<const Property> experts_choice_properties() { return kExpertsChoiceProperties; }
 
 }  // namespace moeref

@@ -264,7 +264,7 @@ void down_bias(Implementation& impl, const Descriptor& d) {
 
 void arrange_down_bias(Descriptor& d) { d.expert_bias = true; }
 
-const Property kTable[] = {
+const Property kExpertsFormulaProperties[] = {
     {"P40",
      "activation_values",
      {Component::experts, Component::mlp},
@@ -321,6 +321,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> experts_formula_properties() { return kTable; }
+std::span<const Property> experts_formula_properties() { return kExpertsFormulaProperties; }
 
 }  // namespace moeref

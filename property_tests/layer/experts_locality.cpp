@@ -98,7 +98,7 @@ void arrange_experts(Descriptor& d) {
   d.k = std::min(d.k, d.E - 1);
 }
 
-const Property kTable[] = {
+const Property kExpertsLocalityProperties[] = {
     {"P38",
      "token_locality",
      {Component::experts, Component::mlp, Component::moe},
@@ -139,6 +139,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> experts_locality_properties() { return kTable; }
+std::span<const Property> experts_locality_properties() { return kExpertsLocalityProperties; }
 
 }  // namespace moeref

@@ -198,7 +198,7 @@ void check(Implementation& impl, const Descriptor& d) {
   Check(impl, d, Exact);
 }
 
-const Property kTable[] = {
+const Property kExpertsSlotProperties[] = {
     {"P36",
      "zero_token_expert",
      {Component::experts, Component::moe},
@@ -275,6 +275,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> experts_slot_properties() { return kTable; }
+std::span<const Property> experts_slot_properties() { return kExpertsSlotProperties; }
 
 }  // namespace moeref

@@ -190,7 +190,7 @@ void arrange_adjoint(Descriptor& d) {
   if (d.config.gate_dtype == DType::float16) d.config.gate_dtype = DType::bfloat16;
 }
 
-const Property kTable[] = {
+const Property kGradientDifferenceProperties[] = {
     {"P48",
      "central_differences",
      {Component::gate, Component::experts, Component::mlp, Component::moe},
@@ -217,6 +217,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> gradient_difference_properties() { return kTable; }
+std::span<const Property> gradient_difference_properties() { return kGradientDifferenceProperties; }
 
 }  // namespace moeref

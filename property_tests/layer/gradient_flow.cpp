@@ -87,7 +87,7 @@ void loss_scale(Implementation& impl, const Descriptor& d) {
   }
 }
 
-void arrange_loss(Descriptor& d) {
+void arrange_loss_gradient(Descriptor& d) {
   arrange_replayed_routing(d);
   d.eval = false;
   if (d.aux == 0.0) d.aux = 0.5;
@@ -114,7 +114,7 @@ void arrange_linear_cotangent(Descriptor& d) {
   d.aux = 0.0;
 }
 
-const Property kTable[] = {
+const Property kGradientFlowProperties[] = {
     {"P50",
      "gate_gradient_rows",
      {Component::moe},
@@ -130,7 +130,7 @@ const Property kTable[] = {
      PropertyClass::bounded,
      "the auxiliary loss adds its gradient to the gate's and leaves that of the output as it is",
      {"A1", "A2", "A20", "A43"},
-     arrange_loss,
+     arrange_loss_gradient,
      loss_beside_output,
      Passes::backward},
     {"P23",
@@ -139,7 +139,7 @@ const Property kTable[] = {
      PropertyClass::bounded,
      "the loss's gradient in a layer doubles with coefficient and backward scale, and is there at all",
      {"A1", "A2", "A3", "A5"},
-     arrange_loss,
+     arrange_loss_gradient,
      loss_scale,
      Passes::backward},
     {"P49",
@@ -155,6 +155,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> gradient_flow_properties() { return kTable; }
+std::span<const Property> gradient_flow_properties() { return kGradientFlowProperties; }
 
 }  // namespace moeref

@@ -184,7 +184,7 @@ void scaled_std(Implementation& impl, const Descriptor& d) {
                   2.0 * a.bound(name, i) + b.bound(name, i), "twice the deviation");
 }
 
-const Property kTable[] = {
+const Property kInitProperties[] = {
     {"P34",
      "initialised_parts",
      {Component::init},
@@ -259,6 +259,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> init_properties() { return kTable; }
+std::span<const Property> init_properties() { return kInitProperties; }
 
 }  // namespace moeref

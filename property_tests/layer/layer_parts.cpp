@@ -239,7 +239,7 @@ void arrange_latent_of_dim(Descriptor& d) {
   d.D = d.latent = std::max(d.D, d.E);
 }
 
-const Property kTable[] = {
+const Property kLayerPartProperties[] = {
     {"P44",
      "dense_mlp",
      {Component::experts},
@@ -280,6 +280,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> layer_part_properties() { return kTable; }
+std::span<const Property> layer_part_properties() { return kLayerPartProperties; }
 
 }  // namespace moeref

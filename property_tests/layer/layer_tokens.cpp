@@ -224,7 +224,7 @@ void arrange_masked_rows(Descriptor& d) {
   if (d.mask == Mask::absent || d.mask == Mask::none) d.mask = Mask::random;
 }
 
-const Property kTable[] = {
+const Property kLayerTokenProperties[] = {
     {"P27",
      "lone_rows",
      {Component::experts, Component::mlp, Component::moe},
@@ -302,6 +302,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> layer_token_properties() { return kTable; }
+std::span<const Property> layer_token_properties() { return kLayerTokenProperties; }
 
 }  // namespace moeref

@@ -103,7 +103,7 @@ void context_ranks(Implementation& impl, const Descriptor& d) {
   }
 }
 
-void arrange_context(Descriptor& d) {
+void arrange_context_ranks(Descriptor& d) {
   arrange_decided_routing(d);
   d.ranks = 1;
 }
@@ -206,7 +206,7 @@ void arrange_slots(Descriptor& d) {
   d.D = std::max(d.D, d.E);
 }
 
-const Property kTable[] = {
+const Property kParallelRankProperties[] = {
     {"P51",
      "expert_ranks",
      {Component::experts, Component::moe},
@@ -267,13 +267,13 @@ const Property kTable[] = {
      PropertyClass::bounded,
      "context-parallel ranks give the loss, load and replicated gradients of the whole sequence",
      {"A8", "M33", "M3"},
-     arrange_context,
+     arrange_context_ranks,
      context_ranks,
      Passes::either},
 };
 
 }  // namespace
 
-std::span<const Property> parallel_rank_properties() { return kTable; }
+std::span<const Property> parallel_rank_properties() { return kParallelRankProperties; }
 
 }  // namespace moeref

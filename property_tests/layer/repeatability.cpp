@@ -104,7 +104,7 @@ void arrange_rough(Descriptor& d) {
   if (d.ids == Ids::absent_slots) d.ids = Ids::distinct;
 }
 
-const Property kTable[] = {
+const Property kRepeatabilityProperties[] = {
     {"P56",
      "rerun",
      {Component::gate, Component::aux_loss, Component::bias_update, Component::fake_balanced_gate,
@@ -151,6 +151,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> repeatability_properties() { return kTable; }
+std::span<const Property> repeatability_properties() { return kRepeatabilityProperties; }
 
 }  // namespace moeref

@@ -48,7 +48,7 @@ void arrange_size(Descriptor& d) {
   d.noise = 0.0;
 }
 
-const Property kTable[] = {
+const Property kSizeProperties[] = {
     {"P58",
      "every_size",
      {Component::gate, Component::mlp, Component::experts, Component::moe},
@@ -77,6 +77,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> size_properties() { return kTable; }
+std::span<const Property> size_properties() { return kSizeProperties; }
 
 }  // namespace moeref

@@ -46,7 +46,7 @@ NamedTensors gate_gradient_misses_slope(Implementation& sound, const Call& call)
   return out;
 }
 
-NamedTensors loss_gradient_dropped(Implementation& sound, const Call& call) {
+NamedTensors layer_loss_gradient_dropped(Implementation& sound, const Call& call) {
   if (!is(call, Component::moe) || !call.backward) return sound.run(call);
   NamedTensors out = sound.run(with_config(call, {{"aux_loss_coeff", 0.0}}));
   for (auto& [name, tensor] : sound.run(call))
@@ -89,7 +89,7 @@ NamedTensors loss_overwrites_output_gradient(Implementation& sound, const Call& 
   return with_results_of(sound, call, quiet, "grads/gate.");
 }
 
-NamedTensors loss_gradient_times_tokens(Implementation& sound, const Call& call) {
+NamedTensors layer_loss_gradient_times_tokens(Implementation& sound, const Call& call) {
   if (!is(call, Component::moe) || !call.backward) return sound.run(call);
   const Tensor& x = call.tensors.at("inputs/x");
   const double coefficient = call.config.value("aux_loss_coeff", 0.0),
@@ -157,7 +157,7 @@ std::span<const Mutant> backward_mutants() {
        .shows = "G",
        .first_wrong = "grads/*",
        .property = "layer_loss_scale central_differences",
-       .run = loss_gradient_dropped},
+       .run = layer_loss_gradient_dropped},
       {.name = "weights_detached",
        .bug = "A20",
        .source = "NeMo AutoModel #2995",
@@ -199,7 +199,7 @@ std::span<const Mutant> backward_mutants() {
        .shows = "G",
        .first_wrong = "grads/*",
        .property = "central_differences",
-       .run = loss_gradient_times_tokens},
+       .run = layer_loss_gradient_times_tokens},
       {.name = "x_gradient_without_weight",
        .components = {Component::experts},
        .does = "the gradient of x lacks the routing weights",

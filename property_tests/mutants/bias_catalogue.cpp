@@ -181,19 +181,14 @@ NamedTensors layers_are_joined(Implementation& sound, const Call& call) {
   return out;
 }
 
-constexpr std::string_view kBias =
-    "outputs/e_score_correction_bias_0 outputs/e_score_correction_bias_1 outputs/e_score_correction_bias_2 "
-    "outputs/e_score_correction_bias_5 outputs/indices_1_0 outputs/indices_1_1 outputs/indices_2_0 "
-    "outputs/indices_2_1 outputs/indices_3_0 outputs/indices_5_0";
-
-const Mutant kMutants[] = {
+const Mutant kBiasCatalogueMutants[] = {
     {"bias_never_updated",
      "A19",
      "NeMo AutoModel #532",
      {C::bias_update},
      "the training loop never asks for the update: the bias stays as it was",
      "S",
-     kBias,
+     kUpdatedBias,
      "sign_rule",
      bias_never_updated},
     {"bias_step_doubled",
@@ -202,7 +197,7 @@ const Mutant kMutants[] = {
      {C::bias_update},
      "the step is twice the factor",
      "S",
-     kBias,
+     kUpdatedBias,
      "sign_rule",
      bias_step_doubled},
     {"bias_step_in_proportion",
@@ -211,7 +206,7 @@ const Mutant kMutants[] = {
      {C::bias_update},
      "the step is in proportion to the load's distance from the mean",
      "S",
-     kBias,
+     kUpdatedBias,
      "sign_rule",
      bias_step_in_proportion},
     {"bias_moves_at_the_mean",
@@ -220,7 +215,7 @@ const Mutant kMutants[] = {
      {C::bias_update},
      "an expert whose load is the mean takes a step, too",
      "S",
-     kBias,
+     kUpdatedBias,
      "update_fixed_point",
      bias_moves_at_the_mean},
     {"mean_load_truncated",
@@ -229,7 +224,7 @@ const Mutant kMutants[] = {
      {C::bias_update},
      "the mean load is a whole number, rounded down",
      "S",
-     kBias,
+     kUpdatedBias,
      "sign_rule",
      mean_load_truncated},
     {"counts_in_bfloat16",
@@ -238,7 +233,7 @@ const Mutant kMutants[] = {
      {C::bias_update},
      "loads are held in bfloat16: steps of large loads flip their sign",
      "S P",
-     kBias,
+     kUpdatedBias,
      "",
      counts_in_bfloat16},
     {"bias_centred",
@@ -247,7 +242,7 @@ const Mutant kMutants[] = {
      {C::bias_update},
      "the mean of all biases is taken off after each step",
      "S",
-     kBias,
+     kUpdatedBias,
      "sign_rule",
      bias_centred},
     {"load_never_cleared",
@@ -256,7 +251,7 @@ const Mutant kMutants[] = {
      {C::bias_update},
      "the load of earlier rounds counts again",
      "S",
-     kBias,
+     kUpdatedBias,
      "sign_rule",
      load_never_cleared},
     {"saved_bias_is_the_first",
@@ -265,7 +260,7 @@ const Mutant kMutants[] = {
      {C::bias_update},
      "the update binds a new buffer, and what is saved is the old one",
      "S",
-     kBias,
+     kUpdatedBias,
      "sign_rule",
      saved_bias_is_the_first},
     {"bias_in_float16",
@@ -274,7 +269,7 @@ const Mutant kMutants[] = {
      {C::bias_update},
      "the bias is held in 16 bits: small steps vanish",
      "S P",
-     kBias,
+     kUpdatedBias,
      "linear_growth",
      bias_in_float16},
     {"drawn_in_bfloat16",
@@ -353,6 +348,6 @@ const Mutant kMutants[] = {
 
 }  // namespace
 
-std::span<const Mutant> bias_catalogue_mutants() { return kMutants; }
+std::span<const Mutant> bias_catalogue_mutants() { return kBiasCatalogueMutants; }
 
 }  // namespace moeref

@@ -250,7 +250,7 @@ class WeightsKeptByAddress final : public Stateful {
   std::map<std::tuple<const std::byte*, Shape, DType>, Tensor> kept_;
 };
 
-const Mutant kMutants[] = {
+const Mutant kBugs2026Mutants[] = {
     {"top1_with_scale_reads_unwritten",
      "",
      "SGLang #40187",
@@ -428,6 +428,6 @@ const Mutant kMutants[] = {
 
 }  // namespace
 
-std::span<const Mutant> bugs_2026_mutants() { return kMutants; }
+std::span<const Mutant> bugs_2026_mutants() { return kBugs2026Mutants; }
 
 }  // namespace moeref

@@ -268,7 +268,7 @@ class IdsKeptByFirstToken final : public Stateful {
   std::map<std::string, Tensor> kept_;
 };
 
-const std::vector<Component> kMany{C::gate, C::aux_loss, C::mlp, C::experts, C::moe}, kExperts{C::experts};
+const std::vector<Component> kMany{C::gate, C::aux_loss, C::mlp, C::experts, C::moe};
 
 Mutant cheat(std::string_view name, std::vector<Component> components, std::string_view does,
              std::string_view first_wrong, std::string_view property,
@@ -297,7 +297,7 @@ Mutant public_bug(Mutant mutant, std::string_view bug, std::string_view source) 
   return mutant;
 }
 
-const Mutant kMutants[] = {
+const Mutant kCheatingMutants[] = {
     cheat("kept_by_sizes", kMany, "the first answer to calls of these sizes is given to all", kAny,
           "linear_down", make_stateful<Kept<of_sizes>>),
     cheat("kept_by_inputs", kMany, "answers are kept by what the inputs hold, whatever the parameters are",
@@ -358,6 +358,6 @@ const Mutant kMutants[] = {
 
 }  // namespace
 
-std::span<const Mutant> cheating_mutants() { return kMutants; }
+std::span<const Mutant> cheating_mutants() { return kCheatingMutants; }
 
 }  // namespace moeref

@@ -201,7 +201,7 @@ NamedTensors odd_slot_lost(Implementation& sound, const Call& call) {
 constexpr std::string_view kParameterGrads =
     "grads/down_projs grads/gate_and_up_projs grads/experts.down_projs grads/experts.gate_and_up_projs";
 
-const Mutant kMutants[] = {
+const Mutant kExpertsCatalogueMutants[] = {
     {"limit_in_the_wrong_field",
      "A33",
      "NeMo AutoModel 717071295",
@@ -394,6 +394,6 @@ const Mutant kMutants[] = {
 
 }  // namespace
 
-std::span<const Mutant> experts_catalogue_mutants() { return kMutants; }
+std::span<const Mutant> experts_catalogue_mutants() { return kExpertsCatalogueMutants; }
 
 }  // namespace moeref

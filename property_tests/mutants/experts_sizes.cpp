@@ -81,7 +81,7 @@ NamedTensors row_index_wraps(Implementation& sound, const Call& call) {
 }
 
 template <std::int64_t N>
-NamedTensors tokens_from(Implementation& sound, const Call& call) {
+NamedTensors layer_tokens_from(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
   if (gives_y(call))
     change_rows(out, "outputs/y", [](std::int64_t t, std::int64_t, double v) { return t < N ? v : 0.0; });
@@ -96,7 +96,7 @@ NamedTensors experts_from(Implementation& sound, const Call& call) {
 }
 
 template <std::int64_t N>
-NamedTensors slots_from(Implementation& sound, const Call& call) {
+NamedTensors expert_slots_from(Implementation& sound, const Call& call) {
   if (!is(call, C::experts)) return sound.run(call);
   const std::int64_t k = size(call, "n_activated_experts");
   return sound.run(with_slots_lost(call, [&](std::int64_t i) { return i % k >= N; }));
@@ -183,10 +183,8 @@ NamedTensors four_tokens_at_a_time(Implementation& sound, const Call& call) {
 }
 
 constexpr std::string_view kY = "outputs/y", kWeightGrads = "grads/down_projs grads/gate_and_up_projs";
-const std::vector<Component> kExperts{C::experts}, kAll{C::experts, C::mlp, C::moe},
-    kMlps{C::experts, C::mlp};
 
-const Mutant kMutants[] = {
+const Mutant kExpertsSizeMutants[] = {
     {"room_for_64_rows", "O44", "", kExperts, "there is room for 64 rows per expert", "F L", kY, "",
      room_for<64>},
     {"room_for_128_rows", "O44", "", kExperts, "there is room for 128 rows per expert", "F L", kY, "",
@@ -207,12 +205,12 @@ const Mutant kMutants[] = {
      "", row_index_wraps<32768>},
     {"row_index_in_16_bits", "O27", "", kExperts, "a row's index is a number of 16 bits", "F L", kY, "",
      row_index_wraps<65536>},
-    {"layer_tokens_beyond_512", "O41", "", kAll, "tokens from 512 on have no output", "F L", kY, "",
-     tokens_from<512>},
-    {"layer_tokens_beyond_4096", "O41", "", kAll, "tokens from 4096 on have no output", "F L", kY, "",
-     tokens_from<4096>},
-    {"layer_tokens_beyond_64", "O41", "", kAll, "tokens from 64 on have no output", "F L", kY, "",
-     tokens_from<64>},
+    {"layer_tokens_beyond_512", "O41", "", kFeedForwards, "tokens from 512 on have no output", "F L", kY, "",
+     layer_tokens_from<512>},
+    {"layer_tokens_beyond_4096", "O41", "", kFeedForwards, "tokens from 4096 on have no output", "F L", kY,
+     "", layer_tokens_from<4096>},
+    {"layer_tokens_beyond_64", "O41", "", kFeedForwards, "tokens from 64 on have no output", "F L", kY, "",
+     layer_tokens_from<64>},
     {"experts_beyond_16_idle", "O39", "", kExperts, "experts from 16 on are not computed", "F L", kY,
      "within_bounds", experts_from<16>},
     {"experts_beyond_32_idle", "O39", "", kExperts, "experts from 32 on are not computed", "F L", kY, "",
@@ -220,18 +218,20 @@ const Mutant kMutants[] = {
     {"experts_beyond_64_idle", "O39", "", kExperts, "experts from 64 on are not computed", "F L", kY, "",
      experts_from<64>},
     {"experts_slots_beyond_4", "", "", kExperts, "a token's slots from 4 on are not added", "F L", kY,
-     "every_slot_once", slots_from<4>},
+     "every_slot_once", expert_slots_from<4>},
     {"experts_slots_beyond_8", "", "", kExperts, "a token's slots from 8 on are not added", "F L", kY,
-     "within_bounds", slots_from<8>},
-    {"tile_of_64_columns_runs_on", "O42", "", kAll, "the last tile of 64 columns runs into the next row",
-     "F L", kY, "", column_tile_runs_on<64>},
-    {"tile_of_32_columns_runs_on", "O42", "", kAll, "the last tile of 32 columns runs into the next row",
-     "F L", kY, "within_bounds", column_tile_runs_on<32>},
-    {"last_tile_of_64_columns_unwritten", "", "", kAll,
+     "within_bounds", expert_slots_from<8>},
+    {"tile_of_64_columns_runs_on", "O42", "", kFeedForwards,
+     "the last tile of 64 columns runs into the next row", "F L", kY, "", column_tile_runs_on<64>},
+    {"tile_of_32_columns_runs_on", "O42", "", kFeedForwards,
+     "the last tile of 32 columns runs into the next row", "F L", kY, "within_bounds",
+     column_tile_runs_on<32>},
+    {"last_tile_of_64_columns_unwritten", "", "", kFeedForwards,
      "the last tile of 64 columns that is not full is never written", "F L", kY, "",
      last_column_tile_unwritten<64>},
-    {"upper_half_of_64_columns", "O43", "", kAll, "the upper half of a tile of 64 columns is never written",
-     "F L", kY, "within_bounds", upper_half_unwritten<64>},
+    {"upper_half_of_64_columns", "O43", "", kFeedForwards,
+     "the upper half of a tile of 64 columns is never written", "F L", kY, "within_bounds",
+     upper_half_unwritten<64>},
     {"up_tail_of_16", "", "", kMlps, "D mod 16 columns are left out of the up projection", "F L", kY,
      "within_bounds", up_tail_not_contracted<16>},
     {"up_tail_of_32", "", "", kMlps, "D mod 32 columns are left out of the up projection", "F L", kY,
@@ -244,12 +244,13 @@ const Mutant kMutants[] = {
      "G L", kWeightGrads, "", token_tail_not_contracted<16>},
     {"token_tail_of_64", "", "", kExperts, "an expert's rows mod 64 are left out of its weight gradients",
      "G L", kWeightGrads, "", token_tail_not_contracted<64>},
-    {"four_tokens_at_a_time", "", "", kAll, "tokens are taken in fours: the last T mod 4 have no output", "F",
-     kY, "within_bounds", four_tokens_at_a_time},
+    {"four_tokens_at_a_time", "", "", kFeedForwards,
+     "tokens are taken in fours: the last T mod 4 have no output", "F", kY, "within_bounds",
+     four_tokens_at_a_time},
 };
 
 }  // namespace
 
-std::span<const Mutant> experts_size_mutants() { return kMutants; }
+std::span<const Mutant> experts_size_mutants() { return kExpertsSizeMutants; }
 
 }  // namespace moeref

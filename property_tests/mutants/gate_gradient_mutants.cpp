@@ -9,12 +9,12 @@
 namespace moeref {
 namespace {
 
-NamedTensors loss_gradient_dropped(Implementation& sound, const Call& call) {
+NamedTensors gate_loss_gradient_dropped(Implementation& sound, const Call& call) {
   if (!is(call, Component::gate) || !call.backward) return sound.run(call);
   return with_results_of(sound, call, with_config(call, {{"aux_loss_coeff", 0.0}}), "grads/");
 }
 
-NamedTensors loss_gradient_times_tokens(Implementation& sound, const Call& call) {
+NamedTensors gate_loss_gradient_times_tokens(Implementation& sound, const Call& call) {
   if (!is(call, Component::gate) || !call.backward || call.config.at("aux_loss_coeff") == 0.0)
     return sound.run(call);
   const double tokens = static_cast<double>(require(call.tensors, "inputs/x").extent(0));
@@ -56,7 +56,7 @@ std::span<const Mutant> gate_gradient_mutants() {
        .shows = "G",
        .first_wrong = "grads/*",
        .property = "loss_gradient",
-       .run = loss_gradient_dropped},
+       .run = gate_loss_gradient_dropped},
       {.name = "loss_gradient_times_tokens",
        .bug = "A2",
        .source = "NeMo AutoModel #1412",
@@ -65,7 +65,7 @@ std::span<const Mutant> gate_gradient_mutants() {
        .shows = "G",
        .first_wrong = "grads/*",
        .property = "linear_coefficient",
-       .run = loss_gradient_times_tokens},
+       .run = gate_loss_gradient_times_tokens},
       {.name = "loss_reaches_masked_tokens",
        .bug = "O33",
        .source = "HF transformers #28517",

@@ -1,15 +1,12 @@
 // Wrong gates in their forward pass.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "property_tests/mutants/mutant_parts.hpp"
 
 namespace moeref {
 namespace {
-
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 /// The sound results of the same call with other experts.
 NamedTensors with_ids(Implementation& sound, Call call, const std::vector<std::int64_t>& ids) {
@@ -159,7 +156,7 @@ NamedTensors softmax_overflows(Implementation& sound, const Call& call) {
     return out;
   Tensor& w = out.at("outputs/weights");
   for (const double z : logits_of(call).values)
-    if (z > 88.0) w = filled(w.dtype(), w.shape(), kNaN);
+    if (z > 88.0) w = filled(w.dtype(), w.shape(), kNotANumber);
   return out;
 }
 
@@ -173,7 +170,7 @@ NamedTensors not_a_number_spreads(Implementation& sound, const Call& call) {
   if (!is(call, Component::gate)) return out;
   Tensor& w = out.at("outputs/weights");
   for (const double x : require(call.tensors, "inputs/x").doubles())
-    if (!std::isfinite(x)) w = filled(w.dtype(), w.shape(), kNaN);
+    if (!std::isfinite(x)) w = filled(w.dtype(), w.shape(), kNotANumber);
   return out;
 }
 

@@ -86,7 +86,7 @@ NamedTensors first_expert_without_gradient(Implementation& sound, const Call& ca
 
 constexpr std::string_view kDown = "grads/down_projs", kUp = "grads/gate_and_up_projs";
 
-const Mutant kMutants[] = {
+const Mutant kGradientMutants[] = {
     {"gate_weight_gradient_halved",
      "",
      "",
@@ -316,6 +316,6 @@ const Mutant kMutants[] = {
 
 }  // namespace
 
-std::span<const Mutant> gradient_mutants() { return kMutants; }
+std::span<const Mutant> gradient_mutants() { return kGradientMutants; }
 
 }  // namespace moeref

@@ -2,19 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <map>
 #include <numeric>
 #include <string>
 
 #include "moeref/config.hpp"
 #include "property_tests/layer/layer_calls.hpp"
+#include "property_tests/mutants/mutant_parts.hpp"
 #include "property_tests/router/router_oracle.hpp"
 
 namespace moeref {
 namespace {
-
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 /// The kernel writes the gradients of slots that have an expert; the others hold those of the call before.
 class StaleWeightGradient final : public Implementation {
@@ -54,7 +52,7 @@ NamedTensors softmax_maximum_of_16_lanes(Implementation& sound, const Call& call
       of_all = std::max(of_all, z.at(t, e));
       if (e < 16) of_16 = of_all;
     }
-    for (std::int64_t j = 0; of_all - of_16 > 88.7 && j < k; ++j) weights.set(t * k + j, kNaN);
+    for (std::int64_t j = 0; of_all - of_16 > 88.7 && j < k; ++j) weights.set(t * k + j, kNotANumber);
   }
   return out;
 }
@@ -81,7 +79,7 @@ NamedTensors epsilon_in_the_output(Implementation& sound, const Call& call) {
   return out;
 }
 
-const Mutant kMutants[] = {
+const Mutant kHolesMutants[] = {
     {"stale_gradient_of_absent_slots",
      "O17",
      "",
@@ -125,6 +123,6 @@ const Mutant kMutants[] = {
 
 }  // namespace
 
-std::span<const Mutant> holes_mutants() { return kMutants; }
+std::span<const Mutant> holes_mutants() { return kHolesMutants; }
 
 }  // namespace moeref

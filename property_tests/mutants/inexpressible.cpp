@@ -33,7 +33,7 @@ constexpr std::string_view kFramework =
                                "a race between streams or ranks: a model of it in one process has no timing",
                            kSync = "what becomes of gradients after the backward pass is no part of a call";
 
-const Mutant kMutants[] = {
+const Mutant kInexpressibleMutants[] = {
     cannot("loss_gradient_grows_with_micro_batches", "A4", "NeMo AutoModel #3359", C::gate,
            "the loss's scale forgets the number of micro-batches", kAccumulation),
     cannot("correction_not_loaded", "A13", "NeMo AutoModel #3348", C::bias_update,
@@ -98,6 +98,6 @@ const Mutant kMutants[] = {
 
 }  // namespace
 
-std::span<const Mutant> inexpressible_mutants() { return kMutants; }
+std::span<const Mutant> inexpressible_mutants() { return kInexpressibleMutants; }
 
 }  // namespace moeref

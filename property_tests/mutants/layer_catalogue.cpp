@@ -140,7 +140,7 @@ NamedTensors residual_added(Implementation& sound, const Call& call) {
   return out;
 }
 
-const Mutant kMutants[] = {
+const Mutant kLayerCatalogueMutants[] = {
     {"shared_without_limit",
      "A32",
      "NeMo AutoModel #2173",
@@ -253,6 +253,6 @@ const Mutant kMutants[] = {
 
 }  // namespace
 
-std::span<const Mutant> layer_catalogue_mutants() { return kMutants; }
+std::span<const Mutant> layer_catalogue_mutants() { return kLayerCatalogueMutants; }
 
 }  // namespace moeref

@@ -1,14 +1,11 @@
 // Wrong layers, and what comes of calls before and beside: see mutant.hpp.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "property_tests/mutants/mutant_parts.hpp"
 
 namespace moeref {
 namespace {
-
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 NamedTensors shared_experts_skip_masked(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
@@ -36,7 +33,7 @@ NamedTensors sum_of_x_times_zero(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
   if (!is(call, Component::experts) && !is(call, Component::moe)) return out;
   for (const double x : call.tensors.at("inputs/x").doubles())
-    if (!std::isfinite(x)) change(out, "outputs/y", [](std::int64_t, double) { return kNaN; });
+    if (!std::isfinite(x)) change(out, "outputs/y", [](std::int64_t, double) { return kNotANumber; });
   return out;
 }
 

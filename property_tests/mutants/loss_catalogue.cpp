@@ -206,16 +206,17 @@ NamedTensors first_token_behind_padding_lost(Implementation& sound, const Call& 
       with_live(call, [&](std::int64_t t) { return is_live(call, t) && (t == 0 || is_live(call, t - 1)); }));
 }
 
-constexpr std::string_view kGateGrads = "grads/bias grads/weight grads/x grads/gate.bias grads/gate.weight";
+constexpr std::string_view kGateLossGrads =
+    "grads/bias grads/weight grads/x grads/gate.bias grads/gate.weight";
 
-const Mutant kMutants[] = {
+const Mutant kLossCatalogueMutants[] = {
     {"backward_scale_never_set",
      "A3",
      "NeMo AutoModel #1412",
      {C::gate},
      "the main-loss backward scale never reaches the loss's gradient",
      "G",
-     kGateGrads,
+     kGateLossGrads,
      "linear_coefficient",
      backward_scale_never_set},
     {"backward_scale_missing_in_layer",
@@ -224,7 +225,7 @@ const Mutant kMutants[] = {
      {C::moe},
      "inside the layer the loss's gradient is not scaled",
      "G",
-     kGateGrads,
+     kGateLossGrads,
      "layer_loss_scale",
      backward_scale_missing_in_layer},
     {"coefficient_left_out",
@@ -233,7 +234,7 @@ const Mutant kMutants[] = {
      {C::gate, C::moe},
      "the loss's gradient comes without its coefficient",
      "G",
-     kGateGrads,
+     kGateLossGrads,
      "linear_coefficient",
      coefficient_left_out},
     {"loss_gradient_lacks_batch",
@@ -242,7 +243,7 @@ const Mutant kMutants[] = {
      {C::moe},
      "the loss's gradient is divided by the number of sequences",
      "G",
-     kGateGrads,
+     kGateLossGrads,
      "batch_shape",
      loss_gradient_lacks_batch},
     {"loss_gradient_negative",
@@ -251,7 +252,7 @@ const Mutant kMutants[] = {
      {C::gate, C::moe},
      "the loss's gradient has the wrong sign",
      "G",
-     kGateGrads,
+     kGateLossGrads,
      "loss_gradient",
      loss_gradient_negative},
     {"no_floor_of_one_token",
@@ -368,7 +369,7 @@ const Mutant kMutants[] = {
      {C::gate, C::moe},
      "the loss is formed in evaluation, too",
      "F G",
-     kGateGrads,
+     kGateLossGrads,
      "no_loss",
      loss_outside_training},
     {"loss_without_being_asked",
@@ -377,7 +378,7 @@ const Mutant kMutants[] = {
      {C::gate, C::moe},
      "a router that is balanced by its bias gets the default coefficient of the loss as well",
      "G",
-     kGateGrads,
+     kGateLossGrads,
      "central_differences",
      loss_without_being_asked},
     {"replayed_padding_counts_once",
@@ -411,6 +412,6 @@ const Mutant kMutants[] = {
 
 }  // namespace
 
-std::span<const Mutant> loss_catalogue_mutants() { return kMutants; }
+std::span<const Mutant> loss_catalogue_mutants() { return kLossCatalogueMutants; }
 
 }  // namespace moeref

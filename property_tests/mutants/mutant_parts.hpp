@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string_view>
 #include <vector>
 
@@ -11,6 +12,16 @@
 #include "property_tests/router/router_oracle.hpp"
 
 namespace moeref {
+
+inline constexpr double kNotANumber = std::numeric_limits<double>::quiet_NaN();
+
+// Where mutants show, and the tensors that name those of a bias update.
+inline const std::vector<Component> kExperts{Component::experts}, kMlps{Component::experts, Component::mlp},
+    kFeedForwards{Component::experts, Component::mlp, Component::moe};
+inline constexpr std::string_view kUpdatedBias =
+    "outputs/e_score_correction_bias_0 outputs/e_score_correction_bias_1 outputs/e_score_correction_bias_2 "
+    "outputs/e_score_correction_bias_5 outputs/indices_1_0 outputs/indices_1_1 outputs/indices_2_0 "
+    "outputs/indices_2_1 outputs/indices_3_0 outputs/indices_5_0";
 
 inline bool is(const Call& call, Component component) { return call.component == component; }
 

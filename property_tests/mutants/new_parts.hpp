@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
-#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -15,8 +14,6 @@
 #include "property_tests/mutants/mutant_parts.hpp"
 
 namespace moeref {
-
-inline constexpr double kNotANumber = std::numeric_limits<double>::quiet_NaN();
 
 inline bool is_one_of(const Call& call, std::initializer_list<Component> components) {
   for (const Component c : components)

@@ -128,23 +128,17 @@ NamedTensors inputs_handed_back(Implementation& sound, const Call& call) {
   return out;
 }
 
-const std::vector<Component> kAll{C::experts, C::mlp, C::moe};
-constexpr std::string_view kBias =
-    "outputs/e_score_correction_bias_0 outputs/e_score_correction_bias_1 outputs/e_score_correction_bias_2 "
-    "outputs/e_score_correction_bias_5 outputs/indices_1_0 outputs/indices_1_1 outputs/indices_2_0 "
-    "outputs/indices_2_1 outputs/indices_3_0 outputs/indices_5_0";
-
-const Mutant kMutants[] = {
-    {"output_halved", "", "FlashInfer's FP4 helper", kAll, "the output is half as large", "F", "outputs/y",
-     "within_bounds", output_halved},
-    {"output_half_as_large_again", "", "FlashInfer's FP4 helper", kAll, "the output is 1.5 times as large",
-     "F", "outputs/y", "within_bounds", output_half_as_large_again},
-    {"one_token_in_20_zeroed", "", "FlashInfer-Bench moe", kAll, "one token in 20 has an output of 0", "F",
-     "outputs/y", "", one_token_in_20_zeroed},
-    {"three_in_100_elements_wrong", "", "FlashInfer's FP4 helper", kAll,
+const Mutant kOtherSuiteMutants[] = {
+    {"output_halved", "", "FlashInfer's FP4 helper", kFeedForwards, "the output is half as large", "F",
+     "outputs/y", "within_bounds", output_halved},
+    {"output_half_as_large_again", "", "FlashInfer's FP4 helper", kFeedForwards,
+     "the output is 1.5 times as large", "F", "outputs/y", "within_bounds", output_half_as_large_again},
+    {"one_token_in_20_zeroed", "", "FlashInfer-Bench moe", kFeedForwards,
+     "one token in 20 has an output of 0", "F", "outputs/y", "", one_token_in_20_zeroed},
+    {"three_in_100_elements_wrong", "", "FlashInfer's FP4 helper", kFeedForwards,
      "3 % of the elements have the wrong sign", "F", "outputs/y", "within_bounds",
      three_in_100_elements_wrong},
-    {"last_two_tokens_swapped", "", "ggml test_topk_moe", kAll,
+    {"last_two_tokens_swapped", "", "ggml test_topk_moe", kFeedForwards,
      "the outputs of the last two tokens change places", "F", "outputs/y", "row_order",
      last_two_tokens_swapped},
     {"ids_and_weights_decoupled",
@@ -207,9 +201,9 @@ const Mutant kMutants[] = {
      "grads/shared_experts.down_proj.weight",
      "central_differences",
      gradients_off_by_a_tenth},
-    {"noise_of_a_twentieth", "", "llm.c bf16", kAll, "each output errs by up to a twentieth", "F",
+    {"noise_of_a_twentieth", "", "llm.c bf16", kFeedForwards, "each output errs by up to a twentieth", "F",
      "outputs/y", "within_bounds", noise_of_a_twentieth},
-    {"noise_as_large_as_output", "O12", "aiter #4398", kAll,
+    {"noise_as_large_as_output", "O12", "aiter #4398", kFeedForwards,
      "the output has a cosine of 0.22 with the right one", "F", "outputs/y", "within_bounds",
      noise_as_large_as_output},
     {"bias_changes_at_random",
@@ -218,7 +212,7 @@ const Mutant kMutants[] = {
      {C::bias_update},
      "each bias takes a step, up or down by chance",
      "S",
-     kBias,
+     kUpdatedBias,
      "sign_rule",
      bias_changes_at_random},
     {"everything_zero",
@@ -233,12 +227,12 @@ const Mutant kMutants[] = {
      "outputs/experts.down_projs outputs/cv outputs/dead_expert_frac outputs/expert_diversity grads/weights",
      "within_bounds",
      everything_zero},
-    {"inputs_handed_back", "", "", kAll, "the output is x", "F", "outputs/y", "within_bounds",
+    {"inputs_handed_back", "", "", kFeedForwards, "the output is x", "F", "outputs/y", "within_bounds",
      inputs_handed_back},
 };
 
 }  // namespace
 
-std::span<const Mutant> other_suite_mutants() { return kMutants; }
+std::span<const Mutant> other_suite_mutants() { return kOtherSuiteMutants; }
 
 }  // namespace moeref

@@ -186,9 +186,9 @@ constexpr std::string_view kFirst =
     "outputs/weights outputs/y grads/bias grads/weight grads/weights grads/x grads/down_proj_bias "
     "grads/down_projs "
     "grads/down_proj.bias grads/down_proj.weight";
-const std::vector<Component> kFour{C::gate, C::experts, C::mlp, C::moe}, kMlps{C::experts, C::mlp};
+const std::vector<Component> kFour{C::gate, C::experts, C::mlp, C::moe};
 
-const Mutant kMutants[] = {
+const Mutant kPrecisionMutants[] = {
     {"bfloat16_truncated", "", "", kFour, "results are cut to bfloat16 in place of rounded", "P", kFirst,
      "within_bounds", bfloat16_truncated},
     {"float16_truncated", "", "", kFour, "results are cut to float16 in place of rounded", "P", kFirst,
@@ -272,6 +272,6 @@ const Mutant kMutants[] = {
 
 }  // namespace
 
-std::span<const Mutant> precision_mutants() { return kMutants; }
+std::span<const Mutant> precision_mutants() { return kPrecisionMutants; }
 
 }  // namespace moeref

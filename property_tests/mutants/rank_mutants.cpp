@@ -165,7 +165,7 @@ bool on_context_ranks(const Call& call) {
   return is(call, Component::moe) && parse_call_options(call.options).parallel.cp_size > 1;
 }
 
-NamedTensors loss_of_first_rank(Implementation& sound, const Call& call) {
+NamedTensors loss_of_first_context_rank(Implementation& sound, const Call& call) {
   if (!on_context_ranks(call)) return sound.run(call);
   return with_results_of(sound, call, first_rank_of_sequence(call), "outputs/aux_loss");
 }
@@ -271,7 +271,7 @@ std::span<const Mutant> rank_mutants() {
        .shows = "R",
        .first_wrong = "outputs/aux_loss",
        .property = "context_ranks",
-       .run = loss_of_first_rank},
+       .run = loss_of_first_context_rank},
       {.name = "replicated_gradient_not_reduced",
        .components = {Component::moe},
        .does = "gradients of the gate are not summed over the ranks",

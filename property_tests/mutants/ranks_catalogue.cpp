@@ -188,10 +188,10 @@ NamedTensors duplicate_sent_once(Implementation& sound, const Call& call) {
 }
 
 constexpr std::string_view kLossGrads = "grads/bias grads/weight grads/x grads/gate.bias grads/gate.weight";
-constexpr std::string_view kParameterGrads =
+constexpr std::string_view kDownGrads =
     "grads/down_proj_bias grads/down_projs grads/experts.down_proj_bias grads/experts.down_projs";
 
-const Mutant kMutants[] = {
+const Mutant kRanksCatalogueMutants[] = {
     {"loss_gradient_lacks_ranks",
      "M3",
      "Megatron-LM #5047",
@@ -261,7 +261,7 @@ const Mutant kMutants[] = {
      {C::experts, C::moe},
      "expert gradients are summed once more over the ranks",
      "G R",
-     kParameterGrads,
+     kDownGrads,
      "expert_ranks",
      expert_gradients_times_ranks},
     {"counts_with_padding",
@@ -340,6 +340,6 @@ const Mutant kMutants[] = {
 
 }  // namespace
 
-std::span<const Mutant> ranks_catalogue_mutants() { return kMutants; }
+std::span<const Mutant> ranks_catalogue_mutants() { return kRanksCatalogueMutants; }
 
 }  // namespace moeref

@@ -224,7 +224,7 @@ NamedTensors balanced_gate_noise_not_shared(Implementation& sound, const Call& c
   return out;
 }
 
-const Mutant kMutants[] = {
+const Mutant kRouterCatalogueMutants[] = {
     {"scores_rounded_before_selection",
      "A10",
      "NeMo AutoModel #2201",
@@ -419,6 +419,6 @@ const Mutant kMutants[] = {
 
 }  // namespace
 
-std::span<const Mutant> router_catalogue_mutants() { return kMutants; }
+std::span<const Mutant> router_catalogue_mutants() { return kRouterCatalogueMutants; }
 
 }  // namespace moeref

@@ -56,7 +56,7 @@ NamedTensors chosen_mask_of_32_bits(Implementation& sound, const Call& call) {
 }
 
 template <std::int64_t N>
-NamedTensors tokens_from(Implementation& sound, const Call& call) {
+NamedTensors gate_tokens_from(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
   if (is(call, C::gate))
     change_rows(out, "outputs/indices",
@@ -65,7 +65,7 @@ NamedTensors tokens_from(Implementation& sound, const Call& call) {
 }
 
 template <std::int64_t N>
-NamedTensors slots_from(Implementation& sound, const Call& call) {
+NamedTensors gate_slots_from(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
   if (is(call, C::gate))
     change_rows(out, "outputs/indices",
@@ -169,7 +169,7 @@ NamedTensors tail_not_contracted(Implementation& sound, const Call& call) {
 
 constexpr std::string_view kIds = "outputs/indices", kWeights = "outputs/weights";
 
-const Mutant kMutants[] = {
+const Mutant kRouterSizeMutants[] = {
     {"candidates_below_128",
      "O39",
      "",
@@ -232,7 +232,7 @@ const Mutant kMutants[] = {
      "F L",
      kIds,
      "",
-     tokens_from<512>},
+     gate_tokens_from<512>},
     {"gate_tokens_beyond_256",
      "O41",
      "",
@@ -241,7 +241,7 @@ const Mutant kMutants[] = {
      "F L",
      kIds,
      "",
-     tokens_from<256>},
+     gate_tokens_from<256>},
     {"gate_tokens_beyond_4096",
      "O41",
      "",
@@ -250,7 +250,7 @@ const Mutant kMutants[] = {
      "F L",
      kIds,
      "",
-     tokens_from<4096>},
+     gate_tokens_from<4096>},
     {"slots_beyond_8",
      "",
      "",
@@ -259,7 +259,7 @@ const Mutant kMutants[] = {
      "F L",
      kIds,
      "",
-     slots_from<8>},
+     gate_slots_from<8>},
     {"slots_beyond_16",
      "",
      "",
@@ -268,7 +268,7 @@ const Mutant kMutants[] = {
      "F L",
      kIds,
      "",
-     slots_from<16>},
+     gate_slots_from<16>},
     {"weights_beyond_8_slots",
      "",
      "",
@@ -391,6 +391,6 @@ const Mutant kMutants[] = {
 
 }  // namespace
 
-std::span<const Mutant> router_size_mutants() { return kMutants; }
+std::span<const Mutant> router_size_mutants() { return kRouterSizeMutants; }
 
 }  // namespace moeref

@@ -102,9 +102,8 @@ constexpr std::string_view kExpertGrads =
     "grads/up_proj.bias "
     "grads/up_proj.weight grads/x";
 constexpr std::string_view kGateGrads = "grads/bias grads/weight grads/x";
-const std::vector<Component> kMlps{C::experts, C::mlp};
 
-const Mutant kMutants[] = {
+const Mutant kSlopeMutants[] = {
     {"silu_slope_is_sigmoid",
      "",
      "unsloth #3314",
@@ -209,6 +208,6 @@ const Mutant kMutants[] = {
 
 }  // namespace
 
-std::span<const Mutant> slope_mutants() { return kMutants; }
+std::span<const Mutant> slope_mutants() { return kSlopeMutants; }
 
 }  // namespace moeref

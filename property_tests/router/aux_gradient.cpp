@@ -9,7 +9,7 @@
 namespace moeref {
 namespace {
 
-void arrange_loss(Descriptor& d) {
+void arrange_gate_gradient(Descriptor& d) {
   if (d.aux == 0.0) d.aux = 0.5;
   d.eval = false;
 }
@@ -149,14 +149,14 @@ void closed_form(Implementation& impl, const Descriptor& d) {
 }
 
 void arrange_closed_form(Descriptor& d) {
-  arrange_loss(d);
+  arrange_gate_gradient(d);
   if (d.score != ScoreFunc::softmax) d.score = ScoreFunc::sigmoid;
   d.norm = d.biased_weights = false;
   if (d.logits == Logits::rough || d.logits == Logits::whole) d.logits = Logits::levels;
   if (d.aux_scale == 1.0) d.aux_scale = 4.0;
 }
 
-const Property kTable[] = {
+const Property kAuxGradientProperties[] = {
     {"P25",
      "frozen_counts",
      {Component::aux_loss},
@@ -184,7 +184,7 @@ const Property kTable[] = {
      "the loss's gradient doubles with the coefficient and with the backward scale, the loss itself with "
      "neither",
      {"A2", "A3", "A4", "A5", "boolean coefficient"},
-     arrange_loss,
+     arrange_gate_gradient,
      linear_coefficient,
      Passes::backward},
     {"P23",
@@ -193,7 +193,7 @@ const Property kTable[] = {
      PropertyClass::bounded,
      "the loss's gradient comes with any gradient of the weights",
      {"A1", "A20"},
-     arrange_loss,
+     arrange_gate_gradient,
      independent_of_cotangent,
      Passes::backward},
     {"P25",
@@ -209,6 +209,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> aux_gradient_properties() { return kTable; }
+std::span<const Property> aux_gradient_properties() { return kAuxGradientProperties; }
 
 }  // namespace moeref

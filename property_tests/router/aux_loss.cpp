@@ -10,11 +10,6 @@
 namespace moeref {
 namespace {
 
-bool is_real(const Call& call, std::int64_t token) {
-  const Tensor* mask = find(call.tensors, "inputs/token_mask");
-  return !mask || (*mask)[token] != 0.0;
-}
-
 double real_tokens(const Call& call, std::int64_t tokens) {
   double n = 0.0;
   for (std::int64_t t = 0; t < tokens; ++t) n += is_real(call, t);
@@ -228,13 +223,13 @@ void context_parallel(Implementation& impl, const Descriptor& d) {
     if (!name.starts_with("stages/")) expect_same(a, b, name, text);
 }
 
-void arrange_context(Descriptor& d) {
+void arrange_context_loss(Descriptor& d) {
   arrange_gate_loss(d);
   d.ranks = std::max<std::int64_t>(d.ranks, 2);
   d.rank_kind = RankKind::context;
 }
 
-const Property kTable[] = {
+const Property kAuxLossProperties[] = {
     {"P21",
      "uniform_loss",
      {Component::aux_loss},
@@ -315,13 +310,13 @@ const Property kTable[] = {
      PropertyClass::bounded,
      "context-parallel ranks, uneven or idle, have the loss and gradients of one",
      {"A8", "M33", "M27"},
-     arrange_context,
+     arrange_context_loss,
      context_parallel,
      Passes::either},
 };
 
 }  // namespace
 
-std::span<const Property> aux_loss_properties() { return kTable; }
+std::span<const Property> aux_loss_properties() { return kAuxLossProperties; }
 
 }  // namespace moeref

@@ -33,7 +33,7 @@ void balanced(Implementation& impl, const Descriptor& d) {
           "without noise loads differ by one at most"});
 }
 
-void well_formed(Implementation& impl, const Descriptor& d) {
+void balanced_weights(Implementation& impl, const Descriptor& d) {
   const Answer a(impl, make_call(d));
   for (std::int64_t t = 0; t < d.T; ++t) {
     double sum = 0.0, bound = 1e-12;
@@ -118,7 +118,7 @@ void noise_scale(Implementation& impl, const Descriptor& d) {
                 "weights lie between 1 / k and those of noise 1, as far as the noise says");
 }
 
-const Property kTable[] = {
+const Property kBalancedGateProperties[] = {
     {"F1",
      "experts_in_turn",
      {Component::fake_balanced_gate},
@@ -142,7 +142,7 @@ const Property kTable[] = {
      "different experts past those skipped, weights that sum to 1 and are at least (1 - noise) / k",
      {"A37"},
      nullptr,
-     well_formed},
+     balanced_weights},
     {"F4",
      "mask_ignored",
      {Component::fake_balanced_gate},
@@ -179,6 +179,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> balanced_gate_properties() { return kTable; }
+std::span<const Property> balanced_gate_properties() { return kBalancedGateProperties; }
 
 }  // namespace moeref

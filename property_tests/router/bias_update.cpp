@@ -136,7 +136,7 @@ void doubled_loads(Implementation& impl, const Descriptor& d) {
     }
 }
 
-void expert_permutation(Implementation& impl, const Descriptor& d) {
+void bias_permutation(Implementation& impl, const Descriptor& d) {
   const Call call = make_call(d);
   const std::vector<std::int64_t> order = permutation(d.seed, d.E);  // new expert i is old expert order[i]
   std::vector<double> new_id(static_cast<std::size_t>(d.E));
@@ -294,7 +294,7 @@ void arrange_closed_loop(Descriptor& d) {
   if (d.score != ScoreFunc::sigmoid_with_bias) d.score = ScoreFunc::sigmoid;
 }
 
-const Property kTable[] = {
+const Property kBiasUpdateProperties[] = {
     {"P28",
      "sign_rule",
      {Component::bias_update},
@@ -342,7 +342,7 @@ const Property kTable[] = {
      "the update commutes with a permutation of the experts",
      {"drift"},
      arrange_given,
-     expert_permutation},
+     bias_permutation},
     {"P31",
      "update_needs_training",
      {Component::bias_update},
@@ -395,6 +395,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> bias_update_properties() { return kTable; }
+std::span<const Property> bias_update_properties() { return kBiasUpdateProperties; }
 
 }  // namespace moeref

@@ -269,7 +269,7 @@ void arrange(Descriptor& d) {
   d.D = std::min<std::int64_t>(d.D, 6);
 }
 
-const Property kTable[] = {
+const Property kBiasUpdateModelProperties[] = {
     {"P32",
      "bias_update_state_machine",
      {Component::bias_update},
@@ -282,6 +282,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> bias_update_model_properties() { return kTable; }
+std::span<const Property> bias_update_model_properties() { return kBiasUpdateModelProperties; }
 
 }  // namespace moeref

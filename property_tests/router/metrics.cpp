@@ -23,7 +23,7 @@ Call with_loads(const Call& call, const Tensor& loads) {
   return out;
 }
 
-void expert_permutation(Implementation& impl, const Descriptor& d) {
+void load_permutation(Implementation& impl, const Descriptor& d) {
   const Call call = make_call(d);
   const std::vector<std::int64_t> order = permutation(d.seed, d.E);
   Call moved = call;
@@ -144,7 +144,7 @@ void aggregates(Implementation& impl, const Descriptor& d) {
                "element 3n/4 of all utilisations sorted");
 }
 
-const Property kTable[] = {
+const Property kMetricsProperties[] = {
     {"L1",
      "metric_definitions",
      {Component::metrics},
@@ -184,7 +184,7 @@ const Property kTable[] = {
      "permuted experts have permuted utilisations and the same metrics",
      {"axis mix"},
      nullptr,
-     expert_permutation},
+     load_permutation},
     {"L6",
      "metric_layer_permutation",
      {Component::metrics},
@@ -197,6 +197,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> metrics_properties() { return kTable; }
+std::span<const Property> metrics_properties() { return kMetricsProperties; }
 
 }  // namespace moeref

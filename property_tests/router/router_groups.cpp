@@ -71,7 +71,7 @@ void arrange_group_selection(Descriptor& d) {
 /// Negative biased scores: an expert of a discarded group, at exactly 0, beats an allowed one.
 void zero_beats_negative(Implementation& impl, const Descriptor& d) { group_selection(impl, d); }
 
-void arrange_negative(Descriptor& d) {
+void arrange_negative_groups(Descriptor& d) {
   arrange_group_selection(d);
   if (d.score == ScoreFunc::sigmoid_with_bias && d.seed % 2 == 0) d.score = ScoreFunc::sigmoid;
   d.correction = Correction::negative;
@@ -93,7 +93,7 @@ void arrange_ignored(Descriptor& d) {
   if (d.E % d.groups != 0) d.E = d.groups * std::max<std::int64_t>(1, d.E / d.groups);
 }
 
-const Property kTable[] = {
+const Property kRouterGroupProperties[] = {
     {"P15",
      "all_groups",
      {Component::gate},
@@ -124,7 +124,7 @@ const Property kTable[] = {
      PropertyClass::exact,
      "a discarded group scores 0 where the documented system multiplies, minus infinity where it does not",
      {"O2"},
-     arrange_negative,
+     arrange_negative_groups,
      zero_beats_negative},
     {"P15",
      "ignored_groups",
@@ -138,6 +138,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> router_group_properties() { return kTable; }
+std::span<const Property> router_group_properties() { return kRouterGroupProperties; }
 
 }  // namespace moeref

@@ -8,11 +8,6 @@
 namespace moeref {
 namespace {
 
-bool is_real(const Call& call, std::int64_t token) {
-  const Tensor* mask = find(call.tensors, "inputs/token_mask");
-  return !mask || (*mask)[token] != 0.0;
-}
-
 /// Load of the implementation's own experts, real tokens only.
 std::vector<double> histogram(const Answer& a) {
   std::vector<double> load(static_cast<std::size_t>(a.experts()));
@@ -145,7 +140,7 @@ void lone_tokens(Implementation& impl, const Descriptor& d) {
 
 void arrange_lone(Descriptor& d) { d.ranks = 1; }
 
-const Property kTable[] = {
+const Property kRouterMaskingProperties[] = {
     {"P16",
      "load_counts",
      {Component::gate},
@@ -213,6 +208,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> router_masking_properties() { return kTable; }
+std::span<const Property> router_masking_properties() { return kRouterMaskingProperties; }
 
 }  // namespace moeref

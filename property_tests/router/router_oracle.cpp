@@ -12,25 +12,27 @@ namespace {
 
 MoEConfig config_of(const Call& call) { return parse_moe_config(call.config); }
 
-double sigmoid(double z) { return z >= 0.0 ? 1.0 / (1.0 + std::exp(-z)) : std::exp(z) / (1.0 + std::exp(z)); }
+double logistic(double z) {
+  return z >= 0.0 ? 1.0 / (1.0 + std::exp(-z)) : std::exp(z) / (1.0 + std::exp(z));
+}
 
 double sqrtsoftplus(double z) {
   return std::sqrt(z > 0.0 ? z + std::log1p(std::exp(-z)) : std::log1p(std::exp(z)));
 }
 
 /// A score from its own logit; null for a softmax, which takes all of the token's logits.
-struct Formula {
+struct ScoreFormula {
   ScoreFunc kind;
   double (*score)(double logit);
 };
-constexpr auto kFormulas = std::to_array<Formula>({
+constexpr auto kScoreFormulas = std::to_array<ScoreFormula>({
     {ScoreFunc::softmax, nullptr},
-    {ScoreFunc::sigmoid, sigmoid},
-    {ScoreFunc::sigmoid_with_bias, sigmoid},
+    {ScoreFunc::sigmoid, logistic},
+    {ScoreFunc::sigmoid_with_bias, logistic},
     {ScoreFunc::softmax_with_bias, nullptr},
     {ScoreFunc::sqrtsoftplus, sqrtsoftplus},
 });
-static_assert(has_row_per_enumerator<kFormulas>());
+static_assert(has_row_per_enumerator<kScoreFormulas>());
 
 void add_correction(const Call& call, Matrix& m) {
   const Tensor* correction = find(call.tensors, "params/e_score_correction_bias");
@@ -77,7 +79,7 @@ Matrix logits_of(const Call& call) {
 }
 
 Matrix scores_of(const Call& call) {
-  const auto score = kFormulas[static_cast<std::size_t>(config_of(call).score_func)].score;
+  const auto score = kScoreFormulas[static_cast<std::size_t>(config_of(call).score_func)].score;
   Matrix s = logits_of(call);
   for (std::int64_t t = 0; t < s.rows; ++t) {
     double top = -INFINITY, sum = 0.0;
@@ -130,6 +132,17 @@ std::vector<double> weights_of(const Call& call, const Matrix& weighed, std::int
   const bool divide = after || (c.norm_topk_prob && ids.size() > 1);
   for (double& value : w) value *= c.route_scale / (divide ? sum + (after ? 0.0 : 1e-20) : 1.0);
   return w;
+}
+
+bool is_real(const Call& call, std::int64_t token) {
+  const Tensor* mask = find(call.tensors, "inputs/token_mask");
+  return !mask || (*mask)[token] != 0.0;
+}
+
+void arrange_plain(Descriptor& d) {
+  d.correction = Correction::none;
+  d.factor = 0.0;
+  d.groups = d.limited = 1;
 }
 
 std::vector<std::int64_t> ids_of(const Answer& answer, std::int64_t token) {

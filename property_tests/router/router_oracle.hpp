@@ -41,6 +41,12 @@ std::vector<std::int64_t> largest(const Matrix& m, std::int64_t row, std::int64_
 std::vector<double> weights_of(const Call& call, const Matrix& weighed, std::int64_t token,
                                const std::vector<std::int64_t>& ids);
 
+/// Whether a token is not masked.
+bool is_real(const Call& call, std::int64_t token);
+
+/// A gate without correction bias and groups.
+void arrange_plain(Descriptor& d);
+
 /// Selected ids of a token as the implementation gave them, slot by slot.
 std::vector<std::int64_t> ids_of(const Answer& answer, std::int64_t token);
 

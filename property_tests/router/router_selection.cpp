@@ -9,12 +9,6 @@
 namespace moeref {
 namespace {
 
-void arrange_plain(Descriptor& d) {
-  d.correction = Correction::none;
-  d.factor = 0.0;
-  d.groups = d.limited = 1;
-}
-
 void all_negative(Implementation& impl, const Descriptor& d) {
   const Call call = make_call(d);
   const Answer a(impl, call);
@@ -26,7 +20,7 @@ void all_negative(Implementation& impl, const Descriptor& d) {
   require_some(compared, d.T);
 }
 
-void arrange_negative(Descriptor& d) {
+void arrange_negative_logits(Descriptor& d) {
   arrange_plain(d);
   d.logits = Logits::negative;
 }
@@ -247,14 +241,14 @@ void verdict(Implementation& impl, const Descriptor& d) {
     fail({bad->tensor, bad->index, bad->value, bad->reference, bad->bound, bad->finding});
 }
 
-const Property kTable[] = {
+const Property kRouterSelectionProperties[] = {
     {"P4",
      "all_negative_logits",
      {Component::gate},
      PropertyClass::exact,
      "of negative logits the largest are selected",
      {"O5", "maximum that starts at 0"},
-     arrange_negative,
+     arrange_negative_logits,
      all_negative},
     {"P5",
      "monotone_selection",
@@ -329,6 +323,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> router_selection_properties() { return kTable; }
+std::span<const Property> router_selection_properties() { return kRouterSelectionProperties; }
 
 }  // namespace moeref

@@ -54,7 +54,7 @@ std::vector<std::int64_t> expert_order(const Descriptor& d) {
   return order;
 }
 
-void expert_permutation(Implementation& impl, const Descriptor& d) {
+void routing_permutation(Implementation& impl, const Descriptor& d) {
   const Call call = full_call(impl, d);
   const std::vector<std::int64_t> order = expert_order(d);
   Call moved = call;
@@ -151,13 +151,7 @@ void temperature(Implementation& impl, const Descriptor& d) {
   require_some(compared, d.T);
 }
 
-void arrange_plain(Descriptor& d) {
-  d.correction = Correction::none;
-  d.factor = 0.0;
-  d.groups = d.limited = 1;
-}
-
-const Property kTable[] = {
+const Property kRouterSymmetryProperties[] = {
     {"P1",
      "token_permutation",
      {Component::gate},
@@ -174,7 +168,7 @@ const Property kTable[] = {
      "permuted experts are relabelled, group by group, and nothing else changes",
      {"O29", "hard-coded ids", "group layout"},
      nullptr,
-     expert_permutation,
+     routing_permutation,
      Passes::either},
     {"P3",
      "logit_shift",
@@ -204,6 +198,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> router_symmetry_properties() { return kTable; }
+std::span<const Property> router_symmetry_properties() { return kRouterSymmetryProperties; }
 
 }  // namespace moeref

@@ -40,7 +40,7 @@ void arrange_every_expert(Descriptor& d) {
   d.k = d.E;
 }
 
-void well_formed(Implementation& impl, const Descriptor& d) {
+void finite_weights(Implementation& impl, const Descriptor& d) {
   const Answer a(impl, make_call(d));
   for (std::int64_t t = 0; t < d.T; ++t) {
     const std::vector<Slot> slots = slots_of(a, t);  // which checks range and repetition
@@ -263,7 +263,7 @@ void arrange_replay_other(Descriptor& d) {
   if (d.ids == Ids::duplicates || d.ids == Ids::absent_slots) d.ids = Ids::distinct;
 }
 
-const Property kTable[] = {
+const Property kRouterWeightProperties[] = {
     {"P9",
      "every_expert",
      {Component::gate},
@@ -279,7 +279,7 @@ const Property kTable[] = {
      "k different experts in range, with finite weights that are not negative",
      {"O3", "O4", "M32"},
      arrange_well_formed,
-     well_formed},
+     finite_weights},
     {"P11",
      "weight_sums",
      {Component::gate},
@@ -342,6 +342,6 @@ const Property kTable[] = {
 
 }  // namespace
 
-std::span<const Property> router_weight_properties() { return kTable; }
+std::span<const Property> router_weight_properties() { return kRouterWeightProperties; }
 
 }  // namespace moeref

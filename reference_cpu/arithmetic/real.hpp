@@ -31,6 +31,8 @@ inline Precision precision(DType dtype) {
   return {unit_roundoff(dtype) + 0x1p-53, underflow(dtype), largest(dtype)};
 }
 
+inline const Precision kFloat = precision(DType::float32);
+
 inline Precision finer(Precision a, Precision b) { return a.unit < b.unit ? a : b; }
 
 struct Real {

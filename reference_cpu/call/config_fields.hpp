@@ -87,12 +87,12 @@ constexpr auto required = Presence::required;
 constexpr auto optional = Presence::optional;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Far past any layer, and small enough that products of three extents cannot overflow.
-constexpr double kLargestExtent = 1 << 20;
+constexpr double kLargestSize = 1 << 20;
 
 constexpr Anything any{};
-constexpr Between size{1, kLargestExtent, "want a size from 1 to 2^20"};
+constexpr Between size{1, kLargestSize, "want a size from 1 to 2^20"};
 constexpr Between not_negative{0, kInfinity, "want 0 or more"};
-constexpr Between limit{0, kInfinity, "want 0 (off) or more"};
+constexpr Between clamp_limit{0, kInfinity, "want 0 (off) or more"};
 constexpr Between rounds{1, 10000, "want 1 to 10000"};
 constexpr Between ranks{1, 1024, "want 1 to 1024"};
 
@@ -114,9 +114,8 @@ struct Fields<MoEConfig> {
     using namespace field_table;
     return std::tuple{
         field("n_routed_experts", &C::n_routed_experts, required, size, "E: experts to choose from", all),
-        field("n_shared_experts", &C::n_shared_experts, required,
-              Between{0, kLargestExtent, "want 0 or more"}, "experts that every token passes; 0 = none",
-              "moe init"),
+        field("n_shared_experts", &C::n_shared_experts, required, Between{0, kLargestSize, "want 0 or more"},
+              "experts that every token passes; 0 = none", "moe init"),
         field("n_activated_experts", &C::n_activated_experts, required, any, "k: experts per token", routed),
         field("n_expert_groups", &C::n_expert_groups, required, size, "G: groups of experts", gates),
         field("n_limited_groups", &C::n_limited_groups, required, size, "groups that a token may use", gates),
@@ -143,7 +142,8 @@ struct Fields<MoEConfig> {
               "factor inside the sigmoid of swigluoai and quick_geglu", "experts moe"),
         field("activation_limit", &C::activation_limit, optional, any, "clamp of swigluoai and quick_geglu",
               "experts moe"),
-        field("swiglu_limit", &C::swiglu_limit, optional, limit, "clamp of swiglu; 0 = off", "experts moe"),
+        field("swiglu_limit", &C::swiglu_limit, optional, clamp_limit, "clamp of swiglu; 0 = off",
+              "experts moe"),
         field("apply_router_weight_after_down", &C::apply_router_weight_after_down, optional, any,
               "routing weights multiply the expert's output, else its activation", "experts moe"),
         field("router_weights_fp32", &C::router_weights_fp32, optional, any,
@@ -181,7 +181,7 @@ struct Fields<MLPConfig> {
         field("dtype", &C::dtype, optional, any, "type of parameters and tokens", "mlp"),
         field("activation", &C::activation, optional, InMLP{}, "swiglu or relu2", "mlp"),
         field("bias", &C::bias, optional, any, "products have biases", "mlp"),
-        field("swiglu_limit", &C::swiglu_limit, optional, limit, "clamp of swiglu; 0 = off", "mlp"),
+        field("swiglu_limit", &C::swiglu_limit, optional, clamp_limit, "clamp of swiglu; 0 = off", "mlp"),
     };
   }();
 };

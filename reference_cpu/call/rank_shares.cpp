@@ -24,13 +24,13 @@ bool is_one_of(const Names& names, std::string_view tensor) {
 }
 
 /// The first list that has a tensor's name decides; a tensor in none of them is whole.
-struct Rule {
+struct ShareRule {
   Component kind;
   Names batch = {}, tokens = {};
   Names experts = {};  ///< under expert parallelism
 };
 
-constexpr auto kRules = std::to_array<Rule>({
+constexpr auto kShareRules = std::to_array<ShareRule>({
     {.kind = Component::gate,
      .tokens = {"inputs/*", "cotangents/*", "stages/*", "outputs/weights", "outputs/indices", "grads/x"}},
     {.kind = Component::aux_loss, .tokens = {"inputs/*", "grads/original_scores"}},
@@ -47,13 +47,13 @@ constexpr auto kRules = std::to_array<Rule>({
     {.kind = Component::init, .experts = {"outputs/experts.*"}},
     {.kind = Component::metrics},
 });
-static_assert(has_row_per_enumerator<kRules>());
+static_assert(has_row_per_enumerator<kShareRules>());
 
-const Rule& rule_of(Component component) { return kRules[static_cast<std::size_t>(component)]; }
+const ShareRule& rule_of(Component component) { return kShareRules[static_cast<std::size_t>(component)]; }
 
 /// The input whose axes but the last are the tokens; null where ranks do not divide tokens.
 const Tensor* tokens_of(const Call& call) {
-  const Rule& rule = rule_of(call.component);
+  const ShareRule& rule = rule_of(call.component);
   const bool divided = !rule.batch[0].empty() || !rule.tokens[0].empty();
   return divided ? find(call.tensors, facts(call.component).token_input) : nullptr;
 }
@@ -66,7 +66,7 @@ std::int64_t row_size(const Shape& shape, std::size_t row_axes) {
 }  // namespace
 
 Division division(const Call& call, std::string_view tensor) {
-  const Rule& rule = rule_of(call.component);
+  const ShareRule& rule = rule_of(call.component);
   if (is_one_of(rule.batch, tensor)) return Division::batch;
   if (is_one_of(rule.tokens, tensor)) return Division::tokens;
   const bool experts = is_one_of(rule.experts, tensor);

@@ -201,7 +201,7 @@ struct SignatureRow {
   Component kind;
   void (*build)(Builder& builder, const Asked& asked);
 };
-constexpr auto kRows = std::to_array<SignatureRow>({
+constexpr auto kSignatureRows = std::to_array<SignatureRow>({
     {Component::gate, [](Builder& b, const Asked& a) { gate(b, a.moe(), a.options, a.count()); }},
     {Component::aux_loss, [](Builder& b, const Asked& a) { aux_loss(b, a.moe(), a.count()); }},
     {Component::bias_update,
@@ -214,7 +214,7 @@ constexpr auto kRows = std::to_array<SignatureRow>({
     {Component::init, [](Builder& b, const Asked& a) { init(b, a.moe(), a.options); }},
     {Component::metrics, [](Builder& b, const Asked& a) { metrics(b, a.moe(), a.tokens); }},
 });
-static_assert(has_row_per_enumerator<kRows>());
+static_assert(has_row_per_enumerator<kSignatureRows>());
 
 /// The shape of the component's token input without its last axis.
 Shape token_shape(const Call& call) {
@@ -242,7 +242,7 @@ Signature signature(Component component, const nlohmann::json& config, const nlo
   const Asked asked{config, parse_call_options(options), tokens};
   Builder b;
   b.backward = backward && facts(component).has_backward;
-  kRows[static_cast<std::size_t>(component)].build(b, asked);
+  kSignatureRows[static_cast<std::size_t>(component)].build(b, asked);
   return std::move(b.out);
 }
 

@@ -106,18 +106,18 @@ Gradient geglu_gradient(Real g, Real u, Real d, const Params&) {
 Real relu2(Real, Real u, const Params&) { return relu(u) * relu(u); }
 Gradient relu2_gradient(Real, Real u, Real d, const Params&) { return {{}, d * (relu(u) * 2.0)}; }
 
-constexpr auto kRows = std::to_array<Activation>({
+constexpr auto kActivationRows = std::to_array<Activation>({
     {ActivationKind::swiglu, swiglu, swiglu_gradient},
     {ActivationKind::swigluoai, swigluoai, swigluoai_gradient},
     {ActivationKind::quick_geglu, quick_geglu, quick_geglu_gradient},
     {ActivationKind::geglu, geglu, geglu_gradient},
     {ActivationKind::relu2, relu2, relu2_gradient},
 });
-static_assert(has_row_per_enumerator<kRows>());
+static_assert(has_row_per_enumerator<kActivationRows>());
 
 }  // namespace
 
-const Activation& activation(ActivationKind kind) { return kRows[static_cast<std::size_t>(kind)]; }
+const Activation& activation(ActivationKind kind) { return kActivationRows[static_cast<std::size_t>(kind)]; }
 
 ActivationParams activation_params(const MoEConfig& c) {
   const bool own = facts(c.expert_activation).clamp == ClampField::activation_limit;

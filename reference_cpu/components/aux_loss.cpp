@@ -1,12 +1,6 @@
 #include "reference_cpu/components/aux_loss.hpp"
 
 namespace moeref {
-namespace {
-
-const Precision kFloat = precision(DType::float32);
-
-}  // namespace
-
 std::vector<std::int64_t> expert_load(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
                                       std::int64_t experts) {
   std::vector<std::int64_t> load(static_cast<std::size_t>(experts));

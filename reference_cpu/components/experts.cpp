@@ -9,9 +9,6 @@
 namespace moeref {
 namespace {
 
-// The documented system adds the slots of a token in fp32 in layers of every type.
-const Precision kFloat = precision(DType::float32);
-
 const std::string kUpStage = "stages/up_projection", kActivationStage = "stages/activation",
                   kDownStage = "stages/down_projection";
 
@@ -191,7 +188,7 @@ Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& rout
   parallel_for(y.rows, [&](std::int64_t t) {
     const LiveSlots slots = live_slots(routing, range, t);
     for (std::int64_t d = 0; d < y.cols; ++d) {
-      Sum sum(kFloat);
+      Sum sum(kFloat);  // the documented system adds the slots of a token in fp32 in layers of every type
       for (const std::int64_t slot : slots.here) {
         Real o = store(f.down.at(slot, d), kFloat);
         if (c.apply_router_weight_after_down) {

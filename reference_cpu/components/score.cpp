@@ -27,7 +27,6 @@ Row sigmoid_back(std::span<const Real>, std::span<const Real> s, std::span<const
 }
 
 // sqrt(softplus(z)) in fp32 under every gate_precision: the documented system casts to float32 here.
-const Precision kFloat = precision(DType::float32);
 Real in_float(Real z) { return store(z, kFloat); }
 
 Row sqrtsoftplus_scores(std::span<const Real> z, Precision) {
@@ -45,14 +44,14 @@ Row sqrtsoftplus_back(std::span<const Real> z, std::span<const Real> s, std::spa
   return dz;
 }
 
-constexpr auto kRules = std::to_array<ScoreRule>({
+constexpr auto kScoreRules = std::to_array<ScoreRule>({
     {ScoreFunc::softmax, softmax_scores, softmax_back},
     {ScoreFunc::sigmoid, sigmoid_scores, sigmoid_back},
     {ScoreFunc::sigmoid_with_bias, sigmoid_scores, sigmoid_back},
     {ScoreFunc::softmax_with_bias, softmax_scores, softmax_back},
     {ScoreFunc::sqrtsoftplus, sqrtsoftplus_scores, sqrtsoftplus_back},
 });
-static_assert(has_row_per_enumerator<kRules>());
+static_assert(has_row_per_enumerator<kScoreRules>());
 
 /// exp(z_i - max z) with relative error bounds: `relative[i]` bounds |log(computed / exact)|.
 struct Shifted {
@@ -83,7 +82,7 @@ double spread(double v, double relative) {
 
 }  // namespace
 
-const ScoreRule& score_rule(ScoreFunc kind) { return kRules[static_cast<std::size_t>(kind)]; }
+const ScoreRule& score_rule(ScoreFunc kind) { return kScoreRules[static_cast<std::size_t>(kind)]; }
 
 Row softmax(std::span<const Real> z, Precision p) {
   const Shifted t = shifted_exponentials(z, p);

@@ -63,12 +63,6 @@ void name_hidden_stages(const Evaluation& reference, const NamedTensors& candida
       "; " + hidden + " before it is not shown, and may be what is wrong";
 }
 
-/// NaN has no place in an order, so the tie rule does not apply to it.
-bool has_nan(const RoutingScores& routing, std::int64_t token) {
-  const auto row = routing.score.begin() + token * routing.experts;
-  return std::any_of(row, row + routing.experts, [](double score) { return std::isnan(score); });
-}
-
 /// The verdict on all ids of one routing decision; counts go to `total`. Choices that the reference's bounds
 /// leave open are looked up in the candidate's own logits and scores.
 TensorVerdict judge_ids(const Call& call, const NamedTensors& candidate, const RoutingScores& routing,

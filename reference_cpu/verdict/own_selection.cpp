@@ -42,11 +42,6 @@ std::vector<Reading> readings(const Tensor& shown, std::int64_t experts, DType h
   return out;
 }
 
-bool has_nan(const RoutingScores& routing, std::int64_t token) {
-  const auto row = routing.score.begin() + token * routing.experts;
-  return std::any_of(row, row + routing.experts, [](double score) { return std::isnan(score); });
-}
-
 /// All tokens under one reading; `wrong` is set where one does not follow.
 OwnSelection judge_reading(const RoutingScores& routing, bool exact, const Tensor& ids, bool lowest_id_first,
                            std::string_view whose) {
@@ -72,18 +67,18 @@ OwnSelection judge_reading(const RoutingScores& routing, bool exact, const Tenso
   return out;
 }
 
-using Rule = std::function<std::optional<RoutingScores>(const Bounded&)>;
+using Reader = std::function<std::optional<RoutingScores>(const Bounded&)>;
 
 /// The first reading that explains every token; the last one's finding where none does. `direct`: equal
 /// numbers in the stage are equal in the choice.
 std::optional<OwnSelection> judge_stage(const Tensor* shown, const RoutingScores& routing, DType held,
-                                        const Rule& rule, bool direct, const Tensor& ids,
+                                        const Reader& reader, bool direct, const Tensor& ids,
                                         bool lowest_id_first, std::string_view whose) {
   if (!shown || shown->shape() != Shape{routing.tokens, routing.experts} || !is_floating(shown->dtype()))
     return std::nullopt;
   std::optional<OwnSelection> out;
   for (const Reading& reading : readings(*shown, routing.experts, held)) {
-    const std::optional<RoutingScores> own = rule(reading.stage);
+    const std::optional<RoutingScores> own = reader(reading.stage);
     if (!own) return std::nullopt;
     out = judge_reading(*own, direct && reading.exact, ids, lowest_id_first, whose);
     if (out->wrong < 0) break;

@@ -20,8 +20,8 @@ constexpr std::array<std::string_view, 5> kTokenResults{"outputs/y", "outputs/we
                                                         "grads/x", "grads/weights"};
 
 /// All of a shape, but for the coordinates of one axis.
-Selection along(Shape whole, std::size_t axis, Indices at) {
-  Selection out{std::move(whole), {}};
+TensorPart along(Shape whole, std::size_t axis, Indices at) {
+  TensorPart out{std::move(whole), {}};
   out.axes.resize(out.whole.size());
   out.axes[axis] = std::move(at);
   return out;
@@ -44,7 +44,7 @@ void take_tokens(Call& call, std::int64_t tokens, const Indices& order) {
 }
 
 /// The tensor's part in the reduced call, and its gradient's in the results.
-void take_parameter(const Call& whole, ReducedCall& out, const std::string& name, const Selection& part) {
+void take_parameter(const Call& whole, ReducedCall& out, const std::string& name, const TensorPart& part) {
   out.call.tensors["params/" + name] = part.of(require(whole.tensors, "params/" + name));
   if (whole.backward) out.results["grads/" + name] = {part, 0};
 }
@@ -92,14 +92,14 @@ void keep_inputs(const Call& call, ReducedCall& out) {
 
 }  // namespace
 
-Shape Selection::shape() const {
+Shape TensorPart::shape() const {
   Shape out = whole;
   for (std::size_t axis = 0; axis < axes.size(); ++axis)
     if (axes[axis]) out[axis] = static_cast<std::int64_t>(axes[axis]->size());
   return out;
 }
 
-std::int64_t Selection::whole_index(std::int64_t index) const {
+std::int64_t TensorPart::whole_index(std::int64_t index) const {
   const Shape part = shape();
   std::int64_t out = 0, stride = 1;
   for (std::size_t axis = part.size(); axis-- > 0; index /= part[axis], stride *= whole[axis]) {
@@ -109,7 +109,7 @@ std::int64_t Selection::whole_index(std::int64_t index) const {
   return out;
 }
 
-Tensor Selection::of(const Tensor& tensor) const {
+Tensor TensorPart::of(const Tensor& tensor) const {
   Tensor out(tensor.dtype(), shape());
   if (out.size() == 0) return out;
   // Elements that lie side by side in both are copied at once.
@@ -209,7 +209,7 @@ ReducedCall reduce_to_expert(const Call& call, const Tensor& ids, std::int64_t e
   const Indices columns = columns_of(activation(c.expert_activation), units, width);
   const auto take = [&](const std::string& name, std::size_t axis, const std::optional<Indices>& at) {
     const Tensor& tensor = require(call.tensors, "params/" + prefix + name);
-    Selection part = along(tensor.shape(), 0, {expert});
+    TensorPart part = along(tensor.shape(), 0, {expert});
     if (at) part.axes[axis] = at;
     Tensor own = part.of(tensor);
     if (!layer) {

@@ -14,7 +14,7 @@
 namespace moeref {
 
 /// The part of a tensor that lies at certain coordinates of each axis.
-struct Selection {
+struct TensorPart {
   Shape whole;  ///< under which the tensor is seen, its size unchanged
   std::vector<std::optional<std::vector<std::int64_t>>> axes;  ///< by axis; nothing = all coordinates
 
@@ -27,7 +27,7 @@ struct Selection {
 
 /// A result of the reduced call that is the whole call's.
 struct ReducedResult {
-  Selection in_whole;
+  TensorPart in_whole;
   std::int64_t first = 0;  ///< its first element in the reduced call's tensor, where the others follow it
 };
 

@@ -181,4 +181,9 @@ bool settled_but_for_ties(const RoutingScores& r, std::int64_t token, std::span<
   return true;
 }
 
+bool has_nan(const RoutingScores& routing, std::int64_t token) {
+  const auto row = routing.score.begin() + token * routing.experts;
+  return std::any_of(row, row + routing.experts, [](double score) { return std::isnan(score); });
+}
+
 }  // namespace moeref

@@ -8,20 +8,15 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
-#include <cstdlib>
 
 #include "moeref/reference.hpp"
 #include "moeref/runner.hpp"
+#include "property_tests/suite/tests/environment.hpp"
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "reference_cpu/tests/eager_port.hpp"
 
 namespace moeref {
 namespace {
-
-std::uint64_t environment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text ? std::strtoull(text, nullptr, 10) : otherwise;
-}
 
 class OneThread : public testing::Test {
  protected:

@@ -4,20 +4,14 @@
 // MOEREF_HONEST_CASES sets the number of cases per property (30 unless told), MOEREF_HONEST_SEED the seed.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
 #include "moeref/reference.hpp"
 #include "moeref/runner.hpp"
+#include "property_tests/suite/tests/environment.hpp"
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "reference_cpu/tests/eager_port.hpp"
 
 namespace moeref {
 namespace {
-
-std::uint64_t environment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text ? std::strtoull(text, nullptr, 10) : otherwise;
-}
 
 constexpr Declarations kEager{.repeatable = true, .rounding = true};
 

@@ -8,11 +8,10 @@
 #include <random>
 
 #include "reference_cpu/tests/small_call.hpp"
+#include "reference_cpu/tests/test_values.hpp"
 
 namespace moeref {
 namespace {
-
-const Precision kFloat = precision(DType::float32), kBf16 = precision(DType::bfloat16);
 
 TEST(BoundedTest, LoadsExactlyInTheTensorsOwnTypeAndFinerOnes) {
   const Tensor t = tensor(DType::bfloat16, {2, 3}, {1, 2, 3, 4, 5, 6});

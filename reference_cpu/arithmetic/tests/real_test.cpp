@@ -6,11 +6,12 @@
 #include <cmath>
 #include <random>
 
+#include "reference_cpu/tests/test_values.hpp"
+
 namespace moeref {
 namespace {
 
-const Precision kDouble = precision(DType::float64), kFloat = precision(DType::float32),
-                kBf16 = precision(DType::bfloat16), kHalf = precision(DType::float16);
+const Precision kHalf = precision(DType::float16);
 
 TEST(RealTest, PrecisionsAreThoseOfTheTypes) {
   EXPECT_EQ(kFloat.unit, 0x1p-24 + 0x1p-53);

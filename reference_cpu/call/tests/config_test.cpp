@@ -7,13 +7,14 @@
 #include <string>
 
 #include "moeref/error.hpp"
+#include "reference_cpu/tests/test_values.hpp"
 
 namespace moeref {
 namespace {
 
 using nlohmann::json;
 
-json small_layer() {
+json grouped_layer() {
   return {{"n_routed_experts", 8},
           {"n_shared_experts", 0},
           {"n_activated_experts", 2},
@@ -35,17 +36,8 @@ json with(json base, const json& changes) {
   return base;
 }
 
-std::string error_of(auto&& body) {
-  try {
-    body();
-  } catch (const InputError& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 TEST(MoEConfigTest, DefaultsAreTheDocumentedOnes) {
-  const MoEConfig c = parse_moe_config(small_layer());
+  const MoEConfig c = parse_moe_config(grouped_layer());
   EXPECT_FALSE(c.router_bias);
   EXPECT_FALSE(c.expert_bias);
   EXPECT_FALSE(c.softmax_before_topk);
@@ -67,77 +59,77 @@ TEST(MoEConfigTest, DefaultsAreTheDocumentedOnes) {
 }
 
 TEST(MoEConfigTest, DerivedSizes) {
-  MoEConfig c = parse_moe_config(small_layer());
+  MoEConfig c = parse_moe_config(grouped_layer());
   EXPECT_EQ(c.expert_dim(), 16);
   EXPECT_EQ(c.up_dim(), 24);
   EXPECT_EQ(c.shared_dim(), 0);
   EXPECT_FALSE(c.has_correction_bias());
-  c = parse_moe_config(with(small_layer(), {{"moe_latent_size", 4},
-                                            {"expert_activation", "relu2"},
-                                            {"n_shared_experts", 3},
-                                            {"gate_bias_update_factor", 0.01}}));
+  c = parse_moe_config(with(grouped_layer(), {{"moe_latent_size", 4},
+                                              {"expert_activation", "relu2"},
+                                              {"n_shared_experts", 3},
+                                              {"gate_bias_update_factor", 0.01}}));
   EXPECT_EQ(c.expert_dim(), 4);
   EXPECT_EQ(c.up_dim(), 12);
   EXPECT_EQ(c.shared_dim(), 36);
   EXPECT_TRUE(c.has_correction_bias());
   c = parse_moe_config(with(
-      small_layer(),
+      grouped_layer(),
       {{"n_shared_experts", 3}, {"shared_expert_inter_dim", 5}, {"force_e_score_correction_bias", true}}));
   EXPECT_EQ(c.shared_dim(), 15);
   EXPECT_TRUE(c.has_correction_bias());
 }
 
 TEST(MoEConfigTest, JsonKeepsTheFieldsThatDifferFromTheirDefault) {
-  EXPECT_EQ(to_json(parse_moe_config(small_layer())), small_layer());
-  const json full = with(small_layer(), {{"router_bias", true},
-                                         {"expert_bias", true},
-                                         {"expert_activation", "geglu"},
-                                         {"apply_router_weight_after_down", true},
-                                         {"activation_alpha", 1.5},
-                                         {"activation_limit", 5.0},
-                                         {"swiglu_limit", 2.5},
-                                         {"softmax_before_topk", true},
-                                         {"router_weights_fp32", true},
-                                         {"router_weight_uses_score_correction_bias", true},
-                                         {"dtype", "float16"},
-                                         {"gate_dtype", "float32"},
-                                         {"shared_expert_gate", true},
-                                         {"shared_expert_inter_dim", 20},
-                                         {"shared_expert_activation", "relu2"},
-                                         {"force_e_score_correction_bias", true},
-                                         {"moe_latent_size", 4},
-                                         {"enable_routing_replay", true}});
+  EXPECT_EQ(to_json(parse_moe_config(grouped_layer())), grouped_layer());
+  const json full = with(grouped_layer(), {{"router_bias", true},
+                                           {"expert_bias", true},
+                                           {"expert_activation", "geglu"},
+                                           {"apply_router_weight_after_down", true},
+                                           {"activation_alpha", 1.5},
+                                           {"activation_limit", 5.0},
+                                           {"swiglu_limit", 2.5},
+                                           {"softmax_before_topk", true},
+                                           {"router_weights_fp32", true},
+                                           {"router_weight_uses_score_correction_bias", true},
+                                           {"dtype", "float16"},
+                                           {"gate_dtype", "float32"},
+                                           {"shared_expert_gate", true},
+                                           {"shared_expert_inter_dim", 20},
+                                           {"shared_expert_activation", "relu2"},
+                                           {"force_e_score_correction_bias", true},
+                                           {"moe_latent_size", 4},
+                                           {"enable_routing_replay", true}});
   EXPECT_EQ(to_json(parse_moe_config(full)), full);
 }
 
 TEST(MoEConfigTest, TheGatesParametersHaveTheLayersTypeUnlessToldOtherwise) {
-  EXPECT_EQ(parse_moe_config(small_layer()).gate_param_dtype(), DType::bfloat16);
-  EXPECT_EQ(parse_moe_config(with(small_layer(), {{"gate_dtype", "float32"}})).gate_param_dtype(),
+  EXPECT_EQ(parse_moe_config(grouped_layer()).gate_param_dtype(), DType::bfloat16);
+  EXPECT_EQ(parse_moe_config(with(grouped_layer(), {{"gate_dtype", "float32"}})).gate_param_dtype(),
             DType::float32);
 }
 
 TEST(MoEConfigTest, NullMeansAbsent) {
-  json config = small_layer();
+  json config = grouped_layer();
   config["gate_dtype"] = nullptr;
   config["shared_expert_inter_dim"] = nullptr;
   config["moe_latent_size"] = nullptr;
-  EXPECT_EQ(to_json(parse_moe_config(config)), small_layer());
+  EXPECT_EQ(to_json(parse_moe_config(config)), grouped_layer());
 }
 
 TEST(MoEConfigTest, DTypesMayCarryPyTorchsPrefix) {
-  EXPECT_EQ(parse_moe_config(with(small_layer(), {{"dtype", "torch.float16"}})).dtype, DType::float16);
+  EXPECT_EQ(parse_moe_config(with(grouped_layer(), {{"dtype", "torch.float16"}})).dtype, DType::float16);
 }
 
 TEST(MoEConfigTest, EveryScoreFunctionAndActivationHasItsName) {
   for (const char* text : {"softmax", "sigmoid", "sigmoid_with_bias", "softmax_with_bias", "sqrtsoftplus"})
-    EXPECT_EQ(name(parse_moe_config(with(small_layer(), {{"score_func", text}})).score_func), text);
+    EXPECT_EQ(name(parse_moe_config(with(grouped_layer(), {{"score_func", text}})).score_func), text);
   for (const char* text : {"swiglu", "swigluoai", "quick_geglu", "geglu", "relu2"})
-    EXPECT_EQ(name(parse_moe_config(with(small_layer(), {{"expert_activation", text}})).expert_activation),
+    EXPECT_EQ(name(parse_moe_config(with(grouped_layer(), {{"expert_activation", text}})).expert_activation),
               text);
 }
 
 TEST(MoEConfigTest, EachRequiredFieldIsNamedWhenItIsMissing) {
-  const json good = small_layer();
+  const json good = grouped_layer();
   for (const auto& [field, value] : good.items()) {
     json config = good;
     config.erase(field);
@@ -154,7 +146,7 @@ void PrintTo(const Refusal& refusal, std::ostream* out) { *out << refusal.change
 
 class MoEConfigRefusal : public testing::TestWithParam<Refusal> {};
 TEST_P(MoEConfigRefusal, NamesFieldValueAndWhatWouldBeRight) {
-  EXPECT_EQ(error_of([] { parse_moe_config(with(small_layer(), GetParam().change)); }), GetParam().message);
+  EXPECT_EQ(error_of([] { parse_moe_config(with(grouped_layer(), GetParam().change)); }), GetParam().message);
 }
 
 Refusal field(const char* name, const json& value, const std::string& want) {
@@ -222,9 +214,9 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(MoEConfigTest, GroupsAreNotCheckedWhereTheScoreFunctionIgnoresThem) {
   for (const char* score_func : {"softmax", "sqrtsoftplus"})
     EXPECT_NO_THROW(
-        parse_moe_config(with(small_layer(), {{"score_func", score_func}, {"n_activated_experts", 8}})));
+        parse_moe_config(with(grouped_layer(), {{"score_func", score_func}, {"n_activated_experts", 8}})));
   // Groups of one need no second largest score where the group's score is its largest.
-  EXPECT_NO_THROW(parse_moe_config(with(small_layer(), {{"n_expert_groups", 8}})));
+  EXPECT_NO_THROW(parse_moe_config(with(grouped_layer(), {{"n_expert_groups", 8}})));
 }
 
 TEST(MoEConfigTest, OnlyAnObjectIsAConfig) {

@@ -11,12 +11,10 @@
 #include <string>
 
 #include "moeref/error.hpp"
+#include "reference_cpu/tests/test_values.hpp"
 
 namespace moeref {
 namespace {
-
-constexpr double kInf = std::numeric_limits<double>::infinity();
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 struct Format {
   DType dtype;
@@ -141,11 +139,8 @@ TEST(RoundTo, IntegerTypesAreErrors) {
   for (const DType dtype : {DType::int64, DType::boolean}) EXPECT_THROW(round_to(dtype, 1.0), InputError);
 }
 
-constexpr DType kAll[] = {DType::float64, DType::float32, DType::bfloat16,
-                          DType::float16, DType::int64,   DType::boolean};
-
 TEST(DTypeNames, ParseInvertsName) {
-  for (const DType dtype : kAll) {
+  for (const DType dtype : kDTypes) {
     EXPECT_EQ(parse_dtype(name(dtype)), dtype);
     EXPECT_EQ(parse_dtype("torch." + std::string(name(dtype))), dtype);
   }
@@ -165,9 +160,9 @@ TEST(DTypeNames, AnUnknownNameIsQuoted) {
 
 TEST(DTypeTraits, SizesAndKinds) {
   const std::int64_t sizes[] = {8, 4, 2, 2, 8, 1};
-  for (std::size_t i = 0; i < std::size(kAll); ++i) {
-    EXPECT_EQ(size_of(kAll[i]), sizes[i]) << name(kAll[i]);
-    EXPECT_EQ(is_floating(kAll[i]), i < 4) << name(kAll[i]);
+  for (std::size_t i = 0; i < std::size(kDTypes); ++i) {
+    EXPECT_EQ(size_of(kDTypes[i]), sizes[i]) << name(kDTypes[i]);
+    EXPECT_EQ(is_floating(kDTypes[i]), i < 4) << name(kDTypes[i]);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "moeref/error.hpp"
+#include "reference_cpu/tests/test_values.hpp"
 
 namespace moeref {
 namespace {
@@ -218,20 +219,16 @@ Call good_call(Component component, const json& config, const Shape& tokens, boo
   return call;
 }
 
-std::string error_of(const Call& call) {
-  try {
-    check_inputs(call);
-  } catch (const InputError& error) {
-    return error.what();
-  }
-  return "no error";
+std::string input_error_of(const Call& call) {
+  return error_of([&] { check_inputs(call); });
 }
 
 TEST(CheckInputs, TakesWhatTheSignatureAsksFor) {
-  EXPECT_EQ(error_of(good_call(Component::gate, small_layer(), {5}, true)), "no error");
-  EXPECT_EQ(error_of(good_call(Component::moe, small_layer(), {2, 3}, true)), "no error");
-  EXPECT_EQ(error_of(good_call(Component::experts, small_layer(), {0}, true)), "no error");
-  EXPECT_EQ(error_of(good_call(Component::mlp, {{"dim", 6}, {"inter_dim", 10}}, {2, 3}, true)), "no error");
+  EXPECT_EQ(input_error_of(good_call(Component::gate, small_layer(), {5}, true)), "no error");
+  EXPECT_EQ(input_error_of(good_call(Component::moe, small_layer(), {2, 3}, true)), "no error");
+  EXPECT_EQ(input_error_of(good_call(Component::experts, small_layer(), {0}, true)), "no error");
+  EXPECT_EQ(input_error_of(good_call(Component::mlp, {{"dim", 6}, {"inter_dim", 10}}, {2, 3}, true)),
+            "no error");
 }
 
 TEST(CheckInputs, OptionalTensorsAndOtherFloatingTypesAreFine) {
@@ -239,56 +236,56 @@ TEST(CheckInputs, OptionalTensorsAndOtherFloatingTypesAreFine) {
   call.tensors.erase("inputs/token_mask");
   call.tensors.erase("inputs/replay_indices");
   call.tensors["inputs/x"] = Tensor(DType::bfloat16, {5, 16});
-  EXPECT_EQ(error_of(call), "no error");
+  EXPECT_EQ(input_error_of(call), "no error");
 }
 
 TEST(CheckInputs, NamesTheTensorThatIsMissing) {
   for (const char* name : {"inputs/x", "params/weight", "cotangents/weights"}) {
     Call call = good_call(Component::gate, small_layer(), {5}, true);
     call.tensors.erase(name);
-    EXPECT_EQ(error_of(call), "missing dataset '" + std::string(name) + "'");
+    EXPECT_EQ(input_error_of(call), "missing dataset '" + std::string(name) + "'");
   }
 }
 
 TEST(CheckInputs, NamesTheTensorWithTheWrongShape) {
   Call call = good_call(Component::gate, small_layer(), {5}, false);
   call.tensors["params/weight"] = Tensor(DType::float32, {16, 8});
-  EXPECT_EQ(error_of(call), "dataset 'params/weight' has shape [16, 8]: want [8, 16]");
+  EXPECT_EQ(input_error_of(call), "dataset 'params/weight' has shape [16, 8]: want [8, 16]");
   call = good_call(Component::gate, small_layer(), {5}, false);
   call.tensors["inputs/x"] = Tensor(DType::float32, {5, 15});
-  EXPECT_EQ(error_of(call), "dataset 'inputs/x' has shape [5, 15]: want [5, 16]");
+  EXPECT_EQ(input_error_of(call), "dataset 'inputs/x' has shape [5, 15]: want [5, 16]");
   call.tensors["inputs/x"] = Tensor(DType::float32, {});
-  EXPECT_EQ(error_of(call), "dataset 'inputs/x' is a scalar: want [..., width]");
+  EXPECT_EQ(input_error_of(call), "dataset 'inputs/x' is a scalar: want [..., width]");
 }
 
 TEST(CheckInputs, NamesTheTensorOfTheWrongKind) {
   Call call = good_call(Component::gate, small_layer(), {5}, false);
   call.tensors["inputs/x"] = Tensor(DType::int64, {5, 16});
-  EXPECT_EQ(error_of(call), "dataset 'inputs/x' has dtype int64: want a floating one such as float32");
+  EXPECT_EQ(input_error_of(call), "dataset 'inputs/x' has dtype int64: want a floating one such as float32");
   call = good_call(Component::gate, small_layer(), {5}, false);
   call.tensors["inputs/token_mask"] = Tensor(DType::float32, {5});
-  EXPECT_EQ(error_of(call), "dataset 'inputs/token_mask' has dtype float32: want bool");
+  EXPECT_EQ(input_error_of(call), "dataset 'inputs/token_mask' has dtype float32: want bool");
   call = good_call(Component::experts, small_layer(), {5}, false);
   call.tensors["inputs/indices"] = Tensor(DType::boolean, {5, 2});
-  EXPECT_EQ(error_of(call), "dataset 'inputs/indices' has dtype bool: want int64");
+  EXPECT_EQ(input_error_of(call), "dataset 'inputs/indices' has dtype bool: want int64");
 }
 
 TEST(CheckInputs, ExpertIdsAreInRange) {
   for (const double id : {-2.0, 8.0}) {
     Call call = good_call(Component::experts, small_layer(), {5}, false);
     call.tensors["inputs/indices"].set(3, id);
-    EXPECT_EQ(error_of(call), "dataset 'inputs/indices' holds the expert id " +
-                                  std::to_string(static_cast<int>(id)) + ": want -1 (no expert) to 7");
+    EXPECT_EQ(input_error_of(call), "dataset 'inputs/indices' holds the expert id " +
+                                        std::to_string(static_cast<int>(id)) + ": want -1 (no expert) to 7");
   }
   Call call = good_call(Component::experts, small_layer(), {5}, false);
   call.tensors["inputs/indices"].set(3, -1.0);
-  EXPECT_EQ(error_of(call), "no error");
+  EXPECT_EQ(input_error_of(call), "no error");
 }
 
 TEST(CheckInputs, NamesTheTensorThatDoesNotBelong) {
   Call call = good_call(Component::gate, small_layer(), {5}, false);
   call.tensors["params/bias"] = Tensor(DType::float32, {8});
-  EXPECT_EQ(error_of(call), "dataset 'params/bias' belongs to no input of this gate call");
+  EXPECT_EQ(input_error_of(call), "dataset 'params/bias' belongs to no input of this gate call");
 }
 
 }  // namespace

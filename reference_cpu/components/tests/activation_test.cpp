@@ -5,12 +5,11 @@
 
 #include <cmath>
 
+#include "reference_cpu/tests/test_values.hpp"
+
 namespace moeref {
 namespace {
 
-const Precision kDouble = precision(DType::float64);
-
-double sigma(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 double gelu_tanh(double x) {
   return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
 }

@@ -5,11 +5,10 @@
 
 #include "moeref/error.hpp"
 #include "reference_cpu/tests/small_call.hpp"
+#include "reference_cpu/tests/test_values.hpp"
 
 namespace moeref {
 namespace {
-
-const Precision kFloat = precision(DType::float32);
 
 MoEConfig updated(std::int64_t experts, double factor) {
   MoEConfig c = small_config(experts, 1);
@@ -23,15 +22,6 @@ std::vector<double> values(const std::vector<Real>& bias) {
   for (const Real a : bias) out.push_back(a.value);
   return out;
 }
-std::string error_of(auto&& body) {
-  try {
-    body();
-  } catch (const InputError& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 TEST(BiasUpdateTest, MovesAgainstTheLoadByTheFactor) {
   BiasUpdate update(updated(4, 0.25), zeros(4));
   update.accumulate({10, 2, 6, 6});  // mean 6

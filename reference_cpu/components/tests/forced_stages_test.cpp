@@ -5,13 +5,14 @@
 
 #include "moeref/verdict.hpp"
 #include "reference_cpu/tests/small_call.hpp"
+#include "reference_cpu/tests/verdict_of.hpp"
 
 namespace moeref {
 namespace {
 
 /// x is the identity, so that a token's logits are a column of the weight; sigmoid scores, two of three
 /// experts.
-Call gate_call(std::initializer_list<double> weight) {
+Call forced_gate_call(std::initializer_list<double> weight) {
   MoEConfig c = small_config(3, 2, 2);
   c.score_func = ScoreFunc::sigmoid;
   c.norm_topk_prob = true;
@@ -35,21 +36,13 @@ Call experts_call() {
        {"params/down_projs", tensor(DType::bfloat16, {1, 1, 2}, {0.5, -1.75})}});
 }
 
-const TensorVerdict& of(const CaseVerdict& v, const std::string& name) {
-  for (const TensorVerdict& t : v.tensors)
-    if (t.tensor == name) return t;
-  static const TensorVerdict none;
-  ADD_FAILURE() << name << " was not judged";
-  return none;
-}
-
 TEST(ForcedStagesTest, AWrongStageIsNamedAndWhatFollowsFromItIsNot) {
-  const Call call = gate_call({2, -1, 0, 3, -2, 1});
+  const Call call = forced_gate_call({2, -1, 0, 3, -2, 1});
   // A port that computes everything right but for its logits.
-  const CaseVerdict v = judge(call, CpuReference().run(gate_call({2.5, -1, 0, 3, -2, 1})));
+  const CaseVerdict v = judge(call, CpuReference().run(forced_gate_call({2.5, -1, 0, 3, -2, 1})));
   ASSERT_EQ(v.verdict, Verdict::fail);
   EXPECT_EQ(v.first_failure()->tensor, "stages/logits");
-  const TensorVerdict& weights = of(v, "outputs/weights");
+  const TensorVerdict& weights = verdict_of(v, "outputs/weights");
   EXPECT_EQ(weights.verdict, Verdict::fail);
   EXPECT_LE(weights.own_ratio, 1.0);
   EXPECT_NE(weights.finding.find("right on the port's own earlier stages"), std::string::npos)
@@ -57,20 +50,20 @@ TEST(ForcedStagesTest, AWrongStageIsNamedAndWhatFollowsFromItIsNot) {
 }
 
 TEST(ForcedStagesTest, ALaterStageIsFirstWhenTheEarlierOnesAreRight) {
-  const Call call = gate_call({2, -1, 0, 3, -2, 1});
+  const Call call = forced_gate_call({2, -1, 0, 3, -2, 1});
   NamedTensors got = CpuReference().run(call);
   got["outputs/weights"].set(0, 0.5);
   const CaseVerdict v = judge(call, got);
   EXPECT_EQ(v.first_failure()->tensor, "outputs/weights");
-  EXPECT_GT(of(v, "outputs/weights").own_ratio, 1.0);
+  EXPECT_GT(verdict_of(v, "outputs/weights").own_ratio, 1.0);
 }
 
 TEST(ForcedStagesTest, WithoutStagesNothingChanges) {
-  const Call call = gate_call({2, -1, 0, 3, -2, 1});
+  const Call call = forced_gate_call({2, -1, 0, 3, -2, 1});
   NamedTensors got = CpuReference().run(call);
   std::erase_if(got, [](const auto& entry) { return entry.first.starts_with("stages/"); });
   got["outputs/weights"].set(0, 0.5);
-  const TensorVerdict weights = of(judge(call, got), "outputs/weights");
+  const TensorVerdict weights = verdict_of(judge(call, got), "outputs/weights");
   EXPECT_EQ(weights.own_ratio, weights.ratio);
 }
 
@@ -88,7 +81,7 @@ TEST(ForcedStagesTest, BoundsAreNarrowerOnThePortsOwnStages) {
   const CaseVerdict v = judge(call, got);
   EXPECT_EQ(v.verdict, Verdict::fail);
   EXPECT_EQ(v.first_failure()->tensor, "outputs/y");
-  EXPECT_NE(of(v, "outputs/y").finding.find("on the port's own earlier stages"), std::string::npos);
+  EXPECT_NE(verdict_of(v, "outputs/y").finding.find("on the port's own earlier stages"), std::string::npos);
   std::erase_if(got, [](const auto& entry) { return entry.first.starts_with("stages/"); });
   EXPECT_EQ(judge(call, got).verdict, Verdict::pass);
 }
@@ -138,7 +131,7 @@ TEST(ForcedStagesTest, AStageOfAnotherShapeForcesNothing) {
   got["stages/activation"] = tensor(DType::float32, {1}, {7.0});
   const CaseVerdict v = judge(call, got);
   EXPECT_EQ(v.first_failure()->tensor, "stages/activation");
-  EXPECT_EQ(of(v, "outputs/y").verdict, Verdict::pass);
+  EXPECT_EQ(verdict_of(v, "outputs/y").verdict, Verdict::pass);
 }
 
 }  // namespace

@@ -8,11 +8,10 @@
 #include "moeref/error.hpp"
 #include "reference_cpu/tests/gradient_check.hpp"
 #include "reference_cpu/tests/small_call.hpp"
+#include "reference_cpu/tests/test_values.hpp"
 
 namespace moeref {
 namespace {
-
-double sigma(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 
 /// One token whose x is 1: its logits are the weight.
 Call gate(MoEConfig c, std::initializer_list<double> logits, NamedTensors more = {},

@@ -8,11 +8,10 @@
 #include "moeref/signature.hpp"
 #include "reference_cpu/tests/gradient_check.hpp"
 #include "reference_cpu/tests/small_call.hpp"
+#include "reference_cpu/tests/test_values.hpp"
 
 namespace moeref {
 namespace {
-
-double sigma(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 
 /// One expert, x^2 through relu2, routed with sigmoid(x).
 MoEConfig one_expert() {

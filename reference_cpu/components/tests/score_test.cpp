@@ -7,19 +7,13 @@
 #include <cmath>
 #include <random>
 
+#include "reference_cpu/tests/test_values.hpp"
+
 namespace moeref {
 namespace {
 
-const Precision kDouble = precision(DType::float64), kFloat = precision(DType::float32),
-                kBf16 = precision(DType::bfloat16);
-constexpr ScoreFunc kAll[] = {ScoreFunc::softmax, ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias,
-                              ScoreFunc::softmax_with_bias, ScoreFunc::sqrtsoftplus};
-
-std::vector<Real> row(std::initializer_list<double> values, double error = 0.0, Precision held = kDouble) {
-  std::vector<Real> out;
-  for (const double v : values) out.push_back({v, error, held});
-  return out;
-}
+constexpr ScoreFunc kScoreFuncs[] = {ScoreFunc::softmax, ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias,
+                                     ScoreFunc::softmax_with_bias, ScoreFunc::sqrtsoftplus};
 
 TEST(ScoreTest, SoftmaxOfLogarithms) {
   const auto s = softmax(row({0.0, std::log(2.0), std::log(5.0)}), kDouble);
@@ -83,14 +77,14 @@ TEST(ScoreTest, TheRulesAreThoseOfTheSpecification) {
   EXPECT_EQ(facts(ScoreFunc::sigmoid_with_bias).groups, GroupRule::top2_exclude);
   EXPECT_EQ(facts(ScoreFunc::softmax_with_bias).groups, GroupRule::top2_zero);
   EXPECT_EQ(facts(ScoreFunc::sqrtsoftplus).groups, GroupRule::none);
-  for (const ScoreFunc f : kAll) EXPECT_EQ(score_rule(f).kind, f);
-  for (const ScoreFunc f : kAll) EXPECT_EQ(facts(f).selects_by_logits, f == ScoreFunc::softmax);
+  for (const ScoreFunc f : kScoreFuncs) EXPECT_EQ(score_rule(f).kind, f);
+  for (const ScoreFunc f : kScoreFuncs) EXPECT_EQ(facts(f).selects_by_logits, f == ScoreFunc::softmax);
 }
 
 TEST(ScoreTest, GradientsAreCentralDifferences) {
   const std::vector<Real> z = row({0.3, -1.2, 2.5, 0.0, -4.0}), d = row({0.7, -0.2, 1.1, -0.9, 0.4});
   const double h = 1e-6;
-  for (const ScoreFunc f : kAll) {
+  for (const ScoreFunc f : kScoreFuncs) {
     const ScoreRule& rule = score_rule(f);
     const auto loss = [&](std::vector<Real> at) {
       const auto s = rule.scores(at, kDouble);
@@ -120,7 +114,7 @@ TEST(ScoreTest, BoundsHoldForPerturbedLogits) {
   std::mt19937_64 bits(5);
   const auto uniform = [&] { return static_cast<double>(bits() >> 11) * 0x1p-53; };
   for (int trial = 0; trial < 3000; ++trial) {
-    const ScoreRule& rule = score_rule(kAll[trial % 5]);
+    const ScoreRule& rule = score_rule(kScoreFuncs[trial % 5]);
     const double scale = std::exp2(-2.0 + 8.0 * uniform()), error = std::exp2(-24.0 + 26.0 * uniform());
     std::vector<Real> z, moved;
     for (int i = 0; i < 6; ++i) {

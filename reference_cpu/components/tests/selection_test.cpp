@@ -6,17 +6,12 @@
 #include <cmath>
 
 #include "reference_cpu/tests/small_call.hpp"
+#include "reference_cpu/tests/test_values.hpp"
 
 namespace moeref {
 namespace {
 
 using Ids = std::vector<std::int64_t>;
-
-std::vector<Real> row(std::initializer_list<double> values, double error = 0.0) {
-  std::vector<Real> out;
-  for (const double v : values) out.push_back({v, error, precision(DType::float64)});
-  return out;
-}
 
 MoEConfig grouped(ScoreFunc score, std::int64_t k, std::int64_t groups, std::int64_t limited,
                   bool correction) {

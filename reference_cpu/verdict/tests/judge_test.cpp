@@ -5,13 +5,14 @@
 
 #include "moeref/verdict.hpp"
 #include "reference_cpu/tests/small_call.hpp"
+#include "reference_cpu/tests/verdict_of.hpp"
 
 namespace moeref {
 namespace {
 
 /// x is the identity, so that a token's logits are a column of the weight; sigmoid scores, two of three
 /// experts.
-Call gate_call(std::initializer_list<double> weight, DType dtype = DType::float32) {
+Call judged_gate_call(std::initializer_list<double> weight, DType dtype = DType::float32) {
   MoEConfig c = small_config(3, 2, 2);
   c.score_func = ScoreFunc::sigmoid;
   c.dtype = dtype;
@@ -23,16 +24,8 @@ const std::initializer_list<double> kClear{2, -1, 0, 3, -2, 1};  // logits (2, 0
 
 NamedTensors honest(const Call& call) { return CpuReference().run(call); }
 
-const TensorVerdict& of(const CaseVerdict& v, const std::string& name) {
-  for (const TensorVerdict& t : v.tensors)
-    if (t.tensor == name) return t;
-  static const TensorVerdict none;
-  ADD_FAILURE() << name << " was not judged";
-  return none;
-}
-
 TEST(JudgeTest, TheReferenceItselfPassesWithRatioZero) {
-  const Call call = gate_call(kClear);
+  const Call call = judged_gate_call(kClear);
   const CaseVerdict v = judge(call, honest(call));
   EXPECT_EQ(v.verdict, Verdict::pass);
   EXPECT_EQ(v.worst_ratio(), 0.0);
@@ -42,54 +35,55 @@ TEST(JudgeTest, TheReferenceItselfPassesWithRatioZero) {
 }
 
 TEST(JudgeTest, RatioIsTheDifferenceOverTheBound) {
-  const Call call = gate_call(kClear);
+  const Call call = judged_gate_call(kClear);
   const Evaluation e = evaluate(call);
   NamedTensors got = honest(call);
   const double bound = e.results.at("outputs/weights").bound[1], value = got["outputs/weights"][1];
   got["outputs/weights"].set(1, value + 0.5 * bound);
-  EXPECT_NEAR(of(judge(call, got), "outputs/weights").ratio, 0.5, 1e-6);
+  EXPECT_NEAR(verdict_of(judge(call, got), "outputs/weights").ratio, 0.5, 1e-6);
   EXPECT_EQ(judge(call, got).verdict, Verdict::pass);
   got["outputs/weights"].set(1, value - 1.5 * bound);
   const CaseVerdict v = judge(call, got);
   EXPECT_EQ(v.verdict, Verdict::fail);
-  EXPECT_NEAR(of(v, "outputs/weights").ratio, 1.5, 1e-6);
-  EXPECT_EQ(of(v, "outputs/weights").index, 1);
-  EXPECT_EQ(of(v, "outputs/weights").finding, "outside the bound");
+  EXPECT_NEAR(verdict_of(v, "outputs/weights").ratio, 1.5, 1e-6);
+  EXPECT_EQ(verdict_of(v, "outputs/weights").index, 1);
+  EXPECT_EQ(verdict_of(v, "outputs/weights").finding, "outside the bound");
   EXPECT_EQ(v.first_failure()->tensor, "outputs/weights");
 }
 
 TEST(JudgeTest, ExactResultsAllowNothing) {
-  const Call call = gate_call(kClear);
+  const Call call = judged_gate_call(kClear);
   NamedTensors got = honest(call);
   got["outputs/expert_load"].set(0, got["outputs/expert_load"][0] + 1.0);
   const CaseVerdict v = judge(call, got);
   EXPECT_EQ(v.verdict, Verdict::fail);
-  EXPECT_TRUE(std::isinf(of(v, "outputs/expert_load").ratio));
+  EXPECT_TRUE(std::isinf(verdict_of(v, "outputs/expert_load").ratio));
 }
 
 TEST(JudgeTest, MissingMisshapenAndMistyped) {
-  const Call call = gate_call(kClear);
+  const Call call = judged_gate_call(kClear);
   NamedTensors got = honest(call);
   got.erase("outputs/weights");
-  EXPECT_EQ(of(judge(call, got), "outputs/weights").finding, "missing");
+  EXPECT_EQ(verdict_of(judge(call, got), "outputs/weights").finding, "missing");
   EXPECT_EQ(judge(call, got).verdict, Verdict::fail);
 
   got = honest(call);
   got["outputs/weights"] = Tensor(DType::float32, {2, 3});
-  EXPECT_EQ(of(judge(call, got), "outputs/weights").finding, "has shape [2, 3] where [2, 2] belongs");
+  EXPECT_EQ(verdict_of(judge(call, got), "outputs/weights").finding, "has shape [2, 3] where [2, 2] belongs");
   got["outputs/weights"] = Tensor(DType::int64, {2, 2});
-  EXPECT_EQ(of(judge(call, got), "outputs/weights").finding, "has dtype int64 where a floating one belongs");
+  EXPECT_EQ(verdict_of(judge(call, got), "outputs/weights").finding,
+            "has dtype int64 where a floating one belongs");
 
   got = honest(call);
   got["outputs/indices"] = Tensor(DType::int64, {2, 1});
-  EXPECT_EQ(of(judge(call, got), "outputs/indices").finding, "has shape [2, 1] where [2, 2] belongs");
+  EXPECT_EQ(verdict_of(judge(call, got), "outputs/indices").finding, "has shape [2, 1] where [2, 2] belongs");
   got["outputs/indices"] = Tensor(DType::float32, {2, 2});
-  EXPECT_EQ(of(judge(call, got), "outputs/indices").finding, "has dtype float32 where int64 belongs");
+  EXPECT_EQ(verdict_of(judge(call, got), "outputs/indices").finding, "has dtype float32 where int64 belongs");
   EXPECT_EQ(judge(call, NamedTensors{}).verdict, Verdict::fail);
 }
 
 TEST(JudgeTest, StagesAreJudgedWherePresent) {
-  const Call call = gate_call(kClear);
+  const Call call = judged_gate_call(kClear);
   NamedTensors got = honest(call);
   got.erase("stages/logits");
   EXPECT_EQ(judge(call, got).verdict, Verdict::pass);
@@ -101,34 +95,34 @@ TEST(JudgeTest, StagesAreJudgedWherePresent) {
 }
 
 TEST(JudgeTest, NaNAndInfinity) {
-  const Call call = gate_call(kClear);
+  const Call call = judged_gate_call(kClear);
   for (const double bad : {static_cast<double>(NAN), static_cast<double>(INFINITY)}) {
     NamedTensors got = honest(call);
     got["outputs/weights"].set(2, bad);
     const CaseVerdict v = judge(call, got);
     EXPECT_EQ(v.verdict, Verdict::fail);
-    EXPECT_EQ(of(v, "outputs/weights").finding, "not finite where the reference is");
+    EXPECT_EQ(verdict_of(v, "outputs/weights").finding, "not finite where the reference is");
   }
 }
 
 TEST(JudgeTest, WrongAndInvalidIds) {
-  const Call call = gate_call(kClear);
+  const Call call = judged_gate_call(kClear);
   NamedTensors got = honest(call);
   got["outputs/indices"] = ids({2, 2}, {0, 2, 1, 2});
   EXPECT_EQ(judge(call, got).verdict, Verdict::fail);
-  EXPECT_NE(of(judge(call, got), "outputs/indices")
+  EXPECT_NE(verdict_of(judge(call, got), "outputs/indices")
                 .finding.find("token 0: chose {0, 2} where the reference has {0, 1}"),
             std::string::npos);
   for (const auto& bad : {ids({2, 2}, {0, 1, 1, 3}), ids({2, 2}, {0, 1, 1, 1}), ids({2, 2}, {0, 1, 1, -1})}) {
     got["outputs/indices"] = bad;
     const CaseVerdict v = judge(call, got);
     EXPECT_EQ(v.verdict, Verdict::fail);
-    EXPECT_NE(of(v, "outputs/indices").finding.find("token 1"), std::string::npos);
+    EXPECT_NE(verdict_of(v, "outputs/indices").finding.find("token 1"), std::string::npos);
   }
 }
 
 TEST(JudgeTest, SwappedSlotsAreJudgedWithTheirWeights) {
-  const Call call = gate_call(kClear);
+  const Call call = judged_gate_call(kClear);
   NamedTensors got = honest(call);
   const double first = got["outputs/weights"][0], second = got["outputs/weights"][1];
   got["outputs/indices"] = ids({2, 2}, {1, 0, 1, 2});
@@ -139,7 +133,7 @@ TEST(JudgeTest, SwappedSlotsAreJudgedWithTheirWeights) {
 }
 
 TEST(JudgeTest, TiesAreLeftOpenUnlessTheLowestIdIsDeclared) {
-  const Call call = gate_call({2, 3, 1, 0, 1, -1});  // token 0: logits 2, 1, 1
+  const Call call = judged_gate_call({2, 3, 1, 0, 1, -1});  // token 0: logits 2, 1, 1
   NamedTensors got = honest(call);
   got["outputs/indices"] = ids({2, 2}, {0, 2, 0, 1});
   const double w = got["outputs/expert_load"][1];
@@ -153,12 +147,12 @@ TEST(JudgeTest, TiesAreLeftOpenUnlessTheLowestIdIsDeclared) {
   declared.lowest_id_first = true;
   const CaseVerdict closed = judge(call, got, declared);
   EXPECT_EQ(closed.verdict, Verdict::fail);
-  EXPECT_NE(of(closed, "outputs/indices").finding.find("not the lowest ids"), std::string::npos);
+  EXPECT_NE(verdict_of(closed, "outputs/indices").finding.find("not the lowest ids"), std::string::npos);
 }
 
 TEST(JudgeTest, ExplainableIdsAreAmbiguousAndRationed) {
   // bfloat16 logits 1.0078 and 1: apart by one unit in the last place, which the bound covers.
-  const Call call = gate_call({2, 2, 1.0078125, 1.0078125, 1, 1}, DType::bfloat16);
+  const Call call = judged_gate_call({2, 2, 1.0078125, 1.0078125, 1, 1}, DType::bfloat16);
   NamedTensors got = honest(call);
   const auto choose_last = [&](std::int64_t token) {
     auto all = got["outputs/indices"].as<std::int64_t>();
@@ -171,19 +165,20 @@ TEST(JudgeTest, ExplainableIdsAreAmbiguousAndRationed) {
   const CaseVerdict one = judge(call, got);
   EXPECT_EQ(one.verdict, Verdict::ambiguous);
   EXPECT_EQ(one.ambiguous_tokens, 1);
-  EXPECT_EQ(of(one, "outputs/indices").verdict, Verdict::ambiguous);
+  EXPECT_EQ(verdict_of(one, "outputs/indices").verdict, Verdict::ambiguous);
   choose_last(1);
   got["outputs/weights"].set(3, 1.0 / (1.0 + std::exp(-1.0)));
   const CaseVerdict both = judge(call, got);  // one token always may, two of two are above the ceiling
   EXPECT_EQ(both.verdict, Verdict::fail);
-  EXPECT_NE(of(both, "outputs/indices").finding.find("more than the ceiling allows"), std::string::npos);
+  EXPECT_NE(verdict_of(both, "outputs/indices").finding.find("more than the ceiling allows"),
+            std::string::npos);
   JudgeOptions lenient;
   lenient.ambiguity_ceiling = 1.0;
   EXPECT_EQ(judge(call, got, lenient).verdict, Verdict::ambiguous);
 }
 
 TEST(JudgeTest, ReplayedIdsAreGivenAndMustComeBackAsTheyAre) {
-  Call call = gate_call(kClear);
+  Call call = judged_gate_call(kClear);
   call.tensors["inputs/replay_indices"] = ids({2, 2}, {2, 1, 0, 2});  // no selection would give these
   NamedTensors got = honest(call);
   EXPECT_EQ(judge(call, got).verdict, Verdict::pass);
@@ -192,7 +187,7 @@ TEST(JudgeTest, ReplayedIdsAreGivenAndMustComeBackAsTheyAre) {
 }
 
 TEST(JudgeTest, SlotsOfAReplayMayComeInAnotherOrder) {
-  Call call = gate_call(kClear);
+  Call call = judged_gate_call(kClear);
   call.tensors["inputs/replay_indices"] = ids({2, 2}, {2, 1, 0, 2});
   const NamedTensors as_given = honest(call);
   NamedTensors sorted = as_given;
@@ -217,9 +212,9 @@ TEST(JudgeTest, ElementsWithoutABoundProveNothingAndAreSaid) {
   for (const double held : {90000.0, static_cast<double>(INFINITY)}) {
     got["stages/logits"].set(0, held);
     const CaseVerdict v = judge(call, got);
-    EXPECT_EQ(of(v, "stages/logits").verdict, Verdict::ambiguous);
-    EXPECT_EQ(of(v, "stages/logits").unbounded, 1);
-    EXPECT_EQ(of(v, "stages/logits").ratio, 0.0);
+    EXPECT_EQ(verdict_of(v, "stages/logits").verdict, Verdict::ambiguous);
+    EXPECT_EQ(verdict_of(v, "stages/logits").unbounded, 1);
+    EXPECT_EQ(verdict_of(v, "stages/logits").ratio, 0.0);
     EXPECT_EQ(v.verdict, Verdict::ambiguous);
   }
 }

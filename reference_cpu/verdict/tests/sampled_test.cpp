@@ -90,7 +90,7 @@ TEST(ReducedCallTest, ItsResultsAreTheWholeCalls) {
 }
 
 /// Wide enough for an inside and edges; the eager port is slow.
-constexpr std::int64_t kDim = 24, kInter = 18, kMlp = 34, kTokens = 140;
+constexpr std::int64_t kDim = 24, kInter = 18, kMlp = 34, kManyTokens = 140;
 
 /// A layer of these widths with normal numbers.
 Call wide_call(Component component, DType dtype, std::int64_t tokens, std::uint64_t seed) {
@@ -144,7 +144,7 @@ TEST(SampledTest, HonestPortsPass) {
       for (const bool fused : {false, true})
         for (std::uint64_t seed = 1; seed <= 2; ++seed) {
           eager::EagerPort port({fused, seed % 2 ? eager::Order::forward : eager::Order::pairwise, fused});
-          const SampledVerdict v = Answers(port, wide_call(component, dtype, kTokens, seed)).judge();
+          const SampledVerdict v = Answers(port, wide_call(component, dtype, kManyTokens, seed)).judge();
           const TensorVerdict* first = v.verdict.first_failure();
           ASSERT_EQ(first, nullptr) << name(component) << " " << name(dtype) << " " << first->tensor << " "
                                     << first->index << " " << first->finding;
@@ -223,7 +223,7 @@ class WrongSampleTest : public testing::TestWithParam<Wrong> {};
 
 TEST_P(WrongSampleTest, IsFound) {
   eager::EagerPort port({true, eager::Order::forward, true});
-  Answers answers(port, wide_call(GetParam().component, DType::float32, kTokens, 3));
+  Answers answers(port, wide_call(GetParam().component, DType::float32, kManyTokens, 3));
   ASSERT_EQ(answers.judge().verdict.first_failure(), nullptr);
   GetParam().put(answers);
   // The sample changes with the answer, so the second call is made for the new one, with the error where it

@@ -5,10 +5,10 @@
 
 #include <cmath>
 
+#include "reference_cpu/tests/test_values.hpp"
+
 namespace moeref {
 namespace {
-
-constexpr double kNaN = NAN, kInf = INFINITY;
 
 TEST(ValueVerdictTest, IsTheDifferenceOverTheBound) {
   EXPECT_EQ(value_ratio(1.0, 2.0, 0.5), 2.0);

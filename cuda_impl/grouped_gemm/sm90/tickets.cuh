@@ -45,6 +45,13 @@ struct TicketRing {
   }
 };
 
+/// Where the ring's next ticket is. In one register, as consumers keep it beside their accumulators.
+struct TicketPlace {
+  int passed = 0;
+  __device__ int slot() const { return passed % 2; }
+  __device__ std::uint32_t phase() const { return passed / 2 % 2; }
+};
+
 /// A reader's place in the ring: of a thread, or of a warp whose lanes all call next().
 template <class Ring, bool Warp>
 class TicketReader {
@@ -53,16 +60,17 @@ class TicketReader {
 
   /// The next ticket; one that has no work is the last.
   __device__ __forceinline__ int next() {
-    mbarrier_wait(Ring::full(at_, slot_), phase_);
-    int ticket = load_shared_word(Ring::ticket(at_, slot_));
+    const int slot = place_.slot();
+    mbarrier_wait(Ring::full(at_, slot), place_.phase());
+    int ticket = load_shared_word(Ring::ticket(at_, slot));
     if constexpr (Warp) ticket = uniform(ticket);  // lane 0's, which has read it then
     if (!Warp || threadIdx.x % 32 == 0) {
       if constexpr (Ring::cluster == 2)
-        mbarrier_arrive_at(Ring::empty(at_, slot_), 0);
+        mbarrier_arrive_at(Ring::empty(at_, slot), 0);
       else
-        mbarrier_arrive(Ring::empty(at_, slot_));
+        mbarrier_arrive(Ring::empty(at_, slot));
     }
-    if (++slot_ == Ring::slots) slot_ = 0, phase_ ^= 1;
+    ++place_.passed;
     return ticket;
   }
   /// As of a keeper, which alone has something to do here.
@@ -70,8 +78,7 @@ class TicketReader {
 
  private:
   std::uint32_t at_;
-  int slot_ = 0;
-  std::uint32_t phase_ = 0;
+  TicketPlace place_;
 };
 
 /// The reader that keeps the ring, one thread per block. Call draw() once in every unit, early enough for the
@@ -101,15 +108,16 @@ class TicketKeeper {
   }
 
   __device__ __forceinline__ int next() {
+    const int slot = place_.slot();
     if (draws_) {
       if (counter_ != nullptr && drawn_ == end_) *counter_ = 0;
-      mbarrier_wait(Ring::empty(at_, slot_), phase_ ^ 1);  // the first pass finds the slots empty
+      mbarrier_wait(Ring::empty(at_, slot), place_.phase() ^ 1);  // the first pass finds the slots empty
       for (int rank = 0; rank < Ring::cluster; ++rank)
-        store_word_at(Ring::ticket(at_, slot_), drawn_, Ring::full(at_, slot_), rank);
+        store_word_at(Ring::ticket(at_, slot), drawn_, Ring::full(at_, slot), rank);
     }
     const int ticket = reader_.next();
-    mbarrier_arrive_expect(Ring::full(at_, slot_), 4);  // of the slot's next phase
-    if (++slot_ == Ring::slots) slot_ = 0, phase_ ^= 1;
+    mbarrier_arrive_expect(Ring::full(at_, slot), 4);  // of the slot's next phase
+    ++place_.passed;
     return ticket;
   }
 
@@ -119,8 +127,7 @@ class TicketKeeper {
   bool draws_;
   int fixed_, drawn_ = 0;
   std::uint32_t at_;
-  int slot_ = 0;
-  std::uint32_t phase_ = 0;
+  TicketPlace place_;
   TicketReader<Ring, false> reader_;
 };
 

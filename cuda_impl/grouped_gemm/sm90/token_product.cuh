@@ -107,14 +107,16 @@ __global__ void __launch_bounds__(kThreads, 1)
     Accumulator<Layout::max_n> acc;
     const int rank = rank_in_cluster<Layout>();
     TicketReader<typename Layout::Ring, true> tickets(base + Layout::tickets);
-    int work = 0;
     TileOutput next{};
     const auto find_next = [&] {
-      work = tickets.next();
-      if (work < total) next = locate<Layout::cluster>(s, work, rank);
+      const int work = tickets.next();
+      if (work < total)
+        next = locate<Layout::cluster>(s, work, rank);
+      else
+        next.m_tile = -1;  // no more
     };
     find_next();
-    while (work < total) {
+    while (next.m_tile >= 0) {
       const TileOutput tile = next;
       typename Epilogue::Prepared prepared;
       if (tile.rows == 0 || tile.m_tile * 2 * columns + warpgroup * columns >= m_extent) {

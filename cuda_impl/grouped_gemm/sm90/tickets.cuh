@@ -14,9 +14,10 @@
 // one into both rings, whose `full` the bytes complete. All readers see the same tickets, so that all leave
 // their loops at the same one, the first without work.
 //
-// Nobody waits in a circle as long as a role asks for the next ticket only when it needs no more of this
-// unit's loads, and the drawing role hands it out when it has issued its own: to hand out ticket i + 1 it
-// waits for those that have not read ticket i - 1, and these need loads of unit i - 2 alone, issued long ago.
+// No roles wait for each other in a circle, as long as a role asks for the next ticket only when it needs no
+// more of its unit's loads, and the drawing role hands it out when it has issued its own: to hand out ticket
+// i + 1 it waits for those that have not read ticket i - 1, and these need loads of unit i - 2 alone, which
+// were issued long before.
 #pragma once
 
 #include "cuda_impl/grouped_gemm/sm90/ptx.cuh"

@@ -16,7 +16,8 @@ BesideBlock::BesideBlock() {
   void *host = nullptr, *device = nullptr;
   check(cudaHostAlloc(&host, 2 * sizeof(int), cudaHostAllocMapped), "cudaHostAlloc");
   flags_ = static_cast<volatile int*>(host);
-  flags_[0] = flags_[1] = 0;
+  flags_[0] = 0;
+  flags_[1] = 0;
   check(cudaHostGetDevicePointer(&device, host, 0), "cudaHostGetDevicePointer");
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   wait_for_host<<<1, 32, 0, stream_>>>(static_cast<volatile int*>(device));

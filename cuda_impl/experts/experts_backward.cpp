@@ -28,7 +28,7 @@ BackwardPass::BackwardPass(const ExpertsConfig& c, const TokenChunks& chunks, co
 }
 
 GroupedShape BackwardPass::shape(int chunk) const {
-  return grouped_shape(config_, path_, permutation_, chunk);
+  return grouped_shape(config_, path_, permutation_, work_.tickets, chunk);
 }
 
 void BackwardPass::gather(const void* tokens, RowRange range, void* rows, cudaStream_t stream) const {
@@ -42,6 +42,7 @@ void BackwardPass::gather_dy(int chunk, cudaStream_t stream) const {
 
 void BackwardPass::activation_gradient(int chunk, cudaStream_t stream) const {
   if (config_.tokens == 0) return;
+  if (chunk == 0) clear_tickets(work_.tickets, stream);
   down_gradient_product(shape(chunk), {work_.rows, weights_.down, h_, work_.dh, work_.a, work_.dot_parts},
                         config_.activation, config_.activation_parameters, stream);
 }

@@ -55,9 +55,13 @@ PermutationShape permutation_shape(const ExpertsConfig& c, ExpertsPath path, con
 }
 
 GroupedShape grouped_shape(const ExpertsConfig& c, ExpertsPath path, const Permutation& permutation,
-                           int chunk) {
-  return {permutation, rows_of(c), c.dim, c.inter_dim, c.experts, product_kind(path).tile_rows,
-          c.dtype,     path,       chunk};
+                           int* tickets, int chunk) {
+  return {permutation, rows_of(c), c.dim,   c.inter_dim, c.experts, product_kind(path).tile_rows,
+          c.dtype,     path,       tickets, chunk};
+}
+
+void clear_tickets(int* tickets, cudaStream_t stream) {
+  check(cudaMemsetAsync(tickets, 0, sizeof(int), stream), "cudaMemsetAsync");
 }
 
 static std::size_t matrix(const ExpertsConfig& c, std::int64_t width) {
@@ -73,14 +77,16 @@ ForwardWorkspace::ForwardWorkspace(Arena& arena, const ExpertsConfig& c, const T
     : sort(arena.take_bytes(sort_workspace_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))),
       a(arena.take_bytes(matrix(c, c.inter_dim))),
       rows(arena.take_bytes(matrix(c, c.dim))),
-      permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))) {}
+      permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))),
+      tickets(arena.take<int>(1)) {}
 
 BackwardWorkspace::BackwardWorkspace(Arena& arena, const ExpertsConfig& c, RowsOfX x)
     : dh(arena.take_bytes(matrix(c, c.up_width()))),
       a(arena.take_bytes(matrix(c, c.inter_dim))),
       rows(arena.take_bytes(matrix(c, c.dim))),
       x_rows(x == RowsOfX::apart ? arena.take_bytes(matrix(c, c.dim)) : rows),
-      dot_parts(arena.take<float>(rows_of(c) * dot_parts_of(c, ExpertsPath::portable))) {}
+      dot_parts(arena.take<float>(rows_of(c) * dot_parts_of(c, ExpertsPath::portable))),
+      tickets(arena.take<int>(1)) {}
 
 std::size_t saved_bytes(const ExpertsConfig& config) {
   check_config(config);

@@ -18,8 +18,11 @@ inline TokenChunks one_chunk(const ExpertsConfig& config) { return {1, config.to
 /// `path` as selected_path gives it.
 PermutationShape permutation_shape(const ExpertsConfig& config, ExpertsPath path, const TokenChunks& chunks);
 inline std::int64_t rows_of(const ExpertsConfig& config) { return config.tokens * config.slots; }
+/// `tickets`: of the workspace, after clear_tickets().
 GroupedShape grouped_shape(const ExpertsConfig& config, ExpertsPath path, const Permutation& permutation,
-                           int chunk = 0);
+                           int* tickets, int chunk = 0);
+/// Before the first product of a pass; the products leave it so.
+void clear_tickets(int* tickets, cudaStream_t stream);
 inline int dot_parts_of(const ExpertsConfig& config, ExpertsPath path) {
   const int columns = product_kind(path).dot_columns;
   return (config.inter_dim + columns - 1) / columns;
@@ -40,6 +43,7 @@ struct Saved {
 struct ForwardWorkspace {
   void *sort, *a, *rows;
   void* permutation;  // used when nothing is saved
+  int* tickets;       // of the products, in the workspace, which no other pass uses at the same time
   ForwardWorkspace(Arena& arena, const ExpertsConfig& config, const TokenChunks& chunks);
 };
 /// Where the rows of X go in a backward pass: with those of dY, which are no longer needed by then, or to
@@ -48,6 +52,7 @@ enum class RowsOfX { with_dy, apart };
 struct BackwardWorkspace {
   void *dh, *a, *rows, *x_rows;
   float* dot_parts;
+  int* tickets;
   BackwardWorkspace(Arena& arena, const ExpertsConfig& config, RowsOfX x);
 };
 

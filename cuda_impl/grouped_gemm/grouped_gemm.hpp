@@ -16,6 +16,7 @@ struct GroupedShape {
   int dim, inter_dim, experts, tile_rows;
   DataType dtype;
   ExpertsPath path;  // not automatic
+  int* tickets;      // on the device, 0 before a product and after it; for one product at a time
   int chunk = 0;     // whose rows the products of tokens take; weight gradients take all
 };
 

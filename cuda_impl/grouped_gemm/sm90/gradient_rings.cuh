@@ -23,7 +23,9 @@ struct GradientLayout {
   static constexpr int n = N, right_slots = RightSlots, cluster = Cluster, boxes = N / 64;
   static constexpr int right_bytes = N * kBlockK * 2, slots = RightSlots + 2 * kLeftSlots;
   static constexpr int left = RightSlots * right_bytes, staging = left + 2 * kLeftSlots * kLeftBytes,
-                       barriers = staging + 8 * kStoreBytes, total = barriers + 8 * (3 * slots + 2);
+                       barriers = staging + 8 * kStoreBytes, tickets = barriers + 8 * (3 * slots + 2);
+  using Ring = TicketRing<Cluster, 12>;  // all warps
+  static constexpr int total = tickets + Ring::bytes;
   static_assert(N % (64 * Cluster) == 0 && total <= 232448);
 
   static __device__ std::uint32_t data(std::uint32_t base, int slot) {
@@ -48,6 +50,7 @@ struct GradientLayout {
       }
       mbarrier_init(turn(base, 0), 4);
       mbarrier_init(turn(base, 1), 4);
+      Ring::initialise(base + tickets);
     }
     publish_barriers<GradientLayout>();
   }
@@ -78,6 +81,7 @@ struct WeightGradientShape {
   int m_tiles, n_tiles;     // of an expert, m_tiles counting clusters
   int unit_tiles, m_units;  // m_tiles of a unit, and units they make
   bool m_fastest;
+  Tickets tickets;
   __device__ int units() const { return experts * m_units * n_tiles; }
 };
 
@@ -110,10 +114,9 @@ __device__ __forceinline__ GradientUnit locate(const WeightGradientShape& s, int
 }
 
 /// Calls work(unit) for every unit of this block or cluster.
-template <class Layout, class Work>
-__device__ __forceinline__ void for_units(const WeightGradientShape& s, const Work& work) {
-  for (int i = blockIdx.x / Layout::cluster; i < s.units(); i += gridDim.x / Layout::cluster)
-    work(locate(s, i));
+template <class Tickets, class Work>
+__device__ __forceinline__ void for_units(const WeightGradientShape& s, Tickets& tickets, const Work& work) {
+  for (int i = tickets.next(); i < s.units(); i = tickets.next()) work(locate(s, i));
 }
 
 }  // namespace moeref::cuda::sm90

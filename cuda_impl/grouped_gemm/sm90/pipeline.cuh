@@ -10,6 +10,7 @@
 #pragma once
 
 #include "cuda_impl/grouped_gemm/sm90/ptx.cuh"
+#include "cuda_impl/grouped_gemm/sm90/tickets.cuh"
 #include "cuda_impl/grouped_gemm/sm90/wgmma_bf16.cuh"
 
 namespace moeref::cuda::sm90 {
@@ -25,7 +26,9 @@ struct SharedLayout {
   static constexpr int a_bytes = BlockM * kBlockK * 2, b_bytes = MaxN * kBlockK * 2,
                        stage_bytes = a_bytes + b_bytes;
   static constexpr int staging = Stages * stage_bytes, barriers = staging + 2 * StagingBytes,
-                       total = barriers + 16 * Stages;
+                       tickets = barriers + 16 * Stages;
+  using Ring = TicketRing<Cluster, 9>;  // eight consumer warps and the producer
+  static constexpr int total = tickets + Ring::bytes;
   static constexpr int staging_bytes = StagingBytes;
   static_assert(b_bytes % 1024 == 0 && total <= 232448);
 
@@ -60,11 +63,13 @@ __device__ void publish_barriers() {
 
 template <class Layout>
 __device__ void initialise_barriers(std::uint32_t base) {
-  if (threadIdx.x == 0)
+  if (threadIdx.x == 0) {
     for (int s = 0; s < Layout::stages; ++s) {
       mbarrier_init(Layout::full(base, s), 1);
       mbarrier_init(Layout::empty(base, s), 8 * Layout::cluster);  // one arrival per consumer warp
     }
+    Layout::Ring::initialise(base + Layout::tickets);
+  }
   publish_barriers<Layout>();
 }
 

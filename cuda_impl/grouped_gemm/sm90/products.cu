@@ -58,7 +58,8 @@ void weight_gradient_of(const GroupedShape& g, const WeightGradient& p, cudaStre
                             static_cast<int>(ceil_div(p.right_width, Layout::n)),
                             1,
                             0,
-                            p.left_width < p.right_width};
+                            p.left_width < p.right_width,
+                            tickets(g)};
   if constexpr (Layout::n == FewRows::n) shape.unit_tiles = unit_tiles(shape);
   shape.m_units = static_cast<int>(ceil_div(shape.m_tiles, shape.unit_tiles));
   const auto by_row = [&](const void* rows, int width) {

@@ -60,6 +60,14 @@ __device__ __forceinline__ void mbarrier_arrive_at(std::uint32_t bar, int rank) 
       "r"(rank)
       : "memory");
 }
+/// Into the same place of a block of the cluster, whose barrier gets the four bytes.
+__device__ __forceinline__ void store_word_at(std::uint32_t address, int value, std::uint32_t bar, int rank) {
+  asm volatile(
+      "{\n.reg .b32 to, at;\nmapa.shared::cluster.u32 to, %0, %3;\nmapa.shared::cluster.u32 at, %2, %3;\n"
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [to], %1, [at];\n}\n" ::"r"(address),
+      "r"(value), "r"(bar), "r"(rank)
+      : "memory");
+}
 // Makes ordinary accesses to shared memory visible to wgmma and TMA. Without the state space the compiler
 // adds a fence of global memory, which cost a sixth of the weight gradients.
 __device__ __forceinline__ void fence_shared_for_async() {
@@ -184,6 +192,11 @@ __device__ __forceinline__ uint4 load_shared(std::uint32_t address) {
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "r"(address)
                : "memory");
+  return v;
+}
+__device__ __forceinline__ int load_shared_word(std::uint32_t address) {
+  int v;
+  asm volatile("ld.shared.s32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
   return v;
 }
 __device__ __forceinline__ std::uint32_t pack_bf16(float lo, float hi) {

@@ -3,7 +3,8 @@
 // W_down, dY W_down^T, dH W_gate_up^T.
 //
 // Tile 256 (M, weight columns) x up to 160 (N, tokens) x 64, four stages of 52 KiB; persistent, one block per
-// multiprocessor; a row tile of up to 160 rows is one block's, or one of up to 320 half each of the two
+// multiprocessor, its tiles by tickets (tickets.cuh), drawn by the producer while it fills a tile's last
+// stages; a row tile of up to 160 rows is one block's, or one of up to 320 half each of the two
 // blocks of a cluster, with the same weights. Tiles run expert by expert, token tiles fastest, so that the
 // blocks in flight share weights and tokens in L2; each column of weights begins with another token tile, or
 // a block would meet a remainder at every turn or never (512 rows as 320 + 192: a fifth of the time). Both
@@ -23,6 +24,7 @@ struct TokenProductShape {
   RowTiles tiles;
   int k_extent, experts, tile_rows;
   int m_tiles;
+  Tickets tickets;
 };
 
 // The rows of the cluster's block `rank`; none where the first block takes all.
@@ -48,12 +50,15 @@ __device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const
   const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK;
   PipelineState<Layout> pipe;
   pipe.phase = 1;  // the first pass over the stages finds them empty
-  for (int work = blockIdx.x / cluster; work < total; work += gridDim.x / cluster) {
+  const int draw_at = max(0, k_blocks - Layout::stages);
+  TicketKeeper<typename Layout::Ring> tickets(s.tickets, total, rank, base + Layout::tickets);
+  for (int work = tickets.next(); work < total; work = tickets.next()) {
     const TileOutput tile = locate<cluster>(s, work, rank);
     const int boxes = (tile.rows + kTokenBox - 1) / kTokenBox;
     for (int kb = 0; kb < k_blocks; ++kb) {
       const std::uint32_t full = Layout::full(base, pipe.stage), a = Layout::a(base, pipe.stage),
                           b = Layout::b(base, pipe.stage);
+      if (kb == draw_at) tickets.draw();
       mbarrier_wait(Layout::empty(base, pipe.stage), pipe.phase);
       mbarrier_arrive_expect(full, Layout::a_bytes + boxes * kTokenBox * kBlockK * 2);
       if constexpr (WeightsMnMajor) {
@@ -97,22 +102,26 @@ __global__ void __launch_bounds__(kThreads, 1)
   } else {
     set_registers_up<kConsumerRegisters>();
     const int warpgroup = uniform(threadIdx.x / 128), k_blocks = (s.k_extent + kBlockK - 1) / kBlockK;
-    constexpr int columns = Epilogue::paired_columns ? 64 : 128, cluster = Layout::cluster;
-    const int first = blockIdx.x / cluster, step = gridDim.x / cluster;
+    constexpr int columns = Epilogue::paired_columns ? 64 : 128;
     PipelineState<Layout> pipe;
     Accumulator<Layout::max_n> acc;
     const int rank = rank_in_cluster<Layout>();
+    TicketReader<typename Layout::Ring, true> tickets(base + Layout::tickets);
     TileOutput next{};
-    if (first < total) next = locate<cluster>(s, first, rank);
-    for (int work = first; work < total; work += step) {
+    const auto find_next = [&] {
+      const int work = tickets.next();
+      if (work < total)
+        next = locate<Layout::cluster>(s, work, rank);
+      else
+        next.m_tile = -1;  // no more
+    };
+    find_next();
+    while (next.m_tile >= 0) {
       const TileOutput tile = next;
       typename Epilogue::Prepared prepared;
-      const auto find_next = [&] {
-        if (work + step < total) next = locate<cluster>(s, work + step, rank);
-      };
       if (tile.rows == 0 || tile.m_tile * 2 * columns + warpgroup * columns >= m_extent) {
-        find_next();
         skip(base, k_blocks, pipe);
+        find_next();  // not before: the producer hands out the ticket when it has filled the stages
         continue;
       }
       accumulate<Layout, WeightsMnMajor, false>(acc, base, warpgroup, (tile.rows + 15) / 16 * 16, k_blocks,

@@ -6,7 +6,9 @@
 // of two blocks with neighbouring M and the same N, each loading half of `right` into both. Two layouts:
 //   N = 192, five right slots   up to 320 rows an expert stay while its strips pass by
 //   N = 256, four               wgmma's widest form, which reads least of shared memory for each flop
-// Units run fastest along the narrower matrix, which stays in L2 while the wider one streams by.
+// Units come by tickets (tickets.cuh), which the loader of the first warpgroup's `left` draws when it comes
+// to a unit's last blocks; they run fastest along the narrower matrix, which stays in L2 while the wider one
+// streams by.
 //
 // Where `right` stays, the warpgroups take turns: one multiplies while the other stores, since a strip of few
 // rows takes as long to store as to multiply. The result leaves by TMA, each warp's through its own 2 KiB.
@@ -31,17 +33,20 @@ __device__ __forceinline__ std::uint32_t arrival(std::uint32_t base, int slot, c
   return block < u.whole_blocks() ? Layout::full(base, slot) : Layout::landed(base, slot);
 }
 
-template <class Layout>
+template <class Layout, class Tickets>
 __device__ __forceinline__ void load_left(const CUtensorMap& left, const WeightGradientShape& s,
-                                          std::uint32_t base, int warpgroup) {
+                                          std::uint32_t base, int warpgroup, Tickets tickets) {
   LeftRing ring = left_ring<Layout>(warpgroup);
   ring.phase = 1;  // the first pass over the slots finds them empty
-  for_units<Layout>(s, [&](const GradientUnit& u) {
+  for_units(s, tickets, [&](const GradientUnit& u) {
     const int blocks = u.blocks();
+    int to_load = u.tiles * blocks;
+    const int draw_at = min(to_load, 2 * kLeftSlots);
     for (int tile = 0; tile < u.tiles; ++tile) {
       const int m = u.m<Layout>(tile, warpgroup);
       if (m >= s.left_width) break;
       for (int block = 0; block < blocks; ++block) {
+        if (to_load-- == draw_at) tickets.draw();
         const std::uint32_t arrived = arrival<Layout>(base, ring.slot(), u, block);
         mbarrier_wait(Layout::empty(base, ring.slot()), ring.phase);
         mbarrier_arrive_expect(arrived, kLeftBytes);
@@ -59,7 +64,8 @@ __device__ __forceinline__ void load_right(const CUtensorMap& right, const Weigh
   const int rank = rank_in_cluster<Layout>();
   RightRing<Layout> ring{0};
   ring.phase = 1;
-  for_units<Layout>(s, [&](const GradientUnit& u) {
+  TicketReader<typename Layout::Ring, false> tickets(base + Layout::tickets);
+  for_units(s, tickets, [&](const GradientUnit& u) {
     const int blocks = u.blocks(), times = u.resident<Layout>() ? 1 : u.tiles;
     for (int i = 0; i < times; ++i)
       for (int block = 0; block < blocks; ++block) {
@@ -81,7 +87,8 @@ __device__ __forceinline__ void clear_foreign_rows(const WeightGradientShape& s,
   std::uint32_t parities = 0;  // of `landed`, one bit a slot
   RightRing<Layout> right{0};
   LeftRing left[2] = {left_ring<Layout>(0), left_ring<Layout>(1)};
-  for_units<Layout>(s, [&](const GradientUnit& u) {
+  TicketReader<typename Layout::Ring, true> tickets(base + Layout::tickets);
+  for_units(s, tickets, [&](const GradientUnit& u) {
     const int blocks = u.blocks(), mine = u.rows % kBlockK, steps = u.last_steps();
     const bool resident = u.resident<Layout>();
     // The last of the ring's next `blocks` blocks, of `boxes` boxes of 64 columns.
@@ -231,10 +238,11 @@ __device__ __forceinline__ void consume(const CUtensorMap& out, const WeightGrad
   GradientOperands<Layout> operands(base, warpgroup);
   std::uint32_t turn = warpgroup == 0;  // the first goes first
   float acc[Layout::n / 2] = {};
-  const int first = blockIdx.x / Layout::cluster, step = gridDim.x / Layout::cluster;
+  TicketReader<typename Layout::Ring, true> tickets(base + Layout::tickets);
+  int work = tickets.next();
   GradientUnit next{};
-  if (first < s.units()) next = locate(s, first);
-  for (int work = first; work < s.units(); work += step) {
+  if (work < s.units()) next = locate(s, work);
+  while (work < s.units()) {
     const GradientUnit u = next;
     const bool resident = u.resident<Layout>();
     const int columns = s.right_width - u.n_tile * Layout::n;
@@ -248,7 +256,9 @@ __device__ __forceinline__ void consume(const CUtensorMap& out, const WeightGrad
         if (resident && threadIdx.x % 32 == 0) mbarrier_arrive(Layout::turn(base, 1 - warpgroup));
       };
       const auto find_next = [&] {
-        if (last && work + step < s.units()) next = locate(s, work + step);
+        if (!last) return;
+        work = tickets.next();
+        if (work < s.units()) next = locate(s, work);
       };
       if (resident) mbarrier_wait(Layout::turn(base, warpgroup), turn), turn ^= 1;
       if (m < s.left_width) {
@@ -291,8 +301,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     const bool leads = threadIdx.x % 32 == 0;
     if (warp == 8) clear_foreign_rows<Layout>(s, base);
     if (warp == 9 && leads) load_right<Layout>(right, s, base);
-    if (warp == 10 && leads) load_left<Layout>(left, s, base, 0);
-    if (warp == 11 && leads) load_left<Layout>(left, s, base, 1);
+    if (warp == 10 && leads)
+      load_left<Layout>(left, s, base, 0,
+                        TicketKeeper<typename Layout::Ring>(s.tickets, s.units(), rank_in_cluster<Layout>(),
+                                                            base + Layout::tickets));
+    if (warp == 11 && leads)
+      load_left<Layout>(left, s, base, 1, TicketReader<typename Layout::Ring, false>(base + Layout::tickets));
   }
   leave<Layout>();
 }

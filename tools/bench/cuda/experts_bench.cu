@@ -1,6 +1,9 @@
 // Times the routed experts, whole and by product, against the same flops as dense cuBLAS products in the same
 // run.
-//   moeref_cuda_bench [--json FILE] [--repeat N] [--path automatic|clusters|wgmma|portable] [shape]...
+//   moeref_cuda_bench [--json FILE] [--repeat N] [--path automatic|clusters|wgmma|portable] [--beside-block]
+//                     [shape]...
+// --beside-block times forward and forward + backward again while a block of 32 threads that only waits holds
+// a multiprocessor, and gives held / free.
 // TF counts 6 T k D I flops forward and 12 backward; share = time of the dense equivalent / time, where the
 // dense equivalent of forward + backward is three times the forward one; the three are run in turn. Inputs
 // alternate between two sets; each is larger than the L2.
@@ -8,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
@@ -19,6 +23,7 @@
 #include "cuda_impl/permutation/unpermute.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/cuda/experts.hpp"
+#include "tools/bench/cuda/beside_block.hpp"
 #include "tools/bench/cuda/device_timing.hpp"
 #include "tools/bench/cuda/program.hpp"
 
@@ -33,14 +38,47 @@ std::vector<double> medians(int repeat, const std::vector<Work>& works) {
   return out;
 }
 
+/// Times with all multiprocessors free, and beside a block that holds one.
+struct Schedule {
+  const char* name;
+  double forward, both, held_forward, held_both;
+};
+
+/// A work with the blocks' shares fixed, or by tickets.
+Work scheduled(const char* fixed, Work work) {
+  return [fixed, work](int i) {
+    setenv("MOEREF_STATIC_SCHEDULE", fixed, 1);
+    work(i);
+    unsetenv("MOEREF_STATIC_SCHEDULE");
+  };
+}
+
+std::vector<Schedule> beside_block(int repeat, const Work& forward, const Work& both) {
+  const std::vector<Work> works = {scheduled("1", forward), scheduled("0", forward), scheduled("1", both),
+                                   scheduled("0", both)};
+  std::vector<double> free(works.size()), held(works.size());
+  constexpr int kTurns = 3;  // of free and held, so that both meet the same heat
+  const auto add = [&](std::vector<double>& sums) {
+    const std::vector<double> times = medians(repeat, works);
+    for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += times[i] / kTurns;
+  };
+  for (int turn = 0; turn < kTurns; ++turn) {
+    add(free);
+    const BesideBlock block;
+    add(held);
+  }
+  return {{"static", free[0], free[2], held[0], held[2]}, {"tickets", free[1], free[3], held[1], held[3]}};
+}
+
 struct Result {
   const Shape* shape;
   const char* path;
   double imbalance, dense, forward, both;
+  std::vector<Schedule> schedules;
   std::vector<std::pair<const char*, double>> parts;
 };
 
-Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t blas) {
+Result measure(const Shape& s, ExpertsPath wanted, int repeat, bool beside, cublasHandle_t blas) {
   ExpertsConfig c{s.tokens, s.dim, s.inter_dim, s.experts, s.slots};
   c.path = wanted;
   c.path = selected_path(c);
@@ -86,7 +124,7 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t bl
   const Saved keep = laid_out<Saved>(saved.data, c, chunks);
   const BackwardWorkspace bw = laid_out<BackwardWorkspace>(backward_memory.data, c, RowsOfX::with_dy);
   const Permutation p = carve_permutation(permutation_shape(c, c.path, chunks), keep.permutation);
-  const GroupedShape shape = grouped_shape(c, c.path, p);
+  const GroupedShape shape = grouped_shape(c, c.path, p, bw.tickets);
 
   Result r{&s,
            product_kind(c.path).name,
@@ -94,18 +132,22 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, cublasHandle_t bl
            0,
            0,
            0,
+           {},
            {}};
-  const std::vector<double> whole = medians(
-      repeat,
-      {[&](int) {
-         dense(dense_x.data, w.gate_and_up, keep.h, R, D, 2 * I);
-         dense(dense_a.data, w.down, fw.rows, R, I, D);
-       },
-       [&](int i) { experts_forward(c, w, input(i), output.data, nullptr, forward_memory.data, nullptr); },
-       [&](int i) {
-         experts_forward(c, w, input(i), output.data, saved.data, forward_memory.data, nullptr);
-         experts_backward(c, w, input(i), dy(i), saved.data, g, backward_memory.data, nullptr);
-       }});
+  const Work forward = [&](int i) {
+    experts_forward(c, w, input(i), output.data, nullptr, forward_memory.data, nullptr);
+  };
+  const Work both = [&](int i) {
+    experts_forward(c, w, input(i), output.data, saved.data, forward_memory.data, nullptr);
+    experts_backward(c, w, input(i), dy(i), saved.data, g, backward_memory.data, nullptr);
+  };
+  const std::vector<double> whole =
+      medians(repeat, {[&](int) {
+                         dense(dense_x.data, w.gate_and_up, keep.h, R, D, 2 * I);
+                         dense(dense_a.data, w.down, fw.rows, R, I, D);
+                       },
+                       forward, both});
+  if (beside) r.schedules = beside_block(repeat, forward, both);
   r.dense = whole[0], r.forward = whole[1], r.both = whole[2];
 
   const std::vector<std::pair<const char*, Work>> parts = {
@@ -186,6 +228,7 @@ int run(int argc, char** argv) {
   const char* json = nullptr;
   int repeat = 10;
   ExpertsPath path = ExpertsPath::automatic;
+  bool beside = false;
   std::vector<std::string> names;
   for (int i = 1; i < argc; ++i) {
     if (!std::strcmp(argv[i], "--json") && i + 1 < argc)
@@ -194,6 +237,8 @@ int run(int argc, char** argv) {
       repeat = std::max(1, std::atoi(argv[++i]));
     else if (!std::strcmp(argv[i], "--path") && i + 1 < argc)
       path = parse_path(argv[++i]);
+    else if (!std::strcmp(argv[i], "--beside-block"))
+      beside = true;
     else
       names.push_back(argv[i]);
   }
@@ -211,7 +256,7 @@ int run(int argc, char** argv) {
       "|\n|---|---|---|---|---|---|---|---|\n");
   std::vector<Result> results;
   for (const Shape& s : shapes) {
-    const Result r = measure(s, path, repeat, blas);
+    const Result r = measure(s, path, repeat, beside, blas);
     const double tf = 6e-9 * s.tokens * s.slots * double(s.dim) * s.inter_dim;
     std::printf("| %s | %s | %.2f | %.3f (%.0f) | %.3f (%.0f) | %.3f | %.3f (%.0f) | %.3f |\n", s.name,
                 r.path, r.imbalance, r.dense, tf / r.dense, r.forward, tf / r.forward, r.dense / r.forward,
@@ -219,6 +264,15 @@ int run(int argc, char** argv) {
     std::fflush(stdout);
     results.push_back(r);
   }
+  if (beside)
+    std::printf(
+        "\nBeside a block of 32 threads that holds a multiprocessor:\n\n| shape | schedule | forward ms "
+        "free, "
+        "held | ratio | f+b ms free, held | ratio |\n|---|---|---|---|---|---|\n");
+  for (const Result& r : results)
+    for (const Schedule& t : r.schedules)
+      std::printf("| %s | %s | %.3f, %.3f | %.3f | %.3f, %.3f | %.3f |\n", r.shape->name, t.name, t.forward,
+                  t.held_forward, t.held_forward / t.forward, t.both, t.held_both, t.held_both / t.both);
   std::printf("\nProducts, ms (TF):\n");
   for (const Result& r : results) {
     const double third = 2e-9 * r.shape->tokens * r.shape->slots * double(r.shape->dim) * r.shape->inter_dim;

@@ -1,0 +1,135 @@
+// How the blocks of a persistent kernel get their work: by tickets, drawn from one counter of the launch.
+//
+// A block that starts late, because another kernel holds its multiprocessor, finds its share taken by the
+// others and ends at once; a fixed share would keep the whole launch waiting for it. Which block takes a unit
+// of work changes no result: a unit's sums are its own.
+//
+// The counter is 0 before a launch and after it. Each cluster draws in turn, one ahead, until it draws one
+// that has no work, so that a launch draws `work + clusters` tickets: whoever draws the last sets the counter
+// back to 0. Nothing runs between two launches, and the same memory serves every launch of a stream.
+//
+// Tickets reach the warps through a ring of two in each block's shared memory. One thread per block, the
+// keeper, expects four bytes at `full` for each phase; the keeper of the cluster's first block draws, waits
+// at its own `empty` until every reader of both blocks has read the slot's last ticket, and stores the new
+// one into both rings, whose `full` the bytes complete. All readers see the same tickets, so that all leave
+// their loops at the same one, the first without work.
+//
+// No roles wait for each other in a circle, as long as a role asks for the next ticket only when it needs no
+// more of its unit's loads, and the drawing role hands it out when it has issued its own: to hand out ticket
+// i + 1 it waits for those that have not read ticket i - 1, and these need loads of unit i - 2 alone, which
+// were issued long before.
+#pragma once
+
+#include "cuda_impl/grouped_gemm/sm90/ptx.cuh"
+
+namespace moeref::cuda::sm90 {
+
+/// Units of work 0 to `count` - 1 of a launch, in the order in which they are handed out.
+struct Tickets {
+  int* counter;  // null: block b takes b, b + blocks and so on, to compare
+};
+
+/// In shared memory, from `at`. Readers: warps or threads of a block that read every ticket.
+template <int Cluster, int Readers>
+struct TicketRing {
+  static constexpr int cluster = Cluster, slots = 2, bytes = 24 * slots;
+  static __device__ std::uint32_t full(std::uint32_t at, int slot) { return at + 8 * slot; }
+  static __device__ std::uint32_t empty(std::uint32_t at, int slot) { return at + 8 * (slots + slot); }
+  static __device__ std::uint32_t ticket(std::uint32_t at, int slot) { return at + 8 * (2 * slots + slot); }
+
+  /// By one thread, before the block's barriers are published.
+  static __device__ void initialise(std::uint32_t at) {
+    for (int slot = 0; slot < slots; ++slot) {
+      mbarrier_init(full(at, slot), 1);
+      mbarrier_init(empty(at, slot), Readers * Cluster);
+    }
+  }
+};
+
+/// Where the ring's next ticket is. In one register, as consumers keep it beside their accumulators.
+struct TicketPlace {
+  int passed = 0;
+  __device__ int slot() const { return passed % 2; }
+  __device__ std::uint32_t phase() const { return passed / 2 % 2; }
+};
+
+/// A reader's place in the ring: of a thread, or of a warp whose lanes all call next().
+template <class Ring, bool Warp>
+class TicketReader {
+ public:
+  explicit __device__ TicketReader(std::uint32_t at) : at_(at) {}
+
+  /// The next ticket; one that has no work is the last.
+  __device__ __forceinline__ int next() {
+    const int slot = place_.slot();
+    mbarrier_wait(Ring::full(at_, slot), place_.phase());
+    int ticket = load_shared_word(Ring::ticket(at_, slot));
+    if constexpr (Warp) ticket = uniform(ticket);  // lane 0's, which has read it then
+    if (!Warp || threadIdx.x % 32 == 0) {
+      if constexpr (Ring::cluster == 2)
+        mbarrier_arrive_at(Ring::empty(at_, slot), 0);
+      else
+        mbarrier_arrive(Ring::empty(at_, slot));
+    }
+    ++place_.passed;
+    return ticket;
+  }
+  /// As of a keeper, which alone has something to do here.
+  __device__ void draw() {}
+
+ private:
+  std::uint32_t at_;
+  TicketPlace place_;
+};
+
+/// The reader that keeps the ring, one thread per block. Call draw() once in every unit, early enough for the
+/// counter's answer to have come when next() is called.
+template <class Ring>
+class TicketKeeper {
+ public:
+  __device__ TicketKeeper(Tickets from, int count, int rank, std::uint32_t at)
+      : counter_(from.counter),
+        end_(count + int(gridDim.x) / Ring::cluster - 1),
+        draws_(rank == 0),
+        fixed_(blockIdx.x / Ring::cluster),
+        at_(at),
+        reader_(at) {
+    for (int slot = 0; slot < Ring::slots; ++slot) mbarrier_arrive_expect(Ring::full(at, slot), 4);
+    draw();
+  }
+
+  __device__ __forceinline__ void draw() {
+    if (!draws_) return;
+    if (counter_ != nullptr) {
+      drawn_ = atomicAdd(counter_, 1);
+    } else {
+      drawn_ = fixed_;
+      fixed_ += gridDim.x / Ring::cluster;
+    }
+  }
+
+  __device__ __forceinline__ int next() {
+    const int slot = place_.slot();
+    if (draws_) {
+      if (counter_ != nullptr && drawn_ == end_) *counter_ = 0;
+      mbarrier_wait(Ring::empty(at_, slot), place_.phase() ^ 1);  // the first pass finds the slots empty
+      for (int rank = 0; rank < Ring::cluster; ++rank)
+        store_word_at(Ring::ticket(at_, slot), drawn_, Ring::full(at_, slot), rank);
+    }
+    const int ticket = reader_.next();
+    mbarrier_arrive_expect(Ring::full(at_, slot), 4);  // of the slot's next phase
+    ++place_.passed;
+    return ticket;
+  }
+
+ private:
+  int* counter_;
+  int end_;  // the launch's last ticket
+  bool draws_;
+  int fixed_, drawn_ = 0;
+  std::uint32_t at_;
+  TicketPlace place_;
+  TicketReader<Ring, false> reader_;
+};
+
+}  // namespace moeref::cuda::sm90

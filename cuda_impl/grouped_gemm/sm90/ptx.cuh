@@ -194,6 +194,9 @@ __device__ __forceinline__ uint4 load_shared(std::uint32_t address) {
                : "memory");
   return v;
 }
+__device__ __forceinline__ void store_shared_word(std::uint32_t address, int value) {
+  asm volatile("st.shared.s32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
 __device__ __forceinline__ int load_shared_word(std::uint32_t address) {
   int v;
   asm volatile("ld.shared.s32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");

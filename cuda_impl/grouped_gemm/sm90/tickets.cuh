@@ -8,11 +8,12 @@
 // that has no work, so that a launch draws `work + clusters` tickets: whoever draws the last sets the counter
 // back to 0. Nothing runs between two launches, and the same memory serves every launch of a stream.
 //
-// Tickets reach the warps through a ring of two in each block's shared memory. One thread per block, the
-// keeper, expects four bytes at `full` for each phase; the keeper of the cluster's first block draws, waits
-// at its own `empty` until every reader of both blocks has read the slot's last ticket, and stores the new
-// one into both rings, whose `full` the bytes complete. All readers see the same tickets, so that all leave
-// their loops at the same one, the first without work.
+// Tickets reach the warps through a ring of two in each block's shared memory, by one thread per block, the
+// keeper. It draws, waits at `empty` until every reader has read the slot's last ticket, stores the new one
+// and arrives at `full`. In a cluster the keeper of the first block does so for both: it waits for the
+// readers of both, and its stores complete the four bytes that each keeper expects at its own `full` for each
+// phase. All readers see the same tickets, so that all leave their loops at the same one, the first without
+// work.
 //
 // No roles wait for each other in a circle, as long as a role asks for the next ticket only when it needs no
 // more of its unit's loads, and the drawing role hands it out when it has issued its own: to hand out ticket
@@ -94,7 +95,7 @@ class TicketKeeper {
         fixed_(blockIdx.x / Ring::cluster),
         at_(at),
         reader_(at) {
-    for (int slot = 0; slot < Ring::slots; ++slot) mbarrier_arrive_expect(Ring::full(at, slot), 4);
+    for (int slot = 0; slot < Ring::slots; ++slot) expect(slot);
     draw();
   }
 
@@ -113,16 +114,28 @@ class TicketKeeper {
     if (draws_) {
       if (counter_ != nullptr && drawn_ == end_) *counter_ = 0;
       mbarrier_wait(Ring::empty(at_, slot), place_.phase() ^ 1);  // the first pass finds the slots empty
-      for (int rank = 0; rank < Ring::cluster; ++rank)
-        store_word_at(Ring::ticket(at_, slot), drawn_, Ring::full(at_, slot), rank);
+      hand_out(slot);
     }
     const int ticket = reader_.next();
-    mbarrier_arrive_expect(Ring::full(at_, slot), 4);  // of the slot's next phase
+    expect(slot);  // of its next phase
     ++place_.passed;
     return ticket;
   }
 
  private:
+  __device__ __forceinline__ void expect(int slot) {
+    if constexpr (Ring::cluster == 2) mbarrier_arrive_expect(Ring::full(at_, slot), 4);
+  }
+  __device__ __forceinline__ void hand_out(int slot) {
+    if constexpr (Ring::cluster == 2) {
+      for (int rank = 0; rank < 2; ++rank)
+        store_word_at(Ring::ticket(at_, slot), drawn_, Ring::full(at_, slot), rank);
+    } else {  // such stores are illegal instructions in a launch without clusters
+      store_shared_word(Ring::ticket(at_, slot), drawn_);
+      mbarrier_arrive(Ring::full(at_, slot));
+    }
+  }
+
   int* counter_;
   int end_;  // the launch's last ticket
   bool draws_;

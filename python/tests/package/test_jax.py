@@ -1,0 +1,38 @@
+"""JAX's arrays."""
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax")
+import jax.numpy as jnp  # noqa: E402
+
+import gates  # noqa: E402
+import moeref  # noqa: E402
+from test_in_process import CONFIG, gate_tensors  # noqa: E402
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_arrays_mean_what_they_mean_in_numpy(dtype):
+    tensors = gate_tensors()
+    given = {name: jnp.asarray(array, dtype=dtype) for name, array in tensors.items()}
+    same = {name: np.asarray(array, dtype=np.float32) for name, array in given.items()}
+    found = moeref.reference("gate", {**CONFIG, "dtype": dtype}, given)["outputs/weights"]
+    assert isinstance(found.value, jax.Array) and found.dtype == dtype
+    want = moeref.reference("gate", CONFIG, same)["outputs/weights"]
+    if dtype == "float32":
+        np.testing.assert_allclose(np.asarray(found.value), want.value, rtol=1e-6)
+
+
+@moeref.port("gate", arrays="jax", supports=gates.is_plain)
+def jax_gate(config, x, weight):
+    logits = x.astype(jnp.float32) @ weight.astype(jnp.float32).T
+    weights, ids = jax.lax.top_k(jax.nn.softmax(logits, axis=-1), config["n_activated_experts"])
+    if config["norm_topk_prob"] and ids.shape[1] > 1:
+        weights = weights / weights.sum(-1, keepdims=True)
+    load = jnp.bincount(ids.ravel(), length=config["n_routed_experts"])
+    return {"weights": (weights * config["route_scale"]).astype(x.dtype), "indices": ids, "expert_load": load}
+
+
+def test_a_jax_gate_passes_its_golden_cases():
+    report = moeref.check(jax_gate, cases=10, seed=1, properties=["weight_sums"], isolated=False)
+    assert sum(result.ran for result in report.results if result.item.kind == "golden") > 3

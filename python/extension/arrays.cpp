@@ -85,8 +85,7 @@ nb::dict arrays_of(const NamedTensors& tensors) {
   nb::dict out;
   for (const auto& [name, tensor] : tensors) {
     const auto [owner, kept] = held(tensor);
-    const nb::object array =
-        array_over(kept->bytes().data(), kept->shape(), stored_as(kept->dtype()), owner);
+    const nb::object array = array_over(kept->bytes().data(), kept->shape(), stored_as(kept->dtype()), owner);
     out[name.c_str()] = nb::make_tuple(array, std::string(moeref::name(kept->dtype())));
   }
   return out;

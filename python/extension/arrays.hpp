@@ -1,5 +1,5 @@
-// Tensors of the reference and arrays of Python. An array crosses as the pair (array, dtype name): NumPy has no
-// bfloat16 of its own, so that such values cross as their bits, in uint16.
+// Tensors of the reference and arrays of Python. An array crosses as the pair (array, dtype name): NumPy has
+// no bfloat16 of its own, so that such values cross as their bits, in uint16.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -9,8 +9,8 @@
 
 namespace moeref::python {
 
-/// From {name: (array, dtype name)}: C-contiguous arrays in CPU memory, which stay where they are and are kept
-/// alive. Throws InputError naming the array whose elements are not of the dtype's size.
+/// From {name: (array, dtype name)}: C-contiguous arrays in CPU memory, which stay where they are and are
+/// kept alive. Throws InputError naming the array whose elements are not of the dtype's size.
 NamedTensors lent_tensors(const nanobind::dict& arrays);
 
 /// The same with copies of the elements, for what others may overwrite.

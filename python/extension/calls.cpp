@@ -68,22 +68,21 @@ void bind_calls(nb::module_& module) {
   nb::class_<Call>(module, "Call")
       .def("__init__",
            [](Call* self, const std::string& component, const std::string& config, const std::string& options,
-              const nb::dict& arrays, bool backward) {
-             new (self) Call(make(component, config, options, arrays, backward));
-           })
+              const nb::dict& arrays,
+              bool backward) { new (self) Call(make(component, config, options, arrays, backward)); })
       .def_prop_ro("component", [](const Call& call) { return std::string(name(call.component)); })
       .def_prop_ro("config", [](const Call& call) { return call.config.dump(); })
       .def_prop_ro("options", [](const Call& call) { return call.options.dump(); })
       .def_prop_ro("backward", [](const Call& call) { return call.backward; })
       .def("arrays", [](const Call& call) { return arrays_of(call.tensors); });
-  module.def("draw", [](const std::string& component, const std::string& scale, std::uint64_t bits,
-                        bool backward) {
-    const SizeRange range = size_range(parse_scale(scale), true);
-    Descriptor descriptor = draw_descriptor(parse_component(component), bits, range);
-    repair(descriptor);
-    while (lower_to(descriptor, range)) repair(descriptor);
-    return drawn(descriptor, backward);
-  });
+  module.def("draw",
+             [](const std::string& component, const std::string& scale, std::uint64_t bits, bool backward) {
+               const SizeRange range = size_range(parse_scale(scale), true);
+               Descriptor descriptor = draw_descriptor(parse_component(component), bits, range);
+               repair(descriptor);
+               while (lower_to(descriptor, range)) repair(descriptor);
+               return drawn(descriptor, backward);
+             });
   module.def("call_of_line", [](const std::string& line, bool backward) {
     Descriptor descriptor = parse_descriptor(line);
     repair(descriptor);

@@ -13,6 +13,8 @@ class Loaded(BaseException):
 
 
 LOADING = False
+#: The variable with the folders from which the parent imports.
+IMPORT_PATH = "MOEREF_IMPORT_PATH"
 
 
 def load(where):
@@ -37,6 +39,7 @@ def load(where):
 
 def main():
     where, name = sys.argv[1:]
+    sys.path += [folder for folder in os.environ.get(IMPORT_PATH, "").split(os.pathsep) if folder not in sys.path]
     answers = os.dup(1)
     os.dup2(2, 1)  # what the file prints is no answer
     port = load(where)[name]

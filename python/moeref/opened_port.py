@@ -10,7 +10,7 @@ from moeref_port import Config, NotSupported, Tensors
 from moeref_port.cases import _defaults
 from moeref_port.exec_protocol import hello, last_line
 
-from . import _moeref
+from . import _moeref, child
 from .arrays import bits_of, values_of
 
 #: A port's start counts, and importing a large package takes its time.
@@ -23,8 +23,8 @@ class OpenedPort:
     def __init__(self, port, *, isolated=True, timeout=TIMEOUT):
         self.port, self.isolated, self._interrupt = port, isolated, None
         if isolated:
-            environment = f"PYTHONPATH={shlex.quote(os.pathsep.join(_import_path()))}"
-            self.handle = _moeref.Port.of_command(f"{environment} exec {port.command()}", timeout)
+            os.environ[child.IMPORT_PATH] = os.pathsep.join(os.path.abspath(folder) for folder in sys.path if folder)
+            self.handle = _moeref.Port.of_command(f"exec {port.command()}", timeout)
         else:
             declared = hello({port.component: None}, {"deterministic": False, **port.capabilities})
             self.handle = _moeref.Port.of_function(self._answer, json.dumps(declared))
@@ -77,7 +77,3 @@ class OpenedPort:
             interrupt, self._interrupt = self._interrupt, None
             raise interrupt
         return outcome
-
-
-def _import_path():
-    return [os.path.abspath(folder) for folder in sys.path if folder]

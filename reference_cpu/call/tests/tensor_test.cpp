@@ -85,7 +85,8 @@ TEST(TensorTest, OverKeepsTheMemoryForItsCopies) {
   const std::weak_ptr<std::vector<double>> watch = held;
   auto copy = std::make_unique<Tensor>();
   {
-    const Tensor tensor = Tensor::over(DType::float64, {2}, std::as_bytes(std::span<const double>(*held)), held);
+    const Tensor tensor =
+        Tensor::over(DType::float64, {2}, std::as_bytes(std::span<const double>(*held)), held);
     *copy = tensor;
   }
   held.reset();

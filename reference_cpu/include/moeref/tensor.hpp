@@ -25,7 +25,8 @@ std::string to_string(const Shape& shape);
 /// "[12, 3]": row-major index as coordinates.
 std::string coordinates(std::int64_t index, const Shape& shape);
 
-/// A dense row-major array of one dtype that owns its memory, or reads that of others. Elements start as zero.
+/// A dense row-major array of one dtype that owns its memory, or reads that of others. Elements start as
+/// zero.
 class Tensor {
  public:
   Tensor() = default;
@@ -79,9 +80,9 @@ class Tensor {
   DType dtype_ = DType::float64;
   Shape shape_ = {0};
   std::int64_t size_ = 0;
-  std::vector<std::byte> data_;       // empty where the memory is that of others
-  std::span<const std::byte> lent_;   // empty where it is not
-  std::shared_ptr<const void> owner_; // of the lent memory
+  std::vector<std::byte> data_;        // empty where the memory is that of others
+  std::span<const std::byte> lent_;    // empty where it is not
+  std::shared_ptr<const void> owner_;  // of the lent memory
 };
 
 /// Tensors by the path they have in a golden file: "inputs/x", "params/gate.weight", "cotangents/y",

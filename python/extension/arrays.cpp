@@ -75,12 +75,6 @@ NamedTensors lent_tensors(const nb::dict& arrays) {
   return out;
 }
 
-NamedTensors copied_tensors(const nb::dict& arrays) {
-  NamedTensors out = lent_tensors(arrays);
-  for (auto& [name, tensor] : out) (void)tensor.bytes();  // as one who may write
-  return out;
-}
-
 nb::dict arrays_of(const NamedTensors& tensors) {
   nb::dict out;
   for (const auto& [name, tensor] : tensors) {

@@ -13,9 +13,6 @@ namespace moeref::python {
 /// kept alive. Throws InputError naming the array whose elements are not of the dtype's size.
 NamedTensors lent_tensors(const nanobind::dict& arrays);
 
-/// The same with copies of the elements, for what others may overwrite.
-NamedTensors copied_tensors(const nanobind::dict& arrays);
-
 /// As {name: (array, dtype name)}. The arrays are read-only and keep the memory of the tensors.
 nanobind::dict arrays_of(const NamedTensors& tensors);
 

@@ -3,10 +3,8 @@
 
 #include "moeref/error.hpp"
 #include "python/extension/calls.hpp"
-#include "python/extension/ports.hpp"
 
 NB_MODULE(_moeref, module) {
   nanobind::exception<moeref::InputError>(module, "InputError", PyExc_ValueError);
   moeref::python::bind_calls(module);
-  moeref::python::bind_ports(module);
 }

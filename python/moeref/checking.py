@@ -7,8 +7,8 @@ import random
 import time
 from typing import NamedTuple
 
-from . import _moeref, child
-from .opened_port import TIMEOUT, OpenedPort
+from . import child
+from .opened_port import TIMEOUT, OpenedPort, suite
 
 #: Cases of each property; beyond small, one case takes seconds.
 CASES = {"small": 100, "kernel": 2, "full": 2}
@@ -88,8 +88,8 @@ class CheckFailed(AssertionError):
 
 def items_of(component, scale="small", goldens=True):
     """The properties and golden cases of a component."""
-    items = [Item("property", name, checks) for name, components, checks, any_scale in _moeref.properties()
-             if component in components and (scale == "small" or any_scale)]
+    items = [Item("property", row["name"], row["checks"]) for row in suite()
+             if component in row["components"] and (scale == "small" or row["any_scale"])]
     files = sorted(glob.glob(os.path.join(GOLDEN, "*", f"{component}__*.h5"))) if goldens else []
     folder_of = lambda file: os.path.basename(os.path.dirname(file))  # noqa: E731
     return items + [Item("golden", f"{folder_of(file)}/{os.path.basename(file)[:-3]}", file) for file in files]
@@ -105,8 +105,9 @@ def run_item(opened, item, *, scale="small", seed=1, cases=None, forward_only=Fa
                           {out["finding"]: 1} if unsupported else {})
     out = opened.check(item.name, scale=scale, seed=seed, cases=cases or CASES[scale], forward_only=forward_only)
     finding = "; ".join([out["finding"], *out["thresholds"]])
+    repeat = opened.repeat_line(item.name, out["case"], scale) if out["case"] else ""
     return ItemResult(item, out["status"], out["failed"], out["passed"] + bool(out["case"]), finding, out["case"],
-                      opened.repeat_line(item.name, out, scale), out["reasons"])
+                      repeat, out["reasons"])
 
 
 def check(port, *, scale="small", seed=None, cases=None, properties=None, goldens=True, isolated=True,
@@ -142,4 +143,5 @@ def repeat(port, name, line, *, isolated=True, timeout=TIMEOUT):
     """The one case of a property that a failure's line stands for: ("PASS", "") or ("FAIL", finding)."""
     if child.LOADING:
         raise child.Loaded
-    return OpenedPort(port, isolated=isolated, timeout=timeout).repeat(name, line)
+    out = OpenedPort(port, isolated=isolated, timeout=timeout).repeat(name, line)
+    return out["status"], out["finding"]

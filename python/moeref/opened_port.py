@@ -1,79 +1,131 @@
-"""A port, opened once and asked for many properties and golden cases."""
+"""A port, opened once and asked for many properties and golden cases.
 
+The command moeref draws, judges and shrinks, in a process beside this one, and asks the port over pipes as it asks
+every exec: port. Isolated, the port is a third process; in process, the calls come back into this one.
+"""
+
+import functools
 import json
 import os
+import select
 import shlex
+import shutil
+import subprocess
 import sys
-import traceback
+import sysconfig
+import tempfile
 
-from moeref_port import Config, NotSupported, Tensors
-from moeref_port.cases import _defaults
-from moeref_port.exec_protocol import hello, last_line
+from moeref_port import exec_protocol
 
-from . import _moeref, child
-from .arrays import bits_of, values_of
+from . import child
 
-#: A port's start counts, and importing a large package takes its time.
+#: Seconds of one call; a port's start counts, and importing a large package takes its time.
 TIMEOUT = 60.0
 
 
+def command_path():
+    """The command moeref that was installed with this package. Raises FileNotFoundError."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    for folder in (os.path.join(os.path.dirname(package), "bin"), sysconfig.get_path("scripts")):
+        path = os.path.join(folder, "moeref")
+        if os.access(path, os.X_OK):
+            return path
+    found = shutil.which("moeref")
+    if not found:
+        raise FileNotFoundError("the command moeref is not beside the package, nor on PATH")
+    return found
+
+
+@functools.lru_cache
+def suite():
+    """The properties: [{"name", "components", "checks", "any_scale"}]."""
+    return json.loads(subprocess.run([command_path(), "suite-host"], check=True, capture_output=True).stdout)
+
+
 class OpenedPort:
-    """In a child process, started again after a crash or a call longer than `timeout`; or in this process."""
+    """In a child process, started again after a crash or a call longer than `timeout`; or in this process, which has
+    no such limit. Raises RuntimeError where the port cannot be opened."""
 
     def __init__(self, port, *, isolated=True, timeout=TIMEOUT):
-        self.port, self.isolated, self._interrupt = port, isolated, None
-        if isolated:
-            os.environ[child.IMPORT_PATH] = os.pathsep.join(os.path.abspath(folder) for folder in sys.path if folder)
-            self.handle = _moeref.Port.of_command(f"exec {port.command()}", timeout)
-        else:
-            declared = hello({port.component: None}, {"deterministic": False, **port.capabilities})
-            self.handle = _moeref.Port.of_function(self._answer, json.dumps(declared))
+        self.port, self.isolated = port, isolated
+        self.calls = None if isolated else _CallsHere(port)
+        os.environ[child.IMPORT_PATH] = os.pathsep.join(os.path.abspath(folder) for folder in sys.path if folder)
+        command = f"exec {port.command()}" if isolated else self.calls.command
+        self.process = subprocess.Popen(
+            [command_path(), "suite-host", f"exec:{command}", str(timeout if isolated else 1e6)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self._hear()
 
     def check(self, name, *, scale, seed, cases, forward_only=False):
         """The outcome of a property, as a dict."""
-        return self._uninterrupted(
-            self.handle.check(name, scale, seed, cases, [self.port.component], forward_only))
+        return self._ask(check=name, scale=scale, seed=seed, cases=cases, component=self.port.component,
+                         forward_only=forward_only)
 
     def validate(self, file, *, forward_only=False):
         """The verdict on a golden file, as a dict."""
-        return self._uninterrupted(self.handle.validate(str(file), forward_only))
+        return self._ask(validate=str(file), forward_only=forward_only)
 
     def repeat(self, name, line):
-        """("FAIL", finding) or ("PASS", ""): the one case of a property that a failure names."""
-        return self._uninterrupted(self.handle.repeat(name, line))
+        """The outcome of the one case of a property that a failure names."""
+        return self._ask(repeat=name, line=line)
 
-    def repeat_line(self, name, outcome, scale):
-        if not outcome["case"]:
-            return ""
+    def repeat_line(self, name, case, scale):
+        """What shows a failure again: a command line, or a line of Python."""
         if not self.isolated:
-            return f"moeref.repeat({self.port.name}, {name!r}, {outcome['case']!r}, isolated=False)"
-        command = f"exec:python3 -m moeref.child {' '.join(shlex.quote(word) for word in self.port.where())}"
+            return f"moeref.repeat({self.port.name}, {name!r}, {case!r}, isolated=False)"
+        words = " ".join(shlex.quote(word) for word in ("python3", "-m", "moeref.child", *self.port.where()))
         wide = "" if scale == "small" else f" --scale {scale}"
-        return f"moeref check --port {shlex.quote(command)}{wide} --property {name} --repeat {shlex.quote(outcome['case'])}"
+        return f"moeref check --port {shlex.quote(f'exec:{words}')}{wide} --property {name} --repeat {shlex.quote(case)}"
 
-    def _answer(self, call):
-        if self._interrupt:
-            return "not_supported", "interrupted", {}
+    def close(self):
+        self.process.kill()
+        self.process.communicate()
+
+    def __del__(self):
+        if hasattr(self, "process") and self.process.poll() is None:
+            self.close()
+
+    def _ask(self, **request):
+        self.process.stdin.write(json.dumps(request) + "\n")
+        return self._hear()
+
+    def _hear(self):
         try:
-            arrays = call.arrays()
-            component = "config of mlp" if call.component == "mlp" else "config"
-            config = Config({**_defaults(component), **json.loads(call.config)})
-            options = {**_defaults("call options"), **json.loads(call.options)}
-            tensors = Tensors({name: values_of(*pair) for name, pair in arrays.items()},
-                              {name: dtype for name, (_, dtype) in arrays.items()}, call.backward)
-            results = self.port.answer(config, options, tensors)
-            return "ok", "", {name: bits_of(name, array) for name, array in results.items()}
-        except NotSupported as reason:
-            return "not_supported", str(reason), {}
-        except KeyboardInterrupt as interrupt:
-            self._interrupt = interrupt
-            return "not_supported", "interrupted", {}
-        except (Exception, SystemExit) as error:  # of the port's code: a finding, not the end of the run
-            traceback.print_exc()
-            return "error", last_line(error), {}
+            while self.calls and self.calls.come_before(self.process.stdout):
+                self.calls.answer()
+            line = self.process.stdout.readline()
+        except BaseException:  # KeyboardInterrupt, too: what comes later would answer another request
+            self.close()
+            raise
+        answer = json.loads(line) if line else {"error": "the process that judges has ended"}
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer
 
-    def _uninterrupted(self, outcome):
-        if self._interrupt:
-            interrupt, self._interrupt = self._interrupt, None
-            raise interrupt
-        return outcome
+
+class _CallsHere:
+    """Calls of a port in this process: a shell that hands them on takes the place of the port's own process."""
+
+    def __init__(self, port):
+        self.functions = {port.component: port.answer}
+        # A process that is started anew would be this one again: nothing can be said of fresh processes.
+        self.declared = exec_protocol.hello(self.functions, {**port.capabilities, "deterministic": False})
+        self.folder = tempfile.TemporaryDirectory(prefix="moeref-")
+        names = [os.path.join(self.folder.name, name) for name in ("requests", "answers")]
+        for name in names:
+            os.mkfifo(name)
+        # For reading and writing, so that neither waits for the shell nor ends with it.
+        self.requests, self.answers = (open(os.open(name, os.O_RDWR), mode + "b", buffering=0)
+                                       for name, mode in zip(names, "rw"))
+        requests, answers = map(shlex.quote, names)
+        self.command = f"exec 3<&0; cat <&3 >{requests} & exec cat {answers}"
+
+    def come_before(self, stream):
+        """Waits; whether a call has come, and not a line of the stream."""
+        ready, _, _ = select.select([self.requests, stream], [], [])
+        return stream not in ready
+
+    def answer(self):
+        line = self.requests.readline().decode("utf-8", "surrogateescape")
+        answer = exec_protocol._answer(self.functions, self.declared, line)
+        self.answers.write((json.dumps(answer) + "\n").encode())

@@ -29,7 +29,7 @@ RIGHT = PORT.format(name="right_one", body="return compute(config, x, weight)")
 WRONG = PORT.format(name="wrong_one", body='return compute({**config, "route_scale": 1.0}, x, weight)')
 CRASHING = PORT.format(name="crashing_one", body="os.abort()")
 HANGING = PORT.format(name="hanging_one", body="time.sleep(3600)")
-QUICK = ["--moeref-cases", "10", "-k", "token_permutation or softmax_before_topk"]
+QUICK = ["--moeref-cases", "10", "-k", "token_permutation or gate__softmax_before_topk_scale"]
 
 
 def test_an_item_for_each_property_and_case(run):

@@ -42,17 +42,17 @@ def unscaled(config, x, weight, token_mask=None):
 
 
 @moeref.port("gate", supports=is_plain)
-def crashing(config, x, weight):
+def crashing(config, x, weight, token_mask=None):
     os.abort()
 
 
 @moeref.port("gate", supports=is_plain)
-def hanging(config, x, weight):
+def hanging(config, x, weight, token_mask=None):
     time.sleep(3600)
 
 
 @moeref.port("gate", supports=is_plain)
-def raising(config, x, weight):
+def raising(config, x, weight, token_mask=None):
     raise RuntimeError("no kernel for this shape")
 
 

@@ -24,12 +24,13 @@ def test_arrays_mean_what_they_mean_in_numpy(dtype):
 
 
 @moeref.port("gate", arrays="jax", supports=gates.is_plain)
-def jax_gate(config, x, weight):
+def jax_gate(config, x, weight, token_mask=None):
     logits = x.astype(jnp.float32) @ weight.astype(jnp.float32).T
     weights, ids = jax.lax.top_k(jax.nn.softmax(logits, axis=-1), config["n_activated_experts"])
     if config["norm_topk_prob"] and ids.shape[1] > 1:
         weights = weights / weights.sum(-1, keepdims=True)
-    load = jnp.bincount(ids.ravel(), length=config["n_routed_experts"])
+    real = ids if token_mask is None else ids[token_mask]
+    load = jnp.bincount(real.ravel(), length=config["n_routed_experts"])
     return {"weights": (weights * config["route_scale"]).astype(x.dtype), "indices": ids, "expert_load": load}
 
 

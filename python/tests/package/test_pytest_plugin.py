@@ -22,11 +22,11 @@ def run(pytester):
 
 PORT = """
 @moeref.port("gate", supports=is_plain, accumulation="float64")
-def {name}(config, x, weight):
+def {name}(config, x, weight, token_mask=None):
     {body}
 """
-RIGHT = PORT.format(name="right_one", body="return compute(config, x, weight)")
-WRONG = PORT.format(name="wrong_one", body='return compute({**config, "route_scale": 1.0}, x, weight)')
+RIGHT = PORT.format(name="right_one", body="return compute(config, x, weight, token_mask)")
+WRONG = PORT.format(name="wrong_one", body='return compute({**config, "route_scale": 1.0}, x, weight, token_mask)')
 CRASHING = PORT.format(name="crashing_one", body="os.abort()")
 HANGING = PORT.format(name="hanging_one", body="time.sleep(3600)")
 QUICK = ["--moeref-cases", "10", "-k", "token_permutation or gate__softmax_before_topk_scale"]

@@ -8,6 +8,8 @@ import jax.numpy as jnp  # noqa: E402
 
 import gates  # noqa: E402
 import moeref  # noqa: E402
+from moeref.checking import items_of, run_item  # noqa: E402
+from moeref.opened_port import OpenedPort  # noqa: E402
 from test_in_process import CONFIG, gate_tensors  # noqa: E402
 
 
@@ -34,6 +36,7 @@ def jax_gate(config, x, weight, token_mask=None):
     return {"weights": (weights * config["route_scale"]).astype(x.dtype), "indices": ids, "expert_load": load}
 
 
-def test_a_jax_gate_passes_its_golden_cases():
-    report = moeref.check(jax_gate, cases=10, seed=1, properties=["weight_sums"], isolated=False)
-    assert sum(result.ran for result in report.results if result.item.kind == "golden") > 3
+@pytest.mark.parametrize("name", ["cases/gate__softmax_before_topk_scale", "cases/gate__bf16_softmax_before_topk"])
+def test_a_jax_gate_passes_golden_cases(name):
+    item = next(item for item in items_of("gate") if item.name == name)
+    assert run_item(OpenedPort(jax_gate), item).status == "PASS"

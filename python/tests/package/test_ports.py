@@ -18,7 +18,7 @@ SOME = ["token_permutation", "weight_sums"]
 
 @pytest.mark.parametrize("isolated", [True, False])
 def test_a_right_gate_passes_and_says_what_it_does_not_support(isolated):
-    report = moeref.check(gates.right, cases=10, seed=1, properties=SOME, isolated=isolated)
+    report = moeref.check(gates.right, cases=60, seed=1, properties=SOME, isolated=isolated)
     ran = [result for result in report.results if result.ran]
     assert report.passed and not report.failures
     assert {result.item.kind for result in ran} == {"property", "golden"}
@@ -31,7 +31,7 @@ def test_a_wrong_gate_fails_alike_in_a_child_and_here():
     found = []
     for isolated in (True, False):
         with pytest.raises(moeref.CheckFailed) as failed:
-            moeref.check(gates.unscaled, cases=30, seed=1, properties=SOME, isolated=isolated)
+            moeref.check(gates.unscaled, cases=60, seed=1, properties=SOME, isolated=isolated)
         report = failed.value.report
         found.append({(one.item.name, one.status, one.finding, one.case) for one in report.failures})
     assert found[0] == found[1]
@@ -42,7 +42,7 @@ def test_a_wrong_gate_fails_alike_in_a_child_and_here():
 
 def test_a_failure_is_repeated_by_its_line():
     with pytest.raises(moeref.CheckFailed) as failed:
-        moeref.check(gates.unscaled, cases=30, seed=1, properties=SOME, goldens=False)
+        moeref.check(gates.unscaled, cases=60, seed=1, properties=SOME, goldens=False)
     one = failed.value.report.failures[0]
     assert one.repeat.startswith("moeref check --port 'exec:python3 -m moeref.child ") and one.case in one.repeat
     status, finding = moeref.repeat(gates.unscaled, one.item.name, one.case)

@@ -29,7 +29,7 @@ RIGHT = PORT.format(name="right_one", body="return compute(config, x, weight, to
 WRONG = PORT.format(name="wrong_one", body='return compute({**config, "route_scale": 1.0}, x, weight, token_mask)')
 CRASHING = PORT.format(name="crashing_one", body="os.abort()")
 HANGING = PORT.format(name="hanging_one", body="time.sleep(3600)")
-QUICK = ["--moeref-cases", "10", "-k", "token_permutation or gate__softmax_before_topk_scale"]
+QUICK = ["--moeref-cases", "60", "-k", "token_permutation or gate__softmax_before_topk_scale"]
 
 
 def test_an_item_for_each_property_and_case(run):
@@ -47,15 +47,17 @@ def test_a_right_port_passes(run):
 
 
 def test_a_failure_shows_the_case_and_the_line_that_repeats_it(run):
-    result = run(WRONG, "--moeref-cases", "30")
+    result = run(WRONG, "--moeref-cases", "60", "-k", "weight_sums or gate__softmax_before_topk_scale")
     assert result.parseoutcomes()["failed"] >= 2
     result.stdout.fnmatch_lines_random(
-        ["FAIL property *", "*outputs/weights*", "  case: gate T=*", "  repeat: moeref check --port *wrong_one*"])
+        ["FAIL property weight_sums", "*outputs/weights*", "  case: gate *seed=*",
+         "  repeat: moeref check --port *wrong_one*--property weight_sums --repeat *",
+         "FAIL golden cases/gate__softmax_before_topk_scale", "*port outputs/weights*, bound *"])
     assert "pytest_plugin.py" not in result.stdout.str()
 
 
 def test_markers_choose(run):
-    outcomes = run(RIGHT, "--moeref-cases", "5", "-m", "moeref_property").parseoutcomes()
+    outcomes = run(RIGHT, "--moeref-cases", "5", "-m", "moeref_property", "-k", "weight_sums or gate__softmax_before_topk_scale").parseoutcomes()
     assert outcomes["deselected"] > 50
 
 

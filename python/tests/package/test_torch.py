@@ -7,6 +7,8 @@ torch = pytest.importorskip("torch")
 
 import gates  # noqa: E402
 import moeref  # noqa: E402
+from moeref.checking import items_of, run_item  # noqa: E402
+from moeref.opened_port import OpenedPort  # noqa: E402
 from test_in_process import CONFIG, address, gate_tensors  # noqa: E402
 
 
@@ -58,22 +60,37 @@ mlp = moeref.module_port(Mlp, NAMES, component="mlp", supports=is_silu_mlp)
 wrong_mlp = moeref.module_port(NoDown, NAMES, component="mlp", supports=is_silu_mlp)
 
 
-def test_a_torch_gate_passes_with_autograds_gradients():
-    report = moeref.check(torch_gate, cases=20, seed=1, isolated=False)
-    assert any("grad" in result.item.name and result.ran for result in report.results)
+@moeref.port("gate", arrays="torch", autograd=True, supports=gates.is_plain)
+def detached_gate(config, x, weight, token_mask=None):
+    return torch_gate(config, x, weight.detach(), token_mask)
+
+
+CASE = "cases/gate__softmax_before_topk_scale"
+
+
+def golden(port, name):
+    item = next(item for item in items_of(port.component) if item.name == name)
+    return run_item(OpenedPort(port, isolated=False), item)
+
+
+def test_gradients_are_autograds():
+    assert golden(torch_gate, CASE).status == "PASS"
+    wrong = golden(detached_gate, CASE)
+    assert wrong.status == "FAIL" and "grads/weight" in wrong.finding
+    assert golden(torch_gate, "cases/gate__bf16_softmax_before_topk").status == "PASS"
 
 
 def test_a_module_passes_with_its_gradients():
-    report = moeref.check(mlp, cases=30, seed=1, isolated=False)
-    assert report.passed
+    assert golden(mlp, "cases/mlp__batch").status == "PASS"
+    assert moeref.check(mlp, cases=20, seed=1, properties=["linear_adjoint", "split_rows"], goldens=False, isolated=False).passed
 
 
 def test_a_wrong_module_fails():
-    with pytest.raises(moeref.CheckFailed, match="outputs/y"):
-        moeref.check(wrong_mlp, cases=30, seed=1, isolated=False)
+    wrong = golden(wrong_mlp, "cases/mlp__batch")
+    assert wrong.status == "FAIL" and "outputs/y" in wrong.finding
 
 
 def test_a_module_of_one_size_declines_other_sizes():
     one = moeref.module_port(Mlp({"dim": 3, "inter_dim": 5}), NAMES, component="mlp", supports=is_silu_mlp)
-    with pytest.raises(moeref.CheckFailed, match="has another shape"):
-        moeref.check(one, cases=5, seed=1, isolated=False, goldens=False)
+    result = golden(one, "cases/mlp__batch")
+    assert result.status == "NOT_SUPPORTED" and "has another shape" in str(result.reasons)

@@ -25,7 +25,8 @@ set(ORDER
   "tools/own_ports"
   "tools/judging"
   "tools/commands"
-  "tools")
+  "tools"
+  "python")
 # The CUDA implementation answers the same call by its own means: of the rest it sees these alone.
 set(CUDA_MAY_SEE "reference_cpu/call" "reference_cpu/arithmetic" "cuda_impl")
 # The folder whose source an installed header describes.
@@ -74,14 +75,14 @@ function(resolve include)
     if(path STREQUAL "")
       set(path "unlisted")
     endif()
-  elseif(include MATCHES "^(reference_cpu|golden|property_tests|cuda_impl|tools)/")
+  elseif(include MATCHES "^(reference_cpu|golden|property_tests|cuda_impl|tools|python)/")
     set(path "${include}")
   endif()
   set(resolved "${path}" PARENT_SCOPE)
 endfunction()
 
 file(GLOB_RECURSE files RELATIVE ${ROOT} ${ROOT}/reference_cpu/*.[ch]* ${ROOT}/golden/*.[ch]pp ${ROOT}/property_tests/*.[ch]pp
-  ${ROOT}/cuda_impl/*.[ch]* ${ROOT}/tools/*.[ch]*)
+  ${ROOT}/cuda_impl/*.[ch]* ${ROOT}/tools/*.[ch]* ${ROOT}/python/*.[ch]pp)
 list(FILTER files INCLUDE REGEX "\\.(c|h|cpp|hpp|cu|cuh)$")
 # Example ports are copied out of the repository: each is a program of its own.
 list(FILTER files EXCLUDE REGEX "^(tools/example_ports|cuda_impl/emulation/include)/")

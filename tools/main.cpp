@@ -13,6 +13,7 @@
 
 #include "moeref/error.hpp"
 #include "tools/commands/commands.hpp"
+#include "tools/judging/suite_host.hpp"
 #include "tools/port_host/port_host.hpp"
 #include "tools/terminal/terminal.hpp"
 
@@ -52,6 +53,9 @@ std::string names_of(const std::vector<moeref::Command>& commands) {
 int main(int argc, char** argv) {
   // Not a command of users: what `validate` starts to load a port's library in.
   if (argc == 3 && std::string_view(argv[1]) == "port-host") return moeref::run_port_host(argv[2]);
+  // Nor is this one, with or without a port: it answers the Python package.
+  if (argc == 2 && std::string_view(argv[1]) == "suite-host") return moeref::print_suite();
+  if (argc == 4 && std::string_view(argv[1]) == "suite-host") return moeref::run_suite_host(argv[2], argv[3]);
   CLI::App app("A reference for Mixture-of-Experts layers: golden files, and verdicts on implementations.",
                "moeref");
   app.set_version_flag("--version", "moeref " MOEREF_VERSION);

@@ -105,6 +105,10 @@ add_test(NAME command.needs_no_cuda COMMAND ${CMAKE_COMMAND} -DREADELF=${CMAKE_R
   -DCOMMAND=$<TARGET_FILE:moeref> -P ${CMAKE_CURRENT_SOURCE_DIR}/tests/needs_no_cuda.cmake)
 set_tests_properties(command.needs_no_cuda PROPERTIES LABELS unit)
 
+add_test(NAME suite_host COMMAND ${CMAKE_COMMAND} -DCOMMAND=$<TARGET_FILE:moeref> -DWORK=${CMAKE_CURRENT_BINARY_DIR}
+  -DCASE=${PROJECT_SOURCE_DIR}/golden/cases/gate__sigmoid.h5 -P ${CMAKE_CURRENT_SOURCE_DIR}/judging/tests/suite_host_test.cmake)
+set_tests_properties(suite_host PROPERTIES LABELS unit)
+
 # The HTML report in a headless browser, which says SKIPPED where there is none.
 find_program(MOEREF_PYTHON3 python3)
 if(MOEREF_PYTHON3)

@@ -1,5 +1,6 @@
 #include "moeref/tensor.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -92,8 +93,35 @@ Tensor Tensor::of(Shape shape, std::span<const std::int64_t> values) {
   return tensor;
 }
 
+Tensor Tensor::over(DType dtype, Shape shape, std::span<const std::byte> bytes,
+                    std::shared_ptr<const void> owner) {
+  Tensor tensor(dtype, {0});
+  tensor.size_ = element_count(shape);
+  if (std::ranges::any_of(shape, [](std::int64_t extent) { return extent < 0; }) ||
+      static_cast<std::int64_t>(bytes.size()) != tensor.size_ * size_of(dtype))
+    throw InputError(std::to_string(bytes.size()) + " bytes are not a " + std::string(moeref::name(dtype)) +
+                     " tensor of shape " + to_string(shape));
+  tensor.shape_ = std::move(shape);
+  tensor.lent_ = bytes;
+  tensor.owner_ = std::move(owner);
+  return tensor;
+}
+
+std::span<std::byte> Tensor::bytes() {
+  if (owner_) {
+    data_.assign(lent_.begin(), lent_.end());
+    lent_ = {};
+    owner_.reset();
+  }
+  return data_;
+}
+
+bool operator==(const Tensor& a, const Tensor& b) {
+  return a.dtype_ == b.dtype_ && a.shape_ == b.shape_ && std::ranges::equal(a.bytes(), b.bytes());
+}
+
 double Tensor::operator[](std::int64_t i) const {
-  return visit(dtype_, data_.data(), [&](const auto* p) -> double {
+  return visit(dtype_, bytes().data(), [&](const auto* p) -> double {
     if constexpr (std::is_same_v<decltype(p), const std::uint16_t*>)
       return widen(dtype_, p[i]);
     else
@@ -102,7 +130,7 @@ double Tensor::operator[](std::int64_t i) const {
 }
 
 void Tensor::set(std::int64_t i, double value) {
-  visit(dtype_, data_.data(), [&](auto* p) {
+  visit(dtype_, bytes().data(), [&](auto* p) {
     using T = std::remove_pointer_t<decltype(p)>;
     if constexpr (std::is_same_v<T, std::uint16_t>)
       p[i] = dtype_ == DType::bfloat16 ? to_bfloat16(value) : to_float16(value);
@@ -112,7 +140,7 @@ void Tensor::set(std::int64_t i, double value) {
 }
 
 void Tensor::read(std::int64_t first, std::span<double> out) const {
-  visit(dtype_, data_.data(), [&](const auto* p) {
+  visit(dtype_, bytes().data(), [&](const auto* p) {
     for (std::size_t i = 0; i < out.size(); ++i) {
       if constexpr (std::is_same_v<decltype(p), const std::uint16_t*>)
         out[i] = widen(dtype_, p[first + static_cast<std::int64_t>(i)]);
@@ -147,14 +175,14 @@ template <typename T>
 std::span<T> Tensor::as() {
   if (!holds<T>(dtype_))
     throw std::logic_error("Tensor::as: a " + std::string(name(dtype_)) + " tensor holds another type");
-  return {reinterpret_cast<T*>(data_.data()), static_cast<std::size_t>(size_)};
+  return {reinterpret_cast<T*>(bytes().data()), static_cast<std::size_t>(size_)};
 }
 
 template <typename T>
 std::span<const T> Tensor::as() const {
   if (!holds<T>(dtype_))
     throw std::logic_error("Tensor::as: a " + std::string(name(dtype_)) + " tensor holds another type");
-  return {reinterpret_cast<const T*>(data_.data()), static_cast<std::size_t>(size_)};
+  return {reinterpret_cast<const T*>(bytes().data()), static_cast<std::size_t>(size_)};
 }
 
 #define MOEREF_INSTANTIATE(T)            \

@@ -4,7 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <memory>
+#include <span>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 #include "moeref/error.hpp"
 #include "reference_cpu/tests/test_values.hpp"
@@ -47,6 +51,47 @@ TEST(TensorTest, ANegativeExtentIsAnError) {
               Tensor(DType::float32, {2, -1});
             }),
             "a tensor of shape [2, -1] has a negative extent");
+}
+
+TEST(TensorTest, OverReadsMemoryOfOthersAndWritesToACopy) {
+  const auto held = std::make_shared<std::vector<float>>(std::vector<float>{1.5F, -2.0F, 4.0F});
+  Tensor tensor = Tensor::over(DType::float32, {3}, std::as_bytes(std::span<const float>(*held)), held);
+  EXPECT_EQ(static_cast<const void*>(std::as_const(tensor).bytes().data()), held->data());
+  const Tensor copy = tensor;
+  EXPECT_EQ(static_cast<const void*>(copy.bytes().data()), held->data());
+  EXPECT_EQ(copy, tensor);
+  (*held)[0] = 8.0F;
+  EXPECT_EQ(tensor[0], 8.0);
+  tensor.set(1, 3.0);
+  EXPECT_EQ(tensor[0], 8.0);
+  EXPECT_EQ(tensor[1], 3.0);
+  EXPECT_EQ((*held)[1], -2.0F);
+  EXPECT_EQ(copy[1], -2.0);
+  EXPECT_NE(copy, tensor);
+}
+
+TEST(TensorTest, OverKeepsTheMemoryForItsCopies) {
+  auto held = std::make_shared<std::vector<double>>(2, 0.5);
+  const std::weak_ptr<std::vector<double>> watch = held;
+  auto copy = std::make_unique<Tensor>();
+  {
+    const Tensor tensor =
+        Tensor::over(DType::float64, {2}, std::as_bytes(std::span<const double>(*held)), held);
+    *copy = tensor;
+  }
+  held.reset();
+  EXPECT_FALSE(watch.expired());
+  EXPECT_EQ((*copy)[1], 0.5);
+  copy.reset();
+  EXPECT_TRUE(watch.expired());
+}
+
+TEST(TensorTest, OverTakesTheBytesOfItsShapeAlone) {
+  const auto held = std::make_shared<std::vector<float>>(3);
+  EXPECT_EQ(error_of([&] {
+              Tensor::over(DType::float32, {4}, std::as_bytes(std::span<const float>(*held)), held);
+            }),
+            "12 bytes are not a float32 tensor of shape [4]");
 }
 
 TEST(TensorTest, SetRoundsToTheType) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,7 +25,8 @@ std::string to_string(const Shape& shape);
 /// "[12, 3]": row-major index as coordinates.
 std::string coordinates(std::int64_t index, const Shape& shape);
 
-/// A dense row-major array of one dtype that owns its memory. Elements start as zero.
+/// A dense row-major array of one dtype that owns its memory, or reads that of others. Elements start as
+/// zero.
 class Tensor {
  public:
   Tensor() = default;
@@ -33,6 +35,12 @@ class Tensor {
   /// A float64 tensor of these values. Throws InputError if their count is not that of the shape.
   static Tensor of(Shape shape, std::span<const double> values);
   static Tensor of(Shape shape, std::span<const std::int64_t> values);
+
+  /// A tensor over memory that others hold, row-major and aligned for the dtype: `owner` keeps it there for
+  /// this tensor and its copies. It is only read: what writes to the tensor copies the elements first.
+  /// Throws InputError if the bytes are not those of the shape.
+  static Tensor over(DType dtype, Shape shape, std::span<const std::byte> bytes,
+                     std::shared_ptr<const void> owner);
 
   DType dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
@@ -62,17 +70,19 @@ class Tensor {
   template <typename T>
   std::span<const T> as() const;
 
-  std::span<std::byte> bytes() { return data_; }
-  std::span<const std::byte> bytes() const { return data_; }
+  std::span<std::byte> bytes();
+  std::span<const std::byte> bytes() const { return owner_ ? lent_ : std::span<const std::byte>(data_); }
 
   /// Same dtype, shape and bits.
-  friend bool operator==(const Tensor&, const Tensor&) = default;
+  friend bool operator==(const Tensor& a, const Tensor& b);
 
  private:
   DType dtype_ = DType::float64;
   Shape shape_ = {0};
   std::int64_t size_ = 0;
-  std::vector<std::byte> data_;
+  std::vector<std::byte> data_;        // empty where the memory is that of others
+  std::span<const std::byte> lent_;    // empty where it is not
+  std::shared_ptr<const void> owner_;  // of the lent memory
 };
 
 /// Tensors by the path they have in a golden file: "inputs/x", "params/gate.weight", "cotangents/y",

@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "python"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "python"))
 try:
     with contextlib.redirect_stdout(sys.stderr):  # what packages say when imported
         import torch

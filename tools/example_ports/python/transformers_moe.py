@@ -9,7 +9,7 @@ TRANSFORMERS_EXPERTS=grouped_mm another implementation of the experts than eager
 import os
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "python"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "python"))
 try:
     import torch
     import transformers

@@ -11,7 +11,7 @@ import unittest
 
 from golden_files import CASES, DOCUMENTED, EXAMPLES
 
-README = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "README.md")
+README = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "README.md")
 PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 
 MOEREF = os.environ.get("MOEREF_COMMAND", "")

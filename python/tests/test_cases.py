@@ -57,7 +57,7 @@ class ReadCaseTest(unittest.TestCase):
             self.skipTest("MOEREF_COMMAND is not set")
         printed = subprocess.run([command, "list", "fields", "--json"], check=True, capture_output=True, text=True)
         self.assertEqual(json.loads(printed.stdout), FIELDS,
-                         "moeref list fields --json > tools/python/moeref_port/fields.json")
+                         "moeref list fields --json > python/moeref_port/fields.json")
 
     def test_backward_is_wanted_where_gradients_are_recorded(self):
         arrays = {"inputs/x": [[1.0, 2.0]], "grads/x": [[0.0, 0.0]]}

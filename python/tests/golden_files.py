@@ -4,7 +4,7 @@ import os
 
 import h5py
 
-ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 CASES = os.path.join(ROOT, "golden", "cases")
 DOCUMENTED = os.path.join(ROOT, "golden", "documented_system")
 EXAMPLES = os.path.join(ROOT, "tools", "example_ports", "python")

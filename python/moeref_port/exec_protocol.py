@@ -88,14 +88,16 @@ def _run(functions, request):
         return {"status": "not_supported", "reason": str(error)}
     except (Exception, SystemExit) as error:  # of the port's code: a finding, not the end of the run
         traceback.print_exc()
-        return _error(_last_line(error))
+        return _error(last_line(error))
 
 
-def _last_line(error):
+def last_line(error):
     """The exception, and the line of the port's own file that it came through last."""
     text = traceback.format_exception_only(type(error), error)[-1].strip()
-    here = os.path.dirname(os.path.abspath(__file__))
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if os.path.dirname(os.path.abspath(f.filename)) != here]
+    packages = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    ours = [os.path.join(packages, name) for name in ("moeref_port", "moeref")]
+    frames = [f for f in traceback.extract_tb(error.__traceback__)
+              if os.path.dirname(os.path.abspath(f.filename)) not in ours]
     own = [f for f in frames if f.filename == frames[0].filename]
     return f"{text} ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})" if own else text
 

@@ -10,5 +10,6 @@ bash ci/setup.sh
 jobs=$(nproc 2>/dev/null || echo 2)
 cmake --preset ci
 cmake --build --preset ci --parallel "$jobs"
-# Each header by itself takes minutes more and is a job of its own, ci/headers.sh.
-ctest --preset ci --label-exclude gpu --exclude-regex "^tree.headers$" --parallel "$jobs" "$@"
+# Jobs of their own, which take minutes more: each header by itself (ci/headers.sh), and the mutants as ports of bfloat16
+# alone (ctest --preset ci -R mutants.bfloat16).
+ctest --preset ci --label-exclude gpu --exclude-regex "^(tree.headers|mutants.bfloat16)$" --parallel "$jobs" "$@"

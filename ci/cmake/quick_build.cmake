@@ -26,11 +26,22 @@ function(moeref_quicken_below directory)
     if(count LESS 4 OR NOT type MATCHES "^(STATIC_LIBRARY|SHARED_LIBRARY|EXECUTABLE)$")
       continue()
     endif()
-    target_precompile_headers(${target} PRIVATE
-      <algorithm> <cmath> <filesystem> <functional> <map> <memory> <optional> <span> <string> <string_view> <vector>
-      <nlohmann/json.hpp>)
+    # One for all targets that are compiled alike.
+    set(headers libraries)
     if(libraries MATCHES "GTest::")
-      target_precompile_headers(${target} PRIVATE <gtest/gtest.h>)
+      set(headers tests)
+    endif()
+    get_property(owner GLOBAL PROPERTY moeref_PRECOMPILED_${headers}_${type})
+    if(owner)
+      target_precompile_headers(${target} REUSE_FROM ${owner})
+    else()
+      set_property(GLOBAL PROPERTY moeref_PRECOMPILED_${headers}_${type} ${target})
+      target_precompile_headers(${target} PRIVATE
+        <algorithm> <cmath> <filesystem> <functional> <map> <memory> <optional> <span> <string> <string_view> <vector>
+        <nlohmann/json.hpp>)
+      if(headers STREQUAL tests)
+        target_precompile_headers(${target} PRIVATE <gtest/gtest.h>)
+      endif()
     endif()
     if(target IN_LIST moeref_UNITY_TARGETS)
       set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)

@@ -46,7 +46,9 @@ TEST_F(CheckTest, ReferencePasses) {
 }
 
 TEST_F(CheckTest, TheSameSeedDrawsTheSameCases) {
-  const std::vector<std::string> how{"--component", "gate", "--cases", "10", "--seed", "11"};
+  const std::vector<std::string> how{"--component", "gate",    "--property", "unbiased_weights",
+                                     "weight_sums", "--cases", "10",         "--seed",
+                                     "11"};
   check(broken("biased_weights"), how);
   json first = report;
   check(broken("biased_weights"), how);
@@ -85,7 +87,8 @@ TEST_F(CheckTest, WrongPortIsShrunkSavedAndRepeated) {
 
 TEST_F(CheckTest, CrashIsAFindingAndTheRunGoesOn) {
   const Finished finished =
-      check(broken("crash"), {"--component", "gate", "--component", "mlp", "--cases", "10", "--seed", "1"});
+      check(broken("crash"), {"--component", "gate", "mlp", "--property", "weight_sums", "token_permutation",
+                              "rerun", "--cases", "10", "--seed", "1"});
   EXPECT_EQ(finished.exit_code, 3) << finished.out;
   EXPECT_TRUE(holds(finished.out, "CRASHED")) << finished.out;
   std::size_t passed = 0;

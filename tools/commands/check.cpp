@@ -155,9 +155,8 @@ int check(const CheckOptions& options) {
   std::unique_ptr<Port> opened = open_port(
       options.port,
       port_settings(options.timeout.value_or(defaults.timeout), options.processes, options.share_devices));
-  run.sizes = size_range(scale, opened->is_reference());
+  run.sizes = sizes_for(*opened, scale);
   run.declared = declared_by(*opened);
-  if (const Capabilities* has = opened->capabilities()) run.sizes.dtypes = has->dtypes;
   const bool has_backward = !opened->capabilities() || opened->capabilities()->backward;
   const std::unique_ptr<Implementation> whole = as_implementation(std::move(opened));
   ForwardOnly forward(*whole);

@@ -16,6 +16,12 @@ Declarations declared_by(const Port& port) {
   return out;
 }
 
+SizeRange sizes_for(const Port& port, Scale scale) {
+  SizeRange out = size_range(scale, port.is_reference());
+  if (const Capabilities* has = port.capabilities()) out.dtypes = has->dtypes;
+  return out;
+}
+
 std::optional<DType> declared_accumulation(const Port& port) {
   if (port.is_reference()) return DType::float64;
   const Capabilities* has = port.capabilities();

@@ -1,6 +1,7 @@
 // What a port declares about itself, as the property suite and `moeref probe` take it.
 #pragma once
 
+#include "moeref/descriptor.hpp"
 #include "moeref/property.hpp"
 #include "tools/ports/port.hpp"
 
@@ -8,6 +9,9 @@ namespace moeref {
 
 /// Nothing declared of a port that is not asked (files); of the reference everything but rounding.
 Declarations declared_by(const Port& port);
+
+/// The sizes of a scale, in types that the port offers.
+SizeRange sizes_for(const Port& port, Scale scale);
 
 /// Of sums; float64 of the reference, nothing where the port is not asked.
 std::optional<DType> declared_accumulation(const Port& port);

@@ -85,7 +85,7 @@ class SuiteHost {
     options.components = {parse_component(request.at("component").get<std::string>())};
     options.declared = declared_by(*port_);
     const Scale scale = parse_scale(request.at("scale").get<std::string>());
-    options.sizes = size_range(scale, port_->is_reference());
+    options.sizes = sizes_for(*port_, scale);
     if (scale != Scale::small) options.shrink_seconds = 120.0;
     // Where cases are small threads would cost more than they compute.
     set_thread_count(scale == Scale::small ? 1 : 0);

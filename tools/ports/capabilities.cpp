@@ -111,6 +111,11 @@ Capabilities parse_capabilities(const json& hello) {
     if (v != "counter" && v != "own") fail("init_generator", v, "want \"counter\" or \"own\"");
     out.counter_generator = v == "counter";
   });
+  field(hello, "products", [&](const json& v) {
+    const auto row = std::ranges::find_if(kFloat32Products, [&](const auto& r) { return v == r.name; });
+    if (row == kFloat32Products.end()) fail("products", v, "want \"float32\" or \"tf32\"");
+    out.products = row->kind;
+  });
   field(hello, "max_processes", [&](const json& v) {
     if (!v.is_number_integer() || v.get<std::int64_t>() < 0)
       fail("max_processes", v, "want an integer of 0 or more");

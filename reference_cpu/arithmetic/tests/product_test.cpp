@@ -93,7 +93,7 @@ TEST_P(Product, HasTheBitsOfPlainLoops) {
           const Bounded a = random.matrix(ta ? depth : rows, ta ? rows : depth, DType::float32, true);
           const Bounded b =
               random.matrix(tb ? cols : depth, tb ? depth : cols, DType::float32, rows % 2 == 1);
-          const Bounded c = multiply(a, ta, b, tb, DType::float32, DType::float32);
+          const Bounded c = multiply(a, ta, b, tb, Sums{DType::float32}, DType::float32);
           const Naive want = naive(a, ta, b, tb, precision(DType::float32));
           ASSERT_EQ(c.rows, rows);
           ASSERT_EQ(c.cols, cols);
@@ -103,7 +103,7 @@ TEST_P(Product, HasTheBitsOfPlainLoops) {
             ASSERT_NEAR(c.error[i], want.bound[i], 1e-12 * want.bound[i] + 1e-35);
           std::vector<double> value(want.value.size());
           std::vector<float> bound(want.value.size());
-          multiply_into(a, ta, b, tb, DType::float32, DType::float32, value.data(), bound.data());
+          multiply_into(a, ta, b, tb, Sums{DType::float32}, DType::float32, value.data(), bound.data());
           ASSERT_EQ(value, c.value);
           for (std::size_t i = 0; i < bound.size(); ++i) ASSERT_EQ(bound[i], round_up(c.error[i]));
         }
@@ -113,10 +113,10 @@ TEST_P(Product, EmptyMatrices) {
   Random random;
   const Bounded none = random.matrix(0, 4, DType::float32, false),
                 b = random.matrix(4, 3, DType::float32, false);
-  EXPECT_EQ(multiply(none, false, b, false, DType::float32, DType::float32).count(), 0u);
+  EXPECT_EQ(multiply(none, false, b, false, Sums{DType::float32}, DType::float32).count(), 0u);
   // No terms: exact zeros.
-  const Bounded zero = multiply(none, true, random.matrix(0, 3, DType::float32, false), false, DType::float32,
-                                DType::bfloat16);
+  const Bounded zero = multiply(none, true, random.matrix(0, 3, DType::float32, false), false,
+                                Sums{DType::float32}, DType::bfloat16);
   EXPECT_EQ(zero.value, std::vector<double>(12, 0.0));
   EXPECT_EQ(zero.error, std::vector<double>(12, 0.0));
 }
@@ -135,7 +135,7 @@ TEST(ProductBounds, HoldForFloatSumsInEveryOrder) {
     const std::int64_t depth = 1 + trial % 60;
     const Bounded a = random.matrix(1, depth, DType::bfloat16, false),
                   b = random.matrix(depth, 1, DType::bfloat16, false);
-    const Bounded c = multiply(a, false, b, false, DType::float32, DType::bfloat16);
+    const Bounded c = multiply(a, false, b, false, Sums{DType::float32}, DType::bfloat16);
     for (const bool reversed : {false, true}) {
       float sum = 0.0f;
       for (std::int64_t k = 0; k < depth; ++k) {
@@ -158,7 +158,9 @@ void expect_rounded_parts_within(DType computed, DType held) {
     const std::int64_t rows = 5 + trial % 30;
     const std::vector<std::int64_t> ranks{0, rows / 3, rows / 3, rows / 2, rows};
     const Bounded dy = random.matrix(rows, 1, computed, false), x = random.matrix(rows, 1, computed, false);
-    const auto gradient = [&](DType in, DType to, RankRows of) { return weight_gradient(dy, x, in, to, of); };
+    const auto gradient = [&](DType in, DType to, RankRows of) {
+      return weight_gradient(dy, x, Sums{accumulator(in)}, in, to, of);
+    };
     const Bounded alone = gradient(computed, held, {}), whole = gradient(computed, held, ranks);
     ASSERT_EQ(whole.value, alone.value);
     ASSERT_EQ(gradient(computed, held, std::vector<std::int64_t>{0, rows}).error, alone.error);
@@ -170,7 +172,7 @@ void expect_rounded_parts_within(DType computed, DType held) {
         const std::size_t r = reversed ? 3 - i : i;
         const DType fine = accumulator(computed);
         const Bounded part = multiply(rows_of(dy, ranks[r], ranks[r + 1]), true,
-                                      rows_of(x, ranks[r], ranks[r + 1]), false, fine, fine);
+                                      rows_of(x, ranks[r], ranks[r + 1]), false, Sums{fine}, fine);
         sum = round_to(held, sum + round_to(held, part.value[0]));
       }
       ASSERT_LE(std::abs(sum - whole.value[0]), whole.error[0]);
@@ -198,8 +200,8 @@ TEST(ProductBounds, HoldForPerturbedOperands) {
       moved_a.value[i] += (random.normal() > 0 ? 1 : -1) * a.error[i];
     for (std::size_t i = 0; i < b.count(); ++i)
       moved_b.value[i] += (random.normal() > 0 ? 1 : -1) * b.error[i];
-    const Bounded c = multiply(a, false, b, false, DType::float64, DType::float64);
-    const Bounded moved = multiply(moved_a, false, moved_b, false, DType::float64, DType::float64);
+    const Bounded c = multiply(a, false, b, false, Sums{DType::float64}, DType::float64);
+    const Bounded moved = multiply(moved_a, false, moved_b, false, Sums{DType::float64}, DType::float64);
     for (std::size_t i = 0; i < c.count(); ++i) ASSERT_LE(std::abs(moved.value[i] - c.value[i]), c.error[i]);
   }
 }
@@ -210,8 +212,8 @@ TEST(ProductBounds, AreInfiniteWherePartialSumsMayOverflow) {
   b.error.clear();
   a.value = {3e38, 3e38};
   b.value = {1.5, -1.5};
-  EXPECT_TRUE(std::isinf(multiply(a, false, b, false, DType::float32, DType::float32).error[0]));
-  EXPECT_TRUE(std::isfinite(multiply(a, false, b, false, DType::float64, DType::float64).error[0]));
+  EXPECT_TRUE(std::isinf(multiply(a, false, b, false, Sums{DType::float32}, DType::float32).error[0]));
+  EXPECT_TRUE(std::isfinite(multiply(a, false, b, false, Sums{DType::float64}, DType::float64).error[0]));
 }
 
 TEST(Linear, AddsTheBiasAndStoresTwice) {
@@ -219,7 +221,8 @@ TEST(Linear, AddsTheBiasAndStoresTwice) {
   x.value = {1, 2};
   w.value = {3, 4, 5, 6};  // [out, in]
   bias.value = {100, 0};
-  const Bounded y = linear(x, w, &bias, DType::bfloat16), plain = linear(x, w, nullptr, DType::bfloat16);
+  const Bounded y = linear(x, w, &bias, Sums{}, DType::bfloat16),
+                plain = linear(x, w, nullptr, Sums{}, DType::bfloat16);
   EXPECT_EQ(plain.value, (std::vector<double>{11, 17}));
   EXPECT_EQ(y.value, (std::vector<double>{111, 17}));
   EXPECT_GT(y.error[0], plain.error[0] + 0x1p-8 * 110.0);

@@ -38,6 +38,15 @@ double element(const Bounded& m, const std::vector<double>& from, bool transpose
   return from[static_cast<std::size_t>(transposed ? c * m.cols + r : r * m.cols + c)];
 }
 
+Bounded absolute(Bounded m) {
+  for (double& v : m.value) v = std::abs(v);
+  return m;
+}
+Bounded as_float32(Bounded m) {
+  m.dtype = DType::float32;
+  return m;
+}
+
 struct Naive {
   std::vector<double> value, bound;  ///< the bound before anything is stored
 };
@@ -203,6 +212,37 @@ TEST(ProductBounds, HoldForPerturbedOperands) {
     const Bounded c = multiply(a, false, b, false, Sums{DType::float64}, DType::float64);
     const Bounded moved = multiply(moved_a, false, moved_b, false, Sums{DType::float64}, DType::float64);
     for (std::size_t i = 0; i < c.count(); ++i) ASSERT_LE(std::abs(moved.value[i] - c.value[i]), c.error[i]);
+  }
+}
+
+TEST(ProductBounds, Tf32OperandsAddTheirRoundings) {
+  Random random;
+  const Sums plain = sums_of(DType::float32, Float32Products::float32),
+             tf32 = sums_of(DType::float32, Float32Products::tf32);
+  EXPECT_FALSE(sums_of(DType::bfloat16, Float32Products::tf32).tf32_operands);
+  EXPECT_FALSE(sums_of(DType::float64, Float32Products::tf32).tf32_operands);
+  const double g = gamma(7, precision(DType::float32).unit), v = 0x1p-11 + 0x1p-53;
+  const double share = (1.0 + g) * (1.0 + v) * (1.0 + v) - 1.0;
+  for (int trial = 0; trial < 100; ++trial) {
+    const Bounded a = random.matrix(2, 7, DType::float32, false),
+                  b = random.matrix(7, 2, DType::float32, false);
+    const Bounded c = multiply(a, false, b, false, tf32, DType::float32);
+    ASSERT_EQ(c.value, multiply(a, false, b, false, plain, DType::float32).value);
+    // Both operands away from zero, each by almost half a unit of TF32's last place.
+    Bounded far_a = a, far_b = b;
+    for (Bounded* m : {&far_a, &far_b})
+      for (double& element : m->value) element *= 1.0 + 0x1p-11;
+    const Bounded magnitudes = multiply(absolute(a), false, absolute(b), false, plain, DType::float32);
+    const Bounded far = multiply(far_a, false, far_b, false, plain, DType::float32);
+    for (std::size_t i = 0; i < c.count(); ++i) {
+      EXPECT_NEAR(c.error[i], share * magnitudes.value[i], 1e-12 * magnitudes.value[i]);
+      EXPECT_LE(std::abs(far.value[i] - c.value[i]), c.error[i]);
+    }
+    // Numbers of bfloat16 are numbers of TF32.
+    const Bounded narrow_a = as_float32(random.matrix(2, 7, DType::bfloat16, false)),
+                  narrow_b = as_float32(random.matrix(7, 2, DType::bfloat16, false));
+    EXPECT_EQ(multiply(narrow_a, false, narrow_b, false, tf32, DType::float32).error,
+              multiply(narrow_a, false, narrow_b, false, plain, DType::float32).error);
   }
 }
 

@@ -12,7 +12,7 @@ class DeclaredProductsTest : public CommandTest {
  protected:
   /// `moeref validate` of float32 cases whose values are no small integers.
   Finished validate(const std::string& port) {
-    for (const char* name : {"gate__sigmoid", "mlp__swiglu", "experts__beyond_the_clamps", "moe__shared"})
+    for (const char* name : {"gate__aux_sigmoid", "mlp__swiglu", "experts__beyond_the_clamps", "moe__shared"})
       copy_case(name, at("cases"));
     return run_moeref({"validate", "--port", eager(port), at("cases").string()});
   }

@@ -112,7 +112,8 @@ Capabilities parse_capabilities(const json& hello) {
     out.counter_generator = v == "counter";
   });
   field(hello, "products", [&](const json& v) {
-    const auto row = std::ranges::find_if(kFloat32Products, [&](const auto& r) { return v == r.name; });
+    const std::string text = v.is_string() ? v.get<std::string>() : "";
+    const auto row = std::ranges::find(kFloat32Products, text, &Float32ProductsFacts::name);
     if (row == kFloat32Products.end()) fail("products", v, "want \"float32\" or \"tf32\"");
     out.products = row->kind;
   });

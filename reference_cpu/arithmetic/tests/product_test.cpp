@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -40,6 +41,12 @@ double element(const Bounded& m, const std::vector<double>& from, bool transpose
 
 Bounded absolute(Bounded m) {
   for (double& v : m.value) v = std::abs(v);
+  return m;
+}
+/// No element is a number of TF32: the last bit of each is set.
+Bounded odd(Bounded m) {
+  for (double& v : m.value)
+    v = std::bit_cast<float>(std::bit_cast<std::uint32_t>(static_cast<float>(v)) | 1u);
   return m;
 }
 Bounded as_float32(Bounded m) {
@@ -224,8 +231,8 @@ TEST(ProductBounds, Tf32OperandsAddTheirRoundings) {
   const double g = gamma(7, precision(DType::float32).unit), v = 0x1p-11 + 0x1p-53;
   const double share = (1.0 + g) * (1.0 + v) * (1.0 + v) - 1.0;
   for (int trial = 0; trial < 100; ++trial) {
-    const Bounded a = random.matrix(2, 7, DType::float32, false),
-                  b = random.matrix(7, 2, DType::float32, false);
+    const Bounded a = odd(random.matrix(2, 7, DType::float32, false)),
+                  b = odd(random.matrix(7, 2, DType::float32, false));
     const Bounded c = multiply(a, false, b, false, tf32, DType::float32);
     ASSERT_EQ(c.value, multiply(a, false, b, false, plain, DType::float32).value);
     // Both operands away from zero, each by almost half a unit of TF32's last place.

@@ -175,10 +175,10 @@ void mlp(Work& w) {
   const Tensor& input = w.input("x");
   const Bounded x = load(input, c.dim);
   const MLPParams params = load_mlp(c, w.call.tensors, "params/", x.dtype);
-  MLPForward f = mlp_forward(c, params, x);
+  MLPForward f = mlp_forward(c, w.options, params, x);
   if (w.call.backward) {
-    MLPBackward b =
-        mlp_backward(c, params, x, f, load(require(w.call.tensors, "cotangents/y"), c.dim, x.dtype));
+    MLPBackward b = mlp_backward(c, w.options, params, x, f,
+                                 load(require(w.call.tensors, "cotangents/y"), c.dim, x.dtype));
     w.put("grads/x", add_in_any_order(b.x, x.dtype), input.shape());
     add_mlp_gradients(w.call.tensors, std::move(b.params), "", w.out.results);
   }
@@ -205,13 +205,13 @@ void experts(Work& w) {
   ExpertsBackward b;
   Bounded y;
   if (w.options.parallel.ep_size > 1) {
-    const ParallelForward f = experts_forward_parallel(c, w.options.parallel, params, x, routing);
-    if (backward) b = experts_backward_parallel(c, params, f, dy, "", w.out.results);
+    const ParallelForward f = experts_forward_parallel(c, w.options, params, x, routing);
+    if (backward) b = experts_backward_parallel(c, w.options, params, f, dy, "", w.out.results);
     y = f.y;
   } else {
     const ExpertRange all{0, c.n_routed_experts};
-    ExpertsForward f = experts_forward(c, params, x, routing, all, w.forced);
-    if (backward) b = experts_backward(c, params, x, routing, all, f, dy, "", w.out.results);
+    ExpertsForward f = experts_forward(c, w.options, params, x, routing, all, w.forced);
+    if (backward) b = experts_backward(c, w.options, params, x, routing, all, f, dy, "", w.out.results);
     y = std::move(f.y);
     put_experts_stages(w, c, x.rows, std::move(f));
   }

@@ -195,6 +195,7 @@ std::vector<std::int64_t> tokens_per_rank(const Descriptor& d) {
 nlohmann::json call_options(const Descriptor& d) {
   nlohmann::json out = nlohmann::json::object();
   if (d.precision) out["gate_precision"] = name(*d.precision);
+  if (d.products != Float32Products::float32) out["float32_products"] = name(d.products);
   if (d.eval) out["training"] = false;
   if (d.fake_gate) out["fake_balanced_gate"] = true;
   if (d.noise > 0.0) out[d.component == Component::moe ? "fake_gate_noise" : "noise"] = d.noise;

@@ -157,8 +157,9 @@ std::vector<Descriptor> shrinks(const Descriptor& descriptor,
   const Descriptor defaults;
   // By number of the field: a copy's field is found again by walking the table.
   int field = 0;
-  visit_fields(descriptor, [&](std::string_view, const auto& member, FieldKind) {
+  visit_fields(descriptor, [&](std::string_view, const auto& member, FieldKind kind) {
     const int wanted = field++;
+    if (kind == FieldKind::declared) return;
     using Member = std::remove_cvref_t<decltype(member)>;
     const auto with = [&](const Member& value) {
       Descriptor candidate = descriptor;

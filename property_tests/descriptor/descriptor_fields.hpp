@@ -8,9 +8,9 @@
 namespace moeref {
 
 /// visit(word, member, what) for every field but the component and the seed, in the order of shrinking:
-/// sizes, then features, then how values are drawn. Sizes shrink step by step, everything else goes back to
-/// its default at once.
-enum class FieldKind { size, feature };
+/// sizes, then features, then how values are drawn. Sizes shrink step by step, what the implementation
+/// declares not at all, everything else goes back to its default at once.
+enum class FieldKind { size, feature, declared };
 
 template <typename AnyDescriptor, typename Visit>
 void visit_fields(AnyDescriptor& d, Visit&& visit) {
@@ -65,6 +65,7 @@ void visit_fields(AnyDescriptor& d, Visit&& visit) {
   visit("poison", d.poison, feature);
   visit("logits", d.logits, feature);
   visit("values", d.values, feature);
+  visit("products", d.products, FieldKind::declared);
   visit_config_fields(d.config, [&](const auto& row, auto& member) {
     if constexpr (std::remove_cvref_t<decltype(row)>::drawn) visit(row.name, member, feature);
   });

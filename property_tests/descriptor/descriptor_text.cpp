@@ -77,6 +77,9 @@ void read(std::string_view word, std::string_view text, ScoreFunc& out) {
 void read(std::string_view word, std::string_view text, ActivationKind& out) {
   read_enum(word, text, names_of(kActivations), out);
 }
+void read(std::string_view word, std::string_view text, Float32Products& out) {
+  read_enum(word, text, names_of(kFloat32Products), out);
+}
 void read(std::string_view, std::string_view text, DType& out) { out = parse_dtype(text); }
 void read(std::string_view, std::string_view text, std::optional<DType>& out) {
   out = text == "none" ? std::nullopt : std::optional(parse_dtype(text));

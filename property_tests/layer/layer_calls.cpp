@@ -40,6 +40,13 @@ bool meets(const std::vector<std::int64_t>& ids, std::int64_t k, std::int64_t to
   return std::find(first, first + k, expert) != first + k;
 }
 
+nlohmann::json options_of_products(const Call& call) {
+  nlohmann::json out = nlohmann::json::object();
+  if (call.options.contains("float32_products"))
+    out["float32_products"] = call.options.at("float32_products");
+  return out;
+}
+
 Call with_tokens(Call call, std::span<const std::int64_t> order) {
   for (const std::string_view rows : kTokenInputs) take_in(call, rows, 0, order);
   return call;

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,6 +30,9 @@ std::vector<std::int64_t> live_ids(const Answer& answer);
 
 /// Whether any slot of a token is of that expert.
 bool meets(const std::vector<std::int64_t>& ids, std::int64_t k, std::int64_t token, std::int64_t expert);
+
+/// Of the call's options the one that every part of it has too: float32_products.
+nlohmann::json options_of_products(const Call& call);
 
 /// The call on these tokens in this order. x is [T, D].
 Call with_tokens(Call call, std::span<const std::int64_t> order);

@@ -20,7 +20,7 @@ void copy_rows(const Call& from, Call& to) {
 
 /// An experts call of one expert as an MLP call: Linear weights are the transposes.
 Call as_mlp(const Call& experts, const Descriptor& d) {
-  Call out{Component::mlp, to_json(mlp_config(d)), nlohmann::json::object(), {}, experts.backward};
+  Call out{Component::mlp, to_json(mlp_config(d)), options_of_products(experts), {}, experts.backward};
   const bool gated = facts(d.activation).gated;
   const Tensor& up = experts.tensors.at("params/gate_and_up_projs");
   const std::int64_t columns = gated ? 2 * d.I : d.I;
@@ -87,7 +87,7 @@ Call shared_mlp(const Call& call) {
   const MoEConfig c = parse_moe_config(call.config);
   const MLPConfig shared{c.dim,         c.shared_dim(), c.dtype, c.shared_expert_activation,
                          c.expert_bias, c.swiglu_limit};
-  Call out{Component::mlp, to_json(shared), nlohmann::json::object(), {}, call.backward};
+  Call out{Component::mlp, to_json(shared), options_of_products(call), {}, call.backward};
   copy_rows(call, out);
   const std::string prefix = "params/shared_experts.";
   for (const auto& [name, tensor] : call.tensors)
@@ -168,7 +168,7 @@ void latent_projections(Implementation& impl, const Descriptor& d) {
   std::vector<double> projected = product(x.doubles(), d.D, fc1, latent, true);
   for (std::size_t i = 0; bias1 && i < projected.size(); ++i)
     projected[i] += (*bias1)[static_cast<std::int64_t>(i) % latent];
-  Call inner{Component::experts, call.config, nlohmann::json::object(), {}, call.backward};
+  Call inner{Component::experts, call.config, options_of_products(call), {}, call.backward};
   inner.tensors["inputs/x"] = exactly(d.dtype, {d.T, latent}, projected);
   if (const Tensor* dy = find(call.tensors, "cotangents/y"))
     inner.tensors["cotangents/y"] =

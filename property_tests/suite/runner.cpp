@@ -31,15 +31,16 @@ using Shrinkable = rc::Shrinkable<Descriptor>;
 /// Descriptors for one property. RapidCheck gives the bits and walks the shrinks; sizes do not grow with its
 /// own size parameter, since edges must come from the first case on.
 rc::Gen<Descriptor> descriptors(const Property& property, std::vector<Component> components,
-                                const SizeRange& range) {
+                                const RunOptions& options) {
   const auto turn = std::make_shared<std::size_t>(0);
-  return [&property, components = std::move(components), range, turn](const rc::Random& random,
-                                                                      int) -> Shrinkable {
+  return [&property, components = std::move(components), range = options.sizes,
+          products = options.declared.float32_products, turn](const rc::Random& random, int) -> Shrinkable {
     rc::Random stream(random);
     const std::uint64_t chosen = stream.next();
     const Component component =
         components[(range.scale == Scale::small ? chosen : (*turn)++) % components.size()];
-    const Descriptor drawn = draw_case(property, component, stream.next(), range);
+    Descriptor drawn = draw_case(property, component, stream.next(), range);
+    drawn.products = products;
     return rc::shrinkable::shrinkRecur(drawn, [&property](const Descriptor& d) {
       return rc::seq::fromContainer(
           shrinks(d, [&property](Descriptor& candidate) { prepare(property, candidate); }));
@@ -108,7 +109,7 @@ RunReport run_property(const Property& property, Implementation& implementation,
   }
   const auto start = std::chrono::steady_clock::now();
   BucketObserver observed(implementation);
-  const rc::Gen<Descriptor> generator = descriptors(property, components, options.sizes);
+  const rc::Gen<Descriptor> generator = descriptors(property, components, options);
   std::chrono::steady_clock::time_point deadline;
 
   const auto one_case = [&] {

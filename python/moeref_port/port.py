@@ -12,8 +12,8 @@ class Port:
     """Collects functions under @port.component(NAME) and runs them either way.
 
     The capabilities, all optional: version, passes (["forward"] for a port without gradients), dtypes,
-    stages, ties ("lowest_id" or "open"), accumulation, storage, deterministic, batch_invariant, max_ranks. Raises
-    TypeError for any other.
+    stages, ties ("lowest_id" or "open"), accumulation, storage, deterministic, batch_invariant, products
+    ("float32" or "tf32"), max_ranks. Raises TypeError for any other.
     """
 
     def __init__(self, name, **capabilities):

@@ -2,6 +2,8 @@
 
 #include <array>
 #include <atomic>
+#include <bit>
+#include <cmath>
 
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "reference_cpu/arithmetic/product_kernel.hpp"
@@ -82,8 +84,8 @@ std::vector<double> pack_all_rows(const View& a, std::int64_t rows, std::int64_t
 
 /// Computes op(A) op(B) and hands every element to write(i, value, bound before storing).
 template <typename Write>
-void product(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, DType accumulate,
-             Write&& write) {
+void product_of_operands(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b,
+                         DType accumulate, Write&& write) {
   const std::int64_t rows = transpose_a ? a.cols : a.rows;
   const std::int64_t depth = transpose_a ? a.rows : a.cols;
   const std::int64_t cols = transpose_b ? b.rows : b.cols;
@@ -137,6 +139,37 @@ void product(const Bounded& a, bool transpose_a, const Bounded& b, bool transpos
   });
 }
 
+/// TF32: the exponents of float32, 11 significant bits.
+constexpr Precision kTF32{0x1p-11 + 0x1p-53, 0x1p-126, 0x1.ffcp127};
+
+bool is_tf32(double value) {
+  const double magnitude = std::abs(value);
+  return value == 0.0 || (magnitude >= 0x1p-126 && magnitude <= kTF32.largest &&
+                          (std::bit_cast<std::uint64_t>(value) & 0x3ffffffffffu) == 0);
+}
+
+/// The operand with the error that its rounding to TF32 adds: none to a number that is known to be one.
+Bounded in_tf32(Bounded from) {
+  from.error.resize(from.count());
+  parallel_for(from.rows, [&](std::int64_t row) {
+    for (std::int64_t i = row * from.cols; i < (row + 1) * from.cols; ++i) {
+      const Real a = from.at(i);
+      if (a.error > 0.0 || !is_tf32(a.value)) from.error[static_cast<std::size_t>(i)] = store(a, kTF32).error;
+    }
+  });
+  return from;
+}
+
+/// product_of_operands, whose operands are rounded first where the sums say so.
+template <typename Write>
+void product(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, const Sums& sums,
+             Write&& write) {
+  if (sums.tf32_operands)
+    product_of_operands(in_tf32(a), transpose_a, in_tf32(b), transpose_b, sums.accumulate, write);
+  else
+    product_of_operands(a, transpose_a, b, transpose_b, sums.accumulate, write);
+}
+
 /// The rounding when a sum in `accumulate` precision is stored.
 Real stored_sum(double value, double error, Precision accumulate, Precision stored) {
   return store({value, error, accumulate}, stored);
@@ -156,14 +189,18 @@ bool has(VectorWidth width) {
   return true;
 }
 
+Sums sums_of(DType dtype, Float32Products products) {
+  return {accumulator(dtype), dtype == DType::float32 && products == Float32Products::tf32};
+}
+
 void use(VectorWidth width) { chosen_width() = width; }
 VectorWidth used_width() { return chosen_width(); }
 
-Bounded multiply(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, DType accumulate,
+Bounded multiply(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, const Sums& sums,
                  DType stored) {
   Bounded out(transpose_a ? a.cols : a.rows, transpose_b ? b.rows : b.cols, stored);
-  const Precision from = precision(accumulate), to = precision(stored);
-  product(a, transpose_a, b, transpose_b, accumulate, [&](std::int64_t i, double value, double error) {
+  const Precision from = precision(sums.accumulate), to = precision(stored);
+  product(a, transpose_a, b, transpose_b, sums, [&](std::int64_t i, double value, double error) {
     const Real sum = stored_sum(value, error, from, to);
     out.value[static_cast<std::size_t>(i)] = sum.value;
     out.error[static_cast<std::size_t>(i)] = sum.error;
@@ -171,10 +208,10 @@ Bounded multiply(const Bounded& a, bool transpose_a, const Bounded& b, bool tran
   return out;
 }
 
-void multiply_into(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, DType accumulate,
+void multiply_into(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, const Sums& sums,
                    DType stored, double* value, float* bound) {
-  const Precision from = precision(accumulate), to = precision(stored);
-  product(a, transpose_a, b, transpose_b, accumulate, [&](std::int64_t i, double sum_value, double error) {
+  const Precision from = precision(sums.accumulate), to = precision(stored);
+  product(a, transpose_a, b, transpose_b, sums, [&](std::int64_t i, double sum_value, double error) {
     const Real sum = stored_sum(sum_value, error, from, to);
     value[i] = sum.value;
     bound[i] = round_up(sum.error);
@@ -196,9 +233,10 @@ Bounded gradient_in(DType held, Bounded whole, RankRows ranks, const Part& part)
 
 }  // namespace
 
-Bounded weight_gradient(const Bounded& dy, const Bounded& x, DType stored, DType held, RankRows ranks) {
+Bounded weight_gradient(const Bounded& dy, const Bounded& x, const Sums& sums, DType stored, DType held,
+                        RankRows ranks) {
   const auto product = [&](const Bounded& d, const Bounded& in) {
-    return multiply(d, true, in, false, accumulator(stored), stored);
+    return multiply(d, true, in, false, sums, stored);
   };
   return gradient_in(held, product(dy, x), ranks, [&](std::int64_t first, std::int64_t last) {
     return product(rows_of(dy, first, last), rows_of(x, first, last));
@@ -211,8 +249,8 @@ Bounded bias_gradient(const Bounded& dy, DType stored, DType held, RankRows rank
   });
 }
 
-Bounded linear(const Bounded& x, const Bounded& weight, const Bounded* bias, DType stored) {
-  Bounded out = multiply(x, false, weight, true, accumulator(stored), stored);
+Bounded linear(const Bounded& x, const Bounded& weight, const Bounded* bias, const Sums& sums, DType stored) {
+  Bounded out = multiply(x, false, weight, true, sums, stored);
   if (bias) add_row(out, *bias);
   return out;
 }

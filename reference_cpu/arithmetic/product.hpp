@@ -8,28 +8,39 @@
 
 #include <cstdint>
 
+#include "moeref/float32_products.hpp"
 #include "reference_cpu/arithmetic/bounded.hpp"
 
 namespace moeref {
 
+/// How an honest implementation makes a product's sums.
+struct Sums {
+  DType accumulate = DType::float32;  ///< in which it adds up the K terms
+  bool tf32_operands = false;         ///< whether it rounds the operands to TF32 before it multiplies
+};
+
+/// The sums of products of tensors of `dtype`, under the call's option `float32_products`.
+Sums sums_of(DType dtype, Float32Products products);
+
 /// op(A) op(B), stored in `stored`: A is [M, K], or [K, M] when transposed; B is [K, N], or [N, K] when
-/// transposed. `accumulate` is the type in which an honest implementation adds up the K terms.
-Bounded multiply(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, DType accumulate,
+/// transposed.
+Bounded multiply(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, const Sums& sums,
                  DType stored);
 
 /// The gradient of a weight [M, N], dY^T X over rows of tokens, and the gradient of a bias [1, M], the sum of
 /// dY's rows. Both are rounded to `stored`, then to the parameter's own type `held`; their bounds allow for
 /// sums over the parts of several ranks (bound_rank_parts).
-Bounded weight_gradient(const Bounded& dy, const Bounded& x, DType stored, DType held, RankRows ranks);
+Bounded weight_gradient(const Bounded& dy, const Bounded& x, const Sums& sums, DType stored, DType held,
+                        RankRows ranks);
 Bounded bias_gradient(const Bounded& dy, DType stored, DType held, RankRows ranks);
 
 /// multiply, written to `value` and `bound` (rounded up), M N elements each: for gradients of parameters in
 /// their place.
-void multiply_into(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, DType accumulate,
+void multiply_into(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, const Sums& sums,
                    DType stored, double* value, float* bound);
 
 /// x W^T (+ b), as torch.nn.Linear computes it: W [out, in], b [1, out].
-Bounded linear(const Bounded& x, const Bounded& weight, const Bounded* bias, DType stored);
+Bounded linear(const Bounded& x, const Bounded& weight, const Bounded* bias, const Sums& sums, DType stored);
 
 /// The vector width that the products use: the widest that the machine has, unless a test asks for another.
 enum class VectorWidth : std::uint8_t { sse2, avx2, avx512 };

@@ -17,6 +17,7 @@ using nlohmann::json;
 
 static_assert(has_row_per_enumerator<kScoreFuncs>());
 static_assert(has_row_per_enumerator<kActivations>());
+static_assert(has_row_per_enumerator<kFloat32Products>());
 
 /// Whether the struct has exactly these members, in this order: one more could be left to its default.
 template <typename Struct, typename... Members>
@@ -78,6 +79,7 @@ void read(std::string_view f, const json& v, double& out) {
 }
 void read(std::string_view f, const json& v, ScoreFunc& out) { read_name(f, v, kScoreFuncs, out); }
 void read(std::string_view f, const json& v, ActivationKind& out) { read_name(f, v, kActivations, out); }
+void read(std::string_view f, const json& v, Float32Products& out) { read_name(f, v, kFloat32Products, out); }
 void read(std::string_view f, const json& v, DType& out) {
   if (!v.is_string()) fail(f, v, "want a dtype name");
   out = parse_dtype(v.get<std::string>());
@@ -103,6 +105,7 @@ void read(std::string_view f, const json& v, std::optional<T>& out) {
 json write(const auto& v) { return v; }
 json write(ScoreFunc v) { return name(v); }
 json write(ActivationKind v) { return name(v); }
+json write(Float32Products v) { return name(v); }
 json write(DType v) { return name(v); }
 template <typename T>
 json write(const std::optional<T>& v) {
@@ -117,6 +120,7 @@ std::string type_of(const std::vector<std::int64_t>&) { return "integers"; }
 std::string type_of(DType) { return "dtype"; }
 std::string type_of(ScoreFunc) { return "score function"; }
 std::string type_of(ActivationKind) { return "activation"; }
+std::string type_of(Float32Products) { return "float32 products"; }
 template <typename T>
 std::string type_of(const std::optional<T>&) {
   return type_of(T{}) + " or null";
@@ -221,6 +225,9 @@ void check(const ParallelOptions& p) {
 
 std::string_view name(ScoreFunc score_func) { return facts(score_func).name; }
 std::string_view name(ActivationKind activation) { return facts(activation).name; }
+std::string_view name(Float32Products products) {
+  return kFloat32Products[static_cast<std::size_t>(products)].name;
+}
 
 MoEConfig parse_moe_config(const json& object) {
   const auto config = parse<MoEConfig>(object, "the config", "is", "has");

@@ -212,6 +212,9 @@ struct Fields<CallOptions> {
     using namespace field_table;
     return std::tuple{
         field("gate_precision", &C::gate_precision, optional, any, "type in which the gate computes", gates),
+        field("float32_products", &C::float32_products, optional, any,
+              "operands of float32 products: as they are, or rounded to tf32",
+              "gate bias_update mlp experts moe"),
         field("training", &C::training, optional, any, "there is an auxiliary loss, else evaluation", gates),
         field("fake_balanced_gate", &C::fake_balanced_gate, optional, any,
               "the balanced gate in the gate's place", "moe init"),

@@ -127,13 +127,14 @@ ExpertsParams find_experts(const MoEConfig& c, const NamedTensors& tensors, cons
           c.expert_bias ? &require(tensors, prefix + "down_proj_bias") : nullptr};
 }
 
-ExpertsForward experts_forward(const MoEConfig& c, const ExpertsParams& p, const Bounded& x,
-                               const Routing& routing, ExpertRange range, const ForcedStages& forced) {
+ExpertsForward experts_forward(const MoEConfig& c, const CallOptions& options, const ExpertsParams& p,
+                               const Bounded& x, const Routing& routing, ExpertRange range,
+                               const ForcedStages& forced) {
   const std::int64_t k = routing.weights.cols, slots = routing.weights.rows * k, width = c.moe_inter_dim;
   const Activation& act = activation(c.expert_activation);
   const ActivationParams act_params = activation_params(c);
   const bool weight_after = c.apply_router_weight_after_down;
-  const DType accumulate = accumulator(x.dtype);
+  const Sums sums = sums_of(x.dtype, options.float32_products);
   ExpertsForward f{Bounded(slots, c.up_dim(), x.dtype),
                    Bounded(slots, width, x.dtype),
                    Bounded(slots, c.expert_dim(), x.dtype),
@@ -149,7 +150,7 @@ ExpertsForward experts_forward(const MoEConfig& c, const ExpertsParams& p, const
     if (mine.empty()) return;
     const Expert& expert = load_expert(c, p, range.first + local, x.dtype);
 
-    Bounded h = multiply(gather_rows(x, tokens_of(mine, k)), false, expert.up, false, accumulate, x.dtype);
+    Bounded h = multiply(gather_rows(x, tokens_of(mine, k)), false, expert.up, false, sums, x.dtype);
     if (c.expert_bias) add_row(h, expert.up_bias);
     scatter_rows(h, mine, f.up);
     if (given_up) h = gather_rows(*given_up, mine);
@@ -165,7 +166,7 @@ ExpertsForward experts_forward(const MoEConfig& c, const ExpertsParams& p, const
     scatter_rows(a, mine, f.activation);
     if (given_act) a = gather_rows(*given_act, mine);
 
-    Bounded o = multiply(a, false, expert.down, false, accumulate, x.dtype);
+    Bounded o = multiply(a, false, expert.down, false, sums, x.dtype);
     if (c.expert_bias)
       for (std::int64_t row = 0; row < o.rows; ++row) {
         const Real weight = seen_weight(routing, mine[static_cast<std::size_t>(row)]);
@@ -217,12 +218,11 @@ std::vector<std::int64_t> rows_of_ranks(const std::vector<std::int64_t>& tokens,
 
 /// bound_rank_parts of a^T b, whose place in the whole parameter begins at element `at`.
 void bound_rank_parts_of(BoundedTensor& param, std::int64_t at, const Bounded& a, const Bounded& b,
-                         RankRows ranks) {
+                         const Sums& sums, RankRows ranks) {
   if (ranks.size() <= 2) return;
   Bounded added(a.cols, b.cols, b.dtype);
-  bound_rank_parts(added, accumulator(b.dtype), ranks, [&](std::int64_t first, std::int64_t last) {
-    return multiply(rows_of(a, first, last), true, rows_of(b, first, last), false, accumulator(b.dtype),
-                    b.dtype);
+  bound_rank_parts(added, sums.accumulate, ranks, [&](std::int64_t first, std::int64_t last) {
+    return multiply(rows_of(a, first, last), true, rows_of(b, first, last), false, sums, b.dtype);
   });
   for (std::size_t i = 0; i < added.count(); ++i) {
     float& bound = param.bound[static_cast<std::size_t>(at) + i];
@@ -232,9 +232,9 @@ void bound_rank_parts_of(BoundedTensor& param, std::int64_t at, const Bounded& a
 
 }  // namespace
 
-ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, const Bounded& x,
-                                 const Routing& routing, ExpertRange range, const ExpertsForward& f,
-                                 const Bounded& dy, const std::string& prefix,
+ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options, const ExpertsParams& p,
+                                 const Bounded& x, const Routing& routing, ExpertRange range,
+                                 const ExpertsForward& f, const Bounded& dy, const std::string& prefix,
                                  std::map<std::string, BoundedTensor>& grads, std::int64_t others,
                                  RankRows ranks) {
   const std::int64_t k = routing.weights.cols, slots = routing.weights.rows * k, width = c.moe_inter_dim;
@@ -242,7 +242,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
   const Activation& act = activation(c.expert_activation);
   const ActivationParams act_params = activation_params(c);
   const bool weight_after = c.apply_router_weight_after_down;
-  const DType accumulate = accumulator(x.dtype);
+  const Sums sums = sums_of(x.dtype, options.float32_products);
   const auto by_expert = slots_by_expert(routing, range);
 
   Bounded dx_slots(slots, dim, x.dtype);
@@ -278,10 +278,10 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
                         store(routing.weights.at(mine[static_cast<std::size_t>(row)]), kFloat));
 
     const std::vector<std::int64_t> rank_rows = rows_of_ranks(tokens, ranks);
-    const Bounded d_act = multiply(d_out, false, expert.down, true, accumulate, x.dtype);
-    multiply_into(a, true, d_out, false, accumulate, x.dtype, d_down_param.value.data() + e * width * dim,
+    const Bounded d_act = multiply(d_out, false, expert.down, true, sums, x.dtype);
+    multiply_into(a, true, d_out, false, sums, x.dtype, d_down_param.value.data() + e * width * dim,
                   d_down_param.bound.data() + e * width * dim);
-    bound_rank_parts_of(d_down_param, e * width * dim, a, d_out, rank_rows);
+    bound_rank_parts_of(d_down_param, e * width * dim, a, d_out, sums, rank_rows);
     cast_block(d_down_param, x.dtype, e * width * dim, width * dim);
 
     // The gradient of the routing weight, and back through the activation.
@@ -315,15 +315,15 @@ ExpertsBackward experts_backward(const MoEConfig& c, const ExpertsParams& p, con
       }
     }
     const Bounded in = gather_rows(x, tokens);
-    multiply_into(in, true, dh, false, accumulate, x.dtype, d_up_param.value.data() + e * dim * up_dim,
+    multiply_into(in, true, dh, false, sums, x.dtype, d_up_param.value.data() + e * dim * up_dim,
                   d_up_param.bound.data() + e * dim * up_dim);
-    bound_rank_parts_of(d_up_param, e * dim * up_dim, in, dh, rank_rows);
+    bound_rank_parts_of(d_up_param, e * dim * up_dim, in, dh, sums, rank_rows);
     cast_block(d_up_param, x.dtype, e * dim * up_dim, dim * up_dim);
     if (c.expert_bias) {
       write_row(bias_gradient(dh, x.dtype, x.dtype, rank_rows), *d_up_bias, e * up_dim);
       write_row(bias_gradient(weighted_d_out, x.dtype, x.dtype, rank_rows), *d_down_bias, e * dim);
     }
-    scatter_rows(multiply(dh, false, expert.up, true, accumulate, x.dtype), mine, dx_slots);
+    scatter_rows(multiply(dh, false, expert.up, true, sums, x.dtype), mine, dx_slots);
   });
 
   // The gradient of a gather: the rows of a token are added in x's own type.

@@ -36,8 +36,9 @@ struct ExpertsForward {
 };
 
 /// x [T, D'].
-ExpertsForward experts_forward(const MoEConfig& config, const ExpertsParams& params, const Bounded& x,
-                               const Routing& routing, ExpertRange range, const ForcedStages& forced = {});
+ExpertsForward experts_forward(const MoEConfig& config, const CallOptions& options,
+                               const ExpertsParams& params, const Bounded& x, const Routing& routing,
+                               ExpertRange range, const ForcedStages& forced = {});
 
 /// y from the rows of the slots of a range of experts. Where other ranks hold a token's other slots, the
 /// bound of its y is this part's share of the bound that holds for the whole sum in any order: the parts are
@@ -55,10 +56,10 @@ struct ExpertsBackward {
 /// dy [T, D']. Parameter gradients go to `grads` under "grads/{prefix}...", which are made where missing. The
 /// bound of x's gradient holds for a sum with `others` further terms per token and with the token's slots on
 /// other ranks, added in any order. `ranks` as in bound_rank_parts, where all of them have these experts.
-ExpertsBackward experts_backward(const MoEConfig& config, const ExpertsParams& params, const Bounded& x,
-                                 const Routing& routing, ExpertRange range, const ExpertsForward& saved,
-                                 const Bounded& dy, const std::string& prefix,
-                                 std::map<std::string, BoundedTensor>& grads, std::int64_t others = 0,
-                                 RankRows ranks = {});
+ExpertsBackward experts_backward(const MoEConfig& config, const CallOptions& options,
+                                 const ExpertsParams& params, const Bounded& x, const Routing& routing,
+                                 ExpertRange range, const ExpertsForward& saved, const Bounded& dy,
+                                 const std::string& prefix, std::map<std::string, BoundedTensor>& grads,
+                                 std::int64_t others = 0, RankRows ranks = {});
 
 }  // namespace moeref

@@ -221,7 +221,8 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
   const std::int64_t tokens = x.rows, k = c.n_activated_experts;
   const Bounded input = cast(x, gate_compute_type(o, x.dtype));
   GateForward f;
-  f.logits = linear(input, p.weight, p.bias ? &*p.bias : nullptr, input.dtype);
+  f.logits = linear(input, p.weight, p.bias ? &*p.bias : nullptr, sums_of(input.dtype, o.float32_products),
+                    input.dtype);
   forced.settle("stages/logits", f.logits, {tokens, c.n_routed_experts});
   f.scores = Bounded(tokens, c.n_routed_experts, scores_type(c, o, x.dtype));
   f.weights = Bounded(tokens, k, c.router_weights_fp32 ? DType::float32 : x.dtype);
@@ -320,10 +321,11 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
 
   // Products are stored in the compute type before they are cast to the parameters' type.
   const DType compute = f.logits.dtype;
+  const Sums sums = sums_of(compute, o.float32_products);
   GateBackward out;
-  out.x = cast(multiply(dz, false, p.weight, false, accumulator(compute), compute), x.dtype);
+  out.x = cast(multiply(dz, false, p.weight, false, sums, compute), x.dtype);
   const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
-  out.weight = weight_gradient(dz, cast(x, compute), compute, p.stored, ranks);
+  out.weight = weight_gradient(dz, cast(x, compute), sums, compute, p.stored, ranks);
   if (p.bias) out.bias = bias_gradient(dz, compute, p.stored, ranks);
   return out;
 }

@@ -29,31 +29,32 @@ MLPParams load_mlp(const MLPConfig& c, const NamedTensors& tensors, const std::s
   return p;
 }
 
-MLPForward mlp_forward(const MLPConfig& c, const MLPParams& p, const Bounded& x) {
+MLPForward mlp_forward(const MLPConfig& c, const CallOptions& o, const MLPParams& p, const Bounded& x) {
+  const Sums sums = sums_of(x.dtype, o.float32_products);
   const Activation& act = activation(c.activation);
   const ActivationParams act_params{0.0, c.swiglu_limit};
   MLPForward f;
-  if (act.gated()) f.gate = linear(x, *p.gate_weight, pointer(p.gate_bias), x.dtype);
-  f.up = linear(x, p.up_weight, pointer(p.up_bias), x.dtype);
+  if (act.gated()) f.gate = linear(x, *p.gate_weight, pointer(p.gate_bias), sums, x.dtype);
+  f.up = linear(x, p.up_weight, pointer(p.up_bias), sums, x.dtype);
   f.activation = Bounded(f.up.rows, f.up.cols, x.dtype);
   for (std::int64_t i = 0; i < f.up.rows * f.up.cols; ++i)
     f.activation.set(i, act.value(act.gated() ? f.gate->at(i) : Real{}, f.up.at(i), act_params));
-  f.y = linear(f.activation, p.down_weight, pointer(p.down_bias), x.dtype);
+  f.y = linear(f.activation, p.down_weight, pointer(p.down_bias), sums, x.dtype);
   return f;
 }
 
-MLPBackward mlp_backward(const MLPConfig& c, const MLPParams& p, const Bounded& x, const MLPForward& f,
-                         const Bounded& dy, RankRows ranks) {
+MLPBackward mlp_backward(const MLPConfig& c, const CallOptions& o, const MLPParams& p, const Bounded& x,
+                         const MLPForward& f, const Bounded& dy, RankRows ranks) {
   const Activation& act = activation(c.activation);
   const ActivationParams act_params{0.0, c.swiglu_limit};
-  const DType accumulate = accumulator(x.dtype);
+  const Sums sums = sums_of(x.dtype, o.float32_products);
   // d Linear / d weight = dy^T x, d bias = sum of dy over tokens; in the parameter's own dtype.
   const auto of_weight = [&](const Bounded& d, const Bounded& in) {
-    return weight_gradient(d, in, x.dtype, x.dtype, ranks);
+    return weight_gradient(d, in, sums, x.dtype, x.dtype, ranks);
   };
   MLPBackward out;
 
-  const Bounded d_activation = multiply(dy, false, p.down_weight, false, accumulate, x.dtype);
+  const Bounded d_activation = multiply(dy, false, p.down_weight, false, sums, x.dtype);
   out.params.down_weight = of_weight(dy, f.activation);
   if (c.bias) out.params.down_bias = bias_gradient(dy, x.dtype, x.dtype, ranks);
 
@@ -66,11 +67,11 @@ MLPBackward mlp_backward(const MLPConfig& c, const MLPParams& p, const Bounded& 
   }
   out.params.up_weight = of_weight(d_up, x);
   if (c.bias) out.params.up_bias = bias_gradient(d_up, x.dtype, x.dtype, ranks);
-  out.x.push_back(multiply(d_up, false, p.up_weight, false, accumulate, x.dtype));
+  out.x.push_back(multiply(d_up, false, p.up_weight, false, sums, x.dtype));
   if (act.gated()) {
     out.params.gate_weight = of_weight(d_gate, x);
     if (c.bias) out.params.gate_bias = bias_gradient(d_gate, x.dtype, x.dtype, ranks);
-    out.x.push_back(multiply(d_gate, false, *p.gate_weight, false, accumulate, x.dtype));
+    out.x.push_back(multiply(d_gate, false, *p.gate_weight, false, sums, x.dtype));
   }
   return out;
 }

@@ -28,7 +28,8 @@ struct MLPForward {
 };
 
 /// x [T, dim].
-MLPForward mlp_forward(const MLPConfig& config, const MLPParams& params, const Bounded& x);
+MLPForward mlp_forward(const MLPConfig& config, const CallOptions& options, const MLPParams& params,
+                       const Bounded& x);
 
 struct MLPBackward {
   std::vector<Bounded> x;  ///< the terms of x's gradient, one per projection that reads x
@@ -36,7 +37,7 @@ struct MLPBackward {
 };
 
 /// dy [T, dim]; `ranks` as in bound_rank_parts.
-MLPBackward mlp_backward(const MLPConfig& config, const MLPParams& params, const Bounded& x,
-                         const MLPForward& saved, const Bounded& dy, RankRows ranks = {});
+MLPBackward mlp_backward(const MLPConfig& config, const CallOptions& options, const MLPParams& params,
+                         const Bounded& x, const MLPForward& saved, const Bounded& dy, RankRows ranks = {});
 
 }  // namespace moeref

@@ -21,7 +21,9 @@ struct Projection {
       : weight(load(require(tensors, "params/" + name + ".weight"), 0, out, in, compute)) {
     if (c.expert_bias) bias = load(require(tensors, "params/" + name + ".bias"), 0, 1, out, compute);
   }
-  Bounded operator()(const Bounded& x) const { return linear(x, weight, bias ? &*bias : nullptr, x.dtype); }
+  Bounded operator()(const CallOptions& o, const Bounded& x) const {
+    return linear(x, weight, bias ? &*bias : nullptr, sums_of(x.dtype, o.float32_products), x.dtype);
+  }
 };
 
 Projection fc1(const MoEConfig& c, const NamedTensors& tensors, DType compute) {
@@ -39,13 +41,13 @@ void put_gradient(const NamedTensors& tensors, const std::string& name, Bounded 
 }
 
 /// Stores the gradients of a Linear's parameters under "grads/{name}" and returns that of its input.
-Bounded linear_backward(const NamedTensors& tensors, const Bounded& x, const Bounded& weight, bool bias,
-                        const Bounded& dy, RankRows ranks, const std::string& name,
-                        std::map<std::string, BoundedTensor>& grads) {
-  const DType accumulate = accumulator(x.dtype);
-  put_gradient(tensors, name + ".weight", weight_gradient(dy, x, x.dtype, x.dtype, ranks), grads);
+Bounded linear_backward(const CallOptions& o, const NamedTensors& tensors, const Bounded& x,
+                        const Bounded& weight, bool bias, const Bounded& dy, RankRows ranks,
+                        const std::string& name, std::map<std::string, BoundedTensor>& grads) {
+  const Sums sums = sums_of(x.dtype, o.float32_products);
+  put_gradient(tensors, name + ".weight", weight_gradient(dy, x, sums, x.dtype, x.dtype, ranks), grads);
   if (bias) put_gradient(tensors, name + ".bias", bias_gradient(dy, x.dtype, x.dtype, ranks), grads);
-  return multiply(dy, false, weight, false, accumulate, x.dtype);
+  return multiply(dy, false, weight, false, sums, x.dtype);
 }
 
 }  // namespace
@@ -79,26 +81,26 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
   }
   forced.settle("outputs/weights", f.weights, {x.rows, c.n_activated_experts});
 
-  f.latent = c.moe_latent_size ? fc1(c, tensors, x.dtype)(x) : x;
+  f.latent = c.moe_latent_size ? fc1(c, tensors, x.dtype)(o, x) : x;
   const ExpertsParams experts = find_experts(c, tensors, "params/experts.");
   const Routing routing{f.indices, f.weights, mask};
   if (o.parallel.ep_size > 1) {
-    f.parallel = experts_forward_parallel(c, o.parallel, experts, f.latent, routing);
+    f.parallel = experts_forward_parallel(c, o, experts, f.latent, routing);
     f.routed = f.parallel->y;
   } else {
-    f.experts = experts_forward(c, experts, f.latent, routing, {0, c.n_routed_experts}, forced);
+    f.experts = experts_forward(c, o, experts, f.latent, routing, {0, c.n_routed_experts}, forced);
     f.routed = f.experts->y;
   }
   // The experts' y has the type of fc1's output already, to which fc2 would cast it.
-  f.y = c.moe_latent_size ? fc2(c, tensors, x.dtype)(f.routed) : f.routed;
+  f.y = c.moe_latent_size ? fc2(c, tensors, x.dtype)(o, f.routed) : f.routed;
 
   if (c.n_shared_experts == 0) return f;
   const MLPConfig shared = shared_config(c);
-  f.shared = mlp_forward(shared, load_mlp(shared, tensors, "params/shared_experts.", x.dtype), x);
+  f.shared = mlp_forward(shared, o, load_mlp(shared, tensors, "params/shared_experts.", x.dtype), x);
   Bounded z = f.shared->y;
   if (c.shared_expert_gate) {
     const Bounded weight = load(require(tensors, "params/shared_expert_gate.weight"), 0, 1, c.dim, x.dtype);
-    const Bounded logit = linear(x, weight, nullptr, x.dtype);
+    const Bounded logit = linear(x, weight, nullptr, sums_of(x.dtype, o.float32_products), x.dtype);
     f.shared_gate = Bounded(x.rows, 1, x.dtype);
     for (std::int64_t t = 0; t < x.rows; ++t) {
       f.shared_gate->set(t, sigmoid(logit.at(t)));
@@ -112,8 +114,8 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
 namespace {
 
 /// Back through the shared experts and their gate; the gradients of x are appended to `terms`.
-void shared_backward(const MoEConfig& c, const NamedTensors& tensors, const Bounded& x, const MoEForward& f,
-                     const Bounded& dy, RankRows ranks, std::vector<Bounded>& terms,
+void shared_backward(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors, const Bounded& x,
+                     const MoEForward& f, const Bounded& dy, RankRows ranks, std::vector<Bounded>& terms,
                      std::map<std::string, BoundedTensor>& grads) {
   const MLPConfig shared = shared_config(c);
   Bounded dz = dy;
@@ -131,9 +133,10 @@ void shared_backward(const MoEConfig& c, const NamedTensors& tensors, const Boun
       d_logit.set(t, store(d_gate.total(), precision(x.dtype)) * (1.0 - s) * s);
     }
     const Bounded weight = load(require(tensors, "params/shared_expert_gate.weight"), 0, 1, c.dim, x.dtype);
-    terms.push_back(linear_backward(tensors, x, weight, false, d_logit, ranks, "shared_expert_gate", grads));
+    terms.push_back(
+        linear_backward(o, tensors, x, weight, false, d_logit, ranks, "shared_expert_gate", grads));
   }
-  MLPBackward back = mlp_backward(shared, load_mlp(shared, tensors, "params/shared_experts.", x.dtype), x,
+  MLPBackward back = mlp_backward(shared, o, load_mlp(shared, tensors, "params/shared_experts.", x.dtype), x,
                                   *f.shared, dz, ranks);
   add_mlp_gradients(tensors, std::move(back.params), "shared_experts.", grads);
   for (Bounded& term : back.x) terms.push_back(std::move(term));
@@ -147,7 +150,7 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
   const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
   // The routed part: back through fc2, the experts, fc1.
   const Bounded d_routed = c.moe_latent_size
-                               ? linear_backward(tensors, f.routed, fc2(c, tensors, x.dtype).weight,
+                               ? linear_backward(o, tensors, f.routed, fc2(c, tensors, x.dtype).weight,
                                                  c.expert_bias, dy, ranks, "fc2_latent_proj", grads)
                                : dy;
   const ExpertsParams params = find_experts(c, tensors, "params/experts.");
@@ -158,12 +161,12 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
                                                 : f.gate.has_value() + f.shared.has_value() + gated_sharing +
                                                       f.shared_gate.has_value();
   ExpertsBackward experts =
-      f.parallel ? experts_backward_parallel(c, params, *f.parallel, d_routed, "experts.", grads, others)
-                 : experts_backward(c, params, f.latent, routing, {0, c.n_routed_experts}, *f.experts,
+      f.parallel ? experts_backward_parallel(c, o, params, *f.parallel, d_routed, "experts.", grads, others)
+                 : experts_backward(c, o, params, f.latent, routing, {0, c.n_routed_experts}, *f.experts,
                                     d_routed, "experts.", grads, others, ranks);
   std::vector<Bounded> terms;
   if (c.moe_latent_size)
-    terms.push_back(linear_backward(tensors, x, fc1(c, tensors, x.dtype).weight, c.expert_bias, experts.x,
+    terms.push_back(linear_backward(o, tensors, x, fc1(c, tensors, x.dtype).weight, c.expert_bias, experts.x,
                                     ranks, "fc1_latent_proj", grads));
 
   if (f.gate) {
@@ -175,7 +178,7 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
       if (back.bias) grads["grads/gate.bias"] = to_result(*std::move(back.bias), {c.n_routed_experts});
     }
   }
-  if (f.shared) shared_backward(c, tensors, x, f, dy, ranks, terms, grads);
+  if (f.shared) shared_backward(c, o, tensors, x, f, dy, ranks, terms, grads);
 
   if (c.moe_latent_size) return add_in_any_order(terms, x.dtype);
   if (terms.empty()) return std::move(experts.x);

@@ -50,8 +50,9 @@ void add_back(const Bounded& rows, const std::vector<std::int64_t>& tokens, Boun
 
 }  // namespace
 
-ParallelForward experts_forward_parallel(const MoEConfig& c, const ParallelOptions& o, const ExpertsParams& p,
-                                         const Bounded& x, const Routing& routing) {
+ParallelForward experts_forward_parallel(const MoEConfig& c, const CallOptions& options,
+                                         const ExpertsParams& p, const Bounded& x, const Routing& routing) {
+  const ParallelOptions& o = options.parallel;
   const auto offsets = rank_offsets(o.ep_size, o.tokens_per_rank, x.rows);
   ParallelForward out;
   Bounded sum(x.rows, c.expert_dim(), DType::float32);
@@ -59,23 +60,24 @@ ParallelForward experts_forward_parallel(const MoEConfig& c, const ParallelOptio
     const ExpertRange experts = rank_experts(c, r, o.ep_size);
     RankWork& work = out.ranks.emplace_back(
         receive(x, routing, received_tokens(routing, o.exchange, experts, offsets), experts));
-    work.forward = experts_forward(c, p, work.x, work.routing(), experts);
+    work.forward = experts_forward(c, options, p, work.x, work.routing(), experts);
     add_back(combine(c, work.forward, work.routing(), experts, DType::float32), work.tokens, sum);
   }
   out.y = cast(std::move(sum), x.dtype);
   return out;
 }
 
-ExpertsBackward experts_backward_parallel(const MoEConfig& c, const ExpertsParams& p,
-                                          const ParallelForward& saved, const Bounded& dy,
-                                          const std::string& prefix,
+ExpertsBackward experts_backward_parallel(const MoEConfig& c, const CallOptions& options,
+                                          const ExpertsParams& p, const ParallelForward& saved,
+                                          const Bounded& dy, const std::string& prefix,
                                           std::map<std::string, BoundedTensor>& grads, std::int64_t others) {
   const RankWork& any = saved.ranks.front();
   ExpertsBackward out{Bounded(dy.rows, c.expert_dim(), any.x.dtype),
                       Bounded(dy.rows, any.weights.cols, any.weights.dtype)};
   for (const RankWork& work : saved.ranks) {
-    const ExpertsBackward part = experts_backward(c, p, work.x, work.routing(), work.experts, work.forward,
-                                                  gather_rows(dy, work.tokens), prefix, grads, others);
+    const ExpertsBackward part =
+        experts_backward(c, options, p, work.x, work.routing(), work.experts, work.forward,
+                         gather_rows(dy, work.tokens), prefix, grads, others);
     add_back(part.x, work.tokens, out.x);
     add_back(part.weights, work.tokens, out.weights);
   }

@@ -2,6 +2,7 @@
 #include "reference_cpu/tests/eager_port.hpp"
 
 #include <algorithm>
+#include <limits>
 
 namespace moeref::eager {
 namespace {
@@ -71,12 +72,18 @@ Matrix Workspace::cast_to(const Matrix& from, DType t) const {
 Matrix Workspace::multiply(const Matrix& a, bool ta, const Matrix& b, bool tb, DType t) const {
   const std::int64_t rows = ta ? a.cols : a.rows, depth = ta ? a.rows : a.cols, cols = tb ? b.rows : b.cols;
   Matrix m = make(rows, cols, t);
+  const bool rounds = o.operand_bits > 0 && a.stored == DType::float32 && b.stored == DType::float32;
+  const auto operand = [&](Num value) {
+    value = cast(value, wide(t));
+    if (rounds) value.v = round_bits(value.v, o.operand_bits, -126, std::numeric_limits<float>::max());
+    return value;
+  };
   std::vector<Num> terms(static_cast<std::size_t>(depth));
   for (std::int64_t i = 0; i < rows; ++i)
     for (std::int64_t j = 0; j < cols; ++j) {
       for (std::int64_t k = 0; k < depth; ++k) {
         const Num left = ta ? a.at(k, i) : a.at(i, k), right = tb ? b.at(j, k) : b.at(k, j);
-        terms[static_cast<std::size_t>(k)] = cast(left, wide(t)) * cast(right, wide(t));
+        terms[static_cast<std::size_t>(k)] = operand(left) * operand(right);
       }
       m.set(i, j, sum(terms, wide(t), o.order));
     }

@@ -15,6 +15,8 @@ struct PortOptions {
   Order order = Order::forward;
   bool weights_in_float =
       false;  ///< experts see the routing weights in float, as the grouped product's path has them
+  /// Significant bits to which operands of products of float32 tensors are rounded: 11 for TF32; 0 = all.
+  int operand_bits = 0;
 };
 
 /// Matrices and products under one set of options.

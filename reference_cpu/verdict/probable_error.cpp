@@ -28,6 +28,8 @@ std::int64_t last_sum(const Call& call, const MoEConfig& c, std::string_view ten
 }  // namespace
 
 double probable_share(const Call& call, std::string_view tensor) {
+  // Rounded operands, which a narrower type makes, are the most of such a bound.
+  if (parse_call_options(call.options).float32_products != Float32Products::float32) return 1.0;
   const Tensor* x = find(call.tensors, "inputs/x");
   if (!x || x->dtype() != DType::float32) return 1.0;
   std::int64_t terms = 1;

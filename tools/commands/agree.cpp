@@ -97,8 +97,11 @@ void meet(const fs::path& file, const Call& call, const std::string& line, const
   }
   const bool fine_a = of_a.verdict == Verdict::pass, fine_b = of_b.verdict == Verdict::pass;
   if (fine_a && fine_b) {
-    compare(call, line, {std::move(of_a.results), declared_by(*a.port).lowest_id_first},
-            {std::move(of_b.results), declared_by(*b.port).lowest_id_first}, total);
+    const auto side = [](PortOutcome& outcome, const Port& port) {
+      const Declarations declared = declared_by(port);
+      return AgreementSide{std::move(outcome.results), declared.lowest_id_first, declared.float32_products};
+    };
+    compare(call, line, side(of_a, *a.port), side(of_b, *b.port), total);
     return;
   }
   ++total.calls;

@@ -177,9 +177,12 @@ int check(const CheckOptions& options) {
                      {},
                      0.0};
   const bool colours = shows_colours(stdout);
-  fmt::print("moeref {}, port {}, seed {}, {}{} cases per {}\n\n", report.moeref, report.port, report.seed,
-             scale == Scale::small ? "" : fmt::format("scale {}, ", report.scale), report.cases,
-             scale == Scale::small ? "property" : "component of a property");
+  const Float32Products products = run.declared.float32_products;
+  fmt::print(
+      "moeref {}, port {}{}, seed {}, {}{} cases per {}\n\n", report.moeref, report.port,
+      products == Float32Products::float32 ? "" : fmt::format(" ({} products declared)", name(products)),
+      report.seed, scale == Scale::small ? "" : fmt::format("scale {}, ", report.scale), report.cases,
+      scale == Scale::small ? "property" : "component of a property");
   PortWatch watched(*port);
   GradientsJudged gradients(watched);
   std::vector<RunReport> runs;

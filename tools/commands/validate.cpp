@@ -12,6 +12,7 @@
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "tools/commands/commands.hpp"
 #include "tools/judging/case_check.hpp"
+#include "tools/judging/declarations.hpp"
 #include "tools/judging/must_pass.hpp"
 #include "tools/judging/waivers.hpp"
 #include "tools/report/environment.hpp"
@@ -117,6 +118,8 @@ int validate(const ValidateOptions& options) {
   report.compared = port->is_reference()
                         ? "the results recorded in the files, judged against the reference"
                         : "recorded results and the port's, each judged against the reference";
+  if (const auto products = declared_by(*port).float32_products; products != Float32Products::float32)
+    report.compared += fmt::format("; float32 products are {}, as it declares", name(products));
   report.cases = check_all(checker, files);
   apply_must_pass(must_pass, report);
   waivers.apply(report, today_utc());

@@ -11,6 +11,7 @@
 #include "reference_cpu/verdict/reference_results.hpp"
 #include "reference_cpu/verdict/routing_verdict.hpp"
 #include "reference_cpu/verdict/value_verdict.hpp"
+#include "tools/judging/declarations.hpp"
 
 namespace moeref {
 namespace {
@@ -273,7 +274,8 @@ double Agreement::worst_ratio() const {
 void compare(const Call& call, const std::string& line, const AgreementSide& a, const AgreementSide& b,
              Agreement& total) {
   ++total.calls;
-  ReferenceResults for_a(call), for_b(call);
+  const Call call_a = as_judged(call, a.products), call_b = as_judged(call, b.products);
+  ReferenceResults for_a(call_a), for_b(call_b);
   const Side side_a{a, for_a.on_routing_of(a.results)}, side_b{b, for_b.on_routing_of(b.results)};
   std::optional<TokenRouting> routing;
   bool all_alike = true;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "moeref/float32_products.hpp"
 #include "moeref/implementation.hpp"
 
 namespace moeref {
@@ -49,13 +50,14 @@ struct Agreement {
   bool agrees() const { return unexplained.empty() && calls > 0; }
 };
 
-/// What each of two ports made of one call, under its tie rule. Tokens: the same experts; other experts, and
-/// each side's choice is within the reference's bounds or follows from the logits that it shows; or not, and
-/// which side's is not. Values of tokens that went to the same experts, expert by expert; sums over all
-/// tokens where all of them did.
+/// What each of two ports made of one call, under its tie rule and the option by which it is judged. Tokens:
+/// the same experts; other experts, and each side's choice is within the reference's bounds or follows from
+/// the logits that it shows; or not, and which side's is not. Values of tokens that went to the same experts,
+/// expert by expert; sums over all tokens where all of them did.
 struct AgreementSide {
   NamedTensors results;
   bool lowest_id_first = false;
+  Float32Products products = Float32Products::float32;
 };
 void compare(const Call& call, const std::string& line, const AgreementSide& a, const AgreementSide& b,
              Agreement& total);

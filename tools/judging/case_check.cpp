@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "golden/catalogue/recipes.hpp"
 #include "moeref/config.hpp"
 #include "moeref/signature.hpp"
 #include "reference_cpu/verdict/probable_error.hpp"
+#include "tools/judging/declarations.hpp"
 #include "tools/ports/isolated_port.hpp"
 #include "tools/terminal/terminal.hpp"
 
@@ -79,12 +81,13 @@ void judge_recorded(CaseReport& report, const GoldenFile& golden, ReferenceResul
 }
 
 /// What the first divergence looks like, where a tensor is to blame.
-void show_evidence(CaseReport& report, const GoldenFile& golden, ReferenceResults& reference,
-                   const NamedTensors& results) {
+void show_evidence(CaseReport& report, const GoldenFile& golden, ReferenceResults& recorded,
+                   ReferenceResults& judged, const NamedTensors& results) {
   const TensorFinding* first = report.first_failure();
   if (!first) return;
-  const NamedTensors& judged = first->subject == Subject::port ? results : golden.results;
-  report.evidence = collect_evidence(reference, judged, first->verdict.tensor, first->verdict.index);
+  const bool of_port = first->subject == Subject::port;
+  report.evidence = collect_evidence(of_port ? judged : recorded, of_port ? results : golden.results,
+                                     first->verdict.tensor, first->verdict.index);
 }
 
 }  // namespace
@@ -192,10 +195,17 @@ CaseChecker::Checked CaseChecker::check(const std::filesystem::path& file) {
 
   ReferenceResults reference(golden.call);
   judge_recorded(report, golden, reference, options);
-  if (!port.is_reference()) judge_port(checked, golden, reference, outcome);
+  // A port whose products differ from those of the file's call has other bounds.
+  std::optional<Call> own_call;
+  std::optional<ReferenceResults> own_reference;
+  const Float32Products products = declared_by(port).float32_products;
+  if (products != Float32Products::float32)
+    own_reference.emplace(own_call.emplace(as_judged(golden.call, products)));
+  ReferenceResults& judged = own_reference ? *own_reference : reference;
+  if (!port.is_reference()) judge_port(checked, golden, judged, outcome);
   if (report.verdict == Verdict::fail && evidence_left > 0 && evidence_left-- > 0)
-    show_evidence(report, golden, reference, outcome.results);
-  checked.evaluations = reference.evaluations();
+    show_evidence(report, golden, reference, judged, outcome.results);
+  checked.evaluations = reference.evaluations() + (own_reference ? own_reference->evaluations() : 0);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   return checked;
 }

@@ -12,6 +12,7 @@ Declarations declared_by(const Port& port) {
     out.batch_invariant = has->batch_invariant;
     out.rounding = has->rounds_its_sums();
     out.counter_generator = has->counter_generator;
+    out.float32_products = has->products;
   }
   return out;
 }
@@ -20,6 +21,11 @@ SizeRange sizes_for(const Port& port, Scale scale) {
   SizeRange out = size_range(scale, port.is_reference());
   if (const Capabilities* has = port.capabilities()) out.dtypes = has->dtypes;
   return out;
+}
+
+Call as_judged(Call call, Float32Products declared) {
+  if (declared != Float32Products::float32) call.options["float32_products"] = name(declared);
+  return call;
 }
 
 std::optional<DType> declared_accumulation(const Port& port) {

@@ -13,6 +13,10 @@ Declarations declared_by(const Port& port);
 /// The sizes of a scale, in types that the port offers.
 SizeRange sizes_for(const Port& port, Scale scale);
 
+/// The call on which answers are judged whose float32 products are declared to be such: under the option
+/// float32_products.
+Call as_judged(Call call, Float32Products declared);
+
 /// Of sums; float64 of the reference, nothing where the port is not asked.
 std::optional<DType> declared_accumulation(const Port& port);
 

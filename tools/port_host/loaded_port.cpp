@@ -93,6 +93,12 @@ std::string init_generator_of(const moeref_port& port) {
   return text_of(port.init_generator).empty() ? own : port.init_generator;
 }
 
+std::string products_of(const moeref_port& port) {
+  const std::string plain = "float32";
+  if (!reaches(port, offsetof(moeref_port, products), sizeof port.products)) return plain;
+  return text_of(port.products).empty() ? plain : port.products;
+}
+
 json describe(const moeref_port& port) {
   json passes = json::array({"forward"});
   if (port.passes & MOEREF_BACKWARD) passes.push_back("backward");
@@ -108,6 +114,7 @@ json describe(const moeref_port& port) {
           {"deterministic", port.deterministic != 0},
           {"batch_invariant", batch_invariant(port)},
           {"init_generator", init_generator_of(port)},
+          {"products", products_of(port)},
           {"max_ranks", port.max_ranks},
           {"max_processes", max_processes_of(port)},
           {"bench", bench_of(port) != nullptr},

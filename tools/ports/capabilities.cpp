@@ -111,6 +111,12 @@ Capabilities parse_capabilities(const json& hello) {
     if (v != "counter" && v != "own") fail("init_generator", v, "want \"counter\" or \"own\"");
     out.counter_generator = v == "counter";
   });
+  field(hello, "products", [&](const json& v) {
+    const std::string text = v.is_string() ? v.get<std::string>() : "";
+    const auto row = std::ranges::find(kFloat32Products, text, &Float32ProductsFacts::name);
+    if (row == kFloat32Products.end()) fail("products", v, "want \"float32\" or \"tf32\"");
+    out.products = row->kind;
+  });
   field(hello, "max_processes", [&](const json& v) {
     if (!v.is_number_integer() || v.get<std::int64_t>() < 0)
       fail("max_processes", v, "want an integer of 0 or more");

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "moeref/float32_products.hpp"
 #include "moeref/implementation.hpp"
 
 namespace moeref {
@@ -23,6 +24,7 @@ struct Capabilities {
   bool deterministic = false;
   bool batch_invariant = false;    ///< a token gives the same bits alone and in any batch
   bool counter_generator = false;  ///< init draws from the reference's generator; otherwise from its own
+  Float32Products products = Float32Products::float32;  ///< to what it rounds their operands
   std::int64_t max_ranks = 1;
   std::int64_t max_processes = 1;  ///< of libraries
 
@@ -39,8 +41,8 @@ struct Capabilities {
 
 /// All fields but the name may be missing: then every component, both passes, every dtype, no stages, ties
 /// open, float32 accumulation, the case's storage, not deterministic, not batch invariant, a generator of its
-/// own for init, one rank, one process. Throws InputError naming the field, its value and what would be
-/// right. Unknown fields are left for later versions.
+/// own for init, float32 products of operands as they are, one rank, one process. Throws InputError naming
+/// the field, its value and what would be right. Unknown fields are left for later versions.
 Capabilities parse_capabilities(const nlohmann::json& hello);
 
 }  // namespace moeref

@@ -111,6 +111,7 @@ struct Descriptor {
   Mask mask = Mask::absent;
   Ids ids = Ids::distinct;
   Loads loads = Loads::random;
+  Float32Products products = Float32Products::float32;  ///< as the implementation declares
   MoEConfig config;  ///< the fields that are drawn as their rows say; all others are members here
   std::uint64_t seed = 0;
 

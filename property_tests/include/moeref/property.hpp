@@ -44,6 +44,8 @@ std::string_view name(Passes passes);
 struct Declarations {
   bool lowest_id_first = false, repeatable = false, batch_invariant = false, rounding = false,
        counter_generator = false;
+  /// The option of all its calls: its values are held within the bounds of such products.
+  Float32Products float32_products = Float32Products::float32;
 };
 
 bool declares(const Declarations& declared, Needs needs);

@@ -49,10 +49,13 @@ class HonestPort : public testing::TestWithParam<std::size_t> {
 
 TEST_P(HonestPort, Passes) {
   const Property& property = properties()[GetParam()];
-  Eager eager({false, eager::Order::forward, false}), fused({true, eager::Order::pairwise, true});
+  Eager eager({false, eager::Order::forward, false}), fused({true, eager::Order::pairwise, true}),
+      tf32({true, eager::Order::pairwise, true, 11});
   std::uint64_t seed = environment("MOEREF_HONEST_SEED", 11);
-  for (Eager* port : {&eager, &fused}) {
-    const RunReport report = run_property(property, *port, some_cases(seed++));
+  for (Eager* port : {&eager, &fused, &tf32}) {
+    RunOptions options = some_cases(seed++);
+    if (port == &tf32) options.declared.float32_products = Float32Products::tf32;
+    const RunReport report = run_property(property, *port, options);
     EXPECT_TRUE(report.status == RunStatus::passed || report.status == RunStatus::not_supported)
         << port->name() << ": " << name(report.status) << " " << to_string(report.finding) << "\n  "
         << repeat_line(report);

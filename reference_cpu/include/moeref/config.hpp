@@ -11,6 +11,7 @@
 
 #include "moeref/activation_kind.hpp"
 #include "moeref/dtype.hpp"
+#include "moeref/float32_products.hpp"
 #include "moeref/score_func.hpp"
 
 namespace moeref {
@@ -99,6 +100,7 @@ struct ParallelOptions {
 /// How a component is called; the fields that a component does not know are errors when they are set in JSON.
 struct CallOptions {
   std::optional<DType> gate_precision;
+  Float32Products float32_products = Float32Products::float32;
   bool training = true;
   bool fake_balanced_gate = false;
   double fake_gate_noise = 0.0;  ///< in moe; "noise" in fake_balanced_gate

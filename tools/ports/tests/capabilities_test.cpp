@@ -39,6 +39,8 @@ TEST(CapabilitiesTest, NameAloneMeansEverything) {
   EXPECT_TRUE(has.rounds_its_sums());
   EXPECT_FALSE(has.deterministic || has.lowest_id_first || has.batch_invariant);
   EXPECT_TRUE(parse_capabilities({{"name", "mine"}, {"batch_invariant", true}}).batch_invariant);
+  EXPECT_EQ(has.products, Float32Products::float32);
+  EXPECT_EQ(parse_capabilities({{"name", "mine"}, {"products", "tf32"}}).products, Float32Products::tf32);
   EXPECT_EQ(has.max_ranks, 1);
   EXPECT_EQ(has.lack(mlp_call("float16")), std::nullopt);
 }
@@ -62,6 +64,8 @@ TEST(CapabilitiesTest, WrongFieldsAreNamed) {
             "the port's 'batch_invariant' is \"yes\": want true or false");
   EXPECT_EQ(refusal({{"init_generator", "torch"}}),
             "the port's 'init_generator' is \"torch\": want \"counter\" or \"own\"");
+  EXPECT_EQ(refusal({{"products", "bfloat16"}}),
+            "the port's 'products' is \"bfloat16\": want \"float32\" or \"tf32\"");
   EXPECT_EQ(refusal({{"max_ranks", 0}}), "the port's 'max_ranks' is 0: want an integer of 1 or more");
   EXPECT_EQ(refusal({{"max_processes", -1}}),
             "the port's 'max_processes' is -1: want an integer of 0 or more");

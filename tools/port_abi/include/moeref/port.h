@@ -249,6 +249,11 @@ typedef struct moeref_port {
    * that they are compared one by one; NULL, "" or "own": the port's own generator, judged by statistics
    * alone. */
   const char* init_generator;
+  /* Optional, may be NULL: to what it rounds the operands of products of float32 tensors before it multiplies
+   * them. "tf32": to nearest numbers of 10 bits after the point, sums stay float32; its float32 calls are
+   * judged by the bounds of such products (the call option float32_products). NULL, "" or "float32": they
+   * are read as they are. */
+  const char* products;
 } moeref_port;
 
 /* What the library exports. NULL for a version that it does not speak. Called once, before anything else. */

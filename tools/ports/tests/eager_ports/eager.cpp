@@ -22,8 +22,8 @@ class Eager final : public moeref::Implementation {
   }
 
  private:
-  moeref::eager::EagerPort plain_{
-      {MOEREF_EAGER_FUSED, MOEREF_EAGER_FUSED ? Order::pairwise : Order::forward, MOEREF_EAGER_FUSED}};
+  moeref::eager::EagerPort plain_{{MOEREF_EAGER_FUSED, MOEREF_EAGER_FUSED ? Order::pairwise : Order::forward,
+                                   MOEREF_EAGER_FUSED, MOEREF_EAGER_BITS}};
   moeref::eager::EagerPort other_{{MOEREF_EAGER_FUSED, Order::backward, MOEREF_EAGER_FUSED}};
 };
 
@@ -57,6 +57,7 @@ extern "C" const moeref_port* moeref_port_entry(std::uint32_t abi_version) {
     out.supports = supports;
     out.run = run;
     out.batch_invariant = 1;
+    out.products = MOEREF_EAGER_PRODUCTS;
     return out;
   }();
   return abi_version == MOEREF_PORT_ABI_VERSION ? &port : nullptr;

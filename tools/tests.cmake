@@ -63,6 +63,7 @@ add_executable(moeref_port_tests
   commands/tests/agree_command_test.cpp
   commands/tests/check_command_test.cpp
   commands/tests/probe_command_test.cpp
+  judging/tests/declarations_test.cpp
   judging/tests/identity_test.cpp
   port_abi/tests/call_block_test.cpp
   port_abi/tests/port_interface_test.cpp

@@ -101,6 +101,20 @@ class Counted final : public Implementation {
 
 }  // namespace
 
+std::string_view name(Outcome::Kind kind) {
+  switch (kind) {
+    case Outcome::Kind::passed:
+      return "PASS";
+    case Outcome::Kind::discarded:
+      return "DISCARDED";
+    case Outcome::Kind::not_supported:
+      return "NOT_SUPPORTED";
+    case Outcome::Kind::failed:
+      break;
+  }
+  return "FAIL";
+}
+
 Outcome examine(const Property& property, Implementation& implementation, const Descriptor& descriptor) {
   try {
     Counted counted(implementation);

@@ -79,8 +79,7 @@ void bind_calls(nb::module_& module) {
              [](const std::string& component, const std::string& scale, std::uint64_t bits, bool backward) {
                const SizeRange range = size_range(parse_scale(scale), true);
                Descriptor descriptor = draw_descriptor(parse_component(component), bits, range);
-               repair(descriptor);
-               while (lower_to(descriptor, range)) repair(descriptor);
+               lower_to(descriptor, range);
                return drawn(descriptor, backward);
              });
   module.def("call_of_line", [](const std::string& line, bool backward) {

@@ -10,8 +10,6 @@ from typing import NamedTuple
 from . import child
 from .opened_port import TIMEOUT, OpenedPort, suite
 
-#: Cases of each property; beyond small, one case takes seconds.
-CASES = {"small": 100, "kernel": 2, "full": 2}
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden")
 
 
@@ -103,7 +101,7 @@ def run_item(opened, item, *, scale="small", seed=1, cases=None, forward_only=Fa
         finding = "; ".join([out["finding"], out["about"]] if out["about"] else [out["finding"]])
         return ItemResult(item, out["status"], out["failed"], 0 if unsupported else 1, finding, "", "",
                           {out["finding"]: 1} if unsupported else {})
-    out = opened.check(item.name, scale=scale, seed=seed, cases=cases or CASES[scale], forward_only=forward_only)
+    out = opened.check(item.name, scale=scale, seed=seed, cases=cases, forward_only=forward_only)
     finding = "; ".join([out["finding"], *out["thresholds"]])
     repeat = opened.repeat_line(item.name, out["case"], scale) if out["case"] else ""
     return ItemResult(item, out["status"], out["failed"], out["passed"] + bool(out["case"]), finding, out["case"],
@@ -115,6 +113,7 @@ def check(port, *, scale="small", seed=None, cases=None, properties=None, golden
     """The Report on a Port; raises CheckFailed, an AssertionError, where something fails or nothing ran.
 
     scale         "small"; "kernel": widths of published models; "full": their layers, for ports on a GPU
+    cases         of each property; without it 100, at the scales kernel 2 and full 1
     properties    names, in place of all of the component
     goldens       whether the recorded cases are judged, too
     isolated      in a child process, so that a crash or a call longer than `timeout` seconds is a finding

@@ -69,6 +69,19 @@ void parallel_pieces(std::int64_t count, std::int64_t piece,
                [&](std::int64_t i) { body(i * piece, std::min(piece, count - i * piece)); });
 }
 
+std::optional<std::int64_t> parallel_first(
+    std::int64_t count, std::int64_t piece,
+    const std::function<std::optional<std::int64_t>(std::int64_t, std::int64_t)>& find) {
+  std::atomic<std::int64_t> earliest{count};
+  parallel_pieces(count, piece, [&](std::int64_t first, std::int64_t size) {
+    if (first > earliest) return;
+    const std::optional<std::int64_t> found = find(first, size);
+    std::int64_t now = earliest;
+    while (found && *found < now && !earliest.compare_exchange_weak(now, *found)) continue;
+  });
+  return earliest == count ? std::nullopt : std::optional<std::int64_t>(earliest);
+}
+
 void populate(void* memory, std::size_t bytes) {
   constexpr std::uintptr_t kPiece = std::uintptr_t{64} << 20, kPage = std::uintptr_t{2} << 20;
   const auto begin = reinterpret_cast<std::uintptr_t>(memory);

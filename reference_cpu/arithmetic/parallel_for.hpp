@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 namespace moeref {
@@ -14,6 +15,11 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& b
 /// Calls body(first, size) for pieces of [0, count) that have `piece` elements, the last one what is left.
 void parallel_pieces(std::int64_t count, std::int64_t piece,
                      const std::function<void(std::int64_t first, std::int64_t size)>& body);
+
+/// The smallest index that find(first, size) gives for any of these pieces; nothing where it gives none.
+std::optional<std::int64_t> parallel_first(
+    std::int64_t count, std::int64_t piece,
+    const std::function<std::optional<std::int64_t>(std::int64_t first, std::int64_t size)>& find);
 
 /// 0 = one thread per core of the machine, the default. The environment variable MOEREF_THREADS sets it, too.
 void set_thread_count(int threads);

@@ -1,7 +1,6 @@
 #include "reference_cpu/arithmetic/parallel_memory.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <cstring>
 
@@ -22,18 +21,15 @@ void copy_in_parallel(std::span<const std::byte> from, std::byte* to) {
 }
 
 std::optional<std::size_t> first_difference(std::span<const std::byte> a, const std::byte* b) {
-  std::atomic<std::size_t> at{a.size()};
-  parallel_pieces(static_cast<std::int64_t>(a.size()), kPiece, [&](std::int64_t begin, std::int64_t size) {
-    const auto first = static_cast<std::size_t>(begin);
-    if (first > at || std::memcmp(a.data() + first, b + first, static_cast<std::size_t>(size)) == 0) return;
-    const auto piece = a.subspan(first, static_cast<std::size_t>(size));
-    const auto found =
-        first + static_cast<std::size_t>(
-                    std::ranges::mismatch(piece, std::span(b + first, piece.size())).in1 - piece.begin());
-    std::size_t earliest = at;
-    while (found < earliest && !at.compare_exchange_weak(earliest, found)) continue;
-  });
-  return at == a.size() ? std::nullopt : std::optional<std::size_t>(at);
+  const auto at = parallel_first(
+      static_cast<std::int64_t>(a.size()), kPiece,
+      [&](std::int64_t begin, std::int64_t count) -> std::optional<std::int64_t> {
+        const auto first = static_cast<std::size_t>(begin), size = static_cast<std::size_t>(count);
+        if (std::memcmp(a.data() + first, b + first, size) == 0) return std::nullopt;
+        return begin + (std::mismatch(a.data() + first, a.data() + first + size, b + first).first -
+                        (a.data() + first));
+      });
+  return at ? std::optional<std::size_t>(static_cast<std::size_t>(*at)) : std::nullopt;
 }
 
 }  // namespace moeref

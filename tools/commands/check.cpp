@@ -13,10 +13,9 @@
 #include "moeref/golden_file.hpp"
 #include "moeref/gradients_judged.hpp"
 #include "moeref/reference.hpp"
-#include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "tools/commands/commands.hpp"
-#include "tools/judging/declarations.hpp"
 #include "tools/judging/port_watch.hpp"
+#include "tools/judging/suite_options.hpp"
 #include "tools/ports/port.hpp"
 #include "tools/report/check_report.hpp"
 #include "tools/report/report_file.hpp"
@@ -39,17 +38,6 @@ struct CheckOptions {
   bool verbose = false, forward_only = false;
 };
 
-/// What a run of a scale takes where the command line does not say.
-struct ScaleDefaults {
-  int cases;  ///< of a property; beyond `small` of each of its components
-  double timeout, shrink_seconds;
-};
-
-ScaleDefaults defaults_of(Scale scale) {
-  if (scale == Scale::small) return {100, 10.0, RunOptions{}.shrink_seconds};
-  return {scale == Scale::kernel ? 2 : 1, 600.0, 120.0};
-}
-
 /// A run with fewer cases is not meant to meet every kind of input.
 constexpr int kWholeRun = 50;
 
@@ -70,9 +58,7 @@ int count_components(const Property& property, const std::vector<Component>& com
 
 std::vector<const Property*> chosen(const CheckOptions& options, const std::vector<Component>& components,
                                     Scale scale) {
-  for (const std::string& word : options.properties)
-    if (!find_property(word))
-      throw InputError("there is no property '" + word + "' (moeref list properties)");
+  for (const std::string& word : options.properties) property_named(word);
   std::vector<const Property*> out;
   for (const Property& p : properties()) {
     const auto named = [&](const std::string& word) { return p.id == word || p.name == word; };
@@ -115,54 +101,40 @@ fs::path save(const fs::path& folder, const RunReport& run, bool forward_only) {
 int repeat(const CheckOptions& options, Implementation& port) {
   if (options.properties.size() != 1)
     throw InputError("--repeat needs the one --property that its line belongs to");
-  const Property* property = find_property(options.properties.front());
-  if (!property)
-    throw InputError("there is no property '" + options.properties.front() + "' (moeref list properties)");
+  const Property& property = property_named(options.properties.front());
   PortWatch watched(port);
-  const Outcome outcome = repeat_case(*property, watched, options.repeat);
+  const Outcome outcome = repeat_case(property, watched, options.repeat);
   const Verdict verdict = watched.take();
-  switch (outcome.kind) {
-    case Outcome::Kind::passed:
-      fmt::print("PASS {}\n", property->checks);
-      return kExitPassed;
-    case Outcome::Kind::discarded:
-      fmt::print("DISCARDED {}\n", outcome.reason);
-      return kExitFailed;
-    case Outcome::Kind::not_supported:
-      fmt::print("NOT_SUPPORTED {}\n", outcome.reason);
-      return kExitFailed;
-    case Outcome::Kind::failed:
-      break;
+  if (outcome.kind != Outcome::Kind::failed) {
+    const bool passed = outcome.kind == Outcome::Kind::passed;
+    fmt::print("{} {}\n", name(outcome.kind), passed ? property.checks : outcome.reason);
+    return passed ? kExitPassed : kExitFailed;
   }
-  fmt::print("{} {}\n", verdict == Verdict::pass ? "FAIL" : name(verdict),
+  fmt::print("{} {}\n", verdict == Verdict::pass ? name(outcome.kind) : name(verdict),
              one_line(to_string(outcome.finding)));
   return verdict == Verdict::pass ? kExitFailed : kExitCrashed;
 }
 
 int check(const CheckOptions& options) {
   const auto began = std::chrono::steady_clock::now();
-  RunOptions run;
   const Scale scale = parse_scale(options.scale);
-  const ScaleDefaults defaults = defaults_of(scale);
-  run.cases = options.cases.value_or(defaults.cases);
-  run.shrink_seconds = defaults.shrink_seconds;
-  run.seed = seed_of(options.seed);
-  for (const std::string& component : options.components)
-    run.components.push_back(parse_component(component));
-  const std::vector<const Property*> wanted = chosen(options, run.components, scale);
+  const std::uint64_t seed = seed_of(options.seed);
+  std::vector<Component> components;
+  for (const std::string& component : options.components) components.push_back(parse_component(component));
+  const std::vector<const Property*> wanted = chosen(options, components, scale);
   if (options.port.starts_with("results:"))
     throw InputError("--port " + options.port + ": properties call the port, which files cannot answer");
-  std::unique_ptr<Port> opened = open_port(
-      options.port,
-      port_settings(options.timeout.value_or(defaults.timeout), options.processes, options.share_devices));
-  run.sizes = sizes_for(*opened, scale);
-  run.declared = declared_by(*opened);
+  std::unique_ptr<Port> opened =
+      open_port(options.port, port_settings(options.timeout.value_or(defaults_of(scale).timeout),
+                                            options.processes, options.share_devices));
+  RunOptions run = run_options(*opened, scale);
+  if (options.cases) run.cases = *options.cases;
+  run.seed = seed;
+  run.components = components;
   const bool has_backward = !opened->capabilities() || opened->capabilities()->backward;
   const std::unique_ptr<Implementation> whole = as_implementation(std::move(opened));
   ForwardOnly forward(*whole);
   Implementation* port = options.forward_only ? static_cast<Implementation*>(&forward) : whole.get();
-  // Where cases are small threads would cost more than they compute.
-  if (scale == Scale::small) set_thread_count(1);
   if (!options.repeat.empty()) return repeat(options, *port);
 
   ReportFile json(options.json);

@@ -17,12 +17,6 @@ Declarations declared_by(const Port& port) {
   return out;
 }
 
-SizeRange sizes_for(const Port& port, Scale scale) {
-  SizeRange out = size_range(scale, port.is_reference());
-  if (const Capabilities* has = port.capabilities()) out.dtypes = has->dtypes;
-  return out;
-}
-
 Call as_judged(Call call, Float32Products declared) {
   if (declared != Float32Products::float32) call.options["float32_products"] = name(declared);
   return call;

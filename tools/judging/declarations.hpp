@@ -1,7 +1,6 @@
 // What a port declares about itself, as the property suite and `moeref probe` take it.
 #pragma once
 
-#include "moeref/descriptor.hpp"
 #include "moeref/property.hpp"
 #include "tools/ports/port.hpp"
 
@@ -9,9 +8,6 @@ namespace moeref {
 
 /// Nothing declared of a port that is not asked (files); of the reference everything but rounding.
 Declarations declared_by(const Port& port);
-
-/// The sizes of a scale, in types that the port offers.
-SizeRange sizes_for(const Port& port, Scale scale);
 
 /// The call on which answers are judged whose float32 products are declared to be such: under the option
 /// float32_products.

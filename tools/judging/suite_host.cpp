@@ -15,8 +15,8 @@
 #include "moeref/runner.hpp"
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "tools/judging/case_check.hpp"
-#include "tools/judging/declarations.hpp"
 #include "tools/judging/port_watch.hpp"
+#include "tools/judging/suite_options.hpp"
 #include "tools/ports/port.hpp"
 #include "tools/report/check_report.hpp"
 #include "tools/report/findings.hpp"
@@ -27,46 +27,11 @@ namespace {
 
 using nlohmann::json;
 
-/// A port that the host owns, for what takes ports only as its own.
-class HostedPort final : public Port {
- public:
-  explicit HostedPort(Port& port) : port_(port) {}
-
-  std::string name() const override { return port_.name(); }
-  const Capabilities* capabilities() const override { return port_.capabilities(); }
-  PortOutcome run(const std::filesystem::path& file, const Call& call) override {
-    return port_.run(file, call);
-  }
-
- private:
-  Port& port_;
-};
-
-const Property& property_named(const std::string& name) {
-  const Property* property = find_property(name);
-  if (!property) throw InputError("there is no property '" + name + "' (moeref list properties)");
-  return *property;
-}
-
-std::string_view outcome_name(Outcome::Kind kind) {
-  switch (kind) {
-    case Outcome::Kind::passed:
-      return "PASS";
-    case Outcome::Kind::discarded:
-      return "DISCARDED";
-    case Outcome::Kind::not_supported:
-      return "NOT_SUPPORTED";
-    case Outcome::Kind::failed:
-      break;
-  }
-  return "FAIL";
-}
-
 class SuiteHost {
  public:
   SuiteHost(const std::string& port, const std::string& timeout)
       : port_(open_port(port, port_settings(std::strtod(timeout.c_str(), nullptr), 1, false))),
-        implementation_(as_implementation(std::make_unique<HostedPort>(*port_))),
+        implementation_(as_implementation(port_)),
         watched_(*implementation_),
         forward_only_(watched_) {}
 
@@ -79,20 +44,15 @@ class SuiteHost {
 
  private:
   json check(const json& request) {
-    RunOptions options;
-    options.cases = request.at("cases");
+    RunOptions options = run_options(*port_, parse_scale(request.at("scale").get<std::string>()));
+    if (const json& cases = request.at("cases"); !cases.is_null()) options.cases = cases;
     options.seed = request.at("seed");
     options.components = {parse_component(request.at("component").get<std::string>())};
-    options.declared = declared_by(*port_);
-    const Scale scale = parse_scale(request.at("scale").get<std::string>());
-    options.sizes = sizes_for(*port_, scale);
-    if (scale != Scale::small) options.shrink_seconds = 120.0;
-    // Where cases are small threads would cost more than they compute.
-    set_thread_count(scale == Scale::small ? 1 : 0);
     Implementation& asked =
         request.at("forward_only") ? static_cast<Implementation&>(forward_only_) : watched_;
-    PropertyResult result{run_property(property_named(request.at("check")), asked, options), Verdict::pass,
-                          ""};
+    PropertyResult result{
+        run_property(property_named(request.at("check").get<std::string>()), asked, options), Verdict::pass,
+        ""};
     result.port = watched_.take();
     const RunReport& run = result.run;
     return {{"status", result.status()},
@@ -105,11 +65,11 @@ class SuiteHost {
   }
 
   json repeat(const json& request) {
-    const Outcome outcome =
-        repeat_case(property_named(request.at("repeat")), watched_, request.at("line").get<std::string>());
+    const Outcome outcome = repeat_case(property_named(request.at("repeat").get<std::string>()), watched_,
+                                        request.at("line").get<std::string>());
     watched_.take();
     const bool failed = outcome.kind == Outcome::Kind::failed;
-    return {{"status", outcome_name(outcome.kind)},
+    return {{"status", name(outcome.kind)},
             {"failed", failed},
             {"finding", failed ? to_string(outcome.finding) : outcome.reason}};
   }
@@ -127,7 +87,7 @@ class SuiteHost {
             {"warnings", report.warnings}};
   }
 
-  std::unique_ptr<Port> port_;
+  std::shared_ptr<Port> port_;
   std::unique_ptr<Implementation> implementation_;
   PortWatch watched_;
   ForwardOnly forward_only_;

@@ -49,7 +49,7 @@ class ImplementationPort final : public Port {
 
 class PortImplementation final : public Implementation {
  public:
-  explicit PortImplementation(std::unique_ptr<Port> port) : port_(std::move(port)) {}
+  explicit PortImplementation(std::shared_ptr<Port> port) : port_(std::move(port)) {}
 
   std::string name() const override { return port_->name(); }
   std::optional<std::string> unsupported(const Call& call) const override { return port_->unsupported(call); }
@@ -61,7 +61,7 @@ class PortImplementation final : public Implementation {
   }
 
  private:
-  std::unique_ptr<Port> port_;
+  std::shared_ptr<Port> port_;
 };
 
 constexpr std::array kKinds{
@@ -110,7 +110,7 @@ std::unique_ptr<Port> make_port(std::unique_ptr<Implementation> implementation, 
 
 std::span<const PortKind> port_kinds() { return kKinds; }
 
-std::unique_ptr<Implementation> as_implementation(std::unique_ptr<Port> port) {
+std::unique_ptr<Implementation> as_implementation(std::shared_ptr<Port> port) {
   return std::make_unique<PortImplementation>(std::move(port));
 }
 

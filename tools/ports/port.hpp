@@ -103,7 +103,7 @@ class PortFailure : public std::runtime_error {
 
 /// A port as an implementation. run() throws InputError where the port refuses the call, PortFailure for
 /// every other outcome that is not PASS. Not for results:DIR.
-std::unique_ptr<Implementation> as_implementation(std::unique_ptr<Port> port);
+std::unique_ptr<Implementation> as_implementation(std::shared_ptr<Port> port);
 
 /// One way to name a port on the command line.
 struct PortKind {

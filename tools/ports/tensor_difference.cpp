@@ -2,8 +2,6 @@
 
 #include <fmt/core.h>
 
-#include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -21,19 +19,16 @@ bool same_bits(double a, double b) {
 std::optional<std::int64_t> first_difference(const Tensor& a, const Tensor& b) {
   constexpr std::int64_t kPiece = std::int64_t{1} << 20;
   const auto width = static_cast<std::size_t>(size_of(a.dtype()));
-  std::atomic<std::int64_t> earliest{a.size()};
-  parallel_pieces(a.size(), kPiece, [&](std::int64_t first, std::int64_t size) {
-    const auto at = static_cast<std::size_t>(first) * width, bytes = static_cast<std::size_t>(size) * width;
-    if (a.dtype() == b.dtype() && std::memcmp(a.bytes().data() + at, b.bytes().data() + at, bytes) == 0)
-      return;
-    for (std::int64_t i = first; i < first + size && i < earliest; ++i) {
-      if (same_bits(a[i], b[i])) continue;
-      std::int64_t now = earliest;
-      while (i < now && !earliest.compare_exchange_weak(now, i)) continue;
-      return;
-    }
-  });
-  return earliest == a.size() ? std::nullopt : std::optional<std::int64_t>(earliest);
+  return parallel_first(
+      a.size(), kPiece, [&](std::int64_t first, std::int64_t size) -> std::optional<std::int64_t> {
+        const auto at = static_cast<std::size_t>(first) * width,
+                   bytes = static_cast<std::size_t>(size) * width;
+        const bool alike =
+            a.dtype() == b.dtype() && std::memcmp(a.bytes().data() + at, b.bytes().data() + at, bytes) == 0;
+        for (std::int64_t i = first; !alike && i < first + size; ++i)
+          if (!same_bits(a[i], b[i])) return i;
+        return std::nullopt;
+      });
 }
 
 std::optional<std::string> differing_results(const NamedTensors& a, const NamedTensors& b) {

@@ -71,6 +71,9 @@ struct Outcome {
   Finding finding;
 };
 
+/// "PASS", "DISCARDED", "NOT_SUPPORTED" or "FAIL".
+std::string_view name(Outcome::Kind kind);
+
 struct Property {
   std::string_view
       id;  ///< "P1": the row of the published table; F for the balanced gate, L for load-balance metrics

@@ -6,8 +6,8 @@ option(MOEREF_QUICK_BUILD "Precompiled headers, and several sources compiled tog
 
 # Targets whose sources have no two names alike in their anonymous namespaces.
 set(moeref_UNITY_TARGETS moeref_tools moeref_golden moeref_golden_tests moeref_report_tests moeref_command_tests
-  moeref_port_tests moeref_cuda_emulated_implementation moeref_reference_cpu reference_cpu_test moeref_properties
-  moeref_mutants moeref_property_framework_tests)
+  moeref_port_tests moeref_cuda_emulated_implementation moeref_reference_cpu reference_cpu_test moeref_descriptors
+  moeref_properties moeref_mutants moeref_property_framework_tests)
 
 function(moeref_quicken_below directory)
   get_property(targets DIRECTORY ${directory} PROPERTY BUILDSYSTEM_TARGETS)
@@ -23,11 +23,12 @@ function(moeref_quicken_below directory)
     get_target_property(sources ${target} SOURCES)
     list(FILTER sources INCLUDE REGEX "\\.cpp$")
     list(LENGTH sources count)
-    if(count LESS 4 OR NOT type MATCHES "^(STATIC_LIBRARY|SHARED_LIBRARY|EXECUTABLE)$")
+    if(count LESS 4 OR NOT type MATCHES "^(OBJECT_LIBRARY|STATIC_LIBRARY|SHARED_LIBRARY|EXECUTABLE)$")
       continue()
     endif()
     # One for all targets that are compiled alike.
     set(headers libraries)
+    string(REPLACE OBJECT_LIBRARY STATIC_LIBRARY type ${type})
     if(libraries MATCHES "GTest::")
       set(headers tests)
     endif()

@@ -26,17 +26,19 @@ function(moeref_quicken_below directory)
     if(count LESS 4 OR NOT type MATCHES "^(OBJECT_LIBRARY|STATIC_LIBRARY|SHARED_LIBRARY|EXECUTABLE)$")
       continue()
     endif()
-    # One for all targets that are compiled alike.
+    # One for all targets that are compiled alike; g++ 14 refuses one that was made under another optimization.
     set(headers libraries)
-    string(REPLACE OBJECT_LIBRARY STATIC_LIBRARY type ${type})
+    string(REPLACE OBJECT_LIBRARY STATIC_LIBRARY alike ${type})
+    get_target_property(options ${target} COMPILE_OPTIONS)
+    string(MD5 alike "${alike} ${options}")
     if(libraries MATCHES "GTest::")
       set(headers tests)
     endif()
-    get_property(owner GLOBAL PROPERTY moeref_PRECOMPILED_${headers}_${type})
+    get_property(owner GLOBAL PROPERTY moeref_PRECOMPILED_${headers}_${alike})
     if(owner)
       target_precompile_headers(${target} REUSE_FROM ${owner})
     else()
-      set_property(GLOBAL PROPERTY moeref_PRECOMPILED_${headers}_${type} ${target})
+      set_property(GLOBAL PROPERTY moeref_PRECOMPILED_${headers}_${alike} ${target})
       target_precompile_headers(${target} PRIVATE
         <algorithm> <cmath> <filesystem> <functional> <map> <memory> <optional> <span> <string> <string_view> <vector>
         <nlohmann/json.hpp>)

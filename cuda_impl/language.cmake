@@ -1,10 +1,6 @@
 # CUDA as a language, for this directory and those below it.
-#
-# Everything but the wgmma kernels runs from compute capability 8.0 up: for other devices, build with for example
-# -DCMAKE_CUDA_ARCHITECTURES="80-real;90a-real".
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 90a-real)
-endif()
+find_package(CUDAToolkit 12.5 REQUIRED)
+include(${CMAKE_CURRENT_LIST_DIR}/architectures.cmake)
 enable_language(CUDA)
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
@@ -12,4 +8,3 @@ if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25.0 and 3.25.1 do not k
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
   set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
 endif()
-find_package(CUDAToolkit 12.5 REQUIRED)

@@ -3,6 +3,7 @@ set(MOEREF_CUDA_SOURCES
   activation/activation.cu
   aux_loss/aux_loss.cu aux_loss/statistics.cu
   bias_update/bias_update.cu
+  device/device.cu
   permutation/unpermute.cu permutation/permute.cu
   expert_parallel/combine.cu expert_parallel/dispatch.cu expert_parallel/exchange_pass.cpp
   expert_parallel/expert_parallel.cpp expert_parallel/layout.cpp

@@ -4,6 +4,7 @@
 
 #include "cuda_impl/adaptors/adaptors.hpp"
 #include "cuda_impl/adaptors/call_ranks.hpp"
+#include "moeref/cuda/device.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/signature.hpp"
 
@@ -33,19 +34,6 @@ const Adaptor& adaptor(Component component) {
   for (const Adaptor& a : kAdaptors)
     if (a.component == component) return a;
   throw ArgumentError("component '" + std::string(name(component)) + "' has no CUDA adaptor");
-}
-
-std::optional<std::string> device_missing() {
-  int count = 0, device = 0, major = 0, pools = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) return "no CUDA device here";
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, device) != cudaSuccess)
-    return "the CUDA device does not answer";
-  if (major < 8)
-    return "the CUDA device has compute capability " + std::to_string(major) + ".x: want 8.0 or newer";
-  if (!pools) return "the CUDA device has no memory pools";
-  return std::nullopt;
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ namespace emulated {
 namespace {
 
 constexpr int kMostThreads = 1024;
-constexpr std::size_t kMostShared = std::size_t{163} << 10;
+constexpr std::size_t kMostShared = kEmulatedSharedBytes;
 alignas(1024) thread_local char shared_memory_of_block[kMostShared];
 
 enum class State : char { ready, in_warp, in_block, ended };

@@ -11,6 +11,8 @@ namespace {
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local bool launch_failed = false;  // as on a device, nothing of the thread works after it
 
+thread_local bool kernels_missing = false;
+
 cudaError_t state() { return launch_failed ? cudaErrorLaunchFailure : cudaSuccess; }
 bool capturing(cudaStream_t stream) { return stream && stream->captures; }
 
@@ -23,6 +25,8 @@ void set_error(cudaError_t error) {
   launch_failed = launch_failed || error == cudaErrorLaunchFailure;
 }
 
+void lose_kernels(bool lost) { kernels_missing = lost; }
+
 void enqueue(cudaStream_t stream, std::function<bool()> work) {
   if (capturing(stream)) {
     stream->captures->work.push_back(std::move(work));
@@ -32,9 +36,11 @@ void enqueue(cudaStream_t stream, std::function<bool()> work) {
 }
 
 void Launch::run(std::function<void()> thread) const {
+  if (kernels_missing) return set_error(cudaErrorNoKernelImageForDevice);
   const auto threads = std::uint64_t{block_.x} * block_.y * block_.z;
   if (grid_.x == 0 || grid_.y == 0 || grid_.z == 0 || grid_.x > 0x7fffffffu || grid_.y > 65535 ||
-      grid_.z > 65535 || threads == 0 || threads > 1024 || block_.z > 64 || shared_bytes_ > 163 * 1024) {
+      grid_.z > 65535 || threads == 0 || threads > 1024 || block_.z > 64 ||
+      shared_bytes_ > kEmulatedSharedBytes) {
     set_error(cudaErrorInvalidConfiguration);
     return;
   }
@@ -53,6 +59,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "out of memory";
     case cudaErrorInvalidConfiguration:
       return "invalid configuration argument";
+    case cudaErrorNoKernelImageForDevice:
+      return "no kernel image is available for execution on the device";
     case cudaErrorInvalidDevice:
       return "invalid device ordinal";
     case cudaErrorLaunchFailure:
@@ -62,6 +70,9 @@ const char* cudaGetErrorString(cudaError_t error) {
     default:
       return "invalid argument";
   }
+}
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, void (*)()) {
+  return kernels_missing ? cudaErrorNoKernelImageForDevice : cudaSuccess;
 }
 cudaError_t cudaGetLastError() {
   const cudaError_t error = std::exchange(last_error, cudaSuccess);

@@ -28,5 +28,7 @@ namespace emulated {
 void enqueue(cudaStream_t stream, std::function<bool()> work);
 /// What cudaGetLastError returns next; a failed launch stays.
 void set_error(cudaError_t error);
+/// From here on the calling thread's launches find no kernel, as in a build for other architectures.
+void lose_kernels(bool lost);
 
 }  // namespace emulated

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "moeref/cuda/bootstrap.hpp"
+#include "moeref/cuda/device.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda::test {
@@ -24,12 +25,8 @@ inline const bool kKernelsRunTogether =
 
 /// Empty when there is a device that runs these kernels, else why not.
 inline std::string device_missing() {
-  int count = 0, major = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) return "no CUDA device: nothing was tested";
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
-  return major >= 8 ? ""
-                    : "the device has compute capability " + std::to_string(major) +
-                          ".x, want 8.0 or newer: nothing was tested";
+  const auto why = moeref::cuda::device_missing();
+  return why ? *why + ": nothing was tested" : "";
 }
 /// The same for the wgmma kernels.
 inline std::string wgmma_missing() {

@@ -45,7 +45,9 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
+  cudaErrorInvalidDeviceFunction = 98,
   cudaErrorInvalidDevice = 101,
+  cudaErrorNoKernelImageForDevice = 209,
   cudaErrorInvalidResourceHandle = 400,
   cudaErrorNotReady = 600,
   cudaErrorPeerAccessAlreadyEnabled = 704,
@@ -131,11 +133,14 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
-/// The shared memory of compute capability 8.0: 163 KiB a block.
+/// The least shared memory that a block may have from compute capability 8.0 on: that of 8.6, 8.9 and 12.0.
+constexpr int kEmulatedSharedBytes = 99 * 1024;
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int value) {
-  return value >= 0 && value <= 163 * 1024 ? cudaSuccess : cudaErrorInvalidValue;
+  return value >= 0 && value <= kEmulatedSharedBytes ? cudaSuccess : cudaErrorInvalidValue;
 }
+struct cudaFuncAttributes {};
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*kernel)());
 /// As CUDA's own, for typed pointers.
 template <class T>
 cudaError_t cudaMalloc(T** memory, std::size_t bytes) {

@@ -64,14 +64,17 @@ class TicketReader {
   __device__ __forceinline__ int next() {
     const int slot = place_.slot();
     mbarrier_wait(Ring::full(at_, slot), place_.phase());
-    int ticket = load_shared_word(Ring::ticket(at_, slot));
-    if constexpr (Warp) ticket = uniform(ticket);  // lane 0's, which has read it then
-    if (!Warp || threadIdx.x % 32 == 0) {
+    const bool reads =
+        !Warp || threadIdx.x % 32 == 0;  // of a warp lane 0 alone, whose arrival its read precedes
+    int ticket = 0;
+    if (reads) {
+      ticket = load_shared_word(Ring::ticket(at_, slot));
       if constexpr (Ring::cluster == 2)
         mbarrier_arrive_at(Ring::empty(at_, slot), 0);
       else
         mbarrier_arrive(Ring::empty(at_, slot));
     }
+    if constexpr (Warp) ticket = uniform(ticket);
     ++place_.passed;
     return ticket;
   }

@@ -28,8 +28,11 @@ inline void check_matrix_type(DataType type, const char* field) {
     throw ArgumentError(std::string(field) + " is no type of matrices: want bfloat16 or float32");
 }
 
+/// Says, too, which architectures the library was built for where the device is of another.
+[[noreturn]] void throw_cuda_error(cudaError_t status, const char* call);
+
 inline void check(cudaError_t status, const char* call) {
-  if (status != cudaSuccess) throw CudaError(std::string(call) + ": " + cudaGetErrorString(status));
+  if (status != cudaSuccess) throw_cuda_error(status, call);
 }
 
 }  // namespace moeref::cuda

@@ -10,7 +10,7 @@
 #include <algorithm>
 
 #include "cuda_impl/gate/product_kernels.hpp"
-#include "cuda_impl/memory/ptx_sm80.cuh"
+#include "cuda_impl/tile_product/tensor_core_product.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
@@ -31,40 +31,25 @@ struct Arguments {
   bool add;
 };
 
-/// One operand's tile in shared memory: rows of `kAlongK ? 64 : kExtent` elements, one row for each index of
-/// the other axis.
-template <int kExtent, bool kAlongK>
-struct Tile {
-  static constexpr int kRows = kAlongK ? kExtent : kBlockK, kChunks = (kAlongK ? kBlockK : kExtent) / 8;
-  static constexpr int kBytes = kExtent * kBlockK * 2;
-  static_assert(kChunks >= 8, "the swizzle permutes eight chunks");
-
-  static __device__ unsigned offset(int row, int chunk) {
-    return static_cast<unsigned>(row * kChunks + (chunk ^ (row & 7))) * 16;
-  }
-
-  /// Elements [first, first + kExtent) x [k0, k0 + 64), zero beyond `extent` and `k_end`.
-  template <int kThreads>
-  static __device__ void fetch(unsigned to, const bf16* from, std::int64_t stride, std::int64_t first,
-                               std::int64_t extent, std::int64_t k0, std::int64_t k_end) {
-    static_assert(kRows * kChunks % kThreads == 0);
-#pragma unroll
-    for (int i = 0; i < kRows * kChunks / kThreads; ++i) {
-      const int c = static_cast<int>(threadIdx.x) + i * kThreads, row = c / kChunks, chunk = c % kChunks;
-      const std::int64_t outer = (kAlongK ? first : k0) + row, inner = (kAlongK ? k0 : first) + chunk * 8;
-      const bool valid = (kAlongK ? outer < extent && inner < k_end : outer < k_end && inner < extent);
-      copy_async(to + offset(row, chunk), valid ? from + outer * stride + inner : from, valid);
-    }
-  }
-};
+/// Elements [first, first + extent) of an operand by those of K from k0 on, zero beyond `extent` and `k_end`.
+template <class Tile, int kThreads>
+__device__ void fetch_block(unsigned to, const bf16* from, std::int64_t stride, std::int64_t first,
+                            std::int64_t extent, std::int64_t k0, std::int64_t k_end) {
+  Tile::template for_chunks<kThreads>([&](int line, int chunk) {
+    const std::int64_t outer = (Tile::along_k ? first : k0) + line,
+                       inner = (Tile::along_k ? k0 : first) + chunk * 8;
+    const bool valid = Tile::along_k ? outer < extent && inner < k_end : outer < k_end && inner < extent;
+    copy_async(to + Tile::offset(line, chunk), valid ? from + outer * stride + inner : from, valid);
+  });
+}
 
 template <int BM, int BN, bool kAAlongK, bool kBAlongK>
 struct Kernel {
-  using A = Tile<BM, kAAlongK>;
-  using B = Tile<BN, kBAlongK>;
+  using A = SharedTile<bf16, BM, kAAlongK>;
+  using B = SharedTile<bf16, BN, kBAlongK>;
+  using Product = TensorCoreProduct<bf16, 32, BN / 2>;
   static constexpr int kThreads = BM * 2, kStages = BM == 128 ? 3 : 4;
-  static constexpr int kStageBytes = A::kBytes + B::kBytes, kSharedBytes = kStages * kStageBytes;
-  static constexpr int kPairs = BN / 32;  // pairs of n8 tiles a warp
+  static constexpr int kStageBytes = A::bytes + B::bytes, kSharedBytes = kStages * kStageBytes;
 };
 
 template <int BM, int BN, bool kAAlongK, bool kBAlongK>
@@ -84,56 +69,25 @@ __global__ __launch_bounds__(BM * 2) void product_kernel(const Arguments p) {
       const unsigned to = base + step % K::kStages * K::kStageBytes;
       const int plane = kBAlongK ? 0 : step / plane_steps;
       const std::int64_t k0 = k_begin + std::int64_t{step - plane * plane_steps} * kBlockK;
-      K::A::template fetch<K::kThreads>(to, p.a + plane * p.a_plane_stride, p.a_stride, m0, p.m, k0, k_end);
-      K::B::template fetch<K::kThreads>(to + K::A::kBytes, p.b, p.b_stride, n0, p.n, k0, k_end);
+      fetch_block<typename K::A, K::kThreads>(to, p.a + plane * p.a_plane_stride, p.a_stride, m0, p.m, k0,
+                                              k_end);
+      fetch_block<typename K::B, K::kThreads>(to + K::A::bytes, p.b, p.b_stride, n0, p.n, k0, k_end);
     }
     commit_copies();  // an empty group too: the count of groups says which have arrived
   };
 #pragma unroll
   for (int s = 0; s < K::kStages - 1; ++s) fetch(s);
 
-  float c[2][2 * K::kPairs][4] = {};
+  typename K::Product product;
   for (int step = 0; step < steps; ++step) {
     wait_copies<K::kStages - 2>();
     __syncthreads();  // the copies of all threads are seen, and the stage fetched next is no longer read
     fetch(step + K::kStages - 1);
-    const unsigned a_tile = base + step % K::kStages * K::kStageBytes, b_tile = a_tile + K::A::kBytes;
-#pragma unroll
-    for (int kk = 0; kk < kBlockK / 16; ++kk) {
-      // Lane l names a row of 8x8 matrix l / 8. A's four: rows 0-7, 8-15 of k 0-7, then of k 8-15.
-      unsigned a[2][4];
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        if constexpr (kAAlongK) {
-          const int row = warp_m + i * 16 + lane % 16, chunk = kk * 2 + lane / 16;
-          load_matrices<false>(a[i], a_tile + K::A::offset(row, chunk));
-        } else {
-          const int k = kk * 16 + lane % 8 + lane / 16 * 8, chunk = (warp_m + i * 16) / 8 + lane / 8 % 2;
-          load_matrices<true>(a[i], a_tile + K::A::offset(k, chunk));
-        }
-      }
-      // B's four: k 0-7, 8-15 of columns 0-7, then of columns 8-15.
-#pragma unroll
-      for (int j = 0; j < K::kPairs; ++j) {
-        unsigned b[4];
-        if constexpr (kBAlongK) {
-          const int col = warp_n + j * 16 + lane % 8 + lane / 16 * 8, chunk = kk * 2 + lane / 8 % 2;
-          load_matrices<false>(b, b_tile + K::B::offset(col, chunk));
-        } else {
-          const int k = kk * 16 + lane % 8 + lane / 8 % 2 * 8, chunk = (warp_n + j * 16) / 8 + lane / 16;
-          load_matrices<true>(b, b_tile + K::B::offset(k, chunk));
-        }
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          multiply_add(c[i][2 * j], a[i], b[0], b[1]);
-          multiply_add(c[i][2 * j + 1], a[i], b[2], b[3]);
-        }
-      }
-    }
+    const unsigned a_tile = base + step % K::kStages * K::kStageBytes;
+    product.template add<typename K::A, typename K::B>(a_tile, a_tile + K::A::bytes, warp_m, warp_n);
   }
   wait_copies<0>();
 
-  // c[0..1] and c[2..3]: rows lane / 4 and 8 below, columns 2 (lane mod 4) and the next.
   if (kBAlongK || p.partial) {
     float* partial = p.partial + blockIdx.y * p.m * p.n;
 #pragma unroll
@@ -143,9 +97,9 @@ __global__ __launch_bounds__(BM * 2) void product_kernel(const Arguments p) {
         const std::int64_t row = m0 + warp_m + i * 16 + half * 8 + lane / 4;
         if (row >= p.m) continue;
 #pragma unroll
-        for (int j = 0; j < 2 * K::kPairs; ++j) {
+        for (int j = 0; j < BN / 16; ++j) {
           const std::int64_t col = n0 + warp_n + j * 8 + lane % 4 * 2, at = row * p.n + col;
-          const float first = c[i][j][half * 2], second = c[i][j][half * 2 + 1];
+          const float first = product.sum[i][j][half * 2], second = product.sum[i][j][half * 2 + 1];
           if (col + 1 < p.n && p.n % 2 == 0) {
             *reinterpret_cast<float2*>(partial + at) = {first, second};
           } else {
@@ -161,14 +115,7 @@ __global__ __launch_bounds__(BM * 2) void product_kernel(const Arguments p) {
   constexpr int kRow = BN + 8;
   static_assert(BM * kRow * 4 <= K::kSharedBytes);
   __syncthreads();
-#pragma unroll
-  for (int i = 0; i < 2; ++i)
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-#pragma unroll
-      for (int j = 0; j < 2 * K::kPairs; ++j)
-        *reinterpret_cast<float2*>(tile + (warp_m + i * 16 + half * 8 + lane / 4) * kRow + warp_n + j * 8 +
-                                   lane % 4 * 2) = {c[i][j][half * 2], c[i][j][half * 2 + 1]};
+  product.template put<kRow>(tile, warp_m, warp_n);
   __syncthreads();
 #pragma unroll 2
   for (int i = threadIdx.x; i < BM * BN / 8; i += K::kThreads) {

@@ -49,7 +49,7 @@ inline constexpr ProductKind kProductKinds[] = {
      large_experts, 320, 128, nullptr, &sm90::kClusterProducts},
     {ExpertsPath::wgmma, "wgmma", "wgmma, 256 x 160", serves_wgmma, any_experts, 160, 128, nullptr,
      &sm90::kOneBlockProducts},
-    {ExpertsPath::portable, "portable", "portable, 64 x 64", serves_portable, any_experts, 64, 64,
+    {ExpertsPath::portable, "portable", "portable, 128 x 128", serves_portable, any_experts, 128, 128,
      &portable::kFloat32Products, &portable::kBfloat16Products},
 };
 

@@ -1,6 +1,6 @@
-// The kernels of the portable products and their launches, for one element type. Tiles of 64 rows of one
-// expert by 64 columns, over K in steps of 32; blocks walk over the tiles, whose number only the device
-// knows.
+// The kernels of the portable products and their launches, for one element type. Tiles of 128 rows of one
+// expert by 128 columns; blocks walk over the tiles, whose number only the device knows. Two blocks share a
+// multiprocessor where its memory allows, and one multiplies while the other is in its epilogue.
 #pragma once
 
 #include <algorithm>
@@ -22,9 +22,9 @@ struct TokenProductArguments {
 };
 
 template <class T, bool WeightsMnMajor, class Epilogue>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     token_product(const TokenProductArguments<T> s, const Epilogue epilogue) {
-  __shared__ __align__(16) char shared[kSharedBytes<T>];
+  extern __shared__ __align__(128) char shared[];
   const std::int64_t total = std::int64_t{s.tiles.expert_tile_begin[s.experts]} * s.m_tiles;
   for (std::int64_t work = blockIdx.x; work < total; work += gridDim.x) {
     const int e = s.tiles.tile_expert[work / s.m_tiles], begin = s.tiles.offsets[e * s.tiles.step],
@@ -38,14 +38,14 @@ __global__ void __launch_bounds__(kThreads)
     const T* mine = s.weights + std::int64_t{e} * s.k_extent * s.width;
     if constexpr (WeightsMnMajor) {
       const Operand<T, false> weights{{mine, s.width, s.k_extent}, epilogue.columns(m), 0, s.eights};
-      epilogue.run(tile, multiply(tokens, weights, s.k_extent, shared));
+      epilogue.run(tile, multiply(tokens, weights, s.k_extent, tile.rows, shared));
     } else {
       const Operand<T, true> weights{
           {mine + std::int64_t{m} * kTile * s.k_extent, s.k_extent, s.width - m * kTile},
           {},
           s.k_extent,
           s.eights};
-      epilogue.run(tile, multiply(tokens, weights, s.k_extent, shared));
+      epilogue.run(tile, multiply(tokens, weights, s.k_extent, tile.rows, shared));
     }
   }
 }
@@ -67,22 +67,22 @@ __device__ Operand<T, false> rows_of_expert(const T* data, int begin, int rows, 
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) weight_gradient(const WeightGradientArguments<T> s) {
-  __shared__ __align__(16) char shared[kSharedBytes<T>];
+__global__ void __launch_bounds__(kThreads, 2) weight_gradient(const WeightGradientArguments<T> s) {
+  extern __shared__ __align__(128) char shared[];
   const std::int64_t per_expert = std::int64_t{s.m_tiles} * s.n_tiles, total = per_expert * s.experts;
   for (std::int64_t work = blockIdx.x; work < total; work += gridDim.x) {
     const int e = static_cast<int>(work / per_expert), begin = s.offsets[e * s.step],
               rows = s.offsets[(e + 1) * s.step] - begin;
     const int m = static_cast<int>(work % per_expert / s.n_tiles), n = static_cast<int>(work % s.n_tiles);
-    const float* result =
-        multiply(rows_of_expert(s.left, begin, rows, s.left_width, m, s.eights),
-                 rows_of_expert(s.right, begin, rows, s.right_width, n, s.eights), rows, shared);
-    T* out = s.out + std::int64_t{e} * s.left_width * s.right_width;
-    for (int i = threadIdx.x; i < kTile * kTile; i += kThreads) {
-      const int row = m * kTile + i / kTile, column = n * kTile + i % kTile;
-      if (row < s.left_width && column < s.right_width)
-        out[std::int64_t{row} * s.right_width + column] =
-            from_float<T>(result[i / kTile * kResultStride + i % kTile]);
+    const float* result = multiply(rows_of_expert(s.left, begin, rows, s.left_width, m, s.eights),
+                                   rows_of_expert(s.right, begin, rows, s.right_width, n, s.eights), rows,
+                                   s.left_width - m * kTile, shared);
+    T* out = s.out + (std::int64_t{e} * s.left_width + m * kTile) * s.right_width;
+    for (int i = threadIdx.x; i < min(kTile, s.left_width - m * kTile) * (kTile / 8); i += kThreads) {
+      const int row = i / (kTile / 8), column = i % (kTile / 8) * 8;
+      float v[8];
+      read_eight(result + row * kResultStride + column, v);
+      store_eight(out + std::int64_t{row} * s.right_width, n * kTile + column, s.right_width, s.eights, v);
     }
   }
 }
@@ -93,6 +93,12 @@ inline unsigned blocks(std::int64_t tiles) {
   check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
         "cudaDeviceGetAttribute");
   return static_cast<unsigned>(std::clamp<std::int64_t>(tiles, 1, std::int64_t{multiprocessors} * 8));
+}
+
+template <class Kernel>
+void allow_shared_bytes(Kernel* kernel) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
+        "cudaFuncSetAttribute");
 }
 
 inline int tiles_over(int width, int tile) { return (width + tile - 1) / tile; }
@@ -110,8 +116,9 @@ void launch_tokens(const char* name, const GroupedShape& g, const void* tokens, 
                                    g.tile_rows,
                                    m_tiles,
                                    eights};
+  allow_shared_bytes(token_product<T, WeightsMnMajor, Epilogue>);
   token_product<T, WeightsMnMajor>
-      <<<blocks((g.rows / 16 + g.experts) * m_tiles), kThreads, 0, stream>>>(s, epilogue);
+      <<<blocks((g.rows / 16 + g.experts) * m_tiles), kThreads, kSharedBytes, stream>>>(s, epilogue);
   check(cudaGetLastError(), name);
 }
 
@@ -121,10 +128,11 @@ void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParame
   const int width = is_gated_layout<Act> ? 2 * g.inter_dim : g.inter_dim;
   const Up<T, Act> epilogue{static_cast<T*>(u.h),
                             static_cast<T*>(u.a),
-                            static_cast<const T*>(u.bias),
+                            const_cast<T*>(static_cast<const T*>(u.bias)),
                             u.weighted ? g.permutation.row_weight : nullptr,
                             g.inter_dim,
-                            parameters};
+                            parameters,
+                            in_eights(g.inter_dim, u.h, u.a, u.bias)};
   launch_tokens<T, true>("up_product", g, u.x, u.weights, g.dim, width,
                          tiles_over(g.inter_dim, Up<T, Act>::inner), epilogue, stream);
 }
@@ -132,39 +140,44 @@ void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParame
 template <class T, class Act>
 void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
                           const ActivationParameters& parameters, cudaStream_t stream) {
-  const DownGradientOf<T, Act> epilogue{static_cast<const T*>(d.h),
+  const DownGradientOf<T, Act> epilogue{const_cast<T*>(static_cast<const T*>(d.h)),
                                         static_cast<T*>(d.dh),
                                         static_cast<T*>(d.a),
                                         g.permutation.row_weight,
                                         d.dot_parts,
                                         g.inter_dim,
-                                        parameters};
+                                        parameters,
+                                        in_eights(g.inter_dim, d.h, d.dh, d.a)};
   launch_tokens<T, false>("down_gradient_product", g, d.dy, d.weights, g.dim, g.inter_dim,
                           tiles_over(g.inter_dim, kTile), epilogue, stream);
 }
 
 template <class T, bool WeightsMnMajor>
 void launch_stored(const GroupedShape& g, const StoredProduct& p, int k_extent, cudaStream_t stream) {
-  const Store<T> epilogue{static_cast<T*>(p.out), static_cast<const T*>(p.bias), g.permutation.row_weight,
-                          g.dim, p.scale_product};
+  const Store<T> epilogue{static_cast<T*>(p.out),   static_cast<const T*>(p.bias),
+                          g.permutation.row_weight, g.dim,
+                          p.scale_product,          in_eights(g.dim, p.out, p.bias)};
   launch_tokens<T, WeightsMnMajor>(WeightsMnMajor ? "down_product" : "input_gradient_product", g, p.rows,
                                    p.weights, k_extent, g.dim, tiles_over(g.dim, kTile), epilogue, stream);
 }
 
 template <class T>
 void launch_weight_gradient(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
-  const WeightGradientArguments<T> s{g.permutation.offsets,
-                                     g.permutation.chunks,
-                                     static_cast<const T*>(p.left),
-                                     static_cast<const T*>(p.right),
-                                     static_cast<T*>(p.out),
-                                     p.left_width,
-                                     p.right_width,
-                                     g.experts,
-                                     tiles_over(p.left_width, kTile),
-                                     tiles_over(p.right_width, kTile),
-                                     in_eights(p.left_width, p.left, p.right) && p.right_width % 8 == 0};
-  weight_gradient<T><<<blocks(std::int64_t{s.m_tiles} * s.n_tiles * s.experts), kThreads, 0, stream>>>(s);
+  const WeightGradientArguments<T> s{
+      g.permutation.offsets,
+      g.permutation.chunks,
+      static_cast<const T*>(p.left),
+      static_cast<const T*>(p.right),
+      static_cast<T*>(p.out),
+      p.left_width,
+      p.right_width,
+      g.experts,
+      tiles_over(p.left_width, kTile),
+      tiles_over(p.right_width, kTile),
+      in_eights(p.left_width, p.left, p.right, p.out) && p.right_width % 8 == 0};
+  allow_shared_bytes(weight_gradient<T>);
+  weight_gradient<T>
+      <<<blocks(std::int64_t{s.m_tiles} * s.n_tiles * s.experts), kThreads, kSharedBytes, stream>>>(s);
   check(cudaGetLastError(), "weight_gradient_product");
 }
 

@@ -1,7 +1,6 @@
 // Host side of the sm_90a kernels.
 #pragma once
 
-#include <cstdlib>
 #include <type_traits>
 
 #include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
@@ -21,12 +20,6 @@ inline int multiprocessors() {
   check(cudaGetDevice(&device), "cudaGetDevice");
   check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
   return count;
-}
-
-/// MOEREF_STATIC_SCHEDULE=1 in the environment: blocks stride over the work, for comparison.
-inline Tickets tickets(const GroupedShape& g) {
-  const char* fixed = std::getenv("MOEREF_STATIC_SCHEDULE");
-  return {fixed && *fixed == '1' ? nullptr : g.tickets};
 }
 
 template <auto Kernel, class Layout, class... Arguments>
@@ -55,7 +48,7 @@ int m_tiles_of(int m_extent) {
 }
 
 inline TokenProductShape token_shape(const GroupedShape& g, int k_extent, int m_tiles) {
-  return {row_tiles(g), k_extent, g.experts, g.tile_rows, m_tiles, tickets(g)};
+  return {row_tiles(g), k_extent, g.experts, g.tile_rows, m_tiles, {g.tickets}};
 }
 
 /// weights [E, K, M]: box of 64 columns of M.

@@ -59,7 +59,7 @@ void weight_gradient_of(const GroupedShape& g, const WeightGradient& p, cudaStre
                             1,
                             0,
                             p.left_width < p.right_width,
-                            tickets(g)};
+                            {g.tickets}};
   if constexpr (Layout::n == FewRows::n) shape.unit_tiles = unit_tiles(shape);
   shape.m_units = static_cast<int>(ceil_div(shape.m_tiles, shape.unit_tiles));
   const auto by_row = [&](const void* rows, int width) {

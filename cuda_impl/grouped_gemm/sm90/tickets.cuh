@@ -27,7 +27,7 @@ namespace moeref::cuda::sm90 {
 
 /// Units of work 0 to `count` - 1 of a launch, in the order in which they are handed out.
 struct Tickets {
-  int* counter;  // null: block b takes b, b + blocks and so on, to compare
+  int* counter;
 };
 
 /// In shared memory, from `at`. Readers: warps or threads of a block that read every ticket.
@@ -95,7 +95,6 @@ class TicketKeeper {
       : counter_(from.counter),
         end_(count + int(gridDim.x) / Ring::cluster - 1),
         draws_(rank == 0),
-        fixed_(blockIdx.x / Ring::cluster),
         at_(at),
         reader_(at) {
     for (int slot = 0; slot < Ring::slots; ++slot) expect(slot);
@@ -103,19 +102,13 @@ class TicketKeeper {
   }
 
   __device__ __forceinline__ void draw() {
-    if (!draws_) return;
-    if (counter_ != nullptr) {
-      drawn_ = atomicAdd(counter_, 1);
-    } else {
-      drawn_ = fixed_;
-      fixed_ += gridDim.x / Ring::cluster;
-    }
+    if (draws_) drawn_ = atomicAdd(counter_, 1);
   }
 
   __device__ __forceinline__ int next() {
     const int slot = place_.slot();
     if (draws_) {
-      if (counter_ != nullptr && drawn_ == end_) *counter_ = 0;
+      if (drawn_ == end_) *counter_ = 0;
       mbarrier_wait(Ring::empty(at_, slot), place_.phase() ^ 1);  // the first pass finds the slots empty
       hand_out(slot);
     }
@@ -142,7 +135,7 @@ class TicketKeeper {
   int* counter_;
   int end_;  // the launch's last ticket
   bool draws_;
-  int fixed_, drawn_ = 0;
+  int drawn_ = 0;
   std::uint32_t at_;
   TicketPlace place_;
   TicketReader<Ring, false> reader_;

@@ -1,7 +1,6 @@
 // Device buffers with random numbers, and medians of timed runs.
 #pragma once
 
-#include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -30,9 +29,10 @@ struct DeviceBuffer {
   DeviceBuffer(const DeviceBuffer&) = delete;
   ~DeviceBuffer() { cudaFree(data); }
 };
-struct NormalBuffer : DeviceBuffer<__nv_bfloat16> {
-  NormalBuffer(std::size_t n, float scale, unsigned seed) : DeviceBuffer(n) {
-    fill_normal(data, n, DataType::bfloat16, scale, seed, nullptr);
+struct NormalBuffer : DeviceBuffer<char> {
+  NormalBuffer(std::size_t n, float scale, unsigned seed, DataType type = DataType::bfloat16)
+      : DeviceBuffer(n * bytes_of(type)) {
+    fill_normal(data, n, type, scale, seed, nullptr);
   }
 };
 

@@ -1,7 +1,7 @@
 // Times the routed experts, whole and by product, against the same flops as dense cuBLAS products in the same
 // run.
-//   moeref_cuda_bench [--json FILE] [--repeat N] [--path automatic|clusters|wgmma|portable] [--beside-block]
-//                     [shape]...
+//   moeref_cuda_bench [--json FILE] [--repeat N] [--path automatic|wgmma_clusters|wgmma|portable]
+//                     [--dtype bfloat16|float32] [--beside-block] [shape]...
 // --beside-block times forward and forward + backward again while a block of 32 threads that only waits holds
 // a multiprocessor, and gives held / free.
 // TF counts 6 T k D I flops forward and 12 backward; share = time of the dense equivalent / time, where the
@@ -30,56 +30,44 @@
 namespace moeref::cuda::bench {
 namespace {
 
-using bf16 = __nv_bfloat16;
-
 std::vector<double> medians(int repeat, const std::vector<Work>& works) {
   std::vector<double> out;
   for (const Times& times : time_in_turn(repeat, works)) out.push_back(times.median_ms);
   return out;
 }
 
-/// Times with all multiprocessors free, and beside a block that holds one.
-struct Schedule {
-  const char* name;
-  double forward, both, held_forward, held_both;
+/// Times of forward and of both passes, with all multiprocessors free, and beside a block that holds one.
+struct BesideTimes {
+  std::vector<double> free, held;
 };
 
-/// A work with the blocks' shares fixed, or by tickets.
-Work scheduled(const char* fixed, Work work) {
-  return [fixed, work](int i) {
-    setenv("MOEREF_STATIC_SCHEDULE", fixed, 1);
-    work(i);
-    unsetenv("MOEREF_STATIC_SCHEDULE");
-  };
-}
-
-std::vector<Schedule> beside_block(int repeat, const Work& forward, const Work& both) {
-  const std::vector<Work> works = {scheduled("1", forward), scheduled("0", forward), scheduled("1", both),
-                                   scheduled("0", both)};
-  std::vector<double> free(works.size()), held(works.size());
+BesideTimes beside_block(int repeat, const Work& forward, const Work& both) {
+  BesideTimes out{{0, 0}, {0, 0}};
   constexpr int kTurns = 3;  // of free and held, so that both meet the same heat
   const auto add = [&](std::vector<double>& sums) {
-    const std::vector<double> times = medians(repeat, works);
+    const std::vector<double> times = medians(repeat, {forward, both});
     for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += times[i] / kTurns;
   };
   for (int turn = 0; turn < kTurns; ++turn) {
-    add(free);
+    add(out.free);
     const BesideBlock block;
-    add(held);
+    add(out.held);
   }
-  return {{"static", free[0], free[2], held[0], held[2]}, {"tickets", free[1], free[3], held[1], held[3]}};
+  return out;
 }
 
 struct Result {
   const Shape* shape;
   const char* path;
   double imbalance, dense, forward, both;
-  std::vector<Schedule> schedules;
+  BesideTimes beside;
   std::vector<std::pair<const char*, double>> parts;
 };
 
-Result measure(const Shape& s, ExpertsPath wanted, int repeat, bool beside, cublasHandle_t blas) {
+Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, bool beside,
+               cublasHandle_t blas) {
   ExpertsConfig c{s.tokens, s.dim, s.inter_dim, s.experts, s.slots};
+  c.dtype = dtype;
   c.path = wanted;
   c.path = selected_path(c);
   const std::size_t T = s.tokens, D = s.dim, I = s.inter_dim, E = s.experts, R = T * s.slots;
@@ -92,11 +80,14 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, bool beside, cubl
       ids[t * s.slots + j] = order[j], ++load[order[j]];
     }
   const std::vector<float> weights(R, 1.0f / s.slots);
-  NormalBuffer x0(T * D, 1, 1), x1(T * D, 1, 2), dy0(T * D, 1, 3), dy1(T * D, 1, 4);
-  NormalBuffer gate_up(E * D * 2 * I, 0.02f, 5), down(E * I * D, 0.02f, 6);
+  NormalBuffer x0(T * D, 1, 1, dtype), x1(T * D, 1, 2, dtype), dy0(T * D, 1, 3, dtype),
+      dy1(T * D, 1, 4, dtype);
+  NormalBuffer gate_up(E * D * 2 * I, 0.02f, 5, dtype), down(E * I * D, 0.02f, 6, dtype);
   DeviceBuffer<int> d_ids(R);
   DeviceBuffer<float> d_weights(R), dw(R);
-  DeviceBuffer<bf16> output(T * D), dx(T * D), dgate_up(E * D * 2 * I), ddown(E * I * D);
+  const std::size_t bytes = bytes_of(dtype);
+  DeviceBuffer<char> output(T * D * bytes), dx(T * D * bytes), dgate_up(E * D * 2 * I * bytes),
+      ddown(E * I * D * bytes);
   DeviceBuffer<char> saved(saved_bytes(c)), forward_memory(forward_workspace_bytes(c)),
       backward_memory(backward_workspace_bytes(c));
   check(cudaMemcpy(d_ids.data, ids.data(), R * 4, cudaMemcpyHostToDevice), "cudaMemcpy");
@@ -110,12 +101,13 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, bool beside, cubl
 
   // Row-major C = A B is column-major C' = B' A'. Operands: random bits of the buffers above, as large as the
   // dense layer's.
-  NormalBuffer dense_x(R * D, 1, 8), dense_a(R * I, 1, 9);
+  NormalBuffer dense_x(R * D, 1, 8, dtype), dense_a(R * I, 1, 9, dtype);
+  const cudaDataType_t type = dtype == DataType::float32 ? CUDA_R_32F : CUDA_R_16BF;
   const float one = 1, zero = 0;
   const auto dense = [&](const void* a, const void* b, void* out, std::size_t m, std::size_t k,
                          std::size_t n) {
-    if (cublasGemmEx(blas, CUBLAS_OP_N, CUBLAS_OP_N, int(n), int(m), int(k), &one, b, CUDA_R_16BF, int(n), a,
-                     CUDA_R_16BF, int(k), &zero, out, CUDA_R_16BF, int(n), CUBLAS_COMPUTE_32F,
+    if (cublasGemmEx(blas, CUBLAS_OP_N, CUBLAS_OP_N, int(n), int(m), int(k), &one, b, type, int(n), a, type,
+                     int(k), &zero, out, type, int(n), CUBLAS_COMPUTE_32F,
                      CUBLAS_GEMM_DEFAULT) != CUBLAS_STATUS_SUCCESS)
       throw CudaError("cublasGemmEx failed");
   };
@@ -147,7 +139,7 @@ Result measure(const Shape& s, ExpertsPath wanted, int repeat, bool beside, cubl
                          dense(dense_a.data, w.down, fw.rows, R, I, D);
                        },
                        forward, both});
-  if (beside) r.schedules = beside_block(repeat, forward, both);
+  if (beside) r.beside = beside_block(repeat, forward, both);
   r.dense = whole[0], r.forward = whole[1], r.both = whole[2];
 
   const std::vector<std::pair<const char*, Work>> parts = {
@@ -224,10 +216,17 @@ ExpertsPath parse_path(const std::string& text) {
   throw ArgumentError("--path is '" + text + "': want one of " + words);
 }
 
+DataType parse_dtype(const std::string& text) {
+  if (text == "bfloat16") return DataType::bfloat16;
+  if (text == "float32") return DataType::float32;
+  throw ArgumentError("--dtype is '" + text + "': want bfloat16 or float32");
+}
+
 int run(int argc, char** argv) {
   const char* json = nullptr;
   int repeat = 10;
   ExpertsPath path = ExpertsPath::automatic;
+  DataType dtype = DataType::bfloat16;
   bool beside = false;
   std::vector<std::string> names;
   for (int i = 1; i < argc; ++i) {
@@ -237,6 +236,8 @@ int run(int argc, char** argv) {
       repeat = std::max(1, std::atoi(argv[++i]));
     else if (!std::strcmp(argv[i], "--path") && i + 1 < argc)
       path = parse_path(argv[++i]);
+    else if (!std::strcmp(argv[i], "--dtype") && i + 1 < argc)
+      dtype = parse_dtype(argv[++i]);
     else if (!std::strcmp(argv[i], "--beside-block"))
       beside = true;
     else
@@ -256,7 +257,7 @@ int run(int argc, char** argv) {
       "|\n|---|---|---|---|---|---|---|---|\n");
   std::vector<Result> results;
   for (const Shape& s : shapes) {
-    const Result r = measure(s, path, repeat, beside, blas);
+    const Result r = measure(s, path, dtype, repeat, beside, blas);
     const double tf = 6e-9 * s.tokens * s.slots * double(s.dim) * s.inter_dim;
     std::printf("| %s | %s | %.2f | %.3f (%.0f) | %.3f (%.0f) | %.3f | %.3f (%.0f) | %.3f |\n", s.name,
                 r.path, r.imbalance, r.dense, tf / r.dense, r.forward, tf / r.forward, r.dense / r.forward,
@@ -266,13 +267,13 @@ int run(int argc, char** argv) {
   }
   if (beside)
     std::printf(
-        "\nBeside a block of 32 threads that holds a multiprocessor:\n\n| shape | schedule | forward ms "
+        "\nBeside a block of 32 threads that holds a multiprocessor:\n\n| shape | forward ms "
         "free, "
-        "held | ratio | f+b ms free, held | ratio |\n|---|---|---|---|---|---|\n");
+        "held | ratio | f+b ms free, held | ratio |\n|---|---|---|---|---|\n");
   for (const Result& r : results)
-    for (const Schedule& t : r.schedules)
-      std::printf("| %s | %s | %.3f, %.3f | %.3f | %.3f, %.3f | %.3f |\n", r.shape->name, t.name, t.forward,
-                  t.held_forward, t.held_forward / t.forward, t.both, t.held_both, t.held_both / t.both);
+    if (const auto& [free, held] = r.beside; beside)
+      std::printf("| %s | %.3f, %.3f | %.3f | %.3f, %.3f | %.3f |\n", r.shape->name, free[0], held[0],
+                  held[0] / free[0], free[1], held[1], held[1] / free[1]);
   std::printf("\nProducts, ms (TF):\n");
   for (const Result& r : results) {
     const double third = 2e-9 * r.shape->tokens * r.shape->slots * double(r.shape->dim) * r.shape->inter_dim;

@@ -1,3 +1,5 @@
+#include <cuda_bf16.h>
+
 #include "tools/bench/cuda/device_timing.hpp"
 
 namespace moeref::cuda::bench {

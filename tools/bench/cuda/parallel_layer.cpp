@@ -1,5 +1,7 @@
 #include "tools/bench/cuda/parallel_layer.hpp"
 
+#include <cuda_bf16.h>
+
 #include <cmath>
 #include <optional>
 

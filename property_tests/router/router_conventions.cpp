@@ -56,6 +56,13 @@ void arrange_group_rule(Descriptor& d) {
   d.groups = std::max<std::int64_t>(d.groups, 2);
   if (d.E / d.groups < 3) d.E = 3 * d.groups;
   d.limited = std::min(d.limited, d.groups - 1);
+  if (d.seed % 4 == 3) {  // a k that g does not divide
+    d.config.group_score = GroupScore::topk_over_g_sum;
+    d.groups = std::max<std::int64_t>(d.groups, 3);
+    d.limited = 2;
+    d.k = 3;
+    if (d.E / d.groups < 3 || d.E % d.groups != 0) d.E = 3 * d.groups;
+  }
   if (d.config.group_score == GroupScore::by_score_func)
     d.config.group_score = d.seed % 3 == 0   ? GroupScore::largest
                            : d.seed % 3 == 1 ? GroupScore::top2_sum

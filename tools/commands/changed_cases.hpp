@@ -15,9 +15,9 @@ namespace moeref {
 
 /// What is changed in every case that has it.
 struct CaseChanges {
-  std::vector<std::pair<std::string, std::string>> fields;  ///< of the config: name, value
+  std::vector<std::pair<std::string, std::string>> fields = {};  ///< of the config: name, value
   std::int64_t align = 1;      ///< bytes of which the rows of activations and weights are multiples
-  std::string mask;            ///< a kind of mask; empty: as the case has it
+  std::string mask = {};       ///< a kind of mask; empty: as the case has it
   bool forward_alone = false;  ///< no gradients
   bool evaluation = false;     ///< outside training
 

@@ -7,6 +7,7 @@ add_executable(reference_cpu_test
   arithmetic/tests/real_test.cpp
   arithmetic/tests/torch_generator_test.cpp
   call/tests/config_test.cpp
+  call/tests/conventions_test.cpp
   call/tests/dtype_test.cpp
   call/tests/signature_test.cpp
   call/tests/tensor_test.cpp

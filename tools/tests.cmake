@@ -8,6 +8,7 @@ add_executable(moeref_report_tests
   bench/tests/measurement_json_test.cpp
   judging/tests/agreement_test.cpp
   judging/tests/case_check_test.cpp
+  judging/tests/diagnosis_test.cpp
   judging/tests/must_pass_test.cpp
   judging/tests/sum_probe_test.cpp
   judging/tests/summation_tree_test.cpp

@@ -7,6 +7,7 @@
 #include "moeref/cuda/device.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/signature.hpp"
+#include "reference_cpu/call/conventions.hpp"
 
 namespace moeref::cuda {
 namespace {
@@ -46,6 +47,7 @@ std::optional<std::string> unsupported_dtype(const Call& call, std::string_view 
 }
 
 std::optional<std::string> CudaImplementation::unsupported(const Call& call) const {
+  if (auto unknown = undeclared_convention(call, "the CUDA implementation", {})) return unknown;
   if (auto reason = device_missing()) return reason;
   if (const std::int64_t ranks = ranks_of(call); ranks > kMaxRanks)
     return std::to_string(ranks) + " ranks: the CUDA implementation runs " + std::to_string(kMaxRanks) +
@@ -55,6 +57,8 @@ std::optional<std::string> CudaImplementation::unsupported(const Call& call) con
 
 NamedTensors CudaImplementation::run(const Call& call) {
   check_inputs(call);
+  if (const auto unknown = undeclared_convention(call, "the CUDA implementation", {}))
+    throw ArgumentError(*unknown);
   const Adaptor& component = adaptor(call.component);
   if (component.on_ranks && ranks_of(call) > 1) return run_on_ranks(call, options_, component.run);
   DeviceContext device(options_);

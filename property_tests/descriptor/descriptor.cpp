@@ -48,6 +48,17 @@ void repair_sizes(Descriptor& d) {
   if (d.fake_gate) d.replay = false;  // the balanced gate ignores replay (SPEC.md 4)
 }
 
+/// A rule of groups that the score function does not take goes back to its default.
+void repair_group_rules(Descriptor& d) {
+  MoEConfig& c = d.config;
+  const bool over_g = c.group_score == GroupScore::topk_over_g_sum;
+  if (facts(d.score).selects_by_logits) c.group_score = GroupScore::by_score_func;
+  if (over_g && d.k < d.limited) c.group_score = GroupScore::top2_sum;
+  const bool unruled = !uses_groups(d.score) && c.group_score != GroupScore::by_score_func;
+  if (unruled && c.discarded_groups == DiscardedGroups::by_score_func)
+    c.discarded_groups = DiscardedGroups::minus_infinity;
+}
+
 /// Groups that divide the experts, of two or more where a group's score is a sum of two, and enough of them
 /// for k.
 void repair_groups(Descriptor& d) {
@@ -107,6 +118,7 @@ void repair_ranks(Descriptor& d) {
 void repair(Descriptor& d) {
   if (d.component == Component::mlp && !facts(d.activation).in_mlp) d.activation = ActivationKind::swiglu;
   repair_sizes(d);
+  repair_group_rules(d);
   repair_groups(d);
   repair_gate(d);
   repair_ranks(d);

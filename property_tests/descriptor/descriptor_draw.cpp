@@ -82,18 +82,18 @@ void draw_layer(Descriptor& d, Choices& draw) {
   if (draw.chance(30)) d.rank_kind = RankKind::context;
 }
 
-/// Whether the component is one of the words of `readers`.
-bool reads(std::string_view readers, Component component) {
-  return (" " + std::string(readers) + " ").find(" " + std::string(name(component)) + " ") !=
-         std::string::npos;
-}
-
-void draw_config(Descriptor& d, Choices& draw) {
+void draw_config(Descriptor& d, Choices& draw, const SizeRange& range) {
+  const auto allowed = [&](const auto& row) {
+    return !row.convention || !range.conventions ||
+           std::ranges::find(*range.conventions, row.name) != range.conventions->end();
+  };
   visit_config_fields(d.config, [&](const auto& row, auto& member) {
     if constexpr (std::remove_cvref_t<decltype(row)>::drawn)
-      if (reads(row.readers, d.component) && draw.chance(row.draw.percent))
-        member = row.draw.values[static_cast<std::size_t>(
+      if (reads(row.readers, d.component) && draw.chance(row.draw.percent)) {
+        const auto value = row.draw.values[static_cast<std::size_t>(
             draw.between(0, static_cast<std::int64_t>(row.draw.values.size()) - 1))];
+        if (allowed(row)) member = value;
+      }
   });
 }
 
@@ -139,8 +139,8 @@ Descriptor draw_descriptor(Component component, std::uint64_t bits, const SizeRa
            : form < 80 ? Mask::random
                        : draw.of({Mask::none, Mask::first, Mask::last, Mask::every_second, Mask::all_but});
   d.loads = draw.of({Loads::random, Loads::mixed, Loads::zero, Loads::equal, Loads::single});
-  d.seed = draw.bits() >> 44;  // short enough to read
-  draw_config(d, draw);        // last, so that one more field leaves all others as they were drawn
+  d.seed = draw.bits() >> 44;   // short enough to read
+  draw_config(d, draw, range);  // last, so that one more field leaves all others as they were drawn
   draw_extents(d, bits, range);
   repair(d);
   return d;

@@ -80,6 +80,11 @@ void read(std::string_view word, std::string_view text, ActivationKind& out) {
 void read(std::string_view word, std::string_view text, Float32Products& out) {
   read_enum(word, text, names_of(kFloat32Products), out);
 }
+template <Convention Enum>
+void read(std::string_view word, std::string_view text, Enum& out) {
+  constexpr auto names = names_of(rows_of(Enum{}));
+  read_enum(word, text, names, out);
+}
 void read(std::string_view, std::string_view text, DType& out) { out = parse_dtype(text); }
 void read(std::string_view, std::string_view text, std::optional<DType>& out) {
   out = text == "none" ? std::nullopt : std::optional(parse_dtype(text));

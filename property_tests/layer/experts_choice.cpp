@@ -76,7 +76,8 @@ void arrange_irrelevant(Descriptor& d) {
   d.k = std::max<std::int64_t>(d.k, 2);
   d.norm = true;
   d.biased_weights = false;
-  // Beside scores as small as these the 1e-20 of the normalisation is not nothing.
+  d.config.norm_eps = MoEConfig{}.norm_eps;  // weights sum to the scale where this is next to nothing
+  // Beside scores as small as these it is not.
   if (d.logits == Logits::large) d.logits = Logits::levels;
 }
 

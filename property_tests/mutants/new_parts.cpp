@@ -93,11 +93,12 @@ NamedTensors with_weights_of(Implementation& sound, const Call& call, const Matr
 }
 
 Matrix normalised_scores(const Call& call, Matrix s) {
-  if (!normalises(call)) return s;
+  const MoEConfig c = parse_moe_config(call.config);
+  if (!c.normalises_scores()) return s;
   for (std::int64_t t = 0; t < s.rows; ++t) {
-    double sum = 1e-20;
+    double sum = 0.0;
     for (std::int64_t e = 0; e < s.cols; ++e) sum += s.at(t, e);
-    for (std::int64_t e = 0; e < s.cols; ++e) s.at(t, e) /= sum;
+    for (std::int64_t e = 0; e < s.cols; ++e) s.at(t, e) /= divisor_of(c, sum);
   }
   return s;
 }

@@ -25,9 +25,7 @@ inline bool has_experts(const Call& call) { return is_one_of(call, {Component::e
 inline bool gives_y(const Call& call) {
   return is_one_of(call, {Component::experts, Component::moe, Component::mlp});
 }
-inline bool normalises(const Call& call) {
-  return call.config.value("norm_topk_prob", false) && size(call, "n_activated_experts") > 1;
-}
+inline bool normalises(const Call& call) { return parse_moe_config(call.config).normalises_weights(); }
 inline ScoreFunc score_of(const Call& call) { return parse_moe_config(call.config).score_func; }
 DType dtype_of(const Call& call);
 

@@ -24,11 +24,13 @@ Row softmax_gradient(const Row& s, const Row& d, bool keeps_sum) {
   return out;
 }
 
-/// Through v / (sum v + 1e-20).
-Row normalised_gradient(const Row& v, const Row& d, bool has_slope) {
-  double sum = 1e-20, through = 0.0;
-  for (const double a : v) sum += a;
-  for (std::size_t i = 0; i < v.size() && has_slope; ++i) through -= d[i] * v[i] / sum / sum;
+/// Through v / (sum v + eps), or v / max(sum v, eps).
+Row normalised_gradient(const MoEConfig& c, const Row& v, const Row& d, bool has_slope, bool holds) {
+  double all = 0.0, through = 0.0;
+  for (const double a : v) all += a;
+  const double sum = divisor_of(c, all);
+  const bool held = holds && c.norm_denominator == NormDenominator::max_of_sum_and_eps && all < c.norm_eps;
+  for (std::size_t i = 0; i < v.size() && has_slope && !held; ++i) through -= d[i] * v[i] / sum / sum;
   Row out;
   for (const double a : d) out.push_back(a / sum + through);
   return out;
@@ -44,7 +46,7 @@ NamedTensors plain_gate_gradients(const Call& call, const NamedTensors& results,
                &dw = call.tensors.at("cotangents/weights");
   const bool softmax = c.score_func == ScoreFunc::softmax || c.score_func == ScoreFunc::softmax_with_bias;
   const bool after = c.score_func == ScoreFunc::softmax && !c.softmax_before_topk;
-  const bool norm = normalises(call), has_loss = o.training && c.aux_loss_coeff > 0.0;
+  const bool has_loss = o.training && c.aux_loss_coeff > 0.0;
   const std::int64_t k = c.n_activated_experts;
   double live = 0.0;
   for (std::int64_t t = 0; t < z.rows; ++t) live += is_live(call, t) ? 1.0 : 0.0;
@@ -68,7 +70,8 @@ NamedTensors plain_gate_gradients(const Call& call, const NamedTensors& results,
       for (double& w : weights) sum += w = std::exp(w - most);
       for (double& w : weights) w /= sum;
     }
-    if (norm) d = normalised_gradient(weights, d, parts.normalisation_has_slope);
+    if (c.normalises_weights())
+      d = normalised_gradient(c, weights, d, parts.normalisation_has_slope, parts.maximum_holds_slope);
     if (after) d = softmax_gradient(weights, d, parts.softmax_keeps_sum);
     Row d_scores(all.size()), d_logits(all.size());
     for (std::int64_t j = 0; j < k; ++j) {
@@ -82,7 +85,9 @@ NamedTensors plain_gate_gradients(const Call& call, const NamedTensors& results,
         loss.push_back(is_live(call, t) ? c.aux_loss_coeff * o.aux_loss_backward_scale * load[e] *
                                               static_cast<double>(z.cols) / (static_cast<double>(k) * n) / n
                                         : 0.0);
-      if (norm) loss = normalised_gradient(all, loss, parts.loss_normalisation_has_slope);
+      if (c.normalises_scores())
+        loss =
+            normalised_gradient(c, all, loss, parts.loss_normalisation_has_slope, parts.maximum_holds_slope);
       for (std::size_t e = 0; e < loss.size(); ++e) d_scores[e] += loss[e];
     }
     if (softmax) {
@@ -93,7 +98,8 @@ NamedTensors plain_gate_gradients(const Call& call, const NamedTensors& results,
         d_scores[e] *= slope(c.score_func, scores[e], z.at(t, static_cast<std::int64_t>(e)));
     }
     for (std::int64_t e = 0; e < z.cols; ++e)
-      dz.at(t, e) = d_scores[static_cast<std::size_t>(e)] + d_logits[static_cast<std::size_t>(e)];
+      dz.at(t, e) = (d_scores[static_cast<std::size_t>(e)] + d_logits[static_cast<std::size_t>(e)]) *
+                    (parts.logit_map_has_slope ? logit_slope(c, z.at(t, e)) : 1.0);
   }
   const Matrix x = matrix_of(call.tensors.at("inputs/x")), w = matrix_of(call.tensors.at("params/weight"));
   Matrix dx{x.rows, x.cols, Row(x.values.size())}, d_weight{w.rows, w.cols, Row(w.values.size())};

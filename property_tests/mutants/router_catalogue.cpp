@@ -99,12 +99,12 @@ NamedTensors chosen_in_groups(Implementation& sound, const Call& call, std::int6
     const IdList kept = largest(scores, 0, c.n_limited_groups);
     for (std::int64_t e = 0; e < q.cols; ++e)
       if (std::ranges::find(kept, std::min(group_of(e), c.n_expert_groups - 1)) == kept.end())
-        q.at(t, e) = discards_to_zero(c.score_func) ? 0.0 : -INFINITY;
+        q.at(t, e) = c.discards_to_zero() ? 0.0 : -INFINITY;
   }
   return chosen_by(sound, call, q);
 }
 
-std::int64_t best_of_groups(const MoEConfig& c) { return c.sums_two_per_group() ? 2 : 1; }
+std::int64_t best_of_groups(const MoEConfig& c) { return c.summed_per_group(); }
 
 NamedTensors group_score_of_other_count(Implementation& sound, const Call& call) {
   if (!is(call, C::gate) || !parse_moe_config(call.config).grouped()) return sound.run(call);

@@ -36,6 +36,7 @@ std::span<const Mutant> other_suite_mutants();
 std::span<const Mutant> cheating_mutants();
 std::span<const Mutant> holes_mutants();
 std::span<const Mutant> inexpressible_mutants();
+std::span<const Mutant> convention_mutants();
 
 inline constexpr std::array kMutantTables{
     &gate_mutants,
@@ -64,6 +65,7 @@ inline constexpr std::array kMutantTables{
     &cheating_mutants,
     &holes_mutants,
     &inexpressible_mutants,
+    &convention_mutants,
 };
 
 }  // namespace moeref

@@ -83,10 +83,11 @@ void gate_loss(Implementation& impl, const Descriptor& d) {
   const Call call = make_call(d);
   const Answer a(impl, call);
   Matrix scores = weighed_scores_of(call);
-  for (std::int64_t t = 0; d.norm && d.k > 1 && t < scores.rows; ++t) {
-    double sum = 1e-20;
+  const MoEConfig c = moe_config(d);
+  for (std::int64_t t = 0; c.normalises_scores() && t < scores.rows; ++t) {
+    double sum = 0.0;
     for (std::int64_t e = 0; e < d.E; ++e) sum += scores.at(t, e);
-    for (std::int64_t e = 0; e < d.E; ++e) scores.at(t, e) /= sum;
+    for (std::int64_t e = 0; e < d.E; ++e) scores.at(t, e) /= divisor_of(c, sum);
   }
   const std::vector<double> load = load_of(call, a["outputs/indices"]);
   expect_loss(a, brute_force(call, scores, load, static_cast<double>(d.k)),

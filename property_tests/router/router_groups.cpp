@@ -44,7 +44,7 @@ void selected_groups(Implementation& impl, const Descriptor& d) {
 void arrange_selected_groups(Descriptor& d) {
   arrange_groups(d);
   // Where discarded groups score 0, only biased scores above 0 keep out of them; saturated ones may reach it.
-  if (!discards_to_zero(d.score)) return;
+  if (!moe_config(d).discards_to_zero()) return;
   if (d.correction == Correction::normal || d.correction == Correction::negative)
     d.correction = Correction::equal;
   if (d.logits != Logits::skewed && d.logits != Logits::rough) d.logits = Logits::levels;
@@ -89,6 +89,7 @@ void ignored_groups(Implementation& impl, const Descriptor& d) {
 
 void arrange_ignored(Descriptor& d) {
   if (d.score != ScoreFunc::sqrtsoftplus) d.score = ScoreFunc::softmax;
+  d.config.group_score = GroupScore::by_score_func;
   d.groups = std::max<std::int64_t>(d.groups, 2);
   if (d.E % d.groups != 0) d.E = d.groups * std::max<std::int64_t>(1, d.E / d.groups);
 }

@@ -34,6 +34,10 @@ constexpr auto kScoreFormulas = std::to_array<ScoreFormula>({
 });
 static_assert(has_row_per_enumerator<kScoreFormulas>());
 
+double mapped_logit(const MoEConfig& c, double z) {
+  return c.logit_cap > 0.0 ? c.logit_cap * std::tanh(c.logit_scale * z / c.logit_cap) : c.logit_scale * z;
+}
+
 void add_correction(const Call& call, Matrix& m) {
   const Tensor* correction = find(call.tensors, "params/e_score_correction_bias");
   if (!correction) return;
@@ -43,18 +47,22 @@ void add_correction(const Call& call, Matrix& m) {
 
 void discard_groups(const MoEConfig& c, bool biased, Matrix& q, std::int64_t token) {
   const std::int64_t size = c.n_routed_experts / c.n_expert_groups;
-  const bool largest_only = facts(c.score_func).groups == GroupRule::max_or_top2 && !biased;
+  std::size_t summed = facts(c.score_func).groups == GroupRule::max_or_top2 && !biased ? 1 : 2;
+  if (c.group_score == GroupScore::largest) summed = 1;
+  if (c.group_score == GroupScore::top2_sum) summed = 2;
+  if (c.group_score == GroupScore::topk_over_g_sum)
+    summed = static_cast<std::size_t>(c.n_activated_experts / c.n_limited_groups);
   Matrix groups{1, c.n_expert_groups, std::vector<double>(static_cast<std::size_t>(c.n_expert_groups))};
   for (std::int64_t g = 0; g < groups.cols; ++g) {
     std::vector<double> members;
     for (std::int64_t e = g * size; e < (g + 1) * size; ++e) members.push_back(q.at(token, e));
     std::ranges::sort(members, std::greater<>());
-    groups.at(0, g) = largest_only ? members[0] : members[0] + members[1];
+    for (std::size_t i = 0; i < summed; ++i) groups.at(0, g) += members.at(i);
   }
   const std::vector<std::int64_t> kept = largest(groups, 0, c.n_limited_groups);
   for (std::int64_t e = 0; e < q.cols; ++e)
     if (std::ranges::find(kept, e / size) == kept.end())
-      q.at(token, e) = discards_to_zero(c.score_func) ? 0.0 : -INFINITY;
+      q.at(token, e) = c.discards_to_zero() ? 0.0 : -INFINITY;
 }
 
 }  // namespace
@@ -68,12 +76,13 @@ Matrix logits_of(const Call& call) {
   const Matrix x = matrix_of(require(call.tensors, "inputs/x")),
                w = matrix_of(require(call.tensors, "params/weight"));
   const Tensor* bias = find(call.tensors, "params/bias");
+  const MoEConfig c = config_of(call);
   Matrix z{x.rows, w.rows, std::vector<double>(static_cast<std::size_t>(x.rows * w.rows))};
   for (std::int64_t t = 0; t < z.rows; ++t)
     for (std::int64_t e = 0; e < z.cols; ++e) {
       double sum = bias ? (*bias)[e] : 0.0;
       for (std::int64_t i = 0; i < x.cols; ++i) sum += x.at(t, i) * w.at(e, i);
-      z.at(t, e) = sum;
+      z.at(t, e) = mapped_logit(c, sum);
     }
   return z;
 }
@@ -129,8 +138,11 @@ std::vector<double> weights_of(const Call& call, const Matrix& weighed, std::int
   std::vector<double> w;
   double sum = 0.0;
   for (const std::int64_t id : ids) sum += w.emplace_back(weighed.at(token, id));
-  const bool divide = after || (c.norm_topk_prob && ids.size() > 1);
-  for (double& value : w) value *= c.route_scale / (divide ? sum + (after ? 0.0 : 1e-20) : 1.0);
+  // A softmax over the selected sums to 1 before it is normalised.
+  if (after)
+    for (double& value : w) value /= sum;
+  const double divisor = c.normalises_weights() ? divisor_of(c, after ? 1.0 : sum) : 1.0;
+  for (double& value : w) value *= c.route_scale / divisor;
   return w;
 }
 
@@ -170,8 +182,28 @@ Call with_config(Call call, const nlohmann::json& fields) {
 
 bool takes_correction(ScoreFunc score) { return !facts(score).selects_by_logits; }
 
-bool discards_to_zero(ScoreFunc score) {
-  return facts(score).groups == GroupRule::max_or_top2 || facts(score).groups == GroupRule::top2_zero;
+double logit_slope(const MoEConfig& c, double mapped) {
+  const double t = c.logit_cap > 0.0 ? mapped / c.logit_cap : 0.0;
+  return c.logit_scale * (1.0 - t * t);
+}
+
+void expect_weights(const Answer& a, std::string_view text) {
+  const Matrix weighed = weighed_scores_of(a.call());
+  for (std::int64_t t = 0; t < a.tokens(); ++t) {
+    const std::vector<double> want = weights_of(a.call(), weighed, t, ids_of(a, t));
+    for (std::size_t j = 0; j < want.size(); ++j) {
+      const std::int64_t i = t * a.slots() + static_cast<std::int64_t>(j);
+      // The formula here is itself computed in double.
+      const double own = 1e-11 * std::abs(want[j]);
+      expect_near("outputs/weights", i, a.at("outputs/weights", i), want[j],
+                  a.bound("outputs/weights", i) + own, text);
+    }
+  }
+}
+
+double divisor_of(const MoEConfig& c, double sum) {
+  return c.norm_denominator == NormDenominator::max_of_sum_and_eps ? std::max(sum, c.norm_eps)
+                                                                   : sum + c.norm_eps;
 }
 
 }  // namespace moeref

@@ -21,8 +21,11 @@ struct Matrix {
 /// Tensor [rows, cols] in double.
 Matrix matrix_of(const Tensor& tensor);
 
-/// z [T, E] of a gate call.
+/// z [T, E] of a gate call, as it is scored: after logit_scale and logit_cap.
 Matrix logits_of(const Call& call);
+
+/// The slope of such a number by the logit itself.
+double logit_slope(const MoEConfig& config, double mapped);
 
 /// The score function's S [T, E], before bias and normalisation; softmax over all experts in either softmax
 /// mode.
@@ -55,13 +58,16 @@ std::vector<std::int64_t> ids_of(const Answer& answer, std::int64_t token);
 bool expect_selected(const Answer& answer, std::int64_t token, const std::vector<std::int64_t>& expected,
                      std::string_view text);
 
+/// Weights of all tokens against the formula on exact logits, on the implementation's own selection.
+void expect_weights(const Answer& answer, std::string_view text);
+
 /// The config with fields replaced.
 Call with_config(Call call, const nlohmann::json& fields);
 
 /// A correction bias enters this score function.
 bool takes_correction(ScoreFunc score);
 
-/// Where discarded groups score 0 instead of minus infinity.
-bool discards_to_zero(ScoreFunc score);
+/// What a normalisation divides numbers of this sum by.
+double divisor_of(const MoEConfig& config, double sum);
 
 }  // namespace moeref

@@ -61,7 +61,8 @@ void arrange_monotone(Descriptor& d) {
   // With softmax, other experts' scores fall, and a group's score with them; with discarded groups at zero, a
   // negative biased score is better left in a discarded group.
   if (d.score == ScoreFunc::softmax_with_bias) d.groups = d.limited = 1;
-  if (discards_to_zero(d.score) && d.groups > 1 && d.has_correction()) d.correction = Correction::equal;
+  if (moe_config(d).discards_to_zero() && d.groups > 1 && d.has_correction())
+    d.correction = Correction::equal;
 }
 
 void score_map(Implementation& impl, const Descriptor& d) {

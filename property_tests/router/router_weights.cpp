@@ -8,21 +8,6 @@
 namespace moeref {
 namespace {
 
-/// Weights of all tokens against the formula on exact logits, on the implementation's own selection.
-void expect_weights(const Answer& a, std::string_view text) {
-  const Matrix weighed = weighed_scores_of(a.call());
-  for (std::int64_t t = 0; t < a.tokens(); ++t) {
-    const std::vector<double> want = weights_of(a.call(), weighed, t, ids_of(a, t));
-    for (std::size_t j = 0; j < want.size(); ++j) {
-      const std::int64_t i = t * a.slots() + static_cast<std::int64_t>(j);
-      // The formula here is itself computed in double.
-      const double own = 1e-11 * std::abs(want[j]);
-      expect_near("outputs/weights", i, a.at("outputs/weights", i), want[j],
-                  a.bound("outputs/weights", i) + own, text);
-    }
-  }
-}
-
 void every_expert(Implementation& impl, const Descriptor& d) {
   const Answer a(impl, make_call(d));
   for (std::int64_t t = 0; t < d.T; ++t) {
@@ -57,7 +42,8 @@ void arrange_well_formed(Descriptor& d) { d.biased_weights = false; }
 void weight_sums(Implementation& impl, const Descriptor& d) {
   const Answer a(impl, make_call(d));
   const bool after = facts(d.score).selects_by_logits && !d.before_topk;
-  const bool exact = after || (d.norm && d.k > 1);
+  const MoEConfig c = moe_config(d);
+  const bool exact = after || c.normalises_weights();
   const Matrix scores = weighed_scores_of(a.call());
   for (std::int64_t t = 0; t < d.T; ++t) {
     double sum = 0.0, bound = 1e-11 * d.scale, selected = 0.0;
@@ -67,7 +53,9 @@ void weight_sums(Implementation& impl, const Descriptor& d) {
       selected += scores.at(t, s.expert);
     }
     // What guards the division shows beside scores as small as it is.
-    const double share = after ? 1.0 : selected / (selected + 1e-20);
+    const double share = c.normalises_weights()
+                             ? (after ? 1.0 / divisor_of(c, 1.0) : selected / divisor_of(c, selected))
+                             : 1.0;
     if (exact)
       expect_near("outputs/weights", t * d.k, sum, share * d.scale, bound,
                   "the sum of a token's weights is the scale");
@@ -142,7 +130,7 @@ void arrange_bias_invariance(Descriptor& d) {
   // Scores of discarded groups become 0, which does not move with the bias: with biased scores above 0 it
   // never counts.
   const bool negative = d.correction == Correction::normal || d.correction == Correction::negative;
-  if (discards_to_zero(d.score) && d.groups > 1 && negative) d.correction = Correction::equal;
+  if (moe_config(d).discards_to_zero() && d.groups > 1 && negative) d.correction = Correction::equal;
 }
 
 void gathered_weights(Implementation& impl, const Descriptor& d) {

@@ -14,6 +14,7 @@ std::span<const Property> router_symmetry_properties();
 std::span<const Property> router_selection_properties();
 std::span<const Property> router_weight_properties();
 std::span<const Property> router_group_properties();
+std::span<const Property> router_convention_properties();
 std::span<const Property> router_masking_properties();
 std::span<const Property> aux_loss_properties();
 std::span<const Property> aux_gradient_properties();
@@ -36,18 +37,31 @@ std::span<const Property> repeatability_properties();
 std::span<const Property> size_properties();
 
 inline constexpr std::array kPropertyTables{
-    &router_symmetry_properties,   &router_selection_properties,
-    &router_weight_properties,     &router_group_properties,
-    &router_masking_properties,    &aux_loss_properties,
-    &aux_gradient_properties,      &bias_update_properties,
-    &bias_update_model_properties, &init_properties,
-    &metrics_properties,           &balanced_gate_properties,
-    &experts_formula_properties,   &experts_slot_properties,
-    &experts_locality_properties,  &experts_choice_properties,
-    &layer_part_properties,        &layer_token_properties,
-    &batch_invariance_properties,  &gradient_difference_properties,
-    &gradient_flow_properties,     &parallel_rank_properties,
-    &repeatability_properties,     &size_properties,
+    &router_symmetry_properties,
+    &router_selection_properties,
+    &router_weight_properties,
+    &router_group_properties,
+    &router_convention_properties,
+    &router_masking_properties,
+    &aux_loss_properties,
+    &aux_gradient_properties,
+    &bias_update_properties,
+    &bias_update_model_properties,
+    &init_properties,
+    &metrics_properties,
+    &balanced_gate_properties,
+    &experts_formula_properties,
+    &experts_slot_properties,
+    &experts_locality_properties,
+    &experts_choice_properties,
+    &layer_part_properties,
+    &layer_token_properties,
+    &batch_invariance_properties,
+    &gradient_difference_properties,
+    &gradient_flow_properties,
+    &parallel_rank_properties,
+    &repeatability_properties,
+    &size_properties,
 };
 
 }  // namespace moeref

@@ -19,7 +19,8 @@ from .cases import read_case, write_results
 PROTOCOL_VERSION = 1
 DEFAULTS = {"version": "0", "passes": ["forward", "backward"], "dtypes": ["float32", "bfloat16", "float16", "float64"],
             "stages": [], "ties": "open", "accumulation": "float32", "storage": "", "deterministic": True,
-            "batch_invariant": False, "init_generator": "own", "products": "float32", "max_ranks": 1}
+            "batch_invariant": False, "init_generator": "own", "products": "float32", "conventions": [],
+            "max_ranks": 1}
 
 
 def check_capabilities(capabilities):

@@ -13,7 +13,8 @@ class Port:
 
     The capabilities, all optional: version, passes (["forward"] for a port without gradients), dtypes,
     stages, ties ("lowest_id" or "open"), accumulation, storage, deterministic, batch_invariant, products
-    ("float32" or "tf32"), max_ranks. Raises TypeError for any other.
+    ("float32" or "tf32"), conventions (config fields with "convention" in fields.json that it knows),
+    max_ranks. Raises TypeError for any other.
     """
 
     def __init__(self, name, **capabilities):
@@ -42,7 +43,11 @@ class Port:
                   file=sys.stderr)
             sys.exit(2)
         try:
-            sys.exit(run_files(self.functions, arguments[0], arguments[1]).exit_code)
+            report = run_files(self.functions, arguments[0], arguments[1])
+            if known := self.capabilities.get("conventions"):
+                with open(os.path.join(arguments[1], "conventions.txt"), "w", encoding="utf-8") as file:
+                    file.writelines(f"{name}\n" for name in known)
+            sys.exit(report.exit_code)
         except (BadCase, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)

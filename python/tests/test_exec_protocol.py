@@ -44,7 +44,7 @@ class ExecProtocolTest(unittest.TestCase):
             "name": "talkative", "version": "7", "components": ["mlp"], "passes": ["forward"],
             "dtypes": ["float32", "bfloat16", "float16", "float64"], "stages": [], "ties": "open",
             "accumulation": "float32", "storage": "", "deterministic": True, "batch_invariant": False,
-            "init_generator": "own", "products": "float32", "max_ranks": 2})
+            "init_generator": "own", "products": "float32", "conventions": [], "max_ranks": 2})
 
     def test_results_are_written_and_prints_stay_out(self):
         answers, errors = self.talk(HELLO, self.run_request(10), self.run_request(10))

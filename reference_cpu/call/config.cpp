@@ -18,6 +18,10 @@ using nlohmann::json;
 static_assert(has_row_per_enumerator<kScoreFuncs>());
 static_assert(has_row_per_enumerator<kActivations>());
 static_assert(has_row_per_enumerator<kFloat32Products>());
+static_assert(has_row_per_enumerator<kNormDenominators>());
+static_assert(has_row_per_enumerator<kTop1Norms>());
+static_assert(has_row_per_enumerator<kGroupScores>());
+static_assert(has_row_per_enumerator<kDiscardedGroups>());
 
 /// Whether the struct has exactly these members, in this order: one more could be left to its default.
 template <typename Struct, typename... Members>
@@ -80,6 +84,10 @@ void read(std::string_view f, const json& v, double& out) {
 void read(std::string_view f, const json& v, ScoreFunc& out) { read_name(f, v, kScoreFuncs, out); }
 void read(std::string_view f, const json& v, ActivationKind& out) { read_name(f, v, kActivations, out); }
 void read(std::string_view f, const json& v, Float32Products& out) { read_name(f, v, kFloat32Products, out); }
+template <Convention Enum>
+void read(std::string_view f, const json& v, Enum& out) {
+  read_name(f, v, rows_of(out), out);
+}
 void read(std::string_view f, const json& v, DType& out) {
   if (!v.is_string()) fail(f, v, "want a dtype name");
   out = parse_dtype(v.get<std::string>());
@@ -102,7 +110,13 @@ void read(std::string_view f, const json& v, std::optional<T>& out) {
     read(f, v, out.emplace());
 }
 
-json write(const auto& v) { return v; }
+template <typename T>
+json write(const T& v) {
+  if constexpr (Convention<T>)
+    return name(v);
+  else
+    return v;
+}
 json write(ScoreFunc v) { return name(v); }
 json write(ActivationKind v) { return name(v); }
 json write(Float32Products v) { return name(v); }
@@ -121,6 +135,12 @@ std::string type_of(DType) { return "dtype"; }
 std::string type_of(ScoreFunc) { return "score function"; }
 std::string type_of(ActivationKind) { return "activation"; }
 std::string type_of(Float32Products) { return "float32 products"; }
+template <Convention Enum>
+std::string type_of(Enum value) {
+  std::string out = "one of";
+  for (const auto& row : rows_of(value)) out += " " + std::string(row.name);
+  return out;
+}
 template <typename T>
 std::string type_of(const std::optional<T>&) {
   return type_of(T{}) + " or null";
@@ -183,13 +203,31 @@ FieldTable as_text(std::string_view name) {
   visit_config_fields(fresh, [&](const auto& row, const auto& fallback) {
     const bool required = row.presence == Presence::required;
     out.fields.push_back({std::string(row.name), type_of(fallback), required ? json() : write(fallback),
-                          required, std::string(row.meaning), std::string(row.readers)});
+                          required, std::string(row.meaning), std::string(row.readers), row.convention});
   });
   return out;
 }
 
 void want(bool ok, std::string_view field, const json& value, std::string_view what) {
   if (!ok) fail(field, value, what);
+}
+
+/// `group`: experts per group.
+void check_groups(const MoEConfig& c, std::int64_t group) {
+  const ScoreFuncFacts& score = facts(c.score_func);
+  const std::string with_score = "with score_func " + std::string(score.name);
+  const bool own_score = c.group_score != GroupScore::by_score_func;
+  if (c.n_expert_groups == 1) return;
+  want(!own_score || !score.selects_by_logits, "group_score", write(c.group_score),
+       "want by_score_func " + with_score + ", which selects logits; softmax_with_bias selects scores");
+  want(!own_score || score.groups != GroupRule::none || c.discarded_groups != DiscardedGroups::by_score_func,
+       "group_score", write(c.group_score),
+       "want discarded_groups zero or minus_infinity " + with_score + ", which has no rule for them");
+  want(c.group_score != GroupScore::topk_over_g_sum || c.n_activated_experts >= c.n_limited_groups,
+       "group_score", write(c.group_score),
+       "want n_activated_experts of n_limited_groups = " + std::to_string(c.n_limited_groups) + " or more");
+  want(!c.grouped() || c.summed_per_group() <= group, "n_expert_groups", c.n_expert_groups,
+       "want groups of two experts or more, since a group's score is the sum of its two largest");
 }
 
 // What fields must be to each other.
@@ -205,8 +243,7 @@ void check(const MoEConfig& c) {
        c.n_activated_experts,
        "want at most n_limited_groups * n_routed_experts / n_expert_groups = " +
            std::to_string(c.n_limited_groups * group));
-  want(!c.grouped() || !c.sums_two_per_group() || group >= 2, "n_expert_groups", c.n_expert_groups,
-       "want groups of two experts or more, since a group's score is the sum of its two largest");
+  check_groups(c, group);
   want(c.gate_bias_update_factor == 0.0 || c.train_gate, "gate_bias_update_factor", c.gate_bias_update_factor,
        "a bias update needs train_gate = true");
   want(!facts(c.expert_activation).always_clamps || c.activation_limit >= 0.0, "activation_limit",

@@ -15,6 +15,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "moeref/component.hpp"
 #include "moeref/config.hpp"
 
 namespace moeref {
@@ -33,6 +34,10 @@ struct Between {
     return least <= static_cast<double>(value) && static_cast<double>(value) <= most;
   }
 };
+struct Positive {
+  std::string_view want = "want more than 0";
+  bool operator()(double value) const { return value > 0.0; }
+};
 struct InMLP {
   std::string_view want = "want swiglu or relu2";
   bool operator()(ActivationKind value) const { return facts(value).in_mlp; }
@@ -49,7 +54,8 @@ struct Exchange {
 };
 
 /// How property tests draw a config field: in `percent` of the calls it has one of the values, else its
-/// default. A field without this has a member of the descriptor, or its default in every drawn call.
+/// default. With 0 percent it has its default unless a property arranges otherwise. A field without this has
+/// a member of the descriptor, or its default in every drawn call.
 template <typename T, std::size_t N>
 struct Drawn {
   int percent;
@@ -69,6 +75,8 @@ struct Field {
   std::string_view readers;     ///< the components that read it
   std::string_view other_name;  ///< which the documented system's calls use, too
   Draw draw;
+  /// The documented system has no such field: a port gets it at its default, or declares that it knows it.
+  bool convention = false;
 
   static constexpr bool drawn = !std::is_same_v<Draw, NotDrawn>;
 };
@@ -79,6 +87,13 @@ constexpr Field<Struct, Member, Check, Draw> field(std::string_view name, Member
                                                    std::string_view readers, std::string_view other_name = {},
                                                    Draw draw = {}) {
   return {name, member, presence, check, meaning, readers, other_name, draw};
+}
+
+template <typename Struct, typename Member, typename Check, typename Draw>
+constexpr Field<Struct, Member, Check, Draw> convention(std::string_view name, Member Struct::*member,
+                                                        Check check, std::string_view meaning,
+                                                        std::string_view readers, Draw draw) {
+  return {name, member, Presence::optional, check, meaning, readers, {}, draw, true};
 }
 
 namespace field_table {
@@ -166,6 +181,25 @@ struct Fields<MoEConfig> {
               experts),
         field("enable_routing_replay", &C::enable_routing_replay, optional, any,
               "calls may give the expert ids", "none"),
+        convention("norm_denominator", &C::norm_denominator, any,
+                   "normalisation divides by sum + norm_eps, or by max(sum, norm_eps)", "gate moe",
+                   Drawn{8, std::array{NormDenominator::max_of_sum_and_eps}}),
+        convention("norm_eps", &C::norm_eps, Between{0, 1, "want 0 to 1"},
+                   "what guards the division of a normalisation", "gate moe",
+                   Drawn{8, std::array{0.125, 1e-6, 1e-12}}),
+        convention("norm_at_top1", &C::norm_at_top1, any, "what norm_topk_prob divides with k = 1",
+                   "gate moe", Drawn{12, std::array{Top1Norm::scores, Top1Norm::weights_and_scores}}),
+        convention(
+            "group_score", &C::group_score, any, "which experts' scores add up to their group's", gates,
+            Drawn{12, std::array{GroupScore::largest, GroupScore::top2_sum, GroupScore::topk_over_g_sum}}),
+        convention("discarded_groups", &C::discarded_groups, any,
+                   "what the scores of a discarded group's experts become", gates,
+                   Drawn{12, std::array{DiscardedGroups::zero, DiscardedGroups::minus_infinity}}),
+        convention("logit_scale", &C::logit_scale, Positive{}, "factor on the logits before they are scored",
+                   gates, Drawn{0, std::array{0.5, 2.0}}),
+        convention("logit_cap", &C::logit_cap, clamp_limit,
+                   "cap tanh(z / cap) is scored in place of a logit z; 0 = off", gates,
+                   Drawn{0, std::array{1.0, 2.0}}),
     };
   }();
 };
@@ -238,6 +272,12 @@ struct Fields<CallOptions> {
 /// it is accepted and ignored.
 inline constexpr std::string_view kIgnoredOption = "experts_backend";
 
+/// Whether the component is one of the words of `readers`.
+inline bool reads(std::string_view readers, Component component) {
+  return (" " + std::string(readers) + " ").find(" " + std::string(name(component)) + " ") !=
+         std::string::npos;
+}
+
 /// visit(row, member) for every field of the config or the options.
 template <typename Struct, typename Visit>
 void visit_config_fields(Struct& object, Visit&& visit) {
@@ -252,6 +292,7 @@ struct FieldText {
   nlohmann::json fallback;  ///< the default
   bool required = false;
   std::string meaning, readers;
+  bool convention = false;
 };
 struct FieldTable {
   std::string_view name;  ///< "config", "config of mlp", "call options"

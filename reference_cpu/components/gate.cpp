@@ -21,14 +21,27 @@ bool weighs_corrected(const MoEConfig& c) {
   return facts(c.score_func).weighs_corrected && c.router_weight_uses_score_correction_bias &&
          c.has_correction_bias();
 }
-bool normalises(const MoEConfig& c) { return c.norm_topk_prob && c.n_activated_experts > 1; }
 
 /// The type that score functions run in, which may differ from that of the logits.
 DType score_compute_type(const CallOptions& o) { return o.gate_precision.value_or(DType::float32); }
 
+/// cap tanh(scale z / cap) in the type of the score function, or scale z without a cap (SPEC 10).
+Real mapped_logit(const MoEConfig& c, const CallOptions& o, Real z) {
+  const Real scaled = store(z, precision(score_compute_type(o))) * c.logit_scale;
+  return c.logit_cap > 0.0 ? tanh(scaled / c.logit_cap) * c.logit_cap : scaled;
+}
+
+/// Its slope by z: scale (1 - tanh^2), or scale.
+Real mapped_logit_slope(const MoEConfig& c, const CallOptions& o, Real z) {
+  const Precision held = precision(score_compute_type(o));
+  if (c.logit_cap == 0.0) return constant(c.logit_scale, held);
+  const Real t = tanh(store(z, held) * c.logit_scale / c.logit_cap);
+  return (1.0 - t * t) * c.logit_scale;
+}
+
 /// One token on its way from logits to selection.
 struct Token {
-  Row logits;   ///< z
+  Row logits;   ///< z as it is scored: mapped where the config says so
   Row scores;   ///< what the score function gives
   Row choice;   ///< q, which the selection orders
   Row weighed;  ///< S before normalisation: what the weights are gathered from and the auxiliary loss sees
@@ -39,7 +52,8 @@ Token score(const MoEConfig& c, const CallOptions& o, const GateParams& p, const
   const ScoreRule& rule = score_rule(c.score_func);
   const Precision score_precision = precision(score_compute_type(o));
   Token token;
-  for (std::int64_t i = 0; i < logits.cols; ++i) token.logits.push_back(logits.at(t, i));
+  for (std::int64_t i = 0; i < logits.cols; ++i)
+    token.logits.push_back(c.maps_logits() ? mapped_logit(c, o, logits.at(t, i)) : logits.at(t, i));
   token.scores = rule.scores(token.logits, score_precision);
   token.weighed = token.scores;
   if (facts(c.score_func).selects_by_logits) {
@@ -67,18 +81,31 @@ Row select_values(const MoEConfig& c, const CallOptions& o, const Token& token, 
   return gather(token.weighed, ids);
 }
 
-/// Sum over the row plus 1e-20, in the row's precision.
-Real denominator(const Row& row) {
+/// max(sum, m). A small m may vanish in the type of the sum.
+Real at_least(Real sum, double m) {
+  Real out = clamp(sum, m, INFINITY);
+  if (m > 0.0) out.error += out.held.tiny;
+  return out;
+}
+
+/// What a row is divided by, in the row's precision, and its slope by the sum over the row.
+struct Denominator {
+  Real value, slope;
+};
+Denominator denominator(const MoEConfig& c, const Row& row) {
   const Precision held = row[0].held;
-  Sum sum(finer(held, precision(DType::float32)));
-  for (const Real a : row) sum += a;
-  return store(sum.total(), held) + 1e-20;
+  Sum all(finer(held, precision(DType::float32)));
+  for (const Real a : row) all += a;
+  const Real sum = store(all.total(), held);
+  if (c.norm_denominator == NormDenominator::max_of_sum_and_eps)
+    return {at_least(sum, c.norm_eps), inside(sum, c.norm_eps, INFINITY)};
+  return {sum + c.norm_eps, known(1.0, held)};
 }
 
 /// a_i / sum, and its gradient d_i / sum - (sum_j d_j a_j / sum) / sum: the direct part, and the part through
 /// the sum.
-Row normalise(const Row& row) {
-  const Real sum = denominator(row);
+Row normalise(const MoEConfig& c, const Row& row) {
+  const Real sum = denominator(c, row).value;
   Row out;
   for (const Real a : row) out.push_back(a / sum);
   return out;
@@ -87,8 +114,8 @@ struct NormaliseGradient {
   Row direct;
   Real through_sum;
 };
-NormaliseGradient normalise_gradient(const Row& row, const Row& cotangent) {
-  const Real total = denominator(row);
+NormaliseGradient normalise_gradient(const MoEConfig& c, const Row& row, const Row& cotangent) {
+  const auto [total, slope] = denominator(c, row);
   Sum inner(finer(total.held, precision(DType::float32)));
   NormaliseGradient out;
   for (std::size_t i = 0; i < row.size(); ++i) {
@@ -96,6 +123,11 @@ NormaliseGradient normalise_gradient(const Row& row, const Row& cotangent) {
     out.direct.push_back(cotangent[i] / total);
   }
   out.through_sum = store(inner.total(), total.held);
+  // Where the sum is surely the smaller or the larger of the two, nothing more is rounded.
+  if (slope.error > 0.0)
+    out.through_sum.error += std::abs(out.through_sum.value);
+  else if (slope.value == 0.0)
+    out.through_sum = known(0.0, total.held);
   return out;
 }
 
@@ -139,7 +171,7 @@ RoutingScores routing_frame(const MoEConfig& c, std::int64_t tokens) {
   out.k = c.n_activated_experts;
   out.groups = c.grouped() ? c.n_expert_groups : 1;
   out.limited_groups = c.grouped() ? c.n_limited_groups : 1;
-  out.discarded_groups_are_zero = facts(c.score_func).groups != GroupRule::top2_exclude;
+  out.discarded_groups_are_zero = c.discards_to_zero();
   out.score.resize(static_cast<std::size_t>(tokens * out.experts));
   out.score_bound.resize(out.score.size());
   if (c.grouped()) out.group.resize(static_cast<std::size_t>(tokens * out.groups));
@@ -193,7 +225,7 @@ std::optional<RoutingScores> routing_of_scores(const MoEConfig& c,
   const bool by_logits = facts(c.score_func).selects_by_logits;
   const bool corrected = correction && !by_logits, adds = corrected && !weighs_corrected(c);
   // Before its normalisation the sum may be anything, a negative number too.
-  if (corrected && normalises(c)) return std::nullopt;
+  if (corrected && c.normalises_scores()) return std::nullopt;
   RoutingScores out = routing_frame(c, scores.rows);
   parallel_for(scores.rows, [&](std::int64_t t) {
     Token token;
@@ -206,7 +238,7 @@ std::optional<RoutingScores> routing_of_scores(const MoEConfig& c,
       // (softmax()), and a division by the sum rounds once more.
       if (by_logits && s.value > 0.0)
         s.error += s.value * unit * (std::log(largest / s.value) + 6.0);
-      else if (by_logits || normalises(c))
+      else if (by_logits || c.normalises_scores())
         s.error += 2.0 * unit * std::abs(s.value) + s.held.tiny;
       token.choice.push_back(adds ? s + (*correction)[static_cast<std::size_t>(i)] : s);
     }
@@ -239,11 +271,11 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
     std::copy(own.begin(), own.end(), ids.begin());
 
     Row values = select_values(c, o, token, ids);
-    if (normalises(c)) values = normalise(values);
+    if (c.normalises_weights()) values = normalise(c, values);
     for (std::int64_t j = 0; j < k; ++j)
       f.weights.set(t, j,
                     store(values[static_cast<std::size_t>(j)] * c.route_scale, precision(f.scores.dtype)));
-    const Row seen = normalises(c) ? normalise(token.weighed) : token.weighed;
+    const Row seen = c.normalises_scores() ? normalise(c, token.weighed) : token.weighed;
     for (std::int64_t i = 0; i < c.n_routed_experts; ++i)
       f.scores.set(t, i, seen[static_cast<std::size_t>(i)]);
   });
@@ -270,7 +302,7 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
         store(known(o.aux_loss_backward_scale, {}), precision(DType::float32)) * c.aux_loss_coeff;
     for (const Real d : aux_loss_gradient(f.aux_terms, scale)) aux.push_back(store(d, scores_held));
   }
-  const Precision z_held = precision(f.logits.dtype);
+  const Precision z_held = precision(c.maps_logits() ? score_compute_type(o) : f.logits.dtype);
   Bounded dz(tokens, c.n_routed_experts, f.logits.dtype);
 
   parallel_for(tokens, [&](std::int64_t t) {
@@ -283,8 +315,8 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     Row d_values;
     for (std::int64_t j = 0; j < k; ++j)
       d_values.push_back(store(store(dw.at(t, j), scores_held), held) * c.route_scale);
-    if (normalises(c)) {
-      const NormaliseGradient back = normalise_gradient(values, d_values);
+    if (c.normalises_weights()) {
+      const NormaliseGradient back = normalise_gradient(c, values, d_values);
       for (std::size_t j = 0; j < d_values.size(); ++j) d_values[j] = back.direct[j] + back.through_sum;
     }
 
@@ -294,8 +326,8 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     if (!aux.empty() && mask[static_cast<std::size_t>(t)]) {
       Row d_scores;
       for (const Real d : aux) d_scores.push_back(store(d, held));
-      if (normalises(c)) {
-        const NormaliseGradient back = normalise_gradient(token.weighed, d_scores);
+      if (c.normalises_scores()) {
+        const NormaliseGradient back = normalise_gradient(c, token.weighed, d_scores);
         for (Sum& sum : at_scores) sum += back.through_sum;
         d_scores = back.direct;
       }
@@ -315,7 +347,9 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     const Row through_scores = rule.gradient(token.logits, token.scores, d_scores);
     for (std::size_t i = 0; i < experts; ++i) {
       at_logits[i] += store(through_scores[i], z_held);
-      dz.set(t, static_cast<std::int64_t>(i), at_logits[i].total());
+      const Real d = at_logits[i].total();
+      const auto e = static_cast<std::int64_t>(i);
+      dz.set(t, e, c.maps_logits() ? d * mapped_logit_slope(c, o, f.logits.at(t, e)) : d);
     }
   });
 

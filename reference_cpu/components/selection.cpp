@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "reference_cpu/arithmetic/bounded.hpp"
+
 namespace moeref {
 namespace {
 
@@ -33,23 +35,27 @@ std::vector<std::int64_t> top_k(std::span<const double> scores, std::int64_t k) 
 
 std::vector<Real> group_scores(std::span<const Real> choice, const MoEConfig& c) {
   if (!c.grouped()) return {};
-  const bool largest_only = !c.sums_two_per_group();
+  const std::int64_t summed = c.summed_per_group();
   const auto size = static_cast<std::size_t>(c.n_routed_experts / c.n_expert_groups);
   std::vector<Real> out;
   for (std::size_t g = 0; g < static_cast<std::size_t>(c.n_expert_groups); ++g) {
     const auto group = choice.subspan(g * size, size);
-    const auto best = top_k(values(group), largest_only ? 1 : 2);
-    // The largest of numbers with errors e is within max e of the largest value; a sum of two within 2 max e.
+    const auto best = top_k(values(group), summed);
+    // The largest of numbers with errors e is within max e of the largest value; a sum of n within n max e.
     double error = 0.0;
     for (const Real a : group) error = std::max(error, a.error);
-    Real score = group[static_cast<std::size_t>(best[0])];
-    score.error = error;
-    if (!largest_only) {
-      Real second = group[static_cast<std::size_t>(best[1])];
-      second.error = error;
-      score = score + second;
+    const auto number = [&](std::size_t i) {
+      Real a = group[static_cast<std::size_t>(best[i])];
+      a.error = error;
+      return a;
+    };
+    if (summed <= 2) {
+      out.push_back(summed == 1 ? number(0) : number(0) + number(1));
+      continue;
     }
-    out.push_back(score);
+    Sum sum(group[0].held);  // more than two are added in any order
+    for (std::size_t i = 0; i < best.size(); ++i) sum += number(i);
+    out.push_back(sum.total());
   }
   return out;
 }
@@ -70,7 +76,7 @@ std::vector<std::int64_t> select_experts(std::span<const Real> choice, const MoE
     std::vector<bool> kept(groups.size(), false);
     for (const std::int64_t g : top_k(values(groups), c.n_limited_groups))
       kept[static_cast<std::size_t>(g)] = true;
-    q = discard_groups(q, kept, facts(c.score_func).groups != GroupRule::top2_exclude);
+    q = discard_groups(q, kept, c.discards_to_zero());
   }
   return top_k(q, c.n_activated_experts);
 }

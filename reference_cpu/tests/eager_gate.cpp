@@ -14,7 +14,13 @@ bool is_softmax(const MoEConfig& c) {
   return c.score_func == ScoreFunc::softmax || c.score_func == ScoreFunc::softmax_with_bias;
 }
 bool after_topk(const MoEConfig& c) { return c.score_func == ScoreFunc::softmax && !c.softmax_before_topk; }
-bool normalised(const MoEConfig& c) { return c.norm_topk_prob && c.n_activated_experts > 1; }
+bool divides_weights(const MoEConfig& c) {
+  return c.norm_topk_prob && (c.n_activated_experts > 1 || c.norm_at_top1 == Top1Norm::weights_and_scores);
+}
+bool divides_scores(const MoEConfig& c) {
+  return c.norm_topk_prob && (c.n_activated_experts > 1 || c.norm_at_top1 != Top1Norm::none);
+}
+bool takes_maximum(const MoEConfig& c) { return c.norm_denominator == NormDenominator::max_of_sum_and_eps; }
 bool weighs_with_correction(const MoEConfig& c) {
   return c.score_func == ScoreFunc::sigmoid && c.has_correction_bias() &&
          c.router_weight_uses_score_correction_bias;
@@ -30,6 +36,22 @@ DType plain_type(const MoEConfig& c, const CallOptions& o) {
 }
 bool casts_back(const MoEConfig& c, const CallOptions& o) {
   return o.gate_precision && !c.router_weights_fp32;
+}
+
+/// Logits as they are scored, computed in `t`, and the slopes of that by the logits.
+Row mapped(const MoEConfig& c, const Row& z, DType t) {
+  if (c.logit_scale == 1.0 && c.logit_cap == 0.0) return z;
+  Row out;
+  for (const Num a : z) {
+    const Num scaled = cast(a, t) * c.logit_scale;
+    out.push_back(c.logit_cap > 0.0 ? tanh(scaled / c.logit_cap) * c.logit_cap : scaled);
+  }
+  return out;
+}
+Num mapped_gradient(const MoEConfig& c, Num z, Num d) {
+  if (c.logit_cap == 0.0) return d * c.logit_scale;
+  const Num t = tanh(cast(z, d.t) * c.logit_scale / c.logit_cap);
+  return d * (1.0 - t * t) * c.logit_scale;
 }
 
 /// Converted to `t` first, computed in float (double), rounded once.
@@ -70,34 +92,46 @@ std::vector<std::int64_t> largest(const std::vector<double>& q, std::int64_t k) 
 std::vector<std::int64_t> choose(const MoEConfig& c, const Row& q) {
   std::vector<double> values;
   for (const Num a : q) values.push_back(a.v);
-  const bool grouped =
-      c.n_expert_groups > 1 && c.score_func != ScoreFunc::softmax && c.score_func != ScoreFunc::sqrtsoftplus;
-  if (!grouped) return largest(values, c.n_activated_experts);
+  const bool without = c.score_func == ScoreFunc::softmax || (c.score_func == ScoreFunc::sqrtsoftplus &&
+                                                              c.group_score == GroupScore::by_score_func);
+  if (c.n_expert_groups == 1 || without) return largest(values, c.n_activated_experts);
   const auto size = static_cast<std::size_t>(c.n_routed_experts / c.n_expert_groups);
-  const bool one = c.score_func == ScoreFunc::sigmoid && !c.has_correction_bias();
+  std::int64_t summed = c.score_func == ScoreFunc::sigmoid && !c.has_correction_bias() ? 1 : 2;
+  if (c.group_score == GroupScore::largest) summed = 1;
+  if (c.group_score == GroupScore::top2_sum) summed = 2;
+  if (c.group_score == GroupScore::topk_over_g_sum) summed = c.n_activated_experts / c.n_limited_groups;
+  bool to_zero = c.score_func != ScoreFunc::sigmoid_with_bias;
+  if (c.discarded_groups != DiscardedGroups::by_score_func)
+    to_zero = c.discarded_groups == DiscardedGroups::zero;
   std::vector<double> groups;
   for (std::size_t g = 0; g < q.size() / size; ++g) {
     const std::vector<double> members(values.begin() + g * size, values.begin() + (g + 1) * size);
-    const auto best = largest(members, one ? 1 : 2);
-    const Num first{members[static_cast<std::size_t>(best[0])], q[0].t};
-    groups.push_back(one ? first.v : (first + Num{members[static_cast<std::size_t>(best[1])], q[0].t}).v);
+    Num score{0.0, q[0].t};
+    for (const std::int64_t i : largest(members, summed))
+      score = score + Num{members[static_cast<std::size_t>(i)], q[0].t};
+    groups.push_back(score.v);
   }
   const auto kept = largest(groups, c.n_limited_groups);
   for (std::size_t i = 0; i < values.size(); ++i)
     if (std::ranges::find(kept, static_cast<std::int64_t>(i / size)) == kept.end())
-      values[i] = c.score_func == ScoreFunc::sigmoid_with_bias ? -INFINITY : values[i] * 0.0;
+      values[i] = to_zero ? values[i] * 0.0 : -INFINITY;
   return largest(values, c.n_activated_experts);
 }
 
-Num denominator(const Row& row, Order order) { return sum(row, row[0].t, order) + 1e-20; }
+Num denominator(const MoEConfig& c, const Row& row, Order order) {
+  const Num all = sum(row, row[0].t, order);
+  if (!takes_maximum(c)) return all + c.norm_eps;
+  const double least = round_as(all.t, c.norm_eps);
+  return all.v < least ? Num{least, all.t} : all;
+}
 
 /// d by the row directly, and through the sum.
 struct NormaliseGradient {
   Row direct;
   Num through_sum;
 };
-NormaliseGradient normalise_gradient(const Row& row, const Row& d, Order order) {
-  const Num total = denominator(row, order);
+NormaliseGradient normalise_gradient(const MoEConfig& c, const Row& row, const Row& d, Order order) {
+  const Num total = denominator(c, row, order);
   NormaliseGradient out;
   Row terms;
   for (std::size_t i = 0; i < row.size(); ++i) {
@@ -105,6 +139,8 @@ NormaliseGradient normalise_gradient(const Row& row, const Row& d, Order order) 
     terms.push_back(-d[i] * ((row[i] / total) / total));
   }
   out.through_sum = sum(terms, total.t, order);
+  const bool held = takes_maximum(c) && sum(row, row[0].t, order).v < round_as(total.t, c.norm_eps);
+  if (held) out.through_sum.v = 0.0;
   return out;
 }
 
@@ -162,7 +198,7 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
   g.scores = w.make(x.rows, e, casts_back(c, o) ? x.stored : plain_type(c, o));
 
   for (std::int64_t t = 0; t < x.rows; ++t) {
-    const Row z = g.logits.row(t);
+    const Row z = mapped(c, g.logits.row(t), softmax_type);
     Row s;
     if (is_softmax(c)) {
       s = softmax(z, softmax_type, w.o.order);
@@ -188,9 +224,12 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
     if (after_topk(c)) values = softmax(values, softmax_type, w.o.order);
     for (std::int64_t j = 0; j < k; ++j) g.selected.set(t, j, values[static_cast<std::size_t>(j)]);
     Row weights = values, scores = seen;
-    if (normalised(c)) {
-      const Num total = denominator(values, w.o.order), all = denominator(seen, w.o.order);
+    if (divides_weights(c)) {
+      const Num total = denominator(c, values, w.o.order);
       for (Num& a : weights) a = a / total;
+    }
+    if (divides_scores(c)) {
+      const Num all = denominator(c, seen, w.o.order);
       for (Num& a : scores) a = a / all;
     }
     for (std::int64_t j = 0; j < k; ++j) {
@@ -220,12 +259,14 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
   const std::int64_t e = c.n_routed_experts, k = c.n_activated_experts, tokens = g.logits.rows;
   const DType plain = g.plain.read, z_type = g.logits.read, activated = g.activated.read;
   const auto through = [&](Num d) { return casts_back(c, o) && !w.o.fused ? cast(d, x_type) : d; };
+  const DType own_type = o.gate_precision.value_or(DType::float32);
+  const DType map_type = w.o.fused ? wide(own_type) : own_type;
   Matrix dz = w.make(tokens, e, g.logits.stored);
   for (std::int64_t t = 0; t < tokens; ++t) {
     Row d;
     for (std::int64_t j = 0; j < k; ++j) d.push_back(cast(through(dw.at(t, j)), plain) * c.route_scale);
-    if (normalised(c)) {
-      const NormaliseGradient back = normalise_gradient(g.selected.row(t), d, order);
+    if (divides_weights(c)) {
+      const NormaliseGradient back = normalise_gradient(c, g.selected.row(t), d, order);
       for (std::size_t j = 0; j < d.size(); ++j)
         d[j] = accumulate({back.direct[j], back.through_sum}, plain, order);
     }
@@ -248,8 +289,8 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
             scaled * g.f[static_cast<std::size_t>(i)] / g.n * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0);
         aux.push_back(cast(w.o.fused ? d_sum : cast(d_sum, g.scores.stored), plain));
       }
-      if (normalised(c)) {
-        const NormaliseGradient back = normalise_gradient(g.plain.row(t), aux, order);
+      if (divides_scores(c)) {
+        const NormaliseGradient back = normalise_gradient(c, g.plain.row(t), aux, order);
         for (std::size_t i = 0; i < aux.size(); ++i) {
           to_scores[i].push_back(back.direct[i]);
           to_scores[i].push_back(back.through_sum);
@@ -260,7 +301,7 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
     }
     Row ds;
     for (const Row& terms : to_scores) ds.push_back(cast(accumulate(terms, plain, order), activated));
-    const Row s = g.activated.row(t), z = g.logits.row(t);
+    const Row s = g.activated.row(t), z = mapped(c, g.logits.row(t), map_type);
     if (is_softmax(c)) {
       ds = softmax_gradient(s, ds, activated, order);
     } else {
@@ -278,7 +319,13 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
     }
     for (std::size_t i = 0; i < ds.size(); ++i) {
       to_logits[i].push_back(ds[i]);
-      dz.set(t, static_cast<std::int64_t>(i), accumulate(to_logits[i], z_type, order));
+      const auto e_i = static_cast<std::int64_t>(i);
+      if (c.logit_scale == 1.0 && c.logit_cap == 0.0)
+        dz.set(t, e_i, accumulate(to_logits[i], z_type, order));
+      else
+        dz.set(
+            t, e_i,
+            cast(mapped_gradient(c, g.logits.at(t, e_i), accumulate(to_logits[i], map_type, order)), z_type));
     }
   }
   const DType compute = g.logits.stored;

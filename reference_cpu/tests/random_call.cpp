@@ -98,6 +98,29 @@ void draw_gate_dtype(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
     c.gate_dtype = d.of({DType::float32, DType::bfloat16, DType::float64, DType::float16});
 }
 
+/// Rules beyond the documented system's in half of the calls, drawn apart likewise. Ordinary numbers are
+/// neither divided by a tiny eps, as sums of biased scores below it are, nor scored far from 0, which
+/// bfloat16 leaves open.
+void draw_conventions(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
+  const bool ordinary = numbers == Numbers::ordinary;
+  Draw d(seed * 0xD1B54A32D192ED03u + 1);
+  if (d.chance(0.5)) return;
+  const bool maximum = d.chance(0.5), may_cancel = c.router_weight_uses_score_correction_bias;
+  if (maximum && !(ordinary && may_cancel)) c.norm_denominator = NormDenominator::max_of_sum_and_eps;
+  c.norm_eps = d.of({1e-20, 0.0, 1e-6, 1e-9, 1e-12, 1e-15, 0.1, 0.5});
+  c.norm_at_top1 = static_cast<Top1Norm>(d.below(3));
+  if (d.chance(0.3)) c.logit_scale = d.of({0.5, ordinary ? 1.5 : 3.0, 0.1});
+  if (d.chance(0.3)) c.logit_cap = d.of({1.0, 30.0, 5.0});
+  c.discarded_groups = static_cast<DiscardedGroups>(d.below(3));
+  const bool own = d.chance(0.7) && c.score_func != ScoreFunc::softmax;
+  if (!own || c.n_routed_experts < 2 * c.n_expert_groups) return;
+  c.group_score = static_cast<GroupScore>(d.below(4));
+  if (c.group_score == GroupScore::topk_over_g_sum && c.n_activated_experts < c.n_limited_groups)
+    c.group_score = GroupScore::top2_sum;
+  if (c.score_func == ScoreFunc::sqrtsoftplus && c.discarded_groups == DiscardedGroups::by_score_func)
+    c.discarded_groups = DiscardedGroups::minus_infinity;
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -191,6 +214,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
   } else {
     c = draw_config(d, component, dtype);
     draw_gate_dtype(~stream, numbers, c);
+    draw_conventions(stream, numbers, c);
     call.config = to_json(c);
     call.options = draw_options(d, c, component);
   }

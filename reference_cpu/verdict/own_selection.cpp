@@ -105,7 +105,7 @@ OwnSelection judge_own_selection(const Call& call, const NamedTensors& candidate
       judge_stage(find(candidate, "stages/logits"), routing, gate_compute_type(call_options, x), by_logits,
                   true, ids, options.lowest_id_first, "its own logits lead to");
   if (from_logits && from_logits->wrong >= 0) return *from_logits;
-  const bool normalised = config.norm_topk_prob && config.n_activated_experts > 1;
+  const bool normalised = config.normalises_scores();
   const bool direct = !facts(config.score_func).selects_by_logits && !normalised;
   const auto from_scores =
       judge_stage(find(candidate, "stages/scores"), routing, scores_type(config, call_options, x), by_scores,

@@ -11,6 +11,7 @@
 #include "golden/format/manifest.hpp"
 #include "moeref/error.hpp"
 #include "reference_cpu/arithmetic/parallel_for.hpp"
+#include "tools/commands/changed_cases.hpp"
 #include "tools/commands/commands.hpp"
 #include "tools/commands/file_batch.hpp"
 #include "tools/commands/user_layer.hpp"
@@ -28,7 +29,9 @@ constexpr double kLargeCase = 64e6;
 struct GenerateOptions {
   fs::path out, config;
   std::vector<std::string> components, cases;
-  std::string preset, dtype;
+  std::vector<std::string> settings;
+  std::string preset, dtype, profile, mask;
+  std::int64_t align = 1;
   bool full_width = false;
   std::optional<std::int64_t> tokens;
   std::optional<std::uint64_t> seed;
@@ -121,11 +124,27 @@ void generate_all(const GenerateOptions& options, const std::vector<CaseSpec>& s
   batch.commit();
 }
 
+CaseChanges asked_changes(const GenerateOptions& options) {
+  CaseChanges own;
+  for (const std::string& setting : options.settings) own.fields.push_back(parse_setting(setting));
+  own.align = options.align;
+  own.mask = options.mask;
+  return with_profile(options.profile, std::move(own));
+}
+
+std::string profile_help() {
+  std::string help = "Every case as such implementations have it:";
+  for (const Profile& profile : profiles())
+    help += fmt::format("\n  {}: {}", profile.name, profile.stands_for);
+  return help;
+}
+
 int generate(const GenerateOptions& options) {
   if (options.out.empty()) throw InputError("--out is empty: want a folder");
   if (fs::exists(options.out) && !fs::is_directory(options.out))
     throw InputError(options.out.string() + ": is no folder: --out wants one");
-  const std::vector<CaseSpec> specs = selected(options);
+  const auto [specs, left_out] = changed(selected(options), asked_changes(options));
+  for (const std::string& reason : left_out) fmt::print(stderr, "left out: {}\n", reason);
   std::vector<double> bytes;
   for (const CaseSpec& spec : specs) {
     bytes.push_back(naming_source(options, spec, [&] { return bytes_of(spec); }));
@@ -165,6 +184,17 @@ Command generate_command(CLI::App& parent) {
   app->add_option("--config", o->config,
                   "Your own layer: a JSON file with MoEConfig's fields, or with component, config and call")
       ->type_name("FILE");
+  app->add_option("--set", o->settings,
+                  "Every case with this field of its config set (moeref list fields); may come several times")
+      ->type_name("FIELD=VALUE")
+      ->allow_extra_args(false);
+  app->add_option("--align", o->align,
+                  "Every case with rows of a multiple of so many bytes, which grouped kernels want (1)")
+      ->check(CLI::Range(1, 4096))
+      ->type_name("BYTES");
+  app->add_option("--mask", o->mask, "Every case with this kind of mask: absent, none, all, random, ...")
+      ->type_name("KIND");
+  app->add_option("--profile", o->profile, profile_help())->type_name("NAME");
   app->add_option("--tokens", o->tokens, "Tokens of a preset's or your own layer (64)")->type_name("N");
   app->add_option("--dtype", o->dtype, "Its dtype: float64, float32, bfloat16 or float16")->type_name("D");
   app->add_option("--seed", o->seed, "Seed of its data (1)")->type_name("S");

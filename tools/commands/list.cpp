@@ -101,14 +101,15 @@ std::vector<Row> mutant_rows() {
 }
 
 std::vector<Row> field_rows() {
-  std::vector<Row> rows{{bold("of"), bold("field"), bold("type"), bold("default"), bold("what it means"),
-                         bold("who reads it")}};
+  std::vector<Row> rows{{bold("of"), bold("field"), bold("type"), bold("default"), bold("kind"),
+                         bold("what it means"), bold("who reads it")}};
   for (const FieldTable& table : field_tables())
     for (const FieldText& field : table.fields)
       rows.push_back({{std::string(table.name)},
                       {field.name},
                       {field.type},
                       {field.required ? "must be given" : field.fallback.dump()},
+                      {field.convention ? "convention" : ""},
                       {field.meaning},
                       {field.readers}});
   return rows;
@@ -123,6 +124,7 @@ nlohmann::ordered_json fields_json() {
       entry["type"] = field.type;
       entry["required"] = field.required;
       if (!field.required) entry["default"] = field.fallback;
+      if (field.convention) entry["convention"] = true;
       entry["meaning"] = field.meaning;
       entry["readers"] = field.readers;
     }

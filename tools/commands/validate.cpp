@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "moeref/config.hpp"
@@ -99,6 +102,20 @@ std::vector<CaseReport> check_all(CaseChecker& checker, const std::vector<fs::pa
   return reports;
 }
 
+/// "5 failing cases pass as discarded_groups = minus_infinity", a line for each rule, the most frequent
+/// first.
+std::string rules_followed(const Report& report) {
+  std::map<std::string, int> count;
+  for (const CaseReport& c : report.cases)
+    if (!c.follows.empty()) ++count[c.follows];
+  std::vector<std::pair<std::string, int>> rules(count.begin(), count.end());
+  std::ranges::stable_sort(rules, std::greater<>(), &std::pair<std::string, int>::second);
+  std::string out;
+  for (const auto& [rule, cases] : rules)
+    out += fmt::format("{} failing case{} as {}\n", cases, cases == 1 ? " passes" : "s pass", rule);
+  return out;
+}
+
 int validate(const ValidateOptions& options) {
   const auto began = std::chrono::steady_clock::now();
   const std::unique_ptr<Port> port =
@@ -133,6 +150,7 @@ int validate(const ValidateOptions& options) {
     html.write(html_text(report));
   }
   fmt::print("{}", table_text(report, {shows_colours(stdout), options.quiet}));
+  fmt::print("{}", rules_followed(report));
   return report.exit_code();
 }
 

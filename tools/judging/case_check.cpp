@@ -11,6 +11,7 @@
 #include "moeref/signature.hpp"
 #include "reference_cpu/verdict/probable_error.hpp"
 #include "tools/judging/declarations.hpp"
+#include "tools/judging/diagnosis.hpp"
 #include "tools/ports/isolated_port.hpp"
 #include "tools/terminal/terminal.hpp"
 
@@ -125,7 +126,10 @@ void CaseChecker::judge_values(Checked& checked, const GoldenFile& golden, Refer
   warn_of_unknown_results(report, golden.call, outcome.results);
   report.verdict = worse(report.verdict, verdict.verdict);
   if (verdict.verdict == Verdict::fail) {
-    if (outcome.verdict == Verdict::pass) ask_a_fresh_process(report, golden.call, outcome.results);
+    if (diagnoses_left > 0 && diagnoses_left-- > 0)
+      report.follows = convention_followed(reference.call(), outcome.results, rule);
+    if (outcome.verdict == Verdict::pass && report.follows.empty())
+      ask_a_fresh_process(report, golden.call, outcome.results);
     return;
   }
   if (!outcome.repeated.empty()) {

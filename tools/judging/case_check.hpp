@@ -18,8 +18,9 @@ struct CaseChecker {
   Port& port;
   JudgeOptions options;
   std::mutex one_at_a_time = {};
-  std::atomic<int> evidence_left = 0;  ///< failing cases whose surroundings the report shows
-  int fresh_processes_left = 8;        ///< for failing cases: is it earlier calls that they fail from?
+  std::atomic<int> evidence_left = 0;     ///< failing cases whose surroundings the report shows
+  std::atomic<int> diagnoses_left = 200;  ///< failing cases that are judged under other rules too
+  int fresh_processes_left = 8;           ///< for failing cases: is it earlier calls that they fail from?
   bool forward_only = false;  ///< gradients are not asked for; so they are not of a port without backward
 
   struct Checked {

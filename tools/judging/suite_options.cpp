@@ -20,7 +20,10 @@ RunOptions run_options(const Port& port, Scale scale) {
   out.shrink_seconds = defaults.shrink_seconds;
   out.declared = declared_by(port);
   out.sizes = size_range(scale, port.is_reference());
-  if (const Capabilities* has = port.capabilities()) out.sizes.dtypes = has->dtypes;
+  if (const Capabilities* has = port.capabilities()) {
+    out.sizes.dtypes = has->dtypes;
+    out.sizes.conventions = has->conventions;
+  }
   set_thread_count(scale == Scale::small ? 1 : 0);
   return out;
 }

@@ -1,6 +1,10 @@
 // The CPU reference as a port: libmoeref_reference_port.so. As a user's port it would prove nothing, so it
 // says float64.
+#include <string_view>
+#include <vector>
+
 #include "moeref/reference.hpp"
+#include "reference_cpu/call/conventions.hpp"
 #include "tools/own_ports/implementation_as_port.hpp"
 #include "tools/own_ports/ranks_as_port.hpp"
 
@@ -19,6 +23,17 @@ constexpr const char* kStages[] = {"logits",     "scores",          "up_projecti
                                    "activation", "down_projection", nullptr};
 constexpr const char* kDTypes[] = {"float64", "float32", "bfloat16", "float16", nullptr};
 
+/// All that there are: it is the reference.
+const char* const* conventions() {
+  static const std::vector<const char*> names = [] {
+    std::vector<const char*> out;
+    for (const std::string_view name : moeref::all_conventions()) out.push_back(name.data());
+    out.push_back(nullptr);
+    return out;
+  }();
+  return names.data();
+}
+
 }  // namespace
 
 extern "C" const moeref_port* moeref_port_entry(std::uint32_t abi_version) {
@@ -31,6 +46,7 @@ extern "C" const moeref_port* moeref_port_entry(std::uint32_t abi_version) {
     out.max_ranks = 1024;
     out.max_processes = 8;
     out.batch_invariant = 1;
+    out.conventions = conventions();
     out.run = run;
     return out;
   }();

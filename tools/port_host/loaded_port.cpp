@@ -99,6 +99,11 @@ std::string products_of(const moeref_port& port) {
   return text_of(port.products).empty() ? plain : port.products;
 }
 
+json conventions_of(const moeref_port& port) {
+  const bool there = reaches(port, offsetof(moeref_port, conventions), sizeof port.conventions);
+  return list_of(there ? port.conventions : nullptr);
+}
+
 json describe(const moeref_port& port) {
   json passes = json::array({"forward"});
   if (port.passes & MOEREF_BACKWARD) passes.push_back("backward");
@@ -115,6 +120,7 @@ json describe(const moeref_port& port) {
           {"batch_invariant", batch_invariant(port)},
           {"init_generator", init_generator_of(port)},
           {"products", products_of(port)},
+          {"conventions", conventions_of(port)},
           {"max_ranks", port.max_ranks},
           {"max_processes", max_processes_of(port)},
           {"bench", bench_of(port) != nullptr},

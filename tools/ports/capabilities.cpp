@@ -8,6 +8,7 @@
 #include "moeref/config.hpp"
 #include "moeref/error.hpp"
 #include "moeref/signature.hpp"
+#include "reference_cpu/call/conventions.hpp"
 
 namespace moeref {
 namespace {
@@ -117,6 +118,7 @@ Capabilities parse_capabilities(const json& hello) {
     if (row == kFloat32Products.end()) fail("products", v, "want \"float32\" or \"tf32\"");
     out.products = row->kind;
   });
+  field(hello, "conventions", [&](const json& v) { out.conventions = texts("conventions", v); });
   field(hello, "max_processes", [&](const json& v) {
     if (!v.is_number_integer() || v.get<std::int64_t>() < 0)
       fail("max_processes", v, "want an integer of 0 or more");
@@ -134,6 +136,7 @@ std::optional<std::string> Capabilities::lack(const Call& call) const {
   if (std::ranges::find(components, call.component) == components.end())
     return fmt::format("{} has no {}", name, moeref::name(call.component));
   if (call.backward && !backward) return name + " has no backward pass";
+  if (auto missing = undeclared_convention(call, name, conventions)) return missing;
   const auto has = [&](DType dtype) { return std::ranges::find(dtypes, dtype) != dtypes.end(); };
   const DType dtype = call.component == Component::mlp ? parse_mlp_config(call.config).dtype
                                                        : parse_moe_config(call.config).dtype;

@@ -25,6 +25,7 @@ struct Capabilities {
   bool batch_invariant = false;    ///< a token gives the same bits alone and in any batch
   bool counter_generator = false;  ///< init draws from the reference's generator; otherwise from its own
   Float32Products products = Float32Products::float32;  ///< to what it rounds their operands
+  std::vector<std::string> conventions;  ///< that it knows (reference_cpu/call/conventions.hpp)
   std::int64_t max_ranks = 1;
   std::int64_t max_processes = 1;  ///< of libraries
 

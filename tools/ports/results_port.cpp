@@ -1,9 +1,13 @@
 // results:DIR, files that a port wrote beforehand. The port may be in any language.
 #include <algorithm>
 #include <fstream>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "moeref/error.hpp"
 #include "moeref/golden_file.hpp"
+#include "reference_cpu/call/conventions.hpp"
 #include "tools/ports/port.hpp"
 
 namespace moeref {
@@ -13,7 +17,10 @@ namespace fs = std::filesystem;
 
 class ResultsPort final : public Port {
  public:
-  explicit ResultsPort(fs::path folder) : folder_(std::move(folder)) {}
+  explicit ResultsPort(fs::path folder) : folder_(std::move(folder)) {
+    std::ifstream in(folder_ / kConventions);
+    for (std::string line; std::getline(in, line);) conventions_.push_back(line);
+  }
 
   std::string name() const override { return "results:" + folder_.string(); }
 
@@ -36,8 +43,10 @@ class ResultsPort final : public Port {
                        results_of(golden_files.front()).string());
   }
 
-  PortOutcome run(const fs::path& golden_file, const Call&) override {
+  PortOutcome run(const fs::path& golden_file, const Call& call) override {
     const fs::path file = results_of(golden_file);
+    if (auto unknown = undeclared_convention(call, (folder_ / kConventions).string(), conventions_))
+      return {{}, Verdict::not_supported, *std::move(unknown)};
     if (!fs::exists(file) && fs::exists(reason_of(golden_file)))
       return {{}, Verdict::not_supported, first_line(reason_of(golden_file))};
     if (!fs::exists(file))
@@ -61,7 +70,11 @@ class ResultsPort final : public Port {
     return line.empty() ? "the port gives no reason" : line;
   }
 
+  static constexpr const char* kConventions =
+      "conventions.txt";  ///< those that the port knows, a name a line
+
   fs::path folder_;
+  std::vector<std::string> conventions_;
 };
 
 }  // namespace

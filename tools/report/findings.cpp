@@ -72,6 +72,7 @@ std::vector<std::string> finding_lines(const CaseReport& report, std::size_t lim
     }
   }
   if (more > 0) lines.push_back(fmt::format("and {} more: {}", more, names));
+  if (!report.follows.empty()) lines.push_back("passes as " + report.follows);
   const bool told = report.verdict == Verdict::fail || report.verdict == Verdict::hung ||
                     report.verdict == Verdict::crashed;
   if (std::string text = about(report); told && !text.empty()) lines.push_back("about: " + std::move(text));

@@ -71,6 +71,7 @@ Json one_case(const CaseReport& report) {
   out["seconds"] = report.seconds;
   out["repeat"] = report.repeat;
   if (!report.waiver.empty()) out["waiver"] = report.waiver;
+  if (!report.follows.empty()) out["follows"] = report.follows;
   out["tensors"] = Json::array();
   for (const TensorFinding& finding : report.tensors) out["tensors"].push_back(tensor(finding));
   return out;

@@ -40,6 +40,7 @@ struct CaseReport {
   std::string note;                ///< what the case is about; empty in foreign files
   Verdict verdict = Verdict::pass;
   std::string finding;  ///< why there is nothing to judge: not supported, threw, gave no results
+  std::string follows;  ///< the rule under which a failing port passes (judging/diagnosis.hpp); empty: none
   std::vector<TensorFinding> tensors;  ///< in stage order, the recorded ones first
   std::vector<std::string> warnings;   ///< what passes and still looks wrong
   bool forward_only = false;           ///< the file has gradients, for which the port was not asked

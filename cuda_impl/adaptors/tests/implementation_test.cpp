@@ -58,6 +58,27 @@ TEST(Implementation, DeclinesTypesAndRanksByName) {
   EXPECT_EQ(*reason, "128 ranks: the CUDA implementation runs 64 at most");
 }
 
+/// A rule that the kernels do not have is never left out in silence.
+TEST(Implementation, DeclinesConventionsWithADeviceOrWithout) {
+  for (const auto& [field, value] : {std::pair<const char*, nlohmann::json>{"norm_eps", 0.125},
+                                     {"logit_cap", 2.0},
+                                     {"discarded_groups", "minus_infinity"},
+                                     {"group_score", "largest"},
+                                     {"norm_at_top1", "scores"}}) {
+    MoEConfig c;
+    c.n_routed_experts = c.dim = c.inter_dim = c.moe_inter_dim = 4;
+    c.n_activated_experts = 1;
+    Call call{Component::gate, to_json(c), nlohmann::json::object(), {}, false};
+    call.config[field] = value;
+    CudaImplementation cuda;
+    const auto refusal = cuda.unsupported(call);
+    ASSERT_TRUE(refusal.has_value()) << field;
+    EXPECT_EQ(refusal->find("the CUDA implementation does not declare the convention '" + std::string(field)),
+              0u)
+        << *refusal;
+  }
+}
+
 TEST(DeviceContext, NoticesWritesOutsideAnArray) {
   MOEREF_NEEDS_DEVICE();
   for (const int at : {-1, 40}) {

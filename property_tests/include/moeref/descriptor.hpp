@@ -124,7 +124,9 @@ struct Descriptor {
   }
   bool has_correction() const { return correction != Correction::none; }
   /// Whether the score function looks at groups at all.
-  bool grouped() const { return groups > 1 && uses_groups(score); }
+  bool grouped() const {
+    return groups > 1 && (uses_groups(score) || config.group_score != GroupScore::by_score_func);
+  }
 };
 
 /// One line; fields at their defaults are left out, but for the seed.
@@ -165,6 +167,8 @@ struct SizeRange {
   int ladder_percent = 10;        ///< of the small cases have one or two extents of the ladder
   /// Of calls beyond Scale::small, whose cases are too few to be spent on what a port declines. Empty: any.
   std::vector<DType> dtypes = {};
+  /// Conventions that drawn calls may depend on (reference_cpu/call/conventions.hpp); without a list, any.
+  std::optional<std::vector<std::string>> conventions = {};
 };
 
 /// The budget of a scale; that of calls which the CPU reference computes itself is smaller at `full`.

@@ -75,8 +75,8 @@ struct Outcome {
 std::string_view name(Outcome::Kind kind);
 
 struct Property {
-  std::string_view
-      id;  ///< "P1": the row of the published table; F for the balanced gate, L for load-balance metrics
+  std::string_view id;  ///< "P1": the row of the published table; F for the balanced gate, L for load-balance
+                        ///< metrics, C for conventions
   std::string_view name;  ///< "token_permutation", unique
   std::vector<Component> components;
   PropertyClass property_class = PropertyClass::exact;

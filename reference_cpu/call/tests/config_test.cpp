@@ -98,7 +98,14 @@ TEST(MoEConfigTest, JsonKeepsTheFieldsThatDifferFromTheirDefault) {
                                            {"shared_expert_activation", "relu2"},
                                            {"force_e_score_correction_bias", true},
                                            {"moe_latent_size", 4},
-                                           {"enable_routing_replay", true}});
+                                           {"enable_routing_replay", true},
+                                           {"norm_denominator", "max_of_sum_and_eps"},
+                                           {"norm_eps", 1e-6},
+                                           {"norm_at_top1", "scores"},
+                                           {"group_score", "largest"},
+                                           {"discarded_groups", "minus_infinity"},
+                                           {"logit_scale", 0.5},
+                                           {"logit_cap", 30.0}});
   EXPECT_EQ(to_json(parse_moe_config(full)), full);
 }
 
@@ -197,6 +204,21 @@ INSTANTIATE_TEST_SUITE_P(
         field("gate_bias_update_factor", -0.5, "want 0 or more"),
         field("aux_loss_coeff", -0.5, "want 0 or more"), field("swiglu_limit", -1.0, "want 0 (off) or more"),
         field("shared_expert_activation", "geglu", "want swiglu or relu2"),
+        field("norm_eps", -1e-9, "want 0 to 1"), field("norm_eps", 2.0, "want 0 to 1"),
+        field("norm_denominator", "sum", "want one of sum_plus_eps max_of_sum_and_eps"),
+        field("norm_at_top1", true, "want one of none scores weights_and_scores"),
+        field("logit_cap", -1.0, "want 0 (off) or more"), field("logit_scale", 0.0, "want more than 0"),
+        Refusal{
+            {{"group_score", "largest"}, {"score_func", "softmax"}},
+            "config field 'group_score' is \"largest\": want by_score_func with score_func softmax, which "
+            "selects logits; softmax_with_bias selects scores"},
+        Refusal{
+            {{"group_score", "top2_sum"}, {"score_func", "sqrtsoftplus"}},
+            "config field 'group_score' is \"top2_sum\": want discarded_groups zero or minus_infinity with "
+            "score_func sqrtsoftplus, which has no rule for them"},
+        Refusal{{{"group_score", "topk_over_g_sum"}, {"n_activated_experts", 1}},
+                "config field 'group_score' is \"topk_over_g_sum\": want n_activated_experts of "
+                "n_limited_groups = 2 or more"},
         Refusal{{{"gate_bias_update_factor", 0.5}, {"train_gate", false}},
                 "config field 'gate_bias_update_factor' is 0.5: a bias update needs train_gate = true"},
         Refusal{{{"expert_activation", "quick_geglu"}, {"activation_limit", -1.0}},

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <utility>
 
 #include "reference_cpu/tests/small_call.hpp"
 #include "reference_cpu/tests/test_values.hpp"
@@ -33,6 +34,34 @@ TEST(TopK, GivesTheLowestIdAmongEquals) {
   EXPECT_EQ(top_k(std::vector<double>{1, 2, 2, 1, 2}, 2), (Ids{1, 2}));
   EXPECT_EQ(top_k(std::vector<double>{1, 1, 1, 1}, 3), (Ids{0, 1, 2}));
   EXPECT_EQ(top_k(std::vector<double>{0.0, -0.0, 0.0}, 2), (Ids{0, 1}));
+}
+
+TEST(GroupScores, ByConvention) {
+  const auto q = row({5, 1, 0, 3, 3, -1});
+  MoEConfig c = grouped(ScoreFunc::sigmoid, 3, 2, 1, true);
+  const auto scores = [&](GroupScore rule) {
+    c.group_score = rule;
+    const auto groups = group_scores(q, c);
+    return std::pair{groups.at(0).value, groups.at(1).value};
+  };
+  EXPECT_EQ(scores(GroupScore::largest), (std::pair{5.0, 3.0}));
+  EXPECT_EQ(scores(GroupScore::top2_sum), (std::pair{6.0, 6.0}));
+  EXPECT_EQ(scores(GroupScore::topk_over_g_sum), (std::pair{6.0, 5.0}));  // 3 / 1 of them
+  c.score_func = ScoreFunc::sqrtsoftplus;
+  EXPECT_EQ(scores(GroupScore::largest), (std::pair{5.0, 3.0}));
+}
+
+TEST(DiscardedGroupsTest, ZeroWinsOverNegativeScoresAndMinusInfinityNever) {
+  const auto q = row({-1, -2, -3, -5, -6, -7});
+  MoEConfig c = grouped(ScoreFunc::sigmoid, 1, 2, 1, true);
+  EXPECT_EQ(select_experts(q, c), (Ids{3}));
+  c.discarded_groups = DiscardedGroups::minus_infinity;
+  EXPECT_EQ(select_experts(q, c), (Ids{0}));
+  c.score_func = ScoreFunc::sigmoid_with_bias;
+  c.discarded_groups = DiscardedGroups::by_score_func;
+  EXPECT_EQ(select_experts(q, c), (Ids{0}));
+  c.discarded_groups = DiscardedGroups::zero;
+  EXPECT_EQ(select_experts(q, c), (Ids{3}));
 }
 
 TEST(TopK, PutsNaNFirstAndGivesNoIdTwice) {

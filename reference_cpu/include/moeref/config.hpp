@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "moeref/activation_kind.hpp"
+#include "moeref/conventions.hpp"
 #include "moeref/dtype.hpp"
 #include "moeref/float32_products.hpp"
 #include "moeref/score_func.hpp"
@@ -53,6 +54,14 @@ struct MoEConfig {
   bool force_e_score_correction_bias = false;
   std::optional<std::int64_t> moe_latent_size;
   bool enable_routing_replay = false;
+  // Conventions that the documented system does not have (SPEC 10).
+  NormDenominator norm_denominator = NormDenominator::sum_plus_eps;
+  double norm_eps = 1e-20;
+  Top1Norm norm_at_top1 = Top1Norm::none;
+  GroupScore group_score = GroupScore::by_score_func;
+  DiscardedGroups discarded_groups = DiscardedGroups::by_score_func;
+  double logit_scale = 1.0;
+  double logit_cap = 0.0;  ///< 0 = none
 
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }
@@ -62,10 +71,30 @@ struct MoEConfig {
   DType gate_param_dtype() const { return gate_dtype.value_or(dtype); }
   bool has_correction_bias() const { return gate_bias_update_factor > 0.0 || force_e_score_correction_bias; }
   /// Whether experts are selected within groups.
-  bool grouped() const { return n_expert_groups > 1 && uses_groups(score_func); }
-  /// Whether a group's score is the sum of its two largest, else it is the largest.
-  bool sums_two_per_group() const {
-    return facts(score_func).groups != GroupRule::max_or_top2 || has_correction_bias();
+  bool grouped() const {
+    return n_expert_groups > 1 && (uses_groups(score_func) || group_score != GroupScore::by_score_func);
+  }
+  /// Whether scores are made of other numbers than the logits themselves.
+  bool maps_logits() const { return logit_scale != 1.0 || logit_cap > 0.0; }
+  /// How many of a group's largest selection scores add up to the group's score.
+  std::int64_t summed_per_group() const {
+    if (group_score == GroupScore::largest) return 1;
+    if (group_score == GroupScore::top2_sum) return 2;
+    if (group_score == GroupScore::topk_over_g_sum) return n_activated_experts / n_limited_groups;
+    return facts(score_func).groups != GroupRule::max_or_top2 || has_correction_bias() ? 2 : 1;
+  }
+  /// Whether experts of discarded groups score 0, else minus infinity.
+  bool discards_to_zero() const {
+    if (discarded_groups != DiscardedGroups::by_score_func) return discarded_groups == DiscardedGroups::zero;
+    return facts(score_func).groups != GroupRule::top2_exclude;
+  }
+  /// Whether the weights of a token are divided by their sum, and whether S is, which the auxiliary loss
+  /// sees.
+  bool normalises_weights() const {
+    return norm_topk_prob && (n_activated_experts > 1 || norm_at_top1 == Top1Norm::weights_and_scores);
+  }
+  bool normalises_scores() const {
+    return norm_topk_prob && (n_activated_experts > 1 || norm_at_top1 != Top1Norm::none);
   }
   /// Width of the shared experts' MLP.
   std::int64_t shared_dim() const {

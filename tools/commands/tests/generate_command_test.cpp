@@ -49,6 +49,37 @@ class GenerateTest : public CommandTest {
   }
 };
 
+TEST_F(GenerateTest, TheCatalogueUnderOtherRules) {
+  const Finished finished =
+      generate({"--case", "sigmoid_groups_bias", "--case", "softmax_groups_ignored", "--case", "mlp__swiglu",
+                "--set", "discarded_groups=minus_infinity", "--set", "group_score=largest", "--align", "64",
+                "--mask", "every_second"});
+  EXPECT_EQ(finished.exit_code, 0) << finished.err;
+  EXPECT_EQ(
+      finished.err,
+      "left out: gate__softmax_groups_ignored: config field 'group_score' is \"largest\": want by_score_func "
+      "with score_func softmax, which selects logits; softmax_with_bias selects scores\n");
+  EXPECT_EQ(names(), (std::vector<std::string>{"out", "out/MANIFEST.sha256",
+                                               "out/gate__sigmoid_groups_bias.h5", "out/mlp__swiglu.h5"}));
+  const Finished shown = run_moeref({"inspect", (at("out") / "gate__sigmoid_groups_bias.h5").string()});
+  EXPECT_TRUE(holds(shown.out, "minus_infinity")) << shown.out;
+  expect_valid();
+}
+
+TEST_F(GenerateTest, ProfilesNameSuchSets) {
+  const Finished finished =
+      generate({"--case", "experts__swiglu", "--case", "moe__aux", "--profile", "inference"});
+  EXPECT_EQ(finished.exit_code, 0) << finished.err;
+  expect_valid();
+  const Finished unknown = generate({"--profile", "none"});
+  EXPECT_EQ(unknown.exit_code, 2);
+  EXPECT_TRUE(
+      holds(unknown.err, "--profile is 'none': want one of inference, megatron, torchtitan, transformers"))
+      << unknown.err;
+  EXPECT_TRUE(holds(generate({"--set", "norm_epsilon=1"}).err, "'norm_epsilon'"));
+  EXPECT_TRUE(holds(generate({"--set", "norm_eps"}).err, "want FIELD=VALUE"));
+}
+
 TEST_F(GenerateTest, CasesOfTheCatalogue) {
   const Finished finished =
       generate({"--component", "gate", "--case", "sigmoid", "--case", "gate__softmax_before_topk"});

@@ -50,8 +50,13 @@ TEST(PortInterfaceTest, FullConfigsHaveEveryField) {
   every.dtype = DType::float16;
   every.gate_dtype = DType::float32;
   every.shared_expert_inter_dim = every.moe_latent_size = 3;
+  every.norm_denominator = NormDenominator::max_of_sum_and_eps;
+  every.norm_eps = every.logit_scale = every.logit_cap = 0.5;
+  every.norm_at_top1 = Top1Norm::scores;
+  every.group_score = GroupScore::largest;
+  every.discarded_groups = DiscardedGroups::zero;
   const json full = full_json(every), written = to_json(every);
-  EXPECT_EQ(written.size(), 32u)
+  EXPECT_EQ(written.size(), 39u)
       << "a new field: set it above to another value than its default, and write it in full_json()";
   EXPECT_EQ(full, written);
 }

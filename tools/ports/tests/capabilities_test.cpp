@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "moeref/config.hpp"
 #include "moeref/error.hpp"
 
 namespace moeref {
@@ -43,6 +44,26 @@ TEST(CapabilitiesTest, NameAloneMeansEverything) {
   EXPECT_EQ(parse_capabilities({{"name", "mine"}, {"products", "tf32"}}).products, Float32Products::tf32);
   EXPECT_EQ(has.max_ranks, 1);
   EXPECT_EQ(has.lack(mlp_call("float16")), std::nullopt);
+}
+
+TEST(CapabilitiesTest, AConventionMustBeDeclared) {
+  MoEConfig c;
+  c.n_routed_experts = c.dim = c.inter_dim = c.moe_inter_dim = 4;
+  c.n_activated_experts = 1;
+  c.norm_eps = 0.125;
+  Call call;
+  call.component = Component::fake_balanced_gate;  // which has no use for it
+  call.config = to_json(c);
+  call.options = json::object();
+  call.tensors["inputs/x"] = Tensor(DType::bfloat16, {2, 4});
+  EXPECT_EQ(parse_capabilities({{"name", "mine"}}).lack(call), std::nullopt);
+  call.component = Component::gate;
+  EXPECT_EQ(parse_capabilities({{"name", "mine"}}).lack(call),
+            "mine does not declare the convention 'norm_eps', which is 0.125 here");
+  EXPECT_EQ(parse_capabilities({{"name", "mine"}, {"conventions", {"group_score", "norm_eps"}}}).lack(call),
+            std::nullopt);
+  EXPECT_EQ(refusal({{"conventions", "norm_eps"}}),
+            "the port's 'conventions' is \"norm_eps\": want a list of texts");
 }
 
 TEST(CapabilitiesTest, WrongFieldsAreNamed) {

@@ -141,7 +141,9 @@ typedef struct moeref_call {
   const char* component;
   /* MOEREF_FORWARD, or MOEREF_BACKWARD for forward and backward in one call. */
   uint32_t pass;
-  /* A JSON object: MoEConfig's fields, for mlp its constructor's arguments. Every field is there. */
+  /* A JSON object: MoEConfig's fields, for mlp its constructor's arguments. Every field is there; a field
+   * that a port has never heard of is a convention at its default (moeref_port.conventions), and to be left
+   * alone. */
   const char* config;
   /* A JSON object: the call options ("training", "gate_precision", "ep_size", ...). Every field is there;
    * those without a value are null. */
@@ -254,6 +256,12 @@ typedef struct moeref_port {
    * judged by the bounds of such products (the call option float32_products). NULL, "" or "float32": they
    * are read as they are. */
   const char* products;
+  /* clang-format off */
+  /* Optional, may be NULL: the conventions that it knows, by the names of the config's fields that `moeref list fields`
+   * marks as such ("norm_eps", "group_score", ...). A call in which another one is not at its default is not
+   * supported, whatever supports() says. Of a table whose struct_size ends before it: none. */
+  /* clang-format on */
+  const char* const* conventions;
 } moeref_port;
 
 /* What the library exports. NULL for a version that it does not speak. Called once, before anything else. */

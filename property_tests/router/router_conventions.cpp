@@ -1,0 +1,178 @@
+// Rules of the gate that the documented system does not have (SPEC 10): the formulas on calls in which the
+// rule decides.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "property_tests/router/router_oracle.hpp"
+#include "property_tests/suite/property_tables.hpp"
+
+namespace moeref {
+namespace {
+
+/// Scores of which two or more are divided, beside an eps of their own size.
+void arrange_denominator(Descriptor& d) {
+  d.norm = true;
+  d.biased_weights = false;
+  d.E = std::max<std::int64_t>(d.E, 2);
+  d.k = std::max<std::int64_t>(d.k, 2);
+  if (d.limited * (d.E / d.groups) < 2) d.groups = d.limited = 1;
+  d.before_topk = true;
+  if (d.seed % 2 == 0) {
+    d.config.norm_denominator = NormDenominator::max_of_sum_and_eps;
+    d.config.norm_eps = 0.25;
+    if (d.score == ScoreFunc::softmax || d.score == ScoreFunc::softmax_with_bias)
+      d.score = ScoreFunc::sigmoid;
+    d.logits = d.seed % 4 == 0 ? Logits::levels : Logits::negative;  // sums above it, or all below it
+  } else {
+    d.config.norm_denominator = NormDenominator::sum_plus_eps;
+    d.config.norm_eps = 0.125;
+  }
+}
+
+void denominator_rule(Implementation& impl, const Descriptor& d) {
+  expect_weights(Answer(impl, make_call(d)), "weights are divided by sum + norm_eps, or max(sum, norm_eps)");
+}
+
+void arrange_top1(Descriptor& d) {
+  d.norm = d.before_topk = true;
+  d.biased_weights = false;
+  d.k = 1;
+  d.limited = 1;
+  if (d.aux == 0.0) d.aux = 0.5;
+  d.eval = false;
+  if (d.config.norm_at_top1 == Top1Norm::none)
+    d.config.norm_at_top1 = d.seed % 2 == 0 ? Top1Norm::scores : Top1Norm::weights_and_scores;
+}
+
+/// With scores of which one is divided by itself.
+void top1_rule(Implementation& impl, const Descriptor& d) {
+  expect_weights(Answer(impl, make_call(d)),
+                 "with k = 1 weights are divided under norm_at_top1 weights_and_scores alone");
+}
+
+void arrange_group_rule(Descriptor& d) {
+  if (facts(d.score).selects_by_logits) d.score = ScoreFunc::softmax_with_bias;
+  d.groups = std::max<std::int64_t>(d.groups, 2);
+  if (d.E / d.groups < 3) d.E = 3 * d.groups;
+  d.limited = std::min(d.limited, d.groups - 1);
+  if (d.seed % 4 == 3) {  // a k that g does not divide
+    d.config.group_score = GroupScore::topk_over_g_sum;
+    d.groups = std::max<std::int64_t>(d.groups, 3);
+    d.limited = 2;
+    d.k = 3;
+    if (d.E / d.groups < 3 || d.E % d.groups != 0) d.E = 3 * d.groups;
+  }
+  if (d.config.group_score == GroupScore::by_score_func)
+    d.config.group_score = d.seed % 3 == 0   ? GroupScore::largest
+                           : d.seed % 3 == 1 ? GroupScore::top2_sum
+                                             : GroupScore::topk_over_g_sum;
+  if (d.config.discarded_groups == DiscardedGroups::by_score_func)
+    d.config.discarded_groups = d.seed % 2 == 0 ? DiscardedGroups::zero : DiscardedGroups::minus_infinity;
+  if (d.seed % 2 == 1) d.correction = Correction::negative;  // where 0 and minus infinity differ
+  if (d.logits != Logits::levels && d.logits != Logits::skewed) d.logits = Logits::levels;
+}
+
+void group_rule(Implementation& impl, const Descriptor& d) {
+  const Call call = make_call(d);
+  const Answer a(impl, call);
+  const Matrix q = choices_of(call);
+  std::int64_t compared = 0;
+  for (std::int64_t t = 0; t < d.T; ++t)
+    compared += expect_selected(a, t, largest(q, t, d.k),
+                                "groups are scored and discarded as group_score and discarded_groups say");
+  require_some(compared, d.T);
+}
+
+void arrange_logits(Descriptor& d) {
+  arrange_plain(d);
+  if (d.score != ScoreFunc::softmax) d.score = ScoreFunc::sigmoid;
+  d.before_topk = true;
+  d.norm = d.biased_weights = false;
+  d.aux = 0.0;
+  if (d.logits != Logits::rough) d.logits = Logits::levels;
+  if (moe_config(d).maps_logits()) return;
+  if (d.seed % 3 != 0) d.config.logit_scale = d.seed % 2 == 0 ? 0.5 : 2.0;
+  if (d.seed % 3 != 1) d.config.logit_cap = 1.0;
+}
+
+/// Weights by the formula, and the gradient of x: sigma' (or the softmax's Jacobian) times the map's slope
+/// times W.
+void logit_rule(Implementation& impl, const Descriptor& d) {
+  const Call call = full_call(impl, d);
+  const Answer a(impl, call);
+  expect_weights(a, "logits are scored after logit_scale and logit_cap");
+  if (!call.backward) return;
+  const MoEConfig c = moe_config(d);
+  const Matrix z = logits_of(call), s = scores_of(call), w = matrix_of(call.tensors.at("params/weight"));
+  const Tensor& dw = call.tensors.at("cotangents/weights");
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    std::vector<double> dz(static_cast<std::size_t>(d.E));
+    double through_sum = 0.0;
+    for (std::int64_t j = 0; j < d.k; ++j) {
+      const auto e = static_cast<std::int64_t>(a.at("outputs/indices", t * d.k + j));
+      const double ds = dw[t * d.k + j] * d.scale, value = s.at(t, e);
+      dz[static_cast<std::size_t>(e)] += ds * value * (d.score == ScoreFunc::sigmoid ? 1.0 - value : 1.0);
+      through_sum += ds * value;
+    }
+    for (std::int64_t e = 0; e < d.E; ++e) {
+      double& own = dz[static_cast<std::size_t>(e)];
+      if (d.score == ScoreFunc::softmax) own -= s.at(t, e) * through_sum;
+      own *= logit_slope(c, z.at(t, e));
+    }
+    for (std::int64_t i = t * d.D; i < (t + 1) * d.D; ++i) {
+      double want = 0.0, size = 0.0;
+      for (std::int64_t e = 0; e < d.E; ++e) {
+        const double term = dz[static_cast<std::size_t>(e)] * w.at(e, i - t * d.D);
+        want += term;
+        size += std::abs(term);
+      }
+      expect_near("grads/x", i, a.at("grads/x", i), want, a.bound("grads/x", i) + 1e-11 * size,
+                  "the gradient of a logit has the slope of logit_scale and logit_cap");
+    }
+  }
+}
+
+const Property kRouterConventionProperties[] = {
+    {"C1",
+     "denominator_rule",
+     {Component::gate},
+     PropertyClass::bounded,
+     "normalised weights are divided as norm_denominator and norm_eps say",
+     {"denominator rule"},
+     arrange_denominator,
+     denominator_rule},
+    {"C1",
+     "top1_rule",
+     {Component::gate},
+     PropertyClass::bounded,
+     "with k = 1 the weight is divided as norm_at_top1 says",
+     {"O30"},
+     arrange_top1,
+     top1_rule},
+    {"C2",
+     "group_rule",
+     {Component::gate},
+     PropertyClass::exact,
+     "groups are scored and discarded as group_score and discarded_groups say, under every score function",
+     {"M8", "O2"},
+     arrange_group_rule,
+     group_rule},
+    {"C3",
+     "logit_rule",
+     {Component::gate},
+     PropertyClass::bounded,
+     "scores and gradients go through logit_scale and logit_cap",
+     {"soft-cap"},
+     arrange_logits,
+     logit_rule,
+     Passes::either,
+     Needs::nothing,
+     true},
+};
+
+}  // namespace
+
+std::span<const Property> router_convention_properties() { return kRouterConventionProperties; }
+
+}  // namespace moeref

@@ -1,0 +1,58 @@
+// conventions.hpp: no field beyond the documented system's can be off its default without being seen.
+#include "reference_cpu/call/conventions.hpp"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "reference_cpu/call/config_fields.hpp"
+#include "reference_cpu/tests/small_call.hpp"
+
+namespace moeref {
+namespace {
+
+Call call_of(Component component, const MoEConfig& c) {
+  Call call;
+  call.component = component;
+  call.config = to_json(c);
+  call.options = nlohmann::json::object();
+  return call;
+}
+
+TEST(Conventions, EachOneOffItsDefaultIsNamedUnlessDeclared) {
+  std::size_t seen = 0;
+  const MoEConfig defaults = small_config(8, 2);
+  visit_config_fields(defaults, [&](const auto& row, const auto& fallback) {
+    if constexpr (std::remove_cvref_t<decltype(row)>::drawn) {
+      if (!row.convention) return;
+      for (const auto& value : row.draw.values) {
+        ASSERT_FALSE(value == fallback) << row.name;
+        MoEConfig c = defaults;
+        c.*row.member = value;
+        const std::string name(row.name);
+        for (const Component component : kComponents) {
+          const Call call = call_of(component, c);
+          if (component == Component::mlp) continue;  // it has a config of its own
+          const auto refusal = undeclared_convention(call, "mine", {});
+          EXPECT_EQ(refusal.has_value(), reads(row.readers, component)) << name;
+          if (refusal) {
+            EXPECT_EQ(*refusal, "mine does not declare the convention '" + name + "', which is " +
+                                    call.config.at(name).dump() + " here");
+          }
+          EXPECT_FALSE(undeclared_convention(call, "mine", std::vector<std::string>{name})) << name;
+        }
+      }
+      ++seen;
+    }
+  });
+  EXPECT_EQ(seen, all_conventions().size()) << "every convention's row says how it is drawn";
+}
+
+TEST(Conventions, TheDocumentedSystemHasNone) {
+  EXPECT_TRUE(conventions_of(call_of(Component::moe, small_config(8, 2))).empty());
+  EXPECT_FALSE(undeclared_convention(call_of(Component::gate, small_config(8, 2)), "mine", {}));
+}
+
+}  // namespace
+}  // namespace moeref

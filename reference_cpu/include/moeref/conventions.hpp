@@ -1,0 +1,84 @@
+// Rules that the documented system does not have and widely used layers do: each is a field of MoEConfig,
+// whose default is the documented system's own rule (SPEC 10 has the formulas and who uses them).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace moeref {
+
+/// What routing weights, and scores of the auxiliary loss, are divided by where norm_topk_prob is set.
+enum class NormDenominator : std::uint8_t {
+  sum_plus_eps,       ///< sum + norm_eps
+  max_of_sum_and_eps  ///< max(sum, norm_eps)
+};
+
+/// What norm_topk_prob means with k = 1.
+enum class Top1Norm : std::uint8_t {
+  none,               ///< neither weights nor scores are divided
+  scores,             ///< the auxiliary loss sees divided scores; the weight stays as it is
+  weights_and_scores  ///< both are divided, as with any other k: the weight is about 1
+};
+
+/// A group's score by the selection scores of its experts.
+enum class GroupScore : std::uint8_t {
+  by_score_func,    ///< the rule of the score function (GroupRule)
+  largest,          ///< the largest
+  top2_sum,         ///< the sum of the two largest
+  topk_over_g_sum,  ///< the sum of the k / g largest, rounded down: g = n_limited_groups
+};
+
+/// What the selection scores of a discarded group's experts become.
+enum class DiscardedGroups : std::uint8_t {
+  by_score_func,   ///< the rule of the score function (GroupRule)
+  zero,            ///< 0, which may be selected where other scores are negative
+  minus_infinity,  ///< below every score
+};
+
+template <typename Enum>
+struct ConventionName {
+  Enum kind;
+  std::string_view name;
+};
+
+// One row per enumerator, in the order of the enum.
+inline constexpr auto kNormDenominators = std::to_array<ConventionName<NormDenominator>>({
+    {NormDenominator::sum_plus_eps, "sum_plus_eps"},
+    {NormDenominator::max_of_sum_and_eps, "max_of_sum_and_eps"},
+});
+inline constexpr auto kTop1Norms = std::to_array<ConventionName<Top1Norm>>({
+    {Top1Norm::none, "none"},
+    {Top1Norm::scores, "scores"},
+    {Top1Norm::weights_and_scores, "weights_and_scores"},
+});
+inline constexpr auto kGroupScores = std::to_array<ConventionName<GroupScore>>({
+    {GroupScore::by_score_func, "by_score_func"},
+    {GroupScore::largest, "largest"},
+    {GroupScore::top2_sum, "top2_sum"},
+    {GroupScore::topk_over_g_sum, "topk_over_g_sum"},
+});
+inline constexpr auto kDiscardedGroups = std::to_array<ConventionName<DiscardedGroups>>({
+    {DiscardedGroups::by_score_func, "by_score_func"},
+    {DiscardedGroups::zero, "zero"},
+    {DiscardedGroups::minus_infinity, "minus_infinity"},
+});
+
+/// The table of an enum of this page: `rows_of(GroupScore{})`.
+constexpr const auto& rows_of(NormDenominator) { return kNormDenominators; }
+constexpr const auto& rows_of(Top1Norm) { return kTop1Norms; }
+constexpr const auto& rows_of(GroupScore) { return kGroupScores; }
+constexpr const auto& rows_of(DiscardedGroups) { return kDiscardedGroups; }
+
+/// An enum with a table here.
+template <typename Enum>
+concept Convention = requires(Enum value) {
+  rows_of(value);
+};
+
+template <Convention Enum>
+constexpr std::string_view name(Enum value) {
+  return rows_of(value)[static_cast<std::size_t>(value)].name;
+}
+
+}  // namespace moeref

@@ -1,0 +1,186 @@
+#include "tools/judging/diagnosis.hpp"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "moeref/config.hpp"
+#include "moeref/error.hpp"
+
+namespace moeref {
+namespace {
+
+using nlohmann::json;
+
+/// Inputs of more bytes than this take too long to compute a dozen times.
+constexpr std::size_t kLargestInputs = 4'000'000;
+
+/// One rule, in place of the call's own. False where the call has it already or has nothing to do with it.
+struct Neighbour {
+  std::string_view name;
+  bool (*apply)(Call& call);
+};
+
+/// Sets a field of the config, or says that it has this value.
+bool set_field(Call& call, const char* field, const json& value) {
+  const json full = full_json(parse_moe_config(call.config));
+  if (full.at(field) == value) return false;
+  call.config[field] = value;
+  return true;
+}
+
+bool routes(const Call& call) {
+  return call.component == Component::gate || call.component == Component::bias_update ||
+         call.component == Component::moe;
+}
+bool weighs(const Call& call) {
+  return call.component == Component::gate || call.component == Component::moe;
+}
+bool has_routed_experts(const Call& call) {
+  return call.component == Component::experts || call.component == Component::moe;
+}
+
+template <bool After>
+bool weight_after_down(Call& call) {
+  return has_routed_experts(call) && set_field(call, "apply_router_weight_after_down", After);
+}
+
+/// The rule that the config follows, by_score_func resolved, is another one.
+template <DiscardedGroups Rule>
+bool discards(Call& call) {
+  if (!routes(call)) return false;
+  const MoEConfig c = parse_moe_config(call.config);
+  if (!c.grouped() || c.discards_to_zero() == (Rule == DiscardedGroups::zero)) return false;
+  return set_field(call, "discarded_groups", name(Rule));
+}
+
+template <GroupScore Rule>
+bool scores_groups(Call& call) {
+  if (!routes(call)) return false;
+  MoEConfig c = parse_moe_config(call.config);
+  if (!c.grouped()) return false;
+  const std::int64_t before = c.summed_per_group();
+  c.group_score = Rule;
+  return c.summed_per_group() != before && set_field(call, "group_score", name(Rule));
+}
+
+template <Top1Norm Rule>
+bool divides_top1(Call& call) {
+  if (!weighs(call)) return false;
+  const MoEConfig c = parse_moe_config(call.config);
+  return c.norm_topk_prob && c.n_activated_experts == 1 && set_field(call, "norm_at_top1", name(Rule));
+}
+
+template <bool Divides>
+bool divides_weights(Call& call) {
+  return weighs(call) && set_field(call, "norm_topk_prob", Divides);
+}
+
+/// As a template's argument: 10^-Power, or 0.
+template <int Power>
+bool guards_with(Call& call) {
+  constexpr std::array powers{0.0, 1e-6, 1e-9, 1e-12, 1e-15};
+  if (!weighs(call) || !parse_moe_config(call.config).norm_topk_prob) return false;
+  return set_field(call, "norm_eps", powers[Power]);
+}
+
+/// The gate's products and scores in this type, whatever the call asks for.
+template <DType Type>
+bool gate_in(Call& call) {
+  if (!routes(call) || call.options.value("gate_precision", json()) == json(name(Type))) return false;
+  call.options["gate_precision"] = name(Type);
+  return true;
+}
+
+bool no_loss(Call& call) { return weighs(call) && set_field(call, "aux_loss_coeff", 0.0); }
+
+/// Every token counts as a real one.
+bool padding_counts(Call& call) {
+  std::size_t masks = 0;
+  for (auto it = call.tensors.begin(); it != call.tensors.end();) {
+    const bool mask = it->first.starts_with("inputs/token_mask") || it->first == "inputs/padding_mask";
+    masks += mask;
+    it = mask ? call.tensors.erase(it) : std::next(it);
+  }
+  return masks > 0;
+}
+
+bool float32_products_are_tf32(Call& call) {
+  if (call.component == Component::metrics || call.component == Component::init) return false;
+  if (call.options.contains("float32_products")) return false;
+  call.options["float32_products"] = "tf32";
+  return true;
+}
+
+constexpr std::array kNeighbours{
+    Neighbour{"apply_router_weight_after_down = true", weight_after_down<true>},
+    Neighbour{"apply_router_weight_after_down = false", weight_after_down<false>},
+    Neighbour{"discarded_groups = minus_infinity", discards<DiscardedGroups::minus_infinity>},
+    Neighbour{"discarded_groups = zero", discards<DiscardedGroups::zero>},
+    Neighbour{"group_score = largest", scores_groups<GroupScore::largest>},
+    Neighbour{"group_score = top2_sum", scores_groups<GroupScore::top2_sum>},
+    Neighbour{"group_score = topk_over_g_sum", scores_groups<GroupScore::topk_over_g_sum>},
+    Neighbour{"norm_at_top1 = weights_and_scores", divides_top1<Top1Norm::weights_and_scores>},
+    Neighbour{"norm_at_top1 = scores", divides_top1<Top1Norm::scores>},
+    Neighbour{"norm_topk_prob = true", divides_weights<true>},
+    Neighbour{"norm_topk_prob = false", divides_weights<false>},
+    Neighbour{"norm_eps = 0", guards_with<0>},
+    Neighbour{"norm_eps = 1e-06", guards_with<1>},
+    Neighbour{"norm_eps = 1e-09", guards_with<2>},
+    Neighbour{"norm_eps = 1e-12", guards_with<3>},
+    Neighbour{"norm_eps = 1e-15", guards_with<4>},
+    Neighbour{"gate_precision = float32", gate_in<DType::float32>},
+    Neighbour{"gate_precision = bfloat16", gate_in<DType::bfloat16>},
+    Neighbour{"aux_loss_coeff = 0", no_loss},
+    Neighbour{"no mask: padding tokens count as real ones", padding_counts},
+    Neighbour{"float32_products = tf32", float32_products_are_tf32},
+};
+
+bool passes_under(const Call& call, const NamedTensors& results, const JudgeOptions& options) {
+  try {
+    return judge(call, results, options).verdict == Verdict::pass;
+  } catch (const InputError&) {
+    return false;  // the rule and the call are no pair
+  }
+}
+
+/// The call under one more rule.
+std::optional<Call> call_under(const Neighbour& rule, Call call) {
+  try {
+    if (!rule.apply(call)) return std::nullopt;
+    if (call.component != Component::mlp) parse_moe_config(call.config);
+    return call;
+  } catch (const InputError&) {
+    return std::nullopt;
+  }
+}
+
+}  // namespace
+
+std::string convention_followed(const Call& call, const NamedTensors& results, const JudgeOptions& options) {
+  std::size_t bytes = 0;
+  for (const auto& [name, tensor] : call.tensors) bytes += tensor.bytes().size();
+  if (bytes > kLargestInputs) return "";
+  std::vector<std::pair<const Neighbour*, Call>> tried;
+  for (const Neighbour& rule : kNeighbours)
+    if (std::optional<Call> other = call_under(rule, call)) {
+      if (passes_under(*other, results, options)) return std::string(rule.name);
+      tried.emplace_back(&rule, *std::move(other));
+    }
+  for (const auto& [first, changed] : tried)
+    for (const auto& [second, alone] : tried) {
+      if (second <= first) continue;
+      const std::optional<Call> both = call_under(*second, changed);
+      if (both && passes_under(*both, results, options))
+        return std::string(first->name) + " and " + std::string(second->name);
+    }
+  return "";
+}
+
+}  // namespace moeref

@@ -1,0 +1,58 @@
+// Ports that follow another rule than the case's are told which one; a port that is wrong is told nothing.
+#include "tools/judging/diagnosis.hpp"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "moeref/golden_file.hpp"
+#include "moeref/reference.hpp"
+
+namespace moeref {
+namespace {
+
+Call case_of(const std::string& name) {
+  return read_golden(std::filesystem::path(MOEREF_GOLDEN) / "cases" / (name + ".h5")).call;
+}
+
+/// What an honest port gives that computes the call under another config or other options.
+NamedTensors results_under(Call call, const nlohmann::json& config, const nlohmann::json& options = {}) {
+  if (!config.is_null()) call.config.update(config);
+  if (!options.is_null()) call.options.update(options);
+  return CpuReference().run(call);
+}
+
+std::string followed(const std::string& name, const nlohmann::json& config,
+                     const nlohmann::json& options = {}) {
+  const Call call = case_of(name);
+  return convention_followed(call, results_under(call, config, options), {});
+}
+
+TEST(Diagnosis, NamesTheRule) {
+  EXPECT_EQ(followed("experts__bf16_swiglu", {{"apply_router_weight_after_down", true}}),
+            "apply_router_weight_after_down = true");
+  EXPECT_EQ(followed("gate__sigmoid_groups_negative", {{"discarded_groups", "minus_infinity"}}),
+            "discarded_groups = minus_infinity");
+  EXPECT_EQ(followed("gate__top1_sigmoid_norm", {{"norm_at_top1", "weights_and_scores"}}),
+            "norm_at_top1 = weights_and_scores");
+  EXPECT_EQ(followed("gate__underflowing_sigmoid", {{"norm_eps", 1e-15}}), "norm_eps = 1e-15");
+}
+
+TEST(Diagnosis, NamesTwoRulesTogether) {
+  EXPECT_EQ(followed("gate__sigmoid_groups_negative",
+                     {{"discarded_groups", "minus_infinity"}, {"norm_topk_prob", true}}),
+            "discarded_groups = minus_infinity and norm_topk_prob = true");
+}
+
+TEST(Diagnosis, NamesNoneWhereResultsAreWrong) {
+  const Call call = case_of("gate__sigmoid_groups_negative");
+  NamedTensors results = CpuReference().run(call);
+  Tensor& w = results.at("outputs/weights");
+  w.set(3, w[3] * 1.5);
+  EXPECT_EQ(convention_followed(call, results, {}), "");
+}
+
+}  // namespace
+}  // namespace moeref

@@ -16,6 +16,7 @@ namespace {
 constexpr double kMultiplyAdds = 0x1p31;
 
 void require_pass(const CaseVerdict& verdict, const Descriptor& d) {
+  note_sampling({.worst_ratio = verdict.worst_ratio()});
   if (const TensorVerdict* t = verdict.first_failure())
     fail({t->tensor, t->index, t->value, t->reference, t->bound,
           "in " + std::string(name(d.dtype)) + ", r > 1: " + t->finding});
@@ -31,15 +32,16 @@ void every_size(Implementation& impl, const Descriptor& d) {
   SampleSize size;
   if (d.T > 4096) size.bytes = 0x1p35;  // of a machine for real layers
   const SampledJudge sampled(answer.call(), answer.results(), size);
-  SampledVerdict verdict;
-  if (answer.call().backward) {
-    const Answer sparse(impl, sampled.sparse_call());
-    verdict = sampled.judge(&sparse.results(), options);
-  } else {
-    verdict = sampled.judge(nullptr, options);
-  }
-  note_sampling(
-      {1, static_cast<double>(verdict.judged), static_cast<double>(verdict.elements), verdict.tokens});
+  // One after the other, so that one call at a time is in memory beside the first.
+  NamedTensors sparse;
+  if (answer.call().backward) sparse = Answer(impl, sampled.sparse_call()).results();
+  const NamedTensors copies = Answer(impl, sampled.copies_call()).results();
+  const SampledVerdict verdict = sampled.judge(answer.call().backward ? &sparse : nullptr, &copies, options);
+  note_sampling({.cases = 1,
+                 .judged = static_cast<double>(verdict.judged),
+                 .elements = static_cast<double>(verdict.elements),
+                 .tokens = verdict.tokens,
+                 .copied = static_cast<double>(verdict.copied)});
   require_pass(verdict.verdict, d);
 }
 

@@ -29,8 +29,7 @@ CaseSpec small_drawn_spec(const char* component) {
                              {"moe_inter_dim", 10},
                              {"norm_topk_prob", true},
                              {"dtype", "float32"}};
-  const nlohmann::json mlp{
-      {"dim", 24}, {"inter_dim", 32}, {"dtype", "float32"}, {"bias", true}};
+  const nlohmann::json mlp{{"dim", 24}, {"inter_dim", 32}, {"dtype", "float32"}, {"bias", true}};
   const bool is_mlp = std::string(component) == "mlp";
   return parse_case_spec({{"component", component},
                           {"case", "small"},

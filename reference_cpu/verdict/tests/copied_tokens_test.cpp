@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 
 #include "moeref/config.hpp"
 #include "moeref/signature.hpp"
@@ -86,14 +85,14 @@ Seen seen(const Call& call, WrongTile& port, const char* result) {
   return out;
 }
 
-TEST(CopiedTokensTest, EveryTileOfARowOfTilesIsSeenWhereTheSampleMissesMost) {
+TEST(CopiedTokensTest, EveryTileIsSeenWhereTheSampleMissesMost) {
   Call call = many_tokens();
   call.backward = false;
   call.tensors.erase("cotangents/y");
   int tiles = 0, by_sample = 0;
   // Inside, away from the edges that every sample has.
-  for (std::int64_t row = 1056; row + kTile <= 1424; row += kTile) {
-    WrongTile port("outputs/y", row, row % 3 * kTile, kTile);
+  for (std::int64_t row = 1056; row + kTile <= 1424; row += 3 * kTile) {
+    WrongTile port("outputs/y", row, row / (3 * kTile) % 3 * kTile, kTile);
     const Seen tile = seen(call, port, "outputs/y");
     EXPECT_TRUE(tile.by_copies) << row;
     by_sample += tile.by_sample;
@@ -101,8 +100,8 @@ TEST(CopiedTokensTest, EveryTileOfARowOfTilesIsSeenWhereTheSampleMissesMost) {
   }
   // A token in each of 8 stretches of 187 or 188: a tile of 16 rows is missed with probability 1 - 16 / 188,
   // but for the sample's last tokens of some experts.
-  EXPECT_EQ(tiles, 23);
-  EXPECT_LT(by_sample, 12);
+  EXPECT_EQ(tiles, 8);
+  EXPECT_LT(by_sample, 4);
 }
 
 TEST(CopiedTokensTest, OneElementOfTheGradientOfXIsSeen) {

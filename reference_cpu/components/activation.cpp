@@ -38,12 +38,14 @@ Real silu_slope(Real g) {
   return either(s * (1.0 + g * (1.0 - s)), s + g * s * (1.0 - s));
 }
 
-// What underflow adds where honest implementations multiply the same factors in other orders: rounding the
-// first product errs by `tiny`, and the factors that are left carry it on. `lefts` has these, one per order.
-Real with_underflow(Real a, std::initializer_list<Real> lefts) {
+// The same product where honest implementations multiply its factors in other orders. Where a product of two
+// underflows its rounding errs by `tiny`, and the factors that are left carry that on: `lefts` has these, one
+// per order. `first` is a product that may overflow where the whole does not.
+Real in_other_orders(Real a, Real first, std::initializer_list<Real> lefts) {
   double most = 0.0;
   for (const Real left : lefts) most = std::max(most, std::abs(left.value) + left.error);
   if (most < INFINITY) a.error += a.held.tiny * most;
+  if (!(first.error < INFINITY)) a.error = INFINITY;
   return a;
 }
 
@@ -63,7 +65,7 @@ Gradient swiglu_gradient(Real g, Real u, Real d, const Params& p) {
   if (p.limit > 0.0) return swiglu_limited_gradient(g, u, d, p);
   // The documented system multiplies d s first, automatic differentiation d u.
   const Real slope = silu_slope(g);
-  return {with_underflow(d * slope * u, {(1.0 + g * (1.0 - sigmoid(g))) * u, slope}), d * silu(g)};
+  return {in_other_orders(d * slope * u, d * u, {(1.0 + g * (1.0 - sigmoid(g))) * u, slope}), d * silu(g)};
 }
 
 // g sigmoid(alpha g) (u + 1) and its derivatives. That by g is either one product, or the sum of two terms as
@@ -115,7 +117,7 @@ Real gelu_tanh_slope(Real g) {
 Real geglu(Real g, Real u, const Params&) { return gelu_tanh(g) * u; }
 Gradient geglu_gradient(Real g, Real u, Real d, const Params&) {
   const Real slope = gelu_tanh_slope(g);
-  return {with_underflow(d * slope * u, {slope}), d * gelu_tanh(g)};
+  return {in_other_orders(d * slope * u, d * u, {slope}), d * gelu_tanh(g)};
 }
 
 Real relu2(Real, Real u, const Params&) { return relu(u) * relu(u); }

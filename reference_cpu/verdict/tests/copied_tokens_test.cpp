@@ -17,7 +17,7 @@
 namespace moeref {
 namespace {
 
-constexpr std::int64_t kTokens = 1500, kDim = 48, kInter = 8, kTile = 16;
+constexpr std::int64_t kTokens = 1000, kDim = 48, kInter = 4, kTile = 16;
 
 /// Experts, two per token, normal numbers.
 Call many_tokens() {
@@ -91,22 +91,22 @@ TEST(CopiedTokensTest, EveryTileIsSeenWhereTheSampleMissesMost) {
   call.tensors.erase("cotangents/y");
   int tiles = 0, by_sample = 0;
   // Inside, away from the edges that every sample has.
-  for (std::int64_t row = 1056; row + kTile <= 1424; row += 3 * kTile) {
-    WrongTile port("outputs/y", row, row / (3 * kTile) % 3 * kTile, kTile);
+  for (std::int64_t row = 544; row + kTile <= 912; row += 6 * kTile) {
+    WrongTile port("outputs/y", row, row / (6 * kTile) % 3 * kTile, kTile);
     const Seen tile = seen(call, port, "outputs/y");
     EXPECT_TRUE(tile.by_copies) << row;
     by_sample += tile.by_sample;
     ++tiles;
   }
-  // A token in each of 8 stretches of 187 or 188: a tile of 16 rows is missed with probability 1 - 16 / 188,
+  // A token in each of 8 stretches of 125: a tile of 16 rows is missed with probability 1 - 16 / 125,
   // but for the sample's last tokens of some experts.
-  EXPECT_EQ(tiles, 8);
-  EXPECT_LT(by_sample, 4);
+  EXPECT_EQ(tiles, 4);
+  EXPECT_LT(by_sample, 3);
 }
 
 TEST(CopiedTokensTest, OneElementOfTheGradientOfXIsSeen) {
   const Call call = many_tokens();
-  WrongTile port("grads/x", 1234, 17, 1);
+  WrongTile port("grads/x", 777, 17, 1);
   const Seen element = seen(call, port, "grads/x");
   EXPECT_FALSE(element.by_sample);
   EXPECT_TRUE(element.by_copies);

@@ -190,7 +190,7 @@ TEST(ActivationTest, BoundsInFloat16AllowForUnderflowInEveryOrder) {
         worst = std::max(worst, r);
       }
     }
-    EXPECT_GT(worst, 0.5) << name(kind);
+    EXPECT_GT(worst, 0.25) << name(kind);  // the bound is no wider than four such errors
   }
 }
 

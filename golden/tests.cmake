@@ -1,6 +1,7 @@
 add_executable(moeref_golden_tests
   catalogue/tests/case_builder_test.cpp
   catalogue/tests/data_choice_test.cpp
+  catalogue/tests/drawn_case_test.cpp
   catalogue/tests/presets_test.cpp
   catalogue/tests/recipes_test.cpp
   format/tests/bad_input_test.cpp

@@ -32,6 +32,7 @@ add_executable(reference_cpu_test
   tests/gradient_check.cpp
   tests/random_call.cpp
   tests/tf32_bounds_test.cpp
+  verdict/tests/copied_tokens_test.cpp
   verdict/tests/judge_test.cpp
   verdict/tests/own_selection_test.cpp
   verdict/tests/probable_error_test.cpp

@@ -87,7 +87,9 @@ std::vector<fs::path> list_golden_files(std::span<const fs::path> paths) {
     const std::size_t before = files.size();
     fs::recursive_directory_iterator it(path, error), end;
     for (; !error && it != end; it.increment(error))
-      if (it->path().extension() == ".h5" && it->is_regular_file()) files.push_back(it->path());
+      if ((it->path().extension() == ".h5" || it->path().string().ends_with(".drawn.json")) &&
+          it->is_regular_file())
+        files.push_back(it->path());
     if (error) throw InputError(path.string() + ": cannot list this folder: " + error.message());
     if (files.size() == before) throw InputError(path.string() + ": this folder holds no .h5 file");
   }

@@ -83,10 +83,14 @@ bool lower(Descriptor& d, const Chosen& chosen, const SizeRange& range) {
   return lowered;
 }
 
-/// A step of the ladder, or now and then a multiple of a step and a few more.
+/// A step of the ladder, or now and then a multiple of a step and a few more. Most tiles end at 512 or
+/// before, and b itself is where a tile is full, so that these come more often.
 std::int64_t draw_step(Choices& draw, std::int64_t most) {
-  const std::int64_t steps = std::ranges::upper_bound(kLadder, most) - kLadder.begin();
-  const std::int64_t step = kLadder[static_cast<std::size_t>(draw.between(0, steps - 1))];
+  const std::int64_t reach = draw.chance(60) ? std::min<std::int64_t>(most, 513) : most;
+  const std::int64_t bases =
+      std::max<std::int64_t>(std::ranges::upper_bound(kBases, reach) - kBases.begin(), 1);
+  const std::int64_t base = kBases[static_cast<std::size_t>(draw.between(0, bases - 1))];
+  const std::int64_t step = std::min(most, base + draw.of<std::int64_t>({-1, 0, 0, 1}));
   if (!draw.chance(20)) return step;
   return std::min(most, step * draw.between(2, 5) + draw.between(0, 7));
 }
@@ -124,7 +128,9 @@ void draw_small(Descriptor& d, Choices& draw, const SizeRange& whole) {
     const bool wide =
         draw.chance(40) && d.component != Component::aux_loss && d.component != Component::metrics;
     range = whole;
-    d.T = wide ? 3 : draw.of<std::int64_t>({65535, 65536, 65537, 32769});
+    d.T = wide ? 3
+               : draw.of<std::int64_t>(
+                     {65535, 65536, 65537, 32769, 16385, 8193, 4097, 4097 + draw.between(1, 62)});
     d.D = wide ? draw.of<std::int64_t>({16383, 16384, 16385}) : draw.of<std::int64_t>({1, 3, 8});
     d.I = std::min<std::int64_t>(d.I, 2);
     d.E = std::min<std::int64_t>(d.E, 9);
@@ -139,7 +145,7 @@ void draw_small(Descriptor& d, Choices& draw, const SizeRange& whole) {
     chosen = {&Descriptor::E, &Descriptor::k};
     make_room(d, draw, &Descriptor::E);
   } else {
-    for (std::int64_t count = draw.between(1, 2); count > 0; --count) {
+    for (std::int64_t count = draw.between(1, 3); count > 0; --count) {
       const Extent& extent = *draw.one_of(extents);
       d.*extent.member = draw_step(draw, extent.most);
       chosen.push_back(extent.member);

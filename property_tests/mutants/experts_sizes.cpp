@@ -1,5 +1,6 @@
 // Experts that are right up to a size: rows, columns and contractions beyond what a tile was made for.
 #include <algorithm>
+#include <vector>
 
 #include "property_tests/mutants/new_parts.hpp"
 #include "property_tests/mutants/tables.hpp"
@@ -173,6 +174,45 @@ NamedTensors token_tail_not_contracted(Implementation& sound, const Call& call) 
   return out;
 }
 
+/// A count of tiles that takes a full last tile for an empty one: of N, 2 N, ... rows the last is lost.
+template <std::int64_t N>
+NamedTensors full_row_tile_cut(Implementation& sound, const Call& call) {
+  return rows_lost(sound, call, [](std::int64_t own, std::int64_t rows, std::int64_t) {
+    return rows % N == 0 && own + 1 == rows;
+  });
+}
+
+/// An expert without rows ends the list of groups: of more than N experts those behind it get none.
+template <std::int64_t N>
+NamedTensors behind_an_empty_expert(Implementation& sound, const Call& call) {
+  if (!is(call, C::experts) || size(call, "n_routed_experts") <= N) return sound.run(call);
+  const Tensor& ids = call.tensors.at("inputs/indices");
+  std::vector<bool> has_rows(static_cast<std::size_t>(size(call, "n_routed_experts")));
+  for (const std::int64_t row : rows_of(call)) has_rows[static_cast<std::size_t>(ids[row])] = true;
+  const auto empty = std::ranges::find(has_rows, false) - has_rows.begin();
+  return sound.run(
+      with_slots_lost(call, [&](std::int64_t i) { return ids[i] > static_cast<double>(empty); }));
+}
+
+/// The mask of columns is that of D + 1: where D mod N is N - 1 the last column is not written.
+template <std::int64_t N>
+NamedTensors last_column_masked(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!gives_y(call)) return out;
+  const std::int64_t columns = out.at("outputs/y").shape().back();
+  if (columns % N == N - 1)
+    change_rows(out, "outputs/y",
+                [&](std::int64_t, std::int64_t c, double v) { return c + 1 < columns ? v : 0.0; });
+  return out;
+}
+
+/// A pipelined contraction, taken for more than 256 hidden units, leaves out the last I mod 16.
+NamedTensors down_tail_beyond_256(Implementation& sound, const Call& call) {
+  if (!is_one_of(call, {C::experts, C::mlp})) return sound.run(call);
+  const std::int64_t inner = size(call, is(call, C::mlp) ? "inter_dim" : "moe_inter_dim");
+  return inner > 256 ? down_tail_not_contracted<16>(sound, call) : sound.run(call);
+}
+
 NamedTensors four_tokens_at_a_time(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
   const std::int64_t tokens = gives_y(call) ? token_count(call) : 0;
@@ -244,6 +284,16 @@ const Mutant kExpertsSizeMutants[] = {
      "G L", kWeightGrads, "", token_tail_not_contracted<16>},
     {"token_tail_of_64", "", "", kExperts, "an expert's rows mod 64 are left out of its weight gradients",
      "G L", kWeightGrads, "", token_tail_not_contracted<64>},
+    {"full_tile_of_128_rows_cut", "", "", kExperts, "of 128, 256, ... rows of an expert the last is lost",
+     "F L", kY, "every_size", full_row_tile_cut<128>},
+    {"behind_an_empty_expert", "", "", kExperts,
+     "of more than 128 experts those behind one without rows are not computed", "F L", kY, "every_size",
+     behind_an_empty_expert<128>},
+    {"last_column_of_63", "O42", "", kFeedForwards, "where D mod 64 is 63 the last column is not written",
+     "F L", kY, "every_size", last_column_masked<64>},
+    {"down_tail_beyond_256", "", "", kMlps,
+     "of more than 256 hidden units I mod 16 are left out of the down projection", "F L", kY, "every_size",
+     down_tail_beyond_256},
     {"four_tokens_at_a_time", "", "", kFeedForwards,
      "tokens are taken in fours: the last T mod 4 have no output", "F", kY, "within_bounds",
      four_tokens_at_a_time},

@@ -167,9 +167,71 @@ NamedTensors tail_not_contracted(Implementation& sound, const Call& call) {
   return with_results_of(sound, call, other, "outputs/");
 }
 
+/// Groups beyond the 32 bits of their mask: all are kept.
+NamedTensors group_mask_of_32_bits(Implementation& sound, const Call& call) {
+  if (!is_one_of(call, {C::gate, C::moe}) || size(call, "n_expert_groups") <= 32) return sound.run(call);
+  return sound.run(with_config(call, {{"n_limited_groups", size(call, "n_expert_groups")}}));
+}
+
+NamedTensors path_beyond_512_lacks_scale(Implementation& sound, const Call& call) {
+  const bool taken = is_one_of(call, {C::gate, C::moe}) && size(call, "n_routed_experts") > 512;
+  return taken ? sound.run(with_config(call, {{"route_scale", 1.0}})) : sound.run(call);
+}
+
+NamedTensors path_beyond_16_slots_lacks_normalisation(Implementation& sound, const Call& call) {
+  const bool taken = is_one_of(call, {C::gate, C::moe}) && size(call, "n_activated_experts") > 16;
+  return taken ? sound.run(with_config(call, {{"norm_topk_prob", false}})) : sound.run(call);
+}
+
+/// One more block of tokens than 4096 has, and that one is not full: its last token is not routed.
+NamedTensors last_of_4097_tokens(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  const std::int64_t tokens = is(call, C::gate) ? token_count(call) : 0;
+  if (tokens > 4096 && tokens < 4160)
+    change_rows(out, "outputs/indices",
+                [&](std::int64_t t, std::int64_t, double id) { return t + 1 < tokens ? id : 0.0; });
+  return out;
+}
+
 constexpr std::string_view kIds = "outputs/indices", kWeights = "outputs/weights";
 
 const Mutant kRouterSizeMutants[] = {
+    {"group_mask_of_32_bits",
+     "",
+     "",
+     {C::gate, C::moe},
+     "the groups that are kept stand in a mask of 32 bits: of more groups all are",
+     "F L",
+     kIds,
+     "routed_sizes",
+     group_mask_of_32_bits},
+    {"path_beyond_512_lacks_scale",
+     "O39",
+     "",
+     {C::gate, C::moe},
+     "the path for more than 512 experts does not scale",
+     "F L",
+     kWeights,
+     "routed_sizes",
+     path_beyond_512_lacks_scale},
+    {"path_beyond_16_slots_lacks_normalisation",
+     "",
+     "",
+     {C::gate, C::moe},
+     "the path for more than 16 slots does not normalise",
+     "F L",
+     kWeights,
+     "routed_sizes",
+     path_beyond_16_slots_lacks_normalisation},
+    {"last_of_4097_tokens",
+     "O41",
+     "",
+     {C::gate},
+     "of 4097 to 4159 tokens the last is not routed",
+     "F L",
+     kIds,
+     "every_size",
+     last_of_4097_tokens},
     {"candidates_below_128",
      "O39",
      "",
@@ -321,7 +383,7 @@ const Mutant kRouterSizeMutants[] = {
      "the path for 64 experts and 6 slots does not scale",
      "F L",
      kWeights,
-     "",
+     "routed_sizes",
      path_for_64_6_lacks_scale},
     {"path_for_256_8_lacks_groups",
      "O40",
@@ -330,7 +392,7 @@ const Mutant kRouterSizeMutants[] = {
      "the path for 256 experts and 8 slots ignores groups",
      "F L",
      kIds,
-     "",
+     "routed_sizes",
      path_for_256_8_lacks_groups},
     {"path_for_128_8_lacks_normalisation",
      "O40",
@@ -339,7 +401,7 @@ const Mutant kRouterSizeMutants[] = {
      "the path for 128 experts and 8 slots does not normalise",
      "F L",
      kWeights,
-     "",
+     "routed_sizes",
      path_for_128_8_lacks_normalisation},
     {"path_for_32_4_scores_before",
      "O40",
@@ -348,7 +410,7 @@ const Mutant kRouterSizeMutants[] = {
      "the path for 32 experts and 4 slots takes the softmax over all experts",
      "F L",
      kWeights,
-     "",
+     "routed_sizes",
      path_for_32_4_scores_before},
     {"mask_of_32_tokens",
      "",

@@ -14,11 +14,13 @@ Sampling& noted() {
 }  // namespace
 
 void add(Sampling& sum, const Sampling& more) {
+  sum.worst_ratio = std::max(sum.worst_ratio, more.worst_ratio);
   if (more.cases == 0) return;
   sum.tokens = sum.cases == 0 ? more.tokens : std::min(sum.tokens, more.tokens);
   sum.cases += more.cases;
   sum.judged += more.judged;
   sum.elements += more.elements;
+  sum.copied += more.copied;
 }
 
 void note_sampling(const Sampling& of_a_case) { add(noted(), of_a_case); }

@@ -15,6 +15,10 @@ inline constexpr std::array<std::string_view, 8> kTokenInputs{
     "inputs/x",       "inputs/token_mask",     "inputs/padding_mask", "inputs/weights",
     "inputs/indices", "inputs/replay_indices", "cotangents/y",        "cotangents/weights"};
 
+/// Their results whose first axis is the tokens.
+inline constexpr std::array<std::string_view, 5> kTokenResults{"outputs/y", "outputs/weights",
+                                                               "outputs/indices", "grads/x", "grads/weights"};
+
 /// Rows of the component's token input; 0 where it has none.
 std::int64_t token_count(const Call& call);
 

@@ -1,6 +1,9 @@
 #include "reference_cpu/components/activation.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
+#include <initializer_list>
 
 #include "reference_cpu/call/enumerators.hpp"
 
@@ -35,6 +38,17 @@ Real silu_slope(Real g) {
   return either(s * (1.0 + g * (1.0 - s)), s + g * s * (1.0 - s));
 }
 
+// The same product where honest implementations multiply its factors in other orders. Where a product of two
+// underflows its rounding errs by `tiny`, and the factors that are left carry that on: `lefts` has these, one
+// per order. `first` is a product that may overflow where the whole does not.
+Real in_other_orders(Real a, Real first, std::initializer_list<Real> lefts) {
+  double most = 0.0;
+  for (const Real left : lefts) most = std::max(most, std::abs(left.value) + left.error);
+  if (most < INFINITY) a.error += a.held.tiny * most;
+  if (!(first.error < INFINITY)) a.error = INFINITY;
+  return a;
+}
+
 Real swiglu_limited(Real g, Real u, const Params& p) {
   return silu(clamp(as_fp32(g), -kInfinity, p.limit)) * clamp(as_fp32(u), -p.limit, p.limit);
 }
@@ -49,7 +63,9 @@ Gradient swiglu_limited_gradient(Real g, Real u, Real d, const Params& p) {
 Real swiglu(Real g, Real u, const Params& p) { return p.limit > 0.0 ? swiglu_limited(g, u, p) : silu(g) * u; }
 Gradient swiglu_gradient(Real g, Real u, Real d, const Params& p) {
   if (p.limit > 0.0) return swiglu_limited_gradient(g, u, d, p);
-  return {d * silu_slope(g) * u, d * silu(g)};
+  // The documented system multiplies d s first, automatic differentiation d u.
+  const Real slope = silu_slope(g);
+  return {in_other_orders(d * slope * u, d * u, {(1.0 + g * (1.0 - sigmoid(g))) * u, slope}), d * silu(g)};
 }
 
 // g sigmoid(alpha g) (u + 1) and its derivatives. That by g is either one product, or the sum of two terms as
@@ -100,7 +116,8 @@ Real gelu_tanh_slope(Real g) {
 
 Real geglu(Real g, Real u, const Params&) { return gelu_tanh(g) * u; }
 Gradient geglu_gradient(Real g, Real u, Real d, const Params&) {
-  return {d * gelu_tanh_slope(g) * u, d * gelu_tanh(g)};
+  const Real slope = gelu_tanh_slope(g);
+  return {in_other_orders(d * slope * u, d * u, {slope}), d * gelu_tanh(g)};
 }
 
 Real relu2(Real, Real u, const Params&) { return relu(u) * relu(u); }

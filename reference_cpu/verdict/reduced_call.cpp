@@ -1,7 +1,6 @@
 #include "reference_cpu/verdict/reduced_call.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <numeric>
 #include <string_view>
@@ -15,9 +14,6 @@ namespace moeref {
 namespace {
 
 using Indices = std::vector<std::int64_t>;
-
-constexpr std::array<std::string_view, 5> kTokenResults{"outputs/y", "outputs/weights", "outputs/indices",
-                                                        "grads/x", "grads/weights"};
 
 /// All of a shape, but for the coordinates of one axis.
 TensorPart along(Shape whole, std::size_t axis, Indices at) {
@@ -155,6 +151,21 @@ Call with_cotangent_at(const Call& call, std::span<const std::int64_t> tokens) {
     for (const std::int64_t t : tokens)
       std::memcpy(found->second.bytes().data() + static_cast<std::size_t>(t) * row,
                   dense.bytes().data() + static_cast<std::size_t>(t) * row, row);
+  }
+  return out;
+}
+
+Call with_copies(const Call& call, std::span<const std::int64_t> order) {
+  Call out = call;
+  if (call.component != Component::mlp) out.config["aux_loss_coeff"] = 0.0;
+  for (const std::string_view name : kTokenInputs) {
+    const auto found = out.tensors.find(name);
+    if (found == out.tensors.end() || order.empty()) continue;
+    const Tensor& from = require(call.tensors, std::string(name));
+    const std::size_t row = from.bytes().size() / order.size();
+    for (std::size_t t = 0; t < order.size(); ++t)
+      std::memcpy(found->second.bytes().data() + t * row,
+                  from.bytes().data() + static_cast<std::size_t>(order[t]) * row, row);
   }
   return out;
 }

@@ -47,6 +47,10 @@ ReducedCall reduce_to_tokens(const Call& call, std::span<const std::int64_t> tok
 /// is then that of reduce_to_tokens, and 0 is the gradient of all other tokens.
 Call with_cotangent_at(const Call& call, std::span<const std::int64_t> tokens);
 
+/// The call whose token t is token order[t] of this one, in tensors of the same shapes, and without an
+/// auxiliary loss. Every row of its results by token is that of reduce_to_tokens.
+Call with_copies(const Call& call, std::span<const std::int64_t> order);
+
 /// An MLP with these hidden units alone: their rows and columns of the parameters' gradients.
 ReducedCall reduce_mlp_to_units(const Call& call, std::vector<std::int64_t> units);
 

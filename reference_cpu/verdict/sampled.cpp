@@ -14,6 +14,7 @@
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "reference_cpu/call/tokens.hpp"
 #include "reference_cpu/verdict/compare.hpp"
+#include "reference_cpu/verdict/copied_tokens.hpp"
 #include "reference_cpu/verdict/reduced_call.hpp"
 #include "reference_cpu/verdict/reference_results.hpp"
 
@@ -73,7 +74,7 @@ class Verdicts {
   std::map<std::string, std::int64_t> judged_;
 };
 
-/// What the second call gives: everything but the auxiliary loss.
+/// What the second and the third call give: everything but the auxiliary loss.
 Signature without_loss(const Call& call) {
   Signature out = signature(call);
   std::erase_if(out.outputs, [](const TensorSpec& spec) { return spec.name == "outputs/aux_loss"; });
@@ -224,13 +225,17 @@ void SampledJudge::draw_tokens() {
       }
   }
 
+  // One in each stretch: an error in a share f of the rows is missed with probability (1 - f)^n at most, as
+  // if the n were drawn from all tokens, and no run of twice a stretch's tokens is missed.
+  random_tokens_ = std::min(size_.tokens, all);
   const CounterGenerator random(seed_, "tokens");
-  for (std::uint64_t draw = 0;
-       random_tokens_ < size_.tokens && static_cast<std::int64_t>(chosen.size()) < all; ++draw)
-    random_tokens_ +=
-        chosen.insert(static_cast<std::int64_t>(random.integer(draw, static_cast<std::uint64_t>(all))))
-            .second;
+  for (std::int64_t i = 0; i < random_tokens_; ++i) {
+    const std::int64_t first = i * all / random_tokens_, last = (i + 1) * all / random_tokens_;
+    const auto length = static_cast<std::uint64_t>(last - first);
+    put(first + static_cast<std::int64_t>(random.integer(static_cast<std::uint64_t>(i), length)));
+  }
   tokens_.assign(chosen.begin(), chosen.end());
+  copied_ = draw_copies(seed_, static_cast<std::int64_t>(tokens_.size()), all);
 }
 
 std::vector<std::int64_t> SampledJudge::draw_units(std::int64_t width, std::uint64_t stream) const {
@@ -261,6 +266,13 @@ std::vector<std::int64_t> SampledJudge::draw_experts() const {
 }
 
 Call SampledJudge::sparse_call() const { return with_cotangent_at(call_, tokens_); }
+
+Call SampledJudge::copies_call() const {
+  std::vector<std::int64_t> order(copied_.size());
+  std::ranges::transform(copied_, order.begin(),
+                         [this](std::int64_t i) { return tokens_[static_cast<std::size_t>(i)]; });
+  return with_copies(call_, order);
+}
 
 namespace {
 
@@ -331,7 +343,8 @@ void judge_load(const std::vector<std::int64_t>& rows, const NamedTensors& resul
 
 }  // namespace
 
-SampledVerdict SampledJudge::judge(const NamedTensors* sparse, const JudgeOptions& options) const {
+SampledVerdict SampledJudge::judge(const NamedTensors* sparse, const NamedTensors* copies,
+                                   const JudgeOptions& options) const {
   Verdicts out;
   SampledVerdict sampled;
   sampled.tokens = random_tokens_;
@@ -339,6 +352,7 @@ SampledVerdict SampledJudge::judge(const NamedTensors* sparse, const JudgeOption
   if (!ids_finding_.empty()) out.add(wrong("outputs/indices", ids_finding_), 0);
   bool well = check_results(signature(call_), results_, "", out) && ids_finding_.empty();
   if (sparse) well = check_results(without_loss(call_), *sparse, ", of the second call", out) && well;
+  if (copies) well = check_results(without_loss(call_), *copies, ", of the third call", out) && well;
   if (!well) {
     sampled.verdict = out.in_order({});
     return sampled;
@@ -357,6 +371,14 @@ SampledVerdict SampledJudge::judge(const NamedTensors* sparse, const JudgeOption
     judge_rows(reference, sample, candidate, options, ", with a cotangent at the sampled tokens alone", out,
                nullptr);
     judge_silent_tokens(call_, tokens_, *sparse, out);
+  }
+  if (copies) {
+    const Evaluation& few = reference.on_routing_of(rows_of(results_, sample, false));
+    CopiesVerdict verdict =
+        judge_copies(few, copied_, *copies, ", where each token is a copy of a sampled one");
+    for (TensorVerdict& t : verdict.tensors) out.add(std::move(t), 0);
+    sampled.copied = verdict.judged;
+    sampled.open_copies = verdict.open;
   }
   if (ids_ && (call_.component == Component::gate || call_.component == Component::moe))
     judge_load(rows_, results_, out);

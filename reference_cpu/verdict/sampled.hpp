@@ -12,7 +12,7 @@
 namespace moeref {
 
 struct SampleSize {
-  std::int64_t tokens = 64;  ///< at random; the edges come on top
+  std::int64_t tokens = 64;  ///< at random, one in each of so many stretches; the edges come on top
   std::int64_t experts = 6;  ///< whose weight gradients are judged
   std::int64_t units = 8;    ///< hidden units of each of them, at random; the edges come on top
   double bytes = 0x1p32;     ///< that the reference may take; experts with too many rows are left out
@@ -22,7 +22,9 @@ struct SampledVerdict {
   CaseVerdict verdict;
   std::int64_t judged = 0;  ///< elements of the call's results that were judged, of
   std::int64_t elements = 0;
-  std::int64_t tokens = 0;  ///< that were drawn at random
+  std::int64_t tokens = 0;       ///< that were drawn at random
+  std::int64_t copied = 0;       ///< elements of the third call that were judged
+  std::int64_t open_copies = 0;  ///< its tokens of which the choice of experts alone was judged
 };
 
 /// Draws the sample from a seed that the port's answer is mixed into, after it has been given.
@@ -33,16 +35,21 @@ class SampledJudge {
 
   /// The tokens of the sample, ascending: the first and the last, those before and at every power of two, the
   /// last ones of some experts, those with the largest output, with none, and with one that is not finite,
-  /// and random ones.
+  /// and a random one in each of SampleSize::tokens equal stretches of tokens.
   const std::vector<std::int64_t>& tokens() const { return tokens_; }
 
   /// A second call to make: the cotangent is 0 but at those tokens, and there is no auxiliary loss.
   Call sparse_call() const;
 
+  /// A third call to make: each token is a copy of one of those, and there is no auxiliary loss.
+  Call copies_call() const;
+
   /// Judged: rows of outputs and of gradients by token; gradients of hidden units of some experts; gradients
-  /// of experts without tokens, which are 0; load and range of all ids; and of the second call every element
-  /// of every gradient. `sparse` are its results, null where the call has no backward pass.
-  SampledVerdict judge(const NamedTensors* sparse, const JudgeOptions& options = {}) const;
+  /// of experts without tokens, which are 0; load and range of all ids; of the second call every element of
+  /// every gradient; of the third every element of every result by token. `sparse` and `copies` are the
+  /// results of these calls; the former is null where the call has no backward pass.
+  SampledVerdict judge(const NamedTensors* sparse, const NamedTensors* copies,
+                       const JudgeOptions& options = {}) const;
 
  private:
   void draw_tokens();
@@ -57,6 +64,7 @@ class SampledJudge {
   std::string ids_finding_;      ///< why they are not usable
   std::vector<std::int64_t> rows_;  ///< of every expert
   std::vector<std::int64_t> tokens_;
+  std::vector<std::int64_t> copied_;  ///< for each token of the third call, its place in tokens_
   std::int64_t random_tokens_ = 0;
 };
 

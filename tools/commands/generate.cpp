@@ -2,10 +2,12 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <fstream>
 #include <memory>
 #include <mutex>
 
 #include "golden/catalogue/case_size.hpp"
+#include "golden/catalogue/drawn_case.hpp"
 #include "golden/catalogue/generate.hpp"
 #include "golden/catalogue/recipes.hpp"
 #include "golden/format/manifest.hpp"
@@ -32,7 +34,7 @@ struct GenerateOptions {
   std::vector<std::string> settings;
   std::string preset, dtype, profile, mask;
   std::int64_t align = 1;
-  bool full_width = false;
+  bool full_width = false, drawn = false;
   std::optional<std::int64_t> tokens;
   std::optional<std::uint64_t> seed;
 };
@@ -72,6 +74,7 @@ std::vector<CaseSpec> selected(const GenerateOptions& options) {
   if (!options.preset.empty() && !options.config.empty())
     throw InputError("--preset and --config exclude each other");
   if (options.full_width && options.preset.empty()) throw InputError("--full-width belongs to --preset");
+  if (options.drawn && !layer) throw InputError("--drawn belongs to --preset and --config");
   if (layer && !options.cases.empty())
     throw InputError("--case selects from the catalogue, not with --preset or --config");
   if (!layer && (request.tokens || request.dtype || request.seed))
@@ -105,13 +108,21 @@ void make_folder(const fs::path& folder) {
 void generate_all(const GenerateOptions& options, const std::vector<CaseSpec>& specs,
                   const std::vector<double>& bytes) {
   std::vector<std::size_t> small, large;
-  for (std::size_t i = 0; i < specs.size(); ++i) (bytes[i] > kLargeCase ? large : small).push_back(i);
+  for (std::size_t i = 0; i < specs.size(); ++i)
+    (bytes[i] > kLargeCase || options.drawn ? large : small).push_back(i);
   Progress progress("generate", specs.size());
   std::mutex writing;  // HDF5 takes one thread at a time
   FileBatch batch;
   const auto generate = [&](std::size_t i) {
     const CaseSpec& spec = specs[i];
     progress.start(label(spec));
+    if (options.drawn) {
+      const DrawnCase made = naming_source(options, spec, [&] { return make_drawn_case(spec); });
+      make_folder(options.out);
+      std::ofstream(batch.hidden(options.out / drawn_file_name(spec))) << to_text(made);
+      progress.finish();
+      return;
+    }
     const GeneratedCase made = naming_source(options, spec, [&] { return generate_case(spec); });
     const std::lock_guard lock(writing);
     make_folder(options.out);
@@ -156,11 +167,12 @@ int generate(const GenerateOptions& options) {
   generate_all(options, specs, bytes);
   // The catalogue has a manifest, and one that is there stays true; hashing the gigabytes of a single layer
   // would take longer than computing them.
-  const bool manifest = specs.size() > 1 || fs::exists(options.out / kManifestName);
+  const bool manifest = (specs.size() > 1 && !options.drawn) || fs::exists(options.out / kManifestName);
   if (manifest) write_manifest(options.out);
   double written = 0.0;
   for (const CaseSpec& spec : specs)
-    written += static_cast<double>(fs::file_size(options.out / file_name(spec)));
+    written += static_cast<double>(
+        fs::file_size(options.out / (options.drawn ? drawn_file_name(spec) : file_name(spec))));
   fmt::print("{} golden file{} ({:.2f} MB){} in {}\n", specs.size(), specs.size() == 1 ? "" : "s",
              written / 1e6, manifest ? fmt::format(" and {}", kManifestName) : "", options.out.string());
   return kExitPassed;
@@ -195,6 +207,9 @@ Command generate_command(CLI::App& parent) {
   app->add_option("--mask", o->mask, "Every case with this kind of mask: absent, none, all, random, ...")
       ->type_name("KIND");
   app->add_option("--profile", o->profile, profile_help())->type_name("NAME");
+  app->add_flag("--drawn", o->drawn,
+                "Write a few kilobytes: the description, hashes of the inputs, and elements of the results; "
+                "inputs are drawn where the case is judged");
   app->add_option("--tokens", o->tokens, "Tokens of a preset's or your own layer (64)")->type_name("N");
   app->add_option("--dtype", o->dtype, "Its dtype: float64, float32, bfloat16 or float16")->type_name("D");
   app->add_option("--seed", o->seed, "Seed of its data (1)")->type_name("S");

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "golden/catalogue/drawn_case.hpp"
 #include "moeref/config.hpp"
 #include "moeref/error.hpp"
 #include "reference_cpu/arithmetic/parallel_for.hpp"
@@ -52,6 +53,7 @@ constexpr int kEvidenceCases = 100;
 
 /// What can be known of a file without reading its data, so that bad input is told before any work.
 Component check_header(const fs::path& file) {
+  if (is_drawn_case(file)) return read_drawn_case(file).spec.component;
   const GoldenHeader header = read_golden_header(file);
   try {
     if (header.component == Component::mlp)
@@ -84,7 +86,7 @@ std::vector<CaseReport> check_all(CaseChecker& checker, const std::vector<fs::pa
   std::vector<std::map<std::string, IdentityCount>> identity(files.size());
   std::vector<std::size_t> small, large;
   for (std::size_t i = 0; i < files.size(); ++i)
-    (fs::file_size(files[i]) > kLargeFile ? large : small).push_back(i);
+    (fs::file_size(files[i]) > kLargeFile || is_drawn_case(files[i]) ? large : small).push_back(i);
   Progress progress("validate", files.size());
   const auto check = [&](std::size_t i) {
     progress.start(files[i].stem().string());
@@ -166,7 +168,8 @@ Command validate_command(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand("validate", "Judge golden files, and a port's results on them");
   const auto options = std::make_shared<ValidateOptions>();
   app->add_option("--port", options->port, port_help())->required()->type_name("PORT");
-  app->add_option("FILE_OR_DIR", options->paths, "Golden files, or folders that are searched for *.h5")
+  app->add_option("FILE_OR_DIR", options->paths,
+                  "Golden files and drawn cases, or folders that are searched for *.h5 and *.drawn.json")
       ->required()
       ->type_name("");
   app->add_option("--json", options->json, "Write the whole report to this file, for programs")

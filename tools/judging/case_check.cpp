@@ -6,12 +6,14 @@
 #include <chrono>
 #include <optional>
 
+#include "golden/catalogue/drawn_case.hpp"
 #include "golden/catalogue/recipes.hpp"
 #include "moeref/config.hpp"
 #include "moeref/signature.hpp"
 #include "reference_cpu/verdict/probable_error.hpp"
 #include "tools/judging/declarations.hpp"
 #include "tools/judging/diagnosis.hpp"
+#include "tools/judging/drawn_check.hpp"
 #include "tools/ports/isolated_port.hpp"
 #include "tools/terminal/terminal.hpp"
 
@@ -169,6 +171,7 @@ void CaseChecker::judge_port(Checked& checked, const GoldenFile& golden, Referen
 CaseChecker::Checked CaseChecker::check(const std::filesystem::path& file) {
   const auto began = std::chrono::steady_clock::now();
   std::unique_lock lock(one_at_a_time);
+  if (is_drawn_case(file)) return {check_drawn_case(file, port, options, forward_only), {}, 0};
   GoldenFile golden = read_golden(file, BoundValues::only_checked);
   Checked checked;
   CaseReport& report = checked.report;

@@ -67,9 +67,10 @@ std::string property_text(const CheckReport& report, const PropertyResult& resul
       out += fmt::format("              {}{}\n", count > 0 ? fmt::format("{} x ", count) : "", reason);
   if (r.sampling.cases > 0)
     out += fmt::format(
-        "              judged by samples: {} cases, {:.2g} of {:.2g} elements and all of a second call's "
-        "gradients; an error in 5 % of the rows is seen with probability {:.3f}, in 1 % with {:.2f}\n",
-        r.sampling.cases, r.sampling.judged, r.sampling.elements, r.sampling.seen(0.05),
+        "              judged by samples: {} cases, {:.2g} of {:.2g} elements, all of a second call's "
+        "gradients and {:.2g} elements of a third call, of copies; an error in 5 % of the rows is seen with "
+        "probability {:.3f}, in 1 % with {:.2f}, one at a fixed place of a result by token always\n",
+        r.sampling.cases, r.sampling.judged, r.sampling.elements, r.sampling.copied, r.sampling.seen(0.05),
         r.sampling.seen(0.01));
   if (!r.smallest) return out;
   out += fmt::format("              {}\n              checks: {}\n              repeat: {}\n",
@@ -103,10 +104,12 @@ std::string json_text(const CheckReport& report) {
                                {"status", result.status()}, {"passed", r.passed},
                                {"discarded", r.discarded},  {"not_supported", r.not_supported},
                                {"seconds", r.seconds},      {"reasons", r.reasons}};
+    if (r.sampling.worst_ratio > 0.0) one["worst_ratio"] = number(r.sampling.worst_ratio);
     if (r.sampling.cases > 0)
       one["sampled"] = {{"cases", r.sampling.cases},
                         {"judged", r.sampling.judged},
                         {"elements", r.sampling.elements},
+                        {"copied", r.sampling.copied},
                         {"seen_in_5_percent", r.sampling.seen(0.05)},
                         {"seen_in_1_percent", r.sampling.seen(0.01)}};
     if (r.smallest) {

@@ -36,6 +36,8 @@ struct Sampling {
   int cases = 0;
   double judged = 0.0, elements = 0.0;  ///< of all results of those cases
   std::int64_t tokens = 0;              ///< the fewest that were drawn in a case, beside the edges
+  double copied = 0.0;                  ///< elements of calls whose tokens are copies of sampled ones
+  double worst_ratio = 0.0;             ///< the largest r, of calls that were judged whole, too
 
   /// The probability that an error in this share of a result's rows was seen in a case.
   double seen(double share) const;

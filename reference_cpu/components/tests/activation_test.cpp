@@ -3,9 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 
+#include "reference_cpu/arithmetic/counter_generator.hpp"
+#include "reference_cpu/tests/eager_arithmetic.hpp"
 #include "reference_cpu/tests/test_values.hpp"
+#include "reference_cpu/verdict/value_verdict.hpp"
 
 namespace moeref {
 namespace {
@@ -141,6 +146,52 @@ TEST(ActivationTest, SiLUOfALargeIntegerIsExactInFloat) {
     EXPECT_EQ(static_cast<float>(
                   activation(ActivationKind::swiglu).value(known(g, kDouble), known(1.0, kDouble), {}).value),
               static_cast<float>(g));
+}
+
+/// The gradient by g in float16 where every operation rounds: as the documented system writes it, and as
+/// automatic differentiation computes it.
+std::array<double, 2> gate_gradients_in_float16(ActivationKind kind, double g, double u, double d) {
+  using eager::Num;
+  const DType t = DType::float16;
+  const Num gate{g, t}, up{u, t}, cot{d, t};
+  const double s = sigma(g), exact_slope = s * (1.0 + g * (1.0 - s));
+  if (kind == ActivationKind::swiglu) {
+    const Num sig = eager::sigmoid(gate);
+    const Num fused =
+        eager::apply(cot * up, gate, [&](auto by, auto) { return by * static_cast<float>(exact_slope); });
+    return {(cot * sig * (1.0 + gate * (1.0 - sig)) * up).v, fused.v};
+  }
+  const double x = std::sqrt(2.0 / M_PI) * (g + 0.044715 * g * g * g), tanh_x = std::tanh(x);
+  const double slope = 0.5 * (1.0 + tanh_x) + 0.5 * g * (1.0 - tanh_x * tanh_x) * std::sqrt(2.0 / M_PI) *
+                                                  (1.0 + 3.0 * 0.044715 * g * g);
+  const Num by_up = cot * up;
+  const double fused = eager::round_as(t, by_up.v * slope);
+  return {fused, fused};
+}
+
+TEST(ActivationTest, BoundsInFloat16AllowForUnderflowInEveryOrder) {
+  const Precision half = precision(DType::float16);
+  for (const ActivationKind kind : {ActivationKind::swiglu, ActivationKind::geglu}) {
+    double worst = 0.0;
+    const CounterGenerator random(3, "float16");
+    for (std::uint64_t i = 0; i < 40000; ++i) {
+      const auto draw = [&](std::uint64_t n, double scale) {
+        return eager::round_as(DType::float16, scale * random.normal(3 * i + n));
+      };
+      // Sizes from 2^-10 to 2^9, so that each product underflows for some of them.
+      const double g = draw(0, 6.0), u = draw(1, std::exp2(static_cast<double>(i % 20) - 10.0)),
+                   d = draw(2, std::exp2(static_cast<double>(i / 20 % 20) - 12.0));
+      const Real bounded =
+          activation(kind).gradient(known(g, half), known(u, half), known(d, half), {}).first;
+      for (const double value : gate_gradients_in_float16(kind, g, u, d)) {
+        const double r = value_ratio(value, bounded.value, bounded.error);
+        ASSERT_LE(r, 1.0) << name(kind) << " of " << g << ", " << u << ", " << d << ": " << value << ", want "
+                          << bounded.value << " +- " << bounded.error;
+        worst = std::max(worst, r);
+      }
+    }
+    EXPECT_GT(worst, 0.25) << name(kind);  // the bound is no wider than four such errors
+  }
 }
 
 }  // namespace

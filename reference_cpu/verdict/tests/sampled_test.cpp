@@ -127,14 +127,20 @@ Call wide_call(Component component, DType dtype, std::int64_t tokens, std::uint6
 /// Results of two calls of a port, as the verdict sees them.
 struct Answers {
   Call call;
-  NamedTensors dense, sparse;
+  NamedTensors dense, sparse, copies;
 
   Answers(Implementation& port, Call whole) : call(std::move(whole)), dense(port.run(call)) {
-    sparse = port.run(SampledJudge(call, dense, size()).sparse_call());
+    ask_again(port);
+  }
+  /// The second and the third call, which follow from the answer to the first.
+  void ask_again(Implementation& port) {
+    const SampledJudge judge(call, dense, size());
+    sparse = port.run(judge.sparse_call());
+    copies = port.run(judge.copies_call());
   }
   static SampleSize size() { return {.tokens = 8, .experts = 3, .units = 3}; }
   SampledVerdict judge() const {
-    return SampledJudge(call, dense, size()).judge(&sparse, {.ambiguity_ceiling = 1.0});
+    return SampledJudge(call, dense, size()).judge(&sparse, &copies, {.ambiguity_ceiling = 1.0});
   }
 };
 
@@ -210,6 +216,14 @@ constexpr Wrong kWrong[] = {
        a.sparse.at("grads/x").set(silent * kDim + 3, 1e-20);
      },
      "grads/x"},
+    {"element_of_the_third_calls_output", Component::moe,
+     [](Answers& a) { change(a.copies.at("outputs/y"), 93 * kDim + 11); }, "outputs/y"},
+    {"expert_of_the_third_call", Component::gate,
+     [](Answers& a) {
+       Tensor& ids = a.copies.at("outputs/indices");
+       ids.set(2 * 57, ids[2 * 57] == 6.0 ? 5.0 : ids[2 * 57 + 1] == 6.0 ? 5.0 : 6.0);
+     },
+     "outputs/indices"},
     {"load_of_one_more", Component::gate,
      [](Answers& a) { a.dense.at("outputs/expert_load").set(2, a.dense.at("outputs/expert_load")[2] + 1.0); },
      "outputs/expert_load"},
@@ -226,11 +240,12 @@ TEST_P(WrongSampleTest, IsFound) {
   Answers answers(port, wide_call(GetParam().component, DType::float32, kManyTokens, 3));
   ASSERT_EQ(answers.judge().verdict.first_failure(), nullptr);
   GetParam().put(answers);
-  // The sample changes with the answer, so the second call is made for the new one, with the error where it
+  // The sample changes with the answer, so the other calls are made for the new one, with the error where it
   // is planted there.
   if (std::string(GetParam().name).find("second") == std::string::npos &&
+      std::string(GetParam().name).find("third") == std::string::npos &&
       std::string(GetParam().name).find("cotangent") == std::string::npos)
-    answers.sparse = port.run(SampledJudge(answers.call, answers.dense, Answers::size()).sparse_call());
+    answers.ask_again(port);
   const SampledVerdict v = answers.judge();
   EXPECT_EQ(v.verdict.verdict, Verdict::fail);
   const TensorVerdict* first = v.verdict.first_failure();

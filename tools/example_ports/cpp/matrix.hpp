@@ -30,8 +30,10 @@ inline void store(Matrix& m) {
 inline Matrix product(const Matrix& x, const float* w, long out) {
   Matrix y(x.rows, out);
   for (long r = 0; r < x.rows; ++r)
-    for (long i = 0; i < x.cols; ++i)
-      for (long c = 0; c < out; ++c) y.at(r, c) += x.at(r, i) * w[i * out + c];
+    for (long i = 0; i < x.cols; ++i) {
+      const float factor = operand(x.at(r, i));
+      for (long c = 0; c < out; ++c) y.at(r, c) += factor * operand(w[i * out + c]);
+    }
   return y;
 }
 
@@ -41,7 +43,7 @@ inline Matrix product_transposed(const Matrix& x, const float* w, long out) {
   for (long r = 0; r < x.rows; ++r)
     for (long c = 0; c < out; ++c) {
       float sum = 0.0f;
-      for (long i = 0; i < x.cols; ++i) sum += x.at(r, i) * w[c * x.cols + i];
+      for (long i = 0; i < x.cols; ++i) sum += operand(x.at(r, i)) * operand(w[c * x.cols + i]);
       y.at(r, c) = sum;
     }
   return y;
@@ -50,8 +52,10 @@ inline Matrix product_transposed(const Matrix& x, const float* w, long out) {
 /// to += a^T b: a [m, n], b [m, out], to points to [n, out].
 inline void add_outer(const Matrix& a, const Matrix& b, float* to) {
   for (long r = 0; r < a.rows; ++r)
-    for (long i = 0; i < a.cols; ++i)
-      for (long c = 0; c < b.cols; ++c) to[i * b.cols + c] += a.at(r, i) * b.at(r, c);
+    for (long i = 0; i < a.cols; ++i) {
+      const float factor = operand(a.at(r, i));
+      for (long c = 0; c < b.cols; ++c) to[i * b.cols + c] += factor * operand(b.at(r, c));
+    }
 }
 
 inline void add_row(Matrix& m, const float* row) {

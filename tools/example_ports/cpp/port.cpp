@@ -63,6 +63,7 @@ moeref_port table() {
   port.max_processes = 8;
   port.run = run;
   port.batch_invariant = 1;
+  port.products = example::kProducts;
   return port;
 }
 

@@ -13,6 +13,8 @@ PACKAGES = ["litgpt", "torch"]
 
 def declines(config):
     grouped = config["score_func"] != "softmax"
+    if grouped and config["n_expert_groups"] == 1:
+        return "its sigmoid router has groups"
     if grouped and not calls.sums_two(config):
         return "a group's score is the sum of its two largest"
     return calls.declines(config, scores=("softmax", "sigmoid", "sigmoid_with_bias"), groups=True, softmax="after",
@@ -73,4 +75,13 @@ def moe(config, options, x, gate_weight, experts_gate_and_up_projs, experts_down
     return {"y": y, "indices": routed[0][1] if grouped else torch.topk(routed[0], config["n_activated_experts"])[1]}
 
 
-EXPLAINED = []
+EXPLAINED = [
+    {"kind": "convention", "cases": "sigmoid_with_bias_groups_negative", "finding": "chose", "field": "discarded_groups",
+     "what": "Experts of discarded groups score 0, which wins over negative biased scores; the documented system and "
+             "transformers' DeepSeek-V3 exclude them.",
+     "source": ["litgpt/model.py", "scores_for_choice.masked_fill(~score_mask.bool(), 0.0)"]},
+    {"kind": "convention", "ports": "moe", "finding": "grads/", "field": "apply_router_weight_after_down",
+     "what": "The routing weight multiplies the expert's output, so that backward rounds (cotangent x weight) to bfloat16 "
+             "before a product in which it cancels.",
+     "source": ["litgpt/model.py", "y[token_idx] += probs[token_idx, expert_idx, None] * expert(x[token_idx])"]},
+]

@@ -40,10 +40,11 @@ def gate(config, options, x, weight, e_score_correction_bias=None, token_mask=No
     return calls.gate_results(weights, ids, config, token_mask)
 
 
-@moeref.port("aux_loss", arrays="torch", passes=["forward", "backward"])
+@moeref.port("aux_loss", arrays="torch", passes=["forward", "backward"], dtypes=["float32", "float64"])
 def aux_loss(config, original_scores, indices, token_mask=None):
     keep = torch.ones(len(indices), dtype=torch.bool) if token_mask is None else token_mask
-    load = torch.bincount(indices[keep].flatten(), minlength=config["n_routed_experts"])
+    chosen = torch.zeros(len(indices), config["n_routed_experts"], dtype=torch.bool).scatter_(1, indices, True)
+    load = (chosen & keep[:, None]).sum(0)  # its routing map is a mask
     scores = original_scores.requires_grad_()
     loss = switch_load_balancing_loss_func(
         scores * keep[:, None], load, total_num_tokens=keep.sum(), topk=config["n_activated_experts"],

@@ -21,6 +21,7 @@ Each failure has one of these reasons, or is *unexplained*:
 | convention | another formula than the documented system's, deliberately so; the field is named where moeref's config has one |
 | rounding | the same formula, which rounds elsewhere |
 | limit | the package says no, in an exception |
+| port | the port is at fault, not the package |
 """
 VERDICTS = ["PASS", "AMBIGUOUS", "FAIL", "CRASHED", "HUNG"]
 
@@ -34,7 +35,7 @@ def table(rows):
 
 
 def overview(reports):
-    rows = [["package", "port", "component", "judged", *VERDICTS, "not supported", "properties"], ["---"] * 10]
+    rows = [["package", "port", "component", "judged", *VERDICTS, "not supported", "properties"], ["---"] * 11]
     for report in reports:
         for port in report["ports"]:
             golden, properties = port["golden"], port["properties"]

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Runs the ports of a file and writes down what came out: python record.py PORTS.py REPORT.json DATE [CASES]
 
+    python record.py --explain PORTS.py REPORT.json    explains the failures of a stored report anew
+
 Golden cases and properties, as moeref.check runs them. A case that fails is judged once more under each neighbouring
 convention, and the report says under which it passes. EXPLAINED of the ports' file says why cases fail, and the line of
 the package that shows it, which is looked up in the package as it is installed.
@@ -85,11 +87,11 @@ def explained(row):
     return {**row, "source": source_of(*row["source"]) if "source" in row else None}
 
 
-def explanation(rows, port, result):
+def explanation(rows, port, name, finding):
     """The index of the first row that matches a failure."""
     for index, row in enumerate(rows):
-        if re.search(row.get("ports", ""), port) and re.search(row.get("cases", ""), result.item.name) \
-                and re.search(row.get("finding", ""), result.finding):
+        if re.search(row.get("ports", ""), port) and re.search(row.get("cases", ""), name) \
+                and re.search(row.get("finding", ""), finding):
             return index
     return None
 
@@ -112,7 +114,7 @@ def record(name, port, rows, cases):
                     about["passes_with"] = neighbour(port, item.checks)
                 except Exception as error:  # the port's own, which the finding tells
                     about["passes_with"] = None
-            about.update({"case": result.case} if result.case else {}, explained=explanation(rows, name, result))
+            about.update({"case": result.case} if result.case else {}, explained=explanation(rows, name, item.name, result.finding))
             failures.append(about)
         print(f"  {name}: {result.status} {item.name}", file=sys.stderr, flush=True) if result.failed else None
     opened.close()
@@ -121,7 +123,28 @@ def record(name, port, rows, cases):
             "not_supported": dict(declined.most_common(12)), "failures": failures}
 
 
+def explain(ports_file, out):
+    """The rows of EXPLAINED once more, for a stored report."""
+    scope = load(os.path.abspath(ports_file))
+    with open(out, encoding="utf-8") as file:
+        report = json.load(file)
+    report["explanations"] = [explained(row) for row in scope["EXPLAINED"]]
+    for port in report["ports"]:
+        for failure in port["failures"]:
+            rows = report["explanations"]
+            failure["explained"] = explanation(rows, port["port"], failure["name"], failure["finding"])
+    write(report, out)
+
+
+def write(report, out):
+    with open(out, "w", encoding="utf-8") as file:
+        json.dump(report, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+
+
 def main():
+    if sys.argv[1] == "--explain":
+        return explain(*sys.argv[2:4])
     ports_file, out, date = sys.argv[1:4]
     cases = int(sys.argv[4]) if len(sys.argv) > 4 else 20
     scope = load(os.path.abspath(ports_file))
@@ -135,9 +158,7 @@ def main():
               "python": platform.python_version(), "about": scope["__doc__"].strip().splitlines()[0],
               "ports_file": os.path.basename(ports_file), "cases_of_a_property": cases, "explanations": rows,
               "ports": recorded}
-    with open(out, "w", encoding="utf-8") as file:
-        json.dump(report, file, indent=1, ensure_ascii=False)
-        file.write("\n")
+    write(report, out)
 
 
 if __name__ == "__main__":

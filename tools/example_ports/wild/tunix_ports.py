@@ -39,4 +39,8 @@ def moe(config, options, x, gate_weight, experts_gate_and_up_projs, experts_down
     return {"y": y if padding_mask is None else jnp.where(padding_mask[..., None], 0, y)}
 
 
-EXPLAINED = []
+EXPLAINED = [
+    {"kind": "convention", "cases": "top1", "field": "norm_at_top1",
+     "what": "One expert is normalised, too: its weight is always 1, and the router has no gradient.",
+     "source": ["tunix/models/qwen3/model.py", "routing_weights / jnp.sum(routing_weights, axis=-1, keepdims=True)"]},
+]

@@ -22,19 +22,19 @@ megatron|torch==2.15.0 megatron-core==0.16.1|
 mistral|torch==2.15.0 safetensors simple-parsing|mistral-inference==1.6.0
 mlx|mlx[cpu]==0.32.4 mlx-lm==0.32.2|
 onnxruntime|onnxruntime==1.32.0 onnx|
-sglang|torch==2.15.0 transformers==5.24.0 SGLANG_IMPORTS|sglang==0.5.23
+sglang|torch==2.15.0 transformers==5.24.0 orjson psutil pybase64 requests pillow starlette msgspec pyzmq IPython aiohttp torchvision dill sentencepiece apache-tvm-ffi einops|sglang==0.5.23
 torchtitan|torch==2.15.0 spmd-types tyro|torchtitan==0.3.0
 transformers|torch==2.15.0 transformers==5.24.0|
-tunix|jax==0.10.2 flax==0.12.8 TUNIX_IMPORTS|google-tunix==0.1.7
-vllm|torch==2.15.0 transformers==5.24.0 VLLM_IMPORTS|vllm==0.33.0'
+tunix|jax==0.10.2 flax==0.12.8 google-metrax jaxtyping tqdm huggingface_hub sentencepiece pillow|google-tunix==0.1.7
+vllm|torch==2.15.0 transformers==5.24.0 psutil pyzmq urllib3 cbor2 aiohttp requests|vllm==0.33.0'
 
 wheel=$(realpath "${1:?the wheel of moeref: ci/wild.sh WHEEL [NAME ...]}")
 shift
 mkdir -p build-wild
 [ -x build-wild/uv/bin/uv ] || { python3 -m venv build-wild/uv && build-wild/uv/bin/pip install -q uv; }
 uv=build-wild/uv/bin/uv
-# A program's threads would wait for each other where others work, too.
-export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= PYTHONDONTWRITEBYTECODE=1
+# Eager mode; a program's threads would wait for each other where others work, too.
+export TORCHDYNAMO_DISABLE=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= PYTHONDONTWRITEBYTECODE=1
 export PYTHONPATH=$PWD/tools/example_ports/python
 status=0
 while IFS='|' read -r name with without; do

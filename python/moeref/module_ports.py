@@ -7,7 +7,8 @@ from moeref_port import NotSupported
 from .ports import Port, refuse_options
 
 
-def module_port(layer, names=None, *, component="moe", inputs=("x",), outputs=("y",), supports=None, **capabilities):
+def module_port(layer, names=None, *, component="moe", inputs=("x",), outputs=("y",), device=None, supports=None,
+                **capabilities):
     """A Port whose function is a module's forward, with gradients by autograd.
 
     layer     a torch.nn.Module, or what makes one from a config (a class, a function), since most calls have
@@ -16,6 +17,7 @@ def module_port(layer, names=None, *, component="moe", inputs=("x",), outputs=("
               {the module's name: tensor}, for other layouts; a parameter that is not named goes by its own name
     inputs    the golden names of what forward() takes, in order; calls with other inputs are NOT_SUPPORTED
     outputs   those of what it returns
+    device    where the tensors lie, and the module is moved: "cuda"
     """
     scope = sys._getframe(1).f_globals
 
@@ -27,12 +29,13 @@ def module_port(layer, names=None, *, component="moe", inputs=("x",), outputs=("
             raise NotSupported(f"the module takes no {other[0]}")
         given = [tensors.get(f"inputs/{name}") for name in inputs]
         called = layer if isinstance(layer, torch.nn.Module) else layer(config)
+        called = called.to(device) if device else called
         own = _own_parameters(called, names or {}, tensors)
         results = torch.func.functional_call(called, own, tuple(given))
         return dict(zip(outputs, results if isinstance(results, (tuple, list)) else (results,)))
 
     module.__name__ = getattr(layer, "__name__", type(layer).__name__)
-    return _ModulePort(module, component, scope, arrays="torch", autograd=True, supports=supports, **capabilities)
+    return _ModulePort(module, component, scope, arrays="torch", autograd=True, device=device, supports=supports, **capabilities)
 
 
 class _ModulePort(Port):

@@ -9,31 +9,17 @@ import json
 import os
 import select
 import shlex
-import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 
 from moeref_port import exec_protocol
 
 from . import child
+from .command import command_path
 
 #: Seconds of one call; a port's start counts, and importing a large package takes its time.
 TIMEOUT = 60.0
-
-
-def command_path():
-    """The command moeref that was installed with this package. Raises FileNotFoundError."""
-    package = os.path.dirname(os.path.abspath(__file__))
-    for folder in (os.path.join(os.path.dirname(package), "bin"), sysconfig.get_path("scripts")):
-        path = os.path.join(folder, "moeref")
-        if os.access(path, os.X_OK):
-            return path
-    found = shutil.which("moeref")
-    if not found:
-        raise FileNotFoundError("the command moeref is not beside the package, nor on PATH")
-    return found
 
 
 @functools.lru_cache

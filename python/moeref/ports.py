@@ -18,7 +18,7 @@ _OPTIONS = {name: field["default"] for name, field in FIELDS["call options"].ite
 _DTYPES = {"jax": ["float32", "bfloat16", "float16"]}
 
 
-def port(component, *, arrays="numpy", autograd=False, supports=None, **capabilities):
+def port(component, *, arrays="numpy", autograd=False, device=None, supports=None, **capabilities):
     """Makes a Port of the function below it.
 
     The function takes `config` (every field of it), `options` and the call's tensors by keyword: "inputs/x" is x,
@@ -27,6 +27,7 @@ def port(component, *, arrays="numpy", autograd=False, supports=None, **capabili
     {"weights": array, ...}: "weights" is "outputs/weights", others go by their whole name ("stages/logits").
 
     arrays     "numpy" (bfloat16 comes as float32), "torch" or "jax"
+    device     where torch's or jax's arrays lie: "cuda", "cuda:1", "gpu"; by default in CPU memory
     autograd   torch: the gradients are those of the outputs; without it a port is forward only, or declares
                passes=["forward", "backward"] and returns "grads/..."
     and the capabilities of a port (ties="lowest_id", deterministic=False, stages=["logits"], ...).
@@ -34,7 +35,8 @@ def port(component, *, arrays="numpy", autograd=False, supports=None, **capabili
     scope = sys._getframe(1).f_globals
 
     def decorate(function):
-        return Port(function, component, scope, arrays=arrays, autograd=autograd, supports=supports, **capabilities)
+        return Port(function, component, scope, arrays=arrays, autograd=autograd, device=device, supports=supports,
+                    **capabilities)
 
     return decorate
 
@@ -42,14 +44,17 @@ def port(component, *, arrays="numpy", autograd=False, supports=None, **capabili
 class Port:
     """A function as a port of one component; called, it is the function. `scope`: the globals of its module."""
 
-    def __init__(self, function, component, scope, *, arrays="numpy", autograd=False, supports=None, **capabilities):
+    def __init__(self, function, component, scope, *, arrays="numpy", autograd=False, device=None, supports=None,
+                 **capabilities):
         check_capabilities(capabilities)
         if arrays not in ("numpy", "torch", "jax"):
             raise TypeError(f"arrays is {arrays!r}: want 'numpy', 'torch' or 'jax'")
         if autograd and arrays != "torch":
             raise TypeError("autograd needs arrays='torch'")
+        if device and arrays == "numpy":
+            raise TypeError("device needs arrays='torch' or 'jax'")
         self.function, self.component, self.scope, self.supports = function, component, scope, supports
-        self.arrays, self.autograd = arrays, autograd
+        self.arrays, self.autograd, self.device = arrays, autograd, device
         self.name = getattr(function, "__name__", component)
         defaults = {"passes": ["forward", "backward"] if autograd else ["forward"]}
         if arrays in _DTYPES:
@@ -72,7 +77,8 @@ class Port:
                 for name, array in results.items()}
 
     def compute(self, config, options, tensors):
-        given = {name: _framework_array(self.arrays, array, tensors.dtypes[name]) for name, array in tensors.items()}
+        given = {name: _framework_array(self.arrays, array, tensors.dtypes[name], self.device)
+                 for name, array in tensors.items()}
         forward = given
         if self.autograd:
             forward = {name: array for name, array in given.items() if not name.startswith("cotangents/")}
@@ -123,16 +129,18 @@ def keyword(name):
 def refuse_options(options):
     """Raises NotSupported where a call has options that a port which knows none would miss."""
     for name, value in options.items():
-        if value != _OPTIONS.get(name):
+        if name in _OPTIONS and value != _OPTIONS[name]:  # others are accepted, and ignored
             raise NotSupported(f"the port takes no options, and the call has {name} = {value}")
 
 
-def _framework_array(framework, array, dtype):
+def _framework_array(framework, array, dtype, device):
     array = np.array(array)  # the port's own, which it may overwrite
     if framework == "torch":
         import torch
-        return torch.from_numpy(array).to(getattr(torch, dtype))
+        return torch.from_numpy(array).to(device=device, dtype=getattr(torch, dtype))
     if framework == "jax":
+        import jax
         import jax.numpy as jnp
-        return jnp.asarray(array, dtype=None if dtype == "int64" else getattr(jnp, "bool_" if dtype == "bool" else dtype))
+        array = jnp.asarray(array, dtype=None if dtype == "int64" else getattr(jnp, "bool_" if dtype == "bool" else dtype))
+        return jax.device_put(array, jax.devices(device)[0]) if device else array
     return array

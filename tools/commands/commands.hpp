@@ -23,6 +23,7 @@ Command inspect_command(CLI::App& parent);
 Command bench_command(CLI::App& parent);
 Command probe_command(CLI::App& parent);
 Command agree_command(CLI::App& parent);
+Command compare_command(CLI::App& parent);
 Command mutants_command(CLI::App& parent);
 
 }  // namespace moeref

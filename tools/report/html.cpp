@@ -10,6 +10,7 @@
 #include "tools/report/findings.hpp"
 #include "tools/report/html_case.hpp"
 #include "tools/report/html_charts.hpp"
+#include "tools/report/html_groups.hpp"
 #include "tools/report/html_page.hpp"
 #include "tools/report/xml.hpp"
 #include "tools/terminal/exit_code.hpp"
@@ -145,7 +146,8 @@ std::string html_text(const Report& report) {
   const Summary total = report.total();
   const std::string outcome = report.exit_code() == kExitPassed ? "PASSED" : "FAILED";
   return html_page(outcome + " - " + report.port + " - moeref",
-                   header(report, total) + "<main>\n" + verdict_table(report, total) + histograms(report) +
+                   header(report, total) + "<main>\n" + verdict_table(report, total) +
+                       html_dtype_matrix(report) + html_reasons(report) + histograms(report) +
                        case_list(report, total) + "</main>\n" + footer(report));
 }
 

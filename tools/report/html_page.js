@@ -5,6 +5,7 @@ window.addEventListener('error', (event) => {
 });
 (() => {
   const form = document.getElementById('filters');
+  if (!form) return;
   const search = document.getElementById('search');
   const component = document.getElementById('component');
   const shown = document.getElementById('shown');

@@ -80,6 +80,17 @@ def test_gradients_are_autograds():
     assert golden(torch_gate, "cases/gate__bf16_softmax_before_topk").status == "PASS"
 
 
+@moeref.port("gate", arrays="torch", autograd=True, device="meta", supports=gates.is_plain)
+def elsewhere(config, x, weight, token_mask=None):
+    raise AssertionError(f"tensors on {x.device} and {weight.device}")
+
+
+def test_a_port_gets_its_tensors_on_the_device_that_it_names():
+    assert "tensors on meta and meta" in golden(elsewhere, CASE).finding
+    with pytest.raises(TypeError, match="device needs arrays"):
+        moeref.port("gate", device="cuda")(lambda config, x: None)
+
+
 def test_a_module_passes_with_its_gradients():
     assert golden(mlp, "cases/mlp__batch").status == "PASS"
     assert moeref.check(mlp, cases=20, seed=1, properties=["linear_adjoint", "split_rows"], goldens=False, isolated=False).passed

@@ -110,7 +110,7 @@ def bias_update(config, options, tensors):
     tensors.backward = False
     named = to_torch(tensors)
     replays = any(name.startswith("inputs/replay_indices") for name in named)
-    module = load(Gate(moe_config(config, replays), DTYPES.get(options["gate_precision"])), named).train()
+    module = load(Gate(moe_config(config, replays), DTYPES.get(options["gate_precision"])), named).train(options["training"])
     out = {}
     for step in range(options.get("steps", 1)):
         for batch in range(options.get("micro_batches", 1)):

@@ -97,7 +97,8 @@ def load_of(ids, mask, experts):
 
 
 def backward(outputs, cotangent, out, loaded, inputs):
-    outputs.backward(cotangent.to(outputs.dtype))
+    if outputs.requires_grad:  # no token, no path to the parameters
+        outputs.backward(cotangent.to(outputs.dtype))
     out.update(loaded.gradients())
     for name, leaf in inputs.items():
         out["grads/" + name] = to_numpy(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)

@@ -1,0 +1,70 @@
+"""DeepSpeed: AutoEP's router and experts."""
+
+import moeref
+import torch
+from deepspeed.moe.ep_experts import GroupedExperts
+from deepspeed.moe.ep_router import TokenChoiceTopKRouter
+from torch.func import functional_call
+
+import calls
+
+PACKAGES = ["deepspeed", "torch"]
+ACTIVATIONS = {"swiglu": "swiglu", "geglu": "geglu_tanh", "swiglu_limit": "swiglu_clamped"}
+
+
+def declines(config):
+    return calls.declines(config, scores=("softmax", "sigmoid", "sigmoid_with_bias"), groups=True, softmax="before",
+                          correction_bias=True, router_bias=True)
+
+
+@moeref.port("gate", arrays="torch", autograd=True, supports=declines)
+def gate(config, options, x, weight, bias=None, e_score_correction_bias=None, token_mask=None):
+    calls.precision(options)
+    calls.one_type(x, weight)
+    groups = config["n_expert_groups"] if config["n_expert_groups"] > 1 and config["score_func"] != "softmax" else None
+    router = TokenChoiceTopKRouter(
+        config["dim"], config["n_routed_experts"], groups, config["n_limited_groups"], config["n_activated_experts"],
+        "softmax" if config["score_func"] == "softmax" else "sigmoid", config["norm_topk_prob"], config["route_scale"],
+        config["router_bias"], "top2_sum" if calls.sums_two(config) else "max")
+    held = {"gate.weight": weight, **({} if bias is None else {"gate.bias": bias})}
+    weights, ids, _ = functional_call(router, held, (x, e_score_correction_bias))
+    return calls.gate_results(weights, ids, config, token_mask)
+
+
+def experts_decline(config):
+    return calls.experts_decline(config, *ACTIVATIONS)
+
+
+@moeref.port("experts", arrays="torch", autograd=True, supports=experts_decline)
+def experts(config, x, weights, indices, gate_and_up_projs, down_projs, token_mask=None):
+    limited = config["expert_activation"] == "swiglu" and config["swiglu_limit"] > 0
+    layer = GroupedExperts(x.shape[1], config["moe_inter_dim"], config["n_routed_experts"], use_grouped_mm=False,
+                           activation=ACTIVATIONS["swiglu_limit" if limited else config["expert_activation"]],
+                           activation_limit=config["swiglu_limit"])
+    gate, up = calls.gate_up(gate_and_up_projs)
+    held = {"w1": gate, "w3": up, "w2": down_projs.transpose(1, 2)}
+
+    def compute(x, weights, ids):
+        order = ids.flatten().argsort(stable=True)  # as AutoEP's layer sorts, and adds up
+        load = torch.bincount(ids.flatten(), minlength=config["n_routed_experts"])
+        rows = order // ids.shape[1]
+        y = functional_call(layer, held, (x[rows], load))
+        y = (y.float() * weights.flatten()[order].reshape(-1, 1)).to(x.dtype)
+        return torch.zeros_like(x).index_add(0, rows, y)
+
+    return {"y": calls.of_real_tokens(compute, x, weights, indices, token_mask)}
+
+
+EXPLAINED = [
+    {"kind": "convention", "cases": "groups_negative", "finding": "chose", "field": "discarded_groups",
+     "what": "Experts of discarded groups score minus infinity; under `sigmoid` the documented system has 0 there, which "
+             "wins over negative biased scores.",
+     "source": ["deepspeed/moe/ep_router.py", 'float("-inf")).view(-1, self.num_experts)']},
+    {"kind": "convention", "cases": "top1", "field": "norm_at_top1",
+     "what": "One expert is normalised, too: its weight is always 1, and the router has no gradient.",
+     "source": ["deepspeed/moe/ep_router.py", "denominator = top_scores.sum"]},
+    {"kind": "convention", "ports": "experts", "finding": "grads/", "field": "apply_router_weight_after_down",
+     "what": "The routing weight multiplies the expert's output (`score_apply` \"post\"), so that backward rounds (cotangent x "
+             "weight) to bfloat16 before a product in which it cancels.",
+     "source": ["deepspeed/module_inject/auto_ep_layer.py", "output = (output * top_scores.reshape(T, top_k, 1).float())"]},
+]

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Runs the ports of a file and writes down what came out: python record.py PORTS.py REPORT.json DATE [CASES]
+
+    python record.py --explain PORTS.py REPORT.json    explains the failures of a stored report anew
+
+Golden cases and properties, as moeref.check runs them. A case that fails is judged once more under each neighbouring
+convention, and the report says under which it passes. EXPLAINED of the ports' file says why cases fail, and the line of
+the package that shows it, which is looked up in the package as it is installed.
+"""
+import collections
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import sys
+
+import moeref_port
+import numpy as np
+
+import moeref
+from moeref.checking import items_of, run_item
+from moeref.child import load
+from moeref.opened_port import OpenedPort
+from moeref.ports import Port
+from moeref_port import read_case
+from moeref_port.cases import FIELDS
+
+#: What has properties or golden cases that frameworks can be asked for.
+COMPONENTS = ["gate", "experts", "mlp", "moe", "aux_loss", "bias_update"]
+#: Conventions of others: what a config field is set to in place of what it is.
+NEIGHBOURS = {"apply_router_weight_after_down": [True], "router_weights_fp32": [True],
+              "discarded_groups": ["minus_infinity", "zero"], "group_score": ["top2_sum", "topk_over_g_sum", "largest"],
+              "norm_at_top1": ["weights_and_scores"], "norm_eps": [1e-6]}
+
+
+class Program:
+    """One component of a port that is a program of its own (moeref_port.Port), as a Port of the package."""
+
+    def __init__(self, program, component):
+        self.component, self.name, self.answer = component, program.name, program.functions[component]
+        self.capabilities = {"name": program.name, "passes": ["forward", "backward"], **program.capabilities}
+
+
+def neighbour(port, path):
+    """{"field", "value"} with which the results of a port pass that fail the file; None where there is none."""
+    case = read_case(path)
+    known = FIELDS["config of mlp" if case.component == "mlp" else "config"]
+    results = port.answer(case.config, case.options, case.tensors)
+    for field, values in NEIGHBOURS.items():
+        for value in values:
+            if field not in known or case.config[field] == value:
+                continue
+            config = {name: case.config[name] for name in known if case.config.get(name) is not None}
+            tensors = {name: typed(array, case.tensors.dtypes[name]) for name, array in case.tensors.items()}
+            try:
+                verdict = moeref.judge(case.component, {**config, field: value}, tensors, results,
+                                       options={**case.options}, backward=case.tensors.backward)
+            except (moeref.InputError, ValueError):
+                continue
+            if verdict:
+                return {"field": field, "value": value}
+    return None
+
+
+def typed(array, dtype):
+    if dtype != "bfloat16":
+        return np.asarray(array)
+    import ml_dtypes
+    return np.asarray(array).astype(ml_dtypes.bfloat16)
+
+
+def source_of(file, text):
+    """{"file", "line", "text"} of a line of an installed package. Raises LookupError."""
+    top, _, rest = file.partition("/")
+    folder = next(iter(importlib.util.find_spec(top).submodule_search_locations))
+    with open(os.path.join(folder, rest), encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if text in line:
+                return {"file": file, "line": number, "text": line.strip()}
+    raise LookupError(f"{file} has no line with '{text}'")
+
+
+def explained(row):
+    """A row of EXPLAINED with its source's line."""
+    return {**row, "source": source_of(*row["source"]) if "source" in row else None}
+
+
+def explanation(rows, port, name, finding):
+    """The index of the first row that matches a failure."""
+    for index, row in enumerate(rows):
+        if re.search(row.get("ports", ""), port) and re.search(row.get("cases", ""), name) \
+                and re.search(row.get("finding", ""), finding):
+            return index
+    return None
+
+
+def record(name, port, rows, cases):
+    """What came of one port."""
+    opened = OpenedPort(port, isolated=False)
+    forward_only = "backward" not in port.capabilities["passes"]
+    counts = {"golden": collections.Counter(), "property": collections.Counter()}
+    declined, failures, unsupported = collections.Counter(), [], []
+    for item in items_of(port.component):
+        result = run_item(opened, item, seed=1, cases=cases, forward_only=forward_only)
+        counts[item.kind][result.status] += 1
+        if result.status == "NOT_SUPPORTED":
+            declined.update(result.reasons if item.kind == "golden" else {})
+        elif result.failed and (result.ran or result.finding):
+            about = {"kind": item.kind, "name": item.name, "status": result.status, "finding": result.finding[:400]}
+            if item.kind == "golden" and result.status == "FAIL":
+                try:
+                    about["passes_with"] = neighbour(port, item.checks)
+                except Exception as error:  # the port's own, which the finding tells
+                    about["passes_with"] = None
+            about.update({"case": result.case} if result.case else {}, explained=explanation(rows, name, item.name, result.finding))
+            failures.append(about)
+        print(f"  {name}: {result.status} {item.name}", file=sys.stderr, flush=True) if result.failed else None
+    opened.close()
+    return {"port": name, "component": port.component, "forward_only": forward_only,
+            "golden": dict(sorted(counts["golden"].items())), "properties": dict(sorted(counts["property"].items())),
+            "not_supported": dict(declined.most_common(12)), "failures": failures}
+
+
+def explain(ports_file, out):
+    """The rows of EXPLAINED once more, for a stored report."""
+    scope = load(os.path.abspath(ports_file))
+    with open(out, encoding="utf-8") as file:
+        report = json.load(file)
+    report["explanations"] = [explained(row) for row in scope["EXPLAINED"]]
+    for port in report["ports"]:
+        for failure in port["failures"]:
+            rows = report["explanations"]
+            failure["explained"] = explanation(rows, port["port"], failure["name"], failure["finding"])
+    write(report, out)
+
+
+def write(report, out):
+    with open(out, "w", encoding="utf-8") as file:
+        json.dump(report, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+
+
+def main():
+    if sys.argv[1] == "--explain":
+        return explain(*sys.argv[2:4])
+    ports_file, out, date = sys.argv[1:4]
+    cases = int(sys.argv[4]) if len(sys.argv) > 4 else 20
+    scope = load(os.path.abspath(ports_file))
+    ports = {name: value for name, value in scope.items() if isinstance(value, Port)}
+    ports.update({f"{name} {component}": Program(value, component) for name, value in scope.items()
+                  if isinstance(value, moeref_port.Port) for component in value.functions if component in COMPONENTS})
+    rows = [explained(row) for row in scope.get("EXPLAINED", [])]
+    recorded = [record(name, port, rows, cases) for name, port in ports.items()]
+    report = {"format": "moeref-wild", "format_version": 1, "moeref": importlib.metadata.version("moeref"), "date": date,
+              "packages": {name: importlib.metadata.version(name) for name in scope["PACKAGES"]},
+              "python": platform.python_version(), "about": scope["__doc__"].strip().splitlines()[0],
+              "ports_file": os.path.basename(ports_file), "cases_of_a_property": cases, "explanations": rows,
+              "ports": recorded}
+    write(report, out)
+
+
+if __name__ == "__main__":
+    main()

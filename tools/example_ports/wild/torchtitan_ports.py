@@ -1,0 +1,130 @@
+"""torchtitan: its router, its routed experts, GPT-OSS's experts and the whole layer."""
+
+import moeref
+import torch
+from torch.func import functional_call
+from torchtitan.models.common.feed_forward import FeedForward
+from torchtitan.models.common.linear import Linear
+from torchtitan.models.common.moe import GroupedExperts, MoE, RoutedExperts, TokenChoiceTopKRouter
+from torchtitan.models.common.token_dispatcher import LocalTokenDispatcher
+from torchtitan.models.gpt_oss.moe import GptOssGroupedExperts
+
+import calls
+
+PACKAGES = ["torchtitan", "torch"]
+
+
+def declines(config):
+    if config["n_expert_groups"] > 1 and config["score_func"] != "softmax" and not calls.sums_two(config):
+        return "a group's score is the sum of its two largest"
+    return calls.declines(config, scores=("softmax", "sigmoid", "sigmoid_with_bias"), groups=True, softmax="before",
+                          correction_bias=True, router_bias=True)
+
+
+def router_of(config):
+    groups = config["n_expert_groups"] if config["n_expert_groups"] > 1 and config["score_func"] != "softmax" else None
+    linear = Linear.Config(in_features=config["dim"], out_features=config["n_routed_experts"], bias=config["router_bias"])
+    return TokenChoiceTopKRouter.Config(
+        num_experts=config["n_routed_experts"], gate=linear, num_expert_groups=groups,
+        num_limited_groups=config["n_limited_groups"] if groups else None, top_k=config["n_activated_experts"],
+        score_func="softmax" if config["score_func"] == "softmax" else "sigmoid", route_norm=config["norm_topk_prob"],
+        route_scale=config["route_scale"])
+
+
+@moeref.port("gate", arrays="torch", autograd=True, supports=declines)
+def gate(config, options, x, weight, bias=None, e_score_correction_bias=None, token_mask=None):
+    calls.precision(options, "float32")
+    calls.one_type(x, weight)
+    held = {"gate.weight": weight, **({} if bias is None else {"gate.bias": bias})}
+    weights, ids, _ = functional_call(router_of(config).build(), held, (x[None], e_score_correction_bias))
+    return calls.gate_results(weights[0], ids[0], config, token_mask)
+
+
+def experts_of(config, kind, dim):
+    sizes = {"dim": dim, "hidden_dim": config["moe_inter_dim"], "num_experts": config["n_routed_experts"]}
+    if kind is GptOssGroupedExperts:
+        sizes["swiglu_limit"] = config["activation_limit"]
+    dispatcher = LocalTokenDispatcher.Config(num_experts=config["n_routed_experts"], top_k=config["n_activated_experts"])
+    return RoutedExperts.Config(inner_experts=kind.Config(**sizes), token_dispatcher=dispatcher)
+
+
+def routed(config, kind, held, x, weights, ids):
+    layer = experts_of(config, kind, x.shape[-1]).build()
+    load = torch.bincount(ids.flatten(), minlength=config["n_routed_experts"])
+    return functional_call(layer, held, (x[None], weights[None], ids[None], load))[0]
+
+
+def swiglu_parameters(prefix, gate_and_up_projs, down_projs):
+    gate, up = calls.gate_up(gate_and_up_projs)
+    return {f"{prefix}w1_EFD": gate, f"{prefix}w3_EFD": up, f"{prefix}w2_EDF": down_projs.transpose(1, 2)}
+
+
+@moeref.port("experts", arrays="torch", autograd=True, dtypes=["bfloat16"],
+             supports=lambda config: calls.experts_decline(config, "swiglu"))
+def experts(config, x, weights, indices, gate_and_up_projs, down_projs, token_mask=None):
+    held = swiglu_parameters("inner_experts.", gate_and_up_projs, down_projs)
+    compute = lambda *call: routed(config, GroupedExperts, held, *call)  # noqa: E731
+    return {"y": calls.of_real_tokens(compute, x, weights, indices, token_mask)}
+
+
+def is_gpt_oss(config):
+    if config["activation_alpha"] != 1.702:
+        return "its alpha is 1.702"
+    return calls.experts_decline(config, "quick_geglu", expert_bias=True)
+
+
+@moeref.port("experts", arrays="torch", autograd=True, dtypes=["bfloat16"], supports=is_gpt_oss)
+def gpt_oss_experts(config, x, weights, indices, gate_and_up_projs, down_projs, gate_up_proj_bias, down_proj_bias,
+                    token_mask=None):
+    held = {"mlp1_weight_EGD": gate_and_up_projs.transpose(1, 2), "mlp1_bias_EG": gate_up_proj_bias,
+            "mlp2_weight_EDF": down_projs.transpose(1, 2), "mlp2_bias_ED": down_proj_bias}
+    held = {f"inner_experts.{name}": tensor for name, tensor in held.items()}
+    compute = lambda *call: routed(config, GptOssGroupedExperts, held, *call)  # noqa: E731
+    return {"y": calls.of_real_tokens(compute, x, weights, indices, token_mask)}
+
+
+def is_layer(config):
+    if config["n_shared_experts"] > 0 or config["moe_latent_size"] is not None:
+        return "shared experts and latent projections are not in this port"
+    plain = calls.experts_decline(config, "swiglu")
+    return plain if plain is not True else declines(config)
+
+
+@moeref.port("moe", arrays="torch", autograd=True, dtypes=["bfloat16"], supports=is_layer)
+def moe(config, options, x, gate_weight, experts_gate_and_up_projs, experts_down_projs, gate_bias=None,
+        gate_e_score_correction_bias=None, padding_mask=None):
+    calls.precision(options, "float32")
+    calls.no_padding(padding_mask)
+    layer = MoE.Config(num_experts=config["n_routed_experts"], router=router_of(config),
+                       routed_experts=experts_of(config, GroupedExperts, config["dim"])).build()
+    held = {"router.gate.weight": gate_weight, "tokens_per_expert_E": torch.zeros(config["n_routed_experts"]),
+            **swiglu_parameters("routed_experts.inner_experts.", experts_gate_and_up_projs, experts_down_projs)}
+    held.update({} if gate_bias is None else {"router.gate.bias": gate_bias})
+    correction = gate_e_score_correction_bias
+    held["expert_bias_E"] = torch.zeros(config["n_routed_experts"]) if correction is None else correction
+    seen = {}
+    layer.router.register_forward_hook(lambda _, __, given: seen.update(weights=given[0], indices=given[1]) or None)
+    y = functional_call(layer, held, (x.reshape(1, -1, x.shape[-1]),)).reshape(x.shape)
+    return {"y": y, **{name: tensor.flatten(0, -2) for name, tensor in seen.items()}}
+
+
+EXPLAINED = [
+    {"kind": "convention", "cases": "groups_negative", "finding": "chose", "field": "discarded_groups",
+     "what": "Experts of discarded groups score minus infinity; under `sigmoid` the documented system has 0 there, which "
+             "wins over negative biased scores.",
+     "source": ["torchtitan/models/common/moe.py", 'group_mask.unsqueeze(-1), float("-inf")']},
+    {"kind": "convention", "cases": "top1", "finding": "= 1, reference|= 2", "field": "norm_at_top1",
+     "what": "One expert is normalised, too: its weight is always 1, and the router has no gradient.",
+     "source": ["torchtitan/models/common/moe.py", "denominator = topk_scores_BLK.sum"]},
+    {"kind": "bug", "ports": "gate|moe", "cases": "bf16|fp16",
+     "what": "The gate is said to compute in float32, by autocast to float32; on a CPU autocast refuses that type with a "
+             "warning, and products and scores stay in 16 bits.",
+     "source": ["torchtitan/models/common/moe.py", "scores_BLE is already float32 from the autocast above"]},
+    {"kind": "limit", "finding": "strides should be multiple of 16 bytes",
+     "what": "PyTorch's grouped product wants rows of a multiple of 16 bytes.",
+     "source": ["torchtitan/models/common/moe.py", "return torch._grouped_mm(A, B_t, offs=offs)"]},
+    {"kind": "convention", "ports": "experts|moe", "finding": "grads/", "field": "apply_router_weight_after_down",
+     "what": "The routing weight multiplies the expert's output, so that backward rounds (cotangent x weight) to bfloat16 "
+             "before a product in which it cancels.",
+     "source": ["torchtitan/models/common/token_dispatcher.py", "to the expert outputs in ``combine``"]},
+]

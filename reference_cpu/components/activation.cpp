@@ -40,8 +40,10 @@ Real silu_slope(Real g) {
 
 // The same product where honest implementations multiply its factors in other orders. Where a product of two
 // underflows its rounding errs by `tiny`, and the factors that are left carry that on: `lefts` has these, one
-// per order. `first` is a product that may overflow where the whole does not.
+// per order. `first` is a product that may overflow where the whole does not. What holds an exact 0 is 0 in
+// every order.
 Real in_other_orders(Real a, Real first, std::initializer_list<Real> lefts) {
+  if (a.value == 0.0 && a.error == 0.0) return a;
   double most = 0.0;
   for (const Real left : lefts) most = std::max(most, std::abs(left.value) + left.error);
   if (most < INFINITY) a.error += a.held.tiny * most;

@@ -17,13 +17,13 @@
 namespace moeref {
 namespace {
 
-constexpr std::int64_t kTokens = 1000, kDim = 48, kInter = 4, kTile = 16;
+constexpr std::int64_t kCopiedTokens = 1000, kCopiedDim = 48, kCopiedInter = 4, kTile = 16;
 
 /// Experts, two per token, normal numbers.
 Call many_tokens() {
-  MoEConfig c = small_config(6, 2, kDim, kInter);
+  MoEConfig c = small_config(6, 2, kCopiedDim, kCopiedInter);
   Call call = small_call(Component::experts, c, {}, true);
-  const Shape shape{kTokens};
+  const Shape shape{kCopiedTokens};
   for (const TensorSpec& spec :
        signature(Component::experts, call.config, call.options, shape, true).inputs) {
     if (!spec.required) continue;
@@ -48,13 +48,13 @@ class WrongTile final : public Implementation {
   NamedTensors run(const Call& call) override {
     NamedTensors out = port_.run(call);
     Tensor& tensor = out.at(result_);
-    for (std::int64_t t = row_; t < std::min(kTokens, row_ + side_); ++t)
+    for (std::int64_t t = row_; t < std::min(kCopiedTokens, row_ + side_); ++t)
       for (std::int64_t c = column_; c < column_ + side_; ++c)
-        tensor.set(t * kDim + c, tensor[t * kDim + c] + 0.01);
+        tensor.set(t * kCopiedDim + c, tensor[t * kCopiedDim + c] + 0.01);
     return out;
   }
   bool holds(std::int64_t index) const {
-    const std::int64_t t = index / kDim - row_, c = index % kDim - column_;
+    const std::int64_t t = index / kCopiedDim - row_, c = index % kCopiedDim - column_;
     return t >= 0 && t < side_ && c >= 0 && c < side_;
   }
 

@@ -150,8 +150,10 @@ void arrange_placement(Descriptor& d) {
   if (d.ranks == 1 && d.E % 2 == 0) d.ranks = 2;
   d.rank_kind = RankKind::expert;
 }
-/// In a layer the weights are those of equal logits, 1 / k.
+/// In a layer the weights are those of equal logits, 1 / k: nothing that counts is added to their sum.
 void arrange_placement_exact(Descriptor& d) {
+  d.config.norm_denominator = MoEConfig{}.norm_denominator;
+  d.config.norm_eps = MoEConfig{}.norm_eps;
   arrange_exact(d);
   arrange_placement(d);
   d.score = ScoreFunc::softmax;

@@ -173,6 +173,8 @@ void nesting(Implementation& impl, const Descriptor& d) {
 
 void arrange_nesting(Descriptor& d) {
   d.E = std::max<std::int64_t>(d.E, 2);
+  // Its groups change with k.
+  if (d.config.group_score == GroupScore::topk_over_g_sum) d.config.group_score = GroupScore::largest;
   if (d.E % d.groups != 0 || d.limited * (d.E / d.groups) < 2) d.groups = d.limited = 1;
   const std::int64_t most = d.grouped() ? d.limited * (d.E / d.groups) : d.E;
   d.k = std::min(d.k, most - 1);

@@ -12,6 +12,7 @@
 #include "golden/catalogue/embedded_texts.hpp"
 #include "moeref/config.hpp"
 #include "moeref/error.hpp"
+#include "reference_cpu/call/conventions.hpp"
 
 namespace moeref {
 
@@ -30,7 +31,8 @@ struct Traits {
   bool training;  ///< aux_loss or bias_update
   bool fp32, bf16;
   std::int64_t ranks, ep;
-  bool decided;  ///< every honest port selects the same experts, by a gate of its own
+  bool decided;     ///< every honest port selects the same experts, by a gate of its own
+  bool documented;  ///< no convention that the documented system does not have
 };
 
 Traits traits_of(const CaseSpec& spec) {
@@ -39,13 +41,17 @@ Traits traits_of(const CaseSpec& spec) {
   };
   const CallOptions options = parse_call_options(spec.options);
   const DType dtype = dtype_of(spec);
+  Call call;
+  call.component = spec.component;
+  call.config = spec.config;
   return {is({Component::gate, Component::mlp, Component::experts, Component::moe}),
           is({Component::aux_loss, Component::bias_update}),
           dtype == DType::float32,
           dtype == DType::bfloat16,
           options.parallel.size(),
           options.parallel.ep_size,
-          spec.margin >= 1.0 && !options.fake_balanced_gate};
+          spec.margin >= 1.0 && !options.fake_balanced_gate,
+          conventions_of(call).empty()};
 }
 
 struct Rule {
@@ -144,7 +150,7 @@ std::string must_pass_text(std::string_view name, const std::vector<CaseSpec>& r
   if (rule == kRules.end()) throw InputError("there is no must-pass list '" + std::string(name) + "'");
   std::vector<std::string> lines;
   for (const CaseSpec& spec : recipes)
-    if (rule->holds(spec, traits_of(spec)))
+    if (const Traits traits = traits_of(spec); traits.documented && rule->holds(spec, traits))
       lines.push_back(full_name(spec) + (rule->gradients && spec.backward ? " grads" : ""));
   std::ranges::sort(lines);
   std::string text = fmt::format("# {}: {}.\n# Made by rule from golden/recipes (tools/must_pass.cpp).\n",

@@ -51,8 +51,8 @@ void repair_sizes(Descriptor& d) {
 /// A rule of groups that the score function does not take goes back to its default.
 void repair_group_rules(Descriptor& d) {
   MoEConfig& c = d.config;
-  const bool over_g = c.group_score == GroupScore::topk_over_g_sum;
   if (facts(d.score).selects_by_logits) c.group_score = GroupScore::by_score_func;
+  const bool over_g = c.group_score == GroupScore::topk_over_g_sum;
   if (over_g && d.k < d.limited) c.group_score = GroupScore::top2_sum;
   const bool unruled = !uses_groups(d.score) && c.group_score != GroupScore::by_score_func;
   if (unruled && c.discarded_groups == DiscardedGroups::by_score_func)

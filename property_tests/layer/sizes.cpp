@@ -60,9 +60,9 @@ struct RoutedSizes {
 };
 
 std::vector<RoutedSizes> make_routed_sizes() {
-  std::vector<RoutedSizes> out{{64, 17},       {256, 64},       {512, 24},       {576, 6},
-                               {768, 8},       {1024, 32},      {80, 2, 40, 33}, {128, 4, 64, 40},
-                               {160, 6, 8, 3}, {256, 8, 32, 4}, {384, 8},        {320, 3, 10, 2}};
+  std::vector<RoutedSizes> out{{64, 17},       {256, 64},       {512, 24},      {576, 6},
+                               {768, 8},       {1024, 32},      {80, 4, 40, 3}, {128, 4, 64, 2},
+                               {160, 6, 8, 3}, {256, 8, 32, 4}, {384, 8},       {320, 3, 10, 2}};
   for (const Preset& preset : presets())
     out.push_back({preset.full.n_routed_experts, preset.full.n_activated_experts, preset.full.n_expert_groups,
                    preset.full.n_limited_groups});
@@ -72,15 +72,23 @@ std::vector<RoutedSizes> make_routed_sizes() {
 }
 
 /// Of that list in a case, from a place that the seed chooses.
-constexpr std::size_t kSizesPerCase = 16;
+constexpr std::size_t kSizesPerCase = 10;
+
+/// Each with both kinds of scores, since normalisation and groups show in sigmoids, and in the softmax what
+/// it is over.
+void set_scores(Descriptor& d, bool sigmoid) {
+  d.score = sigmoid ? ScoreFunc::sigmoid : ScoreFunc::softmax;
+  d.correction = sigmoid ? Correction::normal : Correction::none;
+}
 
 void routed_sizes(Implementation& impl, const Descriptor& d) {
   static const std::vector<RoutedSizes> all = make_routed_sizes();
   JudgeOptions options;
   options.ambiguity_ceiling = 1.0;
-  for (std::size_t i = 0; i < kSizesPerCase; ++i) {
-    const RoutedSizes& sizes = all[(d.seed * kSizesPerCase + i) % all.size()];
+  for (std::size_t i = 0; i < 2 * kSizesPerCase; ++i) {
+    const RoutedSizes& sizes = all[(d.seed * kSizesPerCase + i / 2) % all.size()];
     Descriptor one = d;
+    set_scores(one, i % 2 == 1);
     one.E = sizes.experts;
     one.k = sizes.slots;
     one.groups = sizes.groups;
@@ -108,12 +116,10 @@ void arrange_routed_sizes(Descriptor& d) {
   d.latent = std::min<std::int64_t>(d.latent, 4);
   d.E = d.k = d.groups = d.limited = d.ranks = d.batch = 1;
   if (d.logits != Logits::whole) d.logits = Logits::rough;
-  const bool sigmoid = d.seed % 2 == 1;
-  d.score = sigmoid ? ScoreFunc::sigmoid : ScoreFunc::softmax;
-  d.correction = sigmoid ? Correction::normal : Correction::none;
+  set_scores(d, true);
   d.factor = 0.0;
   d.before_topk = false;
-  d.norm = d.seed % 4 < 2;
+  d.norm = d.seed % 8 != 7;
   if (d.scale == 1.0) d.scale = 2.5;
 }
 

@@ -199,7 +199,7 @@ nlohmann::json mlp_config(Draw& d, DType dtype, std::int64_t& dim) {
 
 }  // namespace
 
-Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers numbers) {
+Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers numbers, Rules rules) {
   const std::uint64_t stream = seed * 0x9E3779B97F4A7C15u + static_cast<std::uint64_t>(component) * 4 +
                                static_cast<std::uint64_t>(dtype);
   Draw d(stream);
@@ -214,7 +214,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
   } else {
     c = draw_config(d, component, dtype);
     draw_gate_dtype(~stream, numbers, c);
-    draw_conventions(stream, numbers, c);
+    if (rules == Rules::any) draw_conventions(stream, numbers, c);
     call.config = to_json(c);
     call.options = draw_options(d, c, component);
   }

@@ -14,9 +14,14 @@ enum class Numbers : std::uint8_t {
   adversarial,  ///< also tiny, huge, zero, with outliers; extreme logits; other types than the config's
 };
 
+enum class Rules : std::uint8_t {
+  any,         ///< in half of the calls with conventions that the documented system does not have
+  documented,  ///< none of these, for ports that do not know them
+};
+
 /// The same call for the same arguments, on every platform. Forward and backward.
-Call random_call(Component component, DType dtype, std::uint64_t seed,
-                 Numbers numbers = Numbers::adversarial);
+Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers numbers = Numbers::adversarial,
+                 Rules rules = Rules::any);
 
 /// One line that says which call it is.
 std::string describe(const Call& call);

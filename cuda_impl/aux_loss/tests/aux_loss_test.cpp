@@ -15,7 +15,8 @@ class AuxLoss : public testing::TestWithParam<DType> {
 TEST_P(AuxLoss, RandomCallsWithinTheBounds) {
   Judged total;
   for (std::uint64_t seed = 0; seed < 150; ++seed)
-    judge_call(random_call(Component::aux_loss, GetParam(), seed), "seed " + std::to_string(seed), total);
+    judge_call(random_call(Component::aux_loss, GetParam(), seed, Numbers::adversarial, Rules::documented),
+               "seed " + std::to_string(seed), total);
   EXPECT_GT(total.calls, 100);
 }
 

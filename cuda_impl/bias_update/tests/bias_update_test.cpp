@@ -12,7 +12,8 @@ TEST(BiasUpdate, RandomCallsWithinTheBounds) {
   for (const DType dtype : {DType::float32, DType::bfloat16}) {
     Judged total;
     for (std::uint64_t seed = 0; seed < 80; ++seed)
-      judge_call(random_call(Component::bias_update, dtype, seed), "seed " + std::to_string(seed), total);
+      judge_call(random_call(Component::bias_update, dtype, seed, Numbers::adversarial, Rules::documented),
+                 "seed " + std::to_string(seed), total);
     EXPECT_GT(total.calls, 40);
   }
 }

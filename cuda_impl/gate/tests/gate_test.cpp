@@ -18,8 +18,8 @@ TEST_P(GateCalls, RandomCallsWithinTheBounds) {
   for (const Numbers numbers : {Numbers::ordinary, Numbers::adversarial}) {
     Judged total;
     for (std::uint64_t seed = 0; seed < 200; ++seed)
-      judge_call(random_call(Component::gate, GetParam(), seed, numbers), "seed " + std::to_string(seed),
-                 total);
+      judge_call(random_call(Component::gate, GetParam(), seed, numbers, Rules::documented),
+                 "seed " + std::to_string(seed), total);
     EXPECT_GT(total.calls, 100);
     RecordProperty(numbers == Numbers::ordinary ? "ordinary_worst" : "adversarial_worst",
                    std::to_string(total.worst));

@@ -99,6 +99,9 @@ template <class Kernel>
 void allow_shared_bytes(Kernel* kernel) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
         "cudaFuncSetAttribute");
+  // All of it, in percent: as much for L1 as is left would leave room for one block.
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100),
+        "cudaFuncSetAttribute");
 }
 
 inline int tiles_over(int width, int tile) { return (width + tile - 1) / tile; }

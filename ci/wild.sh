@@ -22,11 +22,9 @@ megatron|torch==2.15.0 megatron-core==0.16.1|
 mistral|torch==2.15.0 safetensors simple-parsing|mistral-inference==1.6.0
 mlx|mlx[cpu]==0.32.4 mlx-lm==0.32.2|
 onnxruntime|onnxruntime==1.32.0 onnx|
-sglang|torch==2.15.0 transformers==5.24.0 orjson psutil pybase64 requests pillow starlette msgspec pyzmq IPython aiohttp torchvision dill sentencepiece apache-tvm-ffi einops|sglang==0.5.23
 torchtitan|torch==2.15.0 spmd-types tyro|torchtitan==0.3.0
 transformers|torch==2.15.0 transformers==5.24.0|
-tunix|jax==0.10.2 flax==0.12.8 google-metrax jaxtyping tqdm huggingface_hub sentencepiece pillow|google-tunix==0.1.7
-vllm|torch==2.15.0 transformers==5.24.0 psutil pyzmq urllib3 cbor2 aiohttp requests|vllm==0.33.0'
+tunix|jax==0.10.2 flax==0.12.8 google-metrax jaxtyping tqdm huggingface_hub sentencepiece pillow|google-tunix==0.1.7'
 
 wheel=$(realpath "${1:?the wheel of moeref: ci/wild.sh WHEEL [NAME ...]}")
 shift

@@ -104,7 +104,7 @@ class HtmlBrowserTest(unittest.TestCase):
 
     def test_cases_open_by_keyboard(self):
         self.open()
-        self.browser.run("document.querySelectorAll('summary')[1].focus()")
+        self.browser.run("document.querySelectorAll('.case summary')[1].focus()")
         self.browser.press("Enter", "\r")
         self.assertTrue(self.browser.run("document.querySelectorAll('.case details')[1].open"))
 

@@ -10,58 +10,44 @@ namespace moeref::cuda {
 /// kM rows by kN columns. Lane l holds of each 16 x 8 product rows l / 4 and 8 below, columns 2 (l mod 4) and
 /// the next.
 template <class T, int kM, int kN>
-class TensorCoreProduct {
-  /// Of a step of 16 of K.
-  struct Operands {
-    std::uint32_t a[kM / 16][4], b[kN / 16][4];
+struct TensorCoreProduct {
+  float sum[kM / 16][kN / 8][4] = {};
 
-    /// Lane l names a line of 8 x 8 matrix l / 8. A's four: rows 0-7, 8-15 of K 0-7, then of K 8-15. B's
-    /// four: K 0-7, 8-15 of columns 0-7, then of columns 8-15.
-    template <class A, class B>
-    __device__ __forceinline__ void load(std::uint32_t a_tile, std::uint32_t b_tile, int m, int n, int k) {
-      const int lane = threadIdx.x % 32;
+  /// The two tiles' block of K. `m`, `n`: where this part begins in them; of its steps of 16 rows the first
+  /// `steps` are multiplied, all if kWhole.
+  template <class A, class B, bool kWhole = true>
+  __device__ __forceinline__ void add(std::uint32_t a_tile, std::uint32_t b_tile, int m, int n,
+                                      int steps = kM / 16) {
+    const int lane = threadIdx.x % 32;
 #pragma unroll
-      for (int i = 0; i < kM / 16; ++i)
+    for (int k = 0; k < A::depth / 16; ++k) {
+      // Lane l names a line of 8 x 8 matrix l / 8. A's four: rows 0-7, 8-15 of K 0-7, then of K 8-15.
+      std::uint32_t a[kM / 16][4];
+#pragma unroll
+      for (int i = 0; i < kM / 16; ++i) {
+        if (!kWhole && i >= steps) break;
         if constexpr (A::along_k)
           load_matrices<false>(a[i], a_tile + A::offset(m + i * 16 + lane % 16, k * 2 + lane / 16));
         else
           load_matrices<true>(
               a[i], a_tile + A::offset(k * 16 + lane % 8 + lane / 16 * 8, m / 8 + i * 2 + lane / 8 % 2));
+      }
+      // B's four: K 0-7, 8-15 of columns 0-7, then of columns 8-15.
 #pragma unroll
-      for (int j = 0; j < kN / 16; ++j)
+      for (int j = 0; j < kN / 16; ++j) {
+        std::uint32_t b[4];
         if constexpr (B::along_k)
           load_matrices<false>(
-              b[j], b_tile + B::offset(n + j * 16 + lane % 8 + lane / 16 * 8, k * 2 + lane / 8 % 2));
+              b, b_tile + B::offset(n + j * 16 + lane % 8 + lane / 16 * 8, k * 2 + lane / 8 % 2));
         else
           load_matrices<true>(
-              b[j], b_tile + B::offset(k * 16 + lane % 8 + lane / 8 % 2 * 8, n / 8 + j * 2 + lane / 16));
-    }
-  };
-
- public:
-  float sum[kM / 16][kN / 8][4] = {};
-
-  /// The two tiles' block of K. `m`, `n`: where this part begins in them; of its steps of 16 rows the first
-  /// `steps` are multiplied, all if kWhole. Operands are read one step of K ahead, where few warps share a
-  /// multiprocessor.
-  template <class A, class B, bool kWhole = true>
-  __device__ __forceinline__ void add(std::uint32_t a_tile, std::uint32_t b_tile, int m, int n,
-                                      int steps = kM / 16) {
-    constexpr bool ahead = kM * kN >= 64 * 64;
-    constexpr int count = A::depth / 16;
-    Operands operands[ahead ? 2 : 1];
-    if constexpr (ahead) operands[0].template load<A, B>(a_tile, b_tile, m, n, 0);
+              b, b_tile + B::offset(k * 16 + lane % 8 + lane / 8 % 2 * 8, n / 8 + j * 2 + lane / 16));
 #pragma unroll
-    for (int k = 0; k < count; ++k) {
-      if constexpr (!ahead) operands[0].template load<A, B>(a_tile, b_tile, m, n, k);
-      if (ahead && k + 1 < count) operands[(k + 1) % 2].template load<A, B>(a_tile, b_tile, m, n, k + 1);
-      const Operands& now = operands[ahead ? k % 2 : 0];
-#pragma unroll
-      for (int i = 0; i < kM / 16; ++i) {
-        if (!kWhole && i >= steps) break;
-#pragma unroll
-        for (int j = 0; j < kN / 8; ++j)
-          multiply_add<T>(sum[i][j], now.a[i], now.b[j / 2][j % 2 * 2], now.b[j / 2][j % 2 * 2 + 1]);
+        for (int i = 0; i < kM / 16; ++i) {
+          if (!kWhole && i >= steps) break;
+          multiply_add<T>(sum[i][2 * j], a[i], b[0], b[1]);
+          multiply_add<T>(sum[i][2 * j + 1], a[i], b[2], b[3]);
+        }
       }
     }
   }

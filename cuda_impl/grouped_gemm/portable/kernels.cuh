@@ -22,7 +22,7 @@ struct TokenProductArguments {
 };
 
 template <class T, bool WeightsMnMajor, class Epilogue>
-__global__ void __launch_bounds__(kThreads<T>, 2)
+__global__ void __launch_bounds__(kThreads, 2)
     token_product(const TokenProductArguments<T> s, const Epilogue epilogue) {
   extern __shared__ __align__(128) char shared[];
   const std::int64_t total = std::int64_t{s.tiles.expert_tile_begin[s.experts]} * s.m_tiles;
@@ -67,7 +67,7 @@ __device__ Operand<T, false> rows_of_expert(const T* data, int begin, int rows, 
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads<T>, 2) weight_gradient(const WeightGradientArguments<T> s) {
+__global__ void __launch_bounds__(kThreads, 2) weight_gradient(const WeightGradientArguments<T> s) {
   extern __shared__ __align__(128) char shared[];
   const std::int64_t per_expert = std::int64_t{s.m_tiles} * s.n_tiles, total = per_expert * s.experts;
   for (std::int64_t work = blockIdx.x; work < total; work += gridDim.x) {
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kThreads<T>, 2) weight_gradient(const WeightGr
                                    rows_of_expert(s.right, begin, rows, s.right_width, n, s.eights), rows,
                                    s.left_width - m * kTile, shared);
     T* out = s.out + (std::int64_t{e} * s.left_width + m * kTile) * s.right_width;
-    for (int i = threadIdx.x; i < min(kTile, s.left_width - m * kTile) * (kTile / 8); i += kThreads<T>) {
+    for (int i = threadIdx.x; i < min(kTile, s.left_width - m * kTile) * (kTile / 8); i += kThreads) {
       const int row = i / (kTile / 8), column = i % (kTile / 8) * 8;
       float v[8];
       read_eight(result + row * kResultStride + column, v);
@@ -99,9 +99,6 @@ template <class Kernel>
 void allow_shared_bytes(Kernel* kernel) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
         "cudaFuncSetAttribute");
-  // All of it, in percent: as much for L1 as is left would leave room for one block.
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100),
-        "cudaFuncSetAttribute");
 }
 
 inline int tiles_over(int width, int tile) { return (width + tile - 1) / tile; }
@@ -121,7 +118,7 @@ void launch_tokens(const char* name, const GroupedShape& g, const void* tokens, 
                                    eights};
   allow_shared_bytes(token_product<T, WeightsMnMajor, Epilogue>);
   token_product<T, WeightsMnMajor>
-      <<<blocks((g.rows / 16 + g.experts) * m_tiles), kThreads<T>, kSharedBytes, stream>>>(s, epilogue);
+      <<<blocks((g.rows / 16 + g.experts) * m_tiles), kThreads, kSharedBytes, stream>>>(s, epilogue);
   check(cudaGetLastError(), name);
 }
 
@@ -180,7 +177,7 @@ void launch_weight_gradient(const GroupedShape& g, const WeightGradient& p, cuda
       in_eights(p.left_width, p.left, p.right, p.out) && p.right_width % 8 == 0};
   allow_shared_bytes(weight_gradient<T>);
   weight_gradient<T>
-      <<<blocks(std::int64_t{s.m_tiles} * s.n_tiles * s.experts), kThreads<T>, kSharedBytes, stream>>>(s);
+      <<<blocks(std::int64_t{s.m_tiles} * s.n_tiles * s.experts), kThreads, kSharedBytes, stream>>>(s);
   check(cudaGetLastError(), "weight_gradient_product");
 }
 

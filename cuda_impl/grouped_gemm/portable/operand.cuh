@@ -8,11 +8,7 @@
 
 namespace moeref::cuda::portable {
 
-constexpr int kTile = 128;
-/// Of a block: eight warps of 64 x 32, or for 16-bit types four of 64 x 64, which read less of shared memory
-/// per product.
-template <class T>
-constexpr int kThreads = sizeof(T) == 4 ? 256 : 128;
+constexpr int kTile = 128, kThreads = 256;
 
 /// `count` rows of a row-major matrix.
 template <class T>
@@ -48,7 +44,7 @@ struct Operand {
   /// is there after the next barrier.
   __device__ __forceinline__ void fetch(char* to, int k) const {
     const std::uint32_t base = shared_address(to);
-    Tile::template for_chunks<kThreads<T>>([&](int line, int chunk) {
+    Tile::template for_chunks<kThreads>([&](int line, int chunk) {
       const int at = chunk * Tile::in_chunk;
       const T* row;
       int first, limit;

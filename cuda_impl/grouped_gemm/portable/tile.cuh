@@ -25,8 +25,7 @@ __device__ __forceinline__ const float* multiply(const Operand<T, AKMajor>& a, c
                                                  int k_extent, int rows, char* shared) {
   using A = typename Operand<T, AKMajor>::Tile;
   using B = typename Operand<T, BKMajor>::Tile;
-  constexpr int warps = kThreads<T> / 32, columns = kTile * 2 / warps;  // of a warp
-  const int warp = threadIdx.x / 32, m = warp / (warps / 2) * 64, n = warp % (warps / 2) * columns;
+  const int warp = threadIdx.x / 32, m = warp / 4 * 64, n = warp % 4 * 32;
   const int steps = (k_extent + A::depth - 1) / A::depth;
   const auto fetch = [&](int step) {
     if (step < steps) {
@@ -41,7 +40,7 @@ __device__ __forceinline__ const float* multiply(const Operand<T, AKMajor>& a, c
   for (int s = 0; s < kStages - 1; ++s) fetch(s);
 
   using Product = std::conditional_t<std::is_same_v<T, float>, MultiplyAddProduct<AKMajor, BKMajor>,
-                                     TensorCoreProduct<T, 64, columns>>;
+                                     TensorCoreProduct<T, 64, 32>>;
   Product product;
   for (int step = 0; step < steps; ++step) {
     wait_copies<kStages - 2>();

@@ -96,41 +96,10 @@ void arrange_logits(Descriptor& d) {
   if (d.seed % 3 != 1) d.config.logit_cap = 1.0;
 }
 
-/// Weights by the formula, and the gradient of x: sigma' (or the softmax's Jacobian) times the map's slope
-/// times W.
 void logit_rule(Implementation& impl, const Descriptor& d) {
-  const Call call = full_call(impl, d);
-  const Answer a(impl, call);
+  const Answer a(impl, full_call(impl, d));
   expect_weights(a, "logits are scored after logit_scale and logit_cap");
-  if (!call.backward) return;
-  const MoEConfig c = moe_config(d);
-  const Matrix z = logits_of(call), s = scores_of(call), w = matrix_of(call.tensors.at("params/weight"));
-  const Tensor& dw = call.tensors.at("cotangents/weights");
-  for (std::int64_t t = 0; t < d.T; ++t) {
-    std::vector<double> dz(static_cast<std::size_t>(d.E));
-    double through_sum = 0.0;
-    for (std::int64_t j = 0; j < d.k; ++j) {
-      const auto e = static_cast<std::int64_t>(a.at("outputs/indices", t * d.k + j));
-      const double ds = dw[t * d.k + j] * d.scale, value = s.at(t, e);
-      dz[static_cast<std::size_t>(e)] += ds * value * (d.score == ScoreFunc::sigmoid ? 1.0 - value : 1.0);
-      through_sum += ds * value;
-    }
-    for (std::int64_t e = 0; e < d.E; ++e) {
-      double& own = dz[static_cast<std::size_t>(e)];
-      if (d.score == ScoreFunc::softmax) own -= s.at(t, e) * through_sum;
-      own *= logit_slope(c, z.at(t, e));
-    }
-    for (std::int64_t i = t * d.D; i < (t + 1) * d.D; ++i) {
-      double want = 0.0, size = 0.0;
-      for (std::int64_t e = 0; e < d.E; ++e) {
-        const double term = dz[static_cast<std::size_t>(e)] * w.at(e, i - t * d.D);
-        want += term;
-        size += std::abs(term);
-      }
-      expect_near("grads/x", i, a.at("grads/x", i), want, a.bound("grads/x", i) + 1e-11 * size,
-                  "the gradient of a logit has the slope of logit_scale and logit_cap");
-    }
-  }
+  expect_gradient_of_x(a, d, "the gradient of a logit has the slope of logit_scale and logit_cap");
 }
 
 const Property kRouterConventionProperties[] = {

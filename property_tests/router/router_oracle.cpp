@@ -201,6 +201,39 @@ void expect_weights(const Answer& a, std::string_view text) {
   }
 }
 
+void expect_gradient_of_x(const Answer& a, const Descriptor& d, std::string_view text) {
+  const Call& call = a.call();
+  if (!call.backward) return;
+  const MoEConfig c = config_of(call);
+  const Matrix z = logits_of(call), s = scores_of(call), w = matrix_of(call.tensors.at("params/weight"));
+  const Tensor& dw = call.tensors.at("cotangents/weights");
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    std::vector<double> dz(static_cast<std::size_t>(d.E));
+    double through_sum = 0.0;
+    for (std::int64_t j = 0; j < d.k; ++j) {
+      const auto e = static_cast<std::int64_t>(a.at("outputs/indices", t * d.k + j));
+      const double ds = dw[t * d.k + j] * d.scale, value = s.at(t, e);
+      dz[static_cast<std::size_t>(e)] += ds * value * (d.score == ScoreFunc::sigmoid ? 1.0 - value : 1.0);
+      through_sum += ds * value;
+    }
+    for (std::int64_t e = 0; e < d.E; ++e) {
+      double& own = dz[static_cast<std::size_t>(e)];
+      if (d.score == ScoreFunc::softmax) own -= s.at(t, e) * through_sum;
+      own *= logit_slope(c, z.at(t, e));
+    }
+    for (std::int64_t column = 0; column < d.D; ++column) {
+      double want = 0.0, size = 0.0;
+      for (std::int64_t e = 0; e < d.E; ++e) {
+        const double term = dz[static_cast<std::size_t>(e)] * w.at(e, column);
+        want += term;
+        size += std::abs(term);
+      }
+      const std::int64_t i = t * d.D + column;
+      expect_near("grads/x", i, a.at("grads/x", i), want, a.bound("grads/x", i) + 1e-11 * size, text);
+    }
+  }
+}
+
 double divisor_of(const MoEConfig& c, double sum) {
   return c.norm_denominator == NormDenominator::max_of_sum_and_eps ? std::max(sum, c.norm_eps)
                                                                    : sum + c.norm_eps;

@@ -61,6 +61,11 @@ bool expect_selected(const Answer& answer, std::int64_t token, const std::vector
 /// Weights of all tokens against the formula on exact logits, on the implementation's own selection.
 void expect_weights(const Answer& answer, std::string_view text);
 
+/// Of a call with a backward pass the gradient of x: sigma' (or the softmax's Jacobian over all experts)
+/// times the slope of logit_scale and logit_cap times W. For sigmoid and softmax before the selection,
+/// without normalisation and auxiliary loss.
+void expect_gradient_of_x(const Answer& answer, const Descriptor& d, std::string_view text);
+
 /// The config with fields replaced.
 Call with_config(Call call, const nlohmann::json& fields);
 

@@ -212,34 +212,7 @@ void replay_other(Implementation& impl, const Descriptor& d) {
                    static_cast<double>(want[j]), "replayed experts come back");
   }
   expect_weights(a, "other experts were replayed: weights are gathered from live scores");
-
-  // Without normalisation and auxiliary loss the gradient has a short formula: sigma' (or the softmax's
-  // Jacobian) times W.
-  const Matrix s = scores_of(call), w = matrix_of(call.tensors.at("params/weight"));
-  if (!call.backward) return;
-  const Tensor& dw = call.tensors.at("cotangents/weights");
-  for (std::int64_t t = 0; t < d.T; ++t) {
-    std::vector<double> dz(static_cast<std::size_t>(d.E));
-    double through_sum = 0.0;
-    for (std::int64_t j = 0; j < d.k; ++j) {
-      const auto e = static_cast<std::int64_t>(a.at("outputs/indices", t * d.k + j));
-      const double ds = dw[t * d.k + j] * d.scale, value = s.at(t, e);
-      dz[static_cast<std::size_t>(e)] += ds * value * (d.score == ScoreFunc::sigmoid ? 1.0 - value : 1.0);
-      through_sum += ds * value;
-    }
-    for (std::int64_t e = 0; d.score == ScoreFunc::softmax && e < d.E; ++e)
-      dz[static_cast<std::size_t>(e)] -= s.at(t, e) * through_sum;
-    for (std::int64_t c = 0; c < d.D; ++c) {
-      double want = 0.0, size = 0.0;
-      for (std::int64_t e = 0; e < d.E; ++e) {
-        want += dz[static_cast<std::size_t>(e)] * w.at(e, c);
-        size += std::abs(dz[static_cast<std::size_t>(e)] * w.at(e, c));
-      }
-      const std::int64_t i = t * d.D + c;
-      expect_near("grads/x", i, a.at("grads/x", i), want, a.bound("grads/x", i) + 1e-11 * size,
-                  "other experts were replayed: the gradient flows through their live scores");
-    }
-  }
+  expect_gradient_of_x(a, d, "other experts were replayed: the gradient flows through their live scores");
 }
 
 void arrange_replay_other(Descriptor& d) {

@@ -31,6 +31,18 @@ def compute(config, x, weight, token_mask=None):
     return {"weights": weights * config["route_scale"], "indices": ids, "expert_load": load}
 
 
+def compute_torch(config, x, weight, token_mask=None):
+    """The same in PyTorch, in float32, on the device of the tensors."""
+    import torch
+    scores = torch.softmax(x.float() @ weight.float().T, dim=-1)
+    weights, ids = torch.topk(scores, config["n_activated_experts"])
+    if config["norm_topk_prob"] and ids.shape[1] > 1:
+        weights = weights / weights.sum(-1, keepdim=True)
+    real = ids if token_mask is None else ids[token_mask]
+    load = torch.bincount(real.flatten(), minlength=config["n_routed_experts"])
+    return {"weights": (weights * config["route_scale"]).to(x.dtype), "indices": ids, "expert_load": load}
+
+
 @moeref.port("gate", supports=is_plain, accumulation="float64")
 def right(config, x, weight, token_mask=None):
     return compute(config, x, weight, token_mask)

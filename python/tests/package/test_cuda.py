@@ -31,13 +31,7 @@ def test_a_call_of_cuda_tensors_is_that_of_cpu_tensors(dtype):
 @moeref.port("gate", arrays="torch", autograd=True, device="cuda", supports=gates.is_plain)
 def cuda_gate(config, x, weight, token_mask=None):
     assert x.is_cuda and weight.is_cuda
-    scores = torch.softmax(x.float() @ weight.float().T, dim=-1)
-    weights, ids = torch.topk(scores, config["n_activated_experts"])
-    if config["norm_topk_prob"] and ids.shape[1] > 1:
-        weights = weights / weights.sum(-1, keepdim=True)
-    real = ids if token_mask is None else ids[token_mask]
-    load = torch.bincount(real.flatten(), minlength=config["n_routed_experts"])
-    return {"weights": (weights * config["route_scale"]).to(x.dtype), "indices": ids, "expert_load": load}
+    return gates.compute_torch(config, x, weight, token_mask)
 
 
 @pytest.mark.parametrize("isolated", [True, False])

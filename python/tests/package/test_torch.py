@@ -24,13 +24,7 @@ def test_tensors_are_not_copied(dtype):
 
 @moeref.port("gate", arrays="torch", autograd=True, supports=gates.is_plain)
 def torch_gate(config, x, weight, token_mask=None):
-    scores = torch.softmax(x.float() @ weight.float().T, dim=-1)
-    weights, ids = torch.topk(scores, config["n_activated_experts"])
-    if config["norm_topk_prob"] and ids.shape[1] > 1:
-        weights = weights / weights.sum(-1, keepdim=True)
-    real = ids if token_mask is None else ids[token_mask]
-    load = torch.bincount(real.flatten(), minlength=config["n_routed_experts"])
-    return {"weights": (weights * config["route_scale"]).to(x.dtype), "indices": ids, "expert_load": load}
+    return gates.compute_torch(config, x, weight, token_mask)
 
 
 class Mlp(torch.nn.Module):

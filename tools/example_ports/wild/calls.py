@@ -96,3 +96,13 @@ def no_padding(mask):
 def gate_up(projections):
     """[E, D, 2 I] as the weights of two linear layers, [E, I, D] each."""
     return (part.transpose(1, 2) for part in projections.chunk(2, dim=2))
+
+
+def weight_after_down(*source, ports=None, how=""):
+    """The explanation of gradients in 16 bits that differ since the package weighs what its experts put out; `source` is
+    a file and the line that does it."""
+    row = {"kind": "convention", "finding": "grads/", "field": "apply_router_weight_after_down",
+           "what": f"The routing weight multiplies the expert's output{how}, so that backward rounds (cotangent x weight) to "
+                   "bfloat16 before a product in which it cancels.",
+           "source": list(source)}
+    return {**row, "ports": ports} if ports else row

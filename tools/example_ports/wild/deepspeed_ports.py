@@ -63,8 +63,6 @@ EXPLAINED = [
     {"kind": "convention", "cases": "top1", "field": "norm_at_top1",
      "what": "One expert is normalised, too: its weight is always 1, and the router has no gradient.",
      "source": ["deepspeed/moe/ep_router.py", "denominator = top_scores.sum"]},
-    {"kind": "convention", "ports": "experts", "finding": "grads/", "field": "apply_router_weight_after_down",
-     "what": "The routing weight multiplies the expert's output (`score_apply` \"post\"), so that backward rounds (cotangent x "
-             "weight) to bfloat16 before a product in which it cancels.",
-     "source": ["deepspeed/module_inject/auto_ep_layer.py", "output = (output * top_scores.reshape(T, top_k, 1).float())"]},
+    calls.weight_after_down("deepspeed/module_inject/auto_ep_layer.py",
+                            "output = (output * top_scores.reshape(T, top_k, 1).float())", ports="experts", how=" (`score_apply` \"post\")"),
 ]

@@ -80,8 +80,6 @@ EXPLAINED = [
      "what": "Experts of discarded groups score 0, which wins over negative biased scores; the documented system and "
              "transformers' DeepSeek-V3 exclude them.",
      "source": ["litgpt/model.py", "scores_for_choice.masked_fill(~score_mask.bool(), 0.0)"]},
-    {"kind": "convention", "ports": "moe", "finding": "grads/", "field": "apply_router_weight_after_down",
-     "what": "The routing weight multiplies the expert's output, so that backward rounds (cotangent x weight) to bfloat16 "
-             "before a product in which it cancels.",
-     "source": ["litgpt/model.py", "y[token_idx] += probs[token_idx, expert_idx, None] * expert(x[token_idx])"]},
+    calls.weight_after_down("litgpt/model.py",
+                            "y[token_idx] += probs[token_idx, expert_idx, None] * expert(x[token_idx])", ports="moe"),
 ]

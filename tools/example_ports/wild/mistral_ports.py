@@ -50,8 +50,6 @@ def moe(config, options, x, gate_weight, experts_gate_and_up_projs, experts_down
 
 
 EXPLAINED = [
-    {"kind": "convention", "finding": "grads/", "field": "apply_router_weight_after_down",
-     "what": "The routing weight multiplies the expert's output, so that backward rounds (cotangent x weight) to bfloat16 "
-             "before a product in which it cancels.",
-     "source": ["mistral_inference/moe.py", "results[batch_idx] += weights[batch_idx, nth_expert, None] * expert(inputs[batch_idx])"]},
+    calls.weight_after_down("mistral_inference/moe.py",
+                            "results[batch_idx] += weights[batch_idx, nth_expert, None] * expert(inputs[batch_idx])"),
 ]

@@ -123,8 +123,6 @@ EXPLAINED = [
     {"kind": "limit", "finding": "strides should be multiple of 16 bytes",
      "what": "PyTorch's grouped product wants rows of a multiple of 16 bytes.",
      "source": ["torchtitan/models/common/moe.py", "return torch._grouped_mm(A, B_t, offs=offs)"]},
-    {"kind": "convention", "ports": "experts|moe", "finding": "grads/", "field": "apply_router_weight_after_down",
-     "what": "The routing weight multiplies the expert's output, so that backward rounds (cotangent x weight) to bfloat16 "
-             "before a product in which it cancels.",
-     "source": ["torchtitan/models/common/token_dispatcher.py", "to the expert outputs in ``combine``"]},
+    calls.weight_after_down("torchtitan/models/common/token_dispatcher.py",
+                            "to the expert outputs in ``combine``", ports="experts|moe"),
 ]

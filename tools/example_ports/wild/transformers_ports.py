@@ -3,6 +3,8 @@
 import moeref_port
 import transformers_moe  # tools/example_ports/python
 
+import calls
+
 PACKAGES = ["transformers", "torch"]
 
 
@@ -43,8 +45,6 @@ EXPLAINED = [
      "what": "DeepSeek-V4's scores, sqrt(softplus(logits)), are computed in the layer's 16 bits; the documented system has "
              "float32 there.",
      "source": ["transformers/models/deepseek_v4/modeling_deepseek_v4.py", "self.score_fn(logits)"]},
-    {"kind": "convention", "ports": "experts", "finding": "grads/", "field": "apply_router_weight_after_down",
-     "what": "The routing weight multiplies the expert's output, so that backward rounds (cotangent x weight) to bfloat16 "
-             "before a product in which it cancels.",
-     "source": ["transformers/models/mixtral/modeling_mixtral.py", "current_hidden_states * top_k_weights[token_idx, top_k_pos"]},
+    calls.weight_after_down("transformers/models/mixtral/modeling_mixtral.py",
+                            "current_hidden_states * top_k_weights[token_idx, top_k_pos", ports="experts"),
 ]

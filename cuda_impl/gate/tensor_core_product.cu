@@ -47,7 +47,7 @@ template <int BM, int BN, bool kAAlongK, bool kBAlongK>
 struct Kernel {
   using A = SharedTile<bf16, BM, kAAlongK>;
   using B = SharedTile<bf16, BN, kBAlongK>;
-  using Product = TensorCoreProduct<bf16, 32, BN / 2>;
+  using Product = TensorCoreProduct<32, BN / 2>;
   static constexpr int kThreads = BM * 2, kStages = BM == 128 ? 3 : 4;
   static constexpr int kStageBytes = A::bytes + B::bytes, kSharedBytes = kStages * kStageBytes;
 };

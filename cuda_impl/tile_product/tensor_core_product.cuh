@@ -1,5 +1,5 @@
-// A warp's part of a tile's product on tensor cores: mma.sync m16n8k16, fp32 sums, K in ascending steps
-// of 16.
+// A warp's part of a tile's product on tensor cores: mma.sync m16n8k16 of bfloat16, fp32 sums, K in ascending
+// steps of 16.
 #pragma once
 
 #include "cuda_impl/memory/ptx_sm80.cuh"
@@ -9,7 +9,7 @@ namespace moeref::cuda {
 
 /// kM rows by kN columns. Lane l holds of each 16 x 8 product rows l / 4 and 8 below, columns 2 (l mod 4) and
 /// the next.
-template <class T, int kM, int kN>
+template <int kM, int kN>
 struct TensorCoreProduct {
   float sum[kM / 16][kN / 8][4] = {};
 
@@ -45,8 +45,8 @@ struct TensorCoreProduct {
 #pragma unroll
         for (int i = 0; i < kM / 16; ++i) {
           if (!kWhole && i >= steps) break;
-          multiply_add<T>(sum[i][2 * j], a[i], b[0], b[1]);
-          multiply_add<T>(sum[i][2 * j + 1], a[i], b[2], b[3]);
+          multiply_add(sum[i][2 * j], a[i], b[0], b[1]);
+          multiply_add(sum[i][2 * j + 1], a[i], b[2], b[3]);
         }
       }
     }

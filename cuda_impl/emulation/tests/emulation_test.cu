@@ -146,7 +146,7 @@ __global__ void product(const __nv_bfloat16* a, const __nv_bfloat16* b, float* o
       left, shared_address(kTransposed ? words + (k + in) * 16 + row : words + (row + in) * 16 + k));
   load_matrices<true>(right, shared_address(words + 256 + (row + in) * 8));
   float sum[4] = {1, 2, 3, 4};
-  multiply_add<__nv_bfloat16>(sum, left, right[0], right[1]);
+  multiply_add(sum, left, right[0], right[1]);
   for (int q = 0; q < 4; ++q) out[(lane / 4 + q / 2 * 8) * 8 + lane % 4 * 2 + q % 2] = sum[q];
 }
 

@@ -28,6 +28,7 @@ __device__ __forceinline__ void read_eight(const float* from, float (&v)[8]) {
 }
 
 /// Eight inner columns of a row of H, [up_width] in the activation's layout, up to `inter_dim`: gate and up.
+/// Of const T it is only read.
 template <class T, class Act>
 struct UpRow {
   T* row;
@@ -77,7 +78,7 @@ struct Up {
   static constexpr int inner = gated ? kTile / 2 : kTile;  // inner columns of a tile
 
   T *h, *a;                 // [R, up_width] or null, [R, I]
-  T* bias;                  // [E, up_width] or null; only read
+  const T* bias;            // [E, up_width] or null
   const float* row_weight;  // [R], or null: all 1
   int inter_dim;
   ActivationParameters parameters;
@@ -116,8 +117,8 @@ struct Up {
         read_eight(product + c, up);
       }
       if (bias != nullptr) {
-        UpRow<T, Act>{bias + std::int64_t{tile.expert} * width(), inter_dim, eights}.load(first, bias_gate,
-                                                                                          bias_up);
+        UpRow<const T, Act>{bias + std::int64_t{tile.expert} * width(), inter_dim, eights}.load(
+            first, bias_gate, bias_up);
 #pragma unroll
         for (int i = 0; i < 8; ++i) gate[i] += bias_gate[i], up[i] += bias_up[i];
       }
@@ -171,7 +172,7 @@ template <class T, class Act>
 struct DownGradientOf {
   static constexpr bool accurate = std::is_same_v<T, float>;
 
-  T* h;  // only read
+  const T* h;
   T *dh, *a;
   const float* row_weight;
   float* dot_parts;  // [R, ceil(I / kTile)]
@@ -195,7 +196,7 @@ struct DownGradientOf {
         const float p = row_weight[row];
         float d[8], gate[8] = {}, up[8] = {}, value[8];
         read_eight(result + r * kResultStride + c, d);
-        UpRow<T, Act>{h + row * width, inter_dim, eights}.load(first, gate, up);
+        UpRow<const T, Act>{h + row * width, inter_dim, eights}.load(first, gate, up);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
           const ActivationGradient g =

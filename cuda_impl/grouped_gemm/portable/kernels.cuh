@@ -128,7 +128,7 @@ void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParame
   const int width = is_gated_layout<Act> ? 2 * g.inter_dim : g.inter_dim;
   const Up<T, Act> epilogue{static_cast<T*>(u.h),
                             static_cast<T*>(u.a),
-                            const_cast<T*>(static_cast<const T*>(u.bias)),
+                            static_cast<const T*>(u.bias),
                             u.weighted ? g.permutation.row_weight : nullptr,
                             g.inter_dim,
                             parameters,
@@ -140,7 +140,7 @@ void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParame
 template <class T, class Act>
 void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
                           const ActivationParameters& parameters, cudaStream_t stream) {
-  const DownGradientOf<T, Act> epilogue{const_cast<T*>(static_cast<const T*>(d.h)),
+  const DownGradientOf<T, Act> epilogue{static_cast<const T*>(d.h),
                                         static_cast<T*>(d.dh),
                                         static_cast<T*>(d.a),
                                         g.permutation.row_weight,

@@ -1,4 +1,4 @@
-// The 128 x 128 tile of the portable products: fp32 multiply-adds for float32, tensor cores for 16-bit types.
+// The 128 x 128 tile of the portable products: fp32 multiply-adds for float32, tensor cores for bfloat16.
 // Eight warps of 64 x 32; K in blocks of 128 bytes, three of them on their way or in use (96 KiB). Each
 // element is one sum over K in ascending order (tensor cores: in steps of 16), independent of the tile's
 // place.
@@ -40,7 +40,7 @@ __device__ __forceinline__ const float* multiply(const Operand<T, AKMajor>& a, c
   for (int s = 0; s < kStages - 1; ++s) fetch(s);
 
   using Product = std::conditional_t<std::is_same_v<T, float>, MultiplyAddProduct<AKMajor, BKMajor>,
-                                     TensorCoreProduct<T, 64, 32>>;
+                                     TensorCoreProduct<64, 32>>;
   Product product;
   for (int step = 0; step < steps; ++step) {
     wait_copies<kStages - 2>();

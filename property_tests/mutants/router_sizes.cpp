@@ -112,29 +112,6 @@ NamedTensors softmax_largest_of_lanes(Implementation& sound, const Call& call) {
   return out;
 }
 
-/// A path that is taken at these numbers of experts and slots alone, and leaves something out.
-template <std::int64_t E, std::int64_t K>
-bool sizes_are(const Call& call) {
-  return is_one_of(call, {C::gate, C::moe}) && size(call, "n_routed_experts") == E &&
-         size(call, "n_activated_experts") == K;
-}
-NamedTensors path_for_64_6_lacks_scale(Implementation& sound, const Call& call) {
-  return sizes_are<64, 6>(call) ? sound.run(with_config(call, {{"route_scale", 1.0}})) : sound.run(call);
-}
-NamedTensors path_for_256_8_lacks_groups(Implementation& sound, const Call& call) {
-  return sizes_are<256, 8>(call)
-             ? sound.run(with_config(call, {{"n_expert_groups", 1}, {"n_limited_groups", 1}}))
-             : sound.run(call);
-}
-NamedTensors path_for_128_8_lacks_normalisation(Implementation& sound, const Call& call) {
-  return sizes_are<128, 8>(call) ? sound.run(with_config(call, {{"norm_topk_prob", false}}))
-                                 : sound.run(call);
-}
-NamedTensors path_for_32_4_scores_before(Implementation& sound, const Call& call) {
-  return sizes_are<32, 4>(call) ? sound.run(with_config(call, {{"softmax_before_topk", true}}))
-                                : sound.run(call);
-}
-
 NamedTensors mask_of_32_tokens(Implementation& sound, const Call& call) {
   if (!is_one_of(call, {C::gate, C::aux_loss, C::experts, C::moe}) ||
       !(call.tensors.contains("inputs/token_mask") || call.tensors.contains("inputs/padding_mask")))
@@ -173,16 +150,6 @@ NamedTensors group_mask_of_32_bits(Implementation& sound, const Call& call) {
   return sound.run(with_config(call, {{"n_limited_groups", size(call, "n_expert_groups")}}));
 }
 
-NamedTensors path_beyond_512_lacks_scale(Implementation& sound, const Call& call) {
-  const bool taken = is_one_of(call, {C::gate, C::moe}) && size(call, "n_routed_experts") > 512;
-  return taken ? sound.run(with_config(call, {{"route_scale", 1.0}})) : sound.run(call);
-}
-
-NamedTensors path_beyond_16_slots_lacks_normalisation(Implementation& sound, const Call& call) {
-  const bool taken = is_one_of(call, {C::gate, C::moe}) && size(call, "n_activated_experts") > 16;
-  return taken ? sound.run(with_config(call, {{"norm_topk_prob", false}})) : sound.run(call);
-}
-
 /// One more block of tokens than 4096 has, and that one is not full: its last token is not routed.
 NamedTensors last_of_4097_tokens(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
@@ -205,24 +172,6 @@ const Mutant kRouterSizeMutants[] = {
      kIds,
      "routed_sizes",
      group_mask_of_32_bits},
-    {"path_beyond_512_lacks_scale",
-     "",
-     "",
-     {C::gate, C::moe},
-     "the path for more than 512 experts does not scale",
-     "F L",
-     kWeights,
-     "routed_sizes",
-     path_beyond_512_lacks_scale},
-    {"path_beyond_16_slots_lacks_normalisation",
-     "",
-     "",
-     {C::gate, C::moe},
-     "the path for more than 16 slots does not normalise",
-     "F L",
-     kWeights,
-     "routed_sizes",
-     path_beyond_16_slots_lacks_normalisation},
     {"last_of_4097_tokens",
      "",
      "",
@@ -376,42 +325,6 @@ const Mutant kRouterSizeMutants[] = {
      kWeights,
      "",
      softmax_largest_of_lanes<16>},
-    {"path_for_64_6_lacks_scale",
-     "O40",
-     "",
-     {C::gate, C::moe},
-     "the path for 64 experts and 6 slots does not scale",
-     "F L",
-     kWeights,
-     "routed_sizes",
-     path_for_64_6_lacks_scale},
-    {"path_for_256_8_lacks_groups",
-     "O40",
-     "",
-     {C::gate, C::moe},
-     "the path for 256 experts and 8 slots ignores groups",
-     "F L",
-     kIds,
-     "routed_sizes",
-     path_for_256_8_lacks_groups},
-    {"path_for_128_8_lacks_normalisation",
-     "O40",
-     "",
-     {C::gate, C::moe},
-     "the path for 128 experts and 8 slots does not normalise",
-     "F L",
-     kWeights,
-     "routed_sizes",
-     path_for_128_8_lacks_normalisation},
-    {"path_for_32_4_scores_before",
-     "O40",
-     "",
-     {C::gate, C::moe},
-     "the path for 32 experts and 4 slots takes the softmax over all experts",
-     "F L",
-     kWeights,
-     "routed_sizes",
-     path_for_32_4_scores_before},
     {"mask_of_32_tokens",
      "",
      "",

@@ -28,6 +28,7 @@ std::span<const Mutant> layer_catalogue_mutants();
 std::span<const Mutant> ranks_catalogue_mutants();
 std::span<const Mutant> bugs_2026_mutants();
 std::span<const Mutant> router_size_mutants();
+std::span<const Mutant> router_path_mutants();
 std::span<const Mutant> experts_size_mutants();
 std::span<const Mutant> precision_mutants();
 std::span<const Mutant> slope_mutants();
@@ -57,6 +58,7 @@ inline constexpr std::array kMutantTables{
     &ranks_catalogue_mutants,
     &bugs_2026_mutants,
     &router_size_mutants,
+    &router_path_mutants,
     &experts_size_mutants,
     &precision_mutants,
     &slope_mutants,

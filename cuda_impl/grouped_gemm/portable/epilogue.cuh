@@ -6,6 +6,7 @@
 
 #include "cuda_impl/activation/activation_math.cuh"
 #include "cuda_impl/grouped_gemm/portable/tile.cuh"
+#include "cuda_impl/memory/eight.cuh"
 
 namespace moeref::cuda::portable {
 

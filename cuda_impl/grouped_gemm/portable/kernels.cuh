@@ -34,15 +34,14 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int m = static_cast<int>(local / count), at = static_cast<int>(local % count) * size;
     const TilePlace tile{e, std::int64_t{begin} + at, min(size, rows - at), m};
     const Operand<T, true> tokens{
-        {s.tokens + tile.row * s.k_extent, s.k_extent, tile.rows}, {}, s.k_extent, s.eights};
+        {s.tokens + tile.row * s.k_extent, s.k_extent, tile.rows}, s.k_extent, s.eights};
     const T* mine = s.weights + std::int64_t{e} * s.k_extent * s.width;
     if constexpr (WeightsMnMajor) {
-      const Operand<T, false> weights{{mine, s.width, s.k_extent}, epilogue.columns(m), 0, s.eights};
+      const Operand<T, false> weights{{mine, s.width, s.k_extent}, epilogue.columns(m), s.eights};
       epilogue.run(tile, multiply(tokens, weights, s.k_extent, tile.rows, shared));
     } else {
       const Operand<T, true> weights{
           {mine + std::int64_t{m} * kTile * s.k_extent, s.k_extent, s.width - m * kTile},
-          {},
           s.k_extent,
           s.eights};
       epilogue.run(tile, multiply(tokens, weights, s.k_extent, tile.rows, shared));
@@ -63,7 +62,7 @@ struct WeightGradientArguments {
 template <class T>
 __device__ Operand<T, false> rows_of_expert(const T* data, int begin, int rows, int width, int tile,
                                             bool eights) {
-  return {{data + std::int64_t{begin} * width, width, rows}, adjacent(tile * kTile, width), 0, eights};
+  return {{data + std::int64_t{begin} * width, width, rows}, adjacent(tile * kTile, width), eights};
 }
 
 template <class T>

@@ -2,7 +2,6 @@
 // matrix.
 #pragma once
 
-#include "cuda_impl/memory/eight.cuh"
 #include "cuda_impl/memory/ptx_sm80.cuh"
 #include "cuda_impl/tile_product/shared_tile.cuh"
 
@@ -16,8 +15,6 @@ struct Rows {
   const T* data;
   std::int64_t stride;
   int count;
-
-  __device__ const T* row(int i) const { return i < count ? data + std::int64_t{i} * stride : nullptr; }
 };
 
 /// Where the columns of a tile lie in a row: two runs of kTile / 2, each up to its limit.
@@ -28,46 +25,72 @@ __device__ __forceinline__ Columns adjacent(int first, int limit) {
   return {first, limit, first + kTile / 2, limit};
 }
 
-/// KMajor: the rows are the tile's rows (or columns) and K runs along them, to k_extent. Else the rows are K
-/// and the tile's columns run along them. `eights`: rows and runs of columns begin at 16 bytes and end at
-/// whole eights.
+/// One thread's copies of an operand, block of K after block of K. KMajor: the rows are the tile's rows (or
+/// columns) and K runs along them. Else the rows are K and the tile's columns run along them. `eights`: rows
+/// and runs of columns begin at 16 bytes and end at whole eights.
+///
+/// The thread's chunks of a block lie kApart lines below each other, at one place of the swizzle. So one
+/// address that moves on, and counts of what is left of the matrix, are all that a block needs.
 template <class T, bool KMajor>
-struct Operand {
+class Operand {
+ public:
   using Tile = SharedTile<T, kTile, KMajor>;
 
-  Rows<T> rows;
-  Columns columns;  // unused when KMajor
-  int k_extent;     // used when KMajor
-  bool eights;
+  __device__ __forceinline__ Operand(const Rows<T>& rows, int k_extent, bool eights)
+    requires KMajor
+      : Operand(rows, at(), k_extent, eights) {}
+  __device__ __forceinline__ Operand(const Rows<T>& rows, const Columns& c, bool eights)
+    requires(!KMajor)
+      : Operand(rows, at() < kTile / 2 ? c.first + at() : c.second + at() - kTile / 2,
+                at() < kTile / 2 ? c.first_limit : c.second_limit, eights) {}
 
-  /// The block from k on. What is copied arrives with the group that is committed next; what is not in eights
-  /// is there after the next barrier.
-  __device__ __forceinline__ void fetch(char* to, int k) const {
-    const std::uint32_t base = shared_address(to);
-    Tile::template for_chunks<kThreads>([&](int line, int chunk) {
-      const int at = chunk * Tile::in_chunk;
-      const T* row;
-      int first, limit;
-      if constexpr (KMajor) {
-        row = rows.row(line), first = k + at, limit = k_extent;
-      } else {
-        const bool second = at >= kTile / 2;
-        row = rows.row(k + line), first = second ? columns.second + at - kTile / 2 : columns.first + at;
-        limit = second ? columns.second_limit : columns.first_limit;
-      }
-      const bool there = row != nullptr && first < limit;
-      if (eights) {
-        copy_async(base + Tile::offset(line, chunk), there ? row + first : rows.data, there);
-      } else {
+  /// The next block. What is copied arrives with the group that is committed next; what is not in eights is
+  /// there after the next barrier.
+  __device__ __forceinline__ void fetch(char* block) {
+    if (eights_) {
+      const std::uint32_t to = shared_address(block) + place_;
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i)
+        copy_async(to + i * kBytesApart, from_ + i * apart_, i * kApart < lines_ && 0 < elements_);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) {
         uint4 word{};
         T* elements = reinterpret_cast<T*>(&word);
 #pragma unroll
-        for (int i = 0; i < Tile::in_chunk; ++i)
-          if (there && first + i < limit) elements[i] = row[first + i];
-        *reinterpret_cast<uint4*>(to + Tile::offset(line, chunk)) = word;
+        for (int j = 0; j < Tile::in_chunk; ++j)
+          if (i * kApart < lines_ && j < elements_) elements[j] = from_[i * apart_ + j];
+        *reinterpret_cast<uint4*>(block + place_ + i * kBytesApart) = word;
       }
-    });
+    }
+    from_ += next_;
+    (KMajor ? elements_ : lines_) -= Tile::depth;
   }
+
+ private:
+  static constexpr int kApart = kThreads / Tile::chunks, kCopies = Tile::lines / kApart;
+  static constexpr int kBytesApart = kApart * Tile::chunks * 16;
+  static_assert(kApart % 8 == 0, "the swizzle turns by lines mod 8");
+
+  __device__ __forceinline__ Operand(const Rows<T>& rows, int first, int limit, bool eights)
+      : from_(rows.data + line() * rows.stride + first),
+        apart_(kApart * rows.stride),
+        next_(KMajor ? Tile::depth : Tile::depth * rows.stride),
+        lines_(rows.count - line()),
+        elements_(limit - first),
+        place_(Tile::offset(line(), chunk())),
+        eights_(eights) {}
+
+  // Of the thread's first chunk.
+  static __device__ __forceinline__ int line() { return static_cast<int>(threadIdx.x / Tile::chunks); }
+  static __device__ __forceinline__ int chunk() { return static_cast<int>(threadIdx.x % Tile::chunks); }
+  static __device__ __forceinline__ int at() { return chunk() * Tile::in_chunk; }
+
+  const T* from_;              // the next block's first chunk
+  std::int64_t apart_, next_;  // elements from chunk to chunk, and from block to block
+  int lines_, elements_;       // left of the matrix from there on
+  std::uint32_t place_;
+  bool eights_;
 };
 
 }  // namespace moeref::cuda::portable

@@ -21,18 +21,20 @@ static_assert(kSharedBytes <= 99 << 10, "what a block may have on compute capabi
 /// aligned to 128): complete for all threads on return. Rows from `rows` on may be left out. Begins with a
 /// barrier.
 template <class T, bool AKMajor, bool BKMajor>
-__device__ __forceinline__ const float* multiply(const Operand<T, AKMajor>& a, const Operand<T, BKMajor>& b,
-                                                 int k_extent, int rows, char* shared) {
+__device__ __forceinline__ const float* multiply(Operand<T, AKMajor> a, Operand<T, BKMajor> b, int k_extent,
+                                                 int rows, char* shared) {
   using A = typename Operand<T, AKMajor>::Tile;
   using B = typename Operand<T, BKMajor>::Tile;
   const int warp = threadIdx.x / 32, m = warp / 4 * 64, n = warp % 4 * 32;
   const int steps = (k_extent + A::depth - 1) / A::depth;
+  const auto after = [](int stage) { return stage + kStageBytes == kSharedBytes ? 0 : stage + kStageBytes; };
+  int to = 0, stage = 0;
   const auto fetch = [&](int step) {
     if (step < steps) {
-      char* to = shared + step % kStages * kStageBytes;
-      a.fetch(to, step * A::depth);
-      b.fetch(to + A::bytes, step * A::depth);
+      a.fetch(shared + to);
+      b.fetch(shared + to + A::bytes);
     }
+    to = after(to);
     commit_copies();  // an empty group too: the count of groups says which have arrived
   };
   __syncthreads();
@@ -42,15 +44,14 @@ __device__ __forceinline__ const float* multiply(const Operand<T, AKMajor>& a, c
   using Product = std::conditional_t<std::is_same_v<T, float>, MultiplyAddProduct<AKMajor, BKMajor>,
                                      TensorCoreProduct<64, 32>>;
   Product product;
-  for (int step = 0; step < steps; ++step) {
+  for (int step = 0; step < steps; ++step, stage = after(stage)) {
     wait_copies<kStages - 2>();
     __syncthreads();  // all threads' copies are seen, and the stage fetched next is no longer read
     fetch(step + kStages - 1);
-    const char* stage = shared + step % kStages * kStageBytes;
     if constexpr (std::is_same_v<T, float>) {
-      if (m < rows) product.template add<A, B>(stage, stage + A::bytes, m, n);
+      if (m < rows) product.template add<A, B>(shared + stage, shared + stage + A::bytes, m, n);
     } else {
-      const std::uint32_t at = shared_address(stage);
+      const std::uint32_t at = shared_address(shared) + stage;
       if (rows >= m + 64)
         product.template add<A, B>(at, at + A::bytes, m, n);
       else if (rows > m)

@@ -13,7 +13,7 @@ set(MOEREF_CUDA_SOURCES
   gate/scores_backward.cu gate/tensor_core_product.cu
   experts/bias_gradient.cu experts/router_weight_gradient.cu
   grouped_gemm/grouped_gemm.cpp
-  grouped_gemm/portable/bfloat16.cu grouped_gemm/portable/float32.cu
+  grouped_gemm/portable/bfloat16.cu grouped_gemm/portable/float16.cu grouped_gemm/portable/float32.cu
   linear/bias.cu linear/blas.cpp linear/linear.cpp
   mlp/mlp.cpp mlp/mlp_activation.cu
   moe/moe_backward.cpp moe/moe_forward.cpp moe/layer_kernels.cu moe/layout.cpp

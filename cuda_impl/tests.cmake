@@ -5,18 +5,18 @@ add_executable(moeref_cuda_parallel_test expert_parallel/tests/expert_parallel_t
 target_link_libraries(moeref_cuda_parallel_test PRIVATE moeref::cuda GTest::gtest_main)
 target_compile_options(moeref_cuda_parallel_test PRIVATE -Wall -Wextra)
 # -L gpu takes these too; with two labels gtest_discover_tests sets neither the second nor what follows.
-gtest_discover_tests(moeref_cuda_parallel_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS multi_gpu TIMEOUT 300
+gtest_discover_tests(moeref_cuda_parallel_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS multi_gpu TIMEOUT 900
   ENVIRONMENT NCCL_NVLS_ENABLE=0)
 target_link_libraries(moeref_cuda_test PRIVATE moeref::cuda GTest::gtest_main)
 target_compile_options(moeref_cuda_test PRIVATE -Wall -Wextra)
-gtest_discover_tests(moeref_cuda_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS gpu TIMEOUT 300)
+gtest_discover_tests(moeref_cuda_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS gpu TIMEOUT 900)
 
 # Against the reference: these need the whole repository.
 if(TARGET moeref::cuda_port AND TARGET moeref::golden)
   add_executable(moeref_cuda_layer_test experts/tests/experts_judged_test.cpp adaptors/tests/implementation_test.cpp mlp/tests/mlp_test.cpp moe/tests/moe_test.cpp)
   target_link_libraries(moeref_cuda_layer_test PRIVATE moeref::cuda_port moeref::golden GTest::gtest_main)
   target_compile_options(moeref_cuda_layer_test PRIVATE -Wall -Wextra)
-  gtest_discover_tests(moeref_cuda_layer_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS gpu TIMEOUT 300)
+  gtest_discover_tests(moeref_cuda_layer_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS gpu TIMEOUT 900)
   add_test(NAME cuda_port.computes_nothing_with_the_reference
     COMMAND ${CMAKE_COMMAND} -DNM=${CMAKE_NM} -DARCHIVE=$<TARGET_FILE:moeref_cuda_port>
       -P ${CMAKE_CURRENT_SOURCE_DIR}/tests/port_symbols.cmake)
@@ -30,5 +30,5 @@ if(TARGET moeref::cuda_port)
     ${repository}/reference_cpu/tests/random_call.cpp)
   target_link_libraries(moeref_cuda_router_test PRIVATE moeref::cuda_port GTest::gtest_main)
   target_compile_options(moeref_cuda_router_test PRIVATE -Wall -Wextra)
-  gtest_discover_tests(moeref_cuda_router_test TEST_PREFIX cuda_router. DISCOVERY_MODE PRE_TEST PROPERTIES LABELS gpu TIMEOUT 300)
+  gtest_discover_tests(moeref_cuda_router_test TEST_PREFIX cuda_router. DISCOVERY_MODE PRE_TEST PROPERTIES LABELS gpu TIMEOUT 900)
 endif()

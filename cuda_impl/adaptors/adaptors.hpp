@@ -33,8 +33,8 @@ std::optional<std::string> unsupported_moe(const Call& call);
 std::optional<std::string> unsupported_init(const Call& call);
 std::optional<std::string> unsupported_metrics(const Call& call);
 
-/// "inputs/x is float16: the CUDA implementation computes in float32 and bfloat16", or nothing. Nothing, too,
-/// where the call lacks the tensor: running it will say so.
+/// "inputs/x is float64: the CUDA implementation computes in float32, bfloat16 and float16", or nothing.
+/// Nothing, too, where the call lacks the tensor: running it will say so.
 std::optional<std::string> unsupported_dtype(const Call& call, std::string_view tensor);
 
 }  // namespace moeref::cuda

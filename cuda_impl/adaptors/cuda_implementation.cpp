@@ -41,9 +41,9 @@ const Adaptor& adaptor(Component component) {
 
 std::optional<std::string> unsupported_dtype(const Call& call, std::string_view tensor) {
   const Tensor* t = find(call.tensors, tensor);
-  if (!t || t->dtype() == DType::float32 || t->dtype() == DType::bfloat16) return std::nullopt;
+  if (!t || is_computed(t->dtype())) return std::nullopt;
   return std::string(tensor) + " is " + std::string(name(t->dtype())) +
-         ": the CUDA implementation computes in float32 and bfloat16";
+         ": the CUDA implementation computes in float32, bfloat16 and float16";
 }
 
 std::optional<std::string> CudaImplementation::unsupported(const Call& call) const {

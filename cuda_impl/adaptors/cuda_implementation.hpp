@@ -11,9 +11,9 @@
 
 namespace moeref::cuda {
 
-/// Computes on the current device, in the type of the call's activations (float32 or bfloat16) with fp32
-/// sums; results in the types the kernels give. Nothing of the reference computes here: it lends the types of
-/// calls and tensors, and the checks of inputs.
+/// Computes on the current device, in the type of the call's activations (float32, bfloat16 or float16) with
+/// fp32 sums; results in the types the kernels give. Nothing of the reference computes here: it lends the
+/// types of calls and tensors, and the checks of inputs.
 class CudaImplementation final : public Implementation {
  public:
   explicit CudaImplementation(const DeviceOptions& options = {}) : options_(options) {}

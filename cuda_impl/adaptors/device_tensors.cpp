@@ -14,11 +14,9 @@ struct TypeRow {
   DType call;
   DataType device;
 };
-constexpr TypeRow kTypes[] = {{DType::float64, DataType::float64},
-                              {DType::float32, DataType::float32},
-                              {DType::bfloat16, DataType::bfloat16},
-                              {DType::int64, DataType::int64},
-                              {DType::boolean, DataType::uint8}};
+constexpr TypeRow kTypes[] = {{DType::float64, DataType::float64},   {DType::float32, DataType::float32},
+                              {DType::bfloat16, DataType::bfloat16}, {DType::float16, DataType::float16},
+                              {DType::int64, DataType::int64},       {DType::boolean, DataType::uint8}};
 
 /// The inverse of data_type(); int32 too is int64 on the host.
 DType host_dtype(DataType type) {
@@ -30,6 +28,12 @@ DType host_dtype(DataType type) {
 std::size_t up(std::size_t bytes) { return (bytes + kGuard - 1) / kGuard * kGuard; }
 
 }  // namespace
+
+bool is_computed(DType dtype) {
+  for (const TypeRow& row : kTypes)
+    if (row.call == dtype) return is_matrix_type(row.device);
+  return false;
+}
 
 DataType data_type(DType dtype) {
   for (const TypeRow& row : kTypes)

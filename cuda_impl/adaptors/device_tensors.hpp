@@ -14,7 +14,10 @@
 
 namespace moeref::cuda {
 
-/// The type on the device of a tensor of the call. Throws ArgumentError for float16.
+/// Whether activations and parameters may have it.
+bool is_computed(DType dtype);
+
+/// The type on the device of a tensor of the call. Throws ArgumentError for a type that no kernel reads.
 DataType data_type(DType dtype);
 
 /// A dense row-major array on the device. Memory belongs to the DeviceContext that made it; 256-byte aligned.

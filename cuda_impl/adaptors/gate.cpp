@@ -21,8 +21,6 @@ std::optional<std::string> unsupported_gate_config(const Call& call) {
   if (c.n_activated_experts > 64)
     return "n_activated_experts is " + std::to_string(c.n_activated_experts) +
            ": the CUDA gate takes 64 at most";
-  if (parse_call_options(call.options).gate_precision == DType::float16)
-    return "gate_precision is float16: the CUDA gate computes in bfloat16, float32 and float64";
   for (const char* tensor : {"params/weight", "params/bias"})
     if (auto reason = unsupported_dtype(call, tensor)) return reason;
   return std::nullopt;

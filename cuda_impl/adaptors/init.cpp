@@ -26,9 +26,9 @@ std::optional<std::string> unsupported_init(const Call& call) {
   const MoEConfig config = parse_moe_config(call.config);
   for (const auto& [field, dtype] :
        {std::pair{"dtype", config.dtype}, std::pair{"gate_dtype", config.gate_param_dtype()}})
-    if (dtype != DType::float32 && dtype != DType::bfloat16)
+    if (!is_computed(dtype))
       return "config field '" + std::string(field) + "' is " + std::string(name(dtype)) +
-             ": the CUDA implementation initialises float32 and bfloat16";
+             ": the CUDA implementation initialises float32, bfloat16 and float16";
   return std::nullopt;
 }
 

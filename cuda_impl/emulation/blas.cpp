@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "cuda_bf16.h"
+#include "cuda_fp16.h"
 #include "cuda_impl/emulation/runtime.hpp"
 
 struct cublasContext {
@@ -12,8 +13,9 @@ struct cublasContext {
 namespace {
 
 float element(const void* matrix, cudaDataType_t type, std::int64_t i) {
-  return type == CUDA_R_32F ? static_cast<const float*>(matrix)[i]
-                            : __bfloat162float(static_cast<const __nv_bfloat16*>(matrix)[i]);
+  if (type == CUDA_R_32F) return static_cast<const float*>(matrix)[i];
+  if (type == CUDA_R_16F) return __half2float(static_cast<const __half*>(matrix)[i]);
+  return __bfloat162float(static_cast<const __nv_bfloat16*>(matrix)[i]);
 }
 
 /// op(A) [rows, columns] row-major.
@@ -77,6 +79,8 @@ cublasStatus_t cublasGemmEx_64(cublasHandle_t handle, cublasOperation_t op_a, cu
         const float value = scale * sum + (keep != 0 ? keep * element(c, c_type, at) : 0.0f);
         if (c_type == CUDA_R_32F)
           static_cast<float*>(c)[at] = value;
+        else if (c_type == CUDA_R_16F)
+          static_cast<__half*>(c)[at] = __float2half_rn(value);
         else
           static_cast<__nv_bfloat16*>(c)[at] = __float2bfloat16_rn(value);
       }

@@ -51,7 +51,7 @@ void check_config(const GateConfig& c) {
   check_matrix_type(c.x_type, "x_type");
   check_matrix_type(c.parameter_type, "parameter_type");
   if (c.precision && !is_matrix_type(*c.precision) && c.precision != DataType::float64)
-    throw ArgumentError("precision is not of a floating type: want bfloat16, float32 or float64");
+    throw ArgumentError("precision is not of a floating type: want bfloat16, float16, float32 or float64");
   want(c.aux_loss_coeff >= 0.0, "aux_loss_coeff", c.aux_loss_coeff, "0 or more");
 }
 

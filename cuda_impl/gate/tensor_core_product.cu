@@ -1,5 +1,5 @@
-// bfloat16 products of the gate: mma.sync m16n8k16 with fp32 accumulation, so that every device from sm_80 on
-// runs the same code.
+// Products of the gate in bfloat16 or float16: mma.sync m16n8k16 with fp32 accumulation, so that every device
+// from sm_80 on runs the same code.
 //
 // Tile: 128 x 128 with 8 warps and 3 stages (96 KiB), or 64 x (64, 32) with 4 warps and 4 stages where E is
 // small; K in blocks of 64, fetched by cp.async. A warp holds 32 x BN / 2. Shared rows are swizzled in
@@ -10,30 +10,31 @@
 #include <algorithm>
 
 #include "cuda_impl/gate/product_kernels.hpp"
+#include "cuda_impl/memory/element.cuh"
 #include "cuda_impl/tile_product/tensor_core_product.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
 namespace {
 
-using bf16 = __nv_bfloat16;
 constexpr int kBlockK = 64;
 
+template <class T>
 struct Arguments {
-  const bf16 *a, *b;
+  const T *a, *b;
   std::int64_t a_stride, b_stride;  // of the axis that is not contiguous
   std::int64_t a_plane_stride;
   int planes;
   std::int64_t m, n, k, k_per_split;
   std::int64_t column_tiles;
   float* partial;
-  bf16* stored;
+  T* stored;
   bool add;
 };
 
 /// Elements [first, first + extent) of an operand by those of K from k0 on, zero beyond `extent` and `k_end`.
-template <class Tile, int kThreads>
-__device__ void fetch_block(unsigned to, const bf16* from, std::int64_t stride, std::int64_t first,
+template <class Tile, int kThreads, class T>
+__device__ void fetch_block(unsigned to, const T* from, std::int64_t stride, std::int64_t first,
                             std::int64_t extent, std::int64_t k0, std::int64_t k_end) {
   Tile::template for_chunks<kThreads>([&](int line, int chunk) {
     const std::int64_t outer = (Tile::along_k ? first : k0) + line,
@@ -43,18 +44,18 @@ __device__ void fetch_block(unsigned to, const bf16* from, std::int64_t stride, 
   });
 }
 
-template <int BM, int BN, bool kAAlongK, bool kBAlongK>
+template <class T, int BM, int BN, bool kAAlongK, bool kBAlongK>
 struct Kernel {
-  using A = SharedTile<bf16, BM, kAAlongK>;
-  using B = SharedTile<bf16, BN, kBAlongK>;
-  using Product = TensorCoreProduct<32, BN / 2>;
+  using A = SharedTile<T, BM, kAAlongK>;
+  using B = SharedTile<T, BN, kBAlongK>;
+  using Product = TensorCoreProduct<T, 32, BN / 2>;
   static constexpr int kThreads = BM * 2, kStages = BM == 128 ? 3 : 4;
   static constexpr int kStageBytes = A::bytes + B::bytes, kSharedBytes = kStages * kStageBytes;
 };
 
-template <int BM, int BN, bool kAAlongK, bool kBAlongK>
-__global__ __launch_bounds__(BM * 2) void product_kernel(const Arguments p) {
-  using K = Kernel<BM, BN, kAAlongK, kBAlongK>;
+template <class T, int BM, int BN, bool kAAlongK, bool kBAlongK>
+__global__ __launch_bounds__(BM * 2) void product_kernel(const Arguments<T> p) {
+  using K = Kernel<T, BM, BN, kAAlongK, kBAlongK>;
   extern __shared__ __align__(128) unsigned char shared[];
   const unsigned base = shared_address(shared);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -125,20 +126,17 @@ __global__ __launch_bounds__(BM * 2) void product_kernel(const Arguments p) {
     const float* sum = tile + row * kRow + col;
     uint4 packed{};
     if (p.add) packed = *out;
-    auto* pairs = reinterpret_cast<__nv_bfloat162*>(&packed);
+    T* elements = reinterpret_cast<T*>(&packed);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const float2 before = p.add ? __bfloat1622float2(pairs[j]) : float2{};
-      pairs[j] = __floats2bfloat162_rn(sum[2 * j] + before.x, sum[2 * j + 1] + before.y);
-    }
+    for (int j = 0; j < 8; ++j) elements[j] = from_float<T>(sum[j] + (p.add ? to_float(elements[j]) : 0.0f));
     *out = packed;
   }
 }
 
-template <int BM, int BN, bool kAAlongK, bool kBAlongK>
-void launch(const ProductShape& s, Arguments arguments, cudaStream_t stream) {
-  using K = Kernel<BM, BN, kAAlongK, kBAlongK>;
-  const auto kernel = product_kernel<BM, BN, kAAlongK, kBAlongK>;
+template <class T, int BM, int BN, bool kAAlongK, bool kBAlongK>
+void launch(const ProductShape& s, Arguments<T> arguments, cudaStream_t stream) {
+  using K = Kernel<T, BM, BN, kAAlongK, kBAlongK>;
+  const auto kernel = product_kernel<T, BM, BN, kAAlongK, kBAlongK>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, K::kSharedBytes),
         "cudaFuncSetAttribute");
   const std::int64_t rows = (s.m + BM - 1) / BM;
@@ -150,8 +148,33 @@ void launch(const ProductShape& s, Arguments arguments, cudaStream_t stream) {
 
 bool aligned(const Operand& o) {
   const std::int64_t stride = o.row_stride == 1 ? o.col_stride : o.row_stride;
-  return o.type == DataType::bfloat16 && reinterpret_cast<std::uintptr_t>(o.data) % 16 == 0 &&
-         stride % 8 == 0;
+  return bytes_of(o.type) == 2 && reinterpret_cast<std::uintptr_t>(o.data) % 16 == 0 && stride % 8 == 0;
+}
+
+template <class T>
+void launch_any(const ProductShape& s, const Operand& a, const Operand& b, const ProductOutput& out,
+                cudaStream_t stream) {
+  const bool a_along_k = a.col_stride == 1, b_along_k = b.row_stride == 1;
+  const Arguments<T> arguments{static_cast<const T*>(a.data),
+                               static_cast<const T*>(b.data),
+                               a_along_k ? a.row_stride : a.col_stride,
+                               b_along_k ? b.col_stride : b.row_stride,
+                               a.plane_stride,
+                               a.planes,
+                               s.m,
+                               s.n,
+                               s.k,
+                               s.k_per_split,
+                               0,
+                               static_cast<float*>(out.partial),
+                               static_cast<T*>(out.stored),
+                               out.add};
+  if (!b_along_k)
+    return a_along_k ? launch<T, 128, 128, true, false>(s, arguments, stream)
+                     : launch<T, 128, 128, false, false>(s, arguments, stream);
+  if (s.n > 64) return launch<T, 128, 128, true, true>(s, arguments, stream);
+  if (s.n > 32) return launch<T, 64, 64, true, true>(s, arguments, stream);
+  return launch<T, 64, 32, true, true>(s, arguments, stream);
 }
 
 }  // namespace
@@ -159,37 +182,21 @@ bool aligned(const Operand& o) {
 bool tensor_cores_take(const ProductShape& s, const Operand& a, const Operand& b, DataType via,
                        const ProductOutput& out) {
   const bool a_along_k = a.col_stride == 1, b_along_k = b.row_stride == 1;
-  if (!aligned(a) || !aligned(b) || a.plane_stride % 8 != 0 || via == DataType::float64) return false;
+  if (!aligned(a) || !aligned(b) || a.type != b.type || a.plane_stride % 8 != 0) return false;
+  if (via != a.type && via != DataType::float32) return false;  // operands are multiplied as they are
   if (b_along_k) return a_along_k && out.partial;
   if (s.n % 8 != 0) return false;
-  return out.partial || (a_along_k && out.type == DataType::bfloat16 &&
-                         reinterpret_cast<std::uintptr_t>(out.stored) % 16 == 0);
+  return out.partial ||
+         (a_along_k && out.type == a.type && reinterpret_cast<std::uintptr_t>(out.stored) % 16 == 0);
 }
 
 void tensor_core_product(const ProductShape& s, const Operand& a, const Operand& b, const ProductOutput& out,
                          cudaStream_t stream) {
   if (s.m == 0 || s.n == 0) return;
-  const bool a_along_k = a.col_stride == 1, b_along_k = b.row_stride == 1;
-  const Arguments arguments{static_cast<const bf16*>(a.data),
-                            static_cast<const bf16*>(b.data),
-                            a_along_k ? a.row_stride : a.col_stride,
-                            b_along_k ? b.col_stride : b.row_stride,
-                            a.plane_stride,
-                            a.planes,
-                            s.m,
-                            s.n,
-                            s.k,
-                            s.k_per_split,
-                            0,
-                            static_cast<float*>(out.partial),
-                            static_cast<bf16*>(out.stored),
-                            out.add};
-  if (!b_along_k)
-    return a_along_k ? launch<128, 128, true, false>(s, arguments, stream)
-                     : launch<128, 128, false, false>(s, arguments, stream);
-  if (s.n > 64) return launch<128, 128, true, true>(s, arguments, stream);
-  if (s.n > 32) return launch<64, 64, true, true>(s, arguments, stream);
-  return launch<64, 32, true, true>(s, arguments, stream);
+  if (a.type == DataType::float16)
+    launch_any<__half>(s, a, b, out, stream);
+  else
+    launch_any<__nv_bfloat16>(s, a, b, out, stream);
 }
 
 }  // namespace moeref::cuda

@@ -14,7 +14,14 @@ static_assert(has_enumerators<ExpertsPath, 1 + std::size(kProductKinds)>(), "one
 
 const GroupedProducts& products(const GroupedShape& g) {
   const ProductKind& kind = product_kind(g.path);
-  return g.dtype == DataType::float32 ? *kind.float32 : *kind.bfloat16;
+  switch (g.dtype) {
+    case DataType::float32:
+      return *kind.float32;
+    case DataType::float16:
+      return *kind.float16;
+    default:
+      return *kind.bfloat16;
+  }
 }
 
 const ActivationProducts& products(const GroupedShape& g, Activation a) {

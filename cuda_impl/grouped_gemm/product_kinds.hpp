@@ -40,17 +40,17 @@ struct ProductKind {
   bool (*preferred)(const ProductDemand&);
   int tile_rows;    // most rows of a row tile of the token products
   int dot_columns;  // inner columns behind one part of the router gradient's dot product
-  const GroupedProducts *float32, *bfloat16;  // null for a type that `serves` refuses
+  const GroupedProducts *float32, *bfloat16, *float16;  // null for a type that `serves` refuses
 };
 
 /// `automatic` is the first that serves and is preferred.
 inline constexpr ProductKind kProductKinds[] = {
     {ExpertsPath::wgmma_clusters, "wgmma_clusters", "wgmma, 256 x 160, clusters of 2", serves_wgmma,
-     large_experts, 320, 128, nullptr, &sm90::kClusterProducts},
+     large_experts, 320, 128, nullptr, &sm90::kClusterProducts, nullptr},
     {ExpertsPath::wgmma, "wgmma", "wgmma, 256 x 160", serves_wgmma, any_experts, 160, 128, nullptr,
-     &sm90::kOneBlockProducts},
+     &sm90::kOneBlockProducts, nullptr},
     {ExpertsPath::portable, "portable", "portable, 128 x 128", serves_portable, any_experts, 128, 128,
-     &portable::kFloat32Products, &portable::kBfloat16Products},
+     &portable::kFloat32Products, &portable::kBfloat16Products, &portable::kFloat16Products},
 };
 
 /// The path asked for, or the one that `automatic` stands for; `automatic` where none serves.

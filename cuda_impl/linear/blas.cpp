@@ -2,7 +2,7 @@
 
 #include <cublas_v2.h>
 
-#include "cuda_impl/linear/blas_check.hpp"
+#include "cuda_impl/linear/blas_types.hpp"
 
 namespace moeref::cuda {
 
@@ -13,7 +13,7 @@ void check(cublasStatus_t status, const char* call) {
 
 Blas::Blas() {
   check(cublasCreate(&handle_), "cublasCreate");
-  // By default split sums of bfloat16 products may pass through bfloat16.
+  // By default split sums of 16-bit products may pass through their type.
   const auto mode =
       static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION);
   check(cublasSetMathMode(handle_, mode), "cublasSetMathMode");

@@ -4,7 +4,7 @@
 
 #include <cublas_v2.h>
 
-#include "cuda_impl/linear/blas_check.hpp"
+#include "cuda_impl/linear/blas_types.hpp"
 
 namespace moeref::cuda {
 namespace {
@@ -14,9 +14,7 @@ void gemm(DataType dtype, cublasOperation_t op_a, cublasOperation_t op_b, std::i
           std::int64_t k, const void* a, std::int64_t lda, const void* b, std::int64_t ldb, void* c, bool add,
           Blas& blas) {
   if (m == 0 || n == 0) return;
-  const cudaDataType_t type = dtype == DataType::float32 ? CUDA_R_32F : CUDA_R_16BF;
-  const cublasComputeType_t compute =
-      dtype == DataType::float32 ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F;
+  const auto [type, compute] = blas_types(dtype);
   const float one = 1, beta = add ? 1.0f : 0.0f;
   check(cublasGemmEx_64(blas.handle(), op_a, op_b, m, n, k, &one, a, type, lda, b, type, ldb, &beta, c, type,
                         m, compute, CUBLAS_GEMM_DEFAULT),

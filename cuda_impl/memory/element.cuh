@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "moeref/cuda/dtype.hpp"
 
@@ -11,6 +13,7 @@ namespace moeref::cuda {
 
 __device__ __forceinline__ float to_float(float v) { return v; }
 __device__ __forceinline__ float to_float(__nv_bfloat16 v) { return __bfloat162float(v); }
+__device__ __forceinline__ float to_float(__half v) { return __half2float(v); }
 template <class T>
 __device__ __forceinline__ T from_float(float v);
 template <>
@@ -20,6 +23,10 @@ __device__ __forceinline__ float from_float<float>(float v) {
 template <>
 __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float v) {
   return __float2bfloat16(v);
+}
+template <>
+__device__ __forceinline__ __half from_float<__half>(float v) {
+  return __float2half_rn(v);
 }
 
 /// N neighbouring elements as they lie in memory; N is 1 or 8, and 8 need an address aligned to 16 bytes.
@@ -44,6 +51,10 @@ struct Packed {
         v[4 * i] = __uint_as_float(word[i].x), v[4 * i + 1] = __uint_as_float(word[i].y);
         v[4 * i + 2] = __uint_as_float(word[i].z), v[4 * i + 3] = __uint_as_float(word[i].w);
       }
+    } else if constexpr (std::is_same_v<T, __half>) {
+      const T* elements = reinterpret_cast<const T*>(word);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) v[i] = to_float(elements[i]);
     } else {
       const std::uint32_t pairs[4] = {word[0].x, word[0].y, word[0].z, word[0].w};
 #pragma unroll
@@ -82,6 +93,8 @@ template <class F>
 void with_type(DataType type, const F& f) {
   if (type == DataType::float32)
     f.template operator()<float>();
+  else if (type == DataType::float16)
+    f.template operator()<__half>();
   else
     f.template operator()<__nv_bfloat16>();
 }

@@ -1,11 +1,13 @@
 // Instructions of sm_80 without an intrinsic: copies to shared memory that go on while the block computes,
-// the warp's 16 x 8 x 16 bfloat16 product, approximations, and the clock. The emulated device has its own
-// version of this header.
+// the warp's 16 x 8 x 16 product of 16-bit types, approximations, and the clock. The emulated device has its
+// own version of this header.
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 namespace moeref::cuda {
 
@@ -43,15 +45,23 @@ __device__ __forceinline__ void load_matrices(std::uint32_t (&v)[4], std::uint32
                  : "memory");
 }
 
-/// d [16, 8] += a [16, 16] b [16, 8] in fp32. a: rows lane / 4 and 8 below, K 2 (lane % 4) and 8 further;
-/// b: columns lane / 4; d: rows as a, columns 2 (lane % 4).
+/// d [16, 8] += a [16, 16] b [16, 8] in fp32; T is __nv_bfloat16 or __half. a: rows lane / 4 and 8 below, K 2
+/// (lane % 4) and 8 further; b: columns lane / 4; d: rows as a, columns 2 (lane % 4).
+template <class T>
 __device__ __forceinline__ void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                              std::uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  if constexpr (std::is_same_v<T, __half>)
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  else
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 /// To 2 and 1 ulps; denormal results and arguments count as 0.

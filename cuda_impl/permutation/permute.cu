@@ -48,7 +48,7 @@ void permute(DataType dtype, const void* tokens, const int* slot_row, const Peri
   if (in_eights(dim, tokens, rows)) {
     const int width = dim / 8 * static_cast<int>(bytes_of(dtype)) / 2;
     launch<uint4>(tokens, slot_row, which, slots, width, rows, stream);
-  } else if (dtype == DataType::bfloat16) {
+  } else if (bytes_of(dtype) == 2) {
     launch<std::uint16_t>(tokens, slot_row, which, slots, dim, rows, stream);
   } else {
     launch<std::uint32_t>(tokens, slot_row, which, slots, dim, rows, stream);

@@ -44,7 +44,7 @@ TEST_P(AuxLoss, TheSameBitsOnEveryRun) {
   expect_repeatable(filled_call(Component::aux_loss, gate_only(128, 8, 8, GetParam()), 5000, 9));
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, AuxLoss, testing::Values(DType::float32, DType::bfloat16),
+INSTANTIATE_TEST_SUITE_P(Types, AuxLoss, testing::Values(DType::float32, DType::bfloat16, DType::float16),
                          [](const auto& info) { return std::string(name(info.param)); });
 
 // Two ranks' statistics, summed, give the loss of the whole; powers of two make every step exact.

@@ -9,7 +9,7 @@ namespace {
 
 TEST(BiasUpdate, RandomCallsWithinTheBounds) {
   MOEREF_NEEDS_DEVICE();
-  for (const DType dtype : {DType::float32, DType::bfloat16}) {
+  for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16}) {
     Judged total;
     for (std::uint64_t seed = 0; seed < 80; ++seed)
       judge_call(random_call(Component::bias_update, dtype, seed, Numbers::adversarial, Rules::documented),

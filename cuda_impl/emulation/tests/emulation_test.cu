@@ -1,6 +1,7 @@
 // The emulated device against what CUDA says of the real one.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -129,10 +130,10 @@ TEST(Emulation, LaunchesAlternateTheOrder) {
 }
 
 // a [16, 16] and b [16, 8], row-major or their transposes, through shared memory and ldmatrix.
-template <bool kTransposed>
-__global__ void product(const __nv_bfloat16* a, const __nv_bfloat16* b, float* out) {
+template <class T, bool kTransposed>
+__global__ void product(const T* a, const T* b, float* out) {
   extern __shared__ __align__(16) unsigned char shared[];
-  auto* words = reinterpret_cast<__nv_bfloat16*>(shared);
+  auto* words = reinterpret_cast<T*>(shared);
   const int lane = threadIdx.x, in = lane % 8, matrix = lane / 8;
   copy_async(shared_address(words + lane * 8), a + lane * 8, true);
   copy_async(shared_address(words + 256 + lane * 8), b + lane % 16 * 8, lane < 16);
@@ -146,31 +147,53 @@ __global__ void product(const __nv_bfloat16* a, const __nv_bfloat16* b, float* o
       left, shared_address(kTransposed ? words + (k + in) * 16 + row : words + (row + in) * 16 + k));
   load_matrices<true>(right, shared_address(words + 256 + (row + in) * 8));
   float sum[4] = {1, 2, 3, 4};
-  multiply_add(sum, left, right[0], right[1]);
+  multiply_add<T>(sum, left, right[0], right[1]);
   for (int q = 0; q < 4; ++q) out[(lane / 4 + q / 2 * 8) * 8 + lane % 4 * 2 + q % 2] = sum[q];
 }
 
-TEST(Emulation, TensorCoresMultiply) {
+template <class T>
+void expect_product(T (*narrow)(float)) {
   for (const bool transposed : {false, true}) {
-    std::vector<__nv_bfloat16> a(256), b(128);
+    std::vector<T> a(256), b(128);
     const auto left = [](int m, int k) { return static_cast<float>((m * 7 + k * 3) % 11 - 5); };
     const auto right = [](int k, int n) { return static_cast<float>((k * 5 + n * 2) % 13 - 6); };
     for (int m = 0; m < 16; ++m)
-      for (int k = 0; k < 16; ++k) a[transposed ? k * 16 + m : m * 16 + k] = __float2bfloat16(left(m, k));
+      for (int k = 0; k < 16; ++k) a[transposed ? k * 16 + m : m * 16 + k] = narrow(left(m, k));
     for (int k = 0; k < 16; ++k)
-      for (int n = 0; n < 8; ++n) b[k * 8 + n] = __float2bfloat16(right(k, n));
-    const Array<__nv_bfloat16> device_a(a), device_b(b);
+      for (int n = 0; n < 8; ++n) b[k * 8 + n] = narrow(right(k, n));
+    const Array<T> device_a(a), device_b(b);
     const Array<float> out(std::vector<float>(128));
     if (transposed)
-      product<true><<<1, 32, 1024>>>(device_a.data, device_b.data, out.data);
+      product<T, true><<<1, 32, 1024>>>(device_a.data, device_b.data, out.data);
     else
-      product<false><<<1, 32, 1024>>>(device_a.data, device_b.data, out.data);
+      product<T, false><<<1, 32, 1024>>>(device_a.data, device_b.data, out.data);
     for (int m = 0; m < 16; ++m)
       for (int n = 0; n < 8; ++n) {
         float want = 1 + m / 8 * 2 + n % 2;
         for (int k = 0; k < 16; ++k) want += left(m, k) * right(k, n);
         EXPECT_EQ(out.get()[m * 8 + n], want) << m << ' ' << n << ' ' << transposed;
       }
+  }
+}
+
+TEST(Emulation, TensorCoresMultiply) {
+  expect_product<__nv_bfloat16>([](float v) { return __float2bfloat16(v); });
+  expect_product<__half>([](float v) { return __float2half_rn(v); });
+}
+
+// float16 has 65536 values: each is the float that it stands for, and rounding goes to the nearer neighbour.
+TEST(Emulation, Float16RoundsToNearestEven) {
+  for (unsigned bits = 0; bits < 0x7c00; ++bits) {
+    const __half half{static_cast<unsigned short>(bits)}, next{static_cast<unsigned short>(bits + 1)};
+    const float value = __half2float(half), above = bits + 1 < 0x7c00 ? __half2float(next) : 65536.0f;
+    ASSERT_EQ(value, bits < 0x400 ? std::ldexp(bits, -24)
+                                  : std::ldexp(1024 + bits % 1024, static_cast<int>(bits / 1024) - 25));
+    EXPECT_EQ(__float2half_rn(value).bits, bits);
+    EXPECT_EQ(__float2half_rn(-value).bits, bits | 0x8000u);
+    const float middle = value + (above - value) / 2;
+    EXPECT_EQ(__float2half_rn(std::nextafter(middle, 0.0f)).bits, bits);
+    EXPECT_EQ(__float2half_rn(std::nextafter(middle, 1e9f)).bits, bits + 1);
+    EXPECT_EQ(__float2half_rn(middle).bits, bits + bits % 2);
   }
 }
 

@@ -85,6 +85,7 @@ TEST(ExpertsArguments, EveryPathHasTheProductsOfWhatItServes) {
     const auto serves = [&](DataType type) { return kind.serves({9, 0, type, 64, 64}); };
     EXPECT_EQ(kind.float32 != nullptr, serves(DataType::float32)) << kind.name;
     EXPECT_EQ(kind.bfloat16 != nullptr, serves(DataType::bfloat16)) << kind.name;
+    EXPECT_EQ(kind.float16 != nullptr, serves(DataType::float16)) << kind.name;
   }
 }
 

@@ -16,13 +16,8 @@ class DeviceMatrix {
   }
   void set(const std::vector<bf16>& values) {
     std::vector<char> bytes(bytes_.size());
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      const float wide = __bfloat162float(values[i]);
-      if (type_ == DataType::float32)
-        std::memcpy(&bytes[i * 4], &wide, 4);
-      else
-        std::memcpy(&bytes[i * 2], &values[i], 2);
-    }
+    for (std::size_t i = 0; i < values.size(); ++i)
+      write_element(type_, __bfloat162float(values[i]), &bytes[i * bytes_of(type_)]);
     bytes_.set(bytes);
   }
   void poison(int byte) { bytes_.poison(byte); }
@@ -33,17 +28,7 @@ class DeviceMatrix {
   std::vector<double> values() const {
     const std::vector<char> bytes = bits();
     std::vector<double> out(size());
-    for (std::size_t i = 0; i < out.size(); ++i) {
-      float wide = 0;
-      bf16 narrow;
-      if (type_ == DataType::float32) {
-        std::memcpy(&wide, &bytes[i * 4], 4);
-      } else {
-        std::memcpy(&narrow, &bytes[i * 2], 2);
-        wide = __bfloat162float(narrow);
-      }
-      out[i] = wide;
-    }
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = read_element(type_, &bytes[i * bytes_of(type_)]);
     return out;
   }
 
@@ -58,7 +43,8 @@ inline void expect_close(const char* name, DataType type, const std::vector<doub
                          const std::vector<double>& want, std::int64_t width) {
   if (got.empty()) return;
   ASSERT_EQ(got.size(), want.size()) << name;
-  const double scale = type == DataType::float32 ? 0x1p-9 : 1;  // generous: sums of a few thousand terms
+  // Generous: sums of a few thousand terms.
+  const double scale = type == DataType::float32 ? 0x1p-9 : type == DataType::float16 ? 0x1p-3 : 1;
   double error = 0, norm = 0;
   int shown = 0;
   for (std::size_t row = 0; row < want.size(); row += width) {

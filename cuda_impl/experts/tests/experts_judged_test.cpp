@@ -49,6 +49,7 @@ class ExpertsJudged : public testing::TestWithParam<Path> {
 INSTANTIATE_TEST_SUITE_P(EveryPath, ExpertsJudged,
                          testing::Values(Path{ExpertsPath::portable, "float32", "portable_float32"},
                                          Path{ExpertsPath::portable, "bfloat16", "portable_bfloat16"},
+                                         Path{ExpertsPath::automatic, "float16", "automatic_float16"},
                                          Path{ExpertsPath::wgmma, "bfloat16", "wgmma"},
                                          Path{ExpertsPath::wgmma_clusters, "bfloat16", "clusters"},
                                          Path{ExpertsPath::automatic, "bfloat16", "automatic_bfloat16"}),

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <algorithm>
 #include <cmath>
@@ -16,9 +17,25 @@ namespace moeref::cuda::test {
 
 using bf16 = __nv_bfloat16;
 inline double to_double(bf16 v) { return static_cast<double>(__bfloat162float(v)); }
+/// An element of float32, bfloat16 or float16 as it lies in memory.
+inline float read_element(DataType type, const char* bytes) {
+  const auto as = [bytes]<class T>(T v) { return std::memcpy(&v, bytes, sizeof v), v; };
+  if (type == DataType::float32) return as(0.0f);
+  return type == DataType::float16 ? __half2float(as(__half{})) : __bfloat162float(as(bf16{}));
+}
+inline void write_element(DataType type, float v, char* bytes) {
+  const auto put = [bytes](auto narrow) { std::memcpy(bytes, &narrow, sizeof narrow); };
+  if (type == DataType::float32)
+    put(v);
+  else if (type == DataType::float16)
+    put(__float2half_rn(v));
+  else
+    put(__float2bfloat16(v));
+}
 inline double round_to(DataType type, double v) {
-  const auto narrow = static_cast<float>(v);
-  return type == DataType::float32 ? narrow : to_double(__float2bfloat16(narrow));
+  char bytes[4];
+  write_element(type, static_cast<float>(v), bytes);
+  return read_element(type, bytes);
 }
 
 struct HostCase {

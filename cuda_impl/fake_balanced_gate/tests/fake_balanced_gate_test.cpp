@@ -21,7 +21,7 @@ Call fake_call(std::int64_t experts, std::int64_t k, std::int64_t skip, DType dt
 
 TEST(FakeBalancedGate, InTurn) {
   MOEREF_NEEDS_DEVICE();
-  for (const DType dtype : {DType::float32, DType::bfloat16}) {
+  for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16}) {
     expect_passes(fake_call(8, 2, 0, dtype, 50), "8 experts");
     expect_passes(fake_call(10, 3, 4, dtype, 77), "first 4 skipped");
     expect_passes(fake_call(6, 5, 4, dtype, 9), "more slots than experts left");

@@ -91,7 +91,7 @@ TEST_P(GateCalls, EveryRuleAtEveryNumberOfExpertsALane) {
 
 TEST_P(GateCalls, EveryPrecision) {
   Judged total;
-  for (const char* precision : {"bfloat16", "float32", "float64"})
+  for (const char* precision : {"bfloat16", "float16", "float32", "float64"})
     for (const std::int64_t experts : {8, 100, 300, 1024})
       for (const ScoreFunc score : kScores) {
         MoEConfig c = gate_only(experts, 6, 72, GetParam());
@@ -103,7 +103,7 @@ TEST_P(GateCalls, EveryPrecision) {
             filled_call(Component::gate, c, 40, 900 + total.calls, true, {{"gate_precision", precision}}),
             precision, total);
       }
-  EXPECT_EQ(total.calls, 60);
+  EXPECT_EQ(total.calls, 80);
 }
 
 TEST_P(GateCalls, Corners) {
@@ -210,7 +210,7 @@ TEST_P(GateCalls, ManyTokensAndFewAmbiguous) {
   EXPECT_EQ(total.calls, 1);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, GateCalls, testing::Values(DType::float32, DType::bfloat16),
+INSTANTIATE_TEST_SUITE_P(Types, GateCalls, testing::Values(DType::float32, DType::bfloat16, DType::float16),
                          [](const auto& info) { return std::string(name(info.param)); });
 
 }  // namespace

@@ -96,7 +96,7 @@ struct Up {
   }
   __device__ __forceinline__ void run(const TilePlace& tile, const float* result) const {
     const bool clamp = Act::clamps(parameters);
-    for (int n = threadIdx.x; n < tile.rows * (inner / 8); n += kThreads) {
+    for (int n = threadIdx.x; n < tile.rows * (inner / 8); n += kThreads<T>) {
       const int r = n / (inner / 8), c = n % (inner / 8) * 8, first = tile.m_tile * inner + c;
       if (first >= inter_dim) continue;
       const float* product = result + r * kResultStride;
@@ -146,7 +146,7 @@ struct Store {
 
   __device__ Columns columns(int m_tile) const { return adjacent(m_tile * kTile, extent); }
   __device__ __forceinline__ void run(const TilePlace& tile, const float* result) const {
-    for (int n = threadIdx.x; n < tile.rows * (kTile / 8); n += kThreads) {
+    for (int n = threadIdx.x; n < tile.rows * (kTile / 8); n += kThreads<T>) {
       const int r = n / (kTile / 8), c = n % (kTile / 8) * 8, first = tile.m_tile * kTile + c;
       if (first >= extent) continue;
       float v[8];
@@ -189,7 +189,7 @@ struct DownGradientOf {
     const std::int64_t width = is_gated_layout<Act> ? 2 * std::int64_t{inter_dim} : inter_dim;
     const bool clamp = Act::clamps(parameters);
     // All threads of a warp go through the loop: its two rows add up their parts across lanes.
-    for (int begin = 0; begin < tile.rows; begin += kThreads / threads_a_row) {
+    for (int begin = 0; begin < tile.rows; begin += kThreads<T> / threads_a_row) {
       const int r = begin + threadIdx.x / threads_a_row;
       const std::int64_t row = tile.row + r;
       float dot = 0;

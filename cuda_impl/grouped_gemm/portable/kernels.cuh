@@ -22,9 +22,9 @@ struct TokenProductArguments {
 };
 
 template <class T, bool WeightsMnMajor, class Epilogue>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads<T>, 2)
     token_product(const TokenProductArguments<T> s, const Epilogue epilogue) {
-  extern __shared__ __align__(128) char shared[];
+  extern __shared__ __align__(256) char shared[];
   const std::int64_t total = std::int64_t{s.tiles.expert_tile_begin[s.experts]} * s.m_tiles;
   for (std::int64_t work = blockIdx.x; work < total; work += gridDim.x) {
     const int e = s.tiles.tile_expert[work / s.m_tiles], begin = s.tiles.offsets[e * s.tiles.step],
@@ -66,8 +66,8 @@ __device__ Operand<T, false> rows_of_expert(const T* data, int begin, int rows, 
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, 2) weight_gradient(const WeightGradientArguments<T> s) {
-  extern __shared__ __align__(128) char shared[];
+__global__ void __launch_bounds__(kThreads<T>, 2) weight_gradient(const WeightGradientArguments<T> s) {
+  extern __shared__ __align__(256) char shared[];
   const std::int64_t per_expert = std::int64_t{s.m_tiles} * s.n_tiles, total = per_expert * s.experts;
   for (std::int64_t work = blockIdx.x; work < total; work += gridDim.x) {
     const int e = static_cast<int>(work / per_expert), begin = s.offsets[e * s.step],
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kThreads, 2) weight_gradient(const WeightGradi
                                    rows_of_expert(s.right, begin, rows, s.right_width, n, s.eights), rows,
                                    s.left_width - m * kTile, shared);
     T* out = s.out + (std::int64_t{e} * s.left_width + m * kTile) * s.right_width;
-    for (int i = threadIdx.x; i < min(kTile, s.left_width - m * kTile) * (kTile / 8); i += kThreads) {
+    for (int i = threadIdx.x; i < min(kTile, s.left_width - m * kTile) * (kTile / 8); i += kThreads<T>) {
       const int row = i / (kTile / 8), column = i % (kTile / 8) * 8;
       float v[8];
       read_eight(result + row * kResultStride + column, v);
@@ -117,7 +117,7 @@ void launch_tokens(const char* name, const GroupedShape& g, const void* tokens, 
                                    eights};
   allow_shared_bytes(token_product<T, WeightsMnMajor, Epilogue>);
   token_product<T, WeightsMnMajor>
-      <<<blocks((g.rows / 16 + g.experts) * m_tiles), kThreads, kSharedBytes, stream>>>(s, epilogue);
+      <<<blocks((g.rows / 16 + g.experts) * m_tiles), kThreads<T>, kSharedBytes, stream>>>(s, epilogue);
   check(cudaGetLastError(), name);
 }
 
@@ -176,7 +176,7 @@ void launch_weight_gradient(const GroupedShape& g, const WeightGradient& p, cuda
       in_eights(p.left_width, p.left, p.right, p.out) && p.right_width % 8 == 0};
   allow_shared_bytes(weight_gradient<T>);
   weight_gradient<T>
-      <<<blocks(std::int64_t{s.m_tiles} * s.n_tiles * s.experts), kThreads, kSharedBytes, stream>>>(s);
+      <<<blocks(std::int64_t{s.m_tiles} * s.n_tiles * s.experts), kThreads<T>, kSharedBytes, stream>>>(s);
   check(cudaGetLastError(), "weight_gradient_product");
 }
 

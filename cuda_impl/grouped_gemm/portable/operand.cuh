@@ -7,7 +7,10 @@
 
 namespace moeref::cuda::portable {
 
-constexpr int kTile = 128, kThreads = 256;
+constexpr int kTile = 128;
+/// Of a block. 16-bit types: four warps of 64 x 64, which read the least from shared memory per product.
+template <class T>
+constexpr int kThreads = sizeof(T) == 2 ? 128 : 256;
 
 /// `count` rows of a row-major matrix.
 template <class T>
@@ -36,11 +39,9 @@ class Operand {
  public:
   using Tile = SharedTile<T, kTile, KMajor>;
 
-  __device__ __forceinline__ Operand(const Rows<T>& rows, int k_extent, bool eights)
-    requires KMajor
+  __device__ __forceinline__ Operand(const Rows<T>& rows, int k_extent, bool eights) requires KMajor
       : Operand(rows, at(), k_extent, eights) {}
-  __device__ __forceinline__ Operand(const Rows<T>& rows, const Columns& c, bool eights)
-    requires(!KMajor)
+  __device__ __forceinline__ Operand(const Rows<T>& rows, const Columns& c, bool eights) requires(!KMajor)
       : Operand(rows, at() < kTile / 2 ? c.first + at() : c.second + at() - kTile / 2,
                 at() < kTile / 2 ? c.first_limit : c.second_limit, eights) {}
 
@@ -68,7 +69,7 @@ class Operand {
   }
 
  private:
-  static constexpr int kApart = kThreads / Tile::chunks, kCopies = Tile::lines / kApart;
+  static constexpr int kApart = kThreads<T> / Tile::chunks, kCopies = Tile::lines / kApart;
   static constexpr int kBytesApart = kApart * Tile::chunks * 16;
   static_assert(kApart % 8 == 0, "the swizzle turns by lines mod 8");
 

@@ -6,6 +6,6 @@
 namespace moeref::cuda::portable {
 
 /// Each compiled in a file of its own.
-extern const GroupedProducts kFloat32Products, kBfloat16Products;
+extern const GroupedProducts kFloat32Products, kBfloat16Products, kFloat16Products;
 
 }  // namespace moeref::cuda::portable

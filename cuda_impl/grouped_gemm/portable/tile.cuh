@@ -1,7 +1,7 @@
-// The 128 x 128 tile of the portable products: fp32 multiply-adds for float32, tensor cores for bfloat16.
-// Eight warps of 64 x 32; K in blocks of 128 bytes, three of them on their way or in use (96 KiB). Each
-// element is one sum over K in ascending order (tensor cores: in steps of 16), independent of the tile's
-// place.
+// The 128 x 128 tile of the portable products: fp32 multiply-adds by eight warps of 64 x 32 for float32,
+// tensor cores by four warps of 64 x 64 for 16-bit types. K in blocks of 128 bytes, three of them on their
+// way or in use (96 KiB). Each element is one sum over K in ascending order (tensor cores: in steps of 16),
+// independent of the tile's place.
 #pragma once
 
 #include <type_traits>
@@ -18,14 +18,19 @@ static_assert(kTile * kResultStride * 4 <= kSharedBytes);
 static_assert(kSharedBytes <= 99 << 10, "what a block may have on compute capability 8.6, 8.9 and 12.0");
 
 /// The tile's product over K = 0 .. k_extent - 1, row-major with kResultStride, in `shared` (kSharedBytes,
-/// aligned to 128): complete for all threads on return. Rows from `rows` on may be left out. Begins with a
+/// aligned to 256): complete for all threads on return. Rows from `rows` on may be left out. Begins with a
 /// barrier.
 template <class T, bool AKMajor, bool BKMajor>
 __device__ __forceinline__ const float* multiply(Operand<T, AKMajor> a, Operand<T, BKMajor> b, int k_extent,
                                                  int rows, char* shared) {
   using A = typename Operand<T, AKMajor>::Tile;
   using B = typename Operand<T, BKMajor>::Tile;
-  const int warp = threadIdx.x / 32, m = warp / 4 * 64, n = warp % 4 * 32;
+  // Rows of the two warps of a column: 64 each; of 16-bit types in turn 16 of the one and 16 of the other, so
+  // that a tile of few rows keeps both busy.
+  constexpr bool tensor_cores = sizeof(T) == 2;
+  constexpr int apart = 2, across = kThreads<T> / 32 / apart, columns = kTile / across;
+  const int warp = threadIdx.x / 32, m = warp / across * (tensor_cores ? 16 : 64),
+            n = warp % across * columns;
   const int steps = (k_extent + A::depth - 1) / A::depth;
   const auto after = [](int stage) { return stage + kStageBytes == kSharedBytes ? 0 : stage + kStageBytes; };
   int to = 0, stage = 0;
@@ -41,21 +46,26 @@ __device__ __forceinline__ const float* multiply(Operand<T, AKMajor> a, Operand<
 #pragma unroll
   for (int s = 0; s < kStages - 1; ++s) fetch(s);
 
-  using Product = std::conditional_t<std::is_same_v<T, float>, MultiplyAddProduct<AKMajor, BKMajor>,
-                                     TensorCoreProduct<64, 32>>;
+  using Product = std::conditional_t<tensor_cores, TensorCoreProduct<T, 64, columns, apart>,
+                                     MultiplyAddProduct<AKMajor, BKMajor>>;
   Product product;
   for (int step = 0; step < steps; ++step, stage = after(stage)) {
     wait_copies<kStages - 2>();
     __syncthreads();  // all threads' copies are seen, and the stage fetched next is no longer read
     fetch(step + kStages - 1);
-    if constexpr (std::is_same_v<T, float>) {
-      if (m < rows) product.template add<A, B>(shared + stage, shared + stage + A::bytes, m, n);
-    } else {
+    if constexpr (tensor_cores) {
       const std::uint32_t at = shared_address(shared) + stage;
-      if (rows >= m + 64)
-        product.template add<A, B>(at, at + A::bytes, m, n);
+      const auto add = [&]<int kSteps>() { product.template add<A, B, kSteps>(at, at + A::bytes, m, n); };
+      if (rows > m + 96)
+        add.template operator()<4>();
+      else if (rows > m + 64)
+        add.template operator()<3>();
+      else if (rows > m + 32)
+        add.template operator()<2>();
       else if (rows > m)
-        product.template add<A, B, false>(at, at + A::bytes, m, n, (rows - m + 15) / 16);
+        add.template operator()<1>();
+    } else {
+      if (m < rows) product.template add<A, B>(shared + stage, shared + stage + A::bytes, m, n);
     }
   }
   wait_copies<0>();

@@ -20,7 +20,7 @@ MoEConfig whole_layer(DType dtype) {
 
 TEST(Init, EveryParameterHasTheBitsOfTheReference) {
   MOEREF_NEEDS_DEVICE();
-  for (const DType dtype : {DType::float32, DType::bfloat16})
+  for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16})
     for (const std::uint64_t seed : {std::uint64_t{0}, std::uint64_t{1} << 63 | 12345}) {
       const Call call{Component::init,
                       to_json(whole_layer(dtype)),

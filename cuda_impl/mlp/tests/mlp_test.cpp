@@ -17,7 +17,7 @@ class MLP : public testing::TestWithParam<const char*> {
             {"config", {{"dim", 24}, {"inter_dim", 40}, {"dtype", GetParam()}}}};
   }
 };
-INSTANTIATE_TEST_SUITE_P(BothTypes, MLP, testing::Values("float32", "bfloat16"),
+INSTANTIATE_TEST_SUITE_P(Types, MLP, testing::Values("float32", "bfloat16", "float16"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_P(MLP, ActivationsAndBiases) {

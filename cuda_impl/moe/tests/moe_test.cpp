@@ -44,6 +44,7 @@ class MoE : public testing::TestWithParam<Setting> {
 };
 INSTANTIATE_TEST_SUITE_P(Settings, MoE,
                          testing::Values(Setting{"float32", ExpertsPath::automatic, "float32"},
+                                         Setting{"float16", ExpertsPath::automatic, "float16"},
                                          Setting{"bfloat16", ExpertsPath::automatic, "bfloat16"},
                                          Setting{"bfloat16", ExpertsPath::portable, "bfloat16_portable"}),
                          [](const auto& info) { return std::string(info.param.name); });

@@ -2,7 +2,7 @@
 
 #include <cublas_v2.h>
 
-#include "cuda_impl/linear/blas_check.hpp"
+#include "cuda_impl/linear/blas_types.hpp"
 
 namespace moeref::cuda::bench {
 
@@ -20,9 +20,7 @@ DenseProducts::~DenseProducts() {
 }
 
 void DenseProducts::run(int call) const {
-  const bool wide = type_ == DataType::float32;
-  const cudaDataType_t type = wide ? CUDA_R_32F : CUDA_R_16BF;
-  const cublasComputeType_t compute = wide ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F;
+  const auto [type, compute] = blas_types(type_);
   const float one = 1.0f, zero = 0.0f;
   // cuBLAS is column-major: C' = B' A'.
   for (const auto& [p, left, right, result] : products_)

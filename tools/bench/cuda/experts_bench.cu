@@ -1,7 +1,7 @@
 // Times the routed experts, whole and by product, against the same flops as dense cuBLAS products in the same
 // run.
 //   moeref_cuda_bench [--json FILE] [--repeat N] [--path automatic|wgmma_clusters|wgmma|portable]
-//                     [--dtype bfloat16|float32] [--beside-block] [shape]...
+//                     [--dtype bfloat16|float16|float32] [--beside-block] [shape]...
 // --beside-block times forward and forward + backward again while a block of 32 threads that only waits holds
 // a multiprocessor, and gives held / free.
 // TF counts 6 T k D I flops forward and 12 backward; share = time of the dense equivalent / time, where the
@@ -19,6 +19,7 @@
 
 #include "cuda_impl/experts/layout.hpp"
 #include "cuda_impl/grouped_gemm/product_kinds.hpp"
+#include "cuda_impl/linear/blas_types.hpp"
 #include "cuda_impl/permutation/permute.hpp"
 #include "cuda_impl/permutation/unpermute.hpp"
 #include "moeref/cuda/error.hpp"
@@ -102,14 +103,14 @@ Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, b
   // Row-major C = A B is column-major C' = B' A'. Operands: random bits of the buffers above, as large as the
   // dense layer's.
   NormalBuffer dense_x(R * D, 1, 8, dtype), dense_a(R * I, 1, 9, dtype);
-  const cudaDataType_t type = dtype == DataType::float32 ? CUDA_R_32F : CUDA_R_16BF;
+  const BlasTypes types = blas_types(dtype);
   const float one = 1, zero = 0;
   const auto dense = [&](const void* a, const void* b, void* out, std::size_t m, std::size_t k,
                          std::size_t n) {
-    if (cublasGemmEx(blas, CUBLAS_OP_N, CUBLAS_OP_N, int(n), int(m), int(k), &one, b, type, int(n), a, type,
-                     int(k), &zero, out, type, int(n), CUBLAS_COMPUTE_32F,
-                     CUBLAS_GEMM_DEFAULT) != CUBLAS_STATUS_SUCCESS)
-      throw CudaError("cublasGemmEx failed");
+    check(cublasGemmEx(blas, CUBLAS_OP_N, CUBLAS_OP_N, int(n), int(m), int(k), &one, b, types.matrix, int(n),
+                       a, types.matrix, int(k), &zero, out, types.matrix, int(n), types.compute,
+                       CUBLAS_GEMM_DEFAULT),
+          "cublasGemmEx");
   };
   const TokenChunks chunks = one_chunk(c);
   const ForwardWorkspace fw = laid_out<ForwardWorkspace>(forward_memory.data, c, chunks);
@@ -218,8 +219,9 @@ ExpertsPath parse_path(const std::string& text) {
 
 DataType parse_dtype(const std::string& text) {
   if (text == "bfloat16") return DataType::bfloat16;
+  if (text == "float16") return DataType::float16;
   if (text == "float32") return DataType::float32;
-  throw ArgumentError("--dtype is '" + text + "': want bfloat16 or float32");
+  throw ArgumentError("--dtype is '" + text + "': want bfloat16, float16 or float32");
 }
 
 int run(int argc, char** argv) {

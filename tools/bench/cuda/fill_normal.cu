@@ -1,12 +1,8 @@
-#include <cuda_bf16.h>
-
+#include "cuda_impl/memory/element.cuh"
 #include "tools/bench/cuda/device_timing.hpp"
 
 namespace moeref::cuda::bench {
 namespace {
-
-__device__ void store(float* out, float value) { *out = value; }
-__device__ void store(__nv_bfloat16* out, float value) { *out = __float2bfloat16(value); }
 
 template <class T>
 __global__ void fill(T* out, std::size_t n, float scale, unsigned seed) {
@@ -18,7 +14,7 @@ __global__ void fill(T* out, std::size_t n, float scale, unsigned seed) {
     z ^= z >> 31;
     float sum = 0;
     for (int k = 0; k < 4; ++k) sum += static_cast<float>((z >> (16 * k)) & 0xffff) / 65536.0f - 0.5f;
-    store(out + i, sum * 1.7320508f * scale);
+    out[i] = from_float<T>(sum * 1.7320508f * scale);
   }
 }
 
@@ -26,10 +22,7 @@ __global__ void fill(T* out, std::size_t n, float scale, unsigned seed) {
 
 void fill_normal(void* out, std::size_t n, DataType type, float scale, unsigned seed, cudaStream_t stream) {
   if (n == 0) return;
-  if (type == DataType::float32)
-    fill<<<1024, 256, 0, stream>>>(static_cast<float*>(out), n, scale, seed);
-  else
-    fill<<<1024, 256, 0, stream>>>(static_cast<__nv_bfloat16*>(out), n, scale, seed);
+  with_type(type, [&]<class T>() { fill<<<1024, 256, 0, stream>>>(static_cast<T*>(out), n, scale, seed); });
   check(cudaGetLastError(), "fill_normal");
 }
 

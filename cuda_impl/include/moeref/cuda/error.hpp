@@ -25,7 +25,7 @@ class ArgumentError : public std::invalid_argument {
 
 inline void check_matrix_type(DataType type, const char* field) {
   if (!is_matrix_type(type))
-    throw ArgumentError(std::string(field) + " is no type of matrices: want bfloat16 or float32");
+    throw ArgumentError(std::string(field) + " is no type of matrices: want bfloat16, float16 or float32");
 }
 
 /// Says, too, which architectures the library was built for where the device is of another.

@@ -1,4 +1,4 @@
-// Routed experts (SPEC.md 5) in float32 or bfloat16 with fp32 accumulation, forward and backward.
+// Routed experts (SPEC.md 5) in float32, bfloat16 or float16 with fp32 accumulation, forward and backward.
 //
 // No call synchronises or looks at token counts on the host; all may be captured in a CUDA graph and replayed
 // with other contents of the same buffers. Results are the same bits on every run. Matrices are row-major.

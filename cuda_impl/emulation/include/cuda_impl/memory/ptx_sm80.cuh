@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "emulated/device.hpp"
 #include "emulated/shared_copies.hpp"
@@ -36,14 +38,19 @@ void load_matrices(std::uint32_t (&v)[4], std::uint32_t from) {
                       : element(m, line, pair) | element(m, line, pair + 1) << 16;
 }
 
-inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+template <class T>
+void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   struct Fragment {
     std::uint32_t a[4], b[2];
   };
   const auto all = ::emulated::exchange("mma", 0xffffffffu, Fragment{{a[0], a[1], a[2], a[3]}, {b0, b1}});
   const int lane = ::emulated::self->lane, row = lane / 4, column = lane % 4 * 2;
   const auto value = [](std::uint32_t word, int k) {
-    return __uint_as_float(k % 2 ? word & 0xffff0000u : word << 16);
+    const auto bits = static_cast<unsigned short>(k % 2 ? word >> 16 : word);
+    if constexpr (std::is_same_v<T, __half>)
+      return __half2float(__half{bits});
+    else
+      return __bfloat162float(__nv_bfloat16{bits});
   };
   for (int q = 0; q < 4; ++q) {
     float sum = d[q];

@@ -32,7 +32,7 @@ std::int32_t supports(const moeref_call* call, char* reason, std::size_t size) {
   return supports_with(implementation(), call, reason, size);
 }
 
-constexpr const char* kDTypes[] = {"float32", "bfloat16", nullptr};
+constexpr const char* kDTypes[] = {"float32", "bfloat16", "float16", nullptr};
 
 }  // namespace
 

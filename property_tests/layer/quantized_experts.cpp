@@ -51,13 +51,14 @@ Tensor numbers_of(const Call& call, const std::string& name, const ExpertsShape&
   return out;
 }
 
-/// Scales become powers of two that differ from block to block, so that every type holds code times scale.
-void simplify_scales(Call& call, const WeightFormatFacts& f) {
+/// Scales become powers of two that differ from block to block, so that every type holds code times scale;
+/// `raised` makes them all larger by 2^raised.
+void simplify_scales(Call& call, const WeightFormatFacts& f, int raised) {
   for (auto& [name, tensor] : call.tensors) {
     const bool of_experts = name.ends_with("_expert_scales");
     if (!name.ends_with("_scales")) continue;
     for (std::int64_t i = 0; i < tensor.size(); ++i) {
-      const int exponent = static_cast<int>(i * 3 % 5) - 4;
+      const int exponent = static_cast<int>(i * 3 % 5) - 4 + raised;
       tensor.set(i, of_experts                   ? std::ldexp(1.0, exponent + 2)
                     : f.scale == ScaleType::e8m0 ? 127 + exponent
                     : f.scale == ScaleType::e4m3 ? (exponent + 7) * 8
@@ -66,10 +67,20 @@ void simplify_scales(Call& call, const WeightFormatFacts& f) {
   }
 }
 
+/// Codes of e4m3 become subnormal ones, which beside others would be lost in every bound.
+void make_subnormal(Call& call) {
+  for (auto& [name, tensor] : call.tensors)
+    for (std::int64_t i = 0; name.ends_with("_codes") && i < tensor.size(); ++i)
+      tensor.set(i, static_cast<int>(tensor[i]) & 0x87);
+}
+
 void quantised_weights(Implementation& impl, const Descriptor& d) {
   Call call = full_call(impl, d);
   const MoEConfig c = parse_moe_config(call.config);
-  simplify_scales(call, facts(c.weight_format));
+  const WeightFormatFacts& format = facts(c.weight_format);
+  const bool subnormal = format.element == ElementCodec::e4m3 && d.seed / 6 % 2 == 1;
+  if (subnormal) make_subnormal(call);
+  simplify_scales(call, format, subnormal ? 6 : 0);
   Call numbers = call;
   numbers.config.erase("weight_format");
   std::erase_if(numbers.tensors, [](const auto& entry) {

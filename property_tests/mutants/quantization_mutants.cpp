@@ -190,6 +190,7 @@ std::span<const Mutant> quantization_mutants() {
        .components = kExperts,
        .does = "subnormal numbers of e4m3 are read as 0",
        .first_wrong = kSeen,
+       .property = "quantised_weights",
        .run = e4m3_subnormals_lost},
       {.name = "e2m1_half_lost",
        .components = kExperts,

@@ -80,7 +80,8 @@ void bind_calls(nb::module_& module) {
       .def("quantised",
            [](const Call& call, const std::string& format) {
              for (const WeightFormatFacts& row : kWeightFormats)
-               if (row.name == format && row.kind != WeightFormat::none) return quantized_call(call, row.kind);
+               if (row.name == format && row.kind != WeightFormat::none)
+                 return quantized_call(call, row.kind);
              throw InputError("'" + format + "' is no format of quantised weights (moeref list fields)");
            })
       .def("dequantised", [](const Call& call) { return dequantized_call(call); });

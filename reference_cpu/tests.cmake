@@ -25,6 +25,10 @@ add_executable(reference_cpu_test
   components/tests/parallelism_test.cpp
   components/tests/score_test.cpp
   components/tests/selection_test.cpp
+  quantization/tests/dequantize_test.cpp
+  quantization/tests/element_codec_test.cpp
+  quantization/tests/quantize_test.cpp
+  quantization/tests/quantized_call_test.cpp
   tests/bounds_test.cpp
   tests/eager_experts.cpp
   tests/eager_gate.cpp

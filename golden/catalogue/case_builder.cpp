@@ -4,6 +4,7 @@
 #include "moeref/config.hpp"
 #include "moeref/error.hpp"
 #include "moeref/signature.hpp"
+#include "reference_cpu/quantization/quantized_call.hpp"
 
 namespace moeref {
 namespace {
@@ -94,6 +95,12 @@ void draw(const CaseSpec& spec, const TensorSpec& tensor, const std::optional<Mo
   if (tensor.name.ends_with("gate_up_proj_bias")) draw_gate_bias(spec, *config, tensor.name, out);
 }
 
+/// Of quantised weights, the numbers are drawn that a case without the field has, and then quantised.
+Call build_quantised_call(CaseSpec spec, WeightFormat format) {
+  spec.config.erase("weight_format");
+  return quantized_call(build_call(spec), format);
+}
+
 }  // namespace
 
 Call build_call(const CaseSpec& spec) {
@@ -104,6 +111,9 @@ Call build_call(const CaseSpec& spec) {
     const Signature want = signature(spec.component, spec.config, spec.options, spec.tokens, spec.backward);
     std::optional<MoEConfig> config;
     if (spec.component != Component::mlp) config = parse_moe_config(spec.config);
+    const bool experts = spec.component == Component::experts || spec.component == Component::moe;
+    if (experts && config->weight_format != WeightFormat::none)
+      return build_quantised_call(spec, config->weight_format);
     for (const TensorSpec& tensor : want.inputs) draw(spec, tensor, config, call);
     ensure_margin(spec, call);
     return call;

@@ -112,6 +112,7 @@ Handle element_type(DType dtype) {
     case DType::int64:
       return {H5Tcopy(H5T_STD_I64LE), H5Tclose};
     case DType::boolean:
+    case DType::uint8:
       break;
   }
   return {H5Tcopy(H5T_STD_U8LE), H5Tclose};

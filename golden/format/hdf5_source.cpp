@@ -106,8 +106,9 @@ Tensor held_in(DType dtype, const Tensor& values, const DatasetInfo& info, std::
   Tensor held(dtype, values.shape());
   for (std::int64_t i = 0; i < values.size(); ++i) {
     const double v = values[i];
-    const bool holds =
-        dtype == DType::boolean ? v == 0.0 || v == 1.0 : std::isnan(v) || round_to(dtype, v) == v;
+    const bool holds = dtype == DType::boolean ? v == 0.0 || v == 1.0
+                       : dtype == DType::uint8 ? v >= 0.0 && v <= 255.0 && v == std::trunc(v)
+                                               : std::isnan(v) || round_to(dtype, v) == v;
     if (!holds)
       throw InputError(dataset_name(info.path) + " holds " + to_text(v) + " at element " +
                        std::to_string(first + i) + ", which is no " + std::string(name(dtype)));

@@ -38,6 +38,7 @@ std::int64_t first_nonfinite(const Tensor& tensor) {
       return first_nonfinite(tensor.as<std::uint16_t>(), 0x7c00);
     case DType::int64:
     case DType::boolean:
+    case DType::uint8:
       break;
   }
   return -1;

@@ -69,6 +69,19 @@ void repair_groups(Descriptor& d) {
   if (d.grouped()) d.k = std::min(d.k, d.limited * (d.E / d.groups));
 }
 
+/// Weights are quantised in whole blocks, where the format has no others.
+void repair_weight_format(Descriptor& d) {
+  if (d.component != Component::experts && d.component != Component::moe)
+    d.config.weight_format = WeightFormat::none;
+  const WeightFormatFacts& format = facts(d.config.weight_format);
+  if (format.cut_blocks) return;
+  const auto whole = [&](std::int64_t& extent) {
+    extent = (extent + format.block_k - 1) / format.block_k * format.block_k;
+  };
+  whole(d.latent > 0 ? d.latent : d.D);
+  whole(d.I);
+}
+
 void repair_gate(Descriptor& d) {
   if (d.component == Component::bias_update) {
     if (d.factor <= 0.0) d.factor = 0x1p-10;
@@ -121,6 +134,7 @@ void repair(Descriptor& d) {
   repair_group_rules(d);
   repair_groups(d);
   repair_gate(d);
+  repair_weight_format(d);
   repair_ranks(d);
   if (d.poison != NonFinite::none && d.T == 0) d.poison = NonFinite::none;
   d.limit = std::max(d.limit, 0.0);

@@ -9,6 +9,7 @@
 #include "moeref/descriptor.hpp"
 #include "moeref/signature.hpp"
 #include "reference_cpu/arithmetic/counter_generator.hpp"
+#include "reference_cpu/quantization/quantized_call.hpp"
 
 namespace moeref {
 namespace {
@@ -219,6 +220,11 @@ Shape token_shape(const Descriptor& d) {
 }  // namespace
 
 Call make_call(const Descriptor& d, bool backward) {
+  if (const WeightFormat format = d.config.weight_format; format != WeightFormat::none) {
+    Descriptor numbers = d;
+    numbers.config.weight_format = WeightFormat::none;
+    return quantized_call(make_call(numbers, backward), format);
+  }
   const bool mlp = d.component == Component::mlp;
   Call call{
       d.component, mlp ? to_json(mlp_config(d)) : to_json(moe_config(d)), call_options(d), {}, backward};

@@ -29,7 +29,7 @@ NamedTensors empty_gradient_uninitialised(Implementation& sound, const Call& cal
 
 NamedTensors down_gradient_transposed(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
-  if (!is(call, Component::experts) || !call.backward) return out;
+  if (!has_weights(call) || !call.backward) return out;
   const Tensor from = out.at("grads/down_projs");
   const std::int64_t rows = from.extent(1), cols = from.extent(2), block = rows * cols;
   change(out, "grads/down_projs", [&](std::int64_t i, double) {

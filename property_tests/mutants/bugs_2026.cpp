@@ -181,7 +181,7 @@ NamedTensors tile_of_first_rows_expert(Implementation& sound, const Call& call) 
 
 NamedTensors empty_group_keeps_accumulator(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
-  if (!is(call, C::experts) || !call.backward) return out;
+  if (!has_weights(call) || !call.backward) return out;
   const Tensor& ids = call.tensors.at("inputs/indices");
   std::vector<bool> has_rows(static_cast<std::size_t>(size(call, "n_routed_experts")));
   for (std::int64_t i = 0; i < ids.size(); ++i)

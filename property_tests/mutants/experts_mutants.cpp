@@ -160,7 +160,7 @@ NamedTensors capacity_drops_slots(Implementation& sound, const Call& call) {
 /// A scale of y that all experts' weights share.
 NamedTensors scaled_by_largest_weight(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
-  if (!is(call, Component::experts)) return out;
+  if (!has_weights(call)) return out;
   double most = 0.0;
   for (const double w : call.tensors.at("params/down_projs").doubles()) most = std::max(most, std::abs(w));
   change(out, "outputs/y", [&](std::int64_t, double v) { return v * (1.0 + 0.01 * most); });
@@ -170,7 +170,7 @@ NamedTensors scaled_by_largest_weight(Implementation& sound, const Call& call) {
 /// Every expert computes every token, and a mask of zeros is multiplied in.
 NamedTensors unselected_times_zero(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
-  if (!is(call, Component::experts)) return out;
+  if (!has_weights(call)) return out;
   for (const double w : call.tensors.at("params/down_projs").doubles())
     if (!std::isfinite(w)) change(out, "outputs/y", [&](std::int64_t, double v) { return v + 0.0 * w; });
   return out;

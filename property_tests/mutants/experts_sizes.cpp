@@ -165,7 +165,7 @@ NamedTensors down_tail_not_contracted(Implementation& sound, const Call& call) {
 /// Weight gradients contract over tokens: the last rows mod N of each expert are left out.
 template <std::int64_t N>
 NamedTensors token_tail_not_contracted(Implementation& sound, const Call& call) {
-  if (!is(call, C::experts) || !call.backward) return sound.run(call);
+  if (!has_weights(call) || !call.backward) return sound.run(call);
   NamedTensors out = sound.run(call);
   const NamedTensors fewer = rows_lost(sound, call, [](std::int64_t own, std::int64_t rows, std::int64_t) {
     return rows > N && own >= rows / N * N;

@@ -25,6 +25,11 @@ inline constexpr std::string_view kUpdatedBias =
 
 inline bool is(const Call& call, Component component) { return call.component == component; }
 
+/// A call of experts on weights as numbers: most mutants know no other.
+inline bool has_weights(const Call& call) {
+  return call.component == Component::experts && call.tensors.contains("params/down_projs");
+}
+
 /// A whole number of the config.
 inline std::int64_t size(const Call& call, const char* field) {
   return call.config.at(field).get<std::int64_t>();

@@ -140,7 +140,7 @@ NamedTensors experts_dealt_in_turn(Implementation& sound, const Call& call) {
 
 /// A number that every expert but the first lacks.
 NamedTensors first_expert_counts_twice(Implementation& sound, const Call& call) {
-  if (!is(call, Component::experts)) return sound.run(call);
+  if (!has_weights(call)) return sound.run(call);
   Call more = call;
   change_slice(more.tensors.at("params/down_projs"), 0, [](double v) { return 2.0 * v; });
   return sound.run(more);

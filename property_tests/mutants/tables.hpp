@@ -38,6 +38,7 @@ std::span<const Mutant> cheating_mutants();
 std::span<const Mutant> holes_mutants();
 std::span<const Mutant> inexpressible_mutants();
 std::span<const Mutant> convention_mutants();
+std::span<const Mutant> quantization_mutants();
 
 inline constexpr std::array kMutantTables{
     &gate_mutants,
@@ -68,6 +69,7 @@ inline constexpr std::array kMutantTables{
     &holes_mutants,
     &inexpressible_mutants,
     &convention_mutants,
+    &quantization_mutants,
 };
 
 }  // namespace moeref

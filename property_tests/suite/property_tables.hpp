@@ -27,6 +27,7 @@ std::span<const Property> experts_formula_properties();
 std::span<const Property> experts_slot_properties();
 std::span<const Property> experts_locality_properties();
 std::span<const Property> experts_choice_properties();
+std::span<const Property> quantized_experts_properties();
 std::span<const Property> layer_part_properties();
 std::span<const Property> layer_token_properties();
 std::span<const Property> batch_invariance_properties();
@@ -54,6 +55,7 @@ inline constexpr std::array kPropertyTables{
     &experts_slot_properties,
     &experts_locality_properties,
     &experts_choice_properties,
+    &quantized_experts_properties,
     &layer_part_properties,
     &layer_token_properties,
     &batch_invariance_properties,

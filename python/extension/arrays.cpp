@@ -42,6 +42,7 @@ nb::dlpack::dtype stored_as(DType dtype) {
     case DType::int64:
       return nb::dtype<std::int64_t>();
     case DType::boolean:
+    case DType::uint8:
       return nb::dtype<std::uint8_t>();
     case DType::bfloat16:
     case DType::float16:

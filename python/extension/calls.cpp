@@ -7,10 +7,12 @@
 
 #include "golden/catalogue/recipes.hpp"
 #include "moeref/descriptor.hpp"
+#include "moeref/error.hpp"
 #include "moeref/golden_file.hpp"
 #include "moeref/signature.hpp"
 #include "moeref/verdict.hpp"
 #include "python/extension/arrays.hpp"
+#include "reference_cpu/quantization/quantized_call.hpp"
 
 namespace nb = nanobind;
 
@@ -74,7 +76,15 @@ void bind_calls(nb::module_& module) {
       .def_prop_ro("config", [](const Call& call) { return call.config.dump(); })
       .def_prop_ro("options", [](const Call& call) { return call.options.dump(); })
       .def_prop_ro("backward", [](const Call& call) { return call.backward; })
-      .def("arrays", [](const Call& call) { return arrays_of(call.tensors); });
+      .def("arrays", [](const Call& call) { return arrays_of(call.tensors); })
+      .def("quantised",
+           [](const Call& call, const std::string& format) {
+             for (const WeightFormatFacts& row : kWeightFormats)
+               if (row.name == format && row.kind != WeightFormat::none)
+                 return quantized_call(call, row.kind);
+             throw InputError("'" + format + "' is no format of quantised weights (moeref list fields)");
+           })
+      .def("dequantised", [](const Call& call) { return dequantized_call(call); });
   module.def("draw",
              [](const std::string& component, const std::string& scale, std::uint64_t bits, bool backward) {
                const SizeRange range = size_range(parse_scale(scale), true);

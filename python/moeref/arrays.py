@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 _BITS = {"bfloat16": np.uint16, "float16": np.uint16, "bool": np.uint8}
-_NAMES = {"float64", "float32", "float16", "bfloat16", "int64", "bool"}
+_NAMES = {"float64", "float32", "float16", "bfloat16", "int64", "bool", "uint8"}
 
 
 def framework_of(array):
@@ -21,10 +21,12 @@ def framework_of(array):
 def bits_of(name, array):
     """(array, dtype name) as the extension takes it.
 
-    Other integer types than int64 become int64. Raises TypeError naming the array whose type moeref does not have.
+    Other integer types than int64 become int64, but for uint8 in params/: codes of quantised weights. Raises TypeError
+    naming the array whose type moeref does not have.
     """
     values, dtype = _torch_bits(array) if framework_of(array) == "torch" else _numpy_bits(array)
-    if dtype not in _NAMES and values.dtype.kind in "iu":
+    codes = dtype == "uint8" and name.startswith("params/")
+    if (dtype not in _NAMES or dtype == "uint8" and not codes) and values.dtype.kind in "iu":
         values, dtype = values.astype(np.int64), "int64"
     if dtype not in _NAMES:
         raise TypeError(f"{name} has dtype {dtype}: want one of {', '.join(sorted(_NAMES))}")

@@ -71,6 +71,14 @@ class Call:
         """{"inputs/x": array, ...}, read-only; bfloat16 as float32 with the same values."""
         return {name: values_of(bits, dtype) for name, (bits, dtype) in self.handle.arrays().items()}
 
+    def quantised(self, weight_format):
+        """This call of experts or moe with codes and scales in place of its experts' weights ("mxfp4", ...)."""
+        return Call(self.handle.quantised(weight_format))
+
+    def dequantised(self):
+        """This call with the exact numbers that its codes and scales stand for; without any it is the call itself."""
+        return Call(self.handle.dequantised())
+
     @property
     def dtypes(self):
         return {name: dtype for name, (_, dtype) in self.handle.arrays().items()}

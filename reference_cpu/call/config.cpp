@@ -230,6 +230,16 @@ void check_groups(const MoEConfig& c, std::int64_t group) {
        "want groups of two experts or more, since a group's score is the sum of its two largest");
 }
 
+/// A quantised weight's blocks along the contraction are whole, where the format has no others.
+void check_blocks(const MoEConfig& c) {
+  const WeightFormatFacts& format = facts(c.weight_format);
+  if (format.cut_blocks) return;
+  for (const std::int64_t k : {c.expert_dim(), c.moe_inter_dim})
+    want(k % format.block_k == 0, "weight_format", write(c.weight_format),
+         "want moe_inter_dim and " + std::string(c.moe_latent_size ? "moe_latent_size" : "dim") +
+             " multiples of " + std::to_string(format.block_k));
+}
+
 // What fields must be to each other.
 void check(const MoEConfig& c) {
   want(c.n_activated_experts >= 1 && c.n_activated_experts <= c.n_routed_experts, "n_activated_experts",
@@ -249,6 +259,7 @@ void check(const MoEConfig& c) {
   want(!facts(c.expert_activation).always_clamps || c.activation_limit >= 0.0, "activation_limit",
        c.activation_limit,
        "want 0 or more with " + std::string(name(c.expert_activation)) + ", whose clamps are always on");
+  check_blocks(c);
 }
 
 void check(const ParallelOptions& p) {

@@ -200,6 +200,9 @@ struct Fields<MoEConfig> {
         convention("logit_cap", &C::logit_cap, clamp_limit,
                    "cap tanh(z / cap) is scored in place of a logit z; 0 = off", gates,
                    Drawn{0, std::array{1.0, 2.0}}),
+        convention("weight_format", &C::weight_format, any,
+                   "how the routed experts' weights are stored: as numbers, or as codes with scales",
+                   "experts moe", Drawn{0, std::array{WeightFormat::mxfp4, WeightFormat::nvfp4}}),
     };
   }();
 };

@@ -20,13 +20,14 @@ struct Traits {
   double largest;
 };
 
-constexpr std::array<Traits, 6> kTraits{{
+constexpr std::array<Traits, 7> kTraits{{
     {"float64", 8, 0x1p-53, 0x1p-1022, std::numeric_limits<double>::max()},
     {"float32", 4, 0x1p-24, 0x1p-126, std::numeric_limits<float>::max()},
     {"bfloat16", 2, 0x1p-8, 0x1p-126, 0x1.fep127},
     {"float16", 2, 0x1p-11, 0x1p-24, 65504.0},
     {"int64", 8, 0.0, 0.0, 0x1p63},
     {"bool", 1, 0.0, 0.0, 1.0},
+    {"uint8", 1, 0.0, 0.0, 255.0},
 }};
 
 const Traits& traits(DType dtype) { return kTraits[static_cast<std::size_t>(dtype)]; }
@@ -63,7 +64,7 @@ DType parse_dtype(std::string_view text) {
   for (std::size_t i = 0; i < kTraits.size(); ++i)
     if (kTraits[i].name == bare) return static_cast<DType>(i);
   throw InputError("unknown dtype '" + std::string(text) +
-                   "': want float64, float32, bfloat16, float16, int64 or bool");
+                   "': want float64, float32, bfloat16, float16, int64, bool or uint8");
 }
 
 std::int64_t size_of(DType dtype) { return traits(dtype).size; }
@@ -84,6 +85,7 @@ double round_to(DType dtype, double value) {
       return round_significand(value, 11, -24, largest(dtype));
     case DType::int64:
     case DType::boolean:
+    case DType::uint8:
       break;
   }
   throw InputError("cannot round to the integer type " + std::string(name(dtype)));

@@ -52,10 +52,20 @@ void gate_params(Builder& b, const std::string& prefix, const MoEConfig& c) {
     b.param(prefix + "e_score_correction_bias", DType::float32, {c.n_routed_experts}, false);
 }
 
+/// Quantised weights are not trained.
+void expert_matrices(Builder& b, const std::string& name, const MoEConfig& c, const ExpertsShape& shape) {
+  if (c.weight_format == WeightFormat::none) {
+    b.param(name, c.dtype, {shape.experts, shape.k, shape.n});
+    return;
+  }
+  for (const StoredWeights& stored : stored_weights(c.weight_format, shape))
+    b.param(name + std::string(stored.suffix), stored.dtype, stored.shape, false);
+}
+
 void experts_params(Builder& b, const std::string& prefix, const MoEConfig& c) {
   const std::int64_t e = c.n_routed_experts;
-  b.param(prefix + "gate_and_up_projs", c.dtype, {e, c.expert_dim(), c.up_dim()});
-  b.param(prefix + "down_projs", c.dtype, {e, c.moe_inter_dim, c.expert_dim()});
+  expert_matrices(b, prefix + "gate_and_up_projs", c, c.up_shape());
+  expert_matrices(b, prefix + "down_projs", c, c.down_shape());
   if (!c.expert_bias) return;
   b.param(prefix + "gate_up_proj_bias", c.dtype, {e, c.up_dim()});
   b.param(prefix + "down_proj_bias", c.dtype, {e, c.expert_dim()});
@@ -167,9 +177,10 @@ void moe(Builder& b, const MoEConfig& c, const CallOptions& o, const Shape& toke
   b.grad("x", c.dtype, x);
 }
 
-/// The parameters of moe, as outputs.
-void init(Builder& b, const MoEConfig& c, const CallOptions& o) {
+/// The parameters of moe, as outputs; of quantised weights, the numbers that are quantised afterwards.
+void init(Builder& b, MoEConfig c, const CallOptions& o) {
   Builder params;
+  c.weight_format = WeightFormat::none;
   moe_params(params, c, o);
   for (const TensorSpec& spec : params.out.inputs)
     b.output(spec.name.substr(std::string("params/").size()), spec.dtype, spec.shape);

@@ -22,6 +22,7 @@ decltype(auto) visit(DType dtype, Bytes* bytes, F&& f) {
     case DType::int64:
       return f(reinterpret_cast<conditional_t<is_const, const std::int64_t, std::int64_t>*>(bytes));
     case DType::boolean:
+    case DType::uint8:
       return f(reinterpret_cast<conditional_t<is_const, const std::uint8_t, std::uint8_t>*>(bytes));
     case DType::bfloat16:
     case DType::float16:
@@ -39,7 +40,7 @@ bool holds(DType dtype) {
   if constexpr (std::is_same_v<T, double>) return dtype == DType::float64;
   if constexpr (std::is_same_v<T, float>) return dtype == DType::float32;
   if constexpr (std::is_same_v<T, std::int64_t>) return dtype == DType::int64;
-  if constexpr (std::is_same_v<T, std::uint8_t>) return dtype == DType::boolean;
+  if constexpr (std::is_same_v<T, std::uint8_t>) return dtype == DType::boolean || dtype == DType::uint8;
   if constexpr (std::is_same_v<T, std::uint16_t>) return dtype == DType::bfloat16 || dtype == DType::float16;
   return false;
 }

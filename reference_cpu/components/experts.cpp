@@ -61,15 +61,22 @@ void scatter_rows(const Bounded& rows, const std::vector<std::int64_t>& to, Boun
     for (std::int64_t c = 0; c < rows.cols; ++c) into.set(to[r], c, rows.at(static_cast<std::int64_t>(r), c));
 }
 
+void load_matrix(Bounded& out, const ExpertMatrices& m, const ExpertsShape& s, std::int64_t e,
+                 DType compute) {
+  if (m.numbers)
+    load_into(out, *m.numbers, e * s.k * s.n, s.k, s.n, compute);
+  else
+    load_into(out, m.quantized, e, compute);
+}
+
 /// One expert's parameters, cast to the type `compute` of the activations.
 struct Expert {
   Bounded up, down;
   Bounded up_bias, down_bias;  ///< unused without expert_bias
 
   void load(const MoEConfig& c, const ExpertsParams& p, std::int64_t e, DType compute) {
-    load_into(up, p.gate_and_up_projs, e * c.expert_dim() * c.up_dim(), c.expert_dim(), c.up_dim(), compute);
-    load_into(down, p.down_projs, e * c.moe_inter_dim * c.expert_dim(), c.moe_inter_dim, c.expert_dim(),
-              compute);
+    load_matrix(up, p.gate_and_up_projs, c.up_shape(), e, compute);
+    load_matrix(down, p.down_projs, c.down_shape(), e, compute);
     if (!p.gate_up_proj_bias) return;
     load_into(up_bias, *p.gate_up_proj_bias, e * c.up_dim(), 1, c.up_dim(), compute);
     load_into(down_bias, *p.down_proj_bias, e * c.expert_dim(), 1, c.expert_dim(), compute);
@@ -91,16 +98,18 @@ Real activate(const Activation& act, const ActivationParams& params, const Bound
                    h.at(row, act.up_column(i, width)), params);
 }
 
-BoundedTensor& gradient(std::map<std::string, BoundedTensor>& grads, const std::string& name,
-                        const Tensor& param) {
+/// Null for a parameter that is not there, or not as numbers.
+BoundedTensor* gradient(std::map<std::string, BoundedTensor>& grads, const std::string& name,
+                        const Tensor* param) {
+  if (!param) return nullptr;
   BoundedTensor& out = grads["grads/" + name];
   if (out.value.empty()) {
-    out.dtype = param.dtype();
-    out.shape = param.shape();
-    resize_in_parallel(out.value, static_cast<std::size_t>(param.size()));
+    out.dtype = param->dtype();
+    out.shape = param->shape();
+    resize_in_parallel(out.value, static_cast<std::size_t>(param->size()));
     resize_in_parallel(out.bound, out.value.size());
   }
-  return out;
+  return &out;
 }
 
 void write_row(const Bounded& row, BoundedTensor& out, std::int64_t first) {
@@ -122,7 +131,11 @@ void cast_block(BoundedTensor& out, DType from, std::int64_t first, std::int64_t
 }  // namespace
 
 ExpertsParams find_experts(const MoEConfig& c, const NamedTensors& tensors, const std::string& prefix) {
-  return {require(tensors, prefix + "gate_and_up_projs"), require(tensors, prefix + "down_projs"),
+  const auto matrices = [&](const char* name, const ExpertsShape& shape) -> ExpertMatrices {
+    if (c.weight_format == WeightFormat::none) return {&require(tensors, prefix + name), {}};
+    return {nullptr, find_quantized(c.weight_format, shape, tensors, prefix + name)};
+  };
+  return {matrices("gate_and_up_projs", c.up_shape()), matrices("down_projs", c.down_shape()),
           c.expert_bias ? &require(tensors, prefix + "gate_up_proj_bias") : nullptr,
           c.expert_bias ? &require(tensors, prefix + "down_proj_bias") : nullptr};
 }
@@ -230,6 +243,15 @@ void bound_rank_parts_of(BoundedTensor& param, std::int64_t at, const Bounded& a
   }
 }
 
+/// a^T b, the gradient of one expert's matrix, in its place in the whole parameter.
+void weight_gradient_into(BoundedTensor& param, std::int64_t expert, const Bounded& a, const Bounded& b,
+                          const Sums& sums, RankRows ranks) {
+  const std::int64_t count = a.cols * b.cols, at = expert * count;
+  multiply_into(a, true, b, false, sums, b.dtype, param.value.data() + at, param.bound.data() + at);
+  bound_rank_parts_of(param, at, a, b, sums, ranks);
+  cast_block(param, b.dtype, at, count);
+}
+
 }  // namespace
 
 ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options, const ExpertsParams& p,
@@ -247,12 +269,10 @@ ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options,
 
   Bounded dx_slots(slots, dim, x.dtype);
   ExpertsBackward out{Bounded(x.rows, dim, x.dtype), Bounded(routing.weights.rows, k, routing.weights.dtype)};
-  BoundedTensor& d_up_param = gradient(grads, prefix + "gate_and_up_projs", p.gate_and_up_projs);
-  BoundedTensor& d_down_param = gradient(grads, prefix + "down_projs", p.down_projs);
-  BoundedTensor* d_up_bias =
-      c.expert_bias ? &gradient(grads, prefix + "gate_up_proj_bias", *p.gate_up_proj_bias) : nullptr;
-  BoundedTensor* d_down_bias =
-      c.expert_bias ? &gradient(grads, prefix + "down_proj_bias", *p.down_proj_bias) : nullptr;
+  BoundedTensor* d_up_param = gradient(grads, prefix + "gate_and_up_projs", p.gate_and_up_projs.numbers);
+  BoundedTensor* d_down_param = gradient(grads, prefix + "down_projs", p.down_projs.numbers);
+  BoundedTensor* d_up_bias = gradient(grads, prefix + "gate_up_proj_bias", p.gate_up_proj_bias);
+  BoundedTensor* d_down_bias = gradient(grads, prefix + "down_proj_bias", p.down_proj_bias);
 
   parallel_for(range.count, [&](std::int64_t local) {
     const auto& mine = by_expert[static_cast<std::size_t>(local)];
@@ -279,10 +299,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options,
 
     const std::vector<std::int64_t> rank_rows = rows_of_ranks(tokens, ranks);
     const Bounded d_act = multiply(d_out, false, expert.down, true, sums, x.dtype);
-    multiply_into(a, true, d_out, false, sums, x.dtype, d_down_param.value.data() + e * width * dim,
-                  d_down_param.bound.data() + e * width * dim);
-    bound_rank_parts_of(d_down_param, e * width * dim, a, d_out, sums, rank_rows);
-    cast_block(d_down_param, x.dtype, e * width * dim, width * dim);
+    if (d_down_param) weight_gradient_into(*d_down_param, e, a, d_out, sums, rank_rows);
 
     // The gradient of the routing weight, and back through the activation.
     Bounded dh(rows, up_dim, x.dtype);
@@ -315,10 +332,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options,
       }
     }
     const Bounded in = gather_rows(x, tokens);
-    multiply_into(in, true, dh, false, sums, x.dtype, d_up_param.value.data() + e * dim * up_dim,
-                  d_up_param.bound.data() + e * dim * up_dim);
-    bound_rank_parts_of(d_up_param, e * dim * up_dim, in, dh, sums, rank_rows);
-    cast_block(d_up_param, x.dtype, e * dim * up_dim, dim * up_dim);
+    if (d_up_param) weight_gradient_into(*d_up_param, e, in, dh, sums, rank_rows);
     if (c.expert_bias) {
       write_row(bias_gradient(dh, x.dtype, x.dtype, rank_rows), *d_up_bias, e * up_dim);
       write_row(bias_gradient(weighted_d_out, x.dtype, x.dtype, rank_rows), *d_down_bias, e * dim);

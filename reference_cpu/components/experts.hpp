@@ -8,15 +8,22 @@
 #include "reference_cpu/arithmetic/bounded.hpp"
 #include "reference_cpu/call/ranks.hpp"
 #include "reference_cpu/components/forced_stages.hpp"
+#include "reference_cpu/quantization/dequantize.hpp"
 
 namespace moeref {
 
+/// The matrices W [K, N] of the experts, x @ W: numbers [E, K, N], or quantised.
+struct ExpertMatrices {
+  const Tensor* numbers = nullptr;  ///< null where they are quantised, and have no gradient
+  QuantizedWeights quantized;
+};
+
 /// The parameters' tensors. They are read expert by expert, so that a layer of real width fits in memory.
 struct ExpertsParams {
-  const Tensor& gate_and_up_projs;  ///< [E, D', 2I or I], x @ W
-  const Tensor& down_projs;         ///< [E, I, D']
-  const Tensor* gate_up_proj_bias;  ///< [E, 2I or I], null without expert_bias
-  const Tensor* down_proj_bias;     ///< [E, D']
+  ExpertMatrices gate_and_up_projs;  ///< [E, D', 2I or I]
+  ExpertMatrices down_projs;         ///< [E, I, D']
+  const Tensor* gate_up_proj_bias;   ///< [E, 2I or I], null without expert_bias
+  const Tensor* down_proj_bias;      ///< [E, D']
 };
 ExpertsParams find_experts(const MoEConfig& config, const NamedTensors& tensors, const std::string& prefix);
 

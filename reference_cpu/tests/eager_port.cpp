@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "reference_cpu/quantization/quantized_call.hpp"
+
 namespace moeref::eager {
 namespace {
 
@@ -193,7 +195,21 @@ std::optional<std::string> EagerPort::unsupported(const Call& call) const {
   }
 }
 
-NamedTensors EagerPort::run(const Call& call) {
+namespace {
+
+/// The call with numbers in place of codes, code times scale as float32 rounds it. They have no gradient.
+Call with_numbers(const Call& call) {
+  Call out = dequantized_call(call);
+  for (auto& [name, tensor] : out.tensors)
+    if (!call.tensors.contains(name) && call.tensors.at("inputs/x").dtype() != DType::float64)
+      tensor = tensor.cast(DType::float32);
+  return out;
+}
+
+}  // namespace
+
+NamedTensors EagerPort::run(const Call& asked) {
+  const Call call = with_numbers(asked);
   NamedTensors out;
   switch (call.component) {
     case Component::gate:
@@ -217,6 +233,8 @@ NamedTensors EagerPort::run(const Call& call) {
     default:
       break;
   }
+  for (const auto& [name, tensor] : call.tensors)
+    if (!asked.tensors.contains(name)) out.erase("grads/" + name.substr(std::string("params/").size()));
   return out;
 }
 

@@ -15,8 +15,8 @@ namespace moeref {
 constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-constexpr DType kDTypes[] = {DType::float64, DType::float32, DType::bfloat16,
-                             DType::float16, DType::int64,   DType::boolean};
+constexpr DType kDTypes[] = {DType::float64, DType::float32, DType::bfloat16, DType::float16,
+                             DType::int64,   DType::boolean, DType::uint8};
 
 inline const Precision kDouble = precision(DType::float64), kBf16 = precision(DType::bfloat16);
 

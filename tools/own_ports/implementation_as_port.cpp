@@ -4,6 +4,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include "tools/port_abi/dlpack_types.hpp"
 
@@ -12,8 +13,10 @@ namespace {
 
 Shape shape_of(const DLTensor& tensor) { return {tensor.shape, tensor.shape + tensor.ndim}; }
 
+/// Of 8-bit integers, inputs are booleans and parameters are codes.
 DType dtype_of(const moeref_named_tensor& named) {
   const auto dtype = from_dlpack(named.tensor.dtype);
+  if (dtype == DType::boolean && std::string_view(named.name).starts_with("params/")) return DType::uint8;
   if (!dtype) throw std::runtime_error(std::string(named.name) + " has an unknown element type");
   return *dtype;
 }

@@ -49,6 +49,7 @@ std::array<std::byte, 8> poison_of(DType dtype, Poison poison) {
       bits = nan ? 0xfffff1e1d2c3b4a5 : 0xffffe5d4c3b2a190;
       break;
     case DType::boolean:
+    case DType::uint8:
       bits = nan ? 0xd5 : 0x6b;
       break;
   }

@@ -9,12 +9,13 @@ struct Entry {
   DType dtype;
   DLDataType type;
 };
-constexpr std::array<Entry, 6> kTypes{{{DType::float64, {kDLFloat, 64, 1}},
+constexpr std::array<Entry, 7> kTypes{{{DType::float64, {kDLFloat, 64, 1}},
                                        {DType::float32, {kDLFloat, 32, 1}},
                                        {DType::bfloat16, {kDLBfloat, 16, 1}},
                                        {DType::float16, {kDLFloat, 16, 1}},
                                        {DType::int64, {kDLInt, 64, 1}},
-                                       {DType::boolean, {kDLUInt, 8, 1}}}};
+                                       {DType::boolean, {kDLUInt, 8, 1}},
+                                       {DType::uint8, {kDLUInt, 8, 1}}}};
 
 }  // namespace
 

@@ -233,9 +233,9 @@ TEST_F(BadInputTest, ShapesAndDtypes) {
             "dataset 'inputs/x' stores int64 where its attribute dtype says float32");
   EXPECT_EQ(with_x({3, 4}, H5T_IEEE_F32LE, "int64"),
             "dataset 'inputs/x' stores float32 where its attribute dtype says int64");
-  EXPECT_EQ(
-      with_x({3, 4}, H5T_IEEE_F32LE, "float8"),
-      "dataset 'inputs/x': unknown dtype 'float8': want float64, float32, bfloat16, float16, int64 or bool");
+  EXPECT_EQ(with_x({3, 4}, H5T_IEEE_F32LE, "float8"),
+            "dataset 'inputs/x': unknown dtype 'float8': want float64, float32, bfloat16, float16, int64, "
+            "bool or uint8");
   EXPECT_EQ(with_x({3, 4}, H5T_IEEE_F32LE, nullptr), "dataset 'inputs/x': missing attribute 'dtype'");
   EXPECT_EQ(with_x({3, 4}, H5T_C_S1, "float32"),
             "dataset 'inputs/x' holds no numbers: want floats, integers or booleans");

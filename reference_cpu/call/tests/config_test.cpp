@@ -178,7 +178,7 @@ INSTANTIATE_TEST_SUITE_P(
               "want one of softmax sigmoid sigmoid_with_bias softmax_with_bias sqrtsoftplus"),
         field("expert_activation", "gelu", "want one of swiglu swigluoai quick_geglu geglu relu2"),
         Refusal{{{"dtype", "fp8"}},
-                "unknown dtype 'fp8': want float64, float32, bfloat16, float16, int64 or bool"},
+                "unknown dtype 'fp8': want float64, float32, bfloat16, float16, int64, bool or uint8"},
         Refusal{{{"n_expert", 8}}, "the config has an unknown field 'n_expert'"},
         Refusal{{{"", 8}}, "the config has an unknown field ''"}));
 

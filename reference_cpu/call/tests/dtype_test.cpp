@@ -152,8 +152,9 @@ TEST(DTypeNames, AnUnknownNameIsQuoted) {
       parse_dtype(text);
       FAIL() << "took '" << text << "'";
     } catch (const InputError& error) {
-      EXPECT_EQ(std::string(error.what()), "unknown dtype '" + std::string(text) +
-                                               "': want float64, float32, bfloat16, float16, int64 or bool");
+      EXPECT_EQ(std::string(error.what()),
+                "unknown dtype '" + std::string(text) +
+                    "': want float64, float32, bfloat16, float16, int64, bool or uint8");
     }
   }
 }

@@ -14,6 +14,7 @@
 #include "moeref/dtype.hpp"
 #include "moeref/float32_products.hpp"
 #include "moeref/score_func.hpp"
+#include "moeref/weight_format.hpp"
 
 namespace moeref {
 
@@ -62,12 +63,16 @@ struct MoEConfig {
   DiscardedGroups discarded_groups = DiscardedGroups::by_score_func;
   double logit_scale = 1.0;
   double logit_cap = 0.0;  ///< 0 = none
+  WeightFormat weight_format = WeightFormat::none;
 
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }
   bool gated_experts() const { return facts(expert_activation).gated; }
   /// Columns of gate_and_up_projs: 2I, or I without a gate.
   std::int64_t up_dim() const { return gated_experts() ? 2 * moe_inter_dim : moe_inter_dim; }
+  /// The two matrices of each expert: gate_and_up_projs and down_projs.
+  ExpertsShape up_shape() const { return {n_routed_experts, expert_dim(), up_dim()}; }
+  ExpertsShape down_shape() const { return {n_routed_experts, moe_inter_dim, expert_dim()}; }
   DType gate_param_dtype() const { return gate_dtype.value_or(dtype); }
   bool has_correction_bias() const { return gate_bias_update_factor > 0.0 || force_e_score_correction_bias; }
   /// Whether experts are selected within groups.

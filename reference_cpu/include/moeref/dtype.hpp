@@ -6,10 +6,11 @@
 
 namespace moeref {
 
-/// The element types of named tensors. The four floating ones are the parameter types of MoEConfig.dtype.
-enum class DType : std::uint8_t { float64, float32, bfloat16, float16, int64, boolean };
+/// The element types of named tensors. The four floating ones are the parameter types of MoEConfig.dtype;
+/// uint8 holds codes of quantised weights.
+enum class DType : std::uint8_t { float64, float32, bfloat16, float16, int64, boolean, uint8 };
 
-/// "float64", "float32", "bfloat16", "float16", "int64", "bool".
+/// "float64", "float32", "bfloat16", "float16", "int64", "bool", "uint8".
 std::string_view name(DType dtype);
 
 /// Inverse of name(); also takes "torch.bfloat16" and the like. Throws InputError naming the text.

@@ -64,7 +64,7 @@ class Tensor {
   Tensor reshaped(Shape shape) const;
 
   /// Typed access; T must be the dtype's own type (double, float, uint16_t for both 16-bit formats, int64_t,
-  /// uint8_t for bool). Throws std::logic_error otherwise.
+  /// uint8_t for bool and uint8). Throws std::logic_error otherwise.
   template <typename T>
   std::span<T> as();
   template <typename T>

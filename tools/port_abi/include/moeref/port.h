@@ -70,7 +70,8 @@ typedef struct moeref_named_tensor {
   const char* name;
   /* Row-major and compact: strides is NULL, byte_offset 0; data is aligned to 256 bytes. ndim 0 is a scalar;
    * with an extent of 0 there is nothing behind data. bfloat16 is kDLBfloat with 16 bits; a boolean is
-   * kDLUInt with 8 bits, 0 or 1; expert ids and loads are kDLInt with 64 bits. */
+   * kDLUInt with 8 bits, 0 or 1, and so are codes of quantised weights (params/), 0 to 255; expert ids and
+   * loads are kDLInt with 64 bits. */
   DLTensor tensor;
   /* MOEREF_OPTIONAL or 0. */
   uint32_t flags;

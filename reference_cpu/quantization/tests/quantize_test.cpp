@@ -10,6 +10,7 @@
 #include "reference_cpu/arithmetic/counter_generator.hpp"
 #include "reference_cpu/quantization/dequantize.hpp"
 #include "reference_cpu/quantization/element_codec.hpp"
+#include "reference_cpu/quantization/tests/quantised_formats.hpp"
 
 namespace moeref {
 namespace {
@@ -33,10 +34,6 @@ std::vector<double> restored(WeightFormat format, const Tensor& weights, std::in
   dequantize(find_quantized(format, shape, tensors, "w"), expert, out);
   return out;
 }
-
-constexpr std::array kQuantised{
-    WeightFormat::fp8_e4m3_block128, WeightFormat::mxfp8,        WeightFormat::mxfp4, WeightFormat::nvfp4,
-    WeightFormat::int4_group32,      WeightFormat::int4_group128};
 
 /// Half a step of the coarsest code, with the scale's own rounding, by the largest weight of a block.
 TEST(Quantize, stays_near_the_weights) {

@@ -9,16 +9,13 @@
 #include "moeref/verdict.hpp"
 #include "reference_cpu/arithmetic/counter_generator.hpp"
 #include "reference_cpu/call/conventions.hpp"
+#include "reference_cpu/quantization/tests/quantised_formats.hpp"
 #include "reference_cpu/tests/eager_port.hpp"
 #include "reference_cpu/tests/small_call.hpp"
 #include "reference_cpu/tests/test_values.hpp"
 
 namespace moeref {
 namespace {
-
-constexpr std::array kQuantised{
-    WeightFormat::fp8_e4m3_block128, WeightFormat::mxfp8,        WeightFormat::mxfp4, WeightFormat::nvfp4,
-    WeightFormat::int4_group32,      WeightFormat::int4_group128};
 
 /// Five tokens on three experts of which two are chosen, 128 wide and deep, with numbers as weights.
 Call plain_call(DType dtype, std::uint64_t seed, Component component = Component::experts) {

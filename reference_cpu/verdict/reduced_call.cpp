@@ -121,8 +121,9 @@ Tensor TensorPart::of(const Tensor& tensor) const {
 bool can_be_reduced(const Call& call) {
   const CallOptions options = parse_call_options(call.options);
   if (options.parallel.size() > 1 || options.fake_balanced_gate) return false;
-  return call.component == Component::gate || call.component == Component::mlp ||
-         call.component == Component::experts || call.component == Component::moe;
+  if (call.component == Component::gate || call.component == Component::mlp) return true;
+  return (call.component == Component::experts || call.component == Component::moe) &&
+         parse_moe_config(call.config).weight_format == WeightFormat::none;
 }
 
 ReducedCall reduce_to_tokens(const Call& call, std::span<const std::int64_t> tokens) {

@@ -36,7 +36,7 @@ struct ReducedCall {
   std::map<std::string, ReducedResult> results;
 };
 
-/// gate, mlp, experts and layers on one rank whose gate is a real one.
+/// gate, mlp, and experts and layers on one rank whose gate is a real one and whose weights are numbers.
 bool can_be_reduced(const Call& call);
 
 /// The call on these tokens alone, without an auxiliary loss: their rows of every output and gradient by

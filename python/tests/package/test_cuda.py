@@ -22,7 +22,8 @@ def test_a_call_of_cuda_tensors_is_that_of_cpu_tensors(dtype):
     want, found = moeref.reference("gate", config, here), moeref.reference("gate", config, there)
     for name, one in want.items():
         np.testing.assert_array_equal(one.value.numpy(), found[name].value.numpy())
-    results = {name: one.value.cuda() for name, one in want.items() if name.startswith("outputs/")}
+    results = {name: one.value.to(getattr(torch, one.dtype)).cuda()
+               for name, one in want.items() if name.startswith("outputs/")}
     assert moeref.judge("gate", config, there, results)
     results["outputs/weights"] = results["outputs/weights"] * 1.5
     assert moeref.judge("gate", config, there, results).first_failure.tensor == "outputs/weights"

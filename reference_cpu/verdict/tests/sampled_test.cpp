@@ -47,6 +47,16 @@ NamedTensors ids_in(const Call& call, const Evaluation& whole) {
   return {{"ids", out}};
 }
 
+TEST(ReducedCallTest, CodesOfWeightsAreJudgedWhole) {
+  for (const Component component : {Component::experts, Component::moe}) {
+    Call call = random_call(component, DType::float32, 3, Numbers::ordinary);
+    call.config["weight_format"] = "none";
+    EXPECT_TRUE(can_be_reduced(call));
+    call.config["weight_format"] = "fp8_e4m3_block128";
+    EXPECT_FALSE(can_be_reduced(call));
+  }
+}
+
 TEST(ReducedCallTest, ItsResultsAreTheWholeCalls) {
   int reduced = 0;
   for (const Component component : kReducible)

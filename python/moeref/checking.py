@@ -2,6 +2,7 @@
 
 import collections
 import glob
+import html
 import os
 import random
 import time
@@ -65,15 +66,37 @@ class Report:
             counts.update(result.reasons if result.status == "NOT_SUPPORTED" else {})
         return dict(counts.most_common())
 
+    def _counts(self):
+        """[((kind, status), how many results)]"""
+        return sorted(collections.Counter((result.item.kind, result.status) for result in self.results).items())
+
+    def _end(self):
+        end = "PASSED" if self.passed else "FAILED" if self.failures else "FAILED: nothing ran"
+        return f"{end} {self.port.name} ({self.port.component})"
+
+    def _setting(self):
+        return f"scale {self.scale}, seed {self.seed}, {self.seconds:.1f} s"
+
     def __str__(self):
-        counts = collections.Counter((result.item.kind, result.status) for result in self.results)
         lines = [str(result) for result in self.failures]
         lines += [f"NOT_SUPPORTED {count} x {reason}" for reason, count in self.not_supported().items()]
-        words = ", ".join(f"{count} {kind} {status}" for (kind, status), count in sorted(counts.items()))
-        end = "PASSED" if self.passed else "FAILED" if self.failures else "FAILED: nothing ran"
-        lines.append(f"{end} {self.port.name} ({self.port.component}): {words}; scale {self.scale}, seed {self.seed}, "
-                     f"{self.seconds:.1f} s")
-        return "\n".join(lines)
+        words = ", ".join(f"{count} {kind} {status}" for (kind, status), count in self._counts())
+        return "\n".join([*lines, f"{self._end()}: {words}; {self._setting()}"])
+
+    def _repr_html_(self):
+        """What notebooks show: the end, counts by kind and status, every failure, and what was not supported."""
+
+        def table(head, rows):
+            cells = lambda tag, row: "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row)  # noqa: E731
+            lines = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+            return f"<table><tr>{cells('th', head)}</tr>{lines}</table>" if lines else ""
+
+        return (f"<p><b>{html.escape(self._end())}</b>; {html.escape(self._setting())}</p>"
+                + table(["kind", "status", "items"], [[*key, count] for key, count in self._counts()])
+                + table(["failed", "status", "finding", "case", "repeat"],
+                        [[r.item.name, r.status, r.finding or "; ".join(r.reasons), r.case, r.repeat]
+                         for r in self.failures])
+                + table(["not supported", "calls"], self.not_supported().items()))
 
 
 class CheckFailed(AssertionError):

@@ -1,13 +1,14 @@
 """Ports of Python under properties and golden cases, in a child process and in this one."""
 
 import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import gates
 import moeref
-from moeref.checking import items_of, run_item
+from moeref.checking import Item, ItemResult, Report, items_of, run_item
 from moeref.opened_port import OpenedPort
 from moeref.ports import keyword
 
@@ -60,6 +61,19 @@ def test_what_a_port_does_instead_of_answering_is_a_finding(port, status, said):
         result = run_item(opened, item)
         assert result.failed and result.status == status
         assert said.lower() in result.finding.lower()
+
+
+def test_notebooks_show_what_failed_and_what_was_not_supported():
+    item, wrong = Item("property", "weight_sums", "p > 0"), "weights[3] is <0.5> & 1 belongs"
+    port = SimpleNamespace(name="mine", component="gate")
+    report = Report(port, "small", 7)
+    report.results = [
+        ItemResult(item, "FAIL", True, 3, wrong, "T=4", "moeref check", {}),
+        ItemResult(item._replace(kind="golden"), "NOT_SUPPORTED", False, 0, "", "", "", {"no groups": 2})]
+    page = report._repr_html_()
+    assert "<b>FAILED mine (gate)</b>" in page and "scale small, seed 7" in page
+    assert "weights[3] is &lt;0.5&gt; &amp; 1 belongs" in page and "<td>T=4</td><td>moeref check</td>" in page
+    assert "<td>no groups</td><td>2</td>" in page and page.count("<table>") == page.count("</table>") == 3
 
 
 def test_what_ran_on_nothing_has_not_passed():

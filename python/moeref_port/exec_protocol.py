@@ -93,8 +93,9 @@ def _run(functions, request):
 
 
 def last_line(error):
-    """The exception, and the line of the port's own file that it came through last."""
-    text = traceback.format_exception_only(type(error), error)[-1].strip()
+    """The exception without its notes, and the line of the port's own file that it came through last."""
+    notes = [line for note in getattr(error, "__notes__", ()) for line in str(note).split("\n")]
+    text = traceback.format_exception_only(type(error), error)[-1 - len(notes)].strip()
     packages = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     ours = [os.path.join(packages, name) for name in ("moeref_port", "moeref")]
     frames = [f for f in traceback.extract_tb(error.__traceback__)

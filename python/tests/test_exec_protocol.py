@@ -12,6 +12,7 @@ import h5py
 import talkative_port
 from golden_files import make_golden
 from moeref_port import serve
+from moeref_port.exec_protocol import last_line
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HELLO = {"moeref": 1, "request": "hello"}
@@ -68,6 +69,12 @@ class ExecProtocolTest(unittest.TestCase):
         self.assertIn("SystemExit: 5", answers[1]["reason"])
         self.assertIn("want a name like outputs/weights", answers[2]["reason"])
         self.assertIn("Traceback", errors)
+
+    @unittest.skipIf(sys.version_info < (3, 11), "exceptions have notes from Python 3.11 on")
+    def test_notes_of_exceptions_are_not_the_reason(self):
+        error = ValueError("shapes differ")
+        error.add_note("--------------------\nFrames were removed.")
+        self.assertEqual(last_line(error), "ValueError: shapes differ")
 
     def test_the_request_says_whether_gradients_are_wanted(self):
         answers, _ = self.talk(self.run_request(5, backward=True), HELLO)

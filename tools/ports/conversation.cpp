@@ -28,6 +28,9 @@ std::string reason_of(const json& answer) {
   return one_line(it->get<std::string>());
 }
 
+/// How many limits of a call a process may take to start: importing a large package takes longer than a call.
+constexpr int kLimitsToStart = 12;
+
 std::string seconds(std::chrono::milliseconds limit) {
   return fmt::format("{:g} s", static_cast<double>(limit.count()) / 1000.0);
 }
@@ -48,7 +51,8 @@ json Conversation::ask_first(const json& request, const std::string& who, const 
 }
 
 json Conversation::hear_first(const std::string& who, const std::string& when) {
-  const PortProcess::Answer answer = process_.listen(limit_);
+  const auto limit = limit_ * kLimitsToStart;
+  const PortProcess::Answer answer = process_.listen(limit);
   if (answer.heard == PortProcess::Heard::line) {
     if (auto value = object_of(answer.line)) return *std::move(value);
     throw InputError(who + ": broke the protocol " + when + ": said '" + shortened(answer.line) +
@@ -57,7 +61,7 @@ json Conversation::hear_first(const std::string& who, const std::string& when) {
   if (answer.heard == PortProcess::Heard::ended)
     throw InputError(with_output(who + ": " + process_.how_it_ended() + " " + when));
   process_.kill();
-  throw InputError(with_output(who + ": said nothing within " + seconds(limit_) + " " + when));
+  throw InputError(with_output(who + ": said nothing within " + seconds(limit) + " " + when));
 }
 
 PortOutcome Conversation::gone(Verdict verdict, const std::string& finding) {

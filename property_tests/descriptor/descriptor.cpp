@@ -71,8 +71,7 @@ void repair_groups(Descriptor& d) {
 
 /// Weights are quantised in whole blocks, where the format has no others.
 void repair_weight_format(Descriptor& d) {
-  if (d.component != Component::experts && d.component != Component::moe)
-    d.config.weight_format = WeightFormat::none;
+  if (!has_routed_experts(d.component)) d.config.weight_format = WeightFormat::none;
   const WeightFormatFacts& format = facts(d.config.weight_format);
   if (format.cut_blocks) return;
   const auto whole = [&](std::int64_t& extent) {

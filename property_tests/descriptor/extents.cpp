@@ -193,8 +193,7 @@ void take_preset(Descriptor& d, const Preset& preset, const SizeRange& range) {
   d.precision.reset();
   if (preset.options.contains("gate_precision"))
     d.precision = parse_dtype(preset.options.at("gate_precision").get<std::string>());
-  const bool has_experts =
-      d.component == Component::experts || d.component == Component::moe || d.component == Component::init;
+  const bool has_experts = has_routed_experts(d.component) || d.component == Component::init;
   if (has_experts)
     d.E = std::clamp(static_cast<std::int64_t>(range.elements / expert_elements(d)), std::int64_t{1}, d.E);
 }
@@ -317,7 +316,7 @@ double multiply_adds(const Descriptor& d) {
 
 double largest_tensor(const Descriptor& d) {
   const auto product = [](auto... extents) { return (static_cast<double>(extents) * ...); };
-  const bool layer = d.component == Component::experts || d.component == Component::moe;
+  const bool layer = has_routed_experts(d.component);
   double most = std::max({product(d.T, d.D), product(d.T, d.E), product(d.E, d.D), product(d.T, d.k)});
   if (d.component == Component::mlp) most = std::max({most, product(d.T, d.I), product(d.D, d.I)});
   if (layer) most = std::max({most, product(d.T, d.k, std::max(d.I, d.D))});

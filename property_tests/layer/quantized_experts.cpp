@@ -99,10 +99,8 @@ void quantised_weights(Implementation& impl, const Descriptor& d) {
 
 /// Two blocks or more along each axis that has some.
 void arrange_quantised(Descriptor& d) {
-  constexpr std::array formats{
-      WeightFormat::fp8_e4m3_block128, WeightFormat::mxfp8,        WeightFormat::mxfp4, WeightFormat::nvfp4,
-      WeightFormat::int4_group32,      WeightFormat::int4_group128};
-  if (d.config.weight_format == WeightFormat::none) d.config.weight_format = formats[d.seed % formats.size()];
+  if (d.config.weight_format == WeightFormat::none)
+    d.config.weight_format = kQuantisedFormats[d.seed % kQuantisedFormats.size()];
   const WeightFormatFacts& f = facts(d.config.weight_format);
   const std::int64_t least = f.cut_blocks ? f.block_k + 2 : 2 * f.block_k;
   d.latent = 0;

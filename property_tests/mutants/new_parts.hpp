@@ -20,7 +20,7 @@ inline bool is_one_of(const Call& call, std::initializer_list<Component> compone
     if (call.component == c) return true;
   return false;
 }
-inline bool has_experts(const Call& call) { return is_one_of(call, {Component::experts, Component::moe}); }
+inline bool has_experts(const Call& call) { return has_routed_experts(call.component); }
 /// A call whose output is y.
 inline bool gives_y(const Call& call) {
   return is_one_of(call, {Component::experts, Component::moe, Component::mlp});

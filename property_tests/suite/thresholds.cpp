@@ -33,8 +33,8 @@ constexpr auto kWords = std::to_array<Words>({{"T", "tokens"},
 std::string in_words(const Descriptor& d, std::string_view field, std::int64_t extent) {
   if (field == "T" && d.component == Component::metrics) return fmt::format("{} layers", extent);
   // Permuted rows are what an expert's kernels count.
-  const bool permutes = d.component == Component::experts || d.component == Component::moe;
-  if (field == "T" && permutes && d.k > 1) return fmt::format("{} tokens, {} rows,", extent, extent * d.k);
+  if (field == "T" && has_routed_experts(d.component) && d.k > 1)
+    return fmt::format("{} tokens, {} rows,", extent, extent * d.k);
   const auto found = std::ranges::find(kWords, field, &Words::field);
   return fmt::format("{} {}", extent, found == kWords.end() ? field : found->words);
 }

@@ -15,10 +15,6 @@ namespace {
 
 constexpr std::string_view kField = "weight_format";
 
-bool has_experts(Component component) {
-  return component == Component::experts || component == Component::moe;
-}
-
 /// The experts' two matrices by their names in the call.
 std::vector<std::pair<std::string, ExpertsShape>> matrices_of(Component component, const MoEConfig& c) {
   const std::string prefix = component == Component::moe ? "params/experts." : "params/";
@@ -36,7 +32,7 @@ Tensor held_exactly(const std::vector<double>& values, const Shape& shape, DType
 }  // namespace
 
 Call quantized_call(Call call, WeightFormat format) {
-  if (!has_experts(call.component))
+  if (!has_routed_experts(call.component))
     throw InputError("component '" + std::string(name(call.component)) + "' has no experts to quantise");
   for (const auto& [name, shape] : matrices_of(call.component, parse_moe_config(call.config))) {
     call.tensors.merge(quantize(format, require(call.tensors, name), name));
@@ -47,7 +43,7 @@ Call quantized_call(Call call, WeightFormat format) {
 }
 
 Call dequantized_call(Call call) {
-  if (!has_experts(call.component)) return call;
+  if (!has_routed_experts(call.component)) return call;
   const MoEConfig c = parse_moe_config(call.config);
   if (c.weight_format == WeightFormat::none) return call;
   for (const auto& [name, s] : matrices_of(call.component, c)) {

@@ -130,8 +130,7 @@ nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
     o["steps"] = 1 + d.below(3);
     o["micro_batches"] = 1 + d.below(2);
   }
-  const bool experts = component == Component::experts || component == Component::moe;
-  if (experts && c.n_routed_experts % 2 == 0 && d.chance(0.3)) {
+  if (has_routed_experts(component) && c.n_routed_experts % 2 == 0 && d.chance(0.3)) {
     o["ep_size"] = c.n_routed_experts % 4 == 0 && d.chance(0.5) ? 4 : 2;
     o["exchange"] = d.of({"all_gather", "all_to_all"});
   }

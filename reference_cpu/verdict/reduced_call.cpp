@@ -122,7 +122,7 @@ bool can_be_reduced(const Call& call) {
   const CallOptions options = parse_call_options(call.options);
   if (options.parallel.size() > 1 || options.fake_balanced_gate) return false;
   if (call.component == Component::gate || call.component == Component::mlp) return true;
-  return (call.component == Component::experts || call.component == Component::moe) &&
+  return has_routed_experts(call.component) &&
          parse_moe_config(call.config).weight_format == WeightFormat::none;
 }
 

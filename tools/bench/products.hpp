@@ -44,7 +44,7 @@ inline std::vector<Product> forward_products(Component component, const Layer& l
   const std::int64_t tokens = layer.tokens, rows = tokens * c.n_activated_experts;
   std::vector<Product> out;
   if (component == Component::gate) out.push_back({tokens, c.dim, c.n_routed_experts});
-  if (component == Component::experts || component == Component::moe) {
+  if (has_routed_experts(component)) {
     out.push_back({rows, c.expert_dim(), c.up_dim()});
     out.push_back({rows, c.moe_inter_dim, c.expert_dim()});
   }

@@ -42,9 +42,7 @@ bool routes(const Call& call) {
 bool weighs(const Call& call) {
   return call.component == Component::gate || call.component == Component::moe;
 }
-bool has_routed_experts(const Call& call) {
-  return call.component == Component::experts || call.component == Component::moe;
-}
+bool has_routed_experts(const Call& call) { return moeref::has_routed_experts(call.component); }
 
 template <bool After>
 bool weight_after_down(Call& call) {

@@ -43,6 +43,11 @@ constexpr const ComponentFacts& facts(Component component) {
   return kComponentFacts[static_cast<std::size_t>(component)];
 }
 
+/// Whether tokens go through routed experts in it.
+constexpr bool has_routed_experts(Component component) {
+  return component == Component::experts || component == Component::moe;
+}
+
 inline constexpr auto kComponents = [] {
   std::array<Component, kComponentFacts.size()> out{};
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = kComponentFacts[i].kind;

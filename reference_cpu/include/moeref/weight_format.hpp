@@ -86,6 +86,13 @@ inline constexpr auto kWeightFormats = std::to_array<WeightFormatFacts>({
      .scale = ScaleType::bfloat16},
 });
 
+/// The formats that have codes: all but none.
+inline constexpr auto kQuantisedFormats = [] {
+  std::array<WeightFormat, kWeightFormats.size() - 1> out{};
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = kWeightFormats[i + 1].kind;
+  return out;
+}();
+
 constexpr const WeightFormatFacts& facts(WeightFormat format) {
   return kWeightFormats[static_cast<std::size_t>(format)];
 }

@@ -10,7 +10,6 @@
 #include "reference_cpu/arithmetic/counter_generator.hpp"
 #include "reference_cpu/quantization/dequantize.hpp"
 #include "reference_cpu/quantization/element_codec.hpp"
-#include "reference_cpu/quantization/tests/quantised_formats.hpp"
 
 namespace moeref {
 namespace {
@@ -38,7 +37,7 @@ std::vector<double> restored(WeightFormat format, const Tensor& weights, std::in
 /// Half a step of the coarsest code, with the scale's own rounding, by the largest weight of a block.
 TEST(Quantize, stays_near_the_weights) {
   const Tensor weights = drawn({2, 256, 6});
-  for (const WeightFormat format : kQuantised)
+  for (const WeightFormat format : kQuantisedFormats)
     for (std::int64_t e = 0; e < 2; ++e) {
       const std::vector<double> got = restored(format, weights, e);
       const double relative = facts(format).element == ElementCodec::e4m3 ? 1.0 / 8.0 : 0.3;
@@ -50,7 +49,7 @@ TEST(Quantize, stays_near_the_weights) {
 }
 
 TEST(Quantize, numbers_that_a_format_holds_come_back) {
-  for (const WeightFormat format : kQuantised) {
+  for (const WeightFormat format : kQuantisedFormats) {
     const Tensor weights = drawn({2, 128, 3}, 7);
     std::vector<double> once;
     for (std::int64_t e = 0; e < 2; ++e) {
@@ -80,7 +79,7 @@ TEST(Quantize, scale_of_mx_is_the_power_of_two_below_the_largest) {
 
 TEST(Quantize, zeros) {
   const Tensor zeros(DType::float32, {1, 128, 2});
-  for (const WeightFormat format : kQuantised)
+  for (const WeightFormat format : kQuantisedFormats)
     for (const double value : restored(format, zeros, 0)) EXPECT_EQ(value, 0.0) << facts(format).name;
   EXPECT_EQ(quantize(WeightFormat::mxfp4, zeros, "w").at("w_scales")[0], 0);
   EXPECT_EQ(quantize(WeightFormat::nvfp4, zeros, "w").at("w_expert_scales")[0], 1.0);

@@ -9,7 +9,6 @@
 #include "moeref/verdict.hpp"
 #include "reference_cpu/arithmetic/counter_generator.hpp"
 #include "reference_cpu/call/conventions.hpp"
-#include "reference_cpu/quantization/tests/quantised_formats.hpp"
 #include "reference_cpu/tests/eager_port.hpp"
 #include "reference_cpu/tests/small_call.hpp"
 #include "reference_cpu/tests/test_values.hpp"
@@ -58,7 +57,7 @@ TEST(QuantizedCall, has_codes_in_place_of_weights_and_no_gradient_of_them) {
 
 /// A block of powers of two is exact in every type: the call with numbers has the same values and bounds.
 TEST(QuantizedCall, is_the_call_with_the_numbers_of_its_codes) {
-  for (const WeightFormat format : kQuantised)
+  for (const WeightFormat format : kQuantisedFormats)
     for (const DType dtype : {DType::float32, DType::bfloat16, DType::float64}) {
       const Call call = quantised(format, dtype, 2), numbers = dequantized_call(call);
       check_inputs(numbers);
@@ -80,7 +79,7 @@ TEST(QuantizedCall, of_numbers_is_the_call_itself) {
 
 /// A port that multiplies code by scale in float32 and stores the weight in the call's type.
 TEST(QuantizedCall, bounds_hold_for_an_honest_port) {
-  for (const WeightFormat format : kQuantised)
+  for (const WeightFormat format : kQuantisedFormats)
     for (const DType dtype : {DType::float64, DType::float32, DType::bfloat16})
       for (std::uint64_t seed = 0; seed < 2; ++seed) {
         const Call call = quantised(format, dtype, seed);

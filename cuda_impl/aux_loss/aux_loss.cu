@@ -106,6 +106,7 @@ std::size_t aux_loss_workspace_bytes(const AuxLossConfig& c) {
 
 void aux_loss_forward(const AuxLossConfig& c, const AuxLossInput& in, const AuxStatistics& statistics,
                       float* loss, void* workspace, cudaStream_t stream) {
+  forget_earlier_errors();
   check_config(c);
   const TokenBlocks blocks = token_blocks(c.tokens, c.experts, false);
   Arena arena(workspace);
@@ -133,6 +134,7 @@ void aux_loss_forward(const AuxLossConfig& c, const AuxLossInput& in, const AuxS
 
 void aux_loss_backward(const AuxLossConfig& c, const AuxStatistics& statistics,
                        const std::uint8_t* token_mask, void* d_scores, cudaStream_t stream) {
+  forget_earlier_errors();
   check_config(c);
   if (!statistics.real_tokens || !statistics.load)
     throw ArgumentError("statistics are not complete: want real_tokens and load");

@@ -103,6 +103,7 @@ void finish_statistics(int experts, int slots, const BlockStatistics& parts, con
 
 void aux_loss_from_statistics(int experts, int slots, const AuxStatistics& statistics, float* loss,
                               double* gradient, cudaStream_t stream) {
+  forget_earlier_errors();
   if (experts < 1 || experts > kThreads)
     throw ArgumentError("experts is " + std::to_string(experts) + ": want 1 to 1024");
   if (slots < 1) throw ArgumentError("slots is " + std::to_string(slots) + ": want 1 or more");

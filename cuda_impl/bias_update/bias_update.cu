@@ -49,6 +49,7 @@ void check_experts(int experts) {
 
 void accumulate_expert_load(int experts, const std::int64_t* load, std::int64_t* cumulative,
                             cudaStream_t stream) {
+  forget_earlier_errors();
   check_experts(experts);
   accumulate_kernel<<<1, kThreads, 0, stream>>>(experts, load, cumulative);
   check(cudaGetLastError(), "accumulate_expert_load");
@@ -56,6 +57,7 @@ void accumulate_expert_load(int experts, const std::int64_t* load, std::int64_t*
 
 void update_correction_bias(int experts, double factor, const std::int64_t* loads, int ranks, float* master,
                             float* correction, cudaStream_t stream) {
+  forget_earlier_errors();
   check_experts(experts);
   if (ranks < 1) throw ArgumentError("ranks is " + std::to_string(ranks) + ": want 1 or more");
   update_kernel<<<1, kThreads, 0, stream>>>(experts, static_cast<float>(factor), loads, ranks, master,

@@ -12,7 +12,8 @@
 #include <string>
 #include <unordered_map>
 
-#include "cuda_runtime_api.h"
+#include "cuda_impl/emulation/runtime.hpp"
+#include "emulated/faults.hpp"
 
 namespace {
 
@@ -147,16 +148,25 @@ Memory& memory() {
 
 }  // namespace
 
-cudaError_t cudaMalloc(void** out, std::size_t bytes) { return memory().take(out, bytes, true); }
+using emulated::intercepted, emulated::noted;
+
+cudaError_t cudaMalloc(void** out, std::size_t bytes) {
+  if (const cudaError_t error = intercepted("cudaMalloc")) return error;
+  return noted(memory().take(out, bytes, true));
+}
 cudaError_t cudaMallocAsync(void** out, std::size_t bytes, cudaStream_t) {
-  return memory().take(out, bytes, false);
+  return noted(memory().take(out, bytes, false));
 }
-cudaError_t cudaFree(void* p) { return memory().give_back(p); }
-cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return memory().give_back(p); }
+cudaError_t cudaFree(void* p) {
+  if (const cudaError_t error = intercepted("cudaFree")) return error;
+  return noted(memory().give_back(p));
+}
+cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return noted(memory().give_back(p)); }
 cudaError_t cudaHostAlloc(void** out, std::size_t bytes, unsigned) {
-  return memory().take(out, bytes, false);
+  if (const cudaError_t error = intercepted("cudaHostAlloc")) return error;
+  return noted(memory().take(out, bytes, false));
 }
-cudaError_t cudaFreeHost(void* p) { return memory().give_back(p); }
+cudaError_t cudaFreeHost(void* p) { return noted(memory().give_back(p)); }
 cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) {
   *device = host;
   return cudaSuccess;
@@ -167,8 +177,15 @@ cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   return cudaSuccess;
 }
 
-cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t* handle, void* p) { return memory().share(handle, p); }
-cudaError_t cudaIpcOpenMemHandle(void** out, cudaIpcMemHandle_t handle, unsigned) {
-  return memory().open(out, handle);
+cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t* handle, void* p) {
+  if (const cudaError_t error = intercepted("cudaIpcGetMemHandle")) return error;
+  return noted(memory().share(handle, p));
 }
-cudaError_t cudaIpcCloseMemHandle(void* p) { return memory().close(p); }
+cudaError_t cudaIpcOpenMemHandle(void** out, cudaIpcMemHandle_t handle, unsigned) {
+  if (const cudaError_t error = intercepted("cudaIpcOpenMemHandle")) return error;
+  return noted(memory().open(out, handle));
+}
+cudaError_t cudaIpcCloseMemHandle(void* p) {
+  if (const cudaError_t error = intercepted("cudaIpcCloseMemHandle")) return error;
+  return noted(memory().close(p));
+}

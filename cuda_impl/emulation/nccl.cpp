@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cuda_impl/emulation/runtime.hpp"
+#include "emulated/faults.hpp"
 
 namespace {
 
@@ -37,6 +38,7 @@ struct Transfer {
 };
 thread_local std::vector<Transfer> grouped;
 thread_local cudaStream_t grouped_stream = nullptr;
+thread_local std::chrono::milliseconds pass_time{0};
 
 }  // namespace
 
@@ -82,6 +84,8 @@ ncclResult_t add(const Transfer& t, cudaStream_t stream) {
 
 }  // namespace
 
+void emulated::slow_nccl(std::chrono::milliseconds time) { pass_time = time; }
+
 ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   static int count = 0;
   const std::lock_guard lock(all_mutex);
@@ -93,6 +97,7 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
 
 ncclResult_t ncclCommInitRank(ncclComm_t* comm, int size, ncclUniqueId id, int rank) {
   if (size < 1 || rank < 0 || rank >= size) return ncclInvalidArgument;
+  if (emulated::intercepted("ncclCommInitRank") != cudaSuccess) return ncclInternalError;
   int key = 0;
   std::memcpy(&key, id.internal, sizeof key);
   const std::lock_guard lock(all_mutex);
@@ -130,6 +135,7 @@ ncclResult_t ncclGroupEnd() {
       if (t.to && !receive(t)) return false;
     return true;
   });
+  if (pass_time.count() > 0) emulated::occupy(grouped_stream, pass_time);
   return ncclSuccess;
 }
 ncclResult_t ncclSend(const void* data, std::size_t count, ncclDataType_t, int peer, ncclComm_t comm,

@@ -1,10 +1,13 @@
 #include "cuda_impl/emulation/runtime.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <utility>
 
 #include "emulated/block.hpp"
+#include "emulated/faults.hpp"
 
 namespace {
 
@@ -80,6 +83,7 @@ cudaError_t cudaGetLastError() {
 }
 
 cudaError_t cudaStreamCreate(cudaStream_t* stream) {
+  if (const cudaError_t error = emulated::intercepted("cudaStreamCreate")) return error;
   *stream = new CUstream_st;
   return state();
 }
@@ -96,12 +100,17 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return state();
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (stream && !capturing(stream)) std::this_thread::sleep_until(stream->busy_until);
   return capturing(stream) ? cudaErrorNotSupported : state();  // CUDA ends the capture with an error
 }
-cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  if (stream && std::chrono::steady_clock::now() < stream->busy_until) return cudaErrorNotReady;
+  return cudaStreamSynchronize(stream);
+}
 cudaError_t cudaDeviceSynchronize() { return state(); }
 
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  if (const cudaError_t error = emulated::intercepted("cudaEventCreate")) return error;
   *event = new CUevent_st;
   return state();
 }
@@ -112,11 +121,16 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   event->captured = stream ? stream->captures : nullptr;
-  emulated::enqueue(stream, [event] {
+  emulated::enqueue(stream, [event, stream] {
     event->at = std::chrono::steady_clock::now();
+    if (stream) event->at = std::max(event->at, stream->busy_until);
     return true;
   });
   return state();
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  if (event->captured) return cudaErrorNotSupported;
+  return std::chrono::steady_clock::now() < event->at ? cudaErrorNotReady : state();
 }
 // What comes before the record has run when the record returns. A stream that waits for one that is captured
 // is captured with it, and its work comes in the order of the calls.

@@ -15,11 +15,13 @@ struct CUgraph_st {
 struct CUgraphExec_st : CUgraph_st {};
 struct CUstream_st {
   CUgraph_st* captures = nullptr;
+  // Its work has run, and looks to the program as if it ran until then.
+  std::chrono::steady_clock::time_point busy_until;
 };
 
 struct CUevent_st {
-  std::chrono::steady_clock::time_point at;
-  CUgraph_st* captured = nullptr;  // where it was recorded last
+  std::chrono::steady_clock::time_point at;  // when what came before it had ended
+  CUgraph_st* captured = nullptr;            // where it was recorded last
 };
 
 namespace emulated {
@@ -28,6 +30,11 @@ namespace emulated {
 void enqueue(cudaStream_t stream, std::function<bool()> work);
 /// What cudaGetLastError returns next; a failed launch stays.
 void set_error(cudaError_t error);
+/// The same for a call that failed, and what it returns.
+inline cudaError_t noted(cudaError_t error) {
+  if (error != cudaSuccess) set_error(error);
+  return error;
+}
 /// From here on the calling thread's launches find no kernel, as in a build for other architectures.
 void lose_kernels(bool lost);
 

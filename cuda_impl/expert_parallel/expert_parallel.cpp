@@ -4,12 +4,14 @@
 
 #include "cuda_impl/expert_parallel/exchange_pass.hpp"
 #include "cuda_impl/experts/passes.hpp"
+#include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
 
 void experts_forward(const ExpertParallelConfig& c, const ExpertsWeights& w, const ExpertsInput& input,
                      void* output, Group& group, const ExpertParallelWindows& windows, void* saved,
                      void* workspace, cudaStream_t stream) {
+  forget_earlier_errors();
   check_call(c, group, windows);
   check_aligned(input.x, "x");
   check_aligned(output, "output");
@@ -36,6 +38,7 @@ void experts_forward(const ExpertParallelConfig& c, const ExpertsWeights& w, con
 void experts_backward(const ExpertParallelConfig& c, const ExpertsWeights& w, const ExpertsInput& input,
                       const void* d_output, Group& group, const ExpertParallelWindows& windows,
                       const void* saved, const ExpertsGradients& d, void* workspace, cudaStream_t stream) {
+  forget_earlier_errors();
   check_call(c, group, windows);
   check_aligned(d_output, "d_output");
   check_aligned(d.x, "the gradient of x");

@@ -95,6 +95,7 @@ void BackwardPass::zero_parameters(std::size_t height, std::size_t width, void* 
 void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in,
                       const void* d_output, const void* saved, const ExpertsGradients& d, void* workspace,
                       cudaStream_t stream) {
+  forget_earlier_errors();
   check_aligned(d.x, "the gradient of x");
   const BackwardPass pass(c, one_chunk(c), w, in, d_output, saved, d, workspace, RowsOfX::with_dy);
   pass.gather_dy(0, stream);

@@ -47,6 +47,7 @@ void ForwardPass::multiply(int chunk, cudaStream_t stream) const {
 
 void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in, void* output,
                      void* saved, void* workspace, cudaStream_t stream) {
+  forget_earlier_errors();
   check_aligned(output, "output");
   const ForwardPass pass(c, one_chunk(c), w, in, saved, workspace);
   pass.sort(stream);

@@ -131,6 +131,7 @@ void check_config(const FakeGateConfig& c) {
 
 void fake_balanced_gate(const FakeGateConfig& c, const void* x, const FakeGateDraws& draws, int* ids,
                         void* weights, float* weights_float, cudaStream_t stream) {
+  forget_earlier_errors();
   check_config(c);
   const bool any = draws.weights || draws.bias || draws.scores;
   if (any && !(draws.weights && draws.bias && draws.scores))

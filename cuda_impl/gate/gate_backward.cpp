@@ -7,6 +7,7 @@ namespace moeref::cuda {
 void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput& in, const int* ids,
                    const void* d_weights, DataType d_weights_type, const void* saved, const GateGradients& d,
                    void* workspace, cudaStream_t stream) {
+  forget_earlier_errors();
   check_config(c);
   check_groups(c, w.correction != nullptr);
   check_matrix_type(d_weights_type, "d_weights_type");

@@ -7,6 +7,7 @@ namespace moeref::cuda {
 
 void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput& in, const GateOutput& out,
                   void* saved, void* workspace, cudaStream_t stream) {
+  forget_earlier_errors();
   check_config(c);
   check_groups(c, w.correction != nullptr);
   Arena scratch(workspace), kept(saved);
@@ -46,6 +47,7 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
 
 void gate_aux_loss(const GateConfig& c, const AuxStatistics& sum, float* aux_loss, void* saved,
                    cudaStream_t stream) {
+  forget_earlier_errors();
   check_config(c);
   Arena kept(saved);
   const GateSaved keep(kept, c);

@@ -30,6 +30,7 @@ __global__ void normal_kernel(std::uint64_t seed, std::uint64_t name, double dev
 
 void init_normal(std::uint64_t seed, std::string_view parameter, double deviation, std::int64_t first,
                  std::int64_t count, DataType type, void* out, cudaStream_t stream) {
+  forget_earlier_errors();
   if (first < 0) throw ArgumentError("first is " + std::to_string(first) + ": want 0 or more");
   if (count < 0) throw ArgumentError("count is " + std::to_string(count) + ": want 0 or more");
   if (!(deviation >= 0.0))

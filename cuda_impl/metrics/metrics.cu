@@ -123,6 +123,7 @@ __global__ __launch_bounds__(kThreads) void aggregate_kernel(std::int64_t layers
 
 void load_balance_metrics(std::int64_t layers, int experts, const std::int64_t* load,
                           const MetricsOutput& out, cudaStream_t stream) {
+  forget_earlier_errors();
   if (experts < 1) throw ArgumentError("experts is " + std::to_string(experts) + ": want 1 or more");
   if (layers < 0 || layers > 0x7fffffff)
     throw ArgumentError("layers is " + std::to_string(layers) + ": want 0 to 2^31 - 1");

@@ -65,6 +65,7 @@ std::size_t mlp_backward_workspace_bytes(const MLPConfig& config) { return bytes
 
 void mlp_forward(const MLPConfig& c, const MLPWeights& w, const MLPInput& in, void* y, bool add_to_y,
                  void* saved, void* workspace, Blas& blas, cudaStream_t stream) {
+  forget_earlier_errors();
   check_config(c);
   Arena scratch(workspace), kept(saved);
   const ForwardWorkspace work(scratch, c);
@@ -81,6 +82,7 @@ void mlp_forward(const MLPConfig& c, const MLPWeights& w, const MLPInput& in, vo
 void mlp_backward(const MLPConfig& c, const MLPWeights& w, const MLPInput& in, const void* dy,
                   const void* saved, const MLPGradients& d, void* workspace, Blas& blas,
                   cudaStream_t stream) {
+  forget_earlier_errors();
   check_config(c);
   if ((in.row_scale != nullptr) != (d.row_scale != nullptr))
     throw ArgumentError("the gradient of row_scale is wanted if and only if there is a row_scale");

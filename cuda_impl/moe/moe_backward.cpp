@@ -56,6 +56,7 @@ void shared_backward(const LayerConfig& c, const LayerWeights& w, const LayerInp
 void layer_backward(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, const void* dy,
                     const void* saved, const LayerGradients& d, void* workspace, Blas& blas,
                     cudaStream_t stream, const LayerGroups& groups) {
+  forget_earlier_errors();
   check_config(c);
   check_groups(c, groups);
   Arena kept(const_cast<void*>(saved)), scratch(workspace);

@@ -36,6 +36,7 @@ void route(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, co
 
 void layer_forward(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, const LayerOutput& out,
                    void* saved, void* workspace, Blas& blas, cudaStream_t stream, const LayerGroups& groups) {
+  forget_earlier_errors();
   check_config(c);
   check_groups(c, groups);
   Arena kept(saved), scratch(workspace);

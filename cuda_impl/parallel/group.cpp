@@ -1,69 +1,29 @@
 #include "moeref/cuda/group.hpp"
 
 #include <algorithm>
-#include <array>
-#include <exception>
 #include <thread>
 #include <utility>
 
-#include "cuda_impl/parallel/barrier.hpp"
-#include "cuda_impl/parallel/nccl_link.hpp"
-#include "cuda_impl/parallel/peers.hpp"
+#include "cuda_impl/parallel/capture.hpp"
+#include "cuda_impl/parallel/group_state.hpp"
+#include "cuda_impl/parallel/rank_names.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
 
-struct Group::State {
-  std::shared_ptr<Bootstrap> bootstrap;
-  GroupOptions options;
-  int device = 0, exceptions = std::uncaught_exceptions();
-  bool aborted = false;
-  std::vector<Reach> reach;
-  std::unique_ptr<NcclLink> nccl;  // where any rank needs it, as all of them know
-  cudaStream_t control = nullptr;  // for an abort, while the caller's stream waits
-  cudaStream_t side = nullptr;
-  std::array<cudaEvent_t, kMarks> marks{};
-  std::size_t marks_made = 0;
-  bool threads = false;                 // all ranks are, and meet by events
-  std::array<cudaEvent_t, 2> events{};  // one after the other
-  std::uint64_t event_meetings = 0;
-  std::vector<void*> allocated, opened;
-  Meeting meeting{};
-  Region flags, sums;
-  Window own;                  // flags and sums
-  int* failure = nullptr;      // pinned, as the device sees it too
-  int* host_counts = nullptr;  // pinned, [2 * kMaxRanks]
+bool Group::State::all_reached() const {
+  return std::none_of(reach.begin(), reach.end(), [](Reach r) { return r == Reach::none; });
+}
 
-  bool all_reached() const {
-    return std::none_of(reach.begin(), reach.end(), [](Reach r) { return r == Reach::none; });
-  }
-  bool meets_by_events(cudaStream_t stream) const {
-    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-    if (threads) check(cudaStreamIsCapturing(stream, &status), "cudaStreamIsCapturing");
-    return threads && status == cudaStreamCaptureStatusNone;
-  }
-  /// An event is recorded again after the next meeting, to which a peer comes when it has queued this wait.
-  void meet_by_events(cudaStream_t stream) {
-    const cudaEvent_t mine = events[event_meetings++ % events.size()];
-    check(cudaEventRecord(mine, stream), "cudaEventRecord");
-    std::vector<cudaEvent_t> all(reach.size());
-    bootstrap->all_gather(mine, all.data());
-    for (const cudaEvent_t event : all) check(cudaStreamWaitEvent(stream, event, 0), "cudaStreamWaitEvent");
-  }
-  std::string named(int peer) const { return "rank " + std::to_string(peer) + " of the " + options.name; }
-  ~State() {
-    for (void* p : opened) cudaIpcCloseMemHandle(p);
-    for (void* p : allocated) cudaFree(p);
-    if (failure) cudaFreeHost(failure);
-    if (host_counts) cudaFreeHost(host_counts);
-    if (control) cudaStreamDestroy(control);
-    if (side) cudaStreamDestroy(side);
-    for (const cudaEvent_t event : marks)
-      if (event) cudaEventDestroy(event);
-    for (const cudaEvent_t event : events)
-      if (event) cudaEventDestroy(event);
-  }
-};
+bool Group::State::meets_by_events(cudaStream_t stream) const { return threads && !is_capturing(stream); }
+
+void Group::State::meet_by_events(cudaStream_t stream) {
+  const cudaEvent_t mine = events[event_meetings++ % events.size()];
+  check(cudaEventRecord(mine, stream), "cudaEventRecord");
+  std::vector<cudaEvent_t> all(reach.size());
+  bootstrap->all_gather(mine, all.data());
+  for (const cudaEvent_t event : all) check(cudaStreamWaitEvent(stream, event, 0), "cudaStreamWaitEvent");
+}
 
 RankPointers Window::slots(Region region, Outbox outbox) const {
   RankPointers out{};
@@ -76,104 +36,8 @@ RankPointers Window::slots(Region region, Outbox outbox) const {
   return out;
 }
 
-Group::Group(int rank, int size, std::unique_ptr<State> state)
-    : rank_(rank), size_(size), state_(std::move(state)) {}
-
-std::shared_ptr<Group> Group::create(std::shared_ptr<Bootstrap> bootstrap, const GroupOptions& options) {
-  const int size = bootstrap->size(), rank = bootstrap->rank();
-  if (size > kMaxRanks)
-    throw ArgumentError("the " + options.name + " has " + std::to_string(size) + " ranks: want " +
-                        std::to_string(kMaxRanks) + " at most");
-  auto state = std::make_unique<State>();
-  State& s = *state;
-  s.bootstrap = std::move(bootstrap);
-  s.options = options;
-  check(cudaGetDevice(&s.device), "cudaGetDevice");
-  s.reach = reach_of_peers(*s.bootstrap);
-  if (options.transport == Transport::nccl)
-    for (int p = 0; p < size; ++p)
-      if (p != rank) s.reach[static_cast<std::size_t>(p)] = Reach::none;
-  std::vector<char> all_reached(static_cast<std::size_t>(size));
-  s.bootstrap->all_gather(static_cast<char>(s.all_reached()), all_reached.data());
-  if (std::count(all_reached.begin(), all_reached.end(), 0) > 0) s.nccl = NcclLink::create(*s.bootstrap);
-  s.threads = all_are_threads(*s.bootstrap) && !options.kernels_wait;
-  for (cudaEvent_t& event : s.events)
-    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
-  check(cudaStreamCreateWithFlags(&s.control, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-  int least_priority = 0, greatest_priority = 0;
-  check(cudaDeviceGetStreamPriorityRange(&least_priority, &greatest_priority),
-        "cudaDeviceGetStreamPriorityRange");
-  check(cudaStreamCreateWithPriority(&s.side, cudaStreamNonBlocking, greatest_priority),
-        "cudaStreamCreateWithPriority");
-  for (cudaEvent_t& event : s.marks)
-    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
-  check(cudaHostAlloc(reinterpret_cast<void**>(&s.failure), sizeof(int), cudaHostAllocMapped),
-        "cudaHostAlloc");
-  *s.failure = 0;
-  check(cudaHostAlloc(reinterpret_cast<void**>(&s.host_counts), 2 * kMaxRanks * sizeof(int), 0),
-        "cudaHostAlloc");
-  void* words = nullptr;
-  check(cudaMalloc(&words, 256), "cudaMalloc");
-  s.allocated.push_back(words);
-  check(cudaMemset(words, 0, 256), "cudaMemset");
-
-  std::shared_ptr<Group> group(new Group(rank, size, std::move(state)));
-  WindowLayout layout(size);
-  s.flags = layout.add(sizeof(unsigned long long));
-  s.sums = layout.add(kMaxSum * 8);
-  s.own = group->window(layout.bytes());
-  s.meeting.rank = rank, s.meeting.size = size;
-  for (int p = 0; p < size; ++p)
-    if (p != rank && group->stores_to(p))
-      s.meeting.theirs[p] =
-          reinterpret_cast<unsigned long long*>(s.own.peers_[static_cast<std::size_t>(p)] + s.flags.offset);
-  s.meeting.mine = s.own.received<unsigned long long>(s.flags);
-  s.meeting.number = static_cast<unsigned long long*>(words);
-  s.meeting.broken = reinterpret_cast<int*>(s.meeting.number + 1);
-  check(cudaHostGetDevicePointer(reinterpret_cast<void**>(&s.meeting.failure), s.failure, 0),
-        "cudaHostGetDevicePointer");
-  s.meeting.limit_ns = static_cast<unsigned long long>(std::chrono::nanoseconds(options.timeout).count());
-  return group;
-}
-
-Group::~Group() {
-  State& s = *state_;
-  if (std::uncaught_exceptions() > s.exceptions) abort((s.named(rank_) + " ends with an exception").c_str());
-  int device = 0;
-  cudaGetDevice(&device);
-  cudaSetDevice(s.device);
-  // Nothing of this rank's is under way, and no peer may still store into memory that is released here: of
-  // one that does not come it is not known, and the memory stays.
-  cudaDeviceSynchronize();
-  if (!s.bootstrap->leave()) s.allocated.clear();
-  if (s.aborted && s.nccl) s.nccl->abort();
-  s.nccl.reset();
-  state_.reset();
-  cudaSetDevice(device);
-}
-
-bool Group::stores_to(int peer) const { return state_->reach[static_cast<std::size_t>(peer)] != Reach::none; }
+bool Group::stores_to(int peer) const { return state_->reaches(peer); }
 bool Group::needs_row_counts() const { return state_->nccl != nullptr; }
-
-Window Group::window(std::size_t bytes, Outbox outbox) {
-  State& s = *state_;
-  const auto allocate = [&] {
-    void* memory = nullptr;
-    check(cudaMalloc(&memory, std::max<std::size_t>(bytes, 256)), "cudaMalloc of a window");
-    s.allocated.push_back(memory);
-    check(cudaMemset(memory, 0, std::max<std::size_t>(bytes, 256)), "cudaMemset");
-    return static_cast<char*>(memory);
-  };
-  Window out;
-  out.rank_ = rank_, out.ranks_ = size_, out.bytes_ = bytes;
-  out.memory_ = allocate();
-  if (!s.all_reached() || outbox == Outbox::staged) out.staging_ = allocate();
-  check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
-  PeerMemory peers = map_peers(*s.bootstrap, s.reach, out.memory_);
-  out.peers_ = std::move(peers.of);
-  s.opened.insert(s.opened.end(), peers.to_release.begin(), peers.to_release.end());
-  return out;
-}
 
 namespace {
 
@@ -194,6 +58,7 @@ Part part_of(const Delivery& d, const std::vector<std::int64_t>* counts, int pee
 void Group::send(const Window& window, std::span<const Delivery> what, const RowCounts* counts,
                  cudaStream_t stream) {
   State& s = *state_;
+  forget_earlier_errors();
   throw_if_broken();
   for (const Delivery& d : what) {
     if (d.outbox == Outbox::direct) continue;
@@ -212,6 +77,7 @@ void Group::send(const Window& window, std::span<const Delivery> what, const Row
     }
   }
   if (s.all_reached()) return;
+  s.passes.begin(stream);
   s.nccl->begin();
   for (const Delivery& d : what) {
     if (d.row_bytes > 0 && !counts) throw ArgumentError("rows are delivered over NCCL without their counts");
@@ -225,10 +91,12 @@ void Group::send(const Window& window, std::span<const Delivery> what, const Row
     }
   }
   s.nccl->end();
+  s.passes.end(stream);
 }
 
 void Group::meet(cudaStream_t stream) {
   State& s = *state_;
+  forget_earlier_errors();
   throw_if_broken();
   bool met = false;
   for (int p = 0; p < size_; ++p) met = met || (p != rank_ && stores_to(p));
@@ -268,6 +136,7 @@ std::optional<RowCounts> Group::row_counts(const Window& window, Region region, 
 void Group::sum(std::int64_t* integers, int integer_count, double* reals, int real_count,
                 cudaStream_t stream) {
   State& s = *state_;
+  forget_earlier_errors();
   throw_if_broken();
   if (integer_count + real_count > kMaxSum)
     throw ArgumentError("a sum over the " + s.options.name + " has " +
@@ -302,17 +171,25 @@ void Group::throw_if_broken() {
 
 void Group::synchronize(cudaStream_t stream) {
   State& s = *state_;
-  const auto end = std::chrono::steady_clock::now() + s.options.timeout;
+  using clock = std::chrono::steady_clock;
+  // Kernels that wait end by themselves; NCCL waits for ever. Its time is that of one pass. A pass within a
+  // graph cannot be told from other work of the stream: for these it is the time of this call.
+  std::optional<std::uint64_t> pass;
+  auto since = clock::now();
   for (;;) {
     const cudaError_t status = cudaStreamQuery(stream);
     if (status == cudaSuccess) break;
     if (status != cudaErrorNotReady) check(status, "cudaStreamQuery");
-    // Kernels that wait end by themselves; NCCL waits for ever.
-    if (s.nccl && std::chrono::steady_clock::now() > end) {
-      abort("NCCL did not come to an end");
-      s.nccl->abort();
-      throw GroupError("NCCL in the " + s.options.name + " did not come to an end within " +
-                       std::to_string(s.options.timeout.count()) + " ms");
+    if (s.nccl) {
+      if (const auto now = s.passes.under_way(); now != pass) pass = now, since = clock::now();
+      if ((pass || s.passes.any_captured()) && clock::now() - since > s.options.timeout) {
+        const std::string late = rank_names(size_, [&](int p) { return !s.reaches(p); }) + " of the " +
+                                 s.options.name + " did not come within " +
+                                 std::to_string(s.options.timeout.count()) + " ms over NCCL";
+        abort(late.c_str());
+        s.nccl->abort();
+        throw GroupError(late);
+      }
     }
     std::this_thread::yield();
   }

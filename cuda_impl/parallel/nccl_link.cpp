@@ -4,14 +4,16 @@
 #include <nccl.h>
 
 #include <vector>
+
+#include "cuda_impl/parallel/agreement.hpp"
 #endif
 
 namespace moeref::cuda {
 
 #ifndef MOEREF_CUDA_NCCL
 
-std::unique_ptr<NcclLink> NcclLink::create(Bootstrap&) {
-  throw GroupError("a rank's memory is out of reach, and moeref was built without NCCL");
+std::unique_ptr<NcclLink> NcclLink::create(Bootstrap&, const std::string& group) {
+  throw GroupError("in the " + group + " a rank's memory is out of reach, and moeref was built without NCCL");
 }
 
 #else
@@ -25,12 +27,15 @@ void check_nccl(ncclResult_t status, const char* call) {
 
 class Link final : public NcclLink {
  public:
-  explicit Link(Bootstrap& bootstrap) {
-    ncclUniqueId mine{};
-    if (bootstrap.rank() == 0) check_nccl(ncclGetUniqueId(&mine), "ncclGetUniqueId");
-    std::vector<ncclUniqueId> all(static_cast<std::size_t>(bootstrap.size()));
-    bootstrap.all_gather(mine, all.data());
-    check_nccl(ncclCommInitRank(&comm_, bootstrap.size(), all[0], bootstrap.rank()), "ncclCommInitRank");
+  Link(Bootstrap& bootstrap, const std::string& group) {
+    const std::vector<ncclUniqueId> ids = agree(bootstrap, group, [&] {
+      ncclUniqueId mine{};
+      if (bootstrap.rank() == 0) check_nccl(ncclGetUniqueId(&mine), "ncclGetUniqueId");
+      return mine;
+    });
+    agree(bootstrap, group, [&] {
+      check_nccl(ncclCommInitRank(&comm_, bootstrap.size(), ids[0], bootstrap.rank()), "ncclCommInitRank");
+    });
   }
   ~Link() override {
     if (comm_) ncclCommDestroy(comm_);
@@ -66,7 +71,9 @@ class Link final : public NcclLink {
 
 }  // namespace
 
-std::unique_ptr<NcclLink> NcclLink::create(Bootstrap& bootstrap) { return std::make_unique<Link>(bootstrap); }
+std::unique_ptr<NcclLink> NcclLink::create(Bootstrap& bootstrap, const std::string& group) {
+  return std::make_unique<Link>(bootstrap, group);
+}
 
 #endif
 

@@ -13,9 +13,9 @@ namespace moeref::cuda {
 
 class NcclLink {
  public:
-  /// Collective over all ranks, each on a device of its own. Throws GroupError, also where moeref was built
-  /// without NCCL.
-  static std::unique_ptr<NcclLink> create(Bootstrap& bootstrap);
+  /// Collective over all ranks, each on a device of its own. Throws GroupError on all of them where one
+  /// fails, also where moeref was built without NCCL. `group` is its name in messages.
+  static std::unique_ptr<NcclLink> create(Bootstrap& bootstrap, const std::string& group);
   virtual ~NcclLink() = default;
 
   /// Sends and receives between begin and end go together and in any order.

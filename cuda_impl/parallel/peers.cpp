@@ -1,20 +1,41 @@
 #include "cuda_impl/parallel/peers.hpp"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <fstream>
+#include <memory>
+#include <random>
+#include <set>
 #include <string>
 
+#include "cuda_impl/parallel/agreement.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
 namespace {
 
+/// Tells processes apart: those of two containers may have one number on one host.
+using Token = std::array<unsigned, 4>;
+
+Token draw_token() {
+  std::random_device entropy;
+  return {entropy(), entropy(), entropy(), entropy()};
+}
+Token own_token() {
+  static Token token = draw_token();
+  [[maybe_unused]] static const int registered =
+      pthread_atfork(nullptr, nullptr, [] { token = draw_token(); });  // a child is another process
+  return token;
+}
+
 struct Identity {
   char host[64], bus[32];
-  int process, device;
+  Token process;
+  int device;
 };
 
 /// Differs between machines that run at the same time; containers of one machine have the same.
@@ -30,7 +51,7 @@ std::string host_name() {
 Identity own_identity() {
   Identity out{};
   std::strncpy(out.host, host_name().c_str(), sizeof out.host - 1);
-  out.process = static_cast<int>(getpid());
+  out.process = own_token();
   check(cudaGetDevice(&out.device), "cudaGetDevice");
   check(cudaDeviceGetPCIBusId(out.bus, sizeof out.bus, out.device), "cudaDeviceGetPCIBusId");
   return out;
@@ -62,49 +83,92 @@ Reach reach_from(const Identity& mine, const Identity& peer) {
   return enable_access(mine.device, device) ? Reach::same_host : Reach::none;
 }
 
-}  // namespace
+Placement placement_of(const std::vector<Identity>& all) {
+  std::set<Token> processes;
+  for (const Identity& i : all) processes.insert(i.process);
+  if (processes.size() == 1) return Placement::threads;
+  return processes.size() == all.size() ? Placement::processes : Placement::mixed;
+}
 
-std::vector<Reach> reach_of_peers(Bootstrap& bootstrap) {
-  const auto size = static_cast<std::size_t>(bootstrap.size()),
-             rank = static_cast<std::size_t>(bootstrap.rank());
-  std::vector<Identity> all(size);
-  bootstrap.all_gather(own_identity(), all.data());
-  std::vector<Reach> mine(size), matrix(size * size);
-  for (std::size_t p = 0; p < size; ++p) mine[p] = p == rank ? Reach::process : reach_from(all[rank], all[p]);
-  bootstrap.all_gather(static_cast<const void*>(mine.data()), size, matrix.data());
+/// Takes from each rank's reach what the other does not have.
+void make_symmetric(Bootstrap& bootstrap, std::vector<Reach>& mine) {
+  const std::size_t size = mine.size(), rank = static_cast<std::size_t>(bootstrap.rank());
+  std::vector<Reach> all(size * size);
+  bootstrap.all_gather(static_cast<const void*>(mine.data()), size, all.data());
   for (std::size_t p = 0; p < size; ++p)
-    if (matrix[p * size + rank] == Reach::none) mine[p] = Reach::none;
-  return mine;
+    if (all[p * size + rank] == Reach::none) mine[p] = Reach::none;
 }
 
-bool all_are_threads(Bootstrap& bootstrap) {
-  std::vector<Identity> all(static_cast<std::size_t>(bootstrap.size()));
-  bootstrap.all_gather(own_identity(), all.data());
-  return std::all_of(all.begin(), all.end(), [&](const Identity& i) {
-    return std::strcmp(i.host, all[0].host) == 0 && i.process == all[0].process;
+struct Shared {
+  char* pointer;
+  cudaIpcMemHandle_t handle;
+};
+Shared share(const std::vector<Reach>& reach, char* mine) {
+  Shared out{mine, {}};
+  if (std::count(reach.begin(), reach.end(), Reach::same_host) > 0)
+    check(cudaIpcGetMemHandle(&out.handle, mine), "cudaIpcGetMemHandle");
+  return out;
+}
+cudaError_t open(void*& out, const Shared& theirs) {
+  return cudaIpcOpenMemHandle(&out, theirs.handle, cudaIpcMemLazyEnablePeerAccess);
+}
+
+/// What cannot be opened is out of reach.
+void try_handles(Bootstrap& bootstrap, const std::string& group, std::vector<Reach>& reach) {
+  std::unique_ptr<void, decltype(&cudaFree)> memory(nullptr, &cudaFree);
+  const std::vector<Shared> all = agree(bootstrap, group, [&] {
+    void* mine = nullptr;
+    check(cudaMalloc(&mine, 256), "cudaMalloc");
+    memory.reset(mine);
+    return share(reach, static_cast<char*>(mine));
   });
-}
-
-PeerMemory map_peers(Bootstrap& bootstrap, const std::vector<Reach>& reach, char* mine) {
-  struct Handle {
-    char* pointer;
-    cudaIpcMemHandle_t handle;
-    bool has_handle;
-  };
-  Handle own{mine, {}, false};
-  for (const Reach r : reach) own.has_handle = own.has_handle || r == Reach::same_host;
-  if (own.has_handle) check(cudaIpcGetMemHandle(&own.handle, mine), "cudaIpcGetMemHandle");
-  std::vector<Handle> all(reach.size());
-  bootstrap.all_gather(own, all.data());
-  PeerMemory out{std::vector<char*>(reach.size(), nullptr), {}};
   for (std::size_t p = 0; p < reach.size(); ++p) {
-    if (reach[p] == Reach::process) out.of[p] = all[p].pointer;
     if (reach[p] != Reach::same_host) continue;
     void* opened = nullptr;
-    check(cudaIpcOpenMemHandle(&opened, all[p].handle, cudaIpcMemLazyEnablePeerAccess),
-          "cudaIpcOpenMemHandle");
-    out.of[p] = static_cast<char*>(opened);
-    out.to_release.push_back(opened);
+    if (open(opened, all[p]) == cudaSuccess) {
+      cudaIpcCloseMemHandle(opened);
+    } else {
+      cudaGetLastError();  // an answer, no failure
+      reach[p] = Reach::none;
+    }
+  }
+  make_symmetric(bootstrap, reach);  // and nobody has it open when it is released
+}
+
+}  // namespace
+
+Peers find_peers(Bootstrap& bootstrap, const std::string& group) {
+  const std::vector<Identity> all = agree(bootstrap, group, own_identity);
+  const std::size_t rank = static_cast<std::size_t>(bootstrap.rank());
+  Peers out{std::vector<Reach>(all.size()), placement_of(all)};
+  agree(bootstrap, group, [&] {
+    for (std::size_t p = 0; p < all.size(); ++p)
+      out.reach[p] = p == rank ? Reach::process : reach_from(all[rank], all[p]);
+  });
+  make_symmetric(bootstrap, out.reach);
+  if (out.placement != Placement::threads) try_handles(bootstrap, group, out.reach);
+  return out;
+}
+
+PeerMemory map_peers(Bootstrap& bootstrap, const std::string& group, const std::vector<Reach>& reach,
+                     char* mine) {
+  const std::vector<Shared> all = agree(bootstrap, group, [&] { return share(reach, mine); });
+  PeerMemory out{std::vector<char*>(reach.size(), nullptr), {}};
+  try {
+    agree(bootstrap, group, [&] {
+      for (std::size_t p = 0; p < reach.size(); ++p) {
+        if (reach[p] == Reach::process) out.of[p] = all[p].pointer;
+        if (reach[p] != Reach::same_host) continue;
+        void* opened = nullptr;
+        check(open(opened, all[p]), "cudaIpcOpenMemHandle");
+        out.of[p] = static_cast<char*>(opened);
+        out.to_release.push_back(opened);
+      }
+    });
+  } catch (const std::exception&) {
+    for (void* opened : out.to_release) cudaIpcCloseMemHandle(opened);
+    bootstrap.meet();  // before a rank releases what another had open
+    throw;
   }
   return out;
 }

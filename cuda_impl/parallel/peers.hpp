@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <string>
 #include <vector>
 
 #include "moeref/cuda/bootstrap.hpp"
@@ -15,19 +16,31 @@ enum class Reach : char {
   same_host  // another process: through a CUDA IPC handle
 };
 
-/// From this rank to every rank, agreed with that rank; the own entry is `process`. Enables peer access of
-/// the current device. Collective.
-std::vector<Reach> reach_of_peers(Bootstrap& bootstrap);
+/// How the ranks lie in processes.
+enum class Placement {
+  threads,    // all in one process
+  processes,  // each in one of its own
+  mixed       // several in one process, others elsewhere
+};
 
-/// Whether all ranks are threads of one process. Collective.
-bool all_are_threads(Bootstrap& bootstrap);
+struct Peers {
+  // From this rank to every rank, the same from there; the own entry is `process`.
+  std::vector<Reach> reach;
+  Placement placement = Placement::processes;
+};
+
+/// Enables peer access of the current device, and tries whether handles of other processes can be opened:
+/// containers of one host may hide memory from each other. `group` is its name in messages. Collective.
+Peers find_peers(Bootstrap& bootstrap, const std::string& group);
 
 /// Memory of every rank, as this process may use it.
 struct PeerMemory {
   std::vector<char*> of;          // null where out of reach
   std::vector<void*> to_release;  // opened handles
 };
-/// Every rank gives its own, from cudaMalloc. Collective.
-PeerMemory map_peers(Bootstrap& bootstrap, const std::vector<Reach>& reach, char* mine);
+/// Every rank gives its own, from cudaMalloc. Where a rank cannot open a handle none has any open
+/// afterwards, and all throw. Collective.
+PeerMemory map_peers(Bootstrap& bootstrap, const std::string& group, const std::vector<Reach>& reach,
+                     char* mine);
 
 }  // namespace moeref::cuda

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "cuda_impl/parallel/rank_names.hpp"
 #include "moeref/cuda/bootstrap.hpp"
 #include "moeref/cuda/error.hpp"
 
@@ -26,7 +27,10 @@ namespace {
 class Meeting {
  public:
   Meeting(int size, std::chrono::milliseconds timeout)
-      : size_(size), timeout_(timeout), left_(static_cast<std::size_t>(size), 0) {}
+      : size_(size),
+        timeout_(timeout),
+        here_(static_cast<std::size_t>(size), 0),
+        left_(static_cast<std::size_t>(size), 0) {}
   int size() const { return size_; }
   std::chrono::milliseconds timeout() const { return timeout_; }
 
@@ -47,9 +51,12 @@ class Meeting {
     std::unique_lock lock(mutex_);
     const int times = ++left_[static_cast<std::size_t>(rank)];
     change_.notify_all();
-    return change_.wait_for(lock, timeout_, [&] {
+    if (one_stays_) return false;
+    const bool all_left = change_.wait_for(lock, timeout_, [&] {
       return std::all_of(left_.begin(), left_.end(), [&](int other) { return other >= times; });
     });
+    one_stays_ = one_stays_ || !all_left;
+    return all_left;
   }
 
   void abort(int rank, const std::string& why) {
@@ -66,14 +73,16 @@ class Meeting {
   }
   void wait(int rank, std::unique_lock<std::mutex>& lock) {
     const std::uint64_t round = round_;
+    here_[static_cast<std::size_t>(rank)] = 1;
     if (++arrived_ == size_) {
+      std::fill(here_.begin(), here_.end(), 0);
       arrived_ = 0, ++round_;
       change_.notify_all();
       return;
     }
     if (!change_.wait_for(lock, timeout_, [&] { return round_ != round || !broken_.empty(); })) {
-      broken_ = std::to_string(size_ - arrived_) + " of " + std::to_string(size_) +
-                " ranks did not come in " + std::to_string(timeout_.count()) + " ms";
+      broken_ = rank_names(size_, [&](int r) { return !here_[static_cast<std::size_t>(r)]; }) +
+                " did not come within " + std::to_string(timeout_.count()) + " ms";
       broken_by_ = rank;
       change_.notify_all();
     }
@@ -90,7 +99,9 @@ class Meeting {
   std::vector<char> bytes_;
   std::string broken_;
   int broken_by_ = -1;
-  std::vector<int> left_;  // how often each rank has
+  std::vector<char> here_;  // which ranks wait in this round
+  std::vector<int> left_;   // how often each rank has
+  bool one_stays_ = false;  // a rank that did not leave in time: nobody waits for it again
 };
 
 class ThreadBootstrap final : public Bootstrap {

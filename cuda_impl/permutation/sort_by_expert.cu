@@ -28,6 +28,11 @@ int segments_of(const PermutationShape& s) {
 std::int64_t tiles_of(const PermutationShape& s) { return rows_of(s) / 16 + s.experts + 1; }
 int groups_of(const PermutationShape& s) { return s.experts * s.chunks.count; }
 
+/// Of a group's entry in a segment's row of counts: these go beyond 2^31 at 2^39 rows x groups.
+__device__ std::int64_t at(int segment, int groups, int group) {
+  return static_cast<std::int64_t>(segment) * groups + group;
+}
+
 struct Slots {
   const int* ids;
   const std::uint8_t* mask;
@@ -54,7 +59,7 @@ __global__ void count_segments(const Slots in, int groups, int segments, int* co
       if (g >= 0) atomicAdd(&histogram[warp * groups + g], 1);
     }
     __syncwarp();
-    for (int g = lane; g < groups; g += 32) counts[segment * groups + g] = histogram[warp * groups + g];
+    for (int g = lane; g < groups; g += 32) counts[at(segment, groups, g)] = histogram[warp * groups + g];
   }
 }
 
@@ -79,10 +84,10 @@ __global__ void scan_segments(int* counts, int segments, int groups, int* totals
   __syncthreads();
   for (int base = 0; base < segments; base += 256) {
     const int s = base + threadIdx.x;
-    const int count = s < segments ? counts[s * groups + blockIdx.x] : 0;
+    const int count = s < segments ? counts[at(s, groups, blockIdx.x)] : 0;
     const int inclusive = block_scan(count, warp_sums);
     const int before = carry;
-    if (s < segments) counts[s * groups + blockIdx.x] = before + inclusive - count;
+    if (s < segments) counts[at(s, groups, blockIdx.x)] = before + inclusive - count;
     __syncthreads();
     if (threadIdx.x == 255) carry = before + inclusive;
     __syncthreads();
@@ -115,7 +120,7 @@ __global__ void scatter(const Slots in, const float* weights, int groups, int se
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, segment = blockIdx.x * kWarps + warp;
   if (segment < segments) {
     int* mine = next + warp * groups;
-    for (int g = lane; g < groups; g += 32) mine[g] = offsets[g] + prefixes[segment * groups + g];
+    for (int g = lane; g < groups; g += 32) mine[g] = offsets[g] + prefixes[at(segment, groups, g)];
     __syncwarp();
     for (int i = lane; i < kSegment; i += 32) {
       const int slot = segment * kSegment + i;
@@ -189,6 +194,7 @@ Permutation carve_permutation(const PermutationShape& s, void* memory) {
 void sort_by_expert(const PermutationShape& s, const int* ids, const float* weights,
                     const std::uint8_t* token_mask, const Permutation& out, void* workspace,
                     cudaStream_t stream) {
+  forget_earlier_errors();
   const int groups = groups_of(s), chunks = s.chunks.count;
   if (chunks < 1) throw ArgumentError("chunks is " + std::to_string(chunks) + ": want 1 or more");
   if (s.experts < 1 || groups > kMostGroups)

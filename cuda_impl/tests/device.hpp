@@ -79,6 +79,12 @@ inline std::string run_ranks_together(int ranks,
   return "";
 }
 
+/// As an application does that asks for more than there is and goes on with less.
+inline void leave_an_error() {
+  void* memory = nullptr;
+  ASSERT_NE(cudaMalloc(&memory, std::size_t{1} << 60), cudaSuccess);
+}
+
 /// An array on the device, filled with 0xff bytes (NaN as bf16 or float, -1 as int) unless given values.
 template <class T>
 class DeviceArray {

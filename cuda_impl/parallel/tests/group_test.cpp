@@ -39,7 +39,12 @@ TEST(Bootstrap, ALostRankIsAnErrorForTheOthers) {
         std::chrono::milliseconds(200));
   };
   EXPECT_THROW(lost(true), ArgumentError);  // what ended the run, not what that did to the others
-  EXPECT_THROW(lost(false), GroupError);
+  try {
+    lost(false);
+    ADD_FAILURE() << "nobody missed rank 1";
+  } catch (const GroupError& e) {
+    EXPECT_STREQ(e.what(), "rank 1 did not come within 200 ms");
+  }
 }
 
 /// Threads meet by events or, as processes do, in kernels.
@@ -122,6 +127,56 @@ TEST_P(GroupMeeting, SumsAreExactAndTheSameOnAllRanks) {
   });
   MOEREF_SKIP(apart);
   EXPECT_EQ(results[0], results[1]);
+}
+
+// Nobody stores beyond what a peer has.
+TEST(Group, WindowsOfOtherSizesAreRefusedOnAllRanks) {
+  MOEREF_NEEDS_DEVICE();
+  const std::string apart = run_ranks_together(2, [](const std::shared_ptr<Bootstrap>& world) {
+    const auto group =
+        Group::create(world, {Transport::automatic, std::chrono::milliseconds(5000), "pair", false});
+    const auto message = [&](std::size_t bytes, Outbox outbox) {
+      try {
+        group->window(bytes, outbox);
+        return std::string("nothing");
+      } catch (const ArgumentError& e) {
+        return std::string(e.what());
+      }
+    };
+    const bool first = world->rank() == 0;
+    EXPECT_EQ(
+        message(first ? 1024 : 512, Outbox::direct),
+        "a window of the pair: rank 0 wants 1024 bytes, rank 1 wants 512 bytes: want the same on all ranks");
+    EXPECT_EQ(message(512, first ? Outbox::direct : Outbox::staged),
+              "a window of the pair: rank 0 wants 512 bytes, rank 1 wants staged slots and 512 bytes: want "
+              "the same "
+              "on all ranks");
+    const Window window = group->window(512);  // the group goes on
+    const Stream stream;
+    group->deliver(window, {}, nullptr, stream.get());
+    group->synchronize(stream.get());
+  });
+  MOEREF_SKIP(apart);
+}
+
+// An allocation that failed, say, and that the application did without.
+TEST(Group, AnErrorFromBeforeIsNotTheGroups) {
+  MOEREF_NEEDS_DEVICE();
+  const std::string apart = run_ranks_together(2, [](const std::shared_ptr<Bootstrap>& world) {
+    leave_an_error();
+    const auto group =
+        Group::create(world, {Transport::automatic, std::chrono::milliseconds(5000), "pair", true});
+    leave_an_error();
+    const Window window = group->window(512);
+    const Stream stream;
+    leave_an_error();
+    group->deliver(window, {}, nullptr, stream.get());
+    DeviceArray<std::int64_t> number(1);
+    leave_an_error();
+    group->sum(number.data(), 1, nullptr, 0, stream.get());
+    group->synchronize(stream.get());
+  });
+  MOEREF_SKIP(apart);
 }
 
 /// Rank 1 leaves or fails; what the others get, and after how long.

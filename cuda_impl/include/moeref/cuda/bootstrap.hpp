@@ -34,7 +34,7 @@ class Bootstrap {
   virtual void abort(const char* why) noexcept = 0;
 
   /// This rank stores no more into the others' memory: waits, also after an abort, until all have called it
-  /// as often. False when one did not come in time, and may still store.
+  /// as often. False when one did not come in time, and may still store; later calls then do not wait.
   virtual bool leave() noexcept = 0;
 
   template <class T>
@@ -49,7 +49,7 @@ class Bootstrap {
 /// devices than ranks share them. Returns when all have ended; when some threw, the others are aborted and
 /// what ended the run is thrown again. `timeout`: how long a rank waits for another one on the host.
 void run_ranks(int ranks, const std::function<void(const std::shared_ptr<Bootstrap>&)>& body,
-               std::chrono::milliseconds timeout = std::chrono::seconds(60));
+               std::chrono::milliseconds timeout = std::chrono::minutes(10));
 
 #ifdef MOEREF_CUDA_MPI
 /// The ranks of MPI_COMM_WORLD, one process each, as mpirun or srun started them; the current device becomes

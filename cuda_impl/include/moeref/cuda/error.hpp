@@ -28,6 +28,11 @@ inline void check_matrix_type(DataType type, const char* field) {
     throw ArgumentError(std::string(field) + " is no type of matrices: want bfloat16, float16 or float32");
 }
 
+/// The first line of every public function that queues work. CUDA keeps an error until somebody asks for it:
+/// what the application left there, a cudaMalloc that failed and that it did without, is not this call's. An
+/// error that has ended the context stays.
+inline void forget_earlier_errors() { cudaGetLastError(); }
+
 /// Says, too, which architectures the library was built for where the device is of another.
 [[noreturn]] void throw_cuda_error(cudaError_t status, const char* call);
 

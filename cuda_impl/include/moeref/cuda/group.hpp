@@ -46,10 +46,11 @@ enum class Transport {
 
 struct GroupOptions {
   Transport transport = Transport::automatic;
-  // For a peer that does not come; threads wait on the host, for as long as run_ranks was told.
-  std::chrono::milliseconds timeout = std::chrono::seconds(30);
+  // For a peer that does not come, which may be writing a checkpoint; threads wait on the host, for as long
+  // as run_ranks was told.
+  std::chrono::milliseconds timeout = std::chrono::minutes(10);
   std::string name = "group";  // in messages
-  bool kernels_wait = false;   // also for ranks of one process
+  bool kernels_wait = false;   // also for ranks of one process, and for several of them in each of many
 };
 
 /// Where the slots of one kind lie in a window, the same on all ranks.
@@ -123,8 +124,10 @@ struct Delivery {
 
 class Group {
  public:
-  /// All ranks of `bootstrap`, each on its current device. Collective. Throws GroupError when a rank is out
-  /// of reach (and, for that one, moeref was built without NCCL), CudaError.
+  /// All ranks of `bootstrap`, each on its current device: all in one process or each in its own. Collective,
+  /// and so is its failure: the rank that failed throws its own error (CudaError, ArgumentError), the others
+  /// a GroupError that names it. GroupError, too, when a rank is out of reach and moeref was built without
+  /// NCCL.
   static std::shared_ptr<Group> create(std::shared_ptr<Bootstrap> bootstrap,
                                        const GroupOptions& options = {});
   ~Group();
@@ -137,8 +140,9 @@ class Group {
   /// Whether deliveries of rows need RowCounts, which costs one wait for the stream: with NCCL.
   bool needs_row_counts() const;
 
-  /// Collective, waits for all ranks. Zeros. The memory of the caller's device, released with the group;
-  /// twice as much for a window with staged slots.
+  /// Collective, waits for all ranks, and fails on all as `create` does. Zeros. The memory of the caller's
+  /// device, released with the group; twice as much for a window with staged slots. Throws ArgumentError
+  /// where the ranks do not ask for the same.
   Window window(std::size_t bytes, Outbox outbox = Outbox::direct);
 
   /// See above. `counts` for deliveries of rows, if needs_row_counts(). Kernels before it on the stream have
@@ -176,7 +180,9 @@ class Group {
   /// Throws GroupError if a peer did not come in time in anything that ran so far; results since then mean
   /// nothing, and the group is of no more use. Does not wait.
   void throw_if_broken();
-  /// Waits for the stream, no longer than the timeout after a peer has ended, and checks.
+  /// Waits for the stream, no longer than the timeout after a peer has ended, and checks. Work of the stream
+  /// before a delivery does not count, but for NCCL's deliveries within graphs: there the timeout is that of
+  /// this call.
   void synchronize(cudaStream_t stream);
   /// This rank goes on no more: peers that wait for it, on the device or on the host, get a GroupError.
   void abort(const char* why) noexcept;

@@ -1,0 +1,125 @@
+// Ranks as processes that this one forks, for the emulated device: with CUDA a program that has used a device
+// cannot be forked. What they tell each other lies in memory that all of them share.
+#pragma once
+
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "moeref/cuda/bootstrap.hpp"
+#include "moeref/cuda/error.hpp"
+
+namespace moeref::cuda::test {
+
+/// Zeros before the processes begin; `free` is the test's.
+struct Board {
+  static constexpr int kMost = 8;
+  static constexpr std::size_t kBytes = 1 << 16;
+  std::atomic<int> arrived, round, broken, left[kMost], free[8];
+  char slots[kMost][kBytes];
+  char outcome[kMost][256];  // what each rank failed with
+};
+
+class ForkedBootstrap final : public Bootstrap {
+ public:
+  ForkedBootstrap(Board& board, int rank, int size) : board_(board), rank_(rank), size_(size) {}
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  void all_gather(const void* mine, std::size_t bytes, void* all) override {
+    if (bytes > Board::kBytes) throw std::length_error("too much for the board");
+    std::memcpy(board_.slots[rank_], mine, bytes);
+    wait();
+    for (int r = 0; r < size_; ++r)
+      std::memcpy(static_cast<char*>(all) + static_cast<std::size_t>(r) * bytes, board_.slots[r], bytes);
+    wait();
+  }
+  std::shared_ptr<Bootstrap> split(int, int) override { throw std::logic_error("not for this test"); }
+  void abort(const char*) noexcept override { board_.broken = 1; }
+  bool leave() noexcept override {
+    const int times = ++board_.left[rank_];
+    for (int r = 0; r < size_; ++r)
+      if (!until([&] { return board_.left[r] >= times; })) return false;
+    return true;
+  }
+
+ private:
+  template <class Condition>
+  static bool until(Condition condition) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (!condition()) {
+      if (std::chrono::steady_clock::now() > end) return false;
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    return true;
+  }
+  void wait() {
+    const int round = board_.round;
+    if (++board_.arrived == size_) {
+      board_.arrived = 0;
+      ++board_.round;
+    } else if (!until([&] { return board_.round != round || board_.broken; }) || board_.round == round) {
+      throw GroupError("the board is broken");
+    }
+  }
+  Board& board_;
+  int rank_, size_;
+};
+
+/// For a rank: its test's assertions are the exceptions of its body.
+inline void require(bool holds, const std::string& what) {
+  if (!holds) throw std::logic_error(what);
+}
+
+/// Runs body(rank, board) on `threads` ranks in each of `processes`; gives what each rank failed with, "" for
+/// a good end. `before` runs in each process, and may move to another one by a fork of its own.
+inline std::vector<std::string> run_forked(
+    int processes, int threads, const std::function<void(const std::shared_ptr<Bootstrap>&, Board&)>& body,
+    const std::function<void()>& before = [] {}) {
+  void* const memory =
+      mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  Board& board = *new (memory) Board{};
+  const int size = processes * threads;
+  for (int r = 0; r < size; ++r) std::strcpy(board.outcome[r], "did not come to an end");
+  const auto run = [&](int rank) {
+    std::string outcome;
+    try {
+      check(cudaSetDevice(rank), "cudaSetDevice");
+      body(std::make_shared<ForkedBootstrap>(board, rank, size), board);
+    } catch (const std::exception& e) {
+      outcome = e.what();
+    }
+    std::strncpy(board.outcome[rank], outcome.c_str(), sizeof board.outcome[rank] - 1);
+  };
+  std::vector<pid_t> children;
+  for (int p = 0; p < processes; ++p) {
+    const pid_t child = fork();
+    if (child == 0) {
+      before();
+      std::vector<std::thread> others;
+      for (int t = 1; t < threads; ++t) others.emplace_back(run, p * threads + t);
+      run(p * threads);
+      for (std::thread& t : others) t.join();
+      _exit(0);
+    }
+    children.push_back(child);
+  }
+  for (const pid_t child : children) waitpid(child, nullptr, 0);
+  std::vector<std::string> out;
+  for (int r = 0; r < size; ++r) out.emplace_back(board.outcome[r]);
+  munmap(memory, sizeof(Board));
+  return out;
+}
+
+}  // namespace moeref::cuda::test

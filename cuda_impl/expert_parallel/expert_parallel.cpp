@@ -4,6 +4,7 @@
 
 #include "cuda_impl/expert_parallel/exchange_pass.hpp"
 #include "cuda_impl/experts/passes.hpp"
+#include "cuda_impl/memory/apart.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
@@ -15,6 +16,10 @@ void experts_forward(const ExpertParallelConfig& c, const ExpertsWeights& w, con
   check_call(c, group, windows);
   check_aligned(input.x, "x");
   check_aligned(output, "output");
+  check_apart({extent("output", output, c.experts.tokens, c.experts.dim, c.experts.dtype),
+               {"saved", saved, saved ? saved_bytes(c) : 0},
+               {"workspace", workspace, forward_workspace_bytes(c)}},
+              {extent("x", input.x, c.experts.tokens, c.experts.dim, c.experts.dtype)});
   const auto keep = laid_out<ExpertParallelSaved>(saved, c);
   const auto work = laid_out<ExpertParallelForwardWorkspace>(workspace, c);
   ExchangePass exchange(c, group, windows, stream);
@@ -42,6 +47,13 @@ void experts_backward(const ExpertParallelConfig& c, const ExpertsWeights& w, co
   check_call(c, group, windows);
   check_aligned(d_output, "d_output");
   check_aligned(d.x, "the gradient of x");
+  check_apart(
+      {extent("the gradient of x", d.x, c.experts.tokens, c.experts.dim, c.experts.dtype),
+       extent("the gradient of weights", d.weights, c.experts.tokens, c.experts.slots, DataType::float32),
+       {"workspace", workspace, backward_workspace_bytes(c)}},
+      {extent("x", input.x, c.experts.tokens, c.experts.dim, c.experts.dtype),
+       extent("d_output", d_output, c.experts.tokens, c.experts.dim, c.experts.dtype),
+       {"saved", saved, saved_bytes(c)}});
   const auto keep = laid_out<ExpertParallelSaved>(const_cast<void*>(saved), c);
   const auto work = laid_out<ExpertParallelBackwardWorkspace>(workspace, c);
   ExchangePass exchange(c, group, windows, stream);

@@ -2,6 +2,7 @@
 // p multiplies before or after the down projection: the gradients are the same expressions either way.
 #include "cuda_impl/experts/gradients.hpp"
 #include "cuda_impl/experts/passes.hpp"
+#include "cuda_impl/memory/apart.hpp"
 #include "cuda_impl/permutation/permute.hpp"
 #include "cuda_impl/permutation/unpermute.hpp"
 #include "moeref/cuda/error.hpp"
@@ -97,6 +98,13 @@ void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const Exp
                       cudaStream_t stream) {
   forget_earlier_errors();
   check_aligned(d.x, "the gradient of x");
+  check_apart({extent("the gradient of x", d.x, c.tokens, c.dim, c.dtype),
+               extent("the gradient of weights", d.weights, c.tokens, c.slots, DataType::float32),
+               {"workspace", workspace, backward_workspace_bytes(c)}},
+              {extent("x", in.x, c.tokens, c.dim, c.dtype),
+               extent("d_output", d_output, c.tokens, c.dim, c.dtype),
+               extent("weights", in.weights, c.tokens, c.slots, DataType::float32),
+               {"saved", saved, saved_bytes(c)}});
   const BackwardPass pass(c, one_chunk(c), w, in, d_output, saved, d, workspace, RowsOfX::with_dy);
   pass.gather_dy(0, stream);
   pass.activation_gradient(0, stream);

@@ -1,5 +1,6 @@
 // Sort, permute, up product with the activation, down product, unpermute.
 #include "cuda_impl/experts/passes.hpp"
+#include "cuda_impl/memory/apart.hpp"
 #include "cuda_impl/permutation/permute.hpp"
 #include "cuda_impl/permutation/unpermute.hpp"
 #include "moeref/cuda/error.hpp"
@@ -49,6 +50,10 @@ void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const Expe
                      void* saved, void* workspace, cudaStream_t stream) {
   forget_earlier_errors();
   check_aligned(output, "output");
+  check_apart({extent("output", output, c.tokens, c.dim, c.dtype),
+               {"saved", saved, saved ? saved_bytes(c) : 0},
+               {"workspace", workspace, forward_workspace_bytes(c)}},
+              {extent("x", in.x, c.tokens, c.dim, c.dtype)});
   const ForwardPass pass(c, one_chunk(c), w, in, saved, workspace);
   pass.sort(stream);
   pass.gather(0, stream);

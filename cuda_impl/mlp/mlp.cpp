@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cuda_impl/linear/linear.hpp"
+#include "cuda_impl/memory/apart.hpp"
 #include "cuda_impl/memory/arena.hpp"
 #include "cuda_impl/mlp/mlp_activation.hpp"
 #include "moeref/cuda/error.hpp"
@@ -67,6 +68,10 @@ void mlp_forward(const MLPConfig& c, const MLPWeights& w, const MLPInput& in, vo
                  void* saved, void* workspace, Blas& blas, cudaStream_t stream) {
   forget_earlier_errors();
   check_config(c);
+  check_apart({extent("y", y, c.tokens, c.dim, c.dtype),
+               {"saved", saved, saved ? mlp_saved_bytes(c) : 0},
+               {"workspace", workspace, mlp_forward_workspace_bytes(c)}},
+              {extent("x", in.x, c.tokens, c.dim, c.dtype)});
   Arena scratch(workspace), kept(saved);
   const ForwardWorkspace work(scratch, c);
   const Saved keep = saved ? Saved(kept, c) : work.kept;
@@ -86,6 +91,11 @@ void mlp_backward(const MLPConfig& c, const MLPWeights& w, const MLPInput& in, c
   check_config(c);
   if ((in.row_scale != nullptr) != (d.row_scale != nullptr))
     throw ArgumentError("the gradient of row_scale is wanted if and only if there is a row_scale");
+  check_apart({extent("the gradient of x", d.x, c.tokens, c.dim, c.dtype),
+               {"workspace", workspace, mlp_backward_workspace_bytes(c)}},
+              {extent("x", in.x, c.tokens, c.dim, c.dtype),
+               extent("dy", dy, c.tokens, c.dim, c.dtype),
+               {"saved", saved, mlp_saved_bytes(c)}});
   Arena scratch(workspace), kept(const_cast<void*>(saved));
   const BackwardWorkspace work(scratch, c);
   const Saved keep(kept, c);

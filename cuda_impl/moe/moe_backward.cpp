@@ -1,4 +1,5 @@
 // Back through fc2, the experts, fc1, the gate and the shared experts, each adding to the gradient of x.
+#include "cuda_impl/memory/apart.hpp"
 #include "cuda_impl/moe/layer_kernels.hpp"
 #include "cuda_impl/moe/layout.hpp"
 #include "moeref/cuda/error.hpp"
@@ -59,6 +60,11 @@ void layer_backward(const LayerConfig& c, const LayerWeights& w, const LayerInpu
   forget_earlier_errors();
   check_config(c);
   check_groups(c, groups);
+  check_apart({extent("the gradient of x", d.x, c.gate.tokens, c.gate.dim, c.dtype()),
+               {"workspace", workspace, layer_backward_workspace_bytes(c)}},
+              {extent("x", in.x, c.gate.tokens, c.gate.dim, c.dtype()),
+               extent("dy", dy, c.gate.tokens, c.gate.dim, c.dtype()),
+               {"saved", saved, layer_saved_bytes(c)}});
   Arena kept(const_cast<void*>(saved)), scratch(workspace);
   const LayerSaved keep(kept, c);
   const LayerBackwardWorkspace work(scratch, c);

@@ -1,4 +1,5 @@
 // Gate, fc1, experts, fc2, shared experts; the shared output is added to the routed one by its last product.
+#include "cuda_impl/memory/apart.hpp"
 #include "cuda_impl/moe/layer_kernels.hpp"
 #include "cuda_impl/moe/layout.hpp"
 #include "moeref/cuda/error.hpp"
@@ -39,6 +40,10 @@ void layer_forward(const LayerConfig& c, const LayerWeights& w, const LayerInput
   forget_earlier_errors();
   check_config(c);
   check_groups(c, groups);
+  check_apart({extent("y", out.y, c.gate.tokens, c.gate.dim, c.dtype()),
+               {"saved", saved, saved ? layer_saved_bytes(c) : 0},
+               {"workspace", workspace, layer_forward_workspace_bytes(c)}},
+              {extent("x", in.x, c.gate.tokens, c.gate.dim, c.dtype())});
   Arena kept(saved), scratch(workspace);
   const LayerSaved keep(kept, c);
   const LayerForwardWorkspace work(scratch, c);

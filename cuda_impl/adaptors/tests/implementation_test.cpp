@@ -3,6 +3,7 @@
 
 #include "cuda_impl/adaptors/tests/judged_call.hpp"
 #include "moeref/cuda/error.hpp"
+#include "reference_cpu/tests/random_call.hpp"
 
 namespace moeref::cuda::test {
 namespace {
@@ -74,6 +75,24 @@ TEST(Implementation, DeclinesConventionsWithADeviceOrWithout) {
               0u)
         << *refusal;
   }
+}
+
+/// As of an allocation that failed and that the application did without.
+class AnErrorFromBefore : public testing::TestWithParam<Component> {};
+INSTANTIATE_TEST_SUITE_P(Components, AnErrorFromBefore,
+                         testing::Values(Component::gate, Component::aux_loss, Component::bias_update,
+                                         Component::fake_balanced_gate, Component::mlp, Component::experts,
+                                         Component::moe),
+                         [](const auto& info) { return std::string(name(info.param)); });
+TEST_P(AnErrorFromBefore, IsNotTheCalls) {
+  MOEREF_NEEDS_DEVICE();
+  Judged total;
+  for (std::uint64_t seed = 0; seed < 40 && total.calls < 4; ++seed) {
+    leave_an_error();
+    judge_call(random_call(GetParam(), DType::float32, seed, Numbers::ordinary, Rules::documented),
+               std::to_string(seed), total);
+  }
+  EXPECT_EQ(total.calls, 4);
 }
 
 TEST(DeviceContext, NoticesWritesOutsideAnArray) {

@@ -2,11 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "cuda_impl/grouped_gemm/product_kinds.hpp"
 #include "cuda_impl/permutation/tile_split.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/cuda/experts.hpp"
+#include "moeref/cuda/mlp.hpp"
 #include "moeref/cuda/moe.hpp"
 
 namespace moeref::cuda::test {
@@ -107,6 +109,68 @@ TEST(ExpertsArguments, SavedIsHAndMetadata) {
   const ExpertsConfig config{8192, 2048, 768, 128, 8};
   const double h = 2.0 * 8192 * 8 * 2 * 768, x = 2.0 * 8192 * 2048;
   EXPECT_LE(x + static_cast<double>(saved_bytes(config)), 1.05 * (x + h));
+}
+
+/// An address that nothing is read from: the arguments are refused before.
+char* address(std::size_t mebibytes) { return reinterpret_cast<char*>(mebibytes << 20); }
+
+std::string refusal(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const ArgumentError& error) {
+    return error.what();
+  }
+  return "none";
+}
+
+TEST(Aliasing, OfExpertsIsRefused) {
+  const ExpertsConfig c{8, 64, 64, 4, 2};
+  const ExpertsWeights w{address(100), address(101), nullptr, nullptr};
+  const ExpertsInput in{address(1), nullptr, nullptr, nullptr};
+  const auto forward = [&](void* output, void* saved, void* workspace) {
+    return refusal([&] { experts_forward(c, w, in, output, saved, workspace, nullptr); });
+  };
+  EXPECT_EQ(forward(address(1), address(20), address(40)), "output overlaps x: want them apart");
+  EXPECT_EQ(forward(address(1) + 16, address(20), address(40)), "output overlaps x: want them apart");
+  EXPECT_EQ(forward(address(2), address(20), address(20)), "saved overlaps workspace: want them apart");
+  EXPECT_EQ(forward(address(2), nullptr, address(1) - 256), "workspace overlaps x: want them apart");
+  const auto backward = [&](const void* d_output, void* d_x) {
+    return refusal([&] {
+      experts_backward(c, w, in, d_output, address(20),
+                       {d_x, nullptr, address(3), address(4), nullptr, nullptr}, address(40), nullptr);
+    });
+  };
+  EXPECT_EQ(backward(address(2), address(2)), "the gradient of x overlaps d_output: want them apart");
+  EXPECT_EQ(backward(address(2), address(1)), "the gradient of x overlaps x: want them apart");
+  EXPECT_EQ(backward(address(2), address(20)), "the gradient of x overlaps saved: want them apart");
+}
+
+TEST(Aliasing, OfMlpAndLayerIsRefused) {
+  const MLPConfig mlp{8, 64, 64};
+  const MLPWeights w{address(100), address(101), address(102)};
+  Blas* const none = nullptr;  // refused before it is needed
+  EXPECT_EQ(refusal([&] {
+              mlp_forward(mlp, w, {address(1)}, address(1), false, nullptr, address(40), *none, nullptr);
+            }),
+            "y overlaps x: want them apart");
+  MLPGradients d{address(2)};
+  EXPECT_EQ(refusal([&] {
+              mlp_backward(mlp, w, {address(1)}, address(2), address(20), d, address(40), *none, nullptr);
+            }),
+            "the gradient of x overlaps dy: want them apart");
+  LayerConfig c{};
+  c.gate = {8, 64, 4, 2};
+  c.experts = {8, 64, 64, 4, 2};
+  EXPECT_EQ(refusal([&] {
+              layer_forward(c, {}, {address(1)}, {address(1)}, nullptr, address(40), *none, nullptr);
+            }),
+            "y overlaps x: want them apart");
+  LayerGradients layer{address(2)};
+  EXPECT_EQ(refusal([&] {
+              layer_backward(c, {}, {address(1)}, address(2), address(20), layer, address(40), *none,
+                             nullptr);
+            }),
+            "the gradient of x overlaps dy: want them apart");
 }
 
 }  // namespace

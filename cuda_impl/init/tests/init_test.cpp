@@ -43,6 +43,13 @@ TEST(Init, EveryParameterHasTheBitsOfTheReference) {
     }
 }
 
+TEST(Init, AnErrorFromBeforeIsNotTheCalls) {
+  MOEREF_NEEDS_DEVICE();
+  leave_an_error();
+  DeviceArray<float> values(4);
+  EXPECT_NO_THROW(init_normal(1, "gate.weight", 0.02, 0, 4, DataType::float32, values.data(), nullptr));
+}
+
 TEST(Init, PartsAreTheWhole) {
   MOEREF_NEEDS_DEVICE();
   constexpr std::int64_t count = 100001, far = (std::int64_t{1} << 40) + 1;

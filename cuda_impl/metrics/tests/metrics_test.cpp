@@ -46,6 +46,12 @@ TEST(Metrics, OfNoLoad) {
   expect_passes(metrics_call(3, 8, 1, 10), "all zero");
 }
 
+TEST(Metrics, AnErrorFromBeforeIsNotTheCalls) {
+  MOEREF_NEEDS_DEVICE();
+  leave_an_error();
+  expect_passes(metrics_call(3, 8, 1, 4), "after a failed allocation");
+}
+
 TEST(Metrics, ErrorsNameTheField) {
   EXPECT_THROW(load_balance_metrics(-1, 4, nullptr, {}, nullptr), ArgumentError);
   EXPECT_THROW(load_balance_metrics(1, 0, nullptr, {}, nullptr), ArgumentError);

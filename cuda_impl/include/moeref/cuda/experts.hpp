@@ -71,13 +71,14 @@ ExpertsPath selected_path(const ExpertsConfig& config);
 
 /// Output [T, D]: every element is written, 0 for tokens without a row. `saved` (saved_bytes, 256-byte
 /// aligned) may be null when no backward follows; then the permutation lives in the workspace. Matrices must
-/// be 16-byte aligned. Throws ArgumentError for a field out of range, CudaError when a launch fails or the
-/// device cannot run the path.
+/// be 16-byte aligned. Arrays that are written share no bytes with each other or with those that are read.
+/// Throws ArgumentError for a field out of range, CudaError when a launch fails or the device cannot run the
+/// path.
 void experts_forward(const ExpertsConfig& config, const ExpertsWeights& parameters, const ExpertsInput& input,
                      void* output, void* saved, void* workspace, cudaStream_t stream);
 
 /// Gradients for the cotangent `d_output` [T, D], after experts_forward with the same config, inputs and
-/// `saved`.
+/// `saved`; arrays as there.
 void experts_backward(const ExpertsConfig& config, const ExpertsWeights& parameters,
                       const ExpertsInput& input, const void* d_output, const void* saved,
                       const ExpertsGradients& gradients, void* workspace, cudaStream_t stream);

@@ -54,7 +54,8 @@ std::size_t mlp_forward_workspace_bytes(const MLPConfig& config);
 std::size_t mlp_backward_workspace_bytes(const MLPConfig& config);
 
 /// y [T, D] = row_scale * MLP(x) (+ y with add_to_y). `saved` (256-byte aligned) may be null when no backward
-/// follows. Throws ArgumentError naming a field out of range, CudaError when a call fails.
+/// follows. Arrays that are written share no bytes with each other or with those that are read, in both
+/// passes. Throws ArgumentError naming a field out of range, CudaError when a call fails.
 void mlp_forward(const MLPConfig& config, const MLPWeights& weights, const MLPInput& input, void* y,
                  bool add_to_y, void* saved, void* workspace, Blas& blas, cudaStream_t stream);
 

@@ -101,6 +101,7 @@ std::size_t layer_forward_workspace_bytes(const LayerConfig& config);
 std::size_t layer_backward_workspace_bytes(const LayerConfig& config);
 
 /// `saved` (256-byte aligned) may be null when no backward follows: nothing is kept then, H not written.
+/// Arrays that are written share no bytes with each other or with those that are read, in both passes.
 /// Throws ArgumentError naming a field that is out of range or differs between the parts, CudaError when a
 /// call fails.
 void layer_forward(const LayerConfig& config, const LayerWeights& weights, const LayerInput& input,

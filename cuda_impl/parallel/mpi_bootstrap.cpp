@@ -18,6 +18,7 @@ void check_mpi(int status, const char* call) {
 
 class MpiBootstrap final : public Bootstrap {
  public:
+  /// Owns `comm`: the library's own, so that its messages and its error handler are not the application's.
   explicit MpiBootstrap(MPI_Comm comm) : comm_(comm) {
     check_mpi(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     check_mpi(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
@@ -26,7 +27,7 @@ class MpiBootstrap final : public Bootstrap {
   ~MpiBootstrap() override {
     int finalized = 0;
     MPI_Finalized(&finalized);
-    if (!finalized && comm_ != MPI_COMM_WORLD) MPI_Comm_free(&comm_);
+    if (!finalized) MPI_Comm_free(&comm_);
   }
 
   int rank() const override { return rank_; }
@@ -57,8 +58,14 @@ std::shared_ptr<Bootstrap> mpi_world() {
   int initialized = 0;
   check_mpi(MPI_Initialized(&initialized), "MPI_Initialized");
   if (!initialized) {
-    check_mpi(MPI_Init(nullptr, nullptr), "MPI_Init");
-    std::atexit([] { MPI_Finalize(); });
+    // An abort may come from any thread.
+    int threads = MPI_THREAD_SINGLE;
+    check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &threads), "MPI_Init_thread");
+    std::atexit([] {
+      int finalized = 0;
+      MPI_Finalized(&finalized);
+      if (!finalized) MPI_Finalize();
+    });
   }
   MPI_Comm host = MPI_COMM_NULL;
   int on_host = 0, devices = 0;
@@ -68,7 +75,9 @@ std::shared_ptr<Bootstrap> mpi_world() {
   MPI_Comm_free(&host);
   check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
   check(cudaSetDevice(on_host % devices), "cudaSetDevice");
-  return std::make_shared<MpiBootstrap>(MPI_COMM_WORLD);
+  MPI_Comm world = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &world), "MPI_Comm_dup");
+  return std::make_shared<MpiBootstrap>(world);
 }
 
 }  // namespace moeref::cuda

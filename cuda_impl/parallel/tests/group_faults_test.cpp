@@ -148,6 +148,7 @@ TEST(ForkedRanks, AWindowThatOneRankCannotOpenIsAnErrorOnAll) {
       fault = std::make_unique<emulated::Interception>("cudaIpcOpenMemHandle",
                                                        [] { return cudaErrorMemoryAllocation; });
     const emulated::Interception closes("cudaIpcCloseMemHandle", [&] {
+      std::this_thread::sleep_for(milliseconds(200));
       ++board.free[0];
       return cudaSuccess;
     });

@@ -53,8 +53,10 @@ void run_ranks(int ranks, const std::function<void(const std::shared_ptr<Bootstr
 
 #ifdef MOEREF_CUDA_MPI
 /// The ranks of MPI_COMM_WORLD, one process each, as mpirun or srun started them; the current device becomes
-/// the process's number on its host, modulo the devices. Calls MPI_Init if it was not called. An abort ends
-/// the whole MPI job, as MPI does.
+/// the process's number on its host, modulo the devices. Collective over MPI_COMM_WORLD, of which it takes a
+/// copy: messages of the application stay apart. Calls MPI_Init_thread if MPI is not initialised, with
+/// MPI_THREAD_MULTIPLE; an application that does so itself with less calls this and its groups from one
+/// thread at a time. An abort ends the whole MPI job, as MPI does.
 std::shared_ptr<Bootstrap> mpi_world();
 #endif
 

@@ -45,6 +45,10 @@ __global__ void sum_ranks(const ReturnedRows in, std::int64_t max_tokens, int ra
   }
 }
 
+__global__ void store_to_all(const int* number, int ranks, const RankPointers to) {
+  for (int p = threadIdx.x; p < ranks; p += blockDim.x) *static_cast<int*>(to.of[p]) = *number;
+}
+
 __global__ void gather_weights(const int* place, const float* returned, const int* ids,
                                const std::uint8_t* token_mask, std::int64_t total, std::int64_t max_tokens,
                                int slots, int ranks, int own_experts, float* out) {
@@ -67,6 +71,11 @@ bool in_eights(int width, const void* rows, const RankPointers& to, int ranks) {
 }
 
 }  // namespace
+
+void to_all_ranks(const int* number, int ranks, const RankPointers& to, cudaStream_t stream) {
+  store_to_all<<<1, kMaxRanks, 0, stream>>>(number, ranks, to);
+  check(cudaGetLastError(), "to_all_ranks");
+}
 
 void combine_to_ranks(const ReceivedRows& in, std::int64_t max_tokens, int slots, RankPlace place,
                       RowRange range, const RankPointers& to, const float* d_weights,

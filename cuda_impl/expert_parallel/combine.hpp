@@ -32,6 +32,9 @@ void combine_to_ranks(const ReceivedRows& received, std::int64_t max_tokens, int
                       RowRange range, const RankPointers& to, const float* d_weights,
                       const RankPointers& weights_to, cudaStream_t stream);
 
+/// One number to every rank.
+void to_all_ranks(const int* number, int ranks, const RankPointers& to, cudaStream_t stream);
+
 struct ReturnedRows {
   const int* place;  // [T, n] as plan_dispatch gives it
   const void* rows;  // [n, M, width]: what each rank sent back

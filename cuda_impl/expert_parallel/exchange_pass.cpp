@@ -105,9 +105,20 @@ void ExchangePass::sum_all(void* out) {
   meet_and_sum(out);
 }
 
+void ExchangePass::tell_rows_needed(const int* rows_needed) {
+  if (!may_overflow()) return;
+  const Window& transient = *windows_.transient;
+  to_all_ranks(rows_needed, config_.ranks, transient.slots(back_.rows_needed), main_);
+  const Delivery what[] = {{back_.rows_needed}};
+  group_.send(transient, what, nullptr, main_);
+  rows_are_told_ = true;
+}
+
 void ExchangePass::meet_and_sum(void* out) {
   const ExpertsConfig& e = config_.experts;
   group_.meet(main_);
+  if (rows_are_told_)
+    group_.check_room(windows_.transient->received<int>(back_.rows_needed), config_.max_rows, main_);
   sum_returned({place_, windows_.transient->received<char>(back_.rows), e.dtype, e.dim}, e.tokens,
                config_.max_tokens, config_.ranks, out, main_);
 }

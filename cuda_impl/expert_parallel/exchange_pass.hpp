@@ -48,6 +48,10 @@ class ExchangePass {
   /// gradients of their weights [n M, k]; and, after it did so for all, main waits for them and sums.
   void send_back(const ExpertRows& rows, RowRange range, const float* d_weights = nullptr);
   void sum_all(void* out);
+  /// Forward, before rows return: how many the own experts needed, for all ranks; where a rank has no room
+  /// for them, all ranks find it with the rows. Nothing where there is room for the worst case.
+  void tell_rows_needed(const int* rows_needed);
+
   /// After sum_all(): of the weights [T, k] of this rank's tokens.
   void gather_weights(const DispatchInput& input, float* out);
 
@@ -63,6 +67,7 @@ class ExchangePass {
   void return_range(const ExpertRows& rows, RowRange range, Outbox outbox, const float* d_weights,
                     cudaStream_t sender);
   void meet_and_sum(void* out);
+  bool may_overflow() const { return config_.max_rows > 0; }
 
   const ExpertParallelConfig& config_;
   Group& group_;
@@ -74,7 +79,8 @@ class ExchangePass {
   const TokenChunks chunks_;
   const std::size_t row_bytes_;
 
-  const int* place_ = nullptr;       // [T, n]
+  const int* place_ = nullptr;  // [T, n]
+  bool rows_are_told_ = false;
   std::optional<RowCounts> counts_;  // of rows that go out
   struct {
     const void* rows;

@@ -29,6 +29,7 @@ void experts_forward(const ExpertParallelConfig& c, const ExpertsWeights& w, con
                        work.dispatch);
   exchange.push_x(input.x);
   experts.sort(stream);
+  exchange.tell_rows_needed(experts.rows_needed());
   exchange.for_chunks([&](int chunk) {
     experts.gather(chunk, stream);
     experts.multiply(chunk, stream);

@@ -26,6 +26,7 @@ void want_bytes(const Window& window, const char* name, std::size_t bytes) {
 
 void check_config(const ExpertParallelConfig& c) {
   check_config(c.experts);
+  check_no_limit(c.experts);
   if (c.ranks < 1 || c.ranks > kMaxRanks || c.experts.experts % c.ranks != 0)
     throw ArgumentError("ranks is " + std::to_string(c.ranks) + ": want a divisor of experts = " +
                         std::to_string(c.experts.experts) + ", " + std::to_string(kMaxRanks) + " at most");
@@ -36,6 +37,9 @@ void check_config(const ExpertParallelConfig& c) {
   if (c.max_tokens < c.experts.tokens)
     throw ArgumentError("max_tokens is " + std::to_string(c.max_tokens) +
                         ": want at least tokens = " + std::to_string(c.experts.tokens));
+  if (c.max_rows < 0 || c.max_rows > c.most_rows())
+    throw ArgumentError("max_rows is " + std::to_string(c.max_rows) +
+                        ": want 0 to ranks * max_tokens * slots = " + std::to_string(c.most_rows()));
   check_config(c.own());
 }
 
@@ -63,6 +67,7 @@ TransientRegions::TransientRegions(const ExpertParallelConfig& c) : WindowLayout
   d_output = add(slot_row_bytes(c));
   rows = add(slot_row_bytes(c));
   d_weights = add(slot_numbers(c) * sizeof(float));
+  rows_needed = add(sizeof(int));
 }
 
 Sent::Sent(Arena& arena, const ExpertParallelConfig& c)

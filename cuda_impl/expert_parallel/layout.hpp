@@ -32,6 +32,7 @@ struct KeptRegions : WindowLayout {
 /// dY on its way to the experts; Y, or dX and the weights' gradients, on their way back.
 struct TransientRegions : WindowLayout {
   Region d_output, rows, d_weights;  // slots [M, D], [M, D], [M, k]
+  Region rows_needed;                // one int
   explicit TransientRegions(const ExpertParallelConfig& config);
 };
 

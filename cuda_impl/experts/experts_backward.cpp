@@ -49,7 +49,7 @@ void BackwardPass::activation_gradient(int chunk, cudaStream_t stream) const {
 }
 
 void BackwardPass::router_weights(cudaStream_t stream) const {
-  router_weight_gradient(config_.dtype, permutation_, rows_of(config_), config_.slots, work_.dot_parts,
+  router_weight_gradient(config_.dtype, permutation_, slots_of(config_), config_.slots, work_.dot_parts,
                          dot_parts_of(config_, path_), input_.ids, d_output_, weights_.down_bias, config_.dim,
                          gradients_.weights, stream);
 }
@@ -97,6 +97,7 @@ void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const Exp
                       const void* d_output, const void* saved, const ExpertsGradients& d, void* workspace,
                       cudaStream_t stream) {
   forget_earlier_errors();
+  check_no_limit(c);
   check_aligned(d.x, "the gradient of x");
   check_apart({extent("the gradient of x", d.x, c.tokens, c.dim, c.dtype),
                extent("the gradient of weights", d.weights, c.tokens, c.slots, DataType::float32),

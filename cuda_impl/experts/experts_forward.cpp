@@ -49,6 +49,7 @@ void ForwardPass::multiply(int chunk, cudaStream_t stream) const {
 void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in, void* output,
                      void* saved, void* workspace, cudaStream_t stream) {
   forget_earlier_errors();
+  check_no_limit(c);
   check_aligned(output, "output");
   check_apart({extent("output", output, c.tokens, c.dim, c.dtype),
                {"saved", saved, saved ? saved_bytes(c) : 0},

@@ -20,6 +20,8 @@ void check_config(const ExpertsConfig& c) {
   want(c.experts >= 1 && c.experts <= 1024, "experts", c.experts, "1 to 1024");
   want(c.slots >= 1, "slots", c.slots, "1 or more");
   want(c.tokens < (std::int64_t{1} << 31) / c.slots - 4096, "tokens", c.tokens, "tokens * slots under 2^31");
+  want(c.max_rows >= 0 && c.max_rows <= slots_of(c), "max_rows", c.max_rows, "0 to tokens * slots");
+  want(c.expected_rows >= 0, "expected_rows", c.expected_rows, "0 or more");
   check_matrix_type(c.dtype, "dtype");
   if (c.path == ExpertsPath::wgmma || c.path == ExpertsPath::wgmma_clusters) {
     want(c.dim % 8 == 0, "dim", c.dim, "a multiple of 8 (16 bytes of bfloat16) for wgmma");
@@ -45,19 +47,24 @@ ExpertsPath selected_path(const ExpertsConfig& c) {
                                                                                        : "9.0 for wgmma"));
 }
 
+void check_no_limit(const ExpertsConfig& c) {
+  want(c.max_rows == 0, "max_rows", c.max_rows, "0 on one device");
+}
+
 void check_aligned(const void* p, const char* name) {
   if (reinterpret_cast<std::uintptr_t>(p) % 16 != 0)
     throw ArgumentError(std::string(name) + " is not aligned to 16 bytes");
 }
 
 PermutationShape permutation_shape(const ExpertsConfig& c, ExpertsPath path, const TokenChunks& chunks) {
-  return {c.tokens, c.slots, c.experts, product_kind(path).tile_rows, chunks};
+  return {c.tokens, c.slots, c.experts, product_kind(path).tile_rows, chunks, rows_of(c)};
 }
 
 GroupedShape grouped_shape(const ExpertsConfig& c, ExpertsPath path, const Permutation& permutation,
                            int* tickets, int chunk) {
-  return {permutation, rows_of(c), c.dim,   c.inter_dim, c.experts, product_kind(path).tile_rows,
-          c.dtype,     path,       tickets, chunk};
+  const std::int64_t expected = c.expected_rows > 0 ? c.expected_rows : slots_of(c);
+  return {permutation, rows_of(c), expected, c.dim, c.inter_dim, c.experts, product_kind(path).tile_rows,
+          c.dtype,     path,       tickets,  chunk};
 }
 
 void clear_tickets(int* tickets, cudaStream_t stream) {

@@ -17,7 +17,13 @@ inline TokenChunks one_chunk(const ExpertsConfig& config) { return {1, config.to
 
 /// `path` as selected_path gives it.
 PermutationShape permutation_shape(const ExpertsConfig& config, ExpertsPath path, const TokenChunks& chunks);
-inline std::int64_t rows_of(const ExpertsConfig& config) { return config.tokens * config.slots; }
+inline std::int64_t slots_of(const ExpertsConfig& config) { return config.tokens * config.slots; }
+/// There is room for.
+inline std::int64_t rows_of(const ExpertsConfig& config) {
+  return config.max_rows > 0 ? config.max_rows : slots_of(config);
+}
+/// For the experts of one device, whose rows are all of its slots.
+void check_no_limit(const ExpertsConfig& config);
 /// `tickets`: of the workspace, after clear_tickets().
 GroupedShape grouped_shape(const ExpertsConfig& config, ExpertsPath path, const Permutation& permutation,
                            int* tickets, int chunk = 0);

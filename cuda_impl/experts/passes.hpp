@@ -17,6 +17,8 @@ class ForwardPass {
   void gather(int chunk, cudaStream_t stream) const;    // X by row
   void multiply(int chunk, cudaStream_t stream) const;  // up product with the activation, down product
   ExpertRows rows() const { return {work_.rows, permutation_.slot_row}; }
+  /// After sort(), on the device: if it is more than there is room for, rows() are none.
+  const int* rows_needed() const { return permutation_.rows_needed; }
 
  private:
   const ExpertsConfig config_;

@@ -1,5 +1,5 @@
-// The grouped products of the layer, one function each. Shapes as in moeref/cuda/experts.hpp; R = tokens *
-// slots rows; matrices given as void are of the shape's data type.
+// The grouped products of the layer, one function each. Shapes as in moeref/cuda/experts.hpp; R = max_rows
+// rows; matrices given as void are of the shape's data type.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -12,7 +12,8 @@ namespace moeref::cuda {
 
 struct GroupedShape {
   Permutation permutation;
-  std::int64_t rows;  // capacity R
+  std::int64_t rows;           // room for R
+  std::int64_t expected_rows;  // that an even routing gives
   int dim, inter_dim, experts, tile_rows;
   DataType dtype;
   ExpertsPath path;  // not automatic

@@ -40,6 +40,15 @@ __device__ void add_parts(int size, const void* received, const Vectors& v) {
   }
 }
 
+__global__ void find_overflow(const int* needed, int size, long long room, RoomReport* report) {
+  for (int p = 0; p < size; ++p)
+    if (needed[p] > room) {
+      *report = {p + 1, needed[p], room};
+      __threadfence_system();
+      return;
+    }
+}
+
 __global__ void __launch_bounds__(kThreads) meet_alone(const Meeting meeting) { meet(meeting); }
 
 __global__ void __launch_bounds__(kThreads)
@@ -64,6 +73,11 @@ __global__ void __launch_bounds__(kThreads) add_alone(int size, const void* rece
 void meet(const Meeting& meeting, cudaStream_t stream) {
   meet_alone<<<1, (meeting.size + 31) / 32 * 32, 0, stream>>>(meeting);
   check(cudaGetLastError(), "the meeting of a group");
+}
+
+void check_room(const int* needed, int size, std::int64_t room, RoomReport* report, cudaStream_t stream) {
+  find_overflow<<<1, 1, 0, stream>>>(needed, size, room, report);
+  check(cudaGetLastError(), "check_room");
 }
 
 void sum_in_peer_memory(const Meeting& meeting, const RankPointers& slots, const void* received,

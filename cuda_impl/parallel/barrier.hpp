@@ -21,6 +21,14 @@ struct Meeting {
 
 void meet(const Meeting& meeting, cudaStream_t stream);
 
+/// Pinned, for the host: the first rank with more rows than it has room for.
+struct RoomReport {
+  int rank_and_one, needed;  // 0: none
+  long long room;
+};
+/// needed [size]: what each rank has.
+void check_room(const int* needed, int size, std::int64_t room, RoomReport* report, cudaStream_t stream);
+
 /// Group::sum where all ranks are met on the device: both meetings and the sum in one launch. Slots of
 /// kMaxSum 8-byte numbers.
 void sum_in_peer_memory(const Meeting& meeting, const RankPointers& slots, const void* received,

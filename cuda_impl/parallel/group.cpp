@@ -128,7 +128,7 @@ std::optional<RowCounts> Group::row_counts(const Window& window, Region region, 
   };
   copy(s.host_counts, sent);
   copy(s.host_counts + size_, window.received<int>(region));
-  synchronize(stream);
+  wait_for(stream);
   const int *to = s.host_counts, *from = to + size_, *end = from + size_;
   return RowCounts{{to, from}, {from, end}};
 }
@@ -156,6 +156,22 @@ void Group::sum(std::int64_t* integers, int integer_count, double* reals, int re
   add_sum_parts(size_, received, integers, integer_count, reals, real_count, stream);
 }
 
+void Group::check_room(const int* needed, std::int64_t room, cudaStream_t stream) {
+  cuda::check_room(needed, size_, room, state_->room_on_device, stream);
+}
+
+std::optional<RowOverflow> Group::overflow() {
+  State& s = *state_;
+  volatile RoomReport* const told = s.room;
+  if (told->rank_and_one == 0) return std::nullopt;
+  const int rank = told->rank_and_one - 1;
+  RowOverflow out(s.named(rank) + " needs room for " + std::to_string(told->needed) +
+                      " rows of its experts: max_rows is " + std::to_string(told->room),
+                  rank, told->needed, told->room);
+  told->rank_and_one = 0;
+  return out;
+}
+
 void Group::throw_if_broken() {
   State& s = *state_;
   const int failure = *static_cast<volatile int*>(s.failure);
@@ -169,7 +185,7 @@ void Group::throw_if_broken() {
       throw GroupError("NCCL in the " + s.options.name + ": " + why);
 }
 
-void Group::synchronize(cudaStream_t stream) {
+void Group::wait_for(cudaStream_t stream) {
   State& s = *state_;
   using clock = std::chrono::steady_clock;
   // Kernels that wait end by themselves; NCCL waits for ever. Its time is that of one pass. A pass within a
@@ -194,6 +210,11 @@ void Group::synchronize(cudaStream_t stream) {
     std::this_thread::yield();
   }
   throw_if_broken();
+}
+
+void Group::synchronize(cudaStream_t stream) {
+  wait_for(stream);
+  if (const auto too_much = overflow()) throw *too_much;
 }
 
 void Group::abort(const char* why) noexcept {

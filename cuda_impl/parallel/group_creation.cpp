@@ -26,6 +26,11 @@ void Group::State::allocate() {
   *failure = 0;
   check(cudaHostAlloc(reinterpret_cast<void**>(&host_counts), 2 * kMaxRanks * sizeof(int), 0),
         "cudaHostAlloc");
+  check(cudaHostAlloc(reinterpret_cast<void**>(&room), sizeof(RoomReport), cudaHostAllocMapped),
+        "cudaHostAlloc");
+  *room = {};
+  check(cudaHostGetDevicePointer(reinterpret_cast<void**>(&room_on_device), room, 0),
+        "cudaHostGetDevicePointer");
   void* words = nullptr;
   check(cudaMalloc(&words, 256), "cudaMalloc");
   allocated.push_back(words);
@@ -43,6 +48,7 @@ Group::State::~State() {
   for (void* p : allocated) cudaFree(p);
   if (failure) cudaFreeHost(failure);
   if (host_counts) cudaFreeHost(host_counts);
+  if (room) cudaFreeHost(room);
   if (control) cudaStreamDestroy(control);
   if (side) cudaStreamDestroy(side);
   for (const cudaEvent_t event : marks)

@@ -33,9 +33,10 @@ struct Group::State {
   std::vector<void*> allocated, opened;
   Meeting meeting{};
   Region flags, sums;
-  Window own;                  // flags and sums
-  int* failure = nullptr;      // pinned, as the device sees it too
-  int* host_counts = nullptr;  // pinned, [2 * kMaxRanks]
+  Window own;                                             // flags and sums
+  int* failure = nullptr;                                 // pinned, as the device sees it too
+  int* host_counts = nullptr;                             // pinned, [2 * kMaxRanks]
+  RoomReport *room = nullptr, *room_on_device = nullptr;  // pinned
 
   /// Of this rank alone, before the ranks meet.
   void allocate();

@@ -21,11 +21,11 @@ constexpr int kSegment = 256;
 constexpr int kWarps = 8;
 
 std::size_t align256(std::size_t n) { return (n + 255) / 256 * 256; }
-std::int64_t rows_of(const PermutationShape& s) { return s.tokens * s.slots; }
+std::int64_t slots_of(const PermutationShape& s) { return s.tokens * s.slots; }
 int segments_of(const PermutationShape& s) {
-  return static_cast<int>((rows_of(s) + kSegment - 1) / kSegment);
+  return static_cast<int>((slots_of(s) + kSegment - 1) / kSegment);
 }
-std::int64_t tiles_of(const PermutationShape& s) { return rows_of(s) / 16 + s.experts + 1; }
+std::int64_t tiles_of(const PermutationShape& s) { return s.max_rows / 16 + s.experts + 1; }
 int groups_of(const PermutationShape& s) { return s.experts * s.chunks.count; }
 
 /// Of a group's entry in a segment's row of counts: these go beyond 2^31 at 2^39 rows x groups.
@@ -111,12 +111,19 @@ __device__ void scan(int count, int* out, int* warp_sums, F f) {
 }
 
 __global__ void scatter(const Slots in, const float* weights, int groups, int segments, int tile_rows,
-                        const int* prefixes, const int* totals, Permutation out) {
+                        int max_rows, const int* prefixes, const int* totals, Permutation out) {
   extern __shared__ int shared[];
   __shared__ int warp_sums[8];
   int* offsets = shared;            // [groups + 1]
   int* next = shared + groups + 1;  // [kWarps][groups]
   scan(groups, offsets, warp_sums, [&](int g) { return totals[g]; });
+  const int needed = offsets[groups];
+  const bool fits = needed <= max_rows;
+  if (!fits) {
+    __syncthreads();  // all have read what is needed
+    for (int g = threadIdx.x; g <= groups; g += blockDim.x) offsets[g] = 0;
+    __syncthreads();
+  }
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, segment = blockIdx.x * kWarps + warp;
   if (segment < segments) {
     int* mine = next + warp * groups;
@@ -127,9 +134,9 @@ __global__ void scatter(const Slots in, const float* weights, int groups, int se
       const int g = in.group_of(slot);
       const unsigned same = __match_any_sync(0xffffffffu, g);
       int row = -1;
-      if (g >= 0) row = mine[g] + __popc(same & ((1u << lane) - 1));
+      if (fits && g >= 0) row = mine[g] + __popc(same & ((1u << lane) - 1));
       __syncwarp();
-      if (g >= 0 && (same >> lane) == 1u) mine[g] = row + 1;
+      if (row >= 0 && (same >> lane) == 1u) mine[g] = row + 1;
       __syncwarp();
       if (slot < in.total) out.slot_row[slot] = row;
       if (row >= 0) {
@@ -142,6 +149,7 @@ __global__ void scatter(const Slots in, const float* weights, int groups, int se
   if (blockIdx.x == 0) {
     __syncthreads();
     for (int g = threadIdx.x; g <= groups; g += blockDim.x) out.offsets[g] = offsets[g];
+    if (threadIdx.x == 0) *out.rows_needed = needed;
     int* tiles = next;
     for (int c = 0; c < in.chunks; ++c) {
       scan(in.experts, tiles, warp_sums, [&](int e) {
@@ -160,10 +168,11 @@ __global__ void scatter(const Slots in, const float* weights, int groups, int se
 }  // namespace
 
 std::size_t permutation_bytes(const PermutationShape& s) {
-  const std::size_t rows = static_cast<std::size_t>(rows_of(s)) * 4;
+  const std::size_t rows = static_cast<std::size_t>(s.max_rows) * 4;
   const auto chunks = static_cast<std::size_t>(s.chunks.count);
-  return align256((groups_of(s) + 1) * 4) + align256(chunks * (s.experts + 1) * 4) + 4 * align256(rows) +
-         align256(chunks * tiles_of(s) * 4);
+  return align256((groups_of(s) + 1) * 4) + align256(chunks * (s.experts + 1) * 4) + 3 * align256(rows) +
+         align256(static_cast<std::size_t>(slots_of(s)) * 4) + align256(chunks * tiles_of(s) * 4) +
+         align256(4);
 }
 
 std::size_t sort_workspace_bytes(const PermutationShape& s) {
@@ -177,7 +186,7 @@ Permutation carve_permutation(const PermutationShape& s, void* memory) {
     p += align256(n * 4);
     return reinterpret_cast<int*>(at);
   };
-  const std::size_t rows = static_cast<std::size_t>(rows_of(s));
+  const std::size_t rows = static_cast<std::size_t>(s.max_rows);
   Permutation out{};
   const int chunks = s.chunks.count;
   out.offsets = take(groups_of(s) + 1);
@@ -185,8 +194,9 @@ Permutation carve_permutation(const PermutationShape& s, void* memory) {
   out.row_token = take(rows);
   out.row_slot = take(rows);
   out.row_weight = reinterpret_cast<float*>(take(rows));
-  out.slot_row = take(rows);
+  out.slot_row = take(static_cast<std::size_t>(slots_of(s)));
   out.tile_expert = take(chunks * tiles_of(s));
+  out.rows_needed = take(1);
   out.chunks = chunks, out.most_tiles = tiles_of(s);
   return out;
 }
@@ -200,10 +210,13 @@ void sort_by_expert(const PermutationShape& s, const int* ids, const float* weig
   if (s.experts < 1 || groups > kMostGroups)
     throw ArgumentError((chunks == 1 ? "experts is " : "experts times chunks is ") + std::to_string(groups) +
                         ": want 1 to " + std::to_string(kMostGroups));
-  if (s.tokens < 0 || s.slots < 1 || rows_of(s) >= (std::int64_t{1} << 31) - kSegment * kWarps)
-    throw ArgumentError("tokens * slots is " + std::to_string(rows_of(s)) + ": want 0 to 2^31 - 2049");
+  if (s.tokens < 0 || s.slots < 1 || slots_of(s) >= (std::int64_t{1} << 31) - kSegment * kWarps)
+    throw ArgumentError("tokens * slots is " + std::to_string(slots_of(s)) + ": want 0 to 2^31 - 2049");
+  if (s.max_rows < 0 || s.max_rows > slots_of(s))
+    throw ArgumentError("max_rows is " + std::to_string(s.max_rows) +
+                        ": want 0 to tokens * slots = " + std::to_string(slots_of(s)));
   const int segments = segments_of(s);
-  const Slots in{ids,       token_mask, static_cast<int>(rows_of(s)),      s.slots,
+  const Slots in{ids,       token_mask, static_cast<int>(slots_of(s)),     s.slots,
                  s.experts, chunks,     static_cast<int>(s.chunks.period), static_cast<int>(s.chunks.each())};
   int* counts = static_cast<int*>(workspace);
   int* totals = reinterpret_cast<int*>(static_cast<char*>(workspace) +
@@ -212,8 +225,8 @@ void sort_by_expert(const PermutationShape& s, const int* ids, const float* weig
   count_segments<<<blocks, kWarps * 32, kWarps * groups * 4, stream>>>(in, groups, segments, counts);
   scan_segments<<<groups, 256, 0, stream>>>(counts, segments, groups, totals);
   const int shared = (groups + 1 + kWarps * groups + 1) * 4;
-  scatter<<<blocks, kWarps * 32, shared, stream>>>(in, weights, groups, segments, s.tile_rows, counts, totals,
-                                                   out);
+  scatter<<<blocks, kWarps * 32, shared, stream>>>(in, weights, groups, segments, s.tile_rows,
+                                                   static_cast<int>(s.max_rows), counts, totals, out);
   check(cudaGetLastError(), "sort_by_expert");
 }
 

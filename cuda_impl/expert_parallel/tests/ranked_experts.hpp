@@ -18,6 +18,7 @@ struct Spread {
   Transport transport = Transport::automatic;
   int chunks = 1;
   std::int64_t capacity = 0;  // of the windows, in tokens; 0: as many as any rank has
+  std::int64_t max_rows = 0;
   int ranks() const { return static_cast<int>(tokens.size()); }
   std::int64_t most() const {
     return capacity > 0 ? capacity : *std::max_element(tokens.begin(), tokens.end());
@@ -68,8 +69,12 @@ class RankedExperts {
       : stream(stream),
         group_(group),
         spread_(spread),
-        config{share_of(whole, spread, group.rank()).config, spread.ranks(), spread.most(), spread.exchange,
-               spread.chunks},
+        config{share_of(whole, spread, group.rank()).config,
+               spread.ranks(),
+               spread.most(),
+               spread.exchange,
+               spread.chunks,
+               spread.max_rows},
         own(share_of(whole, spread, group.rank())),
         saved_(saved_bytes(config)),
         forward_work_(forward_workspace_bytes(config)),

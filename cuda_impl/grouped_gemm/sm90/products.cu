@@ -87,7 +87,7 @@ void input_gradient_product(const GroupedShape& g, const StoredProduct& p, int u
 
 template <int Cluster>
 void weight_gradient_product(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
-  const bool few = g.rows <= std::int64_t{g.experts} * FewRows::right_slots * kBlockK;
+  const bool few = g.expected_rows <= std::int64_t{g.experts} * FewRows::right_slots * kBlockK;
   (few ? weight_gradient_of<FewRows> : weight_gradient_of<ManyRows<Cluster>>)(g, p, stream);
 }
 

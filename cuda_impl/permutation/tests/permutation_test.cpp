@@ -1,6 +1,7 @@
 // The counting sort against the definition.
 #include "moeref/cuda/permutation.hpp"
 
+#include <algorithm>
 #include <random>
 
 #include "cuda_impl/tests/device.hpp"
@@ -80,6 +81,37 @@ TEST(SortByExpert, FollowsTheDefinition) {
     const std::vector<int> tokens = ints(p.row_token, row_slot.size());
     for (std::size_t r = 0; r < row_slot.size(); ++r) ASSERT_EQ(tokens[r], row_slot[r] / s.slots);
   }
+}
+
+// With exact room the result is the same; with a row less no slot has a row, and the number needed is told.
+TEST(SortByExpert, TellsWhatDoesNotFit) {
+  MOEREF_NEEDS_DEVICE();
+  std::mt19937 rng(6);
+  PermutationShape s{3000, 3, 40, 160};
+  std::vector<int> ids(9000);
+  for (int& id : ids) id = static_cast<int>(rng() % 120) - 40;  // two of three have no expert
+  const auto needed = std::count_if(ids.begin(), ids.end(), [](int id) { return id >= 0 && id < 40; });
+  const DeviceArray<int> device_ids(ids);
+  const DeviceArray<float> device_weights(std::vector<float>(9000, 1.0f));
+  std::vector<std::vector<int>> results;
+  for (const std::int64_t room : {std::int64_t{9000}, std::int64_t{needed}, std::int64_t{needed - 1}}) {
+    s.max_rows = room;
+    const DeviceArray<char> memory(permutation_bytes(s)), work(sort_workspace_bytes(s));
+    const Permutation p = carve_permutation(s, memory.data());
+    sort_by_expert(s, device_ids.data(), device_weights.data(), nullptr, p, work.data(), nullptr);
+    check(cudaDeviceSynchronize(), "sort_by_expert");
+    EXPECT_EQ(ints(p.rows_needed, 1)[0], needed);
+    std::vector<int> all = ints(p.slot_row, 9000);
+    for (const std::vector<int>& more : {ints(p.offsets, 41), ints(p.expert_tile_begin, 41)})
+      all.insert(all.end(), more.begin(), more.end());
+    results.push_back(all);
+  }
+  EXPECT_EQ(results[1], results[0]);
+  std::vector<int> none(9000, -1);
+  none.insert(none.end(), 82, 0);
+  EXPECT_EQ(results[2], none);
+  s.max_rows = 9001;
+  EXPECT_THROW(sort_by_expert(s, nullptr, nullptr, nullptr, {}, nullptr, nullptr), ArgumentError);
 }
 
 }  // namespace

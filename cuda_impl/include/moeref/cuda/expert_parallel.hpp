@@ -14,6 +14,8 @@
 // order of chunks, ranks and rows.
 #pragma once
 
+#include <algorithm>
+
 #include "moeref/cuda/experts.hpp"
 #include "moeref/cuda/group.hpp"
 
@@ -29,11 +31,23 @@ struct ExpertParallelConfig {
   // Parts of M; chunks * experts / n at most 1024. Several pay where rows take long beside the products: of
   // two ranks none, of four up to 4 (tools/bench/results/2026-11-27-h200-ranks.md).
   int chunks = 1;
+  // Rows, that is slots with one of a rank's own experts, for which a rank has room: H and the workspaces are
+  // as large. 0: for the worst case, most_rows(). An even routing gives M k. More is an error on all ranks:
+  // Group::synchronize throws it, Group::overflow tells it after a graph, and until then nothing is written
+  // beyond the room, and results mean nothing.
+  std::int64_t max_rows = 0;
 
+  /// All slots of all ranks; where the ids of a token differ from each other no more than
+  /// most_rows_of_distinct_ids().
+  std::int64_t most_rows() const { return ranks * max_tokens * experts.slots; }
+  std::int64_t most_rows_of_distinct_ids() const {
+    return ranks * max_tokens * std::min(experts.slots, experts.experts / ranks);
+  }
   /// What this rank's own experts may get: M tokens from each rank.
   ExpertsConfig own() const {
     ExpertsConfig c = experts;
     c.tokens = ranks * max_tokens, c.experts = experts.experts / ranks;
+    c.max_rows = max_rows, c.expected_rows = max_tokens * experts.slots;
     return c;
   }
 };
@@ -55,7 +69,7 @@ std::size_t backward_workspace_bytes(const ExpertParallelConfig& config);
 /// `parameters` of this rank's experts; x, ids (of all experts, -1 or out of range: no expert), weights and
 /// mask of its tokens; output [T, D]. Collective. `saved` (256-byte aligned) may be null when no backward
 /// follows. Throws ArgumentError for a field out of range, windows that are too small or a group of another
-/// size, GroupError when a rank has ended.
+/// size, GroupError when a rank has ended. Where rows do not fit max_rows see there.
 void experts_forward(const ExpertParallelConfig& config, const ExpertsWeights& parameters,
                      const ExpertsInput& input, void* output, Group& group,
                      const ExpertParallelWindows& windows, void* saved, void* workspace, cudaStream_t stream);

@@ -32,6 +32,9 @@ struct ExpertsConfig {
   bool apply_router_weight_after_down = false;
   DataType dtype = DataType::bfloat16;  // of all matrices below given as void
   ExpertsPath path = ExpertsPath::automatic;
+  // Of rows, that is slots with an expert: for how many there is room, and how many an even routing gives. 0:
+  // tokens * slots. With expert parallelism alone, which says when there is too little room.
+  std::int64_t max_rows = 0, expected_rows = 0;
 
   /// Width of H: 2I for gated activations, I for others.
   int up_width() const { return is_gated(activation) ? 2 * inter_dim : inter_dim; }

@@ -122,6 +122,16 @@ struct Delivery {
   Outbox outbox = Outbox::direct;
 };
 
+/// A rank got more rows for its experts than it has room for (ExpertParallelConfig::max_rows). All ranks get
+/// it and may go on with the group, with less or with more room.
+class RowOverflow : public GroupError {
+ public:
+  RowOverflow(const std::string& what, int rank, std::int64_t needed, std::int64_t room)
+      : GroupError(what), rank(rank), needed(needed), room(room) {}
+  int rank;
+  std::int64_t needed, room;  // in rows
+};
+
 class Group {
  public:
   /// All ranks of `bootstrap`, each on its current device: all in one process or each in its own. Collective,
@@ -180,6 +190,12 @@ class Group {
   /// Throws GroupError if a peer did not come in time in anything that ran so far; results since then mean
   /// nothing, and the group is of no more use. Does not wait.
   void throw_if_broken();
+  /// Queues a look at needed [size], each rank's rows: what does not fit is found by overflow().
+  void check_room(const int* needed, std::int64_t room, cudaStream_t stream);
+  /// The last overflow that any look has found so far, once; after a graph the caller asks when its stream
+  /// has ended. synchronize() throws it.
+  std::optional<RowOverflow> overflow();
+
   /// Waits for the stream, no longer than the timeout after a peer has ended, and checks. Work of the stream
   /// before a delivery does not count, but for NCCL's deliveries within graphs: there the timeout is that of
   /// this call.
@@ -190,6 +206,7 @@ class Group {
  private:
   struct State;
   Group(int rank, int size, std::unique_ptr<State> state);
+  void wait_for(cudaStream_t stream);
   int rank_, size_;
   std::unique_ptr<State> state_;
 };

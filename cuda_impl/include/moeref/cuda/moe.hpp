@@ -37,10 +37,11 @@ struct LayerConfig {
   std::int64_t max_tokens = 0;  // of any rank
   Exchange exchange = Exchange::all_to_all;
   int expert_chunks = 1;
+  std::int64_t max_expert_rows = 0;  // see ExpertParallelConfig::max_rows
 
   DataType dtype() const { return experts.dtype; }
   ExpertParallelConfig expert_parallel() const {
-    return {experts, expert_ranks, max_tokens, exchange, expert_chunks};
+    return {experts, expert_ranks, max_tokens, exchange, expert_chunks, max_expert_rows};
   }
 };
 

@@ -26,18 +26,19 @@ struct TokenChunks {
   }
 };
 
-/// Device arrays, filled by sort_by_expert. R = tokens * slots is the capacity in rows; offsets[experts *
-/// chunks] of them are used. Rows of one expert are contiguous, those of its chunks too, and within a chunk
-/// they keep the order of their flat slot index t * slots + j. Row tiles have at most `tile_rows` rows of one
-/// chunk.
+/// Device arrays, filled by sort_by_expert. There is room for R = max_rows rows; offsets[experts * chunks] of
+/// them are used. Where the slots need more, rows_needed says so and no slot has a row. Rows of one expert
+/// are contiguous, those of its chunks too, and within a chunk they keep the order of their flat slot index t
+/// * slots + j. Row tiles have at most `tile_rows` rows of one chunk.
 struct Permutation {
   int* offsets;            // [experts, chunks] first row of each, and where the last one ends
   int* row_token;          // [R] token of a row
   int* row_slot;           // [R] flat slot of a row
   float* row_weight;       // [R] routing weight of a row
-  int* slot_row;           // [R] row of a flat slot, -1 where the slot is not routed
+  int* slot_row;           // [tokens * slots] row of a flat slot, -1 where the slot is not routed
   int* expert_tile_begin;  // [chunks, experts + 1] first row tile of each expert
   int* tile_expert;        // [chunks, most_tiles] expert of each row tile
+  int* rows_needed;        // one number
   int chunks;
   std::int64_t most_tiles;  // of a chunk
 };
@@ -50,6 +51,7 @@ struct PermutationShape {
   int experts;
   int tile_rows;  // most rows of a row tile: a multiple of 16 up to 160, else of 32
   TokenChunks chunks = {1, tokens};
+  std::int64_t max_rows = tokens * slots;
 };
 
 /// Bytes that `carve_permutation` takes for the arrays above, and that the sort needs besides.

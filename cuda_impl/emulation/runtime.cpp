@@ -40,6 +40,7 @@ void enqueue(cudaStream_t stream, std::function<bool()> work) {
 
 void Launch::run(std::function<void()> thread) const {
   if (kernels_missing) return set_error(cudaErrorNoKernelImageForDevice);
+  if (intercepted("launch") != cudaSuccess) return;
   const auto threads = std::uint64_t{block_.x} * block_.y * block_.z;
   if (grid_.x == 0 || grid_.y == 0 || grid_.z == 0 || grid_.x > 0x7fffffffu || grid_.y > 65535 ||
       grid_.z > 65535 || threads == 0 || threads > 1024 || block_.z > 64 ||

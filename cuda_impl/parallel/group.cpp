@@ -1,6 +1,7 @@
 #include "moeref/cuda/group.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <thread>
 #include <utility>
 
@@ -185,30 +186,32 @@ void Group::throw_if_broken() {
       throw GroupError("NCCL in the " + s.options.name + ": " + why);
 }
 
-void Group::wait_for(cudaStream_t stream) {
+// Kernels that wait end by themselves; NCCL waits for ever. Its time is that of one pass. A pass within a
+// graph cannot be told from other work of the stream: for these it is the time of this call.
+void Group::wait_until(const std::function<bool()>& done) {
   State& s = *state_;
   using clock = std::chrono::steady_clock;
-  // Kernels that wait end by themselves; NCCL waits for ever. Its time is that of one pass. A pass within a
-  // graph cannot be told from other work of the stream: for these it is the time of this call.
   std::optional<std::uint64_t> pass;
   auto since = clock::now();
-  for (;;) {
-    const cudaError_t status = cudaStreamQuery(stream);
-    if (status == cudaSuccess) break;
-    if (status != cudaErrorNotReady) check(status, "cudaStreamQuery");
-    if (s.nccl) {
-      if (const auto now = s.passes.under_way(); now != pass) pass = now, since = clock::now();
-      if ((pass || s.passes.any_captured()) && clock::now() - since > s.options.timeout) {
-        const std::string late = rank_names(size_, [&](int p) { return !s.reaches(p); }) + " of the " +
-                                 s.options.name + " did not come within " +
-                                 std::to_string(s.options.timeout.count()) + " ms over NCCL";
-        abort(late.c_str());
-        s.nccl->abort();
-        throw GroupError(late);
-      }
-    }
-    std::this_thread::yield();
+  for (; !done(); std::this_thread::yield()) {
+    if (!s.nccl) continue;
+    if (const auto now = s.passes.under_way(); now != pass) pass = now, since = clock::now();
+    if ((!pass && !s.passes.any_captured()) || clock::now() - since <= s.options.timeout) continue;
+    const std::string late = rank_names(size_, [&](int p) { return !s.reaches(p); }) + " of the " +
+                             s.options.name + " did not come within " +
+                             std::to_string(s.options.timeout.count()) + " ms over NCCL";
+    abort(late.c_str());
+    s.nccl->abort();
+    throw GroupError(late);
   }
+}
+
+void Group::wait_for(cudaStream_t stream) {
+  wait_until([&] {
+    const cudaError_t status = cudaStreamQuery(stream);
+    if (status != cudaErrorNotReady) check(status, "cudaStreamQuery");
+    return status == cudaSuccess;
+  });
   throw_if_broken();
 }
 

@@ -149,6 +149,14 @@ Group::~Group() {
   int device = 0;
   cudaGetDevice(&device);
   cudaSetDevice(s.device);
+  // The device is not waited for while NCCL may wait for ever in it.
+  if (s.nccl && !s.aborted) {
+    try {
+      wait_until([&] { return s.passes.all_ended(); });
+    } catch (const std::exception&) {  // a peer is lost, and NCCL ended
+    }
+  }
+  if (s.aborted && s.nccl) s.nccl->abort();
   // Nothing of this rank's is under way, and no peer may still store into memory that is released here, or
   // have it open: of one that does not come it is not known, and the memory stays.
   cudaDeviceSynchronize();
@@ -156,7 +164,6 @@ Group::~Group() {
   s.close_handles();
   all_left = s.bootstrap->leave() && all_left;
   if (!all_left) s.allocated.clear();
-  if (s.aborted && s.nccl) s.nccl->abort();
   s.nccl.reset();
   state_.reset();
   cudaSetDevice(device);

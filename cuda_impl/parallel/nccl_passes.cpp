@@ -57,6 +57,11 @@ void NcclPasses::drop_ended() {
   }
 }
 
+bool NcclPasses::all_ended() {
+  drop_ended();
+  return pending_.empty();
+}
+
 std::optional<std::uint64_t> NcclPasses::under_way() {
   drop_ended();
   if (pending_.empty() || !has_come(pending_.front().begin)) return std::nullopt;

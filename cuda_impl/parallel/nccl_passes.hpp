@@ -24,6 +24,8 @@ class NcclPasses {
 
   /// The pass that has begun on the device and has not ended, as a number that no other pass has.
   std::optional<std::uint64_t> under_way();
+  /// None has still to end.
+  bool all_ended();
   bool any_captured() const { return captured_; }
 
  private:

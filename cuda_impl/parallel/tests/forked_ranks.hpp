@@ -2,6 +2,7 @@
 // cannot be forked. What they tell each other lies in memory that all of them share.
 #pragma once
 
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,7 +34,8 @@ struct Board {
 
 class ForkedBootstrap final : public Bootstrap {
  public:
-  ForkedBootstrap(Board& board, int rank, int size) : board_(board), rank_(rank), size_(size) {}
+  ForkedBootstrap(Board& board, int rank, int size, std::chrono::milliseconds patience)
+      : board_(board), rank_(rank), size_(size), patience_(patience) {}
   int rank() const override { return rank_; }
   int size() const override { return size_; }
   void all_gather(const void* mine, std::size_t bytes, void* all) override {
@@ -55,8 +57,8 @@ class ForkedBootstrap final : public Bootstrap {
 
  private:
   template <class Condition>
-  static bool until(Condition condition) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  bool until(Condition condition) const {
+    const auto end = std::chrono::steady_clock::now() + patience_;
     while (!condition()) {
       if (std::chrono::steady_clock::now() > end) return false;
       std::this_thread::sleep_for(std::chrono::microseconds(50));
@@ -74,6 +76,7 @@ class ForkedBootstrap final : public Bootstrap {
   }
   Board& board_;
   int rank_, size_;
+  std::chrono::milliseconds patience_;
 };
 
 /// For a rank: its test's assertions are the exceptions of its body.
@@ -81,22 +84,26 @@ inline void require(bool holds, const std::string& what) {
   if (!holds) throw std::logic_error(what);
 }
 
+constexpr const char* kLost = "did not come to an end";  // the outcome of a rank that was killed
+
 /// Runs body(rank, board) on `threads` ranks in each of `processes`; gives what each rank failed with, "" for
-/// a good end. `before` runs in each process, and may move to another one by a fork of its own.
+/// a good end. `before` runs in each process, and may move to another one by a fork of its own. `patience`:
+/// how long a rank waits for others on the board. Processes that stop are killed when the others have ended.
 inline std::vector<std::string> run_forked(
     int processes, int threads, const std::function<void(const std::shared_ptr<Bootstrap>&, Board&)>& body,
-    const std::function<void()>& before = [] {}) {
+    const std::function<void()>& before = [] {},
+    std::chrono::milliseconds patience = std::chrono::seconds(10)) {
   void* const memory =
       mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   Board& board = *new (memory) Board{};
   const int size = processes * threads;
-  for (int r = 0; r < size; ++r) std::strcpy(board.outcome[r], "did not come to an end");
+  for (int r = 0; r < size; ++r) std::strcpy(board.outcome[r], kLost);
   const auto run = [&](int rank) {
     std::string outcome;
     try {
       check(cudaSetDevice(rank), "cudaSetDevice");
-      body(std::make_shared<ForkedBootstrap>(board, rank, size), board);
+      body(std::make_shared<ForkedBootstrap>(board, rank, size, patience), board);
     } catch (const std::exception& e) {
       outcome = e.what();
     }
@@ -115,7 +122,16 @@ inline std::vector<std::string> run_forked(
     }
     children.push_back(child);
   }
-  for (const pid_t child : children) waitpid(child, nullptr, 0);
+  std::vector<pid_t> stopped;
+  for (const pid_t child : children) {
+    int status = 0;
+    waitpid(child, &status, WUNTRACED);
+    if (WIFSTOPPED(status)) stopped.push_back(child);
+  }
+  for (const pid_t child : stopped) {
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+  }
   std::vector<std::string> out;
   for (int r = 0; r < size; ++r) out.emplace_back(board.outcome[r]);
   munmap(memory, sizeof(Board));

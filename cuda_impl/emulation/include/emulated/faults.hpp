@@ -9,8 +9,8 @@
 
 namespace emulated {
 
-/// The calling thread's calls of this function of the runtime, or of NCCL, go through `instead` first: where
-/// it gives an error the call fails with it. An empty function ends it.
+/// The calling thread's calls of this function of the runtime, or of NCCL, or its kernel launches ("launch"),
+/// go through `instead` first: where it gives an error the call fails with it. An empty function ends it.
 void intercept(const std::string& call, std::function<cudaError_t()> instead);
 /// For as long as it lives.
 class Interception {

@@ -26,6 +26,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -206,6 +207,7 @@ class Group {
  private:
   struct State;
   Group(int rank, int size, std::unique_ptr<State> state);
+  void wait_until(const std::function<bool()>& done);
   void wait_for(cudaStream_t stream);
   int rank_, size_;
   std::unique_ptr<State> state_;

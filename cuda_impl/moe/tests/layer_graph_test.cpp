@@ -257,15 +257,24 @@ TEST_P(LayerGraph, ForwardWithoutSavedOfThreeRanks) {
   });
 }
 
-// Each rank its own step and graph; they meet in the experts, the loss and the load.
-TEST_P(LayerGraph, ReplaysATrainingStepOfThreeRanks) {
-  MOEREF_NEEDS_DEVICE();
-  const std::string apart = run_ranks_together(3, [&](const std::shared_ptr<Bootstrap>& world) {
+// Each rank its own step and graph; they meet in the experts, the loss and the load. Two ranks: on a machine
+// with two devices each has one; three share them.
+void replay_steps_of(int ranks, ExpertsPath path) {
+  const std::string apart = run_ranks_together(ranks, [&](const std::shared_ptr<Bootstrap>& world) {
     const auto group = Group::create(world);
-    replay_with_other_routings(GetParam(), group.get(), 100 * static_cast<std::uint64_t>(world->rank() + 1));
+    replay_with_other_routings(path, group.get(), 100 * static_cast<std::uint64_t>(world->rank() + 1));
     group->throw_if_broken();
   });
   MOEREF_SKIP(apart);
+}
+
+TEST_P(LayerGraph, ReplaysATrainingStepOfTwoRanks) {
+  MOEREF_NEEDS_DEVICE();
+  replay_steps_of(2, GetParam());
+}
+TEST_P(LayerGraph, ReplaysATrainingStepOfThreeRanks) {
+  MOEREF_NEEDS_DEVICE();
+  replay_steps_of(3, GetParam());
 }
 
 }  // namespace

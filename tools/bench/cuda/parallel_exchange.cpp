@@ -88,7 +88,7 @@ double time_copy(std::size_t bytes, ParallelClock& clock, int in_graph) {
 double time_nccl(std::size_t bytes, ParallelClock& clock, int in_graph) {
   std::unique_ptr<NcclLink> link;
   try {
-    link = NcclLink::create(clock.world);
+    link = NcclLink::create(clock.world, "benchmark");
   } catch (const GroupError&) {
     return 0;
   }

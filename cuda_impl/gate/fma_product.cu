@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "cuda_impl/gate/product_kernels.hpp"
+#include "cuda_impl/memory/element.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
@@ -118,6 +119,19 @@ __global__ __launch_bounds__(kThreads) void product_kernel(const Arguments p) {
     }
 }
 
+template <class T>
+__global__ void split(const float* values, std::int64_t count, int count_of_planes, T* planes) {
+  const std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
+  if (i >= count) return;
+  float left = values[i];
+  for (int plane = 0; plane < count_of_planes; ++plane) {
+    const T rounded = from_float<T>(left);
+    planes[plane * count + i] = rounded;
+    const float rest = left - to_float(rounded);
+    left = isfinite(rest) ? rest : 0.0f;  // of what is not finite the first plane says all
+  }
+}
+
 template <class Acc>
 __global__ void sum_parts_kernel(const Acc* parts, int count_of_parts, std::int64_t count, DataType via,
                                  DataType type, void* out) {
@@ -160,13 +174,26 @@ void fma_product(const ProductShape& s, const Operand& a, const Operand& b, Data
   check(cudaGetLastError(), "fma_product");
 }
 
-void product(const ProductShape& s, const Operand& a, const Operand& b, DataType via,
-             const ProductOutput& out, cudaStream_t stream) {
-  if (s.m == 0 || s.n == 0) return;
-  if (tensor_cores_take(s, a, b, via, out))
+int product(const ProductShape& s, const Operand& a, const Operand& b, DataType via, const ProductOutput& out,
+            cudaStream_t stream) {
+  if (s.m == 0 || s.n == 0) return s.splits;
+  if (tensor_cores_take(s, a, b, via, out)) {
     tensor_core_product(s, a, b, out, stream);
+    return s.splits * (b.row_stride == 1 ? b.planes : 1);
+  }
+  fma_product(s, a, b, via, out, stream);
+  return s.splits;
+}
+
+void split_in_planes(const float* values, std::int64_t count, DataType type, int count_of_planes,
+                     void* planes, cudaStream_t stream) {
+  if (count == 0) return;
+  const auto blocks = static_cast<unsigned>((count + 255) / 256);
+  if (type == DataType::float16)
+    split<<<blocks, 256, 0, stream>>>(values, count, count_of_planes, static_cast<__half*>(planes));
   else
-    fma_product(s, a, b, via, out, stream);
+    split<<<blocks, 256, 0, stream>>>(values, count, count_of_planes, static_cast<__nv_bfloat16*>(planes));
+  check(cudaGetLastError(), "split_in_planes");
 }
 
 void sum_parts(const void* parts, int count_of_parts, std::int64_t count, DataType via, DataType type,

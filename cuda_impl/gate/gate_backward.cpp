@@ -29,8 +29,8 @@ void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput
       {work.d_logits, stride, holds_planes(c), d.bias ? work.block_sums : nullptr}, stream);
   if (d.x)
     product(whole_product(c.tokens, c.dim, c.experts), d_logits(stride, 1),
-            {w.weight, parameter_type, c.dim, 1}, compute, {.stored = d.x, .type = x_type, .add = d.add_to_x},
-            stream);
+            weight_operand(c, w.weight, work.weight_planes, c.dim, 1, stream), compute,
+            {.stored = d.x, .type = x_type, .add = d.add_to_x}, stream);
   if (d.weight) {
     const ProductShape shape = weight_gradient_shape(c);
     product(shape, d_logits(1, stride), {in.x, x_type, c.dim, 1}, compute, {.partial = work.weight_parts},

@@ -15,8 +15,9 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
   const GateSaved keep(kept, c);
   const TokenBlocks blocks = token_blocks(c);
   const ProductShape shape = logits_shape(c);
-  product(shape, {in.x, c.x_type, c.dim, 1}, {w.weight, c.parameter_type, 1, c.dim}, c.compute_type(),
-          {.partial = work.partial_logits}, stream);
+  const int partial_sums = product(shape, {in.x, c.x_type, c.dim, 1},
+                                   weight_operand(c, w.weight, work.weight_planes, 1, c.dim, stream),
+                                   c.compute_type(), {.partial = work.partial_logits}, stream);
 
   const bool wants_sums = c.has_aux_loss() || out.statistics.score_sum;
   RouteOutput routed{};
@@ -29,7 +30,7 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
   routed.block_tokens = work.block_tokens;
   routed.block_sums = wants_sums ? work.block_sums : nullptr;
   route_tokens(routing_rule(c, w.correction != nullptr), blocks, c.tokens,
-               {work.partial_logits, shape.splits, w.bias, c.parameter_type, w.correction, in.token_mask,
+               {work.partial_logits, partial_sums, w.bias, c.parameter_type, w.correction, in.token_mask,
                 in.replay_ids},
                routed, stream);
 

@@ -97,9 +97,30 @@ TokenBlocks token_blocks(const GateConfig& c) {
   return token_blocks(c.tokens, c.experts, c.compute_type() == DataType::float64);
 }
 
+// float16 has no exponents for the lower planes of an fp32 value.
+int weight_planes(const GateConfig& c) {
+  if (c.parameter_type != DataType::float32 || c.dim % 8 != 0 || bytes_of(c.x_type) != 2) return 0;
+  if (c.compute_type() == c.x_type) return 1;
+  return c.compute_type() == DataType::float32 && c.x_type == DataType::bfloat16 ? kPlanes : 0;
+}
+
+Operand weight_operand(const GateConfig& c, const void* weight, void* planes, std::int64_t row_stride,
+                       std::int64_t col_stride, cudaStream_t stream) {
+  const int count = weight_planes(c);
+  if (count == 0) return {weight, c.parameter_type, row_stride, col_stride};
+  const std::int64_t elements = std::int64_t{c.experts} * c.dim;
+  split_in_planes(static_cast<const float*>(weight), elements, c.x_type, count, planes, stream);
+  return {planes, c.x_type, row_stride, col_stride, count, elements};
+}
+
 bool holds_planes(const GateConfig& c) {
   return c.compute_type() == DataType::float32 && c.x_type == DataType::bfloat16 &&
-         c.parameter_type == DataType::bfloat16;
+         (c.parameter_type == DataType::bfloat16 || weight_planes(c) > 0);
+}
+
+static std::size_t plane_bytes(const GateConfig& c) {
+  return static_cast<std::size_t>(weight_planes(c)) * static_cast<std::size_t>(c.experts) *
+         static_cast<std::size_t>(c.dim) * 2;
 }
 
 std::size_t sum_bytes(const GateConfig& c) { return c.compute_type() == DataType::float64 ? 8 : 4; }
@@ -112,7 +133,9 @@ GateSaved::GateSaved(Arena& arena, const GateConfig& c)
       aux_gradient(arena.take<double>(c.experts)) {}
 
 GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
-    : partial_logits(arena.take<char>(logits_shape(c).splits * c.tokens * c.experts * sum_bytes(c))),
+    : weight_planes(arena.take_bytes(plane_bytes(c))),
+      partial_logits(arena.take<char>(std::max(1, cuda::weight_planes(c)) * logits_shape(c).splits *
+                                      c.tokens * c.experts * sum_bytes(c))),
       block_load(arena.take<int>(std::int64_t{token_blocks(c).blocks} * c.experts)),
       block_tokens(arena.take<int>(token_blocks(c).blocks)),
       block_sums(arena.take<char>(token_blocks(c).blocks * c.experts * sum_bytes(c))),
@@ -121,7 +144,8 @@ GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
       score_sum(arena.take<double>(c.experts)) {}
 
 GateBackwardWorkspace::GateBackwardWorkspace(Arena& arena, const GateConfig& c)
-    : d_logits(arena.take<char>(c.tokens * logit_stride(c) *
+    : weight_planes(arena.take_bytes(plane_bytes(c))),
+      d_logits(arena.take<char>(c.tokens * logit_stride(c) *
                                 (holds_planes(c) ? kPlanes * 2 : bytes_of(c.compute_type())))),
       block_sums(arena.take<char>(token_blocks(c).blocks * c.experts * sum_bytes(c))),
       weight_parts(arena.take<char>(std::int64_t{weight_gradient_shape(c).splits} * c.experts * c.dim *

@@ -25,6 +25,12 @@ void check_groups(const GateConfig& config, bool has_correction);
 std::size_t sum_bytes(const GateConfig& config);
 /// Columns of the gradient of the logits in memory: E, filled with zeros to a multiple of 8.
 inline std::int64_t logit_stride(const GateConfig& c) { return (c.experts + 7) / 8 * 8; }
+/// How many planes of x's type an fp32 W is held in for products with it, 0 where it is taken as it is: what
+/// the compute type asks of it.
+int weight_planes(const GateConfig& config);
+/// W as the products take it: `planes` are memory for weight_planes() of them, filled here.
+Operand weight_operand(const GateConfig& config, const void* weight, void* planes, std::int64_t row_stride,
+                       std::int64_t col_stride, cudaStream_t stream);
 /// Whether that gradient, in fp32, is held in bfloat16 planes: where both of its products are with bfloat16.
 bool holds_planes(const GateConfig& config);
 
@@ -37,6 +43,7 @@ struct GateSaved {
   GateSaved(Arena& arena, const GateConfig& config);
 };
 struct GateForwardWorkspace {
+  void* weight_planes;
   void* partial_logits;
   int *block_load, *block_tokens;
   void* block_sums;
@@ -45,6 +52,7 @@ struct GateForwardWorkspace {
   GateForwardWorkspace(Arena& arena, const GateConfig& config);
 };
 struct GateBackwardWorkspace {
+  void* weight_planes;
   void* d_logits;
   void* block_sums;
   void* weight_parts;

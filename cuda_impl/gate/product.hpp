@@ -1,6 +1,6 @@
 // The gate's three products: logits x W^T, and in the backward pass dz W and dz^T x. bfloat16 operands go
-// through the tensor cores, and an fp32 gradient of the logits as three bfloat16 planes; everything else goes
-// through fused multiply-adds in fp32 or fp64.
+// through the tensor cores, and fp32 ones beside them, W and the gradient of the logits, as three bfloat16
+// planes; everything else goes through fused multiply-adds in fp32 or fp64.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -13,7 +13,8 @@
 namespace moeref::cuda {
 
 /// Element (i, j) is data[i * row_stride + j * col_stride], summed over `planes` that are plane_stride apart;
-/// one of the strides is 1. Of a product's operands only A has more planes than one.
+/// one of the strides is 1. A product of planes is that of all pairs of them, but for those that are too
+/// small to count beside the rounding of fp32.
 struct Operand {
   const void* data;
   DataType type;
@@ -35,8 +36,9 @@ ProductShape split_product(std::int64_t m, std::int64_t n, std::int64_t k);
 /// The same in one range.
 ProductShape whole_product(std::int64_t m, std::int64_t n, std::int64_t k);
 
-/// Where results go: partial sums [splits, M, N], double where `via` of the product is float64, else float;
-/// or, from one range, C itself in `type`, rounded to `via` first, or on top of what it holds if `add`.
+/// Where results go: partial sums [splits, M, N] (or [planes of B, splits, M, N]), double where `via` of the
+/// product is float64, else float; or, from one range, C itself in `type`, rounded to `via` first, or on top
+/// of what it holds if `add`.
 struct ProductOutput {
   void* partial = nullptr;
   void* stored = nullptr;
@@ -48,9 +50,14 @@ struct ProductOutput {
 constexpr int kPlanes = 3;
 
 /// Operands are rounded to `via` on the way; sums are in fp32, or fp64 where `via` is float64. Rows of A or B
-/// whose stride is longer than the matrix is wide hold zeros there.
-void product(const ProductShape& shape, const Operand& a, const Operand& b, DataType via,
-             const ProductOutput& out, cudaStream_t stream);
+/// whose stride is longer than the matrix is wide hold zeros there. Gives the number of partial sums.
+int product(const ProductShape& shape, const Operand& a, const Operand& b, DataType via,
+            const ProductOutput& out, cudaStream_t stream);
+
+/// planes [count_of_planes, count] of bfloat16, or one of float16: each holds what the ones before it leave
+/// of the fp32 values, rounded.
+void split_in_planes(const float* values, std::int64_t count, DataType type, int count_of_planes,
+                     void* planes, cudaStream_t stream);
 
 /// out [count] in `type` = sum over parts of parts[part][count], from the first to the last, rounded to `via`
 /// on the way. The parts are double where `via` is float64, else float.

@@ -19,12 +19,31 @@ namespace {
 
 constexpr int kBlockK = 64;
 
+/// Pairs (plane of A, plane of B), the largest products first. Of three planes each, those that are left out
+/// are 2^-24 of the first pair's and smaller.
+struct PlanePairs {
+  int count;
+  unsigned a, b;  // four bits a pair
+  __device__ int of_a(int pair) const { return static_cast<int>(a >> 4 * pair & 15); }
+  __device__ int of_b(int pair) const { return static_cast<int>(b >> 4 * pair & 15); }
+};
+PlanePairs plane_pairs(int of_a, int of_b) {
+  PlanePairs out{};
+  for (int sum = 0; sum < std::max(of_a, of_b); ++sum)
+    for (int i = 0; i <= sum; ++i) {
+      if (i >= of_a || sum - i >= of_b) continue;
+      out.a |= static_cast<unsigned>(i) << 4 * out.count;
+      out.b |= static_cast<unsigned>(sum - i) << 4 * out.count++;
+    }
+  return out;
+}
+
 template <class T>
 struct Arguments {
   const T *a, *b;
   std::int64_t a_stride, b_stride;  // of the axis that is not contiguous
-  std::int64_t a_plane_stride;
-  int planes;
+  std::int64_t a_plane_stride, b_plane_stride;
+  PlanePairs pairs;
   std::int64_t m, n, k, k_per_split;
   std::int64_t column_tiles;
   float* partial;
@@ -63,16 +82,17 @@ __global__ __launch_bounds__(BM * 2) void product_kernel(const Arguments<T> p) {
   const std::int64_t m0 = blockIdx.x / p.column_tiles * BM, n0 = blockIdx.x % p.column_tiles * BN;
   const std::int64_t k_begin = blockIdx.y * p.k_per_split, k_end = min(k_begin + p.k_per_split, p.k);
   const int plane_steps = static_cast<int>((k_end - k_begin + kBlockK - 1) / kBlockK),
-            steps = kBAlongK ? plane_steps : plane_steps * p.planes;
+            steps = kBAlongK ? plane_steps : plane_steps * p.pairs.count;
 
   const auto fetch = [&](int step) {
     if (step < steps) {
       const unsigned to = base + step % K::kStages * K::kStageBytes;
-      const int plane = kBAlongK ? 0 : step / plane_steps;
-      const std::int64_t k0 = k_begin + std::int64_t{step - plane * plane_steps} * kBlockK;
-      fetch_block<typename K::A, K::kThreads>(to, p.a + plane * p.a_plane_stride, p.a_stride, m0, p.m, k0,
-                                              k_end);
-      fetch_block<typename K::B, K::kThreads>(to + K::A::bytes, p.b, p.b_stride, n0, p.n, k0, k_end);
+      const int pair = kBAlongK ? 0 : step / plane_steps;
+      const std::int64_t k0 = k_begin + std::int64_t{step - pair * plane_steps} * kBlockK;
+      const T *a = p.a, *b = p.b;
+      if (!kBAlongK) a += p.pairs.of_a(pair) * p.a_plane_stride, b += p.pairs.of_b(pair) * p.b_plane_stride;
+      fetch_block<typename K::A, K::kThreads>(to, a, p.a_stride, m0, p.m, k0, k_end);
+      fetch_block<typename K::B, K::kThreads>(to + K::A::bytes, b, p.b_stride, n0, p.n, k0, k_end);
     }
     commit_copies();  // an empty group too: the count of groups says which have arrived
   };
@@ -160,7 +180,8 @@ void launch_any(const ProductShape& s, const Operand& a, const Operand& b, const
                                a_along_k ? a.row_stride : a.col_stride,
                                b_along_k ? b.col_stride : b.row_stride,
                                a.plane_stride,
-                               a.planes,
+                               b.plane_stride,
+                               plane_pairs(a.planes, b.planes),
                                s.m,
                                s.n,
                                s.k,
@@ -182,9 +203,10 @@ void launch_any(const ProductShape& s, const Operand& a, const Operand& b, const
 bool tensor_cores_take(const ProductShape& s, const Operand& a, const Operand& b, DataType via,
                        const ProductOutput& out) {
   const bool a_along_k = a.col_stride == 1, b_along_k = b.row_stride == 1;
-  if (!aligned(a) || !aligned(b) || a.type != b.type || a.plane_stride % 8 != 0) return false;
+  if (!aligned(a) || !aligned(b) || a.type != b.type || a.plane_stride % 8 != 0 || b.plane_stride % 8 != 0)
+    return false;
   if (via != a.type && via != DataType::float32) return false;  // operands are multiplied as they are
-  if (b_along_k) return a_along_k && out.partial;
+  if (b_along_k) return a_along_k && a.planes == 1 && out.partial;
   if (s.n % 8 != 0) return false;
   return out.partial ||
          (a_along_k && out.type == a.type && reinterpret_cast<std::uintptr_t>(out.stored) % 16 == 0);
@@ -193,10 +215,21 @@ bool tensor_cores_take(const ProductShape& s, const Operand& a, const Operand& b
 void tensor_core_product(const ProductShape& s, const Operand& a, const Operand& b, const ProductOutput& out,
                          cudaStream_t stream) {
   if (s.m == 0 || s.n == 0) return;
-  if (a.type == DataType::float16)
-    launch_any<__half>(s, a, b, out, stream);
-  else
-    launch_any<__nv_bfloat16>(s, a, b, out, stream);
+  const auto launch = [&](const Operand& of_b, const ProductOutput& to) {
+    if (a.type == DataType::float16)
+      launch_any<__half>(s, a, of_b, to, stream);
+    else
+      launch_any<__nv_bfloat16>(s, a, of_b, to, stream);
+  };
+  if (b.row_stride != 1) return launch(b, out);
+  for (int plane = 0; plane < b.planes; ++plane) {
+    Operand of_b = b;
+    of_b.planes = 1;
+    of_b.data = static_cast<const char*>(b.data) + plane * b.plane_stride * 2;
+    ProductOutput to = out;
+    to.partial = static_cast<float*>(out.partial) + plane * s.splits * s.m * s.n;
+    launch(of_b, to);
+  }
 }
 
 }  // namespace moeref::cuda

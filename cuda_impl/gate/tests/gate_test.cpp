@@ -67,6 +67,39 @@ TEST_P(GateCalls, EveryTileEdge) {
   EXPECT_EQ(total.calls, 25);
 }
 
+// Parameters in fp32 beside tokens in 16 bits: as planes through the tensor cores where D allows it, rounded
+// to one plane or held exactly in three, as the precision of the logits asks; around the same tile edges.
+TEST(GateOfFloat32Parameters, EveryTileEdge) {
+  MOEREF_NEEDS_DEVICE();
+  Judged total;
+  std::uint64_t seed = 900;
+  for (const DType x_type : {DType::bfloat16, DType::float16})
+    for (const bool in_float32 : {false, true})
+      for (const auto& [tokens, dim, experts] : {std::array<std::int64_t, 3>{1, 8, 1},
+                                                 {65, 136, 9},
+                                                 {129, 200, 33},
+                                                 {66, 8, 65},
+                                                 {131, 72, 129},
+                                                 {33, 7, 12}}) {
+        MoEConfig c = gate_only(experts, std::min<std::int64_t>(experts, 4), dim, DType::float32);
+        c.score_func = kScores[seed % 5];
+        c.router_bias = seed % 3 == 0;
+        c.aux_loss_coeff = seed % 4 == 0 ? 0.0 : 0.5;
+        nlohmann::json options = nlohmann::json::object();
+        if (in_float32) options["gate_precision"] = "float32";
+        Call call = filled_call(Component::gate, c, tokens, seed, true, options);
+        for (auto& [name, tensor] : call.tensors)
+          if (name.starts_with("inputs/") && tensor.dtype() == DType::float32) {
+            Tensor narrow(x_type, tensor.shape());
+            for (std::int64_t i = 0; i < tensor.size(); ++i) narrow.set(i, round_to(x_type, tensor[i]));
+            tensor = narrow;
+          }
+        judge_call(call, "T " + std::to_string(tokens), total);
+        ++seed;
+      }
+  EXPECT_EQ(total.calls, 24);
+}
+
 TEST_P(GateCalls, EveryRuleAtEveryNumberOfExpertsALane) {
   Judged total;
   std::uint64_t seed = 500;

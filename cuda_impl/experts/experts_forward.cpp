@@ -25,6 +25,7 @@ ForwardPass::ForwardPass(const ExpertsConfig& c, const TokenChunks& chunks, cons
 
 void ForwardPass::sort(cudaStream_t stream) const {
   clear_tickets(work_.tickets, stream);
+  work_.numbers.make(config_, weights_, stream);
   sort_by_expert(permutation_shape(config_, path_, chunks_), input_.ids, input_.weights, input_.token_mask,
                  permutation_, work_.sort, stream);
 }
@@ -39,10 +40,14 @@ void ForwardPass::gather(int chunk, cudaStream_t stream) const {
 void ForwardPass::multiply(int chunk, cudaStream_t stream) const {
   if (config_.tokens == 0) return;
   const bool after_down = config_.apply_router_weight_after_down;
-  const GroupedShape shape = grouped_shape(config_, path_, permutation_, work_.tickets, chunk);
-  up_product(shape, {work_.rows, weights_.gate_and_up, weights_.gate_and_up_bias, h_, work_.a, !after_down},
-             config_.activation, config_.activation_parameters, stream);
-  down_product(shape, {work_.a, weights_.down, weights_.down_bias, work_.rows, after_down}, stream);
+  GroupedShape shape = grouped_shape(config_, path_, permutation_, work_.tickets, chunk);
+  shape.format = work_.numbers.format(config_);
+  const ExpertsWeights w = work_.numbers.instead_of(weights_);
+  up_product(
+      shape,
+      {work_.rows, w.gate_and_up, w.gate_and_up_bias, h_, work_.a, !after_down, w.gate_and_up_scales},
+      config_.activation, config_.activation_parameters, stream);
+  down_product(shape, {work_.a, w.down, w.down_bias, work_.rows, after_down, w.down_scales}, stream);
 }
 
 void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in, void* output,

@@ -41,7 +41,7 @@ template <WeightFormat kFormat>
 struct CodeWeights {
   using Number = __nv_bfloat16;
   static constexpr FormatFacts format = facts(kFormat);
-  static constexpr int run = 128 / format.bits();  // of a lane's codes
+  static constexpr int bits = format.bits(), run = 128 / bits;  // of a lane's codes
   static constexpr int depth = 4 * run;
   static constexpr bool scaled_by_step = format.scale == ScaleKind::float32;
   static_assert(!scaled_by_step || format.block_k % depth == 0);
@@ -61,7 +61,7 @@ struct CodeWeights {
    public:
     __device__ __forceinline__ void load(const CodeWeights& w, int e, int first, int limit, int k) {
       const int lane = threadIdx.x % 32, mine = k + lane % 4 * run;
-      const std::int64_t bytes = std::int64_t{w.k_extent} * format.bits() / 8;
+      const std::int64_t bytes = std::int64_t{w.k_extent} * bits / 8;
 #pragma unroll
       for (int m = 0; m < 4; ++m)
 #pragma unroll
@@ -70,15 +70,18 @@ struct CodeWeights {
           const bool valid = mine < w.k_extent && n < limit;
           const std::int64_t row = std::int64_t{e} * w.width + n;
           codes_[m][below] = valid ? __ldcs(reinterpret_cast<const uint4*>(
-                                         w.codes + row * bytes + mine * format.bits() / 8))
+                                         w.codes + row * bytes + mine * bits / 8))
                                    : uint4{};
 #pragma unroll
-          for (int i = 0; i < scales; ++i)
-            scales_[m][below][i] = valid ? w.scale_bits(e, n, mine + i * format.block_k) : 0;
+          for (int i = 0; i < scales; ++i) {
+            // A scale of the step multiplies sums of all lanes, also of one that is past the end of K.
+            const int at = scaled_by_step ? k : mine + i * format.block_k;
+            scales_[m][below][i] = at < w.k_extent && n < limit ? w.scale_bits(e, n, at) : 0;
+          }
         }
     }
     __device__ __forceinline__ void fragment(std::uint32_t (&a)[4], int m, int s) const {
-      constexpr int in_word = format.bits() == 4 ? 2 : 1;  // steps of 16 that a word of codes lasts
+      constexpr int in_word = bits == 4 ? 2 : 1;  // steps of 16 that a word of codes lasts
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
         const std::uint32_t pair =
@@ -99,7 +102,7 @@ struct CodeWeights {
     return m * 16 + threadIdx.x % 32 / 4 + below * 8;
   }
   static __device__ __forceinline__ uint4 arranged(const uint4& t) {
-    if constexpr (format.bits() == 4)
+    if constexpr (bits == 4)
       return {first_of(t.x, t.z), second_of(t.x, t.z), first_of(t.y, t.w), second_of(t.y, t.w)};
     else
       return {first_of(t.x, t.y), second_of(t.x, t.y), first_of(t.z, t.w), second_of(t.z, t.w)};

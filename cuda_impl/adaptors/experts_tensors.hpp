@@ -40,8 +40,8 @@ struct ExpertsTensors {
   }
 
   ExpertsWeights weights() const {
-    return {gate_and_up.stored.data,   down.stored.data,  gate_and_up_bias.data,
-            down_bias.data,            gate_and_up.all_scales(), down.all_scales()};
+    return {gate_and_up.stored.data, down.stored.data,         gate_and_up_bias.data,
+            down_bias.data,          gate_and_up.all_scales(), down.all_scales()};
   }
   /// All but x and weights, as results of the call. Codes have none.
   ExpertsGradients gradients(CallTensors& tensors, const std::string& prefix) const {

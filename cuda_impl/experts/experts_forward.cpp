@@ -43,10 +43,9 @@ void ForwardPass::multiply(int chunk, cudaStream_t stream) const {
   GroupedShape shape = grouped_shape(config_, path_, permutation_, work_.tickets, chunk);
   shape.format = work_.numbers.format(config_);
   const ExpertsWeights w = work_.numbers.instead_of(weights_);
-  up_product(
-      shape,
-      {work_.rows, w.gate_and_up, w.gate_and_up_bias, h_, work_.a, !after_down, w.gate_and_up_scales},
-      config_.activation, config_.activation_parameters, stream);
+  up_product(shape,
+             {work_.rows, w.gate_and_up, w.gate_and_up_bias, h_, work_.a, !after_down, w.gate_and_up_scales},
+             config_.activation, config_.activation_parameters, stream);
   down_product(shape, {work_.a, w.down, w.down_bias, work_.rows, after_down, w.down_scales}, stream);
 }
 

@@ -35,8 +35,8 @@ constexpr bool serves_few_rows(const ProductDemand& d) {
   const int step = codes ? 128 / facts(d.format).bits() : 8;
   return d.dim % step == 0 && d.inter_dim % step == 0 && (!codes || d.dtype == DataType::bfloat16);
 }
-/// Rows that an expert has on average. Beyond, numbers are as fast by tiles, and codes pay for being turned into
-/// numbers by then.
+/// Rows that an expert has on average. Beyond, numbers are as fast by tiles, and codes pay for being turned
+/// into numbers by then.
 constexpr bool has_few_rows(const ProductDemand& d) {
   return d.rows <= std::int64_t{d.experts} * (d.format == WeightFormat::none ? 8 : 64);
 }
@@ -64,8 +64,8 @@ struct ProductKind {
 
 /// `automatic` is the first that serves and is preferred.
 inline constexpr ProductKind kProductKinds[] = {
-    {ExpertsPath::few_rows, "few_rows", "few rows, 128 x 32", serves_few_rows, has_few_rows, true, 128, 128, nullptr,
-     &few_rows::kBfloat16Products, &few_rows::kFloat16Products},
+    {ExpertsPath::few_rows, "few_rows", "few rows, 128 x 32", serves_few_rows, has_few_rows, true, 128, 128,
+     nullptr, &few_rows::kBfloat16Products, &few_rows::kFloat16Products},
     {ExpertsPath::wgmma_clusters, "wgmma_clusters", "wgmma, 256 x 160, clusters of 2", serves_wgmma,
      large_experts, false, 320, 128, nullptr, &sm90::kClusterProducts, nullptr},
     {ExpertsPath::wgmma, "wgmma", "wgmma, 256 x 160", serves_wgmma, any_experts, false, 160, 128, nullptr,

@@ -85,11 +85,14 @@ __global__ void dequantize_tiles(const Matrices w, T* out) {
 
 void dequantize(const QuantizedMatrices& q, DataType dtype, void* out, cudaStream_t stream) {
   if (q.format == WeightFormat::none) throw ArgumentError("weight_format is none: want one with codes");
-  const Matrices w{facts(q.format), static_cast<const std::uint8_t*>(q.codes),
-                   q.scales.blocks, facts(q.format).expert_scale ? q.scales.experts : nullptr,
-                   q.k,             q.n};
-  const std::int64_t tiles = std::int64_t{q.experts} * ((q.n + kSide - 1) / kSide) *
-                             ((q.k + kSide - 1) / kSide);
+  const Matrices w{facts(q.format),
+                   static_cast<const std::uint8_t*>(q.codes),
+                   q.scales.blocks,
+                   facts(q.format).expert_scale ? q.scales.experts : nullptr,
+                   q.k,
+                   q.n};
+  const std::int64_t tiles =
+      std::int64_t{q.experts} * ((q.n + kSide - 1) / kSide) * ((q.k + kSide - 1) / kSide);
   with_type(dtype, [&]<class T>() {
     dequantize_tiles<T><<<static_cast<unsigned>(tiles), kSide * kLines, 0, stream>>>(w, static_cast<T*>(out));
   });

@@ -25,9 +25,9 @@ constexpr Setting kSettings[] = {{ExpertsPath::wgmma_clusters, DataType::bfloat1
                                  {ExpertsPath::portable, DataType::float32, "portable_float32"},
                                  {ExpertsPath::portable, DataType::float16, "portable_float16"}};
 
-#define MOEREF_NEEDS(setting) \
+#define MOEREF_NEEDS(setting)                                                                       \
   MOEREF_SKIP((setting).path >= ExpertsPath::wgmma_clusters && (setting).path <= ExpertsPath::wgmma \
-                  ? wgmma_missing()                                                               \
+                  ? wgmma_missing()                                                                 \
                   : device_missing())
 
 void expect_forward_and_backward(const HostCase& c) {

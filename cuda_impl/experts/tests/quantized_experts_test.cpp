@@ -48,12 +48,10 @@ TEST_P(QuantizedExperts, CodesAreReadAtEveryTileEdge) {
   for (const auto& [dim, inter_dim] : {std::pair{128, 128}, {256, 384}, {640, 128}})
     for (const int tokens : {1, 14, 17, 31, 80})
       expect_agrees(call(tokens, dim, inter_dim, "bfloat16"), {ExpertsPath::few_rows});
-  const int step = moeref::facts(GetParam()).block_k == 128 && moeref::facts(GetParam()).scale != ScaleType::float32
-                       ? 128
-                   : moeref::is_packed(moeref::facts(GetParam()).element) ||
-                           moeref::facts(GetParam()).block_k == 32
-                       ? 32
-                       : 16;
+  const int step =
+      moeref::facts(GetParam()).block_k == 128 && moeref::facts(GetParam()).scale != ScaleType::float32 ? 128
+      : moeref::is_packed(moeref::facts(GetParam()).element) || moeref::facts(GetParam()).block_k == 32 ? 32
+                                                                                                        : 16;
   for (const auto& [dim, inter_dim] : {std::pair{step, step}, {3 * step, 5 * step}, {7 * step, 3 * step}})
     expect_agrees(call(9, dim, inter_dim, "bfloat16"), {ExpertsPath::few_rows});
 }
@@ -62,10 +60,10 @@ TEST_P(QuantizedExperts, ActivationsAndBiasesAfterCodes) {
   for (const char* activation : {"swiglu", "swigluoai", "quick_geglu", "geglu", "relu2"})
     for (const bool after : {false, true})
       expect_agrees(with(call(21, 128, 128, "bfloat16"), {{"config",
-                                                          {{"expert_activation", activation},
-                                                           {"activation_limit", 1.5},
-                                                           {"expert_bias", true},
-                                                           {"apply_router_weight_after_down", after}}}}),
+                                                           {{"expert_activation", activation},
+                                                            {"activation_limit", 1.5},
+                                                            {"expert_bias", true},
+                                                            {"apply_router_weight_after_down", after}}}}),
                     {ExpertsPath::few_rows});
 }
 
@@ -79,8 +77,9 @@ TEST_P(QuantizedExperts, NumbersForProductsThatReadNoCodes) {
 }
 
 TEST_P(QuantizedExperts, GradientsAfterProductsOfCodes) {
-  expect_agrees(with(call(37, 128, 128, "bfloat16"), {{"backward", true}, {"config", {{"expert_bias", true}}}}),
-                {ExpertsPath::few_rows});
+  expect_agrees(
+      with(call(37, 128, 128, "bfloat16"), {{"backward", true}, {"config", {{"expert_bias", true}}}}),
+      {ExpertsPath::few_rows});
 }
 
 TEST_P(QuantizedExperts, SameBitsAgain) {

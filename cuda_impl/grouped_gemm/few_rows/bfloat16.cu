@@ -4,6 +4,7 @@
 
 namespace moeref::cuda::few_rows {
 
-constinit const GroupedProducts kBfloat16Products = ProductsOf<__nv_bfloat16, portable::kBfloat16Products>::products;
+constinit const GroupedProducts kBfloat16Products =
+    ProductsOf<__nv_bfloat16, portable::kBfloat16Products>::products;
 
 }  // namespace moeref::cuda::few_rows

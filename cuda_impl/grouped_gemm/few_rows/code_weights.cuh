@@ -3,10 +3,10 @@
 //
 // Pairs for the product are codes that lie at one place of a word's halves, so that one shift serves both;
 // tokens are brought into the same order. A code's bits are put where bfloat16 has its exponent's and
-// fraction's ends: that number is the code's times a fixed power of two, denormals too, and products by powers
-// of two are exact. Scales of one to 128 codes of an output are multiplied in bfloat16, which rounds once, and
-// not at all where a scale is a power of two or e4m3; those of 128 x 128 blocks and of experts multiply sums in
-// fp32.
+// fraction's ends: that number is the code's times a fixed power of two, denormals too, and products by
+// powers of two are exact. Scales of one to 128 codes of an output are multiplied in bfloat16, which rounds
+// once, and not at all where a scale is a power of two or e4m3; those of 128 x 128 blocks and of experts
+// multiply sums in fp32.
 #pragma once
 
 #include "cuda_impl/grouped_gemm/few_rows/plain_weights.cuh"
@@ -43,6 +43,7 @@ struct CodeWeights {
   static constexpr FormatFacts format = facts(kFormat);
   static constexpr int bits = format.bits(), run = 128 / bits;  // of a lane's codes
   static constexpr int depth = 4 * run;
+  static constexpr int ahead = 1;  // blocks on their way while one is multiplied
   static constexpr bool scaled_by_step = format.scale == ScaleKind::float32;
   static_assert(!scaled_by_step || format.block_k % depth == 0);
   static_assert(scaled_by_step || format.block_n == 1);
@@ -59,43 +60,64 @@ struct CodeWeights {
 
   class Block {
    public:
-    __device__ __forceinline__ void load(const CodeWeights& w, int e, int first, int limit, int k) {
-      const int lane = threadIdx.x % 32, mine = k + lane % 4 * run;
-      const std::int64_t bytes = std::int64_t{w.k_extent} * bits / 8;
-#pragma unroll
-      for (int m = 0; m < 4; ++m)
-#pragma unroll
-        for (int below = 0; below < 2; ++below) {
-          const int n = first + column(m, below);
-          const bool valid = mine < w.k_extent && n < limit;
-          const std::int64_t row = std::int64_t{e} * w.width + n;
-          codes_[m][below] = valid ? __ldcs(reinterpret_cast<const uint4*>(
-                                         w.codes + row * bytes + mine * bits / 8))
-                                   : uint4{};
-#pragma unroll
-          for (int i = 0; i < scales; ++i) {
-            // A scale of the step multiplies sums of all lanes, also of one that is past the end of K.
-            const int at = scaled_by_step ? k : mine + i * format.block_k;
-            scales_[m][below][i] = at < w.k_extent && n < limit ? w.scale_bits(e, n, at) : 0;
-          }
-        }
-    }
     __device__ __forceinline__ void fragment(std::uint32_t (&a)[4], int m, int s) const {
       constexpr int in_word = bits == 4 ? 2 : 1;  // steps of 16 that a word of codes lasts
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
+        const int row = 2 * m + q % 2;
         const std::uint32_t pair =
-            numbers<format.code>(few_rows::word(codes_[m][q % 2], s / in_word), s % in_word * 2 + q / 2);
-        a[q] = scaled_by_step ? pair : multiply_pairs(pair, factor(scales_[m][q % 2][s * scales / (depth / 16)]));
+            numbers<format.code>(few_rows::word(codes_[row], s / in_word), s % in_word * 2 + q / 2);
+        a[q] = scaled_by_step ? pair : multiply_pairs(pair, factor(scales_[row][s * scales / (depth / 16)]));
       }
     }
     __device__ __forceinline__ float scale(int m, int below) const {
-      return __uint_as_float(scales_[m][below][0]);
+      return __uint_as_float(scales_[2 * m + below][0]);
     }
 
    private:
-    uint4 codes_[4][2];
-    std::uint32_t scales_[4][2][scales];
+    friend struct CodeWeights;
+    uint4 codes_[8];  // of every eighth output
+    std::uint32_t scales_[8][scales];
+  };
+
+  class Reader {
+   public:
+    __device__ __forceinline__ Reader(const CodeWeights& w, int e, int first, int limit)
+        : row_bytes_(static_cast<int>(std::int64_t{w.k_extent} * bits / 8)),
+          blocks_((w.k_extent + format.block_k - 1) / format.block_k),
+          k_(threadIdx.x % 4 * run),
+          k_extent_(w.k_extent),
+          first_(first + threadIdx.x % 32 / 4),
+          rows_(limit - first_) {
+      const std::int64_t row = std::int64_t{e} * w.width + first_;
+      codes_ = w.codes + row * row_bytes_ + k_ * bits / 8;
+      const int rows = (w.width + format.block_n - 1) / format.block_n;
+      scales_ = static_cast<const char*>(w.block_scales) +
+                (format.block_n == 1 ? row : std::int64_t{e} * rows) * blocks_ * kScaleBytes;
+    }
+    __device__ __forceinline__ void load(Block& to, int k) const {
+      const std::uint8_t* from = codes_ + static_cast<std::int64_t>(k) * bits / 8;
+      const bool inside = k + k_ < k_extent_;
+#pragma unroll
+      for (int i = 0; i < 8; ++i, from += 8 * row_bytes_)
+        to.codes_[i] = inside && 8 * i < rows_ ? __ldcs(reinterpret_cast<const uint4*>(from)) : uint4{};
+      // A scale of the step multiplies sums of all lanes, also of one that is past the end of K.
+      const bool scaled = scaled_by_step ? k < k_extent_ : inside;
+      const int block = (scaled_by_step ? k : k + k_) / format.block_k;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const int row = format.block_n == 1 ? 8 * i : (first_ + 8 * i) / format.block_n;
+        const char* at = scales_ + (std::int64_t{row} * blocks_ + block) * kScaleBytes;
+#pragma unroll
+        for (int j = 0; j < scales; ++j)
+          to.scales_[i][j] = scaled && 8 * i < rows_ ? scale_bits(at + j * kScaleBytes) : 0;
+      }
+    }
+
+   private:
+    int row_bytes_, blocks_, k_, k_extent_, first_, rows_;
+    const std::uint8_t* codes_;
+    const char* scales_;
   };
 
   static __device__ __forceinline__ int column(int m, int below) {
@@ -109,17 +131,17 @@ struct CodeWeights {
   }
 
  private:
+  static constexpr int kScaleBytes = format.scale == ScaleKind::float32    ? 4
+                                     : format.scale == ScaleKind::bfloat16 ? 2
+                                                                           : 1;
   /// As it is stored.
-  __device__ __forceinline__ std::uint32_t scale_bits(int e, int n, int k) const {
-    const int rows = (width + format.block_n - 1) / format.block_n,
-              blocks = (k_extent + format.block_k - 1) / format.block_k;
-    const std::int64_t i = (std::int64_t{e} * rows + n / format.block_n) * blocks + k / format.block_k;
+  static __device__ __forceinline__ std::uint32_t scale_bits(const char* at) {
     if constexpr (format.scale == ScaleKind::float32)
-      return __float_as_uint(__ldg(static_cast<const float*>(block_scales) + i));
+      return __float_as_uint(__ldg(reinterpret_cast<const float*>(at)));
     else if constexpr (format.scale == ScaleKind::bfloat16)
-      return __ldg(static_cast<const unsigned short*>(block_scales) + i);
+      return __ldg(reinterpret_cast<const unsigned short*>(at));
     else
-      return __ldg(static_cast<const std::uint8_t*>(block_scales) + i);
+      return __ldg(reinterpret_cast<const std::uint8_t*>(at));
   }
   /// Twice in bfloat16.
   static __device__ __forceinline__ std::uint32_t factor(std::uint32_t bits) {

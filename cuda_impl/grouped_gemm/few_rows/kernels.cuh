@@ -21,7 +21,7 @@
 
 namespace moeref::cuda::few_rows {
 
-constexpr int kWarps = 8, kParts = kWarps / 2, kMostRows = 32;
+constexpr int kWarps = 8, kParts = kWarps / 2;
 constexpr int kStride = portable::kResultStride;
 
 /// The rows of one expert that are multiplied at a time.
@@ -72,13 +72,13 @@ __device__ __forceinline__ void multiply_step(const typename Weights::Block& blo
 template <class Weights, int kGroups>
 __device__ __forceinline__ void multiply(const Weights& w, const Tokens<typename Weights::Number>& tokens,
                                          int e, int first, int limit, int part, Sums<kGroups>& sums) {
-  constexpr int kAhead = kGroups == 1 ? 2 : 1;
+  constexpr int kAhead = Weights::ahead;
+  const typename Weights::Reader reader(w, e, first, limit);
   typename Weights::Block blocks[kAhead];
-  const auto load = [&](int i, int k) { blocks[i].load(w, e, first, limit, k); };
   constexpr int apart = kParts * Weights::depth;
   int k = part * Weights::depth;
 #pragma unroll
-  for (int i = 0; i < kAhead; ++i) load(i, k + i * apart);
+  for (int i = 0; i < kAhead; ++i) reader.load(blocks[i], k + i * apart);
   for (; k < tokens.k_extent; k += kAhead * apart)
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
@@ -94,7 +94,7 @@ __device__ __forceinline__ void multiply(const Weights& w, const Tokens<typename
       } else {
         multiply_step<Weights, kGroups>(blocks[i], tokens, k + i * apart, sums);
       }
-      load(i, k + (kAhead + i) * apart);
+      reader.load(blocks[i], k + (kAhead + i) * apart);
     }
 }
 
@@ -117,8 +117,7 @@ __device__ __forceinline__ void tile(const Weights& w, const Tokens<typename Wei
     for (int m = 0; m < 4; ++m)
 #pragma unroll
       for (int q = 0; q < 4; ++q)
-        parts[part][lane % 4 * 2 + q % 2][run * kColumns + Weights::column(m, q / 2)] =
-            sums[g][m][q] * scale;
+        parts[part][lane % 4 * 2 + q % 2][run * kColumns + Weights::column(m, q / 2)] = sums[g][m][q] * scale;
     __syncthreads();
     for (int i = threadIdx.x; i < 8 * 2 * kColumns; i += blockDim.x) {
       float* at = &parts[0][i / (2 * kColumns)][i % (2 * kColumns)];
@@ -138,8 +137,10 @@ struct Work {
   int experts, tile_rows, m_tiles;
 };
 
-template <class Weights, class Epilogue>
-__global__ void __launch_bounds__(kWarps * 32, 2)
+/// kMost: rows that are multiplied at a time, 8 or 32. Those of 8 leave registers for two blocks a
+/// multiprocessor.
+template <class Weights, int kMost, class Epilogue>
+__global__ void __launch_bounds__(kWarps * 32, kMost == 8 ? 2 : 1)
     few_rows_product(const Work s, const Weights weights, const typename Weights::Number* all_tokens,
                      int k_extent, const Epilogue epilogue) {
   __shared__ __align__(16) float parts[kParts][8][kStride];
@@ -150,16 +151,16 @@ __global__ void __launch_bounds__(kWarps * 32, 2)
               begin = s.tiles.offsets[e * s.tiles.step], all = s.tiles.offsets[e * s.tiles.step + 1] - begin;
     const int size = tile_size(all, s.tile_rows);
     const int at = static_cast<int>(t - s.tiles.expert_tile_begin[e]) * size, end = min(at + size, all);
-    for (int from = at; from < end; from += kMostRows) {
+    for (int from = at; from < end; from += kMost) {
       const std::int64_t row = std::int64_t{begin} + from;
       const Tokens<typename Weights::Number> tokens{all_tokens + row * k_extent, k_extent,
-                                                    min(kMostRows, end - from)};
-      if (tokens.rows <= 8)
+                                                    min(kMost, end - from)};
+      if (kMost == 8 || tokens.rows <= 8)
         tile<Weights, 1>(weights, tokens, e, row, m, epilogue, parts);
       else if (tokens.rows <= 16)
-        tile<Weights, 2>(weights, tokens, e, row, m, epilogue, parts);
+        tile<Weights, kMost == 8 ? 1 : 2>(weights, tokens, e, row, m, epilogue, parts);
       else
-        tile<Weights, 4>(weights, tokens, e, row, m, epilogue, parts);
+        tile<Weights, kMost == 8 ? 1 : 4>(weights, tokens, e, row, m, epilogue, parts);
     }
   }
 }
@@ -208,8 +209,13 @@ void launch(const char* name, const GroupedShape& g, const Weights& weights, con
   const std::int64_t tiles = std::min(g.rows, g.rows / 16 + g.experts) * m_tiles;
   const Work work{row_tiles(g), g.experts, g.tile_rows, m_tiles};
   const auto blocks = static_cast<unsigned>(std::clamp<std::int64_t>(tiles, 1, 1 << 20));
-  few_rows_product<Weights, Epilogue><<<blocks, kWarps * 32, 0, stream>>>(
-      work, weights, static_cast<const T*>(tokens), k_extent, epilogue);
+  const auto* rows = static_cast<const T*>(tokens);
+  if (g.rows <= 2 * std::int64_t{g.experts})  // an expert rarely has more than 8
+    few_rows_product<Weights, 8, Epilogue>
+        <<<blocks, kWarps * 32, 0, stream>>>(work, weights, rows, k_extent, epilogue);
+  else
+    few_rows_product<Weights, 32, Epilogue>
+        <<<blocks, kWarps * 32, 0, stream>>>(work, weights, rows, k_extent, epilogue);
   check(cudaGetLastError(), name);
 }
 

@@ -26,6 +26,7 @@ template <class T>
 struct PlainWeights {
   using Number = T;
   static constexpr int depth = 32;  // of K at a time
+  static constexpr int ahead = 2;   // blocks on their way while one is multiplied
   static constexpr bool scaled_by_step = false;
 
   const T* data;
@@ -35,16 +36,6 @@ struct PlainWeights {
   /// 8 (lane / 4) on: rows of 128 bytes are read whole by eight lanes.
   class Block {
    public:
-    /// Of expert e's columns first .. first + 63, zero from `limit` on, the rows of K from k on.
-    __device__ __forceinline__ void load(const PlainWeights& w, int e, int first, int limit, int k) {
-      const int lane = threadIdx.x % 32, row = k + lane % 4 * 8, column = first + lane / 4 * 8;
-      const bool valid = row < w.k_extent && column < limit;
-      const T* from = w.data + (std::int64_t{e} * w.k_extent + row) * w.width + column;
-#pragma unroll
-      for (int r = 0; r < 8; ++r)
-        rows_[r] =
-            valid ? __ldcs(reinterpret_cast<const uint4*>(from + std::int64_t{r} * w.width)) : uint4{};
-    }
     /// For product m of the four and the s-th 16 of K, which are the lane's from 4 s on.
     __device__ __forceinline__ void fragment(std::uint32_t (&a)[4], int m, int s) const {
       const std::uint32_t r0 = word(rows_[4 * s], m), r1 = word(rows_[4 * s + 1], m),
@@ -54,7 +45,30 @@ struct PlainWeights {
     }
 
    private:
+    friend struct PlainWeights;
     uint4 rows_[8];
+  };
+
+  /// Reads columns first .. first + 63 of expert e, zeros from `limit` on.
+  class Reader {
+   public:
+    __device__ __forceinline__ Reader(const PlainWeights& w, int e, int first, int limit)
+        : rows_(w.k_extent - threadIdx.x % 4 * 8), width_(w.width) {
+      const int column = first + threadIdx.x % 32 / 4 * 8;
+      if (column >= limit) rows_ = 0;
+      from_ = w.data + (std::int64_t{e} * w.k_extent + threadIdx.x % 4 * 8) * w.width + column;
+    }
+    /// The rows of K from k on.
+    __device__ __forceinline__ void load(Block& to, int k) const {
+      const T* from = from_ + std::int64_t{k} * width_;
+#pragma unroll
+      for (int r = 0; r < 8; ++r, from += width_)
+        to.rows_[r] = k < rows_ ? __ldcs(reinterpret_cast<const uint4*>(from)) : uint4{};
+    }
+
+   private:
+    const T* from_;
+    int rows_, width_;
   };
 
   /// The column of the 64 that row lane / 4 of product m is, or the one 8 below it.

@@ -19,8 +19,9 @@ namespace moeref::cuda {
 
 /// Which kernels compute the grouped products; `automatic` follows the table in
 /// grouped_gemm/product_kinds.hpp. The wgmma ones need compute capability 9.0, bfloat16 and widths that are
-/// multiples of 8; portable runs from 8.0 up with any widths. few_rows is for inference at a few tokens: it reads
-/// the weights once at the memory's rate, as numbers of 16 bits or as codes; its gradients are portable's.
+/// multiples of 8; portable runs from 8.0 up with any widths. few_rows is for inference at a few tokens: it
+/// reads the weights once at the memory's rate, as numbers of 16 bits or as codes; its gradients are
+/// portable's.
 enum class ExpertsPath { automatic, few_rows, wgmma_clusters, wgmma, portable };
 
 struct ExpertsConfig {

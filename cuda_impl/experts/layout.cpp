@@ -39,7 +39,7 @@ bool reads_codes(const ExpertsConfig& c) {
   ProductDemand demand = demand_of(c);
   demand.major = 8;
   const ExpertsPath path = choose_path(demand, c.path);
-  return path != ExpertsPath::automatic && product_kind(path).reads_codes;
+  return path != ExpertsPath::automatic && product_kind(path).streams_weights;
 }
 
 }  // namespace

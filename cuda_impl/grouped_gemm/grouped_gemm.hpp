@@ -34,7 +34,8 @@ inline RowTiles row_tiles(const GroupedShape& g) {
 }
 
 struct UpProduct {
-  const void *x, *weights, *bias;  // by row [R, D], [E, D, up_width], [E, up_width] or null
+  const void *x, *weights, *bias;  // by row [R, D], or by token where the path streams weights; [E, D,
+                                   // up_width]; [E, up_width] or null
   void *h, *a;                     // [R, up_width] or null, [R, I]
   bool weighted;                   // A' = act(H) * p, else act(H)
   WeightScales scales = {};        // where the weights are codes

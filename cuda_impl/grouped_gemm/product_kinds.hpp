@@ -35,10 +35,10 @@ constexpr bool serves_few_rows(const ProductDemand& d) {
   const int step = codes ? 128 / facts(d.format).bits() : 8;
   return d.dim % step == 0 && d.inter_dim % step == 0 && (!codes || d.dtype == DataType::bfloat16);
 }
-/// Rows that an expert has on average. Beyond, numbers are as fast by tiles, and codes pay for being turned
-/// into numbers by then.
+/// Rows that an expert has on average. Beyond, tiles read numbers as fast, and codes pay for being turned
+/// into numbers (tools/bench/results/2026-11-29-h200-decode.md).
 constexpr bool has_few_rows(const ProductDemand& d) {
-  return d.rows <= std::int64_t{d.experts} * (d.format == WeightFormat::none ? 8 : 64);
+  return d.rows <= std::int64_t{d.experts} * (d.format == WeightFormat::none ? 2 : 64);
 }
 
 /// Clusters halve what each block loads of an expert's weights. That pays where these are large: 8 Mi
@@ -56,9 +56,11 @@ struct ProductKind {
   const char* name;
   bool (*serves)(const ProductDemand&);
   bool (*preferred)(const ProductDemand&);
-  bool reads_codes;  // forward; else weights of a quantised format become numbers first
-  int tile_rows;     // most rows of a row tile of the token products
-  int dot_columns;   // inner columns behind one part of the router gradient's dot product
+  /// Forward reads codes, or else weights of a quantised format become numbers first; it reads each token
+  /// where it is, or else X has to lie by row; and its blocks draw no tickets.
+  bool streams_weights;
+  int tile_rows;    // most rows of a row tile of the token products
+  int dot_columns;  // inner columns behind one part of the router gradient's dot product
   const GroupedProducts *float32, *bfloat16, *float16;  // null for a type that `serves` refuses
 };
 

@@ -12,8 +12,9 @@ namespace {
 
 constexpr int kSide = 32, kLines = 8;
 
+template <WeightFormat kFormat>
 struct Matrices {
-  FormatFacts facts;
+  static constexpr FormatFacts format = facts(kFormat);
   const std::uint8_t* codes;
   const void* scales;
   const float* experts;
@@ -37,15 +38,15 @@ struct Matrices {
 
   __device__ float number(std::int64_t row, int at) const {
     const std::int64_t i = row * k + at;
-    if (facts.code == CodeKind::e4m3) return from_e4m3(codes[i]);
+    if (format.code == CodeKind::e4m3) return from_e4m3(codes[i]);
     const int both = codes[i / 2], code = i % 2 == 0 ? both & 15 : both >> 4;
-    return facts.code == CodeKind::int4 ? static_cast<float>(code - 8) : from_e2m1(code);
+    return format.code == CodeKind::int4 ? static_cast<float>(code - 8) : from_e2m1(code);
   }
   __device__ float scale(int e, int column, int at) const {
-    const std::int64_t rows = (n + facts.block_n - 1) / facts.block_n,
-                       blocks = (k + facts.block_k - 1) / facts.block_k,
-                       i = (e * rows + column / facts.block_n) * blocks + at / facts.block_k;
-    switch (facts.scale) {
+    const std::int64_t rows = (n + format.block_n - 1) / format.block_n,
+                       blocks = (k + format.block_k - 1) / format.block_k,
+                       i = (e * rows + column / format.block_n) * blocks + at / format.block_k;
+    switch (format.scale) {
       case ScaleKind::float32:
         return static_cast<const float*>(scales)[i];
       case ScaleKind::bfloat16:
@@ -64,8 +65,8 @@ struct Matrices {
   }
 };
 
-template <class T>
-__global__ void dequantize_tiles(const Matrices w, T* out) {
+template <WeightFormat kFormat, class T>
+__global__ void dequantize_tiles(const Matrices<kFormat> w, T* out) {
   __shared__ float turned[kSide][kSide + 1];
   const int x = threadIdx.x % kSide, y = threadIdx.x / kSide;
   const int tiles_n = (w.n + kSide - 1) / kSide, tiles_k = (w.k + kSide - 1) / kSide;
@@ -81,22 +82,39 @@ __global__ void dequantize_tiles(const Matrices w, T* out) {
       out[(std::int64_t{e} * w.k + k0 + line) * w.n + n0 + x] = from_float<T>(turned[x][line]);
 }
 
-}  // namespace
-
-void dequantize(const QuantizedMatrices& q, DataType dtype, void* out, cudaStream_t stream) {
-  if (q.format == WeightFormat::none) throw ArgumentError("weight_format is none: want one with codes");
-  const Matrices w{facts(q.format),
-                   static_cast<const std::uint8_t*>(q.codes),
-                   q.scales.blocks,
-                   facts(q.format).expert_scale ? q.scales.experts : nullptr,
-                   q.k,
-                   q.n};
+template <WeightFormat kFormat>
+void launch(const QuantizedMatrices& q, DataType dtype, void* out, cudaStream_t stream) {
+  const Matrices<kFormat> w{static_cast<const std::uint8_t*>(q.codes), q.scales.blocks,
+                            facts(kFormat).expert_scale ? q.scales.experts : nullptr, q.k, q.n};
   const std::int64_t tiles =
       std::int64_t{q.experts} * ((q.n + kSide - 1) / kSide) * ((q.k + kSide - 1) / kSide);
   with_type(dtype, [&]<class T>() {
-    dequantize_tiles<T><<<static_cast<unsigned>(tiles), kSide * kLines, 0, stream>>>(w, static_cast<T*>(out));
+    dequantize_tiles<kFormat, T>
+        <<<static_cast<unsigned>(tiles), kSide * kLines, 0, stream>>>(w, static_cast<T*>(out));
   });
   check(cudaGetLastError(), "dequantize");
+}
+
+}  // namespace
+
+void dequantize(const QuantizedMatrices& q, DataType dtype, void* out, cudaStream_t stream) {
+  using enum WeightFormat;
+  switch (q.format) {
+    case none:
+      throw ArgumentError("weight_format is none: want one with codes");
+    case fp8_e4m3_block128:
+      return launch<fp8_e4m3_block128>(q, dtype, out, stream);
+    case mxfp8:
+      return launch<mxfp8>(q, dtype, out, stream);
+    case mxfp4:
+      return launch<mxfp4>(q, dtype, out, stream);
+    case nvfp4:
+      return launch<nvfp4>(q, dtype, out, stream);
+    case int4_group32:
+      return launch<int4_group32>(q, dtype, out, stream);
+    case int4_group128:
+      return launch<int4_group128>(q, dtype, out, stream);
+  }
 }
 
 }  // namespace moeref::cuda

@@ -20,9 +20,13 @@ __device__ __forceinline__ std::uint32_t multiply_pairs(std::uint32_t a, std::ui
   return multiply_add_pairs(a, b, 0x80008000u);  // -0 keeps the sign of zeros
 }
 
-/// Two codes of a word: `j` and the one half of a word behind it.
+/// Two codes of a word, `j` and the one half a word behind it, times 2^-offset.
 template <CodeKind kKind>
-__device__ __forceinline__ std::uint32_t numbers(std::uint32_t word, int j) {
+constexpr int offset = kKind == CodeKind::e2m1   ? 126
+                       : kKind == CodeKind::e4m3 ? 120
+                                                 : 0;
+template <CodeKind kKind>
+__device__ __forceinline__ std::uint32_t small_numbers(std::uint32_t word, int j) {
   if constexpr (kKind == CodeKind::int4) {
     // 128 + code, less 136.
     const std::uint32_t code = (word >> 4 * j & 0x000f000fu) | 0x43004300u;
@@ -30,11 +34,16 @@ __device__ __forceinline__ std::uint32_t numbers(std::uint32_t word, int j) {
   } else if constexpr (kKind == CodeKind::e2m1) {
     const std::uint32_t sign = word << (12 - 4 * j) & 0x80008000u,
                         size = (j < 2 ? word << (6 - 4 * j) : word >> (4 * j - 6)) & 0x01c001c0u;
-    return multiply_pairs(sign | size, twice(0x7e80));  // 2^126
+    return sign | size;
   } else {
-    const std::uint32_t high = j == 0 ? word << 8 : word;
-    return multiply_pairs((high & 0x80008000u) | (high >> 4 & 0x07f007f0u), twice(0x7b80));  // 2^120
+    const std::uint32_t sign = (j == 0 ? word << 8 : word) & 0x80008000u,
+                        size = (j == 0 ? word << 4 : word >> 4) & 0x07f007f0u;
+    return sign | size;
   }
+}
+/// 2^exponent as two bfloat16, of normal numbers.
+__device__ __forceinline__ constexpr std::uint32_t power_pair(int exponent) {
+  return twice(static_cast<std::uint32_t>(exponent + 127) << 7);
 }
 
 template <WeightFormat kFormat>
@@ -55,20 +64,33 @@ struct CodeWeights {
   int k_extent, width;
 
   __device__ __forceinline__ float expert_scale(int e) const {
-    return format.expert_scale ? expert_scales[e] : 1.0f;
+    return format.expert_scale ? expert_scales[e] * 256.0f : 1.0f;
   }
 
   class Block {
    public:
+    /// kWhole: scales of this block that, with the codes' power of two, bfloat16 does not hold: two products.
+    template <bool kWhole>
     __device__ __forceinline__ void fragment(std::uint32_t (&a)[4], int m, int s) const {
       constexpr int in_word = bits == 4 ? 2 : 1;  // steps of 16 that a word of codes lasts
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
         const int row = 2 * m + q % 2;
-        const std::uint32_t pair =
-            numbers<format.code>(few_rows::word(codes_[row], s / in_word), s % in_word * 2 + q / 2);
-        a[q] = scaled_by_step ? pair : multiply_pairs(pair, factor(scales_[row][s * scales / (depth / 16)]));
+        std::uint32_t pair =
+            small_numbers<format.code>(few_rows::word(codes_[row], s / in_word), s % in_word * 2 + q / 2);
+        if constexpr (kWhole) pair = multiply_pairs(pair, power_pair(offset<format.code>));
+        a[q] = multiply_pairs(pair, factor<kWhole>(scales_[row][s * scales / (depth / 16)]));
       }
+    }
+    /// The same for all lanes of the warp.
+    __device__ __forceinline__ bool whole() const {
+      if constexpr (format.scale == ScaleKind::e8m0) {
+        std::uint32_t most = 0;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) most = max(most, scales_[i][0]);
+        return __any_sync(0xffffffffu, most + offset<format.code> > 254) != 0;
+      }
+      return false;
     }
     __device__ __forceinline__ float scale(int m, int below) const {
       return __uint_as_float(scales_[2 * m + below][0]);
@@ -143,14 +165,20 @@ struct CodeWeights {
     else
       return __ldg(reinterpret_cast<const std::uint8_t*>(at));
   }
-  /// Twice in bfloat16.
+  /// What small numbers, or with kWhole numbers, are multiplied by, as two bfloat16; of e4m3 scales 2^-8 of
+  /// it, which expert_scale() makes good.
+  template <bool kWhole>
   static __device__ __forceinline__ std::uint32_t factor(std::uint32_t bits) {
     if constexpr (format.scale == ScaleKind::e8m0)
-      return twice(bits == 0 ? 0x40u : bits << 7);
+      return kWhole ? twice(bits == 0 ? 0x40u : bits << 7) : twice((bits + offset<format.code>) << 7);
     else if constexpr (format.scale == ScaleKind::e4m3)
-      return numbers<CodeKind::e4m3>(twice(bits) << 8, 1);
-    else
+      return multiply_pairs(multiply_pairs(small_numbers<CodeKind::e4m3>(twice(bits) << 8, 1),
+                                           power_pair(offset<CodeKind::e4m3>)),
+                            power_pair(offset<format.code> - 8));
+    else if constexpr (format.scale == ScaleKind::bfloat16)
       return twice(bits);
+    else
+      return power_pair(offset<format.code>);
   }
 };
 

@@ -26,26 +26,45 @@ constexpr int kStride = portable::kResultStride;
 
 /// The rows of one expert that are multiplied at a time.
 template <class T>
-struct Tokens {
-  const T* data;  // [rows, k_extent]
-  int k_extent, rows;
+struct Rows {
+  const T* data;       // [R, k_extent], or by token
+  const int* token;    // of a row, where they lie by token; else null
+  std::int64_t first;  // of the R
+  int count, k_extent;
+};
 
-  /// One lane's eight elements of token lane / 4 + 8 g from k on, zeros where there is none.
-  __device__ __forceinline__ uint4 load(int g, int k) const {
-    const int token = threadIdx.x % 32 / 4 + 8 * g;
-    return token < rows && k < k_extent
-               ? __ldg(reinterpret_cast<const uint4*>(data + std::int64_t{token} * k_extent + k))
-               : uint4{};
+/// One lane's tokens: lane / 4 and every eighth after it.
+template <class T, int kGroups>
+class Tokens {
+ public:
+  __device__ __forceinline__ explicit Tokens(const Rows<T>& rows) : k_extent_(rows.k_extent) {
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      const int i = threadIdx.x % 32 / 4 + 8 * g;
+      const std::int64_t row = rows.first + i;
+      from_[g] = i >= rows.count ? nullptr
+                                 : rows.data + (rows.token ? rows.token[row] : row) * std::int64_t{k_extent_};
+    }
   }
+  /// Eight elements from k on, zeros where there is none.
+  __device__ __forceinline__ uint4 load(int g, int k) const {
+    return from_[g] != nullptr && k < k_extent_ ? __ldg(reinterpret_cast<const uint4*>(from_[g] + k))
+                                                : uint4{};
+  }
+  __device__ __forceinline__ int k_extent() const { return k_extent_; }
+
+ private:
+  const T* from_[kGroups];
+  int k_extent_;
 };
 
 /// The sums of a warp: of product m the columns of W, of group g the tokens 2 (lane % 4) and the next.
 template <int kGroups>
 using Sums = float[kGroups][4][4];
 
-template <class Weights, int kGroups>
+template <bool kWhole, class Weights, int kGroups>
 __device__ __forceinline__ void multiply_step(const typename Weights::Block& block,
-                                              const Tokens<typename Weights::Number>& tokens, int k,
+                                              const Tokens<typename Weights::Number, kGroups>& tokens, int k,
                                               Sums<kGroups>& sums) {
   constexpr int words = Weights::depth / 32;  // of eight elements of K per lane and token
   const int mine = k + threadIdx.x % 4 * (8 * words);
@@ -59,7 +78,7 @@ __device__ __forceinline__ void multiply_step(const typename Weights::Block& blo
 #pragma unroll
       for (int m = 0; m < 4; ++m) {
         std::uint32_t a[4];
-        block.fragment(a, m, 2 * i + half);
+        block.template fragment<kWhole>(a, m, 2 * i + half);
 #pragma unroll
         for (int g = 0; g < kGroups; ++g)
           multiply_add<typename Weights::Number>(sums[g][m], a, few_rows::word(t[g], half * 2),
@@ -70,8 +89,9 @@ __device__ __forceinline__ void multiply_step(const typename Weights::Block& blo
 
 /// Columns first .. first + 63 of expert e times its rows, every kParts-th step of K from `part` on.
 template <class Weights, int kGroups>
-__device__ __forceinline__ void multiply(const Weights& w, const Tokens<typename Weights::Number>& tokens,
-                                         int e, int first, int limit, int part, Sums<kGroups>& sums) {
+__device__ __forceinline__ void multiply(const Weights& w,
+                                         const Tokens<typename Weights::Number, kGroups>& tokens, int e,
+                                         int first, int limit, int part, Sums<kGroups>& sums) {
   constexpr int kAhead = Weights::ahead;
   const typename Weights::Reader reader(w, e, first, limit);
   typename Weights::Block blocks[kAhead];
@@ -79,20 +99,22 @@ __device__ __forceinline__ void multiply(const Weights& w, const Tokens<typename
   int k = part * Weights::depth;
 #pragma unroll
   for (int i = 0; i < kAhead; ++i) reader.load(blocks[i], k + i * apart);
-  for (; k < tokens.k_extent; k += kAhead * apart)
+  for (; k < tokens.k_extent(); k += kAhead * apart)
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       if constexpr (Weights::scaled_by_step) {
         Sums<kGroups> step = {};
-        multiply_step<Weights, kGroups>(blocks[i], tokens, k + i * apart, step);
+        multiply_step<false, Weights, kGroups>(blocks[i], tokens, k + i * apart, step);
 #pragma unroll
         for (int g = 0; g < kGroups; ++g)
 #pragma unroll
           for (int m = 0; m < 4; ++m)
 #pragma unroll
             for (int q = 0; q < 4; ++q) sums[g][m][q] += blocks[i].scale(m, q / 2) * step[g][m][q];
+      } else if (blocks[i].whole()) {
+        multiply_step<true, Weights, kGroups>(blocks[i], tokens, k + i * apart, sums);
       } else {
-        multiply_step<Weights, kGroups>(blocks[i], tokens, k + i * apart, sums);
+        multiply_step<false, Weights, kGroups>(blocks[i], tokens, k + i * apart, sums);
       }
       reader.load(blocks[i], k + (kAhead + i) * apart);
     }
@@ -100,18 +122,19 @@ __device__ __forceinline__ void multiply(const Weights& w, const Tokens<typename
 
 /// Rows of one expert times 128 columns of its weights, and what the epilogue makes of them.
 template <class Weights, int kGroups, class Epilogue>
-__device__ __forceinline__ void tile(const Weights& w, const Tokens<typename Weights::Number>& tokens, int e,
-                                     std::int64_t row, int m_tile, const Epilogue& epilogue,
+__device__ __forceinline__ void tile(const Weights& w, const Rows<typename Weights::Number>& rows, int e,
+                                     int m_tile, const Epilogue& epilogue,
                                      float (&parts)[kParts][8][kStride]) {
   const int warp = threadIdx.x / 32, run = warp % 2, part = warp / 2, lane = threadIdx.x % 32;
   const portable::Columns c = epilogue.columns(m_tile);
   Sums<kGroups> sums = {};
+  const Tokens<typename Weights::Number, kGroups> tokens(rows);
   multiply<Weights, kGroups>(w, tokens, e, run == 0 ? c.first : c.second,
                              run == 0 ? c.first_limit : c.second_limit, part, sums);
   const float scale = w.expert_scale(e);
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) {
-    if (8 * g >= tokens.rows) break;
+    if (8 * g >= rows.count) break;
     __syncthreads();  // the last eight rows have been read
 #pragma unroll
     for (int m = 0; m < 4; ++m)
@@ -128,7 +151,7 @@ __device__ __forceinline__ void tile(const Weights& w, const Tokens<typename Wei
     }
     __syncthreads();
     if (threadIdx.x < portable::kThreads<typename Weights::Number>)
-      epilogue.run({e, row + 8 * g, min(8, tokens.rows - 8 * g), m_tile}, parts[0][0]);
+      epilogue.run({e, rows.first + 8 * g, min(8, rows.count - 8 * g), m_tile}, parts[0][0]);
   }
 }
 
@@ -137,30 +160,30 @@ struct Work {
   int experts, tile_rows, m_tiles;
 };
 
-/// kMost: rows that are multiplied at a time, 8 or 32. Those of 8 leave registers for two blocks a
+/// kMost: rows that are multiplied at a time. Those of 8 and 16 leave registers for two blocks a
 /// multiprocessor.
 template <class Weights, int kMost, class Epilogue>
-__global__ void __launch_bounds__(kWarps * 32, kMost == 8 ? 2 : 1)
-    few_rows_product(const Work s, const Weights weights, const typename Weights::Number* all_tokens,
-                     int k_extent, const Epilogue epilogue) {
+__global__ void __launch_bounds__(kWarps * 32, kMost <= 16 ? 2 : 1)
+    few_rows_product(const Work s, const Weights weights, const Rows<typename Weights::Number> all,
+                     const Epilogue epilogue) {
   __shared__ __align__(16) float parts[kParts][8][kStride];
   const std::int64_t total = std::int64_t{s.tiles.expert_tile_begin[s.experts]} * s.m_tiles;
   for (std::int64_t work = blockIdx.x; work < total; work += gridDim.x) {
     const std::int64_t t = work / s.m_tiles;
     const int e = s.tiles.tile_expert[t], m = static_cast<int>(work % s.m_tiles),
-              begin = s.tiles.offsets[e * s.tiles.step], all = s.tiles.offsets[e * s.tiles.step + 1] - begin;
-    const int size = tile_size(all, s.tile_rows);
-    const int at = static_cast<int>(t - s.tiles.expert_tile_begin[e]) * size, end = min(at + size, all);
+              begin = s.tiles.offsets[e * s.tiles.step],
+              count = s.tiles.offsets[e * s.tiles.step + 1] - begin;
+    const int size = tile_size(count, s.tile_rows);
+    const int at = static_cast<int>(t - s.tiles.expert_tile_begin[e]) * size, end = min(at + size, count);
     for (int from = at; from < end; from += kMost) {
-      const std::int64_t row = std::int64_t{begin} + from;
-      const Tokens<typename Weights::Number> tokens{all_tokens + row * k_extent, k_extent,
-                                                    min(kMost, end - from)};
-      if (kMost == 8 || tokens.rows <= 8)
-        tile<Weights, 1>(weights, tokens, e, row, m, epilogue, parts);
-      else if (tokens.rows <= 16)
-        tile<Weights, kMost == 8 ? 1 : 2>(weights, tokens, e, row, m, epilogue, parts);
+      Rows<typename Weights::Number> rows = all;
+      rows.first = std::int64_t{begin} + from, rows.count = min(kMost, end - from);
+      if (kMost == 8 || rows.count <= 8)
+        tile<Weights, 1>(weights, rows, e, m, epilogue, parts);
+      else if (kMost == 16 || rows.count <= 16)
+        tile<Weights, kMost == 8 ? 1 : 2>(weights, rows, e, m, epilogue, parts);
       else
-        tile<Weights, kMost == 8 ? 1 : 4>(weights, tokens, e, row, m, epilogue, parts);
+        tile<Weights, kMost == 32 ? 4 : 1>(weights, rows, e, m, epilogue, parts);
     }
   }
 }
@@ -203,19 +226,22 @@ struct AnyUp {
 };
 
 template <class Weights, class Epilogue>
-void launch(const char* name, const GroupedShape& g, const Weights& weights, const void* tokens, int k_extent,
-            int m_tiles, const Epilogue& epilogue, cudaStream_t stream) {
+void launch(const char* name, const GroupedShape& g, const Weights& weights, const void* data,
+            const int* row_token, int k_extent, int m_tiles, const Epilogue& epilogue, cudaStream_t stream) {
   using T = typename Weights::Number;
   const std::int64_t tiles = std::min(g.rows, g.rows / 16 + g.experts) * m_tiles;
   const Work work{row_tiles(g), g.experts, g.tile_rows, m_tiles};
   const auto blocks = static_cast<unsigned>(std::clamp<std::int64_t>(tiles, 1, 1 << 20));
-  const auto* rows = static_cast<const T*>(tokens);
-  if (g.rows <= 2 * std::int64_t{g.experts})  // an expert rarely has more than 8
-    few_rows_product<Weights, 8, Epilogue>
-        <<<blocks, kWarps * 32, 0, stream>>>(work, weights, rows, k_extent, epilogue);
+  const Rows<T> rows{static_cast<const T*>(data), row_token, 0, 0, k_extent};
+  // What an expert rarely has more of.
+  if (g.rows <= 2 * std::int64_t{g.experts})
+    few_rows_product<Weights, 8, Epilogue><<<blocks, kWarps * 32, 0, stream>>>(work, weights, rows, epilogue);
+  else if (g.rows <= 8 * std::int64_t{g.experts})
+    few_rows_product<Weights, 16, Epilogue>
+        <<<blocks, kWarps * 32, 0, stream>>>(work, weights, rows, epilogue);
   else
     few_rows_product<Weights, 32, Epilogue>
-        <<<blocks, kWarps * 32, 0, stream>>>(work, weights, rows, k_extent, epilogue);
+        <<<blocks, kWarps * 32, 0, stream>>>(work, weights, rows, epilogue);
   check(cudaGetLastError(), name);
 }
 
@@ -228,7 +254,8 @@ void launch_up(const GroupedShape& g, const Weights& weights, const UpProduct& u
                            in_eights(g.inter_dim, u.h, u.a, u.bias)},
                           activation};
   const int inner = is_gated(activation) ? kColumns : 2 * kColumns;
-  launch<Weights>("up_product", g, weights, u.x, g.dim, (g.inter_dim + inner - 1) / inner, epilogue, stream);
+  launch<Weights>("up_product", g, weights, u.x, g.permutation.row_token, g.dim,
+                  (g.inter_dim + inner - 1) / inner, epilogue, stream);
 }
 
 template <class Weights>
@@ -238,8 +265,8 @@ void launch_down(const GroupedShape& g, const Weights& weights, const StoredProd
                                     g.permutation.row_weight, g.dim,
                                     p.scale_product,          in_eights(g.dim, p.out, p.bias)};
   const int inner = 2 * kColumns;
-  launch<Weights>("down_product", g, weights, p.rows, g.inter_dim, (g.dim + inner - 1) / inner, epilogue,
-                  stream);
+  launch<Weights>("down_product", g, weights, p.rows, nullptr, g.inter_dim, (g.dim + inner - 1) / inner,
+                  epilogue, stream);
 }
 
 }  // namespace moeref::cuda::few_rows

@@ -37,12 +37,15 @@ struct PlainWeights {
   class Block {
    public:
     /// For product m of the four and the s-th 16 of K, which are the lane's from 4 s on.
+    template <bool>
     __device__ __forceinline__ void fragment(std::uint32_t (&a)[4], int m, int s) const {
       const std::uint32_t r0 = word(rows_[4 * s], m), r1 = word(rows_[4 * s + 1], m),
                           r2 = word(rows_[4 * s + 2], m), r3 = word(rows_[4 * s + 3], m);
       a[0] = first_of(r0, r1), a[1] = second_of(r0, r1);
       a[2] = first_of(r2, r3), a[3] = second_of(r2, r3);
     }
+
+    __device__ __forceinline__ bool whole() const { return false; }
 
    private:
     friend struct PlainWeights;

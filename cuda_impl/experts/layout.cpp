@@ -21,6 +21,11 @@ void check_config(const ExpertsConfig& c) {
   want(c.slots >= 1, "slots", c.slots, "1 or more");
   want(c.tokens < (std::int64_t{1} << 31) / c.slots - 4096, "tokens", c.tokens, "tokens * slots under 2^31");
   check_matrix_type(c.dtype, "dtype");
+  if (c.path == ExpertsPath::few_rows &&
+      !serves_few_rows({8, 0, c.dtype, c.dim, c.inter_dim, rows_of(c), c.experts, c.weight_format}))
+    throw ArgumentError(
+        "path is few_rows: want 16-bit numbers and widths that are multiples of 8, or bfloat16 and codes of whole "
+        "16 bytes");
   if (c.path == ExpertsPath::wgmma || c.path == ExpertsPath::wgmma_clusters) {
     want(c.dim % 8 == 0, "dim", c.dim, "a multiple of 8 (16 bytes of bfloat16) for wgmma");
     want(c.inter_dim % 8 == 0, "inter_dim", c.inter_dim, "a multiple of 8 (16 bytes of bfloat16) for wgmma");

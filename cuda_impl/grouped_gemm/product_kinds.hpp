@@ -35,18 +35,20 @@ constexpr bool serves_few_rows(const ProductDemand& d) {
   const int step = codes ? 128 / facts(d.format).bits() : 8;
   return d.dim % step == 0 && d.inter_dim % step == 0 && (!codes || d.dtype == DataType::bfloat16);
 }
-/// Rows that an expert has on average. Beyond, tiles read numbers as fast, and codes pay for being turned
-/// into numbers (tools/bench/results/2026-11-29-h200-decode.md).
-constexpr bool has_few_rows(const ProductDemand& d) {
-  return d.rows <= std::int64_t{d.experts} * (d.format == WeightFormat::none ? 2 : 64);
-}
-
 /// Clusters halve what each block loads of an expert's weights. That pays where these are large: 8 Mi
 /// elements and up gained 4 to 9 points of the dense rate (mixtral, dsv3, gpt_oss), 2 Mi and below lost 6 to
 /// 19 (qwen3_30b, olmoe), whose weights stay in L2 and whose short loops wait for the neighbour
 /// (tools/bench/results/2026-11-23-h200.md).
 constexpr bool large_experts(const ProductDemand& d) {
   return std::int64_t{d.dim} * d.inter_dim >= std::int64_t{4} << 20;
+}
+/// By rows that an expert has on average. Numbers: up to 2 where experts are large gained 3 to 17 % over tiles on an
+/// H200 and lost beyond; small ones gained at one token alone, where blocks of tiles are too few (20 %), and lost up
+/// to 4 % beside. Codes: at 16 ten times as fast as turning all into numbers; that they no longer gain at 64 is
+/// extrapolated (tools/bench/results/2026-11-29-h200-decode.md).
+constexpr bool has_few_rows(const ProductDemand& d) {
+  if (d.format != WeightFormat::none) return d.rows <= std::int64_t{d.experts} * 64;
+  return d.rows * 8 <= d.experts || (large_experts(d) && d.rows <= std::int64_t{d.experts} * 2);
 }
 constexpr bool any_experts(const ProductDemand&) { return true; }
 

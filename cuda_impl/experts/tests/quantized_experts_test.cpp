@@ -45,15 +45,35 @@ INSTANTIATE_TEST_SUITE_P(Formats, QuantizedExperts, testing::ValuesIn(moeref::kQ
 // Rows per expert around the kernel's 8, 16 and 32; widths that leave lanes of the last step of K and of the
 // last columns without work.
 TEST_P(QuantizedExperts, CodesAreReadAtEveryTileEdge) {
-  for (const auto& [dim, inter_dim] : {std::pair{128, 128}, {256, 384}, {640, 128}})
-    for (const int tokens : {1, 14, 17, 31, 80})
-      expect_agrees(call(tokens, dim, inter_dim, "bfloat16"), {ExpertsPath::few_rows});
-  const int step =
-      moeref::facts(GetParam()).block_k == 128 && moeref::facts(GetParam()).scale != ScaleType::float32 ? 128
-      : moeref::is_packed(moeref::facts(GetParam()).element) || moeref::facts(GetParam()).block_k == 32 ? 32
-                                                                                                        : 16;
-  for (const auto& [dim, inter_dim] : {std::pair{step, step}, {3 * step, 5 * step}, {7 * step, 3 * step}})
-    expect_agrees(call(9, dim, inter_dim, "bfloat16"), {ExpertsPath::few_rows});
+  struct Extents {
+    int tokens, dim, inter_dim;
+  };
+  for (const auto& [tokens, dim, inter_dim] :
+       {Extents{1, 128, 128}, {14, 128, 256}, {17, 256, 384}, {31, 640, 128}, {80, 128, 128}})
+    expect_agrees(call(tokens, dim, inter_dim, "bfloat16"), {ExpertsPath::few_rows});
+  const moeref::WeightFormatFacts& format = moeref::facts(GetParam());
+  const int block = format.cut_blocks ? 1 : static_cast<int>(format.block_k),
+            step = std::max(block, moeref::is_packed(format.element) ? 32 : 16);
+  for (const auto& [tokens, dim, inter_dim] :
+       {Extents{9, step, step}, {9, 3 * step, 5 * step}, {9, 7 * step, 3 * step}})
+    expect_agrees(call(tokens, dim, inter_dim, "bfloat16"), {ExpertsPath::few_rows});
+}
+
+// Scales from the smallest that there is to those that, with a code's own power of two, bfloat16 does not hold.
+TEST_P(QuantizedExperts, ScalesOfEverySize) {
+  if (moeref::facts(GetParam()).scale != ScaleType::e8m0) GTEST_SKIP() << "scales are no powers of two alone";
+  Call drawn = build_call(parse_case_spec(call(9, 128, 128, "bfloat16")));
+  for (const auto& [up, down] : {std::pair{0, 127}, {1, 200}, {127, 0}, {136, 118}, {128, 129}, {150, 90}}) {
+    SCOPED_TRACE(testing::Message() << "scales " << up << " and " << down);
+    for (const auto& [name, scale] :
+         {std::pair{"params/gate_and_up_projs_scales", up}, {"params/down_projs_scales", down}}) {
+      Tensor& scales = drawn.tensors.at(name);
+      for (std::int64_t i = 0; i < scales.size(); ++i) scales.set(i, scale);
+    }
+    CudaImplementation cuda({ExpertsPath::few_rows});
+    const CaseVerdict verdict = judge(drawn, cuda.run(drawn));
+    EXPECT_NE(verdict.verdict, Verdict::fail) << report(verdict);
+  }
 }
 
 TEST_P(QuantizedExperts, ActivationsAndBiasesAfterCodes) {

@@ -24,7 +24,8 @@ void check_config(const ExpertsConfig& c) {
   if (c.path == ExpertsPath::few_rows &&
       !serves_few_rows({8, 0, c.dtype, c.dim, c.inter_dim, rows_of(c), c.experts, c.weight_format}))
     throw ArgumentError(
-        "path is few_rows: want 16-bit numbers and widths that are multiples of 8, or bfloat16 and codes of whole "
+        "path is few_rows: want 16-bit numbers and widths that are multiples of 8, or bfloat16 and codes of "
+        "whole "
         "16 bytes");
   if (c.path == ExpertsPath::wgmma || c.path == ExpertsPath::wgmma_clusters) {
     want(c.dim % 8 == 0, "dim", c.dim, "a multiple of 8 (16 bytes of bfloat16) for wgmma");

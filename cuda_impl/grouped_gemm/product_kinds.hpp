@@ -42,10 +42,10 @@ constexpr bool serves_few_rows(const ProductDemand& d) {
 constexpr bool large_experts(const ProductDemand& d) {
   return std::int64_t{d.dim} * d.inter_dim >= std::int64_t{4} << 20;
 }
-/// By rows that an expert has on average. Numbers: up to 2 where experts are large gained 3 to 17 % over tiles on an
-/// H200 and lost beyond; small ones gained at one token alone, where blocks of tiles are too few (20 %), and lost up
-/// to 4 % beside. Codes: at 16 ten times as fast as turning all into numbers; that they no longer gain at 64 is
-/// extrapolated (tools/bench/results/2026-11-29-h200-decode.md).
+/// By rows that an expert has on average. Numbers: up to 2 where experts are large gained 3 to 17 % over
+/// tiles on an H200 and lost beyond; small ones gained at one token alone, where blocks of tiles are too few
+/// (20 %), and lost up to 4 % beside. Codes: at 16 ten times as fast as turning all into numbers; that they
+/// no longer gain at 64 is extrapolated (tools/bench/results/2026-11-29-h200-decode.md).
 constexpr bool has_few_rows(const ProductDemand& d) {
   if (d.format != WeightFormat::none) return d.rows <= std::int64_t{d.experts} * 64;
   return d.rows * 8 <= d.experts || (large_experts(d) && d.rows <= std::int64_t{d.experts} * 2);

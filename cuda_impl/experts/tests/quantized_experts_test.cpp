@@ -59,7 +59,8 @@ TEST_P(QuantizedExperts, CodesAreReadAtEveryTileEdge) {
     expect_agrees(call(tokens, dim, inter_dim, "bfloat16"), {ExpertsPath::few_rows});
 }
 
-// Scales from the smallest that there is to those that, with a code's own power of two, bfloat16 does not hold.
+// Scales from the smallest that there is to those that, with a code's own power of two, bfloat16 does not
+// hold.
 TEST_P(QuantizedExperts, ScalesOfEverySize) {
   if (moeref::facts(GetParam()).scale != ScaleType::e8m0) GTEST_SKIP() << "scales are no powers of two alone";
   Call drawn = build_call(parse_case_spec(call(9, 128, 128, "bfloat16")));

@@ -13,6 +13,8 @@ set(MOEREF_CUDA_SOURCES
   gate/scores_backward.cu gate/tensor_core_product.cu
   experts/bias_gradient.cu experts/router_weight_gradient.cu
   grouped_gemm/grouped_gemm.cpp
+  grouped_gemm/few_rows/bfloat16.cu grouped_gemm/few_rows/float16.cu grouped_gemm/few_rows/float_codes.cu
+  grouped_gemm/few_rows/group_codes.cu grouped_gemm/few_rows/products.cpp
   grouped_gemm/portable/bfloat16.cu grouped_gemm/portable/float16.cu grouped_gemm/portable/float32.cu
   linear/bias.cu linear/blas.cpp linear/linear.cpp
   mlp/mlp.cpp mlp/mlp_activation.cu
@@ -22,6 +24,7 @@ set(MOEREF_CUDA_SOURCES
   parallel/barrier.cu parallel/group.cpp parallel/group_creation.cpp parallel/nccl_link.cpp parallel/nccl_passes.cpp
   parallel/peers.cpp parallel/thread_bootstrap.cpp
   permutation/sort_by_expert.cu
+  quantization/dequantize.cu
   token_blocks/token_blocks.cpp)
 set(MOEREF_CUDA_PORT_SOURCES
   adaptors/aux_loss.cpp adaptors/bias_update.cpp adaptors/call_ranks.cpp

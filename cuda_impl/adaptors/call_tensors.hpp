@@ -18,6 +18,11 @@ class CallTensors {
   DeviceTensor upload(const std::string& name, DataType type) {
     return device_.upload(require(call_.tensors, name), type);
   }
+  /// The same in its own type.
+  DeviceTensor upload(const std::string& name) {
+    const Tensor& tensor = require(call_.tensors, name);
+    return device_.upload(tensor, data_type(tensor.dtype()));
+  }
   /// An absent tensor where it is missing.
   DeviceTensor upload_if_there(const std::string& name, DataType type) {
     return device_.upload(find(call_.tensors, name), type);

@@ -31,6 +31,8 @@ constexpr std::array kAdaptors{
     Adaptor{Component::metrics, run_metrics, unsupported_metrics},
 };
 
+const std::string kConventions[] = {"weight_format"};
+
 const Adaptor& adaptor(Component component) {
   for (const Adaptor& a : kAdaptors)
     if (a.component == component) return a;
@@ -47,7 +49,7 @@ std::optional<std::string> unsupported_dtype(const Call& call, std::string_view 
 }
 
 std::optional<std::string> CudaImplementation::unsupported(const Call& call) const {
-  if (auto unknown = undeclared_convention(call, "the CUDA implementation", {})) return unknown;
+  if (auto unknown = undeclared_convention(call, "the CUDA implementation", kConventions)) return unknown;
   if (auto reason = device_missing()) return reason;
   if (const std::int64_t ranks = ranks_of(call); ranks > kMaxRanks)
     return std::to_string(ranks) + " ranks: the CUDA implementation runs " + std::to_string(kMaxRanks) +
@@ -57,7 +59,7 @@ std::optional<std::string> CudaImplementation::unsupported(const Call& call) con
 
 NamedTensors CudaImplementation::run(const Call& call) {
   check_inputs(call);
-  if (const auto unknown = undeclared_convention(call, "the CUDA implementation", {}))
+  if (const auto unknown = undeclared_convention(call, "the CUDA implementation", kConventions))
     throw ArgumentError(*unknown);
   const Adaptor& component = adaptor(call.component);
   if (component.on_ranks && ranks_of(call) > 1) return run_on_ranks(call, options_, component.run);

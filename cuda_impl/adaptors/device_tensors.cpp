@@ -16,7 +16,8 @@ struct TypeRow {
 };
 constexpr TypeRow kTypes[] = {{DType::float64, DataType::float64},   {DType::float32, DataType::float32},
                               {DType::bfloat16, DataType::bfloat16}, {DType::float16, DataType::float16},
-                              {DType::int64, DataType::int64},       {DType::boolean, DataType::uint8}};
+                              {DType::int64, DataType::int64},       {DType::boolean, DataType::uint8},
+                              {DType::uint8, DataType::uint8}};
 
 /// The inverse of data_type(); int32 too is int64 on the host.
 DType host_dtype(DataType type) {
@@ -77,7 +78,8 @@ DeviceTensor DeviceContext::upload(const Tensor& tensor, DataType type) {
     check(cudaStreamSynchronize(stream_), "upload");
     return out;
   }
-  const Tensor cast = tensor.dtype() == host_dtype(type) ? tensor : tensor.cast(host_dtype(type));
+  const bool same_bytes = data_type(tensor.dtype()) == type;
+  const Tensor cast = same_bytes ? tensor : tensor.cast(host_dtype(type));
   check(cudaMemcpyAsync(out.data, cast.bytes().data(), bytes, cudaMemcpyHostToDevice, stream_),
         "cudaMemcpyAsync");
   check(cudaStreamSynchronize(stream_), "upload");

@@ -5,6 +5,7 @@
 
 #include "cuda_impl/adaptors/device_tensors.hpp"
 #include "cuda_impl/gate/score.cuh"
+#include "moeref/weight_format.hpp"
 #include "reference_cpu/call/enumerators.hpp"
 
 namespace moeref::cuda {
@@ -72,7 +73,8 @@ ExpertsConfig experts_config(const MoEConfig& c, std::int64_t tokens, DataType t
            static_cast<float>(swiglu ? c.swiglu_limit : c.activation_limit)},
           c.apply_router_weight_after_down,
           type,
-          path};
+          path,
+          of_same_name<WeightFormat, moeref::WeightFormat, kWeightFormatCount>(c.weight_format)};
 }
 
 MLPConfig mlp_config(const moeref::MLPConfig& c, std::int64_t tokens, DataType type) {

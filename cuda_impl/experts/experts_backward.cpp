@@ -43,8 +43,9 @@ void BackwardPass::gather_dy(int chunk, cudaStream_t stream) const {
 
 void BackwardPass::activation_gradient(int chunk, cudaStream_t stream) const {
   if (config_.tokens == 0) return;
-  if (chunk == 0) clear_tickets(work_.tickets, stream);
-  down_gradient_product(shape(chunk), {work_.rows, weights_.down, h_, work_.dh, work_.a, work_.dot_parts},
+  if (chunk == 0) clear_tickets(work_.tickets, stream), work_.numbers.make(config_, weights_, stream);
+  const void* weights = work_.numbers.instead_of(weights_).down;
+  down_gradient_product(shape(chunk), {work_.rows, weights, h_, work_.dh, work_.a, work_.dot_parts},
                         config_.activation, config_.activation_parameters, stream);
 }
 
@@ -58,7 +59,8 @@ void BackwardPass::down_weights(cudaStream_t stream) const {
   const ExpertsConfig& c = config_;
   if (c.tokens == 0)
     return zero_parameters(c.inter_dim, c.dim, gradients_.down, c.dim, gradients_.down_bias, stream);
-  weight_gradient_product(shape(), {work_.a, work_.rows, c.inter_dim, c.dim, gradients_.down}, stream);
+  if (gradients_.down)
+    weight_gradient_product(shape(), {work_.a, work_.rows, c.inter_dim, c.dim, gradients_.down}, stream);
   if (gradients_.down_bias)
     bias_gradient(c.dtype, permutation_, c.experts, d_output_, c.dim, true, gradients_.down_bias, stream);
 }
@@ -72,7 +74,8 @@ void BackwardPass::up_weights(cudaStream_t stream) const {
   const int width = c.up_width();
   if (c.tokens == 0)
     return zero_parameters(c.dim, width, gradients_.gate_and_up, width, gradients_.gate_and_up_bias, stream);
-  weight_gradient_product(shape(), {work_.x_rows, work_.dh, c.dim, width, gradients_.gate_and_up}, stream);
+  if (gradients_.gate_and_up)
+    weight_gradient_product(shape(), {work_.x_rows, work_.dh, c.dim, width, gradients_.gate_and_up}, stream);
   if (gradients_.gate_and_up_bias)
     bias_gradient(c.dtype, permutation_, c.experts, work_.dh, width, false, gradients_.gate_and_up_bias,
                   stream);
@@ -80,16 +83,17 @@ void BackwardPass::up_weights(cudaStream_t stream) const {
 
 void BackwardPass::input_gradient(cudaStream_t stream) const {
   if (config_.tokens == 0) return;
+  const void* weights = work_.numbers.instead_of(weights_).gate_and_up;
   for (int chunk = 0; chunk < chunks_.count; ++chunk)
-    input_gradient_product(shape(chunk), {work_.dh, weights_.gate_and_up, nullptr, work_.rows, false},
-                           config_.up_width(), stream);
+    input_gradient_product(shape(chunk), {work_.dh, weights, nullptr, work_.rows, false}, config_.up_width(),
+                           stream);
 }
 
 /// Where no token is.
 void BackwardPass::zero_parameters(std::size_t height, std::size_t width, void* matrix,
                                    std::size_t bias_width, void* bias, cudaStream_t stream) const {
   const std::size_t expert = static_cast<std::size_t>(config_.experts) * bytes_of(config_.dtype);
-  check(cudaMemsetAsync(matrix, 0, expert * height * width, stream), "cudaMemsetAsync");
+  if (matrix) check(cudaMemsetAsync(matrix, 0, expert * height * width, stream), "cudaMemsetAsync");
   if (bias) check(cudaMemsetAsync(bias, 0, expert * bias_width, stream), "cudaMemsetAsync");
 }
 

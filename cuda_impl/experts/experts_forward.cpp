@@ -25,25 +25,30 @@ ForwardPass::ForwardPass(const ExpertsConfig& c, const TokenChunks& chunks, cons
 }
 
 void ForwardPass::sort(cudaStream_t stream) const {
-  clear_tickets(work_.tickets, stream);
+  if (!product_kind(path_).streams_weights) clear_tickets(work_.tickets, stream);
+  work_.numbers.make(config_, weights_, stream);
   sort_by_expert(permutation_shape(config_, path_, chunks_), input_.ids, input_.weights, input_.token_mask,
                  permutation_, work_.sort, stream);
 }
 
 void ForwardPass::gather(int chunk, cudaStream_t stream) const {
+  if (product_kind(path_).streams_weights) return;
   permute(config_.dtype, input_.x, permutation_.slot_row,
           {config_.tokens, chunks_.period, chunks_.range(chunk)}, config_.slots, config_.dim, work_.rows,
           stream);
 }
 
-// `rows` holds X by row, then the rows of the result.
+// `rows` holds X by row, where it does not stay where it is, then the rows of the result.
 void ForwardPass::multiply(int chunk, cudaStream_t stream) const {
   if (config_.tokens == 0) return;
   const bool after_down = config_.apply_router_weight_after_down;
-  const GroupedShape shape = grouped_shape(config_, path_, permutation_, work_.tickets, chunk);
-  up_product(shape, {work_.rows, weights_.gate_and_up, weights_.gate_and_up_bias, h_, work_.a, !after_down},
+  GroupedShape shape = grouped_shape(config_, path_, permutation_, work_.tickets, chunk);
+  shape.format = work_.numbers.format(config_);
+  const ExpertsWeights w = work_.numbers.instead_of(weights_);
+  const void* x = product_kind(path_).streams_weights ? input_.x : work_.rows;
+  up_product(shape, {x, w.gate_and_up, w.gate_and_up_bias, h_, work_.a, !after_down, w.gate_and_up_scales},
              config_.activation, config_.activation_parameters, stream);
-  down_product(shape, {work_.a, weights_.down, weights_.down_bias, work_.rows, after_down}, stream);
+  down_product(shape, {work_.a, w.down, w.down_bias, work_.rows, after_down, w.down_scales}, stream);
 }
 
 void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in, void* output,

@@ -23,6 +23,12 @@ void check_config(const ExpertsConfig& c) {
   want(c.max_rows >= 0 && c.max_rows <= slots_of(c), "max_rows", c.max_rows, "0 to tokens * slots");
   want(c.expected_rows >= 0, "expected_rows", c.expected_rows, "0 or more");
   check_matrix_type(c.dtype, "dtype");
+  if (c.path == ExpertsPath::few_rows &&
+      !serves_few_rows({8, 0, c.dtype, c.dim, c.inter_dim, rows_of(c), c.experts, c.weight_format}))
+    throw ArgumentError(
+        "path is few_rows: want 16-bit numbers and widths that are multiples of 8, or bfloat16 and codes of "
+        "whole "
+        "16 bytes");
   if (c.path == ExpertsPath::wgmma || c.path == ExpertsPath::wgmma_clusters) {
     want(c.dim % 8 == 0, "dim", c.dim, "a multiple of 8 (16 bytes of bfloat16) for wgmma");
     want(c.inter_dim % 8 == 0, "inter_dim", c.inter_dim, "a multiple of 8 (16 bytes of bfloat16) for wgmma");
@@ -30,9 +36,25 @@ void check_config(const ExpertsConfig& c) {
   }
 }
 
+namespace {
+
+ProductDemand demand_of(const ExpertsConfig& c) {
+  return {0, 0, c.dtype, c.dim, c.inter_dim, rows_of(c), c.experts, c.weight_format};
+}
+
+/// Whether forward reads codes wherever it runs: the answer of every device that has a path.
+bool reads_codes(const ExpertsConfig& c) {
+  ProductDemand demand = demand_of(c);
+  demand.major = 8;
+  const ExpertsPath path = choose_path(demand, c.path);
+  return path != ExpertsPath::automatic && product_kind(path).streams_weights;
+}
+
+}  // namespace
+
 ExpertsPath selected_path(const ExpertsConfig& c) {
   check_config(c);
-  ProductDemand demand{0, 0, c.dtype, c.dim, c.inter_dim};
+  ProductDemand demand = demand_of(c);
   int device = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
   check(cudaDeviceGetAttribute(&demand.major, cudaDevAttrComputeCapabilityMajor, device),
@@ -80,12 +102,31 @@ Saved::Saved(Arena& arena, const ExpertsConfig& c, const TokenChunks& chunks)
     : h(arena.take_bytes(matrix(c, c.up_width()))),
       permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))) {}
 
+Numbers::Numbers(Arena& arena, const ExpertsConfig& c, bool wanted) {
+  if (!wanted || c.weight_format == WeightFormat::none) return;
+  const std::size_t of_width = static_cast<std::size_t>(c.experts) * c.dim * bytes_of(c.dtype);
+  gate_and_up = arena.take_bytes(of_width * c.up_width());
+  down = arena.take_bytes(of_width * c.inter_dim);
+}
+
+void Numbers::make(const ExpertsConfig& c, const ExpertsWeights& w, cudaStream_t stream) const {
+  if (!gate_and_up) return;
+  dequantize({c.weight_format, w.gate_and_up, w.gate_and_up_scales, c.experts, c.dim, c.up_width()}, c.dtype,
+             gate_and_up, stream);
+  dequantize({c.weight_format, w.down, w.down_scales, c.experts, c.inter_dim, c.dim}, c.dtype, down, stream);
+}
+
+ExpertsWeights Numbers::instead_of(const ExpertsWeights& w) const {
+  return gate_and_up ? ExpertsWeights{gate_and_up, down, w.gate_and_up_bias, w.down_bias} : w;
+}
+
 ForwardWorkspace::ForwardWorkspace(Arena& arena, const ExpertsConfig& c, const TokenChunks& chunks)
     : sort(arena.take_bytes(sort_workspace_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))),
       a(arena.take_bytes(matrix(c, c.inter_dim))),
       rows(arena.take_bytes(matrix(c, c.dim))),
       permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))),
-      tickets(arena.take<int>(1)) {}
+      tickets(arena.take<int>(1)),
+      numbers(arena, c, !reads_codes(c)) {}
 
 BackwardWorkspace::BackwardWorkspace(Arena& arena, const ExpertsConfig& c, RowsOfX x)
     : dh(arena.take_bytes(matrix(c, c.up_width()))),
@@ -93,7 +134,8 @@ BackwardWorkspace::BackwardWorkspace(Arena& arena, const ExpertsConfig& c, RowsO
       rows(arena.take_bytes(matrix(c, c.dim))),
       x_rows(x == RowsOfX::apart ? arena.take_bytes(matrix(c, c.dim)) : rows),
       dot_parts(arena.take<float>(rows_of(c) * dot_parts_of(c, ExpertsPath::portable))),
-      tickets(arena.take<int>(1)) {}
+      tickets(arena.take<int>(1)),
+      numbers(arena, c, true) {}
 
 std::size_t saved_bytes(const ExpertsConfig& config) {
   check_config(config);

@@ -46,10 +46,22 @@ struct Saved {
   void* permutation;
   Saved(Arena& arena, const ExpertsConfig& config, const TokenChunks& chunks);
 };
+/// The weights as numbers where the caller's are codes that the pass's products cannot read.
+struct Numbers {
+  void *gate_and_up = nullptr, *down = nullptr;  // null where the caller's weights are multiplied as they are
+  Numbers(Arena& arena, const ExpertsConfig& config, bool wanted);
+  void make(const ExpertsConfig& config, const ExpertsWeights& weights, cudaStream_t stream) const;
+  /// What the products take, and its format.
+  ExpertsWeights instead_of(const ExpertsWeights& weights) const;
+  WeightFormat format(const ExpertsConfig& config) const {
+    return gate_and_up ? WeightFormat::none : config.weight_format;
+  }
+};
 struct ForwardWorkspace {
   void *sort, *a, *rows;
   void* permutation;  // used when nothing is saved
   int* tickets;       // of the products, in the workspace, which no other pass uses at the same time
+  Numbers numbers;
   ForwardWorkspace(Arena& arena, const ExpertsConfig& config, const TokenChunks& chunks);
 };
 /// Where the rows of X go in a backward pass: with those of dY, which are no longer needed by then, or to
@@ -59,6 +71,7 @@ struct BackwardWorkspace {
   void *dh, *a, *rows, *x_rows;
   float* dot_parts;
   int* tickets;
+  Numbers numbers;
   BackwardWorkspace(Arena& arena, const ExpertsConfig& config, RowsOfX x);
 };
 

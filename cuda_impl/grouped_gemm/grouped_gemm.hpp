@@ -7,6 +7,7 @@
 #include "moeref/cuda/activation.hpp"
 #include "moeref/cuda/experts.hpp"
 #include "moeref/cuda/permutation.hpp"
+#include "moeref/cuda/weight_format.hpp"
 
 namespace moeref::cuda {
 
@@ -19,6 +20,7 @@ struct GroupedShape {
   ExpertsPath path;  // not automatic
   int* tickets;      // on the device, 0 before a product and after it; for one product at a time
   int chunk = 0;     // whose rows the products of tokens take; weight gradients take all
+  WeightFormat format = WeightFormat::none;  // of the weights that the products below are given
 };
 
 /// The row tiles of the shape's chunk: an expert's rows are offsets[e * step] to offsets[e * step + 1] - 1.
@@ -33,9 +35,11 @@ inline RowTiles row_tiles(const GroupedShape& g) {
 }
 
 struct UpProduct {
-  const void *x, *weights, *bias;  // by row [R, D], [E, D, up_width], [E, up_width] or null
+  const void *x, *weights, *bias;  // by row [R, D], or by token where the path streams weights; [E, D,
+                                   // up_width]; [E, up_width] or null
   void *h, *a;                     // [R, up_width] or null, [R, I]
   bool weighted;                   // A' = act(H) * p, else act(H)
+  WeightScales scales = {};        // where the weights are codes
 };
 /// H = X W_gate_up (+ bias); A' = act(H) (* p).
 void up_product(const GroupedShape& shape, const UpProduct& product, Activation activation,
@@ -45,6 +49,7 @@ struct StoredProduct {
   const void *rows, *weights, *bias;  // [R, K], weights, [E, width] or null
   void* out;                          // [R, width]
   bool scale_product;                 // multiply the product, not only the bias, by the row's weight
+  WeightScales scales = {};           // where the weights are codes
 };
 /// O = A' W_down (+ p bias), or (A' W_down + bias) p. K = I, width = D.
 void down_product(const GroupedShape& shape, const StoredProduct& product, cudaStream_t stream);

@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "cuda_impl/grouped_gemm/few_rows/products.hpp"
 #include "cuda_impl/grouped_gemm/portable/products.hpp"
 #include "cuda_impl/grouped_gemm/sm90/products.hpp"
+#include "cuda_impl/quantization/format_facts.hpp"
 #include "moeref/cuda/experts.hpp"
 
 namespace moeref::cuda {
@@ -15,6 +17,9 @@ struct ProductDemand {
   int major, minor;  // compute capability
   DataType dtype;
   int dim, inter_dim;
+  std::int64_t rows = std::int64_t{1} << 31;  // of all experts together: tokens times slots
+  int experts = 1;
+  WeightFormat format = WeightFormat::none;  // of the caller's weights
 };
 
 constexpr bool serves_wgmma(const ProductDemand& d) {
@@ -23,12 +28,27 @@ constexpr bool serves_wgmma(const ProductDemand& d) {
 }
 constexpr bool serves_portable(const ProductDemand& d) { return d.major >= 8; }
 
+/// A lane reads 16 bytes along a row of weights: of columns, or of codes along K. Codes become bfloat16.
+constexpr bool serves_few_rows(const ProductDemand& d) {
+  if (d.major < 8 || d.dtype == DataType::float32) return false;
+  const bool codes = d.format != WeightFormat::none;
+  const int step = codes ? 128 / facts(d.format).bits() : 8;
+  return d.dim % step == 0 && d.inter_dim % step == 0 && (!codes || d.dtype == DataType::bfloat16);
+}
 /// Clusters halve what each block loads of an expert's weights. That pays where these are large: 8 Mi
 /// elements and up gained 4 to 9 points of the dense rate (mixtral, dsv3, gpt_oss), 2 Mi and below lost 6 to
 /// 19 (qwen3_30b, olmoe), whose weights stay in L2 and whose short loops wait for the neighbour
 /// (tools/bench/results/2026-11-23-h200.md).
 constexpr bool large_experts(const ProductDemand& d) {
   return std::int64_t{d.dim} * d.inter_dim >= std::int64_t{4} << 20;
+}
+/// By rows that an expert has on average. Numbers: up to 2 where experts are large gained 3 to 17 % over
+/// tiles on an H200 and lost beyond; small ones gained at one token alone, where blocks of tiles are too few
+/// (20 %), and lost up to 4 % beside. Codes: at 16 ten times as fast as turning all into numbers; that they
+/// no longer gain at 64 is extrapolated (tools/bench/results/2026-11-29-h200-decode.md).
+constexpr bool has_few_rows(const ProductDemand& d) {
+  if (d.format != WeightFormat::none) return d.rows <= std::int64_t{d.experts} * 64;
+  return d.rows * 8 <= d.experts || (large_experts(d) && d.rows <= std::int64_t{d.experts} * 2);
 }
 constexpr bool any_experts(const ProductDemand&) { return true; }
 
@@ -38,6 +58,9 @@ struct ProductKind {
   const char* name;
   bool (*serves)(const ProductDemand&);
   bool (*preferred)(const ProductDemand&);
+  /// Forward reads codes, or else weights of a quantised format become numbers first; it reads each token
+  /// where it is, or else X has to lie by row; and its blocks draw no tickets.
+  bool streams_weights;
   int tile_rows;    // most rows of a row tile of the token products
   int dot_columns;  // inner columns behind one part of the router gradient's dot product
   const GroupedProducts *float32, *bfloat16, *float16;  // null for a type that `serves` refuses
@@ -45,11 +68,13 @@ struct ProductKind {
 
 /// `automatic` is the first that serves and is preferred.
 inline constexpr ProductKind kProductKinds[] = {
+    {ExpertsPath::few_rows, "few_rows", "few rows, 128 x 32", serves_few_rows, has_few_rows, true, 128, 128,
+     nullptr, &few_rows::kBfloat16Products, &few_rows::kFloat16Products},
     {ExpertsPath::wgmma_clusters, "wgmma_clusters", "wgmma, 256 x 160, clusters of 2", serves_wgmma,
-     large_experts, 320, 128, nullptr, &sm90::kClusterProducts, nullptr},
-    {ExpertsPath::wgmma, "wgmma", "wgmma, 256 x 160", serves_wgmma, any_experts, 160, 128, nullptr,
+     large_experts, false, 320, 128, nullptr, &sm90::kClusterProducts, nullptr},
+    {ExpertsPath::wgmma, "wgmma", "wgmma, 256 x 160", serves_wgmma, any_experts, false, 160, 128, nullptr,
      &sm90::kOneBlockProducts, nullptr},
-    {ExpertsPath::portable, "portable", "portable, 128 x 128", serves_portable, any_experts, 128, 128,
+    {ExpertsPath::portable, "portable", "portable, 128 x 128", serves_portable, any_experts, false, 128, 128,
      &portable::kFloat32Products, &portable::kBfloat16Products, &portable::kFloat16Products},
 };
 

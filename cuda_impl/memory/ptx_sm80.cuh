@@ -64,6 +64,14 @@ __device__ __forceinline__ void multiply_add(float (&d)[4], const std::uint32_t 
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/// Pairs of bfloat16: a b + c, rounded once; denormals count.
+__device__ __forceinline__ std::uint32_t multiply_add_pairs(std::uint32_t a, std::uint32_t b,
+                                                            std::uint32_t c) {
+  std::uint32_t out;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(b), "r"(c));
+  return out;
+}
+
 /// To 2 and 1 ulps; denormal results and arguments count as 0.
 __device__ __forceinline__ float exp2_approximately(float x) {
   float out;

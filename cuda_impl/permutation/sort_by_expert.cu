@@ -1,12 +1,12 @@
 // Stable counting sort of (token, slot) pairs by expert, and the row tiles of the grouped products. With
 // chunks, a group is an expert's part of one chunk; without, an expert.
 //
-// Three launches. count_segments: one warp per segment of 256 slots counts its groups. scan_segments: one
-// block per group turns the counts of its column into exclusive prefixes and writes the group's total.
-// scatter: each block scans the totals (offsets), then each warp walks its segment 32 slots at a time; a
-// slot's rank is its segment's prefix + the slots of the same group before it, found with __match_any_sync.
-// Integer counts only: no result depends on the order of atomics. Floor: about 30 bytes per slot, under 2 us
-// at 131072 slots; latency of three launches dominates.
+// Up to 2048 slots are sorted by one block in one launch. Else three launches. count_segments: one warp per
+// segment of 256 slots counts its groups. scan_segments: one block per group turns the counts of its column
+// into exclusive prefixes and writes the group's total. scatter: each block scans the totals (offsets), then
+// each warp walks its segment 32 slots at a time; a slot's rank is its segment's prefix + the slots of the
+// same group before it, found with __match_any_sync. Integer counts only: no result depends on the order of
+// atomics. Floor: about 30 bytes per slot, under 2 us at 131072 slots; latency of three launches dominates.
 #include <algorithm>
 #include <string>
 
@@ -48,8 +48,8 @@ struct Slots {
   }
 };
 
-__global__ void count_segments(const Slots in, int groups, int segments, int* counts) {
-  extern __shared__ int histogram[];
+/// Counts of the block's segments, [kWarps][groups] in shared memory; zeros for segments past the last.
+__device__ void count(const Slots& in, int groups, int segments, int* histogram) {
   for (int i = threadIdx.x; i < kWarps * groups; i += blockDim.x) histogram[i] = 0;
   __syncthreads();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, segment = blockIdx.x * kWarps + warp;
@@ -58,9 +58,16 @@ __global__ void count_segments(const Slots in, int groups, int segments, int* co
       const int g = in.group_of(segment * kSegment + i);
       if (g >= 0) atomicAdd(&histogram[warp * groups + g], 1);
     }
-    __syncwarp();
-    for (int g = lane; g < groups; g += 32) counts[at(segment, groups, g)] = histogram[warp * groups + g];
   }
+  __syncthreads();
+}
+
+__global__ void count_segments(const Slots in, int groups, int segments, int* counts) {
+  extern __shared__ int histogram[];
+  count(in, groups, segments, histogram);
+  const int first = blockIdx.x * kWarps;
+  for (int i = threadIdx.x; i < min(kWarps, segments - first) * groups; i += blockDim.x)
+    counts[at(first, groups, i)] = histogram[i];
 }
 
 // Inclusive scan over a block of 256 threads.
@@ -110,12 +117,13 @@ __device__ void scan(int count, int* out, int* warp_sums, F f) {
   __syncthreads();
 }
 
-__global__ void scatter(const Slots in, const float* weights, int groups, int segments, int tile_rows,
-                        int max_rows, const int* prefixes, const int* totals, Permutation out) {
-  extern __shared__ int shared[];
+/// Rows of the block's segments, and by the first block where groups and tiles begin. `offsets` [groups + 1]
+/// and `next` [kWarps][groups] are shared memory; prefixes [segments, groups], which may be `next`, and
+/// totals [groups] are complete for the block.
+__device__ void place_rows(const Slots& in, const float* weights, int groups, int segments, int tile_rows,
+                           int max_rows, const int* prefixes, const int* totals, int* offsets, int* next,
+                           const Permutation& out) {
   __shared__ int warp_sums[8];
-  int* offsets = shared;            // [groups + 1]
-  int* next = shared + groups + 1;  // [kWarps][groups]
   scan(groups, offsets, warp_sums, [&](int g) { return totals[g]; });
   const int needed = offsets[groups];
   const bool fits = needed <= max_rows;
@@ -163,6 +171,32 @@ __global__ void scatter(const Slots in, const float* weights, int groups, int se
       __syncthreads();
     }
   }
+}
+
+__global__ void scatter(const Slots in, const float* weights, int groups, int segments, int tile_rows,
+                        int max_rows, const int* prefixes, const int* totals, const Permutation out) {
+  extern __shared__ int shared[];
+  place_rows(in, weights, groups, segments, tile_rows, max_rows, prefixes, totals, shared,
+             shared + groups + 1, out);
+}
+
+/// All of it by one block, for at most kWarps segments.
+__global__ void sort_in_block(const Slots in, const float* weights, int groups, int segments, int tile_rows,
+                              int max_rows, const Permutation out) {
+  extern __shared__ int shared[];
+  int *offsets = shared, *next = offsets + groups + 1, *totals = next + kWarps * groups + 1;
+  count(in, groups, segments, next);
+  for (int g = threadIdx.x; g < groups; g += blockDim.x) {
+    int sum = 0;
+    for (int s = 0; s < kWarps; ++s) {
+      const int here = next[s * groups + g];
+      next[s * groups + g] = sum;
+      sum += here;
+    }
+    totals[g] = sum;
+  }
+  __syncthreads();
+  place_rows(in, weights, groups, segments, tile_rows, max_rows, next, totals, offsets, next, out);
 }
 
 }  // namespace
@@ -222,6 +256,12 @@ void sort_by_expert(const PermutationShape& s, const int* ids, const float* weig
   int* totals = reinterpret_cast<int*>(static_cast<char*>(workspace) +
                                        align256(static_cast<std::size_t>(segments) * groups * 4));
   const int blocks = std::max(1, (segments + kWarps - 1) / kWarps);
+  if (blocks == 1) {
+    sort_in_block<<<1, kWarps * 32, ((kWarps + 2) * groups + 2) * 4, stream>>>(
+        in, weights, groups, segments, s.tile_rows, static_cast<int>(s.max_rows), out);
+    check(cudaGetLastError(), "sort_by_expert");
+    return;
+  }
   count_segments<<<blocks, kWarps * 32, kWarps * groups * 4, stream>>>(in, groups, segments, counts);
   scan_segments<<<groups, 256, 0, stream>>>(counts, segments, groups, totals);
   const int shared = (groups + 1 + kWarps * groups + 1) * 4;

@@ -82,6 +82,36 @@ TEST(ExpertsArguments, PathFollowsTheTable) {
   EXPECT_EQ(path(7, 5, fp32, 2048, 768), automatic);
 }
 
+TEST(ExpertsArguments, FewRowsStreamWeights) {
+  using enum ExpertsPath;
+  const auto path = [](std::int64_t rows, int dim, WeightFormat format, DataType type = DataType::bfloat16,
+                       ExpertsPath wanted = automatic) {
+    return choose_path({9, 0, type, dim, dim, rows, 128, format}, wanted);
+  };
+  EXPECT_EQ(path(8, 1024, WeightFormat::none), few_rows);
+  EXPECT_EQ(path(128, 1024, WeightFormat::none), wgmma);
+  EXPECT_EQ(path(256, 4096, WeightFormat::none), few_rows);
+  EXPECT_EQ(path(257, 4096, WeightFormat::none), wgmma_clusters);
+  EXPECT_EQ(path(8, 1020, WeightFormat::none), portable);
+  EXPECT_EQ(path(8, 1024, WeightFormat::none, DataType::float32), portable);
+  EXPECT_EQ(path(64 * 128, 1024, WeightFormat::mxfp4), few_rows);
+  EXPECT_EQ(path(64 * 128 + 1, 1024, WeightFormat::mxfp4), wgmma);
+  EXPECT_EQ(path(8, 1040, WeightFormat::mxfp4), wgmma);  // lanes of 32 codes
+  EXPECT_EQ(path(8, 1040, WeightFormat::mxfp8), few_rows);
+  EXPECT_EQ(path(8, 1024, WeightFormat::mxfp4, DataType::float16), portable);
+  EXPECT_EQ(path(1 << 20, 1024, WeightFormat::none, DataType::float16, few_rows), few_rows);
+}
+
+TEST(ExpertsArguments, FewRowsSayWhatTheyWant) {
+  ExpertsConfig c{1, 20, 24, 4, 2};
+  c.path = ExpertsPath::few_rows;
+  EXPECT_THROW(forward_workspace_bytes(c), ArgumentError);
+  c.dim = 24;
+  EXPECT_NO_THROW(forward_workspace_bytes(c));
+  c.dtype = DataType::float32;
+  EXPECT_THROW(forward_workspace_bytes(c), ArgumentError);
+}
+
 TEST(ExpertsArguments, EveryPathHasTheProductsOfWhatItServes) {
   for (const ProductKind& kind : kProductKinds) {
     const auto serves = [&](DataType type) { return kind.serves({9, 0, type, 64, 64}); };

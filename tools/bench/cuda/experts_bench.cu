@@ -1,6 +1,6 @@
 // Times the routed experts, whole and by product, against the same flops as dense cuBLAS products in the same
 // run.
-//   moeref_cuda_bench [--json FILE] [--repeat N] [--path automatic|wgmma_clusters|wgmma|portable]
+//   moeref_cuda_bench [--json FILE] [--repeat N] [--path automatic|few_rows|wgmma_clusters|wgmma|portable]
 //                     [--dtype bfloat16|float16|float32] [--beside-block] [shape]...
 // --beside-block times forward and forward + backward again while a block of 32 threads that only waits holds
 // a multiprocessor, and gives held / free.

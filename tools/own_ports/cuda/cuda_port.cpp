@@ -32,6 +32,7 @@ std::int32_t supports(const moeref_call* call, char* reason, std::size_t size) {
   return supports_with(implementation(), call, reason, size);
 }
 
+constexpr const char* kConventions[] = {"weight_format", nullptr};
 constexpr const char* kDTypes[] = {"float32", "bfloat16", "float16", nullptr};
 
 }  // namespace
@@ -41,6 +42,7 @@ extern "C" const moeref_port* moeref_port_entry(std::uint32_t abi_version) {
     moeref_port out = table_of_ours(MOEREF_PORT_NAME, MOEREF_VERSION);
     out.dtypes = kDTypes;
     out.accumulation = "float32";
+    out.conventions = kConventions;
     out.max_ranks = 64;
     out.max_processes = 8;
     out.supports = supports;

@@ -78,6 +78,13 @@ template <class T>
 T __ldcs(const T* p) {
   return *p;
 }
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+  const unsigned long long bytes = static_cast<unsigned long long>(b) << 32 | a;
+  unsigned out = 0;
+  for (int i = 0; i < 4; ++i)
+    out |= static_cast<unsigned>(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+  return out;
+}
 inline int __popc(unsigned v) { return std::popcount(v); }
 inline int __ffsll(long long v) {
   return v == 0 ? 0 : std::countr_zero(static_cast<unsigned long long>(v)) + 1;

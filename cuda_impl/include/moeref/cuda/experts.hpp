@@ -13,13 +13,16 @@
 
 #include "moeref/cuda/activation.hpp"
 #include "moeref/cuda/dtype.hpp"
+#include "moeref/cuda/weight_format.hpp"
 
 namespace moeref::cuda {
 
 /// Which kernels compute the grouped products; `automatic` follows the table in
 /// grouped_gemm/product_kinds.hpp. The wgmma ones need compute capability 9.0, bfloat16 and widths that are
-/// multiples of 8; portable runs from 8.0 up with any widths.
-enum class ExpertsPath { automatic, wgmma_clusters, wgmma, portable };
+/// multiples of 8; portable runs from 8.0 up with any widths. few_rows is for inference at a few tokens: it
+/// reads the weights once at the memory's rate, as numbers of 16 bits or as codes; its gradients are
+/// portable's.
+enum class ExpertsPath { automatic, few_rows, wgmma_clusters, wgmma, portable };
 
 struct ExpertsConfig {
   std::int64_t tokens;  // T, at least 0; tokens * slots < 2^31
@@ -32,6 +35,7 @@ struct ExpertsConfig {
   bool apply_router_weight_after_down = false;
   DataType dtype = DataType::bfloat16;  // of all matrices below given as void
   ExpertsPath path = ExpertsPath::automatic;
+  WeightFormat weight_format = WeightFormat::none;  // of gate_and_up and down
   // Of rows, that is slots with an expert: for how many there is room, and how many an even routing gives. 0:
   // tokens * slots. With expert parallelism alone, which says when there is too little room.
   std::int64_t max_rows = 0, expected_rows = 0;
@@ -45,6 +49,10 @@ struct ExpertsWeights {
   const void* down;              // [E, I, D]
   const void* gate_and_up_bias;  // [E, up_width] or null
   const void* down_bias;         // [E, D] or null
+  // With a weight format the two matrices are codes [E, N, K] (moeref/cuda/weight_format.hpp), and these are
+  // what they are multiplied by. Products take the numbers in the data type. Kernels that cannot read codes
+  // get the numbers of all experts in the workspace, anew in each pass.
+  WeightScales gate_and_up_scales = {}, down_scales = {};
 };
 
 struct ExpertsInput {
@@ -57,8 +65,8 @@ struct ExpertsInput {
 struct ExpertsGradients {
   void* x;                 // [T, D]
   float* weights;          // [T, k], 0 for slots without a row
-  void* gate_and_up;       // [E, D, up_width], 0 for experts without tokens
-  void* down;              // [E, I, D]
+  void* gate_and_up;       // [E, D, up_width], 0 for experts without tokens; null: not wanted, as of codes
+  void* down;              // [E, I, D] or null
   void* gate_and_up_bias;  // [E, up_width] or null
   void* down_bias;         // [E, D] or null
 };

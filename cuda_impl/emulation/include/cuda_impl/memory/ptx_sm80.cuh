@@ -63,6 +63,19 @@ void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, 
   }
 }
 
+inline std::uint32_t multiply_add_pairs(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  const auto of = [](std::uint32_t pair, int half) {
+    return static_cast<double>(__bfloat162float({static_cast<unsigned short>(pair >> 16 * half)}));
+  };
+  std::uint32_t out = 0;
+  for (int half = 0; half < 2; ++half) {
+    // A product of two bfloat16 fits float, and so do the sums that kernels ask for.
+    const float sum = static_cast<float>(of(a, half) * of(b, half) + of(c, half));
+    out |= std::uint32_t{__float2bfloat16_rn(sum).bits} << 16 * half;
+  }
+  return out;
+}
+
 inline float exp2_approximately(float x) {
   const float out = std::exp2(x);
   return std::fpclassify(out) == FP_SUBNORMAL ? 0.0f : out;

@@ -1,0 +1,123 @@
+// Experts whose weights are codes, against the reference and its bounds: every format, read as codes and
+// turned into numbers first.
+#include "cuda_impl/adaptors/tests/judged_call.hpp"
+#include "cuda_impl/experts/layout.hpp"
+#include "cuda_impl/grouped_gemm/product_kinds.hpp"
+#include "moeref/weight_format.hpp"
+
+namespace moeref::cuda::test {
+namespace {
+
+using nlohmann::json;
+
+class QuantizedExperts : public testing::TestWithParam<moeref::WeightFormat> {
+ protected:
+  void SetUp() override { MOEREF_SKIP(device_missing()); }
+  static json call(std::int64_t tokens, int dim, int inter_dim, const char* dtype) {
+    return {{"case", "experts"},
+            {"component", "experts"},
+            {"tokens", {tokens}},
+            {"config",
+             {{"n_routed_experts", 6},
+              {"n_shared_experts", 0},
+              {"n_activated_experts", 3},
+              {"n_expert_groups", 1},
+              {"n_limited_groups", 1},
+              {"train_gate", true},
+              {"gate_bias_update_factor", 0.0},
+              {"aux_loss_coeff", 0.0},
+              {"score_func", "softmax"},
+              {"route_scale", 1.0},
+              {"dim", dim},
+              {"inter_dim", 8},
+              {"moe_inter_dim", inter_dim},
+              {"norm_topk_prob", false},
+              {"weight_format", moeref::facts(GetParam()).name},
+              {"dtype", dtype}}}};
+  }
+};
+
+std::string name_of(const testing::TestParamInfo<moeref::WeightFormat>& info) {
+  return std::string(moeref::facts(info.param).name);
+}
+INSTANTIATE_TEST_SUITE_P(Formats, QuantizedExperts, testing::ValuesIn(moeref::kQuantisedFormats), name_of);
+
+// Rows per expert around the kernel's 8, 16 and 32; widths that leave lanes of the last step of K and of the
+// last columns without work.
+TEST_P(QuantizedExperts, CodesAreReadAtEveryTileEdge) {
+  struct Extents {
+    int tokens, dim, inter_dim;
+  };
+  for (const auto& [tokens, dim, inter_dim] :
+       {Extents{1, 128, 128}, {14, 128, 256}, {17, 256, 384}, {31, 640, 128}, {80, 128, 128}})
+    expect_agrees(call(tokens, dim, inter_dim, "bfloat16"), {ExpertsPath::few_rows});
+  const moeref::WeightFormatFacts& format = moeref::facts(GetParam());
+  const int block = format.cut_blocks ? 1 : static_cast<int>(format.block_k),
+            step = std::max(block, moeref::is_packed(format.element) ? 32 : 16);
+  for (const auto& [tokens, dim, inter_dim] :
+       {Extents{9, step, step}, {9, 3 * step, 5 * step}, {9, 7 * step, 3 * step}})
+    expect_agrees(call(tokens, dim, inter_dim, "bfloat16"), {ExpertsPath::few_rows});
+}
+
+// Scales from the smallest that there is to those that, with a code's own power of two, bfloat16 does not
+// hold.
+TEST_P(QuantizedExperts, ScalesOfEverySize) {
+  if (moeref::facts(GetParam()).scale != ScaleType::e8m0) GTEST_SKIP() << "scales are no powers of two alone";
+  Call drawn = build_call(parse_case_spec(call(9, 128, 128, "bfloat16")));
+  for (const auto& [up, down] : {std::pair{0, 127}, {1, 200}, {127, 0}, {136, 118}, {128, 129}, {150, 90}}) {
+    SCOPED_TRACE(testing::Message() << "scales " << up << " and " << down);
+    for (const auto& [name, scale] :
+         {std::pair{"params/gate_and_up_projs_scales", up}, {"params/down_projs_scales", down}}) {
+      Tensor& scales = drawn.tensors.at(name);
+      for (std::int64_t i = 0; i < scales.size(); ++i) scales.set(i, scale);
+    }
+    CudaImplementation cuda({ExpertsPath::few_rows});
+    const CaseVerdict verdict = judge(drawn, cuda.run(drawn));
+    EXPECT_NE(verdict.verdict, Verdict::fail) << report(verdict);
+  }
+}
+
+TEST_P(QuantizedExperts, ActivationsAndBiasesAfterCodes) {
+  for (const char* activation : {"swiglu", "swigluoai", "quick_geglu", "geglu", "relu2"})
+    for (const bool after : {false, true})
+      expect_agrees(with(call(21, 128, 128, "bfloat16"), {{"config",
+                                                           {{"expert_activation", activation},
+                                                            {"activation_limit", 1.5},
+                                                            {"expert_bias", true},
+                                                            {"apply_router_weight_after_down", after}}}}),
+                    {ExpertsPath::few_rows});
+}
+
+TEST_P(QuantizedExperts, NumbersForProductsThatReadNoCodes) {
+  for (const char* dtype : {"float32", "float16", "bfloat16"})
+    for (const int tokens : {0, 1, 37})
+      for (const bool backward : {false, true})
+        expect_agrees(with(call(tokens, 128, 256, dtype),
+                           {{"backward", backward}, {"config", {{"expert_bias", true}}}}),
+                      {ExpertsPath::portable});
+}
+
+TEST_P(QuantizedExperts, GradientsAfterProductsOfCodes) {
+  expect_agrees(
+      with(call(37, 128, 128, "bfloat16"), {{"backward", true}, {"config", {{"expert_bias", true}}}}),
+      {ExpertsPath::few_rows});
+}
+
+TEST_P(QuantizedExperts, SameBitsAgain) {
+  expect_repeatable(build_call(parse_case_spec(call(33, 128, 256, "bfloat16"))));
+}
+
+// Codes stay codes while experts have few rows, so that no memory for numbers is asked for.
+TEST_P(QuantizedExperts, NoMemoryForNumbersWhereCodesAreRead) {
+  ExpertsConfig c{64, 2048, 768, 128, 8};
+  const std::size_t plain = forward_workspace_bytes(c);
+  c.weight_format = static_cast<WeightFormat>(GetParam());
+  EXPECT_EQ(selected_path(c), ExpertsPath::few_rows);
+  EXPECT_EQ(forward_workspace_bytes(c), plain);
+  c.tokens = 1 << 20;
+  EXPECT_NE(selected_path(c), ExpertsPath::few_rows);
+  EXPECT_GT(forward_workspace_bytes(c), std::size_t{128} * 2048 * 768 * 3 * 2);
+}
+
+}  // namespace
+}  // namespace moeref::cuda::test

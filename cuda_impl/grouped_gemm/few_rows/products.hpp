@@ -1,0 +1,23 @@
+// The products for experts of few rows: forward, 16-bit types, weights as numbers or as codes. Gradients are
+// the portable path's, which wants numbers.
+#pragma once
+
+#include "cuda_impl/grouped_gemm/product_table.hpp"
+
+namespace moeref::cuda::few_rows {
+
+/// Each compiled in a file of its own.
+extern const GroupedProducts kBfloat16Products, kFloat16Products;
+
+/// Products of codes with bfloat16 rows.
+struct CodeProducts {
+  void (*up)(const GroupedShape&, const UpProduct&, Activation, const ActivationParameters&, cudaStream_t);
+  void (*down)(const GroupedShape&, const StoredProduct&, cudaStream_t);
+};
+extern const CodeProducts kFp8Block128Products, kMxfp8Products, kMxfp4Products, kNvfp4Products,
+    kInt4Group32Products, kInt4Group128Products;
+
+/// Throws ArgumentError for a format without codes.
+const CodeProducts& code_products(WeightFormat format);
+
+}  // namespace moeref::cuda::few_rows

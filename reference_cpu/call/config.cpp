@@ -22,6 +22,7 @@ static_assert(has_row_per_enumerator<kNormDenominators>());
 static_assert(has_row_per_enumerator<kTop1Norms>());
 static_assert(has_row_per_enumerator<kGroupScores>());
 static_assert(has_row_per_enumerator<kDiscardedGroups>());
+static_assert(has_row_per_enumerator<kNullSlots>());
 
 /// Whether the struct has exactly these members, in this order: one more could be left to its default.
 template <typename Struct, typename... Members>

@@ -203,6 +203,9 @@ struct Fields<MoEConfig> {
         convention("weight_format", &C::weight_format, any,
                    "how the routed experts' weights are stored: as numbers, or as codes with scales",
                    "experts moe", Drawn{0, std::array{WeightFormat::mxfp4, WeightFormat::nvfp4}}),
+        convention("null_slots", &C::null_slots, any, "which expert id marks a slot without an expert",
+                   "gate aux_loss bias_update experts moe",
+                   Drawn{0, std::array{NullSlots::minus_one, NullSlots::n_routed_experts}}),
     };
   }();
 };

@@ -237,12 +237,17 @@ Shape token_shape(const Call& call) {
   return {x.shape().begin(), x.shape().end() - 1};
 }
 
-void check_indices(const Tensor& indices, std::string_view name, std::int64_t experts) {
+/// Replayed slots have experts, unless null_slots says otherwise.
+void check_indices(const Tensor& indices, std::string_view name, const MoEConfig& c) {
+  const bool replayed = name.find("replay") != std::string_view::npos;
+  const bool may_be_null = !replayed || c.null_slots != NullSlots::given;
   for (std::int64_t i = 0; i < indices.size(); ++i) {
     const auto id = static_cast<std::int64_t>(indices[i]);
-    if (id < -1 || id >= experts)
-      throw InputError("dataset '" + std::string(name) + "' holds the expert id " + std::to_string(id) +
-                       ": want -1 (no expert) to " + std::to_string(experts - 1));
+    if ((id >= 0 && id < c.n_routed_experts) || (may_be_null && id == c.null_id())) continue;
+    throw InputError("dataset '" + std::string(name) + "' holds the expert id " + std::to_string(id) +
+                     ": want 0 to " + std::to_string(c.n_routed_experts - 1) +
+                     (may_be_null ? ", or " + std::to_string(c.null_id()) + " for no expert"
+                                  : ", an expert for every slot"));
   }
 }
 
@@ -279,7 +284,7 @@ void check_inputs(const Call& call) {
                        ": want " + (is_floating(spec.dtype) ? "a floating one such as " : "") +
                        std::string(name(spec.dtype)));
     if (spec.name.find("indices") != std::string::npos)
-      check_indices(*tensor, spec.name, parse_moe_config(call.config).n_routed_experts);
+      check_indices(*tensor, spec.name, parse_moe_config(call.config));
   }
   for (const auto& [name, tensor] : call.tensors) {
     const bool known = std::ranges::any_of(

@@ -9,7 +9,7 @@ std::vector<std::int64_t> expert_load(const std::vector<std::int64_t>& ids, cons
     if (!mask[t]) continue;
     for (std::size_t j = 0; j < k; ++j) {
       const std::int64_t id = ids[t * k + j];
-      bool counted = id < 0;
+      bool counted = id < 0 || id >= experts;  // a null slot
       for (std::size_t earlier = 0; earlier < j; ++earlier) counted = counted || ids[t * k + earlier] == id;
       if (!counted) ++load[static_cast<std::size_t>(id)];
     }

@@ -8,8 +8,8 @@
 
 namespace moeref {
 
-/// load_i = number of real tokens whose ids [k] contain i: an id that a token has twice counts once. ids [T,
-/// k].
+/// load_i = number of real tokens whose ids [k] contain i: an id that a token has twice counts once, that of
+/// a null slot nowhere. ids [T, k].
 std::vector<std::int64_t> expert_load(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
                                       std::int64_t experts);
 

@@ -29,7 +29,7 @@ struct LiveSlots {
   std::vector<std::int64_t> here;
   std::int64_t elsewhere = 0;
 };
-LiveSlots live_slots(const Routing& r, ExpertRange range, std::int64_t t) {
+LiveSlots live_slots(const MoEConfig& c, const Routing& r, ExpertRange range, std::int64_t t) {
   LiveSlots out;
   if (!r.mask[static_cast<std::size_t>(t)]) return out;
   const std::int64_t k = r.weights.cols;
@@ -37,7 +37,7 @@ LiveSlots live_slots(const Routing& r, ExpertRange range, std::int64_t t) {
     const std::int64_t id = r.indices[static_cast<std::size_t>(slot)];
     if (id >= range.first && id < range.first + range.count)
       out.here.push_back(slot);
-    else if (id >= 0)
+    else if (id != c.null_id())
       ++out.elsewhere;
   }
   return out;
@@ -200,7 +200,7 @@ Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& rout
                 DType stored) {
   Bounded y(routing.weights.rows, f.down.cols, stored);
   parallel_for(y.rows, [&](std::int64_t t) {
-    const LiveSlots slots = live_slots(routing, range, t);
+    const LiveSlots slots = live_slots(c, routing, range, t);
     for (std::int64_t d = 0; d < y.cols; ++d) {
       Sum sum(kFloat);  // the documented system adds the slots of a token in fp32 in layers of every type
       for (const std::int64_t slot : slots.here) {
@@ -342,7 +342,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options,
 
   // The gradient of a gather: the rows of a token are added in x's own type.
   parallel_for(x.rows, [&](std::int64_t t) {
-    const LiveSlots slots = live_slots(routing, range, t);
+    const LiveSlots slots = live_slots(c, routing, range, t);
     for (std::int64_t d = 0; d < dim; ++d) {
       Sum sum(precision(x.dtype));
       for (const std::int64_t slot : slots.here) sum += dx_slots.at(slot, d);

@@ -27,7 +27,7 @@ struct ExpertsParams {
 };
 ExpertsParams find_experts(const MoEConfig& config, const NamedTensors& tensors, const std::string& prefix);
 
-/// The routing of T tokens: ids and weights [T, k]; slots of masked tokens and slots with id -1 go nowhere.
+/// The routing of T tokens: ids and weights [T, k]; slots of masked tokens and null slots go nowhere.
 struct Routing {
   const std::vector<std::int64_t>& indices;
   const Bounded& weights;

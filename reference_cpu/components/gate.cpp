@@ -74,7 +74,21 @@ Row gather(const Row& from, Ids ids) {
   return out;
 }
 
-/// The k values of the selected experts before normalisation.
+/// The slots that have an expert; replayed ids may leave others without one.
+std::vector<std::int64_t> filled_slots(const MoEConfig& c, Ids ids) {
+  std::vector<std::int64_t> out;
+  for (std::size_t j = 0; j < ids.size(); ++j)
+    if (ids[j] != c.null_id()) out.push_back(static_cast<std::int64_t>(j));
+  return out;
+}
+
+std::vector<std::int64_t> ids_of_slots(Ids ids, const std::vector<std::int64_t>& slots) {
+  std::vector<std::int64_t> out;
+  for (const std::int64_t j : slots) out.push_back(ids[static_cast<std::size_t>(j)]);
+  return out;
+}
+
+/// The values of the selected experts before normalisation.
 Row select_values(const MoEConfig& c, const CallOptions& o, const Token& token, Ids ids) {
   if (scores_after_topk(c))
     return score_rule(c.score_func).scores(gather(token.logits, ids), precision(score_compute_type(o)));
@@ -105,6 +119,7 @@ Denominator denominator(const MoEConfig& c, const Row& row) {
 /// a_i / sum, and its gradient d_i / sum - (sum_j d_j a_j / sum) / sum: the direct part, and the part through
 /// the sum.
 Row normalise(const MoEConfig& c, const Row& row) {
+  if (row.empty()) return {};
   const Real sum = denominator(c, row).value;
   Row out;
   for (const Real a : row) out.push_back(a / sum);
@@ -115,6 +130,7 @@ struct NormaliseGradient {
   Real through_sum;
 };
 NormaliseGradient normalise_gradient(const MoEConfig& c, const Row& row, const Row& cotangent) {
+  if (row.empty()) return {};
   const auto [total, slope] = denominator(c, row);
   Sum inner(finer(total.held, precision(DType::float32)));
   NormaliseGradient out;
@@ -270,11 +286,11 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
                : select_experts(token.choice, c);
     std::copy(own.begin(), own.end(), ids.begin());
 
-    Row values = select_values(c, o, token, ids);
+    const std::vector<std::int64_t> slots = filled_slots(c, ids);
+    Row values = select_values(c, o, token, ids_of_slots(ids, slots));
     if (c.normalises_weights()) values = normalise(c, values);
-    for (std::int64_t j = 0; j < k; ++j)
-      f.weights.set(t, j,
-                    store(values[static_cast<std::size_t>(j)] * c.route_scale, precision(f.scores.dtype)));
+    for (std::size_t j = 0; j < slots.size(); ++j)
+      f.weights.set(t, slots[j], store(values[j] * c.route_scale, precision(f.scores.dtype)));
     const Row seen = c.normalises_scores() ? normalise(c, token.weighed) : token.weighed;
     for (std::int64_t i = 0; i < c.n_routed_experts; ++i)
       f.scores.set(t, i, seen[static_cast<std::size_t>(i)]);
@@ -307,13 +323,14 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
 
   parallel_for(tokens, [&](std::int64_t t) {
     const Token token = score(c, o, p, f.logits, t);
-    const Ids ids(f.indices.data() + t * k, static_cast<std::size_t>(k));
+    const Ids all(f.indices.data() + t * k, static_cast<std::size_t>(k));
+    const std::vector<std::int64_t> slots = filled_slots(c, all), ids = ids_of_slots(all, slots);
     const Row values = select_values(c, o, token, ids);
 
     // Back through the casts, scale and normalisation to the selected values.
     const Precision held = token.weighed[0].held;
     Row d_values;
-    for (std::int64_t j = 0; j < k; ++j)
+    for (const std::int64_t j : slots)
       d_values.push_back(store(store(dw.at(t, j), scores_held), held) * c.route_scale);
     if (c.normalises_weights()) {
       const NormaliseGradient back = normalise_gradient(c, values, d_values);

@@ -218,13 +218,18 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
         ids[static_cast<std::size_t>(j)] = static_cast<std::int64_t>((*replay)[t * k + j]);
     g.ids.insert(g.ids.end(), ids.begin(), ids.end());
 
-    Row values;
-    for (const std::int64_t id : ids)
+    Row values;  // of the slots that have an expert
+    std::vector<std::int64_t> slots;
+    for (std::int64_t j = 0; j < k; ++j) {
+      const std::int64_t id = ids[static_cast<std::size_t>(j)];
+      if (id < 0 || id >= e) continue;
+      slots.push_back(j);
       values.push_back((after_topk(c) ? z : seen)[static_cast<std::size_t>(id)]);
+    }
     if (after_topk(c)) values = softmax(values, softmax_type, w.o.order);
-    for (std::int64_t j = 0; j < k; ++j) g.selected.set(t, j, values[static_cast<std::size_t>(j)]);
+    for (std::size_t j = 0; j < slots.size(); ++j) g.selected.set(t, slots[j], values[j]);
     Row weights = values, scores = seen;
-    if (divides_weights(c)) {
+    if (divides_weights(c) && !values.empty()) {
       const Num total = denominator(c, values, w.o.order);
       for (Num& a : weights) a = a / total;
     }
@@ -232,9 +237,9 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
       const Num all = denominator(c, seen, w.o.order);
       for (Num& a : scores) a = a / all;
     }
-    for (std::int64_t j = 0; j < k; ++j) {
-      const Num weight = weights[static_cast<std::size_t>(j)] * c.route_scale;
-      g.weights.set(t, j, casts_back(c, o) && !w.o.fused ? cast(weight, x.stored) : weight);
+    for (std::size_t j = 0; j < slots.size(); ++j) {
+      const Num weight = weights[j] * c.route_scale;
+      g.weights.set(t, slots[j], casts_back(c, o) && !w.o.fused ? cast(weight, x.stored) : weight);
     }
     for (std::int64_t i = 0; i < e; ++i) {
       g.activated.set(t, i, s[static_cast<std::size_t>(i)]);
@@ -263,20 +268,27 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
   const DType map_type = w.o.fused ? wide(own_type) : own_type;
   Matrix dz = w.make(tokens, e, g.logits.stored);
   for (std::int64_t t = 0; t < tokens; ++t) {
-    Row d;
-    for (std::int64_t j = 0; j < k; ++j) d.push_back(cast(through(dw.at(t, j)), plain) * c.route_scale);
-    if (divides_weights(c)) {
-      const NormaliseGradient back = normalise_gradient(c, g.selected.row(t), d, order);
+    Row d, selected;
+    std::vector<std::int64_t> ids;
+    for (std::int64_t j = 0; j < k; ++j) {
+      const std::int64_t id = g.ids[static_cast<std::size_t>(t * k + j)];
+      if (id < 0 || id >= e) continue;
+      ids.push_back(id);
+      selected.push_back(g.selected.at(t, j));
+      d.push_back(cast(through(dw.at(t, j)), plain) * c.route_scale);
+    }
+    if (divides_weights(c) && !d.empty()) {
+      const NormaliseGradient back = normalise_gradient(c, selected, d, order);
       for (std::size_t j = 0; j < d.size(); ++j)
         d[j] = accumulate({back.direct[j], back.through_sum}, plain, order);
     }
     // Everything that meets in S and in z, in the order of arrival.
     std::vector<Row> to_scores(static_cast<std::size_t>(e)), to_logits(static_cast<std::size_t>(e));
     Row scattered(static_cast<std::size_t>(e), Num{0.0, plain});
-    if (after_topk(c)) d = softmax_gradient(g.selected.row(t), d, plain, order);
-    for (std::int64_t j = 0; j < k; ++j) {
-      Num& at = scattered[static_cast<std::size_t>(g.ids[static_cast<std::size_t>(t * k + j)])];
-      at = at + d[static_cast<std::size_t>(j)];
+    if (after_topk(c)) d = softmax_gradient(selected, d, plain, order);
+    for (std::size_t j = 0; j < ids.size(); ++j) {
+      Num& at = scattered[static_cast<std::size_t>(ids[j])];
+      at = at + d[j];
     }
     for (std::size_t i = 0; i < scattered.size(); ++i)
       (after_topk(c) ? to_logits : to_scores)[i].push_back(scattered[i]);

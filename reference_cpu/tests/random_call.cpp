@@ -121,6 +121,12 @@ void draw_conventions(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
     c.discarded_groups = DiscardedGroups::minus_infinity;
 }
 
+/// Rules of slots and experts, drawn apart likewise.
+void draw_slot_rules(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0xA24BAED4963EE407u + 3);
+  if (d.chance(0.3)) c.null_slots = static_cast<NullSlots>(d.below(3));
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -163,15 +169,16 @@ void fill(Draw& d, Tensor& tensor, Magnitude m) {
 
 void fill_ids(Draw& d, Tensor& tensor, const MoEConfig& c, bool replay) {
   const std::int64_t k = c.n_activated_experts;
-  const bool clean = replay || d.chance(0.6);
+  const bool clean = replay || d.chance(0.6), null_in_replay = replay && c.null_slots != NullSlots::given;
   auto ids = tensor.as<std::int64_t>();
   for (std::int64_t i = 0; i < tensor.size(); ++i) {
     std::int64_t id = d.below(c.n_routed_experts);
     if (clean) {
       const auto first = ids.begin() + (i - i % k);
       while (std::find(first, first + i % k, id) != first + i % k) id = (id + 1) % c.n_routed_experts;
+      if (null_in_replay && d.chance(0.15)) id = c.null_id();
     } else if (d.chance(0.15)) {
-      id = -1;
+      id = c.null_id();
     }
     ids[static_cast<std::size_t>(i)] = id;
   }
@@ -213,7 +220,10 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
   } else {
     c = draw_config(d, component, dtype);
     draw_gate_dtype(~stream, numbers, c);
-    if (rules == Rules::any) draw_conventions(stream, numbers, c);
+    if (rules == Rules::any) {
+      draw_conventions(stream, numbers, c);
+      draw_slot_rules(stream, c);
+    }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);
   }

@@ -166,11 +166,11 @@ SampledJudge::SampledJudge(const Call& call, const NamedTensors& results, const 
     const std::vector<bool> live = live_tokens(call);
     for (std::int64_t slot = 0; ids_ && slot < ids_->size(); ++slot) {
       const std::int64_t k = want[1], id = ids_->as<std::int64_t>()[static_cast<std::size_t>(slot)];
-      const bool in_range = id >= (given ? -1 : 0) && id < c.n_routed_experts;
+      const bool null = given && id == c.null_id(), in_range = null || (id >= 0 && id < c.n_routed_experts);
       if (!in_range) {
         ids_finding_ = "slot " + std::to_string(slot) + " holds the expert id " + std::to_string(id);
         ids_ = nullptr;
-      } else if (id >= 0 && live[static_cast<std::size_t>(slot / k)]) {
+      } else if (!null && live[static_cast<std::size_t>(slot / k)]) {
         ++rows_[static_cast<std::size_t>(id)];
       }
     }

@@ -40,6 +40,16 @@ TEST(ExpertsTest, OpenSlotsGoNowhereAndDuplicatesCountTwice) {
             (std::vector<double>{8, 7, 0}));
 }
 
+TEST(ExpertsTest, OpenSlotsMayHaveTheIdPastTheLastExpert) {
+  Call call = relu2(2, 2, tensor({3, 1}, {1, 1, 1}), tensor({3, 2}, {NAN, 2, 3, 4, NAN, NAN}),
+                    ids({3, 2}, {2, 1, 0, 0, 2, 2}), {1, 2}, {1, 1});
+  call.config["null_slots"] = "n_routed_experts";
+  call.tensors["cotangents/y"] = tensor({3, 1}, {1, 1, 1});
+  call.backward = true;
+  EXPECT_EQ(y(call), (std::vector<double>{8, 7, 0}));
+  EXPECT_EQ(values_of(evaluate(call), "grads/weights"), (std::vector<double>{0, 4, 1, 1, 0, 0}));
+}
+
 TEST(ExpertsTest, MaskedTokensGetExactZeros) {
   Call call =
       relu2(2, 1, tensor({2, 1}, {1, NAN}), tensor({2, 1}, {1, 1}), ids({2, 1}, {0, 1}), {1, 2}, {1, 1});

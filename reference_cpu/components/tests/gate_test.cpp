@@ -117,6 +117,32 @@ TEST(GateTest, ReplayTakesGivenIdsAndLiveValues) {
   EXPECT_THROW(evaluate(gate(c, z, {{"inputs/replay_indices", ids({1, 2}, {0, -1})}})), InputError);
 }
 
+TEST(GateTest, NullSlotsWeighNothingAndLeaveTheOthersAsTheyAre) {
+  const std::initializer_list<double> z{0.0, std::log(3.0), std::log(4.0)};
+  for (const NullSlots rule : {NullSlots::minus_one, NullSlots::n_routed_experts}) {
+    MoEConfig c = small_config(3, 3);
+    c.null_slots = rule;
+    const double null = static_cast<double>(c.null_id());
+    const NamedTensors some{{"inputs/replay_indices", ids({1, 3}, {c.null_id(), 0, 1})}};
+    Evaluation e = evaluate(gate(c, z, some));
+    expect_values(e, "outputs/indices", {null, 0, 1});
+    expect_values(e, "outputs/weights", {0, 1. / 4, 3. / 4});  // a softmax over those that are there
+    expect_values(e, "outputs/expert_load", {1, 1, 0});
+    c.score_func = ScoreFunc::sigmoid;
+    c.norm_topk_prob = true;
+    e = evaluate(gate(c, z, some));  // S = 1/2, 3/4
+    expect_values(e, "outputs/weights", {0, 0.4, 0.6});
+    EXPECT_EQ(e.results.at("outputs/weights").bound[0], 0.0f);
+    c.norm_eps = 0.0;  // nothing is divided by an empty sum
+    const NamedTensors none{{"inputs/replay_indices", ids({1, 3}, {c.null_id(), c.null_id(), c.null_id()})}};
+    expect_values(evaluate(gate(c, z, none)), "outputs/weights", {0, 0, 0});
+    Call call = gate(c, z, some);
+    call.tensors["cotangents/weights"] = tensor({1, 3}, {1e9, 0, 0});
+    call.backward = true;
+    expect_values(evaluate(call), "grads/weight", {0, 0, 0});
+  }
+}
+
 TEST(GateTest, PaddingCountsNowhere) {
   MoEConfig c = small_config(2, 1);
   c.score_func = ScoreFunc::sigmoid;
@@ -260,6 +286,23 @@ TEST(GateTest, GradientsAreCentralDifferences) {
         ++checked;
       }
   EXPECT_EQ(checked, 12);
+}
+
+TEST(GateTest, GradientsWithNullSlotsAreCentralDifferences) {
+  for (const ScoreFunc f : {ScoreFunc::softmax, ScoreFunc::sigmoid, ScoreFunc::softmax_with_bias}) {
+    MoEConfig c = small_config(4, 2, 3);
+    c.score_func = f;
+    c.norm_topk_prob = true;
+    c.aux_loss_coeff = 0.7;
+    c.null_slots = NullSlots::minus_one;
+    expect_central_differences(
+        small_call(Component::gate, c,
+                   {{"inputs/x", tensor({3, 3}, {.3, -1, .8, 1.2, .4, -.7, -.2, .9, 1.1})},
+                    {"params/weight", tensor({4, 3}, {.5, -.3, .9, -1.1, .2, .4, .8, .7, -.6, -.1, 1.3, .2})},
+                    {"inputs/replay_indices", ids({3, 2}, {-1, 2, 3, 0, -1, -1})},
+                    {"cotangents/weights", tensor({3, 2}, {.9, -.4, .2, 1.3, -.8, .6})}},
+                   true));
+  }
 }
 
 }  // namespace

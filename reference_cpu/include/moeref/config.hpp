@@ -64,6 +64,7 @@ struct MoEConfig {
   double logit_scale = 1.0;
   double logit_cap = 0.0;  ///< 0 = none
   WeightFormat weight_format = WeightFormat::none;
+  NullSlots null_slots = NullSlots::given;
 
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }
@@ -75,6 +76,8 @@ struct MoEConfig {
   ExpertsShape down_shape() const { return {n_routed_experts, moe_inter_dim, expert_dim()}; }
   DType gate_param_dtype() const { return gate_dtype.value_or(dtype); }
   bool has_correction_bias() const { return gate_bias_update_factor > 0.0 || force_e_score_correction_bias; }
+  /// The id of a null slot.
+  std::int64_t null_id() const { return null_slots == NullSlots::n_routed_experts ? n_routed_experts : -1; }
   /// Whether experts are selected within groups.
   bool grouped() const {
     return n_expert_groups > 1 && (uses_groups(score_func) || group_score != GroupScore::by_score_func);

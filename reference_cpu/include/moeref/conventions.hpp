@@ -36,6 +36,13 @@ enum class DiscardedGroups : std::uint8_t {
   minus_infinity,  ///< below every score
 };
 
+/// Which expert id marks a null slot: one that has weight 0 and is counted and differentiated nowhere.
+enum class NullSlots : std::uint8_t {
+  given,             ///< -1, and among the inputs of experts and of the auxiliary loss alone
+  minus_one,         ///< -1, among replayed ids too
+  n_routed_experts,  ///< E, in both
+};
+
 template <typename Enum>
 struct ConventionName {
   Enum kind;
@@ -63,12 +70,18 @@ inline constexpr auto kDiscardedGroups = std::to_array<ConventionName<DiscardedG
     {DiscardedGroups::zero, "zero"},
     {DiscardedGroups::minus_infinity, "minus_infinity"},
 });
+inline constexpr auto kNullSlots = std::to_array<ConventionName<NullSlots>>({
+    {NullSlots::given, "given"},
+    {NullSlots::minus_one, "minus_one"},
+    {NullSlots::n_routed_experts, "n_routed_experts"},
+});
 
 /// The table of an enum of this page: `rows_of(GroupScore{})`.
 constexpr const auto& rows_of(NormDenominator) { return kNormDenominators; }
 constexpr const auto& rows_of(Top1Norm) { return kTop1Norms; }
 constexpr const auto& rows_of(GroupScore) { return kGroupScores; }
 constexpr const auto& rows_of(DiscardedGroups) { return kDiscardedGroups; }
+constexpr const auto& rows_of(NullSlots) { return kNullSlots; }
 
 /// An enum with a table here.
 template <typename Enum>

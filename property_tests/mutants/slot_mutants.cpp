@@ -1,0 +1,82 @@
+// Ports that read the conventions of slots and experts (SPEC 10) wrongly.
+#include <algorithm>
+#include <vector>
+
+#include "property_tests/mutants/new_parts.hpp"
+
+namespace moeref {
+namespace {
+
+Tensor* given_ids_of(Call& call) {
+  for (const char* name : {"inputs/indices", "inputs/replay_indices"})
+    if (const auto found = call.tensors.find(name); found != call.tensors.end()) return &found->second;
+  return nullptr;
+}
+
+/// The call with an expert in each null slot of a convention, without the ids that it has in its outputs.
+NamedTensors with_experts_in_null_slots(Implementation& sound, const Call& call,
+                                        std::int64_t (*expert)(std::int64_t experts)) {
+  if (!call.config.contains("null_slots")) return sound.run(call);
+  const MoEConfig c = parse_moe_config(call.config);
+  Call other = call;
+  Tensor* ids = given_ids_of(other);
+  if (!ids) return sound.run(call);
+  const Tensor before = *ids;
+  for (std::int64_t& id : ids->as<std::int64_t>())
+    if (id == c.null_id()) id = expert(c.n_routed_experts);
+  NamedTensors out = sound.run(other);
+  if (out.contains("outputs/indices")) out["outputs/indices"] = before;
+  return out;
+}
+
+NamedTensors null_slot_is_last_expert(Implementation& sound, const Call& call) {
+  return with_experts_in_null_slots(sound, call, [](std::int64_t experts) { return experts - 1; });
+}
+
+NamedTensors null_slot_is_first_expert(Implementation& sound, const Call& call) {
+  return with_experts_in_null_slots(sound, call, [](std::int64_t) { return std::int64_t{0}; });
+}
+
+/// The weights of a replay with null slots, scaled to k experts.
+NamedTensors null_slots_in_the_mean(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!is(call, Component::gate) || !call.config.contains("null_slots")) return out;
+  const MoEConfig c = parse_moe_config(call.config);
+  const Tensor ids = out.at("outputs/indices");
+  change(out, "outputs/weights", [&](std::int64_t i, double value) {
+    const std::int64_t k = c.n_activated_experts, first = i - i % k;
+    double live = 0.0;
+    for (std::int64_t j = first; j < first + k; ++j) live += ids[j] != static_cast<double>(c.null_id());
+    return value * live / static_cast<double>(k);
+  });
+  return out;
+}
+
+}  // namespace
+
+std::span<const Mutant> slot_mutants() {
+  static const std::vector<Mutant> kRows{
+      {.name = "null_slot_is_last_expert",
+       .source = "an index of -1 counts from the end in NumPy and PyTorch",
+       .components = {Component::gate, Component::experts},
+       .does = "a null slot is worked on by the last expert",
+       .first_wrong = "stages/up_projection outputs/y outputs/weights outputs/expert_load",
+       .property = "null_slots",
+       .run = null_slot_is_last_expert},
+      {.name = "null_slot_is_first_expert",
+       .components = {Component::gate, Component::experts},
+       .does = "the id of a null slot is clamped to the experts that there are",
+       .first_wrong = "stages/up_projection outputs/y outputs/weights outputs/expert_load",
+       .property = "null_slots",
+       .run = null_slot_is_first_expert},
+      {.name = "null_slots_in_the_mean",
+       .components = {Component::gate},
+       .does = "the other slots' weights shrink as if null slots had some",
+       .first_wrong = "outputs/weights",
+       .property = "null_slots",
+       .run = null_slots_in_the_mean},
+  };
+  return kRows;
+}
+
+}  // namespace moeref

@@ -90,6 +90,22 @@ NamedTensors group_sum_rounds_up(Implementation& sound, const Call& call) {
   return sound.run(with_config(call, {{"group_score", "top2_sum"}}));
 }
 
+NamedTensors scores_selected_anyway(Implementation& sound, const Call& call) {
+  return without(sound, call, "selection_scores");
+}
+
+NamedTensors selected_logits_weigh_with_bias(Implementation& sound, const Call& call) {
+  const Tensor* correction = find(call.tensors, "params/e_score_correction_bias");
+  if (!is(call, Component::gate) || !call.config.contains("selection_scores") || !correction ||
+      facts(score_of(call)).groups == GroupRule::none || score_of(call) == ScoreFunc::softmax_with_bias)
+    return sound.run(call);
+  Matrix scores = logits_of(call);
+  for (std::int64_t t = 0; t < scores.rows; ++t)
+    for (std::int64_t e = 0; e < scores.cols; ++e)
+      scores.at(t, e) = 1.0 / (1.0 + std::exp(-scores.at(t, e) - (*correction)[e]));
+  return with_weights_of(sound, call, scores);
+}
+
 }  // namespace
 
 std::span<const Mutant> convention_mutants() {
@@ -163,6 +179,19 @@ std::span<const Mutant> convention_mutants() {
        .first_wrong = "grads/x grads/weight grads/bias",
        .property = "logit_rule",
        .run = cap_taken_for_constant},
+      {.name = "scores_selected_anyway",
+       .source = "transformers 5.24 kolibri1 selects by logits",
+       .components = {Component::gate},
+       .does = "scores plus the correction bias are selected by, whatever selection_scores is",
+       .first_wrong = "outputs/indices",
+       .property = "selection_rule",
+       .run = scores_selected_anyway},
+      {.name = "selected_logits_weigh_with_bias",
+       .components = {Component::gate},
+       .does = "the correction bias that logits were selected with is in the sigmoid of the weights, too",
+       .first_wrong = "outputs/weights",
+       .property = "selection_rule",
+       .run = selected_logits_weigh_with_bias},
       {.name = "group_sum_rounds_up",
        .components = {Component::gate},
        .does = "k / g is rounded up where a group's score is the sum of its k / g largest",

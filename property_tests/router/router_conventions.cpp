@@ -84,6 +84,29 @@ void group_rule(Implementation& impl, const Descriptor& d) {
   require_some(compared, d.T);
 }
 
+void arrange_selection(Descriptor& d) {
+  d.config.selection_scores = SelectionScores::logits;
+  if (facts(d.score).selects_by_logits) d.score = ScoreFunc::sigmoid;
+  d.biased_weights = false;
+  if (d.correction == Correction::none || d.correction == Correction::zero) d.correction = Correction::normal;
+  d.E = std::max<std::int64_t>(d.E, 4);
+  d.groups = d.limited = 1;
+  d.k = std::min(d.k, d.E / 2);
+  if (d.logits != Logits::rough) d.logits = Logits::levels;
+}
+
+/// The order of z + c, which is not that of S + c; weights are scores.
+void selection_rule(Implementation& impl, const Descriptor& d) {
+  const Call call = make_call(d);
+  const Answer a(impl, call);
+  const Matrix q = choices_of(call);
+  std::int64_t compared = 0;
+  for (std::int64_t t = 0; t < d.T; ++t)
+    compared += expect_selected(a, t, largest(q, t, d.k), "logits and the correction bias are selected by");
+  require_some(compared, d.T);
+  expect_weights(a, "weights are scores without the correction bias");
+}
+
 void arrange_logits(Descriptor& d) {
   arrange_plain(d);
   if (d.score != ScoreFunc::softmax) d.score = ScoreFunc::sigmoid;
@@ -127,6 +150,14 @@ const Property kRouterConventionProperties[] = {
      {"M8", "O2"},
      arrange_group_rule,
      group_rule},
+    {"C6",
+     "selection_rule",
+     {Component::gate},
+     PropertyClass::bounded,
+     "under selection_scores the order of logits plus the correction bias selects, and scores weigh",
+     {"bias on logits, sigmoid after"},
+     arrange_selection,
+     selection_rule},
     {"C3",
      "logit_rule",
      {Component::gate},

@@ -114,7 +114,7 @@ Matrix weighed_scores_of(const Call& call) {
 Matrix choices_of(const Call& call) {
   const MoEConfig c = config_of(call);
   if (facts(c.score_func).selects_by_logits) return logits_of(call);
-  Matrix q = scores_of(call);
+  Matrix q = c.selection_scores == SelectionScores::logits ? logits_of(call) : scores_of(call);
   add_correction(call, q);
   if (c.grouped())
     for (std::int64_t t = 0; t < q.rows; ++t) discard_groups(c, c.has_correction_bias(), q, t);

@@ -206,6 +206,9 @@ struct Fields<MoEConfig> {
         convention("null_slots", &C::null_slots, any, "which expert id marks a slot without an expert",
                    "gate aux_loss bias_update experts moe",
                    Drawn{0, std::array{NullSlots::minus_one, NullSlots::n_routed_experts}}),
+        convention("selection_scores", &C::selection_scores, any,
+                   "what experts are selected by: scores, or logits", gates,
+                   Drawn{0, std::array{SelectionScores::logits}}),
     };
   }();
 };

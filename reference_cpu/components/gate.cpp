@@ -60,7 +60,7 @@ Token score(const MoEConfig& c, const CallOptions& o, const GateParams& p, const
     token.choice = c.softmax_before_topk ? unnormalised_softmax(token.logits, score_precision) : token.logits;
     return token;
   }
-  token.choice = token.scores;
+  token.choice = c.selects_logits() ? token.logits : token.scores;
   if (p.correction)
     for (std::size_t i = 0; i < token.choice.size(); ++i)
       token.choice[i] = token.choice[i] + (*p.correction)[i];
@@ -240,8 +240,9 @@ std::optional<RoutingScores> routing_of_scores(const MoEConfig& c,
                                                const Bounded& scores) {
   const bool by_logits = facts(c.score_func).selects_by_logits;
   const bool corrected = correction && !by_logits, adds = corrected && !weighs_corrected(c);
-  // Before its normalisation the sum may be anything, a negative number too.
-  if (corrected && c.normalises_scores()) return std::nullopt;
+  // Before its normalisation the sum may be anything, a negative number too. Where it saturates a score does
+  // not tell logits apart.
+  if ((corrected && c.normalises_scores()) || (!by_logits && c.selects_logits())) return std::nullopt;
   RoutingScores out = routing_frame(c, scores.rows);
   parallel_for(scores.rows, [&](std::int64_t t) {
     Token token;

@@ -38,7 +38,8 @@ RoutingScores routing_of_logits(const MoEConfig& config, const CallOptions& opti
                                 const std::optional<std::vector<Real>>& correction, const Bounded& logits);
 
 /// The same where the scores S [T, E] are given as the auxiliary loss sees them. Nothing where the selection
-/// does not follow from them: a correction bias comes before the normalisation that S is after.
+/// does not follow from them: a correction bias comes before the normalisation that S is after, or logits are
+/// selected by.
 std::optional<RoutingScores> routing_of_scores(const MoEConfig& config,
                                                const std::optional<std::vector<Real>>& correction,
                                                const Bounded& scores);

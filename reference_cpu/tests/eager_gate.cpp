@@ -207,7 +207,7 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
         s.push_back(c.score_func == ScoreFunc::sqrtsoftplus ? sqrt(softplus(cast(a, activated)))
                                                             : sigmoid(cast(a, activated)));
     }
-    Row q = s;
+    Row q = c.selection_scores == SelectionScores::logits && c.score_func != ScoreFunc::softmax ? z : s;
     if (c.score_func != ScoreFunc::softmax && correction)
       for (std::size_t i = 0; i < q.size(); ++i) q[i] = q[i] + (*correction)[i];
     const Row seen = weighs_with_correction(c) ? q : s;

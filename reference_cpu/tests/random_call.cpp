@@ -125,6 +125,9 @@ void draw_conventions(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
 void draw_slot_rules(std::uint64_t seed, MoEConfig& c) {
   Draw d(seed * 0xA24BAED4963EE407u + 3);
   if (d.chance(0.3)) c.null_slots = static_cast<NullSlots>(d.below(3));
+  const bool weighs_corrected = c.score_func == ScoreFunc::sigmoid && c.has_correction_bias() &&
+                                c.router_weight_uses_score_correction_bias;
+  if (d.chance(0.3) && !weighs_corrected) c.selection_scores = SelectionScores::logits;
 }
 
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {

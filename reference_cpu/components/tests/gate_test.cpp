@@ -105,6 +105,24 @@ TEST(GateTest, DiscardedGroupsCountAsZeroAndKeepTheirWeights) {
   expect_values(evaluate(gate(c, {z, 0, 0, -z}, bias)), "outputs/indices", {0, 1});
 }
 
+TEST(GateTest, LogitsAreSelectedByWhereTheConfigSaysSo) {
+  for (const ScoreFunc f : {ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias}) {
+    MoEConfig c = small_config(3, 1);
+    c.score_func = f;
+    c.force_e_score_correction_bias = true;
+    const NamedTensors bias{{"params/e_score_correction_bias", tensor(DType::float32, {3}, {0, .5, 0})}};
+    // S + c = 0.99.., 1.49.., 0.99..; z + c = 40, 6.5, 41, of which sigmoids cannot tell the last from the
+    // first.
+    expect_values(evaluate(gate(c, {40, 6, 41}, bias)), "outputs/indices", {1});
+    c.selection_scores = SelectionScores::logits;
+    const Evaluation e = evaluate(gate(c, {40, 6, 41}, bias));
+    expect_values(e, "outputs/indices", {2});
+    expect_values(e, "outputs/weights", {1.0});
+    expect_values(e, "stages/scores", {1.0, sigma(6), 1.0});
+    EXPECT_FALSE(routing_of_scores(c, std::nullopt, Bounded(1, 3, DType::float32)));
+  }
+}
+
 TEST(GateTest, ReplayTakesGivenIdsAndLiveValues) {
   MoEConfig c = small_config(3, 2);
   const std::initializer_list<double> z{0.0, std::log(3.0), std::log(4.0)};

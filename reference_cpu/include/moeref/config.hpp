@@ -65,6 +65,7 @@ struct MoEConfig {
   double logit_cap = 0.0;  ///< 0 = none
   WeightFormat weight_format = WeightFormat::none;
   NullSlots null_slots = NullSlots::given;
+  SelectionScores selection_scores = SelectionScores::by_score_func;
 
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }
@@ -84,6 +85,10 @@ struct MoEConfig {
   }
   /// Whether scores are made of other numbers than the logits themselves.
   bool maps_logits() const { return logit_scale != 1.0 || logit_cap > 0.0; }
+  /// Whether the selection orders logits, plus the correction bias where the score function takes one.
+  bool selects_logits() const {
+    return facts(score_func).selects_by_logits || selection_scores == SelectionScores::logits;
+  }
   /// How many of a group's largest selection scores add up to the group's score.
   std::int64_t summed_per_group() const {
     if (group_score == GroupScore::largest) return 1;

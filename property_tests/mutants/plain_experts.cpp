@@ -76,7 +76,8 @@ struct Gradients {
 };
 void add_slot(const Work& s, std::int64_t token, std::int64_t slot, std::int64_t e, Numbers& y,
               std::optional<Gradients>& grads) {
-  const bool after = s.c.apply_router_weight_after_down, early = s.parts.weight_on_input;
+  const bool after = s.c.apply_router_weight_after_down, ruled = s.c.router_weight_on_input,
+             early = s.parts.weight_on_input || ruled;
   const double weight = s.w[static_cast<std::size_t>(slot)], p = early ? 1.0 : weight;
   const auto at = [](const Numbers& v, std::int64_t i) { return v[static_cast<std::size_t>(i)]; };
   Numbers h(static_cast<std::size_t>(s.up_dim));
@@ -98,7 +99,7 @@ void add_slot(const Work& s, std::int64_t token, std::int64_t slot, std::int64_t
     double sum = 0.0;
     for (std::int64_t i = 0; i < s.width; ++i)
       sum = s.sum(sum, at(a, i) * at(s.down, (e * s.width + i) * s.dim + d));
-    if (s.c.expert_bias) sum += at(s.down_bias, e * s.dim + d) * (after ? 1.0 : weight);
+    if (s.c.expert_bias) sum += at(s.down_bias, e * s.dim + d) * (after || ruled ? 1.0 : weight);
     o[static_cast<std::size_t>(d)] = sum;
     y[static_cast<std::size_t>(token * s.dim + d)] += sum * (after ? p : 1.0);
   }
@@ -109,8 +110,9 @@ void add_slot(const Work& s, std::int64_t token, std::int64_t slot, std::int64_t
   for (std::int64_t d = 0; d < s.dim; ++d) {
     const double above = at(s.dy, token * s.dim + d), d_o = above * (after ? p : 1.0);
     if (after) dw += above * o[static_cast<std::size_t>(d)];
-    if (!after && s.c.expert_bias) dw += above * at(s.down_bias, e * s.dim + d);
-    if (s.c.expert_bias) g.down_bias[static_cast<std::size_t>(e * s.dim + d)] += above * weight;
+    if (!after && !ruled && s.c.expert_bias) dw += above * at(s.down_bias, e * s.dim + d);
+    if (s.c.expert_bias)
+      g.down_bias[static_cast<std::size_t>(e * s.dim + d)] += above * (ruled ? 1.0 : weight);
     for (std::int64_t i = 0; i < s.width; ++i) {
       const auto place = static_cast<std::size_t>((e * s.width + i) * s.dim + d);
       g.down[place] += at(a, i) * d_o;
@@ -131,8 +133,10 @@ void add_slot(const Work& s, std::int64_t token, std::int64_t slot, std::int64_t
     if (s.c.expert_bias) g.up_bias[static_cast<std::size_t>(e * s.up_dim + j)] += at(dh, j);
     for (std::int64_t d = 0; d < s.dim; ++d) {
       const auto place = static_cast<std::size_t>((e * s.dim + d) * s.up_dim + j);
-      g.up[place] += at(s.x, token * s.dim + d) * at(dh, j);
-      g.x[static_cast<std::size_t>(token * s.dim + d)] += at(dh, j) * s.up[place];
+      const double x = at(s.x, token * s.dim + d), d_in = at(dh, j) * s.up[place];
+      g.up[place] += x * at(dh, j) * (ruled ? weight : 1.0);
+      g.x[static_cast<std::size_t>(token * s.dim + d)] += d_in * (ruled ? weight : 1.0);
+      if (ruled) dw += x * d_in;
     }
   }
 }

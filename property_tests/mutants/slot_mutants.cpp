@@ -52,6 +52,31 @@ NamedTensors null_slots_in_the_mean(Implementation& sound, const Call& call) {
   return out;
 }
 
+/// The experts call with a field of the config replaced where the call has it.
+NamedTensors experts_with(Implementation& sound, const Call& call, const char* field,
+                          const nlohmann::json& fields) {
+  if (!is(call, Component::experts) || !call.config.contains(field)) return sound.run(call);
+  Call other = call;
+  other.config.erase(field);
+  other.config.update(fields);
+  return sound.run(other);
+}
+
+NamedTensors weight_never_on_input(Implementation& sound, const Call& call) {
+  return experts_with(sound, call, "router_weight_on_input", nlohmann::json::object());
+}
+
+NamedTensors weight_after_down_for_input(Implementation& sound, const Call& call) {
+  return experts_with(sound, call, "router_weight_on_input", {{"apply_router_weight_after_down", true}});
+}
+
+NamedTensors weight_on_input_has_no_gradient(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (is(call, Component::experts) && call.config.contains("router_weight_on_input"))
+    change(out, "grads/weights", [](std::int64_t, double) { return 0.0; });
+  return out;
+}
+
 }  // namespace
 
 std::span<const Mutant> slot_mutants() {
@@ -75,6 +100,25 @@ std::span<const Mutant> slot_mutants() {
        .first_wrong = "outputs/weights",
        .property = "null_slots",
        .run = null_slots_in_the_mean},
+      {.name = "weight_never_on_input",
+       .components = {Component::experts},
+       .does = "the routing weight multiplies the activation where it belongs on the input",
+       .first_wrong = "stages/up_projection outputs/y",
+       .property = "weight_on_input",
+       .run = weight_never_on_input},
+      {.name = "weight_after_down_for_input",
+       .components = {Component::experts},
+       .does = "the routing weight multiplies the expert's output where it belongs on the input",
+       .first_wrong = "stages/up_projection outputs/y",
+       .property = "weight_on_input",
+       .run = weight_after_down_for_input},
+      {.name = "weight_on_input_has_no_gradient",
+       .components = {Component::experts},
+       .does = "a routing weight on the input is taken for a constant",
+       .shows = "G",
+       .first_wrong = "grads/weights",
+       .property = "weight_on_input",
+       .run = weight_on_input_has_no_gradient},
   };
   return kRows;
 }

@@ -266,6 +266,8 @@ void check(const MoEConfig& c) {
        c.activation_limit,
        "want 0 or more with " + std::string(name(c.expert_activation)) + ", whose clamps are always on");
   check_blocks(c);
+  want(!c.router_weight_on_input || !c.apply_router_weight_after_down, "router_weight_on_input",
+       c.router_weight_on_input, "want one place for the weight: apply_router_weight_after_down is true");
 }
 
 void check(const ParallelOptions& p) {

@@ -209,6 +209,9 @@ struct Fields<MoEConfig> {
         convention("selection_scores", &C::selection_scores, any,
                    "what experts are selected by: scores, or logits", gates,
                    Drawn{0, std::array{SelectionScores::logits}}),
+        convention("router_weight_on_input", &C::router_weight_on_input, any,
+                   "routing weights multiply the expert's input, and nothing after it", "experts moe",
+                   Drawn{0, std::array{true}}),
     };
   }();
 };

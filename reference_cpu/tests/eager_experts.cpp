@@ -107,6 +107,10 @@ std::pair<Num, Num> gradient(const MoEConfig& c, Num g, Num u, Num d) {
   return {{}, u.v > 0.0 ? d * (relu(u) * 2.0) : Num{0.0, d.t}};
 }
 
+bool weighs_inside(const MoEConfig& c) {
+  return !c.apply_router_weight_after_down && !c.router_weight_on_input;
+}
+
 /// One expert's rows on their way forward.
 struct ExpertRows {
   Ids slots;
@@ -129,15 +133,20 @@ ExpertRows run_expert(const Workspace& w, const MoEConfig& c, const NamedTensors
   }
   out.x = w.make(rows, dim, t);
   for (std::int64_t i = 0; i < rows; ++i)
-    for (std::int64_t d = 0; d < dim; ++d) out.x.set(i, d, x.at(slots[static_cast<std::size_t>(i)] / k, d));
+    for (std::int64_t d = 0; d < dim; ++d) {
+      const std::int64_t slot = slots[static_cast<std::size_t>(i)];
+      const Num from = x.at(slot / k, d);
+      out.x.set(i, d,
+                c.router_weight_on_input ? from * cast(r.weights.at(slot / k, slot % k), weight_type) : from);
+    }
   out.h = w.multiply(out.x, false, out.up, false, t);
   out.a = w.make(rows, width, t);
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::int64_t slot = slots[static_cast<std::size_t>(i)];
     for (std::int64_t j = 0; c.expert_bias && j < up_dim; ++j)
       out.h.set(i, j, out.h.at(i, j) + out.up_bias.at(0, j));
-    const Num p = c.apply_router_weight_after_down ? Num{1.0, weight_type}
-                                                   : cast(r.weights.at(slot / k, slot % k), weight_type);
+    const Num p =
+        weighs_inside(c) ? cast(r.weights.at(slot / k, slot % k), weight_type) : Num{1.0, weight_type};
     const Row a = activate(c, out.h.row(i), p);
     for (std::int64_t j = 0; j < width; ++j) out.a.set(i, j, a[static_cast<std::size_t>(j)]);
   }
@@ -151,8 +160,7 @@ ExpertRows run_expert(const Workspace& w, const MoEConfig& c, const NamedTensors
         out.o.set(i, d, o.at(i, d));
       else
         out.o.set(i, d,
-                  o.at(i, d) + (c.apply_router_weight_after_down ? out.down_bias.at(0, d)
-                                                                 : out.down_bias.at(0, d) * p));
+                  o.at(i, d) + (weighs_inside(c) ? out.down_bias.at(0, d) * p : out.down_bias.at(0, d)));
     }
   }
   out.slots = std::move(slots);
@@ -249,9 +257,9 @@ Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& pa
           d_out.set(i, d, after ? above * cast(p, kFloat) : above);
           if (after)
             products.push_back(above * cast(f.o.at(i, d), kFloat));
-          else if (c.expert_bias)
+          else if (c.expert_bias && weighs_inside(c))
             products.push_back(d_out.at(i, d) * f.down_bias.at(0, d));
-          d_bias.set(i, d, after ? d_out.at(i, d) : d_out.at(i, d) * p);
+          d_bias.set(i, d, weighs_inside(c) ? d_out.at(i, d) * p : d_out.at(i, d));
         }
         d_weight.push_back(cast(
             products.empty() ? Num{0.0, weight_type} : sum(products, products[0].t, w.o.order), weight_type));
@@ -261,7 +269,8 @@ Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& pa
       Matrix dh = w.make(rows, c.up_dim(), t);
       for (std::int64_t i = 0; i < rows; ++i) {
         const std::int64_t slot = slots[static_cast<std::size_t>(i)];
-        const Num p = after ? Num{1.0, weight_type} : cast(r.weights.at(slot / k, slot % k), weight_type);
+        const Num p =
+            weighs_inside(c) ? cast(r.weights.at(slot / k, slot % k), weight_type) : Num{1.0, weight_type};
         Num d_p;
         const Row back = activation_gradient(c, f.h.row(i), p, d_act.row(i), w.o.order, weight_type, d_p);
         for (std::int64_t j = 0; j < c.up_dim(); ++j) dh.set(i, j, back[static_cast<std::size_t>(j)]);
@@ -279,7 +288,17 @@ Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& pa
         put_expert(out, to + "gate_up_proj_bias", require(tensors, prefix + "gate_up_proj_bias"), e,
                    w.sum_rows(dh));
       }
-      const Matrix dx_rows = w.multiply(dh, false, f.up, true, t);
+      Matrix dx_rows = w.multiply(dh, false, f.up, true, t);
+      for (std::int64_t i = 0; c.router_weight_on_input && i < rows; ++i) {
+        const std::int64_t slot = slots[static_cast<std::size_t>(i)];
+        const Num p = cast(r.weights.at(slot / k, slot % k), weight_type);
+        Row products;
+        for (std::int64_t d = 0; d < dim; ++d) {
+          products.push_back(x.at(slot / k, d) * cast(dx_rows.at(i, d), weight_type));
+          dx_rows.set(i, d, dx_rows.at(i, d) * p);
+        }
+        dweights.set(slot / k, slot % k, sum(products, weight_type, w.o.order));
+      }
       Matrix dx = w.make(x.rows, dim, t);
       for (std::int64_t i = 0; i < rows; ++i)
         for (std::int64_t d = 0; d < dim; ++d) {

@@ -128,6 +128,10 @@ void draw_slot_rules(std::uint64_t seed, MoEConfig& c) {
   const bool weighs_corrected = c.score_func == ScoreFunc::sigmoid && c.has_correction_bias() &&
                                 c.router_weight_uses_score_correction_bias;
   if (d.chance(0.3) && !weighs_corrected) c.selection_scores = SelectionScores::logits;
+  if (d.chance(0.3)) {
+    c.router_weight_on_input = true;
+    c.apply_router_weight_after_down = false;
+  }
 }
 
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {

@@ -75,6 +75,19 @@ TEST(ExpertsTest, TheWeightStandsBetweenActivationAndDownOrAfterIt) {
   }
 }
 
+TEST(ExpertsTest, TheWeightMayStandOnTheInput) {
+  Call call = relu2(1, 1, tensor({1, 1}, {2}), tensor({1, 1}, {.5}), ids({1, 1}, {0}), {3}, {4});
+  call.config["router_weight_on_input"] = true;
+  EXPECT_EQ(y(call)[0], 9 * 4);  // (2 * .5 * 3)^2 * 4
+  EXPECT_EQ(values_of(evaluate(call), "stages/up_projection")[0], 3);
+  call.config["expert_bias"] = true;
+  call.tensors["params/gate_up_proj_bias"] = tensor({1, 1}, {-1});
+  call.tensors["params/down_proj_bias"] = tensor({1, 1}, {100});
+  EXPECT_EQ(y(call)[0], 4 * 4 + 100);  // neither bias is weighted
+  call.config["apply_router_weight_after_down"] = true;
+  EXPECT_THROW(y(call), InputError);
+}
+
 TEST(ExpertsTest, Layouts) {
   MoEConfig c = small_config(1, 1, 1, 2);
   NamedTensors t{{"inputs/x", tensor({1, 1}, {1})},
@@ -140,11 +153,12 @@ TEST(ExpertsTest, GradientsAreCentralDifferences) {
   for (const ActivationKind kind :
        {ActivationKind::swiglu, ActivationKind::swigluoai, ActivationKind::quick_geglu, ActivationKind::geglu,
         ActivationKind::relu2})
-    for (const bool after : {false, true})
+    for (const std::string place : {"inside", "after", "on input"})
       for (const double limit : {0.0, 0.8}) {
         MoEConfig c = small_config(3, 2, 2, 2);
         c.expert_activation = kind;
-        c.apply_router_weight_after_down = after;
+        c.apply_router_weight_after_down = place == "after";
+        c.router_weight_on_input = place == "on input";
         c.expert_bias = true;
         c.swiglu_limit = limit;
         c.activation_limit = limit > 0.0 || kind == ActivationKind::swigluoai ? limit : 7.0;
@@ -154,7 +168,7 @@ TEST(ExpertsTest, GradientsAreCentralDifferences) {
           up_projs.push_back(std::sin(1.0 + 2.3 * static_cast<double>(i)));
         for (std::int64_t i = 0; i < 3 * up; ++i)
           up_bias.push_back(0.3 * std::cos(1.7 * static_cast<double>(i)));
-        SCOPED_TRACE(std::string(name(kind)) + (after ? " after" : "") + " " + std::to_string(limit));
+        SCOPED_TRACE(std::string(name(kind)) + " " + place + " " + std::to_string(limit));
         expect_central_differences(small_call(
             Component::experts, c,
             {{"inputs/x", tensor({3, 2}, {.3, -1, .8, 1.2, -.4, .7})},

@@ -93,6 +93,7 @@ void gate(Work& w) {
     if (c.train_gate) {
       w.put("grads/weight", std::move(b.weight), {c.n_routed_experts, c.dim});
       if (b.bias) w.put("grads/bias", *std::move(b.bias), {c.n_routed_experts});
+      if (b.scale) w.put("grads/per_expert_scale", *std::move(b.scale), {c.n_routed_experts});
     }
   }
   put_gate(w, c, std::move(f));
@@ -118,7 +119,8 @@ void aux_loss_component(Work& w) {
 /// Rounds of forwards and one update each. Data-parallel ranks route their part of the tokens and sum their
 /// loads.
 void bias_update(Work& w) {
-  const MoEConfig c = parse_moe_config(w.call.config);
+  MoEConfig c = parse_moe_config(w.call.config);
+  c.per_expert_scale = false;
   if (!w.options.training)
     throw InputError("call option 'training' is false: the bias update is part of training");
   GateParams params;

@@ -106,6 +106,38 @@ NamedTensors selected_logits_weigh_with_bias(Implementation& sound, const Call& 
   return with_weights_of(sound, call, scores);
 }
 
+/// The sound results with weights whose factor per expert is another one: `of(token's ids, slot)`.
+NamedTensors with_scales(Implementation& sound, const Call& call,
+                         double (*of)(const Tensor& scale, std::int64_t id, std::int64_t slot)) {
+  NamedTensors out = sound.run(call);
+  const Tensor* scale = find(call.tensors, "params/per_expert_scale");
+  if (!is(call, Component::gate) || !scale) return out;
+  const std::int64_t k = size(call, "n_activated_experts");
+  const Tensor ids = out.at("outputs/indices");
+  change(out, "outputs/weights", [&](std::int64_t i, double w) {
+    const auto id = static_cast<std::int64_t>(ids[i]);
+    return (*scale)[id] == 0.0 ? of(*scale, id, i % k) : w / (*scale)[id] * of(*scale, id, i % k);
+  });
+  return out;
+}
+
+NamedTensors expert_scale_left_out_of_weights(Implementation& sound, const Call& call) {
+  return with_scales(sound, call, [](const Tensor&, std::int64_t, std::int64_t) { return 1.0; });
+}
+
+NamedTensors expert_scale_by_slot(Implementation& sound, const Call& call) {
+  return with_scales(sound, call,
+                     [](const Tensor& scale, std::int64_t, std::int64_t slot) { return scale[slot]; });
+}
+
+/// A parameter that was taken for a buffer.
+NamedTensors expert_scale_not_trained(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  for (const char* name : {"grads/per_expert_scale", "grads/gate.per_expert_scale"})
+    change(out, name, [](std::int64_t, double) { return 0.0; });
+  return out;
+}
+
 }  // namespace
 
 std::span<const Mutant> convention_mutants() {
@@ -192,6 +224,25 @@ std::span<const Mutant> convention_mutants() {
        .first_wrong = "outputs/weights",
        .property = "selection_rule",
        .run = selected_logits_weigh_with_bias},
+      {.name = "expert_scale_left_out_of_weights",
+       .components = {Component::gate},
+       .does = "routing weights lack the factor of their expert",
+       .first_wrong = "outputs/weights",
+       .property = "expert_scale",
+       .run = expert_scale_left_out_of_weights},
+      {.name = "expert_scale_by_slot",
+       .components = {Component::gate},
+       .does = "the factors of experts are read by the number of the slot",
+       .first_wrong = "outputs/weights",
+       .property = "expert_scale",
+       .run = expert_scale_by_slot},
+      {.name = "expert_scale_not_trained",
+       .components = {Component::gate},
+       .does = "the factors of experts have no gradient",
+       .shows = "G",
+       .first_wrong = "grads/per_expert_scale",
+       .property = "expert_scale",
+       .run = expert_scale_not_trained},
       {.name = "group_sum_rounds_up",
        .components = {Component::gate},
        .does = "k / g is rounded up where a group's score is the sum of its k / g largest",

@@ -107,6 +107,42 @@ void selection_rule(Implementation& impl, const Descriptor& d) {
   expect_weights(a, "weights are scores without the correction bias");
 }
 
+void arrange_expert_scale(Descriptor& d) {
+  d.config.per_expert_scale = true;
+  d.biased_weights = d.frozen = false;
+  d.E = std::max<std::int64_t>(d.E, 2);
+  d.values = Values::rough;
+}
+
+/// The factors multiply the weights, and have dw times the weights without them as gradient.
+void expert_scale(Implementation& impl, const Descriptor& d) {
+  const Call call = full_call(impl, d);
+  const Answer a(impl, call);
+  expect_weights(a, "a factor per expert multiplies its weights");
+  if (!call.backward) return;
+  Call without = call;
+  without.config.erase("per_expert_scale");
+  without.tensors.erase("params/per_expert_scale");
+  const Matrix weighed = weighed_scores_of(without);
+  const Tensor& dw = call.tensors.at("cotangents/weights");
+  std::vector<double> want(static_cast<std::size_t>(d.E)), size(want.size());
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    const std::vector<std::int64_t> ids = ids_of(a, t);
+    const std::vector<double> w = weights_of(without, weighed, t, ids);
+    for (std::size_t j = 0; j < ids.size(); ++j) {
+      const double term = dw[t * d.k + static_cast<std::int64_t>(j)] * w[j];
+      want[static_cast<std::size_t>(ids[j])] += term;
+      size[static_cast<std::size_t>(ids[j])] += std::abs(term);
+    }
+  }
+  for (std::int64_t e = 0; e < d.E; ++e) {
+    const auto i = static_cast<std::size_t>(e);
+    expect_near("grads/per_expert_scale", e, a.at("grads/per_expert_scale", e), want[i],
+                a.bound("grads/per_expert_scale", e) + 1e-11 * size[i],
+                "the sum of dw w over an expert's slots");
+  }
+}
+
 void arrange_logits(Descriptor& d) {
   arrange_plain(d);
   if (d.score != ScoreFunc::softmax) d.score = ScoreFunc::sigmoid;
@@ -158,6 +194,15 @@ const Property kRouterConventionProperties[] = {
      {"bias on logits, sigmoid after"},
      arrange_selection,
      selection_rule},
+    {"C8",
+     "expert_scale",
+     {Component::gate},
+     PropertyClass::bounded,
+     "per_expert_scale multiplies routing weights after their normalisation, and has its gradient",
+     {"scale by slot", "scale before the normalisation"},
+     arrange_expert_scale,
+     expert_scale,
+     Passes::either},
     {"C3",
      "logit_rule",
      {Component::gate},

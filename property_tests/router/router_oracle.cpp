@@ -143,6 +143,8 @@ std::vector<double> weights_of(const Call& call, const Matrix& weighed, std::int
     for (double& value : w) value /= sum;
   const double divisor = c.normalises_weights() ? divisor_of(c, after ? 1.0 : sum) : 1.0;
   for (double& value : w) value *= c.route_scale / divisor;
+  if (const Tensor* scale = find(call.tensors, "params/per_expert_scale"))
+    for (std::size_t j = 0; j < w.size(); ++j) w[j] *= (*scale)[ids[j]];
   return w;
 }
 

@@ -212,6 +212,9 @@ struct Fields<MoEConfig> {
         convention("router_weight_on_input", &C::router_weight_on_input, any,
                    "routing weights multiply the expert's input, and nothing after it", "experts moe",
                    Drawn{0, std::array{true}}),
+        convention("per_expert_scale", &C::per_expert_scale, any,
+                   "a trained factor per expert multiplies its routing weights", "gate moe init",
+                   Drawn{0, std::array{true}}),
     };
   }();
 };

@@ -50,6 +50,8 @@ void gate_params(Builder& b, const std::string& prefix, const MoEConfig& c) {
   if (c.router_bias) b.param(prefix + "bias", c.gate_param_dtype(), {c.n_routed_experts}, c.train_gate);
   if (c.has_correction_bias())
     b.param(prefix + "e_score_correction_bias", DType::float32, {c.n_routed_experts}, false);
+  if (c.per_expert_scale)
+    b.param(prefix + "per_expert_scale", c.gate_param_dtype(), {c.n_routed_experts}, c.train_gate);
 }
 
 /// Quantised weights are not trained.
@@ -110,7 +112,8 @@ void aux_loss(Builder& b, const MoEConfig& c, std::int64_t t) {
   b.grad("original_scores", c.dtype, scores);
 }
 
-void bias_update(Builder& b, const MoEConfig& c, const CallOptions& o, std::int64_t t) {
+void bias_update(Builder& b, MoEConfig c, const CallOptions& o, std::int64_t t) {
+  c.per_expert_scale = false;  // there are no weights
   gate_params(b, "", c);
   for (std::int64_t s = 0; s < o.steps; ++s) {
     for (std::int64_t m = 0; m < o.micro_batches; ++m) {

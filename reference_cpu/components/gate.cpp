@@ -88,6 +88,11 @@ std::vector<std::int64_t> ids_of_slots(Ids ids, const std::vector<std::int64_t>&
   return out;
 }
 
+/// The factor on the weight of a slot.
+Real expert_scale(const GateParams& p, Ids ids, std::int64_t slot) {
+  return (*p.scale)[static_cast<std::size_t>(ids[static_cast<std::size_t>(slot)])];
+}
+
 /// The values of the selected experts before normalisation.
 Row select_values(const MoEConfig& c, const CallOptions& o, const Token& token, Ids ids) {
   if (scores_after_topk(c))
@@ -213,6 +218,11 @@ GateParams load_gate(const MoEConfig& c, const CallOptions& o, const NamedTensor
   p.weight = load(require(tensors, prefix + "weight"), 0, c.n_routed_experts, c.dim, compute);
   if (c.router_bias) p.bias = load(require(tensors, prefix + "bias"), 0, 1, c.n_routed_experts, compute);
   p.correction = load_correction(c, tensors, prefix);
+  if (c.per_expert_scale) {
+    p.scale.emplace();
+    const Bounded scale = load(require(tensors, prefix + "per_expert_scale"), c.n_routed_experts);
+    for (std::int64_t i = 0; i < scale.cols; ++i) p.scale->push_back(scale.at(i));
+  }
   return p;
 }
 
@@ -290,8 +300,12 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
     const std::vector<std::int64_t> slots = filled_slots(c, ids);
     Row values = select_values(c, o, token, ids_of_slots(ids, slots));
     if (c.normalises_weights()) values = normalise(c, values);
-    for (std::size_t j = 0; j < slots.size(); ++j)
-      f.weights.set(t, slots[j], store(values[j] * c.route_scale, precision(f.scores.dtype)));
+    for (std::size_t j = 0; j < slots.size(); ++j) {
+      const Real scaled = values[j] * c.route_scale;
+      f.weights.set(
+          t, slots[j],
+          store(p.scale ? scaled * expert_scale(p, ids, slots[j]) : scaled, precision(f.scores.dtype)));
+    }
     const Row seen = c.normalises_scores() ? normalise(c, token.weighed) : token.weighed;
     for (std::int64_t i = 0; i < c.n_routed_experts; ++i)
       f.scores.set(t, i, seen[static_cast<std::size_t>(i)]);
@@ -306,6 +320,32 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
   }
   return f;
 }
+
+namespace {
+
+/// The gradient of per_expert_scale: the sum of dw times the weights without it over all slots of an expert,
+/// in any order, in the parameter's own type.
+Bounded scale_gradient(const MoEConfig& c, const CallOptions& o, const GateParams& p, const GateForward& f,
+                       const Bounded& dw) {
+  std::vector<Sum> sums(static_cast<std::size_t>(c.n_routed_experts), Sum(precision(p.stored)));
+  const std::int64_t k = c.n_activated_experts;
+  for (std::int64_t t = 0; t < dw.rows; ++t) {
+    const Token token = score(c, o, p, f.logits, t);
+    const Ids all(f.indices.data() + t * k, static_cast<std::size_t>(k));
+    const std::vector<std::int64_t> slots = filled_slots(c, all), ids = ids_of_slots(all, slots);
+    Row values = select_values(c, o, token, ids);
+    if (c.normalises_weights()) values = normalise(c, values);
+    for (std::size_t j = 0; j < slots.size(); ++j)
+      sums[static_cast<std::size_t>(ids[j])] +=
+          store(store(dw.at(t, slots[j]), precision(f.scores.dtype)) * (values[j] * c.route_scale),
+                precision(p.stored));
+  }
+  Bounded out(1, c.n_routed_experts, p.stored);
+  for (std::int64_t e = 0; e < out.cols; ++e) out.set(e, sums[static_cast<std::size_t>(e)].total());
+  return out;
+}
+
+}  // namespace
 
 GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& x,
                            const std::vector<bool>& mask, const GateForward& f, const Bounded& dw) {
@@ -331,8 +371,10 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     // Back through the casts, scale and normalisation to the selected values.
     const Precision held = token.weighed[0].held;
     Row d_values;
-    for (const std::int64_t j : slots)
-      d_values.push_back(store(store(dw.at(t, j), scores_held), held) * c.route_scale);
+    for (const std::int64_t j : slots) {
+      const Real above = store(dw.at(t, j), scores_held);
+      d_values.push_back(store(p.scale ? above * expert_scale(p, all, j) : above, held) * c.route_scale);
+    }
     if (c.normalises_weights()) {
       const NormaliseGradient back = normalise_gradient(c, values, d_values);
       for (std::size_t j = 0; j < d_values.size(); ++j) d_values[j] = back.direct[j] + back.through_sum;
@@ -379,6 +421,7 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
   const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
   out.weight = weight_gradient(dz, cast(x, compute), sums, compute, p.stored, ranks);
   if (p.bias) out.bias = bias_gradient(dz, compute, p.stored, ranks);
+  if (p.scale) out.scale = scale_gradient(c, o, p, f, dw);
   return out;
 }
 

@@ -16,6 +16,7 @@ struct GateParams {
   Bounded weight;                               ///< [E, D] in the compute type
   std::optional<Bounded> bias;                  ///< [1, E] in the compute type
   std::optional<std::vector<Real>> correction;  ///< c [E], fp32, exact or carried through updates
+  std::optional<std::vector<Real>> scale;       ///< factors on the experts' routing weights [E], as stored
   DType stored = DType::float64;  ///< the parameters' own type, in which their gradients are stored
 };
 
@@ -25,7 +26,7 @@ DType gate_compute_type(const CallOptions& options, DType x);
 /// The type of S and of the routing weights when the score function is done.
 DType scores_type(const MoEConfig& config, const CallOptions& options, DType x);
 
-/// Reads "{prefix}weight", "{prefix}bias", "{prefix}e_score_correction_bias".
+/// Reads "{prefix}weight", "{prefix}bias", "{prefix}e_score_correction_bias", "{prefix}per_expert_scale".
 GateParams load_gate(const MoEConfig& config, const CallOptions& options, const NamedTensors& tensors,
                      const std::string& prefix, DType x);
 
@@ -65,9 +66,10 @@ GateForward gate_forward(const MoEConfig& config, const CallOptions& options, co
                          const std::vector<std::int64_t>* replay, const ForcedStages& forced = {});
 
 struct GateBackward {
-  Bounded x;                    ///< [T, D]
-  Bounded weight;               ///< [E, D]
-  std::optional<Bounded> bias;  ///< [1, E]
+  Bounded x;                     ///< [T, D]
+  Bounded weight;                ///< [E, D]
+  std::optional<Bounded> bias;   ///< [1, E]
+  std::optional<Bounded> scale;  ///< of per_expert_scale, [1, E]
 };
 
 /// dw [T, k], the cotangent of the weights; the auxiliary loss adds its gradient to S on the way (SPEC 3.4).

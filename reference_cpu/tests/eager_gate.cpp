@@ -194,6 +194,12 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
   g.activated = w.make(x.rows, e, activated);
   g.plain = w.make(x.rows, e, plain);
   g.selected = w.make(x.rows, k, plain);
+  g.unscaled = w.make(x.rows, k, plain);
+  Matrix scale;
+  if (c.per_expert_scale) {
+    const Tensor& given = require(tensors, prefix + "per_expert_scale");
+    scale = w.load(given, 0, 1, e, given.dtype());
+  }
   g.weights = w.make(x.rows, k, c.router_weights_fp32 ? DType::float32 : x.stored);
   g.scores = w.make(x.rows, e, casts_back(c, o) ? x.stored : plain_type(c, o));
 
@@ -238,7 +244,9 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
       for (Num& a : scores) a = a / all;
     }
     for (std::size_t j = 0; j < slots.size(); ++j) {
-      const Num weight = weights[j] * c.route_scale;
+      Num weight = weights[j] * c.route_scale;
+      g.unscaled.set(t, slots[j], weight);
+      if (c.per_expert_scale) weight = weight * scale.at(0, ids[static_cast<std::size_t>(slots[j])]);
       g.weights.set(t, slots[j], casts_back(c, o) && !w.o.fused ? cast(weight, x.stored) : weight);
     }
     for (std::int64_t i = 0; i < e; ++i) {
@@ -267,6 +275,12 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
   const DType own_type = o.gate_precision.value_or(DType::float32);
   const DType map_type = w.o.fused ? wide(own_type) : own_type;
   Matrix dz = w.make(tokens, e, g.logits.stored);
+  Matrix scale;
+  std::vector<Row> to_scale(static_cast<std::size_t>(e));
+  if (c.per_expert_scale) {
+    const Tensor& given = require(tensors, prefix + "per_expert_scale");
+    scale = w.load(given, 0, 1, e, given.dtype());
+  }
   for (std::int64_t t = 0; t < tokens; ++t) {
     Row d, selected;
     std::vector<std::int64_t> ids;
@@ -275,7 +289,12 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
       if (id < 0 || id >= e) continue;
       ids.push_back(id);
       selected.push_back(g.selected.at(t, j));
-      d.push_back(cast(through(dw.at(t, j)), plain) * c.route_scale);
+      Num above = cast(through(dw.at(t, j)), c.per_expert_scale ? common(plain, scale.read) : plain);
+      if (c.per_expert_scale) {
+        to_scale[static_cast<std::size_t>(id)].push_back(cast(above * g.unscaled.at(t, j), scale.stored));
+        above = above * scale.at(0, id);
+      }
+      d.push_back(cast(above, plain) * c.route_scale);
     }
     if (divides_weights(c) && !d.empty()) {
       const NormaliseGradient back = normalise_gradient(c, selected, d, order);
@@ -348,6 +367,12 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
     if (c.router_bias) {
       const Tensor& bias = require(tensors, prefix + "bias");
       out[to + "bias"] = to_tensor(w.sum_rows(dz), bias.shape(), bias.dtype());
+    }
+    if (c.per_expert_scale) {
+      Matrix d_scale = w.make(1, e, scale.stored);
+      for (std::int64_t i = 0; i < e; ++i)
+        d_scale.set(0, i, accumulate(to_scale[static_cast<std::size_t>(i)], scale.stored, order));
+      out[to + "per_expert_scale"] = to_tensor(d_scale, {e}, scale.stored);
     }
   }
   return w.cast_to(w.multiply(dz, false, g.weight, false, compute), x_type);

@@ -276,7 +276,8 @@ void EagerPort::aux_loss_component(const Call& call, NamedTensors& out) const {
 }
 
 void EagerPort::bias_update(const Call& call, NamedTensors& out) const {
-  const MoEConfig c = parse_moe_config(call.config);
+  MoEConfig c = parse_moe_config(call.config);
+  c.per_expert_scale = false;  // there are no weights
   const CallOptions o = parse_call_options(call.options);
   const std::int64_t e = c.n_routed_experts;
   auto correction = correction_of(c, call.tensors, "params/");

@@ -59,6 +59,7 @@ struct GateResult {
   Matrix plain;        ///< S before normalisation, in its own type
   Matrix activated;    ///< what the score function gave
   Matrix selected;     ///< k values before normalisation
+  Matrix unscaled;     ///< routing weights before per_expert_scale, in the type of S before normalisation
   std::vector<Num> f;  ///< f_i
   double n = 1.0;
 };

@@ -121,14 +121,16 @@ void draw_conventions(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
     c.discarded_groups = DiscardedGroups::minus_infinity;
 }
 
-/// Rules of slots and experts, drawn apart likewise.
-void draw_slot_rules(std::uint64_t seed, MoEConfig& c) {
+/// Rules of slots and experts, drawn apart likewise. Of ordinary numbers, weights of several units on the
+/// input would take the rounding of the weights into exponents.
+void draw_slot_rules(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
   Draw d(seed * 0xA24BAED4963EE407u + 3);
   if (d.chance(0.3)) c.null_slots = static_cast<NullSlots>(d.below(3));
   const bool weighs_corrected = c.score_func == ScoreFunc::sigmoid && c.has_correction_bias() &&
                                 c.router_weight_uses_score_correction_bias;
   if (d.chance(0.3) && !weighs_corrected) c.selection_scores = SelectionScores::logits;
-  if (d.chance(0.3)) {
+  c.per_expert_scale = d.chance(0.3);
+  if (d.chance(0.3) && (numbers == Numbers::adversarial || c.route_scale <= 1.0)) {
     c.router_weight_on_input = true;
     c.apply_router_weight_after_down = false;
   }
@@ -229,7 +231,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
     draw_gate_dtype(~stream, numbers, c);
     if (rules == Rules::any) {
       draw_conventions(stream, numbers, c);
-      draw_slot_rules(stream, c);
+      draw_slot_rules(stream, numbers, c);
     }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);

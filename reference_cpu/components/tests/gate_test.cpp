@@ -123,6 +123,19 @@ TEST(GateTest, LogitsAreSelectedByWhereTheConfigSaysSo) {
   }
 }
 
+TEST(GateTest, AScalePerExpertMultipliesNormalisedWeights) {
+  MoEConfig c = small_config(3, 2);
+  c.per_expert_scale = c.softmax_before_topk = c.norm_topk_prob = true;
+  Call call = gate(
+      c, {0.0, std::log(3.0), std::log(4.0)},
+      {{"params/per_expert_scale", tensor({3}, {7, 5, .5})}, {"cotangents/weights", tensor({1, 2}, {2, 1})}});
+  call.backward = true;
+  const Evaluation e = evaluate(call);
+  expect_values(e, "outputs/weights", {.5 * 4 / 7, 5. * 3 / 7});
+  expect_values(e, "stages/scores", {1. / 8, 3. / 8, 4. / 8});
+  expect_values(e, "grads/per_expert_scale", {0, 3. / 7, 2. * 4 / 7});
+}
+
 TEST(GateTest, ReplayTakesGivenIdsAndLiveValues) {
   MoEConfig c = small_config(3, 2);
   const std::initializer_list<double> z{0.0, std::log(3.0), std::log(4.0)};
@@ -306,17 +319,19 @@ TEST(GateTest, GradientsAreCentralDifferences) {
   EXPECT_EQ(checked, 12);
 }
 
-TEST(GateTest, GradientsWithNullSlotsAreCentralDifferences) {
+TEST(GateTest, GradientsWithNullSlotsAndScalesAreCentralDifferences) {
   for (const ScoreFunc f : {ScoreFunc::softmax, ScoreFunc::sigmoid, ScoreFunc::softmax_with_bias}) {
     MoEConfig c = small_config(4, 2, 3);
     c.score_func = f;
     c.norm_topk_prob = true;
     c.aux_loss_coeff = 0.7;
     c.null_slots = NullSlots::minus_one;
+    c.per_expert_scale = true;
     expect_central_differences(
         small_call(Component::gate, c,
                    {{"inputs/x", tensor({3, 3}, {.3, -1, .8, 1.2, .4, -.7, -.2, .9, 1.1})},
                     {"params/weight", tensor({4, 3}, {.5, -.3, .9, -1.1, .2, .4, .8, .7, -.6, -.1, 1.3, .2})},
+                    {"params/per_expert_scale", tensor({4}, {1.5, -.5, .75, 2})},
                     {"inputs/replay_indices", ids({3, 2}, {-1, 2, 3, 0, -1, -1})},
                     {"cotangents/weights", tensor({3, 2}, {.9, -.4, .2, 1.3, -.8, .6})}},
                    true));

@@ -67,6 +67,7 @@ struct MoEConfig {
   NullSlots null_slots = NullSlots::given;
   SelectionScores selection_scores = SelectionScores::by_score_func;
   bool router_weight_on_input = false;
+  bool per_expert_scale = false;
 
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }

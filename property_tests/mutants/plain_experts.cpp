@@ -16,6 +16,15 @@ constexpr double kRoot = 0.7978845608028654, kCubic = 0.044715;
 
 double tanh_of(double x) { return std::tanh(kRoot * (x + kCubic * x * x * x)); }
 
+/// The slope of x/2 (1 + tanh_of(x)).
+double tanh_slope(double x) {
+  const double t = tanh_of(x), inner = kRoot * (1.0 + 3.0 * kCubic * x * x);
+  return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner;
+}
+/// Of the normal distribution: the share below x, and the density there.
+double normal_share(double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); }
+double normal_density(double x) { return 0.3989422804014327 * std::exp(-0.5 * x * x); }
+
 double limit_of(const MoEConfig& c) {
   const ActivationFacts& row = facts(c.expert_activation);
   const double limit = row.clamp == ClampField::swiglu_limit       ? c.swiglu_limit
@@ -259,6 +268,16 @@ double activation_value(const MoEConfig& c, double gate, double up) {
       return g * plain_sigmoid(c.activation_alpha * g) * (u + 1.0);
     case ActivationKind::geglu:
       return 0.5 * g * (1.0 + tanh_of(g)) * u;
+    case ActivationKind::geglu_erf:
+      return g * normal_share(g) * u;
+    case ActivationKind::silu:
+      return up * plain_sigmoid(up);
+    case ActivationKind::gelu:
+      return up * normal_share(up);
+    case ActivationKind::gelu_tanh:
+      return 0.5 * up * (1.0 + tanh_of(up));
+    case ActivationKind::relu:
+      return std::max(up, 0.0);
     case ActivationKind::relu2:
       break;
   }
@@ -278,10 +297,18 @@ std::pair<double, double> activation_slope(const MoEConfig& c, double gate, doub
       const double a = c.activation_alpha, s = plain_sigmoid(a * g);
       return {by_gate * s * (1.0 + a * g * (1.0 - s)) * (u + 1.0), by_up * g * s};
     }
-    case ActivationKind::geglu: {
-      const double t = tanh_of(g), inner = kRoot * (1.0 + 3.0 * kCubic * g * g);
-      return {(0.5 * (1.0 + t) + 0.5 * g * (1.0 - t * t) * inner) * u, 0.5 * g * (1.0 + t)};
-    }
+    case ActivationKind::geglu:
+      return {tanh_slope(g) * u, 0.5 * g * (1.0 + tanh_of(g))};
+    case ActivationKind::geglu_erf:
+      return {(normal_share(g) + g * normal_density(g)) * u, g * normal_share(g)};
+    case ActivationKind::silu:
+      return {0.0, plain_sigmoid(up) * (1.0 + up * (1.0 - plain_sigmoid(up)))};
+    case ActivationKind::gelu:
+      return {0.0, normal_share(up) + up * normal_density(up)};
+    case ActivationKind::gelu_tanh:
+      return {0.0, tanh_slope(up)};
+    case ActivationKind::relu:
+      return {0.0, up > 0.0 ? 1.0 : 0.0};
     case ActivationKind::relu2:
       break;
   }

@@ -77,6 +77,32 @@ NamedTensors weight_on_input_has_no_gradient(Implementation& sound, const Call& 
   return out;
 }
 
+/// The call with another activation in the place of this one, which has the same columns.
+NamedTensors with_activation(Implementation& sound, const Call& call, std::string_view from,
+                             std::string_view to) {
+  if (!is(call, Component::experts) || call.config.value("expert_activation", "") != from)
+    return sound.run(call);
+  Call other = call;
+  other.config["expert_activation"] = to;
+  return sound.run(other);
+}
+
+NamedTensors erf_gelu_by_tanh(Implementation& sound, const Call& call) {
+  return with_activation(sound, call, "geglu_erf", "geglu");
+}
+
+NamedTensors plain_gelu_by_tanh(Implementation& sound, const Call& call) {
+  return with_activation(sound, call, "gelu", "gelu_tanh");
+}
+
+NamedTensors plain_silu_is_relu2(Implementation& sound, const Call& call) {
+  return with_activation(sound, call, "silu", "relu2");
+}
+
+NamedTensors plain_relu_squares(Implementation& sound, const Call& call) {
+  return with_activation(sound, call, "relu", "relu2");
+}
+
 }  // namespace
 
 std::span<const Mutant> slot_mutants() {
@@ -119,6 +145,35 @@ std::span<const Mutant> slot_mutants() {
        .first_wrong = "grads/weights",
        .property = "weight_on_input",
        .run = weight_on_input_has_no_gradient},
+      {.name = "erf_gelu_by_tanh",
+       .source = "SGLang has tanh in one path and erf in another",
+       .components = {Component::experts},
+       .does = "the gate's GELU is its approximation by tanh where erf is asked for",
+       .shows = "FP",
+       .first_wrong = "stages/activation outputs/y",
+       .property = "activations_beyond",
+       .run = erf_gelu_by_tanh,
+       .not_in_bfloat16 = "tanh's approximation of GELU is within a rounding of bfloat16"},
+      {.name = "plain_gelu_by_tanh",
+       .components = {Component::experts},
+       .does = "GELU without a gate is its approximation by tanh",
+       .shows = "FP",
+       .first_wrong = "stages/activation outputs/y",
+       .property = "activations_beyond",
+       .run = plain_gelu_by_tanh,
+       .not_in_bfloat16 = "tanh's approximation of GELU is within a rounding of bfloat16"},
+      {.name = "plain_silu_is_relu2",
+       .components = {Component::experts},
+       .does = "every activation without a gate is relu2",
+       .first_wrong = "stages/activation outputs/y",
+       .property = "activations_beyond",
+       .run = plain_silu_is_relu2},
+      {.name = "plain_relu_squares",
+       .components = {Component::experts},
+       .does = "ReLU is squared",
+       .first_wrong = "stages/activation outputs/y",
+       .property = "activations_beyond",
+       .run = plain_relu_squares},
   };
   return kRows;
 }

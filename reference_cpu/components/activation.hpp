@@ -32,6 +32,7 @@ struct Activation {
 
 /// SPEC 5: swiglu silu(g) u; with a limit L min(g, L), clamp(u, +-L) first, in fp32; swigluoai and
 /// quick_geglu g sigmoid(alpha g) (u + 1) after clamps; geglu gelu_tanh(g) u; relu2 relu(u)^2.
+/// SPEC 10: geglu_erf gelu(g) u; silu, gelu, gelu_tanh and relu of u alone.
 const Activation& activation(ActivationKind kind);
 
 ActivationParams activation_params(const MoEConfig& config);

@@ -38,6 +38,23 @@ Num gelu_slope(Num x) {
   return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - square(t)) * inner;
 }
 
+/// gelu with erf and its gradient, one kernel each.
+Num gelu_erf(Num a) {
+  const Num x = cast(a, wide(a.t));
+  return cast(0.5 * x * (1.0 + erf(x * 0.7071067811865476)), a.t);
+}
+Num gelu_erf_slope_times(Num d, Num a) {
+  const Num x = cast(a, wide(a.t));
+  const Num cdf = 0.5 * (1.0 + erf(x * 0.7071067811865476));
+  const Num pdf = apply(x * x * -0.5, [](auto v) { return std::exp(v); }) * 0.3989422804014327;
+  return cast(cast(d, wide(a.t)) * (cdf + x * pdf), common(d.t, a.t));
+}
+
+bool is_gated(ActivationKind kind) {
+  return kind != ActivationKind::relu2 && kind != ActivationKind::silu && kind != ActivationKind::gelu &&
+         kind != ActivationKind::gelu_tanh && kind != ActivationKind::relu;
+}
+
 /// silu_backward, one kernel.
 Num silu_slope_times(Num d, Num a) {
   const Num x = cast(a, wide(a.t)), s = sigmoid(x);
@@ -68,6 +85,16 @@ Num value(const MoEConfig& c, Num g, Num u) {
     }
     case ActivationKind::geglu:
       return gelu(g) * u;
+    case ActivationKind::geglu_erf:
+      return gelu_erf(g) * u;
+    case ActivationKind::silu:
+      return silu(u);
+    case ActivationKind::gelu:
+      return gelu_erf(u);
+    case ActivationKind::gelu_tanh:
+      return gelu(u);
+    case ActivationKind::relu:
+      return relu(u);
     case ActivationKind::relu2:
       break;
   }
@@ -101,6 +128,16 @@ std::pair<Num, Num> gradient(const MoEConfig& c, Num g, Num u, Num d) {
     }
     case ActivationKind::geglu:
       return {d * gelu_slope(g) * u, d * gelu(g)};
+    case ActivationKind::geglu_erf:
+      return {gelu_erf_slope_times(d * u, g), d * gelu_erf(g)};
+    case ActivationKind::silu:
+      return {{}, silu_slope_times(d, u)};
+    case ActivationKind::gelu:
+      return {{}, gelu_erf_slope_times(d, u)};
+    case ActivationKind::gelu_tanh:
+      return {{}, d * gelu_slope(u)};
+    case ActivationKind::relu:
+      return {{}, u.v > 0.0 ? d : Num{0.0, d.t}};
     case ActivationKind::relu2:
       break;
   }
@@ -178,7 +215,7 @@ void put_expert(NamedTensors& out, const std::string& name, const Tensor& param,
 
 Row activate(const MoEConfig& c, const Row& h, Num p) {
   Row out;
-  if (c.expert_activation == ActivationKind::relu2) {
+  if (!is_gated(c.expert_activation)) {
     for (const Num u : h) out.push_back(value(c, {}, u) * p);
     return out;
   }
@@ -189,7 +226,7 @@ Row activate(const MoEConfig& c, const Row& h, Num p) {
 
 Row activation_gradient(const MoEConfig& c, const Row& h, Num p, const Row& d, Order order, DType weight_type,
                         Num& d_p) {
-  const bool gated = c.expert_activation != ActivationKind::relu2;
+  const bool gated = is_gated(c.expert_activation);
   const GateUp s = gated ? split(c, h) : GateUp{Row(h.size()), h};
   Row out(h.size()), products;
   for (std::size_t i = 0; i < d.size(); ++i) {

@@ -46,6 +46,8 @@ bool clamps(const Descriptor& d) {
 }
 
 double activation_of(const Descriptor& d, double g, double u) {
+  if (d.config.clamp_after_activation && d.activation == ActivationKind::swiglu && clamps(d))
+    return std::min(g * sigmoid(g), d.limit) * std::clamp(u, -d.limit, d.limit);
   if (clamps(d)) {
     g = std::min(g, d.limit);
     u = std::clamp(u, -d.limit, d.limit);
@@ -113,7 +115,8 @@ void activation_values(Implementation& impl, const Descriptor& d) {
     clamped.tensors.at("inputs/x").set(i, std::min(g, d.limit));
     clamped.tensors.at("inputs/x").set(i + 1, std::clamp(u, -d.limit, d.limit));
   }
-  if (clamps(d)) expect_identical(a, Answer(impl, clamped), "outputs/y", "inputs were clamped beforehand");
+  if (clamps(d) && !d.config.clamp_after_activation)
+    expect_identical(a, Answer(impl, clamped), "outputs/y", "inputs were clamped beforehand");
 }
 
 void arrange_one_unit(Descriptor& d) {
@@ -129,6 +132,13 @@ void arrange_one_unit_beyond(Descriptor& d) {
   if (!facts(d.activation).convention)
     d.activation =
         kActivations[kDocumentedActivations + d.seed % (kActivations.size() - kDocumentedActivations)].kind;
+}
+
+void arrange_one_unit_clamped_after(Descriptor& d) {
+  arrange_one_unit(d);
+  d.config.clamp_after_activation = true;
+  d.activation = ActivationKind::swiglu;
+  if (d.limit != 0.5 && d.limit != 2.0) d.limit = d.seed % 2 == 0 ? 0.5 : 2.0;
 }
 
 /// The tensor read backwards: another tensor whose sum with the first one is exact.
@@ -294,6 +304,14 @@ const Property kExpertsFormulaProperties[] = {
      "the same for activations that the documented system does not have",
      {"erf taken for tanh", "an activation without a gate squared"},
      arrange_one_unit_beyond,
+     activation_values},
+    {"C10",
+     "clamps_after_activation",
+     {Component::experts},
+     PropertyClass::bounded,
+     "under clamp_after_activation swiglu_limit clamps silu(gate), and up",
+     {"clamp before the activation"},
+     arrange_one_unit_clamped_after,
      activation_values},
     {"P39",
      "linear_down",

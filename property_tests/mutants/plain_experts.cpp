@@ -262,6 +262,7 @@ double activation_value(const MoEConfig& c, double gate, double up) {
   const double limit = limit_of(c), g = std::min(gate, limit), u = std::clamp(up, -limit, limit);
   switch (c.expert_activation) {
     case ActivationKind::swiglu:
+      if (c.clamp_after_activation) return std::min(gate * plain_sigmoid(gate), limit) * u;
       return g * plain_sigmoid(g) * u;
     case ActivationKind::swigluoai:
     case ActivationKind::quick_geglu:
@@ -289,6 +290,10 @@ std::pair<double, double> activation_slope(const MoEConfig& c, double gate, doub
   const double by_gate = gate <= limit ? 1.0 : 0.0, by_up = up >= -limit && up <= limit ? 1.0 : 0.0;
   switch (c.expert_activation) {
     case ActivationKind::swiglu: {
+      if (c.clamp_after_activation) {
+        const double s = plain_sigmoid(gate), silu = gate * s;
+        return {silu <= limit ? s * (1.0 + gate * (1.0 - s)) * u : 0.0, by_up * std::min(silu, limit)};
+      }
       const double s = plain_sigmoid(g);
       return {by_gate * s * (1.0 + g * (1.0 - s)) * u, by_up * g * s};
     }

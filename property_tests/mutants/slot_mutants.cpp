@@ -103,6 +103,10 @@ NamedTensors plain_relu_squares(Implementation& sound, const Call& call) {
   return with_activation(sound, call, "relu", "relu2");
 }
 
+NamedTensors clamp_before_activation(Implementation& sound, const Call& call) {
+  return experts_with(sound, call, "clamp_after_activation", nlohmann::json::object());
+}
+
 }  // namespace
 
 std::span<const Mutant> slot_mutants() {
@@ -174,6 +178,13 @@ std::span<const Mutant> slot_mutants() {
        .first_wrong = "stages/activation outputs/y",
        .property = "activations_beyond",
        .run = plain_relu_squares},
+      {.name = "clamp_before_activation",
+       .source = "transformers 5.24 step3p7 clamps after it",
+       .components = {Component::experts},
+       .does = "the gate is clamped where silu of it should be",
+       .first_wrong = "stages/activation outputs/y",
+       .property = "clamps_after_activation",
+       .run = clamp_before_activation},
   };
   return kRows;
 }

@@ -215,6 +215,9 @@ struct Fields<MoEConfig> {
         convention("per_expert_scale", &C::per_expert_scale, any,
                    "a trained factor per expert multiplies its routing weights", "gate moe init",
                    Drawn{0, std::array{true}}),
+        convention("clamp_after_activation", &C::clamp_after_activation, any,
+                   "swiglu_limit clamps silu(gate) in place of the gate", "experts moe",
+                   Drawn{0, std::array{true}}),
     };
   }();
 };

@@ -61,9 +61,22 @@ Gradient swiglu_limited_gradient(Real g, Real u, Real d, const Params& p) {
           as_fp32(d) * silu(gate) * inside(as_fp32(u), -p.limit, p.limit)};
 }
 
+Real swiglu_clamped_after(Real g, Real u, const Params& p) {
+  return clamp(silu(g), -kInfinity, p.limit) * clamp(u, -p.limit, p.limit);
+}
+Gradient swiglu_clamped_after_gradient(Real g, Real u, Real d, const Params& p) {
+  const Real gate = silu(g), up = clamp(u, -p.limit, p.limit), slope = silu_slope(g);
+  return {in_other_orders(d * slope * up, d * up, {slope}) * inside(gate, -kInfinity, p.limit),
+          d * clamp(gate, -kInfinity, p.limit) * inside(u, -p.limit, p.limit)};
+}
+
 // Without a limit swiglu has neither clamps nor their cast to fp32.
-Real swiglu(Real g, Real u, const Params& p) { return p.limit > 0.0 ? swiglu_limited(g, u, p) : silu(g) * u; }
+Real swiglu(Real g, Real u, const Params& p) {
+  if (p.limit > 0.0) return p.clamp_after ? swiglu_clamped_after(g, u, p) : swiglu_limited(g, u, p);
+  return silu(g) * u;
+}
 Gradient swiglu_gradient(Real g, Real u, Real d, const Params& p) {
+  if (p.limit > 0.0 && p.clamp_after) return swiglu_clamped_after_gradient(g, u, d, p);
   if (p.limit > 0.0) return swiglu_limited_gradient(g, u, d, p);
   // The documented system multiplies d s first, automatic differentiation d u.
   const Real slope = silu_slope(g);
@@ -180,7 +193,7 @@ const Activation& activation(ActivationKind kind) { return kActivationRows[stati
 
 ActivationParams activation_params(const MoEConfig& c) {
   const bool own = facts(c.expert_activation).clamp == ClampField::activation_limit;
-  return {c.activation_alpha, own ? c.activation_limit : c.swiglu_limit};
+  return {c.activation_alpha, own ? c.activation_limit : c.swiglu_limit, c.clamp_after_activation};
 }
 
 }  // namespace moeref

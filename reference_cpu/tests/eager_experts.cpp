@@ -72,6 +72,8 @@ Num value(const MoEConfig& c, Num g, Num u) {
   const double limit = upper(c);
   switch (c.expert_activation) {
     case ActivationKind::swiglu:
+      if (c.swiglu_limit > 0.0 && c.clamp_after_activation)
+        return clamp(silu(g), -INFINITY, limit) * clamp(u, -limit, limit);
       if (c.swiglu_limit > 0.0)
         return silu(clamp(in_float(g), -INFINITY, limit)) * clamp(in_float(u), -limit, limit);
       return silu(g) * u;
@@ -109,6 +111,11 @@ std::pair<Num, Num> gradient(const MoEConfig& c, Num g, Num u, Num d) {
       if (c.swiglu_limit <= 0.0) {
         const Num s = sigmoid(g);
         return {d * s * (1.0 + g * (1.0 - s)) * u, d * silu(g)};
+      }
+      if (c.clamp_after_activation) {
+        const Num gate = silu(g), clamped = clamp(u, -limit, limit);
+        return {silu_slope_times(clamp_gradient(d * clamped, gate, -INFINITY, limit), g),
+                clamp_gradient(d * clamp(gate, -INFINITY, limit), u, -limit, limit)};
       }
       const Num gate = clamp(in_float(g), -INFINITY, limit), up = clamp(in_float(u), -limit, limit);
       return {clamp_gradient(silu_slope_times(d * up, gate), in_float(g), -INFINITY, limit),

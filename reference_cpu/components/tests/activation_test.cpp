@@ -37,6 +37,11 @@ const Case kCases[] = {
        const double a = std::min(g, p.limit), b = std::clamp(u, -p.limit, p.limit);
        return a * sigma(a) * b;
      }},
+    {ActivationKind::swiglu,
+     {0.0, 1.45, true},
+     [](double g, double u, const ActivationParams& p) {
+       return std::min(g * sigma(g), p.limit) * std::clamp(u, -p.limit, p.limit);
+     }},
     {ActivationKind::swigluoai,
      {1.702, 7.0},
      [](double g, double u, const ActivationParams& p) {

@@ -68,6 +68,7 @@ struct MoEConfig {
   SelectionScores selection_scores = SelectionScores::by_score_func;
   bool router_weight_on_input = false;
   bool per_expert_scale = false;
+  bool clamp_after_activation = false;  ///< of swiglu
 
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }

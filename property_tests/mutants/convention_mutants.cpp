@@ -138,6 +138,13 @@ NamedTensors expert_scale_not_trained(Implementation& sound, const Call& call) {
   return out;
 }
 
+NamedTensors bias_never_centred(Implementation& sound, const Call& call) {
+  if (!is(call, Component::bias_update)) return sound.run(call);
+  Call other = call;
+  other.config.erase("centred_bias_update");
+  return sound.run(other);
+}
+
 }  // namespace
 
 std::span<const Mutant> convention_mutants() {
@@ -243,6 +250,13 @@ std::span<const Mutant> convention_mutants() {
        .first_wrong = "grads/per_expert_scale",
        .property = "expert_scale",
        .run = expert_scale_not_trained},
+      {.name = "bias_never_centred",
+       .source = "torchtitan 0.3 centres the step",
+       .components = {Component::bias_update},
+       .does = "the mean of the correction bias's steps stays in it",
+       .first_wrong = kUpdatedBias,
+       .property = "centred_steps",
+       .run = bias_never_centred},
       {.name = "group_sum_rounds_up",
        .components = {Component::gate},
        .does = "k / g is rounded up where a group's score is the sum of its k / g largest",

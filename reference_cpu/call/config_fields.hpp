@@ -218,6 +218,9 @@ struct Fields<MoEConfig> {
         convention("clamp_after_activation", &C::clamp_after_activation, any,
                    "swiglu_limit clamps silu(gate) in place of the gate", "experts moe",
                    Drawn{0, std::array{true}}),
+        convention("centred_bias_update", &C::centred_bias_update, any,
+                   "the steps of the correction bias have the mean 0", "bias_update",
+                   Drawn{0, std::array{true}}),
     };
   }();
 };

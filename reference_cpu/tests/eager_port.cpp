@@ -299,11 +299,17 @@ void EagerPort::bias_update(const Call& call, NamedTensors& out) const {
     for (const std::int64_t l : load) total += l;
     const float mean = static_cast<float>(total) / static_cast<float>(e);
     Tensor bias(DType::float32, {e});
+    std::vector<Num> steps;
     for (std::int64_t i = 0; i < e; ++i) {
       const float difference = mean - static_cast<float>(load[static_cast<std::size_t>(i)]);
       const double sign = difference > 0 ? 1.0 : difference < 0 ? -1.0 : 0.0;
+      steps.push_back(Num{sign, DType::float32} * c.gate_bias_update_factor);
+    }
+    const Num mean_step = sum(steps, DType::float32, w_.o.order) / static_cast<double>(e);
+    for (std::int64_t i = 0; i < e; ++i) {
+      const Num step = steps[static_cast<std::size_t>(i)];
       Num& a = correction[static_cast<std::size_t>(i)];
-      a = a + Num{sign, DType::float32} * c.gate_bias_update_factor;
+      a = a + (c.centred_bias_update ? step - mean_step : step);
       bias.set(i, a.v);
     }
     out["outputs/e_score_correction_bias" + at] = bias;

@@ -131,6 +131,7 @@ void draw_slot_rules(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
   if (d.chance(0.3) && !weighs_corrected) c.selection_scores = SelectionScores::logits;
   c.per_expert_scale = d.chance(0.3);
   c.clamp_after_activation = d.chance(0.4);
+  c.centred_bias_update = d.chance(0.4);
   if (d.chance(0.4)) c.expert_activation = static_cast<ActivationKind>(kDocumentedActivations + d.below(5));
   if (d.chance(0.3) && (numbers == Numbers::adversarial || c.route_scale <= 1.0)) {
     c.router_weight_on_input = true;

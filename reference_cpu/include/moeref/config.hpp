@@ -69,6 +69,7 @@ struct MoEConfig {
   bool router_weight_on_input = false;
   bool per_expert_scale = false;
   bool clamp_after_activation = false;  ///< of swiglu
+  bool centred_bias_update = false;
 
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }

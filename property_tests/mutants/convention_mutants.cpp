@@ -145,6 +145,22 @@ NamedTensors bias_never_centred(Implementation& sound, const Call& call) {
   return sound.run(other);
 }
 
+/// The loss of one field at its default; loads and routing do not depend on it.
+NamedTensors loss_without(Implementation& sound, const Call& call, const char* field) {
+  if (!is_one_of(call, {Component::aux_loss, Component::gate})) return sound.run(call);
+  Call other = call;
+  other.config.erase(field);
+  return sound.run(other);
+}
+
+NamedTensors loss_always_over_k(Implementation& sound, const Call& call) {
+  return loss_without(sound, call, "aux_loss_factor");
+}
+
+NamedTensors loss_of_the_whole_batch(Implementation& sound, const Call& call) {
+  return loss_without(sound, call, "aux_loss_sequences");
+}
+
 }  // namespace
 
 std::span<const Mutant> convention_mutants() {
@@ -257,6 +273,18 @@ std::span<const Mutant> convention_mutants() {
        .first_wrong = kUpdatedBias,
        .property = "centred_steps",
        .run = bias_never_centred},
+      {.name = "loss_always_over_k",
+       .components = {Component::aux_loss, Component::gate},
+       .does = "loads of the auxiliary loss are divided by k, whatever aux_loss_factor is",
+       .first_wrong = "outputs/aux_loss",
+       .property = "loss_rules",
+       .run = loss_always_over_k},
+      {.name = "loss_of_the_whole_batch",
+       .components = {Component::aux_loss, Component::gate},
+       .does = "the auxiliary loss takes all sequences for one",
+       .first_wrong = "outputs/aux_loss",
+       .property = "loss_rules",
+       .run = loss_of_the_whole_batch},
       {.name = "group_sum_rounds_up",
        .components = {Component::gate},
        .does = "k / g is rounded up where a group's score is the sum of its k / g largest",

@@ -22,6 +22,7 @@ static_assert(has_row_per_enumerator<kNormDenominators>());
 static_assert(has_row_per_enumerator<kTop1Norms>());
 static_assert(has_row_per_enumerator<kGroupScores>());
 static_assert(has_row_per_enumerator<kDiscardedGroups>());
+static_assert(has_row_per_enumerator<kAuxLossFactors>());
 static_assert(has_row_per_enumerator<kNullSlots>());
 static_assert(has_row_per_enumerator<kSelectionScores>());
 

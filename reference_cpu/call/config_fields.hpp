@@ -221,6 +221,12 @@ struct Fields<MoEConfig> {
         convention("centred_bias_update", &C::centred_bias_update, any,
                    "the steps of the correction bias have the mean 0", "bias_update",
                    Drawn{0, std::array{true}}),
+        convention("aux_loss_factor", &C::aux_loss_factor, any,
+                   "factor on the loads of the auxiliary loss: E / k, or E", "gate aux_loss moe",
+                   Drawn{0, std::array{AuxLossFactor::experts}}),
+        convention("aux_loss_sequences", &C::aux_loss_sequences, size,
+                   "sequences of equal length whose auxiliary losses are averaged", "gate aux_loss moe",
+                   Drawn{0, std::array{std::int64_t{2}, std::int64_t{3}}}),
     };
   }();
 };

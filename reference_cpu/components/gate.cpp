@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "moeref/error.hpp"
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "reference_cpu/arithmetic/product.hpp"
 #include "reference_cpu/components/parallelism.hpp"
@@ -152,23 +153,34 @@ NormaliseGradient normalise_gradient(const MoEConfig& c, const Row& row, const R
   return out;
 }
 
-/// The statistics of the auxiliary loss, rank by rank under context parallelism.
-AuxStatistics statistics(const CallOptions& o, const GateForward& f, const std::vector<bool>& mask,
-                         std::int64_t k) {
-  const auto offsets = rank_offsets(o.parallel.cp_size, o.parallel.tokens_per_rank, f.scores.rows);
-  AuxStatistics sum;
-  for (std::size_t r = 0; r + 1 < offsets.size(); ++r) {
-    const std::int64_t first = offsets[r], last = offsets[r + 1];
-    const std::vector<bool> rank_mask(mask.begin() + first, mask.begin() + last);
-    const std::vector<std::int64_t> rank_ids(f.indices.begin() + first * k, f.indices.begin() + last * k);
-    const AuxStatistics rank = aux_statistics(rows_of(f.scores, first, last), rank_mask,
-                                              expert_load(rank_ids, rank_mask, f.scores.cols));
-    if (r == 0)
-      sum = rank;
-    else
-      add(sum, rank);
+/// Statistics of the auxiliary loss of tokens [first, last).
+AuxStatistics statistics_of(const GateForward& f, const std::vector<bool>& mask, std::int64_t k,
+                            std::int64_t first, std::int64_t last) {
+  const std::vector<bool> own_mask(mask.begin() + first, mask.begin() + last);
+  const std::vector<std::int64_t> ids(f.indices.begin() + first * k, f.indices.begin() + last * k);
+  return aux_statistics(rows_of(f.scores, first, last), own_mask, expert_load(ids, own_mask, f.scores.cols));
+}
+
+/// One loss per sequence. The statistics of one sequence are added rank by rank under context parallelism.
+std::vector<AuxLoss> sequence_losses(const MoEConfig& c, const CallOptions& o, const GateForward& f,
+                                     const std::vector<bool>& mask) {
+  const std::int64_t k = c.n_activated_experts, ranks = o.parallel.cp_size, sequences = c.aux_loss_sequences;
+  if (sequences > 1 && ranks > 1)
+    throw InputError("config field 'aux_loss_sequences' is " + std::to_string(sequences) +
+                     ": want 1 where context-parallel ranks share a sequence");
+  std::vector<AuxLoss> out;
+  if (sequences > 1) {
+    const auto offsets = sequence_offsets(sequences, f.scores.rows);
+    for (std::size_t s = 0; s + 1 < offsets.size(); ++s)
+      out.push_back(aux_loss(statistics_of(f, mask, k, offsets[s], offsets[s + 1]), c.aux_loss_slots()));
+    return out;
   }
-  return sum;
+  const auto offsets = rank_offsets(ranks, o.parallel.tokens_per_rank, f.scores.rows);
+  AuxStatistics sum = statistics_of(f, mask, k, offsets[0], offsets[1]);
+  for (std::size_t r = 1; r + 1 < offsets.size(); ++r)
+    add(sum, statistics_of(f, mask, k, offsets[r], offsets[r + 1]));
+  out.push_back(aux_loss(sum, c.aux_loss_slots()));
+  return out;
 }
 
 void record(RoutingScores& routing, const MoEConfig& c, std::int64_t t, const Token& token) {
@@ -314,9 +326,9 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
   forced.settle("stages/scores", f.scores, {tokens, c.n_routed_experts});
   f.load = expert_load(f.indices, mask, c.n_routed_experts);
   if (o.training && c.aux_loss_coeff > 0.0) {
-    const AuxLoss loss = aux_loss(statistics(o, f, mask, k), k);
+    SequenceLoss loss = mean_loss(sequence_losses(c, o, f, mask));
     f.aux_loss = loss.value;
-    f.aux_terms = loss.terms;
+    f.aux_terms = std::move(loss.terms);
   }
   return f;
 }
@@ -353,11 +365,16 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
   const auto experts = static_cast<std::size_t>(c.n_routed_experts);
   const ScoreRule& rule = score_rule(c.score_func);
   const Precision scores_held = precision(f.scores.dtype);
-  Row aux;
+  std::vector<Row> aux_of;  // one per sequence
   if (f.aux_loss) {
     const Real scale =
         store(known(o.aux_loss_backward_scale, {}), precision(DType::float32)) * c.aux_loss_coeff;
-    for (const Real d : aux_loss_gradient(f.aux_terms, scale)) aux.push_back(store(d, scores_held));
+    const auto sequences = static_cast<double>(f.aux_terms.size());
+    for (const AuxLossTerms& terms : f.aux_terms) {
+      Row& aux = aux_of.emplace_back();
+      for (const Real d : aux_loss_gradient(terms, sequences > 1.0 ? scale / sequences : scale))
+        aux.push_back(store(d, scores_held));
+    }
   }
   const Precision z_held = precision(c.maps_logits() ? score_compute_type(o) : f.logits.dtype);
   Bounded dz(tokens, c.n_routed_experts, f.logits.dtype);
@@ -383,9 +400,10 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     // The gradients of S and of z are sums in any order: of the auxiliary loss's, directly and through the
     // sum of S, and of the selected values', which arrive at S or at z.
     std::vector<Sum> at_scores(experts, Sum(held)), at_logits(experts, Sum(z_held));
-    if (!aux.empty() && mask[static_cast<std::size_t>(t)]) {
+    if (!aux_of.empty() && mask[static_cast<std::size_t>(t)]) {
       Row d_scores;
-      for (const Real d : aux) d_scores.push_back(store(d, held));
+      for (const Real d : aux_of[static_cast<std::size_t>(t * std::ssize(aux_of) / tokens)])
+        d_scores.push_back(store(d, held));
       if (c.normalises_scores()) {
         const NormaliseGradient back = normalise_gradient(c, token.weighed, d_scores);
         for (Sum& sum : at_scores) sum += back.through_sum;

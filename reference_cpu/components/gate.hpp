@@ -48,14 +48,14 @@ std::optional<RoutingScores> routing_of_scores(const MoEConfig& config,
 /// The results of one forward. Slots hold the ids in descending order of the selection scores, or as
 /// replayed.
 struct GateForward {
-  Bounded logits;                     ///< z [T, E]
-  Bounded scores;                     ///< S [T, E] after normalisation, as the auxiliary loss sees them
-  std::vector<std::int64_t> indices;  ///< [T, k]
-  Bounded weights;                    ///< w [T, k]
-  std::vector<std::int64_t> load;     ///< [E]
-  std::optional<Real> aux_loss;       ///< without the coefficient; only in training with aux_loss_coeff > 0
-  AuxLossTerms aux_terms;             ///< n and f of the loss, for the backward pass
-  RoutingScores routing;              ///< the scores that the selection was made from
+  Bounded logits;                       ///< z [T, E]
+  Bounded scores;                       ///< S [T, E] after normalisation, as the auxiliary loss sees them
+  std::vector<std::int64_t> indices;    ///< [T, k]
+  Bounded weights;                      ///< w [T, k]
+  std::vector<std::int64_t> load;       ///< [E]
+  std::optional<Real> aux_loss;         ///< without the coefficient; only in training with aux_loss_coeff > 0
+  std::vector<AuxLossTerms> aux_terms;  ///< n and f of each sequence's loss, for the backward pass
+  RoutingScores routing;                ///< the scores that the selection was made from
 };
 
 /// x [T, D]; mask[t] = real token; `replay` ids [T, k] instead of a selection (null: select). The auxiliary

@@ -158,22 +158,35 @@ std::vector<std::int64_t> load_of(const std::vector<std::int64_t>& ids, const st
   return load;
 }
 
-AuxLossResult aux_loss(const Workspace& w, const Matrix& scores, const std::vector<std::int64_t>& load,
-                       const std::vector<bool>& mask, std::int64_t k) {
-  const double n = std::max<double>(static_cast<double>(std::ranges::count(mask, true)), 1.0);
-  AuxLossResult out{0.0, {}, n};
-  Row terms;
-  for (std::int64_t i = 0; i < scores.cols; ++i) {
-    Row column;
-    for (std::int64_t t = 0; t < scores.rows; ++t)
-      column.push_back(cast(scores.at(t, i), DType::float32) *
-                       (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
-    const Num f = Num{static_cast<double>(load[static_cast<std::size_t>(i)]), DType::float32} *
-                  static_cast<double>(scores.cols) / (static_cast<double>(k) * n);
-    out.f.push_back(f);
-    terms.push_back(f * (sum(column, DType::float32, w.o.order) / n));
+AuxLossResult aux_loss(const Workspace& w, const MoEConfig& c, const Matrix& scores,
+                       const std::vector<std::int64_t>& ids, const std::vector<bool>& mask) {
+  AuxLossResult out;
+  const std::int64_t k = c.n_activated_experts, length = scores.rows / c.aux_loss_sequences;
+  const double divisor = c.aux_loss_factor == AuxLossFactor::experts ? 1.0 : static_cast<double>(k);
+  Row losses;
+  for (std::int64_t first = 0; first + length <= scores.rows; first += std::max<std::int64_t>(length, 1)) {
+    const std::vector<bool> own(mask.begin() + first, mask.begin() + first + length);
+    const auto load =
+        load_of({ids.begin() + first * k, ids.begin() + (first + length) * k}, own, k, scores.cols);
+    const double n = std::max<double>(static_cast<double>(std::ranges::count(own, true)), 1.0);
+    Row terms, f;
+    for (std::int64_t i = 0; i < scores.cols; ++i) {
+      Row column;
+      for (std::int64_t t = first; t < first + length; ++t)
+        column.push_back(cast(scores.at(t, i), DType::float32) *
+                         (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
+      f.push_back(Num{static_cast<double>(load[static_cast<std::size_t>(i)]), DType::float32} *
+                  static_cast<double>(scores.cols) / (divisor * n));
+      terms.push_back(f.back() * (sum(column, DType::float32, w.o.order) / n));
+    }
+    losses.push_back(sum(terms, DType::float32, w.o.order));
+    for (std::int64_t t = 0; t < length; ++t) {
+      out.f.push_back(f);
+      out.n.push_back(n * static_cast<double>(c.aux_loss_sequences));
+    }
+    if (length == 0) break;
   }
-  out.loss = sum(terms, DType::float32, w.o.order).v;
+  out.loss = (sum(losses, DType::float32, w.o.order) / static_cast<double>(c.aux_loss_sequences)).v;
   return out;
 }
 
@@ -257,10 +270,8 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
   }
   g.load = load_of(g.ids, mask, k, e);
   if (o.training && c.aux_loss_coeff > 0.0) {
-    const AuxLossResult aux = aux_loss(w, g.scores, g.load, mask, k);
-    g.aux_loss = aux.loss;
-    g.f = aux.f;
-    g.n = aux.n;
+    g.aux = aux_loss(w, c, g.scores, g.ids, mask);
+    g.aux_loss = g.aux.loss;
   }
   return g;
 }
@@ -311,13 +322,14 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
     }
     for (std::size_t i = 0; i < scattered.size(); ++i)
       (after_topk(c) ? to_logits : to_scores)[i].push_back(scattered[i]);
-    if (!g.f.empty()) {
+    if (!g.aux.f.empty()) {
       Row aux;
       for (std::int64_t i = 0; i < e; ++i) {
         const Num scaled =
             Num{static_cast<float>(o.aux_loss_backward_scale), DType::float32} * c.aux_loss_coeff;
-        const Num d_sum =
-            scaled * g.f[static_cast<std::size_t>(i)] / g.n * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0);
+        const Num d_sum = scaled * g.aux.f[static_cast<std::size_t>(t)][static_cast<std::size_t>(i)] /
+                          g.aux.n[static_cast<std::size_t>(t)] *
+                          (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0);
         aux.push_back(cast(w.o.fused ? d_sum : cast(d_sum, g.scores.stored), plain));
       }
       if (divides_scores(c)) {

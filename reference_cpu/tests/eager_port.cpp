@@ -263,7 +263,7 @@ void EagerPort::aux_loss_component(const Call& call, NamedTensors& out) const {
   const auto mask = mask_of(call, "token_mask", scores.rows, false);
   const auto ids = require(call.tensors, "inputs/indices").as<std::int64_t>();
   const auto load = load_of({ids.begin(), ids.end()}, mask, c.n_activated_experts, c.n_routed_experts);
-  const AuxLossResult aux = aux_loss(w_, scores, load, mask, c.n_activated_experts);
+  const AuxLossResult aux = aux_loss(w_, c, scores, {ids.begin(), ids.end()}, mask);
   out["outputs/expert_load"] = integers(load, {c.n_routed_experts});
   out["outputs/aux_loss"] = scalar(aux.loss);
   if (!call.backward) return;
@@ -271,7 +271,8 @@ void EagerPort::aux_loss_component(const Call& call, NamedTensors& out) const {
   for (std::int64_t t = 0; t < d.rows; ++t)
     for (std::int64_t i = 0; i < d.cols; ++i)
       d.set(t, i,
-            aux.f[static_cast<std::size_t>(i)] / aux.n * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
+            aux.f[static_cast<std::size_t>(t)][static_cast<std::size_t>(i)] /
+                aux.n[static_cast<std::size_t>(t)] * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
   out["grads/original_scores"] = to_tensor(d, input.shape(), input.dtype());
 }
 

@@ -132,6 +132,7 @@ void draw_slot_rules(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
   c.per_expert_scale = d.chance(0.3);
   c.clamp_after_activation = d.chance(0.4);
   c.centred_bias_update = d.chance(0.4);
+  if (d.chance(0.3)) c.aux_loss_factor = AuxLossFactor::experts;
   if (d.chance(0.4)) c.expert_activation = static_cast<ActivationKind>(kDocumentedActivations + d.below(5));
   if (d.chance(0.3) && (numbers == Numbers::adversarial || c.route_scale <= 1.0)) {
     c.router_weight_on_input = true;
@@ -241,6 +242,11 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
   }
   const std::int64_t t = d.chance(0.04) ? 0 : d.chance(0.1) ? 1 : 1 + d.below(7);
   const Shape tokens = component == Component::moe ? Shape{t, 1 + d.below(2)} : Shape{t};
+  if (rules == Rules::any && component != Component::mlp && c.aux_loss_factor == AuxLossFactor::experts) {
+    const std::int64_t all = element_count(tokens), divisor = all % 3 == 0 ? 3 : all % 2 == 0 ? 2 : all;
+    c.aux_loss_sequences = std::max<std::int64_t>(divisor, 1);
+    call.config = to_json(c);
+  }
   // At times the activations or the parameters come in another type than the config's.
   const bool mixed = d.chance(0.12) && numbers == Numbers::adversarial;
   const DType x_type =

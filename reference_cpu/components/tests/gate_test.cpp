@@ -299,6 +299,10 @@ TEST(GateTest, GradientsAreCentralDifferences) {
         c.norm_topk_prob = norm;
         c.route_scale = 1.5;
         c.aux_loss_coeff = 0.7;
+        if (norm) {
+          c.aux_loss_factor = AuxLossFactor::experts;
+          c.aux_loss_sequences = 3;
+        }
         c.router_bias = true;
         c.force_e_score_correction_bias = c.router_weight_uses_score_correction_bias =
             f != ScoreFunc::softmax;

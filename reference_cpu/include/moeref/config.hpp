@@ -70,6 +70,8 @@ struct MoEConfig {
   bool per_expert_scale = false;
   bool clamp_after_activation = false;  ///< of swiglu
   bool centred_bias_update = false;
+  AuxLossFactor aux_loss_factor = AuxLossFactor::experts_over_k;
+  std::int64_t aux_loss_sequences = 1;
 
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }
@@ -112,6 +114,10 @@ struct MoEConfig {
   }
   bool normalises_scores() const {
     return norm_topk_prob && (n_activated_experts > 1 || norm_at_top1 != Top1Norm::none);
+  }
+  /// What loads of the auxiliary loss are divided by, beside the number of tokens.
+  std::int64_t aux_loss_slots() const {
+    return aux_loss_factor == AuxLossFactor::experts ? 1 : n_activated_experts;
   }
   /// Width of the shared experts' MLP.
   std::int64_t shared_dim() const {

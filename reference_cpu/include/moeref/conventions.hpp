@@ -42,6 +42,12 @@ enum class SelectionScores : std::uint8_t {
   logits,         ///< logits plus the correction bias; weights are still made of scores
 };
 
+/// The factor of the auxiliary loss: f_i = factor load_i / n.
+enum class AuxLossFactor : std::uint8_t {
+  experts_over_k,  ///< E / k: 1 where all loads are equal
+  experts,         ///< E
+};
+
 /// Which expert id marks a null slot: one that has weight 0 and is counted and differentiated nowhere.
 enum class NullSlots : std::uint8_t {
   given,             ///< -1, and among the inputs of experts and of the auxiliary loss alone
@@ -80,6 +86,10 @@ inline constexpr auto kSelectionScores = std::to_array<ConventionName<SelectionS
     {SelectionScores::by_score_func, "by_score_func"},
     {SelectionScores::logits, "logits"},
 });
+inline constexpr auto kAuxLossFactors = std::to_array<ConventionName<AuxLossFactor>>({
+    {AuxLossFactor::experts_over_k, "experts_over_k"},
+    {AuxLossFactor::experts, "experts"},
+});
 inline constexpr auto kNullSlots = std::to_array<ConventionName<NullSlots>>({
     {NullSlots::given, "given"},
     {NullSlots::minus_one, "minus_one"},
@@ -92,6 +102,7 @@ constexpr const auto& rows_of(Top1Norm) { return kTop1Norms; }
 constexpr const auto& rows_of(GroupScore) { return kGroupScores; }
 constexpr const auto& rows_of(DiscardedGroups) { return kDiscardedGroups; }
 constexpr const auto& rows_of(SelectionScores) { return kSelectionScores; }
+constexpr const auto& rows_of(AuxLossFactor) { return kAuxLossFactors; }
 constexpr const auto& rows_of(NullSlots) { return kNullSlots; }
 
 /// An enum with a table here.

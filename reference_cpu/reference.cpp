@@ -72,6 +72,7 @@ void put_gate(Work& w, const MoEConfig& c, GateForward f) {
   w.put("outputs/weights", std::move(f.weights), {t, k});
   w.put("outputs/expert_load", integers(f.load, {e}));
   if (f.aux_loss) w.put("outputs/aux_loss", scalar(*f.aux_loss, DType::float32));
+  if (f.z_loss) w.put("outputs/z_loss", scalar(*f.z_loss, DType::float32));
   w.put("stages/logits", std::move(f.logits), {t, e});
   w.put("stages/scores", std::move(f.scores), {t, e});
   // Replayed ids are given: there is no choice to judge, only their copy.

@@ -161,6 +161,33 @@ NamedTensors loss_of_the_whole_batch(Implementation& sound, const Call& call) {
   return loss_without(sound, call, "aux_loss_sequences");
 }
 
+/// The z-loss over all tokens, as if none were masked.
+NamedTensors z_loss_of_padding_too(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!is(call, Component::gate) || !out.contains("outputs/z_loss")) return out;
+  out["outputs/z_loss"] = sound.run(with_live(call, [](std::int64_t) { return true; })).at("outputs/z_loss");
+  return out;
+}
+
+NamedTensors z_loss_summed(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!is(call, Component::gate)) return out;
+  double live = 0.0;
+  for (std::int64_t t = 0; t < token_count(call); ++t) live += is_live(call, t) ? 1.0 : 0.0;
+  change(out, "outputs/z_loss", [&](std::int64_t, double value) { return value * live; });
+  return out;
+}
+
+NamedTensors z_loss_has_no_gradient(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!is(call, Component::gate) || !call.config.contains("z_loss_coeff")) return out;
+  Call other = call;
+  other.config.erase("z_loss_coeff");
+  for (auto& [name, tensor] : sound.run(other))
+    if (name.starts_with("grads/")) out[name] = tensor;
+  return out;
+}
+
 }  // namespace
 
 std::span<const Mutant> convention_mutants() {
@@ -285,6 +312,25 @@ std::span<const Mutant> convention_mutants() {
        .first_wrong = "outputs/aux_loss",
        .property = "loss_rules",
        .run = loss_of_the_whole_batch},
+      {.name = "z_loss_of_padding_too",
+       .components = {Component::gate},
+       .does = "padding counts in the z-loss",
+       .first_wrong = "outputs/z_loss",
+       .property = "z_loss",
+       .run = z_loss_of_padding_too},
+      {.name = "z_loss_summed",
+       .components = {Component::gate},
+       .does = "the z-loss is a sum over tokens where it should be a mean",
+       .first_wrong = "outputs/z_loss",
+       .property = "z_loss",
+       .run = z_loss_summed},
+      {.name = "z_loss_has_no_gradient",
+       .components = {Component::gate},
+       .does = "the z-loss is reported, and left out of the backward pass",
+       .shows = "G",
+       .first_wrong = "grads/x grads/weight grads/bias",
+       .property = "z_loss",
+       .run = z_loss_has_no_gradient},
       {.name = "group_sum_rounds_up",
        .components = {Component::gate},
        .does = "k / g is rounded up where a group's score is the sum of its k / g largest",

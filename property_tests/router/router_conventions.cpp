@@ -143,6 +143,55 @@ void expert_scale(Implementation& impl, const Descriptor& d) {
   }
 }
 
+void arrange_z_loss(Descriptor& d) {
+  if (d.config.z_loss_coeff == 0.0) d.config.z_loss_coeff = 0.5;
+  d.config.logit_scale = 1.0;
+  d.config.logit_cap = 0.0;
+  d.eval = d.biased_weights = false;
+  d.aux = 0.0;
+  d.ranks = 1;
+}
+
+/// The formula, and that its gradient is the difference which the coefficient makes.
+void z_loss(Implementation& impl, const Descriptor& d) {
+  const Call call = full_call(impl, d);
+  const Answer a(impl, call);
+  const Matrix z = logits_of(call), w = matrix_of(call.tensors.at("params/weight"));
+  double sum = 0.0, n = 0.0;
+  std::vector<double> lse;
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    double most = z.at(t, 0), total = 0.0;
+    for (std::int64_t e = 0; e < d.E; ++e) most = std::max(most, z.at(t, e));
+    for (std::int64_t e = 0; e < d.E; ++e) total += std::exp(z.at(t, e) - most);
+    lse.push_back(most + std::log(total));
+    if (!is_real(call, t)) continue;
+    sum += lse.back() * lse.back();
+    n += 1.0;
+  }
+  n = std::max(n, 1.0);
+  expect_near("outputs/z_loss", 0, a.at("outputs/z_loss", 0), sum / n,
+              a.bound("outputs/z_loss", 0) + 1e-11 * sum, "the mean over real tokens of logsumexp(z)^2");
+  if (!call.backward) return;
+  Call without = call;
+  without.config.erase("z_loss_coeff");
+  const Answer b(impl, without);
+  for (std::int64_t t = 0; t < d.T; ++t)
+    for (std::int64_t column = 0; column < d.D; ++column) {
+      const std::int64_t i = t * d.D + column;
+      double want = 0.0, size = 0.0;
+      for (std::int64_t e = 0; e < d.E && is_real(call, t); ++e) {
+        const double share = std::exp(z.at(t, e) - lse[static_cast<std::size_t>(t)]);
+        const double term =
+            d.config.z_loss_coeff * 2.0 / n * lse[static_cast<std::size_t>(t)] * share * w.at(e, column);
+        want += term;
+        size += std::abs(term);
+      }
+      expect_near("grads/x", i, a.at("grads/x", i) - b.at("grads/x", i), want,
+                  a.bound("grads/x", i) + b.bound("grads/x", i) + 1e-11 * size,
+                  "the z-loss adds 2 coeff / n logsumexp(z) softmax(z) W");
+    }
+}
+
 void arrange_logits(Descriptor& d) {
   arrange_plain(d);
   if (d.score != ScoreFunc::softmax) d.score = ScoreFunc::sigmoid;
@@ -202,6 +251,15 @@ const Property kRouterConventionProperties[] = {
      {"scale by slot", "scale before the normalisation"},
      arrange_expert_scale,
      expert_scale,
+     Passes::either},
+    {"C13",
+     "z_loss",
+     {Component::gate},
+     PropertyClass::bounded,
+     "the router z-loss and its gradient by the tokens, with z_loss_coeff",
+     {"a sum for the mean", "padding counted"},
+     arrange_z_loss,
+     z_loss,
      Passes::either},
     {"C3",
      "logit_rule",

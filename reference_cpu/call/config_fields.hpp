@@ -227,6 +227,8 @@ struct Fields<MoEConfig> {
         convention("aux_loss_sequences", &C::aux_loss_sequences, size,
                    "sequences of equal length whose auxiliary losses are averaged", "gate aux_loss moe",
                    Drawn{0, std::array{std::int64_t{2}, std::int64_t{3}}}),
+        convention("z_loss_coeff", &C::z_loss_coeff, not_negative, "weight of the router z-loss; 0 = none",
+                   "gate moe", Drawn{0, std::array{0.5, 0.001}}),
     };
   }();
 };

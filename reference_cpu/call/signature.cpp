@@ -99,6 +99,7 @@ void gate(Builder& b, const MoEConfig& c, const CallOptions& o, std::int64_t t) 
   b.output("indices", DType::int64, slots);
   b.output("expert_load", DType::int64, {c.n_routed_experts});
   if (o.training && c.aux_loss_coeff > 0.0) b.output("aux_loss", DType::float32, {});
+  if (o.training && c.z_loss_coeff > 0.0) b.output("z_loss", DType::float32, {});
   b.grad("x", c.dtype, {t, c.dim});
 }
 
@@ -177,6 +178,7 @@ void moe(Builder& b, const MoEConfig& c, const CallOptions& o, const Shape& toke
   b.output("indices", DType::int64, slots, false);
   b.output("expert_load", DType::int64, {c.n_routed_experts}, false);
   if (o.training && c.aux_loss_coeff > 0.0 && !o.fake_balanced_gate) b.output("aux_loss", DType::float32, {});
+  if (o.training && c.z_loss_coeff > 0.0 && !o.fake_balanced_gate) b.output("z_loss", DType::float32, {});
   b.grad("x", c.dtype, x);
 }
 

@@ -40,6 +40,40 @@ Real mapped_logit_slope(const MoEConfig& c, const CallOptions& o, Real z) {
   return (1.0 - t * t) * c.logit_scale;
 }
 
+/// The z-loss is computed in float32 at least.
+Precision z_loss_precision(const CallOptions& o) { return finer(precision(score_compute_type(o)), kFloat); }
+
+Row logits_of_token(const Bounded& logits, std::int64_t t, Precision held) {
+  Row out;
+  for (std::int64_t i = 0; i < logits.cols; ++i) out.push_back(widen(logits.at(t, i), held));
+  return out;
+}
+
+double real_tokens(const std::vector<bool>& mask) {
+  return std::max(static_cast<double>(std::ranges::count(mask, true)), 1.0);
+}
+
+/// The mean over real tokens of logsumexp(z)^2.
+Real z_loss(const CallOptions& o, const Bounded& logits, const std::vector<bool>& mask) {
+  Sum sum(kFloat);
+  for (std::int64_t t = 0; t < logits.rows; ++t) {
+    if (!mask[static_cast<std::size_t>(t)]) continue;
+    const Real lse = log_sum_exp(logits_of_token(logits, t, z_loss_precision(o)), z_loss_precision(o));
+    sum += store(lse * lse, kFloat);
+  }
+  return sum.total() / real_tokens(mask);
+}
+
+/// d z_loss / d z_t = 2 logsumexp(z_t) softmax(z_t) / n, times `scale`.
+Row z_loss_gradient(const CallOptions& o, const Bounded& logits, std::int64_t t, double n, Real scale) {
+  const Precision held = z_loss_precision(o);
+  const Row z = logits_of_token(logits, t, held);
+  const Real by_lse = log_sum_exp(z, held) * 2.0 * scale / n;
+  Row out;
+  for (const Real s : softmax(z, held)) out.push_back(s * by_lse);
+  return out;
+}
+
 /// One token on its way from logits to selection.
 struct Token {
   Row logits;   ///< z as it is scored: mapped where the config says so
@@ -330,6 +364,7 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
     f.aux_loss = loss.value;
     f.aux_terms = std::move(loss.terms);
   }
+  if (o.training && c.z_loss_coeff > 0.0) f.z_loss = z_loss(o, f.logits, mask);
   return f;
 }
 
@@ -376,6 +411,8 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
         aux.push_back(store(d, scores_held));
     }
   }
+  const Real z_scale =
+      store(known(o.aux_loss_backward_scale, {}), precision(DType::float32)) * c.z_loss_coeff;
   const Precision z_held = precision(c.maps_logits() ? score_compute_type(o) : f.logits.dtype);
   Bounded dz(tokens, c.n_routed_experts, f.logits.dtype);
 
@@ -423,11 +460,21 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     for (std::size_t i = 0; i < experts; ++i)
       d_scores.push_back(store(at_scores[i].total(), token.scores[i].held));
     const Row through_scores = rule.gradient(token.logits, token.scores, d_scores);
+    // The z-loss reaches the logits themselves.
+    Row through_z;
+    if (f.z_loss && mask[static_cast<std::size_t>(t)])
+      through_z = z_loss_gradient(o, f.logits, t, real_tokens(mask), z_scale);
     for (std::size_t i = 0; i < experts; ++i) {
       at_logits[i] += store(through_scores[i], z_held);
-      const Real d = at_logits[i].total();
       const auto e = static_cast<std::int64_t>(i);
-      dz.set(t, e, c.maps_logits() ? d * mapped_logit_slope(c, o, f.logits.at(t, e)) : d);
+      const Precision held_z = precision(f.logits.dtype);
+      if (!through_z.empty() && !c.maps_logits()) at_logits[i] += store(through_z[i], z_held);
+      Real d = at_logits[i].total();
+      if (c.maps_logits()) {
+        d = d * mapped_logit_slope(c, o, f.logits.at(t, e));
+        if (!through_z.empty()) d = store(d, held_z) + store(through_z[i], held_z);
+      }
+      dz.set(t, e, d);
     }
   });
 

@@ -54,6 +54,7 @@ struct GateForward {
   Bounded weights;                      ///< w [T, k]
   std::vector<std::int64_t> load;       ///< [E]
   std::optional<Real> aux_loss;         ///< without the coefficient; only in training with aux_loss_coeff > 0
+  std::optional<Real> z_loss;           ///< likewise, with z_loss_coeff > 0 (SPEC 10)
   std::vector<AuxLossTerms> aux_terms;  ///< n and f of each sequence's loss, for the backward pass
   RoutingScores routing;                ///< the scores that the selection was made from
 };

@@ -190,6 +190,25 @@ AuxLossResult aux_loss(const Workspace& w, const MoEConfig& c, const Matrix& sco
   return out;
 }
 
+namespace {
+
+Num log_sum_exp(const Row& z, Order order) {
+  double largest = z[0].v;
+  for (const Num a : z) largest = std::max(largest, a.v);
+  Row e;
+  for (const Num a : z) e.push_back(apply(a - Num{largest, a.t}, [](auto x) { return std::exp(x); }));
+  return Num{largest, z[0].t} + apply(sum(e, z[0].t, order), [](auto x) { return std::log(x); });
+}
+
+/// float32, or float64 where the gate computes in it.
+Row z_loss_logits(const CallOptions& o, const Row& z) {
+  Row out;
+  for (const Num a : z) out.push_back(cast(a, wide(o.gate_precision.value_or(DType::float32))));
+  return out;
+}
+
+}  // namespace
+
 GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOptions& o,
                         const NamedTensors& tensors, const std::string& prefix, const Matrix& x,
                         const std::vector<bool>& mask, const Tensor* replay, const Row* correction) {
@@ -269,6 +288,14 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
     }
   }
   g.load = load_of(g.ids, mask, k, e);
+  if (o.training && c.z_loss_coeff > 0.0) {
+    Row terms;
+    for (std::int64_t t = 0; t < x.rows; ++t)
+      if (mask[static_cast<std::size_t>(t)])
+        terms.push_back(square(log_sum_exp(z_loss_logits(o, g.logits.row(t)), w.o.order)));
+    const double n = std::max<double>(static_cast<double>(terms.size()), 1.0);
+    g.z_loss = (sum(terms, DType::float32, w.o.order) / n).v;
+  }
   if (o.training && c.aux_loss_coeff > 0.0) {
     g.aux = aux_loss(w, c, g.scores, g.ids, mask);
     g.aux_loss = g.aux.loss;
@@ -360,15 +387,28 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
         }
       }
     }
+    Row from_z;
+    if (o.training && c.z_loss_coeff > 0.0 && mask[static_cast<std::size_t>(t)]) {
+      const Row logits = z_loss_logits(o, g.logits.row(t));
+      const double n = static_cast<double>(std::ranges::count(mask, true));
+      const Num scaled =
+          Num{static_cast<float>(o.aux_loss_backward_scale), DType::float32} * c.z_loss_coeff / n;
+      const Num d_lse = scaled * 2.0 * log_sum_exp(logits, order);
+      for (const Num s : softmax(logits, logits[0].t, order)) from_z.push_back(cast(d_lse * s, z_type));
+    }
     for (std::size_t i = 0; i < ds.size(); ++i) {
       to_logits[i].push_back(ds[i]);
+      if (!from_z.empty() && c.logit_scale == 1.0 && c.logit_cap == 0.0) to_logits[i].push_back(from_z[i]);
       const auto e_i = static_cast<std::int64_t>(i);
       if (c.logit_scale == 1.0 && c.logit_cap == 0.0)
         dz.set(t, e_i, accumulate(to_logits[i], z_type, order));
       else
-        dz.set(
-            t, e_i,
-            cast(mapped_gradient(c, g.logits.at(t, e_i), accumulate(to_logits[i], map_type, order)), z_type));
+        dz.set(t, e_i,
+               accumulate(
+                   {cast(mapped_gradient(c, g.logits.at(t, e_i), accumulate(to_logits[i], map_type, order)),
+                         z_type),
+                    from_z.empty() ? Num{0.0, z_type} : from_z[i]},
+                   z_type, order));
     }
   }
   const DType compute = g.logits.stored;

@@ -44,6 +44,7 @@ void put_gate(const GateResult& g, NamedTensors& out, const MoEConfig& c, const 
   out["outputs/indices"] = integers(g.ids, {t, k});
   out["outputs/expert_load"] = integers(g.load, {e});
   if (o.training && c.aux_loss_coeff > 0.0) out["outputs/aux_loss"] = scalar(g.aux_loss);
+  if (o.training && c.z_loss_coeff > 0.0) out["outputs/z_loss"] = scalar(g.z_loss);
 }
 
 }  // namespace

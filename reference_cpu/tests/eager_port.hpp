@@ -60,7 +60,7 @@ struct AuxLossResult {
 struct GateResult {
   Matrix logits, scores, weights;  ///< scores as the auxiliary loss sees them
   std::vector<std::int64_t> ids, load;
-  double aux_loss = 0.0;
+  double aux_loss = 0.0, z_loss = 0.0;
   // What the backward pass needs.
   Matrix x, weight;  ///< in the compute type
   Matrix plain;      ///< S before normalisation, in its own type

@@ -133,6 +133,7 @@ void draw_slot_rules(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
   c.clamp_after_activation = d.chance(0.4);
   c.centred_bias_update = d.chance(0.4);
   if (d.chance(0.3)) c.aux_loss_factor = AuxLossFactor::experts;
+  if (d.chance(0.3)) c.z_loss_coeff = d.of({0.001, 1.0, 12.0});
   if (d.chance(0.4)) c.expert_activation = static_cast<ActivationKind>(kDocumentedActivations + d.below(5));
   if (d.chance(0.3) && (numbers == Numbers::adversarial || c.route_scale <= 1.0)) {
     c.router_weight_on_input = true;

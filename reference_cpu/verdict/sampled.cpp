@@ -77,7 +77,9 @@ class Verdicts {
 /// What the second and the third call give: everything but the auxiliary loss.
 Signature without_loss(const Call& call) {
   Signature out = signature(call);
-  std::erase_if(out.outputs, [](const TensorSpec& spec) { return spec.name == "outputs/aux_loss"; });
+  std::erase_if(out.outputs, [](const TensorSpec& spec) {
+    return spec.name == "outputs/aux_loss" || spec.name == "outputs/z_loss";
+  });
   return out;
 }
 
@@ -361,7 +363,7 @@ SampledVerdict SampledJudge::judge(const NamedTensors* sparse, const NamedTensor
   const ReducedCall sample = reduce_to_tokens(call_, tokens_);
   ReferenceResults reference(sample.call);
   const bool mlp = call_.component == Component::mlp;
-  const bool loss = !mlp && parse_moe_config(call_.config).aux_loss_coeff > 0.0 &&
+  const bool loss = !mlp && parse_moe_config(call_.config).has_loss() &&
                     parse_call_options(call_.options).training && call_.component != Component::experts;
   judge_rows(reference, sample, rows_of(results_, sample, !loss), options, "", out, &sampled.verdict);
   if (sparse) {

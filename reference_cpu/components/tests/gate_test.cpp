@@ -191,6 +191,25 @@ TEST(GateTest, PaddingCountsNowhere) {
   EXPECT_FALSE(evaluate(call).results.contains("outputs/aux_loss"));
 }
 
+TEST(GateTest, TheZLossIsTheMeanSquareOfLogSumExp) {
+  MoEConfig c = small_config(2, 1);
+  c.z_loss_coeff = 0.5;
+  Call call = small_call(Component::gate, c,
+                         {{"inputs/x", tensor({3, 1}, {0, 1, 50})},
+                          {"params/weight", tensor({2, 1}, {std::log(3.0), 0})},
+                          {"inputs/token_mask", flags({true, true, false})},
+                          {"cotangents/weights", tensor({3, 1}, {0, 0, 0})}},
+                         true, {{"aux_loss_backward_scale", 2.0}});
+  const double two = std::log(2.0), four = std::log(4.0);  // logits 0, 0 and log 3, 0
+  const Evaluation e = evaluate(call);
+  expect_values(e, "outputs/z_loss", {(two * two + four * four) / 2});
+  expect_values(e, "grads/weight", {four * .75, four * .25});  // 0.5 * 2 * 2 lse softmax x / 2
+  EXPECT_FALSE(e.results.contains("outputs/aux_loss"));
+  call.options = {{"training", false}};
+  EXPECT_FALSE(evaluate(call).results.contains("outputs/z_loss"));
+  expect_values(evaluate(call), "grads/weight", {0, 0});
+}
+
 TEST(GateTest, TheAuxiliaryGradientDoesNotDependOnWhatReachesTheWeights) {
   MoEConfig c = small_config(2, 1);
   c.score_func = ScoreFunc::sigmoid;
@@ -300,6 +319,8 @@ TEST(GateTest, GradientsAreCentralDifferences) {
         c.route_scale = 1.5;
         c.aux_loss_coeff = 0.7;
         if (norm) {
+          c.z_loss_coeff = 0.3;
+          if (f == ScoreFunc::sigmoid) c.logit_cap = 2.0;
           c.aux_loss_factor = AuxLossFactor::experts;
           c.aux_loss_sequences = 3;
         }

@@ -72,6 +72,7 @@ struct MoEConfig {
   bool centred_bias_update = false;
   AuxLossFactor aux_loss_factor = AuxLossFactor::experts_over_k;
   std::int64_t aux_loss_sequences = 1;
+  double z_loss_coeff = 0.0;  ///< 0 = none
 
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }
@@ -115,6 +116,8 @@ struct MoEConfig {
   bool normalises_scores() const {
     return norm_topk_prob && (n_activated_experts > 1 || norm_at_top1 != Top1Norm::none);
   }
+  /// Whether gradients depend on all tokens of a call in training.
+  bool has_loss() const { return aux_loss_coeff > 0.0 || z_loss_coeff > 0.0; }
   /// What loads of the auxiliary loss are divided by, beside the number of tokens.
   std::int64_t aux_loss_slots() const {
     return aux_loss_factor == AuxLossFactor::experts ? 1 : n_activated_experts;

@@ -50,6 +50,7 @@ while IFS='|' read -r name with without; do
   echo "$name"
   "$venv/bin/python" "$wild/record.py" "$wild/${name}_ports.py" "$wild/reports/$name.json" "$(date +%F)" ||
     { echo "ci/wild.sh: $name was not recorded" >&2; status=1; }
+  [ "$name" != transformers ] || "$venv/bin/python" "$wild/router_classes.py" > "$wild/ROUTER_CLASSES.md" || status=1
 done <<<"$packages"
 page
 exit "$status"

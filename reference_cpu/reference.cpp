@@ -35,10 +35,6 @@ std::optional<IdList> given_ids(const Call& call, const NamedTensors& routing, c
   const bool balanced = parse_call_options(call.options).fake_balanced_gate;
   if (!ids && !balanced) ids = find(call.tensors, "inputs/replay_indices" + suffix);
   if (!ids) return std::nullopt;
-  for (std::int64_t i = 0; i < ids->size(); ++i)
-    if ((*ids)[i] < 0.0)
-      throw InputError("dataset 'inputs/replay_indices" + suffix +
-                       "' holds the expert id -1: want an expert for every slot");
   return ids_of(*ids);
 }
 
@@ -76,6 +72,7 @@ void put_gate(Work& w, const MoEConfig& c, GateForward f) {
   w.put("outputs/weights", std::move(f.weights), {t, k});
   w.put("outputs/expert_load", integers(f.load, {e}));
   if (f.aux_loss) w.put("outputs/aux_loss", scalar(*f.aux_loss, DType::float32));
+  if (f.z_loss) w.put("outputs/z_loss", scalar(*f.z_loss, DType::float32));
   w.put("stages/logits", std::move(f.logits), {t, e});
   w.put("stages/scores", std::move(f.scores), {t, e});
   // Replayed ids are given: there is no choice to judge, only their copy.
@@ -97,6 +94,7 @@ void gate(Work& w) {
     if (c.train_gate) {
       w.put("grads/weight", std::move(b.weight), {c.n_routed_experts, c.dim});
       if (b.bias) w.put("grads/bias", *std::move(b.bias), {c.n_routed_experts});
+      if (b.scale) w.put("grads/per_expert_scale", *std::move(b.scale), {c.n_routed_experts});
     }
   }
   put_gate(w, c, std::move(f));
@@ -106,23 +104,39 @@ void aux_loss_component(Work& w) {
   const MoEConfig c = parse_moe_config(w.call.config);
   const Bounded scores = load(w.input("original_scores"), c.n_routed_experts);
   const std::vector<bool> mask = token_mask(w.call, "token_mask", scores.rows);
-  const IdList load = expert_load(ids_of(w.input("indices")), mask, c.n_routed_experts);
-  const AuxLoss loss = aux_loss(aux_statistics(scores, mask, load), c.n_activated_experts);
-  w.put("outputs/expert_load", integers(load, {c.n_routed_experts}));
+  const IdList ids = ids_of(w.input("indices"));
+  const std::int64_t k = c.n_activated_experts;
+  const auto offsets = sequence_offsets(c.aux_loss_sequences, scores.rows);
+  std::vector<AuxLoss> losses;
+  for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+    const std::int64_t first = offsets[s], last = offsets[s + 1];
+    const std::vector<bool> own_mask(mask.begin() + first, mask.begin() + last);
+    losses.push_back(aux_loss(aux_statistics(rows_of(scores, first, last), own_mask,
+                                             expert_load({ids.begin() + first * k, ids.begin() + last * k},
+                                                         own_mask, c.n_routed_experts)),
+                              c.aux_loss_slots()));
+  }
+  const SequenceLoss loss = mean_loss(losses);
+  w.put("outputs/expert_load", integers(expert_load(ids, mask, c.n_routed_experts), {c.n_routed_experts}));
   w.put("outputs/aux_loss", scalar(loss.value, DType::float32));
   if (!w.call.backward) return;
-  const std::vector<Real> d = aux_loss_gradient(loss.terms, known(1.0, precision(DType::float32)));
   Bounded grad(scores.rows, scores.cols, scores.dtype);
-  for (std::int64_t t = 0; t < scores.rows; ++t)
-    for (std::int64_t i = 0; i < scores.cols; ++i)
-      if (mask[static_cast<std::size_t>(t)]) grad.set(t, i, d[static_cast<std::size_t>(i)]);
+  for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+    const Real one = known(1.0, precision(DType::float32));
+    const std::vector<Real> d =
+        aux_loss_gradient(loss.terms[s], losses.size() > 1 ? one / static_cast<double>(losses.size()) : one);
+    for (std::int64_t t = offsets[s]; t < offsets[s + 1]; ++t)
+      for (std::int64_t i = 0; i < scores.cols; ++i)
+        if (mask[static_cast<std::size_t>(t)]) grad.set(t, i, d[static_cast<std::size_t>(i)]);
+  }
   w.put("grads/original_scores", std::move(grad), {scores.rows, scores.cols});
 }
 
 /// Rounds of forwards and one update each. Data-parallel ranks route their part of the tokens and sum their
 /// loads.
 void bias_update(Work& w) {
-  const MoEConfig c = parse_moe_config(w.call.config);
+  MoEConfig c = parse_moe_config(w.call.config);
+  c.per_expert_scale = false;
   if (!w.options.training)
     throw InputError("call option 'training' is false: the bias update is part of training");
   GateParams params;

@@ -21,10 +21,11 @@ constexpr std::string_view enumerator() {
   return text.substr(text.rfind(':') + 1);
 }
 
-/// The enumerator of the CUDA components that has the name of the call's. Names that differ do not compile.
-template <class Here, class Name, std::size_t Count>
+/// The enumerator of the CUDA components that has the name of the call's, one of the first `Count` of `All`.
+/// Names that differ do not compile.
+template <class Here, class Name, std::size_t Count, std::size_t All = Count>
 constexpr Here of_same_name(Name value) {
-  static_assert(has_enumerators<Here, Count>() && has_enumerators<Name, Count>());
+  static_assert(has_enumerators<Here, Count>() && has_enumerators<Name, All>());
   static_assert([]<std::size_t... I>(std::index_sequence<I...>) {
     return ((enumerator<static_cast<Here>(I)>() == enumerator<static_cast<Name>(I)>()) && ...);
   }(std::make_index_sequence<Count>{}));
@@ -34,7 +35,9 @@ constexpr Here of_same_name(Name value) {
 }  // namespace
 
 Activation activation_of(ActivationKind kind) {
-  return of_same_name<Activation, ActivationKind, kActivationCount>(kind);
+  // Those beyond the documented system were declined as conventions.
+  static_assert(kActivationCount == kDocumentedActivations);
+  return of_same_name<Activation, ActivationKind, kActivationCount, kActivations.size()>(kind);
 }
 
 GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t tokens, DataType x_type,

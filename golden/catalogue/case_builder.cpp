@@ -84,6 +84,8 @@ void draw(const CaseSpec& spec, const TensorSpec& tensor, const std::optional<Mo
     case DataRole::indices:
     case DataRole::replay:
       out = draw_ids(choice, stream, tensor.shape[0], tensor.shape[1], config->n_routed_experts);
+      for (std::int64_t& id : out.as<std::int64_t>())
+        if (id < 0) id = config->null_id();
       return;
     case DataRole::loads:
       out = draw_loads(choice, stream, tensor.shape);

@@ -77,6 +77,8 @@ Call gate_of(const Call& call, const Tensor& x, const std::vector<std::int64_t>&
   Call gate{Component::gate, call.config, nlohmann::json::object(), {}, false};
   for (const char* option : {"gate_precision", "training"})
     if (call.options.contains(option)) gate.options[option] = call.options[option];
+  gate.config["aux_loss_coeff"] = 0.0;  // of all tokens alone
+  gate.config.erase("z_loss_coeff");
   const std::int64_t width = x.shape().back();
   Tensor rows(x.dtype(), {static_cast<std::int64_t>(tokens.size()), width});
   const auto row_bytes = static_cast<std::size_t>(width * size_of(x.dtype()));

@@ -1,7 +1,9 @@
 // A stream of decisions, made from 64 random bits.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <string_view>
@@ -9,6 +11,13 @@
 #include "reference_cpu/arithmetic/counter_generator.hpp"
 
 namespace moeref {
+
+template <std::size_t Count, typename Row, std::size_t N>
+constexpr std::array<Row, Count> first_rows(const std::array<Row, N>& table) {
+  std::array<Row, Count> out{};
+  std::copy_n(table.begin(), Count, out.begin());
+  return out;
+}
 
 class Choices {
  public:

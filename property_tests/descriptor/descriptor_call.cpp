@@ -174,13 +174,18 @@ Tensor draw_exact_rows(const TensorDraw& w) {
 Tensor draw_experts(const TensorDraw& w) {
   const bool replayed = w.has("replay");
   Ids ids = w.d.ids;
+  const MoEConfig c = moe_config(w.d);
   // What a gate selects is distinct experts.
-  if (replayed && (ids == Ids::duplicates || ids == Ids::absent_slots)) ids = Ids::distinct;
+  if (replayed && (ids == Ids::duplicates || (ids == Ids::absent_slots && c.null_slots == NullSlots::given)))
+    ids = Ids::distinct;
   const bool some_left = w.d.E - w.d.E / 3 >= w.d.k;
   if (ids == Ids::some_empty && !some_left) ids = Ids::distinct;
   if (ids == Ids::rows) return draw_exact_rows(w);
-  return draw_ids({std::string(name(ids)), {}}, {w.d.seed, w.spec.name}, w.spec.shape[0], w.spec.shape[1],
-                  w.d.E);
+  Tensor out = draw_ids({std::string(name(ids)), {}}, {w.d.seed, w.spec.name}, w.spec.shape[0],
+                        w.spec.shape[1], w.d.E);
+  for (std::int64_t& id : out.as<std::int64_t>())
+    if (id < 0) id = c.null_id();
+  return out;
 }
 
 std::int64_t fan_in(const Shape& shape) { return shape.size() < 2 ? 1 : std::max<std::int64_t>(1, shape[1]); }

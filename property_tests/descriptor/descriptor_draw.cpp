@@ -60,7 +60,7 @@ void draw_gate(Descriptor& d, Choices& draw) {
 }
 
 void draw_experts(Descriptor& d, Choices& draw) {
-  d.activation = draw.kind_of(kActivations, 1);
+  d.activation = draw.kind_of(first_rows<kDocumentedActivations>(kActivations), 1);
   d.expert_bias = draw.chance(40);
   d.after_down = draw.chance(25);
   d.limit = draw.chance(50) ? draw.of({0.5, 2.0, 7.0}) : 0.0;

@@ -19,6 +19,7 @@ double geglu(double g, double u) {
   return 0.5 * g * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (g + 0.044715 * g * g * g))) * u;
 }
 double relu2(double, double u) { return u > 0.0 ? u * u : 0.0; }
+double gelu_erf(double z) { return 0.5 * z * std::erfc(-z / std::numbers::sqrt2); }
 
 /// The formulas of SPEC 5 once more, in plain double arithmetic.
 struct Formula {
@@ -31,6 +32,11 @@ constexpr auto kFormulas = std::to_array<Formula>({
     {ActivationKind::quick_geglu, scaled_glu},
     {ActivationKind::geglu, geglu},
     {ActivationKind::relu2, relu2},
+    {ActivationKind::geglu_erf, [](double g, double u) { return gelu_erf(g) * u; }},
+    {ActivationKind::silu, [](double, double u) { return u * sigmoid(u); }},
+    {ActivationKind::gelu, [](double, double u) { return gelu_erf(u); }},
+    {ActivationKind::gelu_tanh, [](double, double u) { return geglu(u, 1.0); }},
+    {ActivationKind::relu, [](double, double u) { return std::max(u, 0.0); }},
 });
 static_assert(has_row_per_enumerator<kFormulas>());
 
@@ -40,6 +46,8 @@ bool clamps(const Descriptor& d) {
 }
 
 double activation_of(const Descriptor& d, double g, double u) {
+  if (d.config.clamp_after_activation && d.activation == ActivationKind::swiglu && clamps(d))
+    return std::min(g * sigmoid(g), d.limit) * std::clamp(u, -d.limit, d.limit);
   if (clamps(d)) {
     g = std::min(g, d.limit);
     u = std::clamp(u, -d.limit, d.limit);
@@ -96,7 +104,8 @@ void activation_values(Implementation& impl, const Descriptor& d) {
     expect_near("outputs/y", i, a.at("outputs/y", i), want, a.bound("outputs/y", i) + 1e-14 * std::abs(want),
                 "act of gate and up, in closed form");
     const bool gated = facts(d.activation).gated;
-    const bool flat = gated ? g == 0.0 : u <= 0.0;
+    const bool rectified = d.activation == ActivationKind::relu2 || d.activation == ActivationKind::relu;
+    const bool flat = gated ? g == 0.0 : rectified ? u <= 0.0 : u == 0.0;
     // Sigmoid and tanh of 40 are 1 in every type, and what remains are products of small integers.
     const bool linear = gated && g == 40.0 && !clamps(d) && u == std::floor(u) && std::abs(u) < 4.0;
     if (flat || linear)
@@ -106,7 +115,8 @@ void activation_values(Implementation& impl, const Descriptor& d) {
     clamped.tensors.at("inputs/x").set(i, std::min(g, d.limit));
     clamped.tensors.at("inputs/x").set(i + 1, std::clamp(u, -d.limit, d.limit));
   }
-  if (clamps(d)) expect_identical(a, Answer(impl, clamped), "outputs/y", "inputs were clamped beforehand");
+  if (clamps(d) && !d.config.clamp_after_activation)
+    expect_identical(a, Answer(impl, clamped), "outputs/y", "inputs were clamped beforehand");
 }
 
 void arrange_one_unit(Descriptor& d) {
@@ -115,6 +125,20 @@ void arrange_one_unit(Descriptor& d) {
   d.mask = Mask::absent;
   d.expert_bias = false;
   if (d.ids == Ids::absent_slots) d.ids = Ids::distinct;
+}
+
+void arrange_one_unit_beyond(Descriptor& d) {
+  arrange_one_unit(d);
+  if (!facts(d.activation).convention)
+    d.activation =
+        kActivations[kDocumentedActivations + d.seed % (kActivations.size() - kDocumentedActivations)].kind;
+}
+
+void arrange_one_unit_clamped_after(Descriptor& d) {
+  arrange_one_unit(d);
+  d.config.clamp_after_activation = true;
+  d.activation = ActivationKind::swiglu;
+  if (d.limit != 0.5 && d.limit != 2.0) d.limit = d.seed % 2 == 0 ? 0.5 : 2.0;
 }
 
 /// The tensor read backwards: another tensor whose sum with the first one is exact.
@@ -272,6 +296,22 @@ const Property kExpertsFormulaProperties[] = {
      "act(gate, up) in closed form; exactly where it is 0, saturated or clamped",
      {"O9", "O10", "A32", "A33", "A34", "gate/up swapped"},
      arrange_one_unit,
+     activation_values},
+    {"C9",
+     "activations_beyond",
+     {Component::experts},
+     PropertyClass::bounded,
+     "the same for activations that the documented system does not have",
+     {"erf taken for tanh", "an activation without a gate squared"},
+     arrange_one_unit_beyond,
+     activation_values},
+    {"C10",
+     "clamps_after_activation",
+     {Component::experts},
+     PropertyClass::bounded,
+     "under clamp_after_activation swiglu_limit clamps silu(gate), and up",
+     {"clamp before the activation"},
+     arrange_one_unit_clamped_after,
      activation_values},
     {"P39",
      "linear_down",

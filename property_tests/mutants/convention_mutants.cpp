@@ -90,6 +90,104 @@ NamedTensors group_sum_rounds_up(Implementation& sound, const Call& call) {
   return sound.run(with_config(call, {{"group_score", "top2_sum"}}));
 }
 
+NamedTensors scores_selected_anyway(Implementation& sound, const Call& call) {
+  return without(sound, call, "selection_scores");
+}
+
+NamedTensors selected_logits_weigh_with_bias(Implementation& sound, const Call& call) {
+  const Tensor* correction = find(call.tensors, "params/e_score_correction_bias");
+  if (!is(call, Component::gate) || !call.config.contains("selection_scores") || !correction ||
+      facts(score_of(call)).groups == GroupRule::none || score_of(call) == ScoreFunc::softmax_with_bias)
+    return sound.run(call);
+  Matrix scores = logits_of(call);
+  for (std::int64_t t = 0; t < scores.rows; ++t)
+    for (std::int64_t e = 0; e < scores.cols; ++e)
+      scores.at(t, e) = 1.0 / (1.0 + std::exp(-scores.at(t, e) - (*correction)[e]));
+  return with_weights_of(sound, call, scores);
+}
+
+/// The sound results with weights whose factor per expert is another one: `of(token's ids, slot)`.
+NamedTensors with_scales(Implementation& sound, const Call& call,
+                         double (*of)(const Tensor& scale, std::int64_t id, std::int64_t slot)) {
+  NamedTensors out = sound.run(call);
+  const Tensor* scale = find(call.tensors, "params/per_expert_scale");
+  if (!is(call, Component::gate) || !scale) return out;
+  const std::int64_t k = size(call, "n_activated_experts");
+  const Tensor ids = out.at("outputs/indices");
+  change(out, "outputs/weights", [&](std::int64_t i, double w) {
+    const auto id = static_cast<std::int64_t>(ids[i]);
+    return (*scale)[id] == 0.0 ? of(*scale, id, i % k) : w / (*scale)[id] * of(*scale, id, i % k);
+  });
+  return out;
+}
+
+NamedTensors expert_scale_left_out_of_weights(Implementation& sound, const Call& call) {
+  return with_scales(sound, call, [](const Tensor&, std::int64_t, std::int64_t) { return 1.0; });
+}
+
+NamedTensors expert_scale_by_slot(Implementation& sound, const Call& call) {
+  return with_scales(sound, call,
+                     [](const Tensor& scale, std::int64_t, std::int64_t slot) { return scale[slot]; });
+}
+
+/// A parameter that was taken for a buffer.
+NamedTensors expert_scale_not_trained(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  for (const char* name : {"grads/per_expert_scale", "grads/gate.per_expert_scale"})
+    change(out, name, [](std::int64_t, double) { return 0.0; });
+  return out;
+}
+
+NamedTensors bias_never_centred(Implementation& sound, const Call& call) {
+  if (!is(call, Component::bias_update)) return sound.run(call);
+  Call other = call;
+  other.config.erase("centred_bias_update");
+  return sound.run(other);
+}
+
+/// The loss of one field at its default; loads and routing do not depend on it.
+NamedTensors loss_without(Implementation& sound, const Call& call, const char* field) {
+  if (!is_one_of(call, {Component::aux_loss, Component::gate})) return sound.run(call);
+  Call other = call;
+  other.config.erase(field);
+  return sound.run(other);
+}
+
+NamedTensors loss_always_over_k(Implementation& sound, const Call& call) {
+  return loss_without(sound, call, "aux_loss_factor");
+}
+
+NamedTensors loss_of_the_whole_batch(Implementation& sound, const Call& call) {
+  return loss_without(sound, call, "aux_loss_sequences");
+}
+
+/// The z-loss over all tokens, as if none were masked.
+NamedTensors z_loss_of_padding_too(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!is(call, Component::gate) || !out.contains("outputs/z_loss")) return out;
+  out["outputs/z_loss"] = sound.run(with_live(call, [](std::int64_t) { return true; })).at("outputs/z_loss");
+  return out;
+}
+
+NamedTensors z_loss_summed(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!is(call, Component::gate)) return out;
+  double live = 0.0;
+  for (std::int64_t t = 0; t < token_count(call); ++t) live += is_live(call, t) ? 1.0 : 0.0;
+  change(out, "outputs/z_loss", [&](std::int64_t, double value) { return value * live; });
+  return out;
+}
+
+NamedTensors z_loss_has_no_gradient(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!is(call, Component::gate) || !call.config.contains("z_loss_coeff")) return out;
+  Call other = call;
+  other.config.erase("z_loss_coeff");
+  for (auto& [name, tensor] : sound.run(other))
+    if (name.starts_with("grads/")) out[name] = tensor;
+  return out;
+}
+
 }  // namespace
 
 std::span<const Mutant> convention_mutants() {
@@ -163,6 +261,76 @@ std::span<const Mutant> convention_mutants() {
        .first_wrong = "grads/x grads/weight grads/bias",
        .property = "logit_rule",
        .run = cap_taken_for_constant},
+      {.name = "scores_selected_anyway",
+       .source = "transformers 5.24 kolibri1 selects by logits",
+       .components = {Component::gate},
+       .does = "scores plus the correction bias are selected by, whatever selection_scores is",
+       .first_wrong = "outputs/indices",
+       .property = "selection_rule",
+       .run = scores_selected_anyway},
+      {.name = "selected_logits_weigh_with_bias",
+       .components = {Component::gate},
+       .does = "the correction bias that logits were selected with is in the sigmoid of the weights, too",
+       .first_wrong = "outputs/weights",
+       .property = "selection_rule",
+       .run = selected_logits_weigh_with_bias},
+      {.name = "expert_scale_left_out_of_weights",
+       .components = {Component::gate},
+       .does = "routing weights lack the factor of their expert",
+       .first_wrong = "outputs/weights",
+       .property = "expert_scale",
+       .run = expert_scale_left_out_of_weights},
+      {.name = "expert_scale_by_slot",
+       .components = {Component::gate},
+       .does = "the factors of experts are read by the number of the slot",
+       .first_wrong = "outputs/weights",
+       .property = "expert_scale",
+       .run = expert_scale_by_slot},
+      {.name = "expert_scale_not_trained",
+       .components = {Component::gate},
+       .does = "the factors of experts have no gradient",
+       .shows = "G",
+       .first_wrong = "grads/per_expert_scale",
+       .property = "expert_scale",
+       .run = expert_scale_not_trained},
+      {.name = "bias_never_centred",
+       .source = "torchtitan 0.3 centres the step",
+       .components = {Component::bias_update},
+       .does = "the mean of the correction bias's steps stays in it",
+       .first_wrong = kUpdatedBias,
+       .property = "centred_steps",
+       .run = bias_never_centred},
+      {.name = "loss_always_over_k",
+       .components = {Component::aux_loss, Component::gate},
+       .does = "loads of the auxiliary loss are divided by k, whatever aux_loss_factor is",
+       .first_wrong = "outputs/aux_loss",
+       .property = "loss_rules",
+       .run = loss_always_over_k},
+      {.name = "loss_of_the_whole_batch",
+       .components = {Component::aux_loss, Component::gate},
+       .does = "the auxiliary loss takes all sequences for one",
+       .first_wrong = "outputs/aux_loss",
+       .property = "loss_rules",
+       .run = loss_of_the_whole_batch},
+      {.name = "z_loss_of_padding_too",
+       .components = {Component::gate},
+       .does = "padding counts in the z-loss",
+       .first_wrong = "outputs/z_loss",
+       .property = "z_loss",
+       .run = z_loss_of_padding_too},
+      {.name = "z_loss_summed",
+       .components = {Component::gate},
+       .does = "the z-loss is a sum over tokens where it should be a mean",
+       .first_wrong = "outputs/z_loss",
+       .property = "z_loss",
+       .run = z_loss_summed},
+      {.name = "z_loss_has_no_gradient",
+       .components = {Component::gate},
+       .does = "the z-loss is reported, and left out of the backward pass",
+       .shows = "G",
+       .first_wrong = "grads/x grads/weight grads/bias",
+       .property = "z_loss",
+       .run = z_loss_has_no_gradient},
       {.name = "group_sum_rounds_up",
        .components = {Component::gate},
        .does = "k / g is rounded up where a group's score is the sum of its k / g largest",

@@ -16,6 +16,15 @@ constexpr double kRoot = 0.7978845608028654, kCubic = 0.044715;
 
 double tanh_of(double x) { return std::tanh(kRoot * (x + kCubic * x * x * x)); }
 
+/// The slope of x/2 (1 + tanh_of(x)).
+double tanh_slope(double x) {
+  const double t = tanh_of(x), inner = kRoot * (1.0 + 3.0 * kCubic * x * x);
+  return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner;
+}
+/// Of the normal distribution: the share below x, and the density there.
+double normal_share(double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); }
+double normal_density(double x) { return 0.3989422804014327 * std::exp(-0.5 * x * x); }
+
 double limit_of(const MoEConfig& c) {
   const ActivationFacts& row = facts(c.expert_activation);
   const double limit = row.clamp == ClampField::swiglu_limit       ? c.swiglu_limit
@@ -76,7 +85,8 @@ struct Gradients {
 };
 void add_slot(const Work& s, std::int64_t token, std::int64_t slot, std::int64_t e, Numbers& y,
               std::optional<Gradients>& grads) {
-  const bool after = s.c.apply_router_weight_after_down, early = s.parts.weight_on_input;
+  const bool after = s.c.apply_router_weight_after_down, ruled = s.c.router_weight_on_input,
+             early = s.parts.weight_on_input || ruled;
   const double weight = s.w[static_cast<std::size_t>(slot)], p = early ? 1.0 : weight;
   const auto at = [](const Numbers& v, std::int64_t i) { return v[static_cast<std::size_t>(i)]; };
   Numbers h(static_cast<std::size_t>(s.up_dim));
@@ -98,7 +108,7 @@ void add_slot(const Work& s, std::int64_t token, std::int64_t slot, std::int64_t
     double sum = 0.0;
     for (std::int64_t i = 0; i < s.width; ++i)
       sum = s.sum(sum, at(a, i) * at(s.down, (e * s.width + i) * s.dim + d));
-    if (s.c.expert_bias) sum += at(s.down_bias, e * s.dim + d) * (after ? 1.0 : weight);
+    if (s.c.expert_bias) sum += at(s.down_bias, e * s.dim + d) * (after || ruled ? 1.0 : weight);
     o[static_cast<std::size_t>(d)] = sum;
     y[static_cast<std::size_t>(token * s.dim + d)] += sum * (after ? p : 1.0);
   }
@@ -109,8 +119,9 @@ void add_slot(const Work& s, std::int64_t token, std::int64_t slot, std::int64_t
   for (std::int64_t d = 0; d < s.dim; ++d) {
     const double above = at(s.dy, token * s.dim + d), d_o = above * (after ? p : 1.0);
     if (after) dw += above * o[static_cast<std::size_t>(d)];
-    if (!after && s.c.expert_bias) dw += above * at(s.down_bias, e * s.dim + d);
-    if (s.c.expert_bias) g.down_bias[static_cast<std::size_t>(e * s.dim + d)] += above * weight;
+    if (!after && !ruled && s.c.expert_bias) dw += above * at(s.down_bias, e * s.dim + d);
+    if (s.c.expert_bias)
+      g.down_bias[static_cast<std::size_t>(e * s.dim + d)] += above * (ruled ? 1.0 : weight);
     for (std::int64_t i = 0; i < s.width; ++i) {
       const auto place = static_cast<std::size_t>((e * s.width + i) * s.dim + d);
       g.down[place] += at(a, i) * d_o;
@@ -131,8 +142,10 @@ void add_slot(const Work& s, std::int64_t token, std::int64_t slot, std::int64_t
     if (s.c.expert_bias) g.up_bias[static_cast<std::size_t>(e * s.up_dim + j)] += at(dh, j);
     for (std::int64_t d = 0; d < s.dim; ++d) {
       const auto place = static_cast<std::size_t>((e * s.dim + d) * s.up_dim + j);
-      g.up[place] += at(s.x, token * s.dim + d) * at(dh, j);
-      g.x[static_cast<std::size_t>(token * s.dim + d)] += at(dh, j) * s.up[place];
+      const double x = at(s.x, token * s.dim + d), d_in = at(dh, j) * s.up[place];
+      g.up[place] += x * at(dh, j) * (ruled ? weight : 1.0);
+      g.x[static_cast<std::size_t>(token * s.dim + d)] += d_in * (ruled ? weight : 1.0);
+      if (ruled) dw += x * d_in;
     }
   }
 }
@@ -249,12 +262,23 @@ double activation_value(const MoEConfig& c, double gate, double up) {
   const double limit = limit_of(c), g = std::min(gate, limit), u = std::clamp(up, -limit, limit);
   switch (c.expert_activation) {
     case ActivationKind::swiglu:
+      if (c.clamp_after_activation) return std::min(gate * plain_sigmoid(gate), limit) * u;
       return g * plain_sigmoid(g) * u;
     case ActivationKind::swigluoai:
     case ActivationKind::quick_geglu:
       return g * plain_sigmoid(c.activation_alpha * g) * (u + 1.0);
     case ActivationKind::geglu:
       return 0.5 * g * (1.0 + tanh_of(g)) * u;
+    case ActivationKind::geglu_erf:
+      return g * normal_share(g) * u;
+    case ActivationKind::silu:
+      return up * plain_sigmoid(up);
+    case ActivationKind::gelu:
+      return up * normal_share(up);
+    case ActivationKind::gelu_tanh:
+      return 0.5 * up * (1.0 + tanh_of(up));
+    case ActivationKind::relu:
+      return std::max(up, 0.0);
     case ActivationKind::relu2:
       break;
   }
@@ -266,6 +290,10 @@ std::pair<double, double> activation_slope(const MoEConfig& c, double gate, doub
   const double by_gate = gate <= limit ? 1.0 : 0.0, by_up = up >= -limit && up <= limit ? 1.0 : 0.0;
   switch (c.expert_activation) {
     case ActivationKind::swiglu: {
+      if (c.clamp_after_activation) {
+        const double s = plain_sigmoid(gate), silu = gate * s;
+        return {silu <= limit ? s * (1.0 + gate * (1.0 - s)) * u : 0.0, by_up * std::min(silu, limit)};
+      }
       const double s = plain_sigmoid(g);
       return {by_gate * s * (1.0 + g * (1.0 - s)) * u, by_up * g * s};
     }
@@ -274,10 +302,18 @@ std::pair<double, double> activation_slope(const MoEConfig& c, double gate, doub
       const double a = c.activation_alpha, s = plain_sigmoid(a * g);
       return {by_gate * s * (1.0 + a * g * (1.0 - s)) * (u + 1.0), by_up * g * s};
     }
-    case ActivationKind::geglu: {
-      const double t = tanh_of(g), inner = kRoot * (1.0 + 3.0 * kCubic * g * g);
-      return {(0.5 * (1.0 + t) + 0.5 * g * (1.0 - t * t) * inner) * u, 0.5 * g * (1.0 + t)};
-    }
+    case ActivationKind::geglu:
+      return {tanh_slope(g) * u, 0.5 * g * (1.0 + tanh_of(g))};
+    case ActivationKind::geglu_erf:
+      return {(normal_share(g) + g * normal_density(g)) * u, g * normal_share(g)};
+    case ActivationKind::silu:
+      return {0.0, plain_sigmoid(up) * (1.0 + up * (1.0 - plain_sigmoid(up)))};
+    case ActivationKind::gelu:
+      return {0.0, normal_share(up) + up * normal_density(up)};
+    case ActivationKind::gelu_tanh:
+      return {0.0, tanh_slope(up)};
+    case ActivationKind::relu:
+      return {0.0, up > 0.0 ? 1.0 : 0.0};
     case ActivationKind::relu2:
       break;
   }

@@ -57,7 +57,8 @@ NamedTensors plain_gate_gradients(const Call& call, const NamedTensors& results,
     Row chosen, d, all, scores;
     for (std::int64_t j = 0; j < k; ++j) {
       chosen.push_back((after ? z : seen).at(t, id(j)));
-      d.push_back(dw[t * k + j] * c.route_scale);
+      const Tensor* scale = find(call.tensors, "params/per_expert_scale");
+      d.push_back(dw[t * k + j] * c.route_scale * (scale ? (*scale)[id(j)] : 1.0));
     }
     for (std::int64_t e = 0; e < z.cols; ++e) {
       scores.push_back(s.at(t, e));

@@ -39,6 +39,7 @@ std::span<const Mutant> holes_mutants();
 std::span<const Mutant> inexpressible_mutants();
 std::span<const Mutant> convention_mutants();
 std::span<const Mutant> quantization_mutants();
+std::span<const Mutant> slot_mutants();
 
 inline constexpr std::array kMutantTables{
     &gate_mutants,
@@ -70,6 +71,7 @@ inline constexpr std::array kMutantTables{
     &inexpressible_mutants,
     &convention_mutants,
     &quantization_mutants,
+    &slot_mutants,
 };
 
 }  // namespace moeref

@@ -10,9 +10,10 @@
 namespace moeref {
 namespace {
 
-double real_tokens(const Call& call, std::int64_t tokens) {
+/// Of tokens [first, last), 1 at least.
+double real_tokens(const Call& call, std::int64_t first, std::int64_t last) {
   double n = 0.0;
-  for (std::int64_t t = 0; t < tokens; ++t) n += is_real(call, t);
+  for (std::int64_t t = first; t < last; ++t) n += is_real(call, t) ? 1.0 : 0.0;
   return std::max(n, 1.0);
 }
 
@@ -41,9 +42,9 @@ void arrange_uniform(Descriptor& d) {
 }
 
 /// Each expert at most once a token, real tokens only.
-std::vector<double> load_of(const Call& call, const Tensor& ids) {
+std::vector<double> load_of(const Call& call, const Tensor& ids, std::int64_t first, std::int64_t last) {
   std::vector<double> load(call.config.at("n_routed_experts").get<std::size_t>());
-  for (std::int64_t t = 0; t < ids.extent(0); ++t) {
+  for (std::int64_t t = first; t < last; ++t) {
     std::set<std::int64_t> experts;
     for (std::int64_t j = 0; j < ids.extent(1); ++j)
       experts.insert(static_cast<std::int64_t>(ids[t * ids.extent(1) + j]));
@@ -53,29 +54,43 @@ std::vector<double> load_of(const Call& call, const Tensor& ids) {
   return load;
 }
 
-double brute_force(const Call& call, const Matrix& scores, const std::vector<double>& load, double k) {
-  const double n = real_tokens(call, scores.rows);
+/// Tokens [first, last).
+double brute_force(const Call& call, const Matrix& scores, const Tensor& ids, double k, std::int64_t first,
+                   std::int64_t last) {
+  const double n = real_tokens(call, first, last);
+  const std::vector<double> load = load_of(call, ids, first, last);
   double loss = 0.0;
   for (std::int64_t e = 0; e < scores.cols; ++e) {
     double sum = 0.0;
-    for (std::int64_t t = 0; t < scores.rows; ++t)
+    for (std::int64_t t = first; t < last; ++t)
       if (is_real(call, t)) sum += scores.at(t, e);
     loss += load[static_cast<std::size_t>(e)] * static_cast<double>(scores.cols) / (k * n) * sum / n;
   }
   return loss;
 }
 
+/// The mean over the sequences of the call.
+double brute_force(const Call& call, const Matrix& scores, const Tensor& ids) {
+  const MoEConfig c = parse_moe_config(call.config);
+  const std::int64_t sequences = c.aux_loss_sequences, length = scores.rows / sequences;
+  const double k =
+      c.aux_loss_factor == AuxLossFactor::experts ? 1.0 : static_cast<double>(c.n_activated_experts);
+  double sum = 0.0;
+  for (std::int64_t s = 0; s < sequences; ++s)
+    sum += brute_force(call, scores, ids, k, s * length, (s + 1) * length);
+  return sum / static_cast<double>(sequences);
+}
+
 void given_scores(Implementation& impl, const Descriptor& d) {
   const Call call = make_call(d);
   const Answer a(impl, call);
-  const std::vector<double> load = load_of(call, call.tensors.at("inputs/indices"));
+  const Tensor& ids = call.tensors.at("inputs/indices");
+  const std::vector<double> load = load_of(call, ids, 0, ids.extent(0));
   for (std::int64_t e = 0; e < d.E; ++e)
     expect_equal("outputs/expert_load", e, a.at("outputs/expert_load", e), load[static_cast<std::size_t>(e)],
                  "real tokens whose ids contain the expert, each once");
-  expect_loss(
-      a,
-      brute_force(call, matrix_of(call.tensors.at("inputs/original_scores")), load, static_cast<double>(d.k)),
-      "E / (k n) sum of load times mean score");
+  expect_loss(a, brute_force(call, matrix_of(call.tensors.at("inputs/original_scores")), ids),
+              "E / (k n) sum of load times mean score");
 }
 
 /// The gate's loss from its own routing and the exact scores.
@@ -89,8 +104,7 @@ void gate_loss(Implementation& impl, const Descriptor& d) {
     for (std::int64_t e = 0; e < d.E; ++e) sum += scores.at(t, e);
     for (std::int64_t e = 0; e < d.E; ++e) scores.at(t, e) /= divisor_of(c, sum);
   }
-  const std::vector<double> load = load_of(call, a["outputs/indices"]);
-  expect_loss(a, brute_force(call, scores, load, static_cast<double>(d.k)),
+  expect_loss(a, brute_force(call, scores, a["outputs/indices"]),
               "the loss of the gate's own routing and scores, normalised like its weights, never scaled");
 }
 
@@ -98,6 +112,23 @@ void arrange_gate_loss(Descriptor& d) {
   if (d.aux == 0.0) d.aux = 0.5;
   d.eval = false;
   if (d.biased_weights && d.correction == Correction::negative) d.correction = Correction::equal;
+}
+
+void arrange_loss_rules(Descriptor& d) {
+  if (d.component == Component::gate) arrange_gate_loss(d);
+  d.ranks = 1;
+  if (d.config.aux_loss_factor == AuxLossFactor::experts_over_k && d.config.aux_loss_sequences == 1) {
+    if (d.seed % 3 != 0) d.config.aux_loss_factor = AuxLossFactor::experts;
+    if (d.seed % 3 != 1) d.config.aux_loss_sequences = 2;
+  }
+  const std::int64_t sequences = d.config.aux_loss_sequences;
+  d.T = std::max<std::int64_t>(sequences, (d.T + sequences - 1) / sequences * sequences);
+  d.k = std::max<std::int64_t>(d.k, std::min<std::int64_t>(d.E, 2));
+  if (d.E < 2) d.E = d.k = 2;
+}
+
+void loss_rules(Implementation& impl, const Descriptor& d) {
+  (d.component == Component::gate ? gate_loss : given_scores)(impl, d);
 }
 
 void loss_needs_training(Implementation& impl, const Descriptor& d) {
@@ -231,6 +262,14 @@ void arrange_context_loss(Descriptor& d) {
 }
 
 const Property kAuxLossProperties[] = {
+    {"C12",
+     "loss_rules",
+     {Component::aux_loss, Component::gate},
+     PropertyClass::bounded,
+     "the auxiliary loss has the factor that aux_loss_factor says, and is the mean over aux_loss_sequences",
+     {"M13", "one loss over all sequences"},
+     arrange_loss_rules,
+     loss_rules},
     {"P21",
      "uniform_loss",
      {Component::aux_loss},

@@ -46,6 +46,30 @@ void sign_rule(Implementation& impl, const Descriptor& d) {
   }
 }
 
+/// The same less the mean of all steps, which three roundings in fp32 may move.
+void centred_steps(Implementation& impl, const Descriptor& d) {
+  const Answer a(impl, make_call(d));
+  for (std::int64_t s = 0; s < d.steps; ++s) {
+    double total = 0.0, mean = 0.0;
+    std::vector<double> steps;
+    for (std::int64_t e = 0; e < d.E; ++e) total += a.at(load_name(s), e);
+    for (std::int64_t e = 0; e < d.E; ++e) {
+      const double gap = total - a.at(load_name(s), e) * static_cast<double>(d.E);
+      steps.push_back(gap > 0.0 ? d.factor : gap < 0.0 ? -d.factor : 0.0);
+      mean += steps.back() / static_cast<double>(d.E);
+    }
+    for (std::int64_t e = 0; e < d.E; ++e)
+      expect_near(bias_name(s), e, a.at(bias_name(s), e),
+                  bias_before(a, s, e) + steps[static_cast<std::size_t>(e)] - mean,
+                  2.0 * a.bound(bias_name(s), e), "steps less their mean");
+  }
+}
+
+void arrange_centred(Descriptor& d) {
+  d.config.centred_bias_update = true;
+  d.E = std::max<std::int64_t>(d.E, 3);
+}
+
 void cumulative_load(Implementation& impl, const Descriptor& d) {
   const Answer a(impl, make_call(d));
   for (std::int64_t s = 0; s < d.steps; ++s) {
@@ -295,6 +319,14 @@ void arrange_closed_loop(Descriptor& d) {
 }
 
 const Property kBiasUpdateProperties[] = {
+    {"C11",
+     "centred_steps",
+     {Component::bias_update},
+     PropertyClass::bounded,
+     "under centred_bias_update the mean of all steps is taken off each",
+     {"step not centred"},
+     arrange_centred,
+     centred_steps},
     {"P28",
      "sign_rule",
      {Component::bias_update},

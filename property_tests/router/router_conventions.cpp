@@ -84,6 +84,114 @@ void group_rule(Implementation& impl, const Descriptor& d) {
   require_some(compared, d.T);
 }
 
+void arrange_selection(Descriptor& d) {
+  d.config.selection_scores = SelectionScores::logits;
+  if (facts(d.score).selects_by_logits) d.score = ScoreFunc::sigmoid;
+  d.biased_weights = false;
+  if (d.correction == Correction::none || d.correction == Correction::zero) d.correction = Correction::normal;
+  d.E = std::max<std::int64_t>(d.E, 4);
+  d.groups = d.limited = 1;
+  d.k = std::min(d.k, d.E / 2);
+  if (d.logits != Logits::rough) d.logits = Logits::levels;
+}
+
+/// The order of z + c, which is not that of S + c; weights are scores.
+void selection_rule(Implementation& impl, const Descriptor& d) {
+  const Call call = make_call(d);
+  const Answer a(impl, call);
+  const Matrix q = choices_of(call);
+  std::int64_t compared = 0;
+  for (std::int64_t t = 0; t < d.T; ++t)
+    compared += expect_selected(a, t, largest(q, t, d.k), "logits and the correction bias are selected by");
+  require_some(compared, d.T);
+  expect_weights(a, "weights are scores without the correction bias");
+}
+
+void arrange_expert_scale(Descriptor& d) {
+  d.config.per_expert_scale = true;
+  d.biased_weights = d.frozen = false;
+  d.E = std::max<std::int64_t>(d.E, 2);
+  d.values = Values::rough;
+}
+
+/// The factors multiply the weights, and have dw times the weights without them as gradient.
+void expert_scale(Implementation& impl, const Descriptor& d) {
+  const Call call = full_call(impl, d);
+  const Answer a(impl, call);
+  expect_weights(a, "a factor per expert multiplies its weights");
+  if (!call.backward) return;
+  Call without = call;
+  without.config.erase("per_expert_scale");
+  without.tensors.erase("params/per_expert_scale");
+  const Matrix weighed = weighed_scores_of(without);
+  const Tensor& dw = call.tensors.at("cotangents/weights");
+  std::vector<double> want(static_cast<std::size_t>(d.E)), size(want.size());
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    const std::vector<std::int64_t> ids = ids_of(a, t);
+    const std::vector<double> w = weights_of(without, weighed, t, ids);
+    for (std::size_t j = 0; j < ids.size(); ++j) {
+      const double term = dw[t * d.k + static_cast<std::int64_t>(j)] * w[j];
+      want[static_cast<std::size_t>(ids[j])] += term;
+      size[static_cast<std::size_t>(ids[j])] += std::abs(term);
+    }
+  }
+  for (std::int64_t e = 0; e < d.E; ++e) {
+    const auto i = static_cast<std::size_t>(e);
+    expect_near("grads/per_expert_scale", e, a.at("grads/per_expert_scale", e), want[i],
+                a.bound("grads/per_expert_scale", e) + 1e-11 * size[i],
+                "the sum of dw w over an expert's slots");
+  }
+}
+
+void arrange_z_loss(Descriptor& d) {
+  if (d.config.z_loss_coeff == 0.0) d.config.z_loss_coeff = 0.5;
+  d.config.logit_scale = 1.0;
+  d.config.logit_cap = 0.0;
+  d.eval = d.biased_weights = false;
+  d.aux = 0.0;
+  d.ranks = 1;
+}
+
+/// The formula, and that its gradient is the difference which the coefficient makes.
+void z_loss(Implementation& impl, const Descriptor& d) {
+  const Call call = full_call(impl, d);
+  const Answer a(impl, call);
+  const Matrix z = logits_of(call), w = matrix_of(call.tensors.at("params/weight"));
+  double sum = 0.0, n = 0.0;
+  std::vector<double> lse;
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    double most = z.at(t, 0), total = 0.0;
+    for (std::int64_t e = 0; e < d.E; ++e) most = std::max(most, z.at(t, e));
+    for (std::int64_t e = 0; e < d.E; ++e) total += std::exp(z.at(t, e) - most);
+    lse.push_back(most + std::log(total));
+    if (!is_real(call, t)) continue;
+    sum += lse.back() * lse.back();
+    n += 1.0;
+  }
+  n = std::max(n, 1.0);
+  expect_near("outputs/z_loss", 0, a.at("outputs/z_loss", 0), sum / n,
+              a.bound("outputs/z_loss", 0) + 1e-11 * sum, "the mean over real tokens of logsumexp(z)^2");
+  if (!call.backward) return;
+  Call without = call;
+  without.config.erase("z_loss_coeff");
+  const Answer b(impl, without);
+  for (std::int64_t t = 0; t < d.T; ++t)
+    for (std::int64_t column = 0; column < d.D; ++column) {
+      const std::int64_t i = t * d.D + column;
+      double want = 0.0, size = 0.0;
+      for (std::int64_t e = 0; e < d.E && is_real(call, t); ++e) {
+        const double share = std::exp(z.at(t, e) - lse[static_cast<std::size_t>(t)]);
+        const double term =
+            d.config.z_loss_coeff * 2.0 / n * lse[static_cast<std::size_t>(t)] * share * w.at(e, column);
+        want += term;
+        size += std::abs(term);
+      }
+      expect_near("grads/x", i, a.at("grads/x", i) - b.at("grads/x", i), want,
+                  a.bound("grads/x", i) + b.bound("grads/x", i) + 1e-11 * size,
+                  "the z-loss adds 2 coeff / n logsumexp(z) softmax(z) W");
+    }
+}
+
 void arrange_logits(Descriptor& d) {
   arrange_plain(d);
   if (d.score != ScoreFunc::softmax) d.score = ScoreFunc::sigmoid;
@@ -127,6 +235,32 @@ const Property kRouterConventionProperties[] = {
      {"M8", "O2"},
      arrange_group_rule,
      group_rule},
+    {"C6",
+     "selection_rule",
+     {Component::gate},
+     PropertyClass::bounded,
+     "under selection_scores the order of logits plus the correction bias selects, and scores weigh",
+     {"bias on logits, sigmoid after"},
+     arrange_selection,
+     selection_rule},
+    {"C8",
+     "expert_scale",
+     {Component::gate},
+     PropertyClass::bounded,
+     "per_expert_scale multiplies routing weights after their normalisation, and has its gradient",
+     {"scale by slot", "scale before the normalisation"},
+     arrange_expert_scale,
+     expert_scale,
+     Passes::either},
+    {"C13",
+     "z_loss",
+     {Component::gate},
+     PropertyClass::bounded,
+     "the router z-loss and its gradient by the tokens, with z_loss_coeff",
+     {"a sum for the mean", "padding counted"},
+     arrange_z_loss,
+     z_loss,
+     Passes::either},
     {"C3",
      "logit_rule",
      {Component::gate},

@@ -114,7 +114,7 @@ Matrix weighed_scores_of(const Call& call) {
 Matrix choices_of(const Call& call) {
   const MoEConfig c = config_of(call);
   if (facts(c.score_func).selects_by_logits) return logits_of(call);
-  Matrix q = scores_of(call);
+  Matrix q = c.selection_scores == SelectionScores::logits ? logits_of(call) : scores_of(call);
   add_correction(call, q);
   if (c.grouped())
     for (std::int64_t t = 0; t < q.rows; ++t) discard_groups(c, c.has_correction_bias(), q, t);
@@ -143,6 +143,8 @@ std::vector<double> weights_of(const Call& call, const Matrix& weighed, std::int
     for (double& value : w) value /= sum;
   const double divisor = c.normalises_weights() ? divisor_of(c, after ? 1.0 : sum) : 1.0;
   for (double& value : w) value *= c.route_scale / divisor;
+  if (const Tensor* scale = find(call.tensors, "params/per_expert_scale"))
+    for (std::size_t j = 0; j < w.size(); ++j) w[j] *= (*scale)[ids[j]];
   return w;
 }
 

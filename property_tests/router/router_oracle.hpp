@@ -34,7 +34,8 @@ Matrix scores_of(const Call& call);
 /// S as the weights are gathered from it: with the bias where the config says so.
 Matrix weighed_scores_of(const Call& call);
 
-/// q [T, E] after groups are discarded: what the selection orders. For softmax q is z.
+/// q [T, E] after groups are discarded: what the selection orders. For softmax, and where selection_scores
+/// says so, it is made of z.
 Matrix choices_of(const Call& call);
 
 /// The k largest of a row, lowest ids first among equal ones, ascending.

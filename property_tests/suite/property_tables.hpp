@@ -28,6 +28,8 @@ std::span<const Property> experts_slot_properties();
 std::span<const Property> experts_locality_properties();
 std::span<const Property> experts_choice_properties();
 std::span<const Property> quantized_experts_properties();
+std::span<const Property> null_slot_properties();
+std::span<const Property> expert_convention_properties();
 std::span<const Property> layer_part_properties();
 std::span<const Property> layer_token_properties();
 std::span<const Property> batch_invariance_properties();
@@ -56,6 +58,8 @@ inline constexpr std::array kPropertyTables{
     &experts_locality_properties,
     &experts_choice_properties,
     &quantized_experts_properties,
+    &null_slot_properties,
+    &expert_convention_properties,
     &layer_part_properties,
     &layer_token_properties,
     &batch_invariance_properties,

@@ -145,6 +145,13 @@ inline Real tanh(Real a) {
   return evaluated(v, propagate(a, slope, 2.0), a.held);
 }
 
+/// The slope 2 / sqrt(pi) exp(-a^2) is largest where the interval comes nearest to 0.
+inline Real erf(Real a) {
+  const double nearest = std::max(std::abs(a.value) - a.error, 0.0);
+  const double slope = 0x1.20dd750429b6ep+0 * exact::exp(-nearest * nearest) * (1.0 + 0x1p-40);
+  return evaluated(exact::erf(a.value), propagate(a, slope, 2.0), a.held);
+}
+
 /// log(1 + exp(a)), whose slope is sigmoid(a).
 inline Real softplus(Real a) {
   const double v =

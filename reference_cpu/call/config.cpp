@@ -22,6 +22,9 @@ static_assert(has_row_per_enumerator<kNormDenominators>());
 static_assert(has_row_per_enumerator<kTop1Norms>());
 static_assert(has_row_per_enumerator<kGroupScores>());
 static_assert(has_row_per_enumerator<kDiscardedGroups>());
+static_assert(has_row_per_enumerator<kAuxLossFactors>());
+static_assert(has_row_per_enumerator<kNullSlots>());
+static_assert(has_row_per_enumerator<kSelectionScores>());
 
 /// Whether the struct has exactly these members, in this order: one more could be left to its default.
 template <typename Struct, typename... Members>
@@ -254,12 +257,18 @@ void check(const MoEConfig& c) {
        "want at most n_limited_groups * n_routed_experts / n_expert_groups = " +
            std::to_string(c.n_limited_groups * group));
   check_groups(c, group);
+  want(c.selection_scores == SelectionScores::by_score_func || !facts(c.score_func).weighs_corrected ||
+           !c.router_weight_uses_score_correction_bias || !c.has_correction_bias(),
+       "selection_scores", write(c.selection_scores),
+       "want by_score_func with router_weight_uses_score_correction_bias, whose weights are what is ordered");
   want(c.gate_bias_update_factor == 0.0 || c.train_gate, "gate_bias_update_factor", c.gate_bias_update_factor,
        "a bias update needs train_gate = true");
   want(!facts(c.expert_activation).always_clamps || c.activation_limit >= 0.0, "activation_limit",
        c.activation_limit,
        "want 0 or more with " + std::string(name(c.expert_activation)) + ", whose clamps are always on");
   check_blocks(c);
+  want(!c.router_weight_on_input || !c.apply_router_weight_after_down, "router_weight_on_input",
+       c.router_weight_on_input, "want one place for the weight: apply_router_weight_after_down is true");
 }
 
 void check(const ParallelOptions& p) {

@@ -12,6 +12,8 @@ std::vector<std::string_view> all_conventions() {
   visit_config_fields(defaults, [&](const auto& row, const auto&) {
     if (row.convention) out.push_back(row.name);
   });
+  for (const ActivationFacts& row : kActivations)
+    if (row.convention) out.push_back(row.name);
   return out;
 }
 
@@ -23,6 +25,9 @@ std::vector<std::string_view> conventions_of(const Call& call) {
     if (row.convention && reads(row.readers, call.component) && config.*row.member != fallback)
       out.push_back(row.name);
   });
+  if (const ActivationFacts& row = facts(config.expert_activation);
+      row.convention && has_routed_experts(call.component))
+    out.push_back(row.name);
   return out;
 }
 
@@ -31,7 +36,8 @@ std::optional<std::string> undeclared_convention(const Call& call, std::string_v
   for (const std::string_view name : conventions_of(call))
     if (std::ranges::find(declared, name) == declared.end())
       return std::string(port) + " does not declare the convention '" + std::string(name) + "', which is " +
-             call.config.at(std::string(name)).dump() + " here";
+             (call.config.contains(name) ? call.config.at(std::string(name)).dump() : "the activation") +
+             " here";
   return std::nullopt;
 }
 

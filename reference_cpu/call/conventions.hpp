@@ -12,7 +12,7 @@
 
 namespace moeref {
 
-/// Every convention, in the order of the config's table.
+/// Every convention, in the order of the config's table: names of fields, then those of activations.
 std::vector<std::string_view> all_conventions();
 
 /// Those that the call's component reads and that are not at their defaults. Throws InputError for a bad

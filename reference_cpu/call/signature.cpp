@@ -50,6 +50,8 @@ void gate_params(Builder& b, const std::string& prefix, const MoEConfig& c) {
   if (c.router_bias) b.param(prefix + "bias", c.gate_param_dtype(), {c.n_routed_experts}, c.train_gate);
   if (c.has_correction_bias())
     b.param(prefix + "e_score_correction_bias", DType::float32, {c.n_routed_experts}, false);
+  if (c.per_expert_scale)
+    b.param(prefix + "per_expert_scale", c.gate_param_dtype(), {c.n_routed_experts}, c.train_gate);
 }
 
 /// Quantised weights are not trained.
@@ -97,6 +99,7 @@ void gate(Builder& b, const MoEConfig& c, const CallOptions& o, std::int64_t t) 
   b.output("indices", DType::int64, slots);
   b.output("expert_load", DType::int64, {c.n_routed_experts});
   if (o.training && c.aux_loss_coeff > 0.0) b.output("aux_loss", DType::float32, {});
+  if (o.training && c.z_loss_coeff > 0.0) b.output("z_loss", DType::float32, {});
   b.grad("x", c.dtype, {t, c.dim});
 }
 
@@ -110,7 +113,8 @@ void aux_loss(Builder& b, const MoEConfig& c, std::int64_t t) {
   b.grad("original_scores", c.dtype, scores);
 }
 
-void bias_update(Builder& b, const MoEConfig& c, const CallOptions& o, std::int64_t t) {
+void bias_update(Builder& b, MoEConfig c, const CallOptions& o, std::int64_t t) {
+  c.per_expert_scale = false;  // there are no weights
   gate_params(b, "", c);
   for (std::int64_t s = 0; s < o.steps; ++s) {
     for (std::int64_t m = 0; m < o.micro_batches; ++m) {
@@ -174,6 +178,7 @@ void moe(Builder& b, const MoEConfig& c, const CallOptions& o, const Shape& toke
   b.output("indices", DType::int64, slots, false);
   b.output("expert_load", DType::int64, {c.n_routed_experts}, false);
   if (o.training && c.aux_loss_coeff > 0.0 && !o.fake_balanced_gate) b.output("aux_loss", DType::float32, {});
+  if (o.training && c.z_loss_coeff > 0.0 && !o.fake_balanced_gate) b.output("z_loss", DType::float32, {});
   b.grad("x", c.dtype, x);
 }
 
@@ -237,12 +242,17 @@ Shape token_shape(const Call& call) {
   return {x.shape().begin(), x.shape().end() - 1};
 }
 
-void check_indices(const Tensor& indices, std::string_view name, std::int64_t experts) {
+/// Replayed slots have experts, unless null_slots says otherwise.
+void check_indices(const Tensor& indices, std::string_view name, const MoEConfig& c) {
+  const bool replayed = name.find("replay") != std::string_view::npos;
+  const bool may_be_null = !replayed || c.null_slots != NullSlots::given;
   for (std::int64_t i = 0; i < indices.size(); ++i) {
     const auto id = static_cast<std::int64_t>(indices[i]);
-    if (id < -1 || id >= experts)
-      throw InputError("dataset '" + std::string(name) + "' holds the expert id " + std::to_string(id) +
-                       ": want -1 (no expert) to " + std::to_string(experts - 1));
+    if ((id >= 0 && id < c.n_routed_experts) || (may_be_null && id == c.null_id())) continue;
+    throw InputError("dataset '" + std::string(name) + "' holds the expert id " + std::to_string(id) +
+                     ": want 0 to " + std::to_string(c.n_routed_experts - 1) +
+                     (may_be_null ? ", or " + std::to_string(c.null_id()) + " for no expert"
+                                  : ", an expert for every slot"));
   }
 }
 
@@ -279,7 +289,7 @@ void check_inputs(const Call& call) {
                        ": want " + (is_floating(spec.dtype) ? "a floating one such as " : "") +
                        std::string(name(spec.dtype)));
     if (spec.name.find("indices") != std::string::npos)
-      check_indices(*tensor, spec.name, parse_moe_config(call.config).n_routed_experts);
+      check_indices(*tensor, spec.name, parse_moe_config(call.config));
   }
   for (const auto& [name, tensor] : call.tensors) {
     const bool known = std::ranges::any_of(

@@ -61,9 +61,22 @@ Gradient swiglu_limited_gradient(Real g, Real u, Real d, const Params& p) {
           as_fp32(d) * silu(gate) * inside(as_fp32(u), -p.limit, p.limit)};
 }
 
+Real swiglu_clamped_after(Real g, Real u, const Params& p) {
+  return clamp(silu(g), -kInfinity, p.limit) * clamp(u, -p.limit, p.limit);
+}
+Gradient swiglu_clamped_after_gradient(Real g, Real u, Real d, const Params& p) {
+  const Real gate = silu(g), up = clamp(u, -p.limit, p.limit), slope = silu_slope(g);
+  return {in_other_orders(d * slope * up, d * up, {slope}) * inside(gate, -kInfinity, p.limit),
+          d * clamp(gate, -kInfinity, p.limit) * inside(u, -p.limit, p.limit)};
+}
+
 // Without a limit swiglu has neither clamps nor their cast to fp32.
-Real swiglu(Real g, Real u, const Params& p) { return p.limit > 0.0 ? swiglu_limited(g, u, p) : silu(g) * u; }
+Real swiglu(Real g, Real u, const Params& p) {
+  if (p.limit > 0.0) return p.clamp_after ? swiglu_clamped_after(g, u, p) : swiglu_limited(g, u, p);
+  return silu(g) * u;
+}
 Gradient swiglu_gradient(Real g, Real u, Real d, const Params& p) {
+  if (p.limit > 0.0 && p.clamp_after) return swiglu_clamped_after_gradient(g, u, d, p);
   if (p.limit > 0.0) return swiglu_limited_gradient(g, u, d, p);
   // The documented system multiplies d s first, automatic differentiation d u.
   const Real slope = silu_slope(g);
@@ -122,6 +135,41 @@ Gradient geglu_gradient(Real g, Real u, Real d, const Params&) {
   return {in_other_orders(d * slope * u, d * u, {slope}), d * gelu_tanh(g)};
 }
 
+// gelu(g) = g/2 (1 + erf(g / sqrt 2)), one function that rounds once at its end, and so does its slope
+// 1/2 (1 + erf(g / sqrt 2)) + g exp(-g^2 / 2) / sqrt(2 pi).
+constexpr double kRootHalf = 0.70710678118654752440, kGauss = 0.39894228040143267794;
+
+Real gelu_erf(Real g) {
+  const Real f = in_fp32(g);
+  return store(f * 0.5 * (1.0 + erf(f * kRootHalf)), g.held);
+}
+Real gelu_erf_slope(Real g) {
+  const Real f = in_fp32(g);
+  return store((1.0 + erf(f * kRootHalf)) * 0.5 + f * exp(f * f * -0.5) * kGauss, g.held);
+}
+
+Real geglu_erf(Real g, Real u, const Params&) { return gelu_erf(g) * u; }
+Gradient geglu_erf_gradient(Real g, Real u, Real d, const Params&) {
+  const Real slope = gelu_erf_slope(g);
+  return {in_other_orders(d * slope * u, d * u, {slope}), d * gelu_erf(g)};
+}
+
+// Without a gate.
+Real plain_silu(Real, Real u, const Params&) { return silu(u); }
+Gradient plain_silu_gradient(Real, Real u, Real d, const Params&) { return {{}, d * silu_slope(u)}; }
+Real plain_gelu(Real, Real u, const Params&) { return gelu_erf(u); }
+Gradient plain_gelu_gradient(Real, Real u, Real d, const Params&) { return {{}, d * gelu_erf_slope(u)}; }
+Real plain_gelu_tanh(Real, Real u, const Params&) { return gelu_tanh(u); }
+Gradient plain_gelu_tanh_gradient(Real, Real u, Real d, const Params&) {
+  return {{}, d * gelu_tanh_slope(u)};
+}
+Real plain_relu(Real, Real u, const Params&) { return relu(u); }
+/// At 0 the slope is 0; the bound is 1 where the sign is open.
+Gradient plain_relu_gradient(Real, Real u, Real d, const Params&) {
+  const bool open = u.error > 0.0 && std::abs(u.value) <= u.error;
+  return {{}, d * Real{u.value > 0.0 ? 1.0 : 0.0, open ? 1.0 : 0.0, u.held}};
+}
+
 Real relu2(Real, Real u, const Params&) { return relu(u) * relu(u); }
 Gradient relu2_gradient(Real, Real u, Real d, const Params&) { return {{}, d * (relu(u) * 2.0)}; }
 
@@ -131,6 +179,11 @@ constexpr auto kActivationRows = std::to_array<Activation>({
     {ActivationKind::quick_geglu, quick_geglu, quick_geglu_gradient},
     {ActivationKind::geglu, geglu, geglu_gradient},
     {ActivationKind::relu2, relu2, relu2_gradient},
+    {ActivationKind::geglu_erf, geglu_erf, geglu_erf_gradient},
+    {ActivationKind::silu, plain_silu, plain_silu_gradient},
+    {ActivationKind::gelu, plain_gelu, plain_gelu_gradient},
+    {ActivationKind::gelu_tanh, plain_gelu_tanh, plain_gelu_tanh_gradient},
+    {ActivationKind::relu, plain_relu, plain_relu_gradient},
 });
 static_assert(has_row_per_enumerator<kActivationRows>());
 
@@ -140,7 +193,7 @@ const Activation& activation(ActivationKind kind) { return kActivationRows[stati
 
 ActivationParams activation_params(const MoEConfig& c) {
   const bool own = facts(c.expert_activation).clamp == ClampField::activation_limit;
-  return {c.activation_alpha, own ? c.activation_limit : c.swiglu_limit};
+  return {c.activation_alpha, own ? c.activation_limit : c.swiglu_limit, c.clamp_after_activation};
 }
 
 }  // namespace moeref

@@ -1,5 +1,9 @@
 #include "reference_cpu/components/aux_loss.hpp"
 
+#include <string>
+
+#include "moeref/error.hpp"
+
 namespace moeref {
 std::vector<std::int64_t> expert_load(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
                                       std::int64_t experts) {
@@ -9,7 +13,7 @@ std::vector<std::int64_t> expert_load(const std::vector<std::int64_t>& ids, cons
     if (!mask[t]) continue;
     for (std::size_t j = 0; j < k; ++j) {
       const std::int64_t id = ids[t * k + j];
-      bool counted = id < 0;
+      bool counted = id < 0 || id >= experts;  // a null slot
       for (std::size_t earlier = 0; earlier < j; ++earlier) counted = counted || ids[t * k + earlier] == id;
       if (!counted) ++load[static_cast<std::size_t>(id)];
     }
@@ -53,6 +57,27 @@ AuxLoss aux_loss(const AuxStatistics& statistics, std::int64_t k) {
     loss += f * (statistics.score_sum[i].total() / n);
   }
   out.value = loss.total();
+  return out;
+}
+
+SequenceLoss mean_loss(const std::vector<AuxLoss>& sequences) {
+  SequenceLoss out;
+  Sum sum(kFloat);
+  for (const AuxLoss& loss : sequences) {
+    sum += loss.value;
+    out.terms.push_back(loss.terms);
+  }
+  out.value =
+      sequences.size() == 1 ? sequences[0].value : sum.total() / static_cast<double>(sequences.size());
+  return out;
+}
+
+std::vector<std::int64_t> sequence_offsets(std::int64_t sequences, std::int64_t tokens) {
+  if (tokens % sequences != 0)
+    throw InputError("config field 'aux_loss_sequences' is " + std::to_string(sequences) +
+                     ": want a divisor of the number of tokens = " + std::to_string(tokens));
+  std::vector<std::int64_t> out;
+  for (std::int64_t s = 0; s <= sequences; ++s) out.push_back(s * (tokens / sequences));
   return out;
 }
 

@@ -3,11 +3,14 @@
 #include <numeric>
 
 #include "moeref/error.hpp"
+#include "reference_cpu/arithmetic/bounded.hpp"
 
 namespace moeref {
 
 BiasUpdate::BiasUpdate(const MoEConfig& config, std::vector<Real> correction)
-    : factor_(config.gate_bias_update_factor), master_(std::move(correction)) {
+    : factor_(config.gate_bias_update_factor),
+      centred_(config.centred_bias_update),
+      master_(std::move(correction)) {
   if (!config.train_gate)
     throw InputError("config field 'train_gate' is false: a bias update needs a trained gate");
   if (factor_ <= 0.0)
@@ -28,13 +31,17 @@ void BiasUpdate::update() {
   load_.reset();
   const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
   const auto experts = static_cast<std::int64_t>(load.size());
+  std::vector<Real> steps;
+  Sum sum(kFloat);
   for (std::size_t i = 0; i < load.size(); ++i) {
     // sign(total / E - load), in integers, so that no rounding decides it.
     const std::int64_t difference = total - load[i] * experts;
     const Real step = constant(factor_, master_[i].held);
-    if (difference > 0) master_[i] = master_[i] + step;
-    if (difference < 0) master_[i] = master_[i] - step;
+    steps.push_back(difference > 0 ? step : difference < 0 ? -step : known(0.0, step.held));
+    sum += steps.back();
   }
+  const Real mean = centred_ ? sum.total() / static_cast<double>(experts) : known(0.0, kFloat);
+  for (std::size_t i = 0; i < load.size(); ++i) master_[i] = master_[i] + (steps[i] - mean);
 }
 
 }  // namespace moeref

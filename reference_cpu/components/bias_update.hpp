@@ -25,14 +25,16 @@ class BiasUpdate {
   /// The load since the last update, summed over these ranks; none before the first forward.
   const std::optional<std::vector<std::int64_t>>& cumulative_load() const { return load_; }
 
-  /// master += factor * sign(mean - load), c = master, the cumulative load is cleared. Throws InputError
-  /// outside training and without a forward since the last update.
+  /// master += factor * sign(mean - load), less the mean of these steps where centred_bias_update says so
+  /// (SPEC 10), c = master, the cumulative load is cleared. Throws InputError outside training and without a
+  /// forward since the last update.
   void update();
 
   const std::vector<Real>& correction() const { return master_; }
 
  private:
   double factor_;
+  bool centred_;
   bool training_ = true;
   std::vector<Real> master_;
   std::optional<std::vector<std::int64_t>> load_;

@@ -29,7 +29,7 @@ struct LiveSlots {
   std::vector<std::int64_t> here;
   std::int64_t elsewhere = 0;
 };
-LiveSlots live_slots(const Routing& r, ExpertRange range, std::int64_t t) {
+LiveSlots live_slots(const MoEConfig& c, const Routing& r, ExpertRange range, std::int64_t t) {
   LiveSlots out;
   if (!r.mask[static_cast<std::size_t>(t)]) return out;
   const std::int64_t k = r.weights.cols;
@@ -37,7 +37,7 @@ LiveSlots live_slots(const Routing& r, ExpertRange range, std::int64_t t) {
     const std::int64_t id = r.indices[static_cast<std::size_t>(slot)];
     if (id >= range.first && id < range.first + range.count)
       out.here.push_back(slot);
-    else if (id >= 0)
+    else if (id != c.null_id())
       ++out.elsewhere;
   }
   return out;
@@ -50,10 +50,30 @@ Real seen_weight(const Routing& r, std::int64_t slot) {
   return weight.held.unit < kFloat.unit ? store(weight, kFloat) : weight;
 }
 
+/// The factor p of the activation and of the down bias; 1 where the weight stands elsewhere.
+Real inner_weight(const MoEConfig& c, const Routing& r, std::int64_t slot) {
+  const Real weight = seen_weight(r, slot);
+  return c.apply_router_weight_after_down || c.router_weight_on_input ? known(1.0, weight.held) : weight;
+}
+
 std::vector<std::int64_t> tokens_of(const std::vector<std::int64_t>& slots, std::int64_t k) {
   std::vector<std::int64_t> out;
   for (const std::int64_t slot : slots) out.push_back(slot / k);
   return out;
+}
+
+/// What an expert's slots multiply by its first matrix: the tokens' rows, times p where the weight stands
+/// there. An honest implementation stores that product in x's type, or keeps it finer.
+Bounded expert_input(const MoEConfig& c, const Bounded& x, const Routing& r,
+                     const std::vector<std::int64_t>& slots) {
+  Bounded in = gather_rows(x, tokens_of(slots, r.weights.cols));
+  if (!c.router_weight_on_input) return in;
+  if (in.exact()) in.error.resize(in.count());
+  for (std::int64_t row = 0; row < in.rows; ++row) {
+    const Real weight = seen_weight(r, slots[static_cast<std::size_t>(row)]);
+    for (std::int64_t d = 0; d < in.cols; ++d) in.set(row, d, in.at(row, d) * weight);
+  }
+  return in;
 }
 
 void scatter_rows(const Bounded& rows, const std::vector<std::int64_t>& to, Bounded& into) {
@@ -146,7 +166,7 @@ ExpertsForward experts_forward(const MoEConfig& c, const CallOptions& options, c
   const std::int64_t k = routing.weights.cols, slots = routing.weights.rows * k, width = c.moe_inter_dim;
   const Activation& act = activation(c.expert_activation);
   const ActivationParams act_params = activation_params(c);
-  const bool weight_after = c.apply_router_weight_after_down;
+  const bool weighs_inside = !c.apply_router_weight_after_down && !c.router_weight_on_input;
   const Sums sums = sums_of(x.dtype, options.float32_products);
   ExpertsForward f{Bounded(slots, c.up_dim(), x.dtype),
                    Bounded(slots, width, x.dtype),
@@ -163,17 +183,17 @@ ExpertsForward experts_forward(const MoEConfig& c, const CallOptions& options, c
     if (mine.empty()) return;
     const Expert& expert = load_expert(c, p, range.first + local, x.dtype);
 
-    Bounded h = multiply(gather_rows(x, tokens_of(mine, k)), false, expert.up, false, sums, x.dtype);
+    Bounded h = multiply(expert_input(c, x, routing, mine), false, expert.up, false, sums, x.dtype);
     if (c.expert_bias) add_row(h, expert.up_bias);
     scatter_rows(h, mine, f.up);
     if (given_up) h = gather_rows(*given_up, mine);
 
     Bounded a(h.rows, width, x.dtype);
     for (std::int64_t row = 0; row < h.rows; ++row) {
-      const Real weight = seen_weight(routing, mine[static_cast<std::size_t>(row)]);
+      const Real weight = inner_weight(c, routing, mine[static_cast<std::size_t>(row)]);
       for (std::int64_t i = 0; i < width; ++i) {
         const Real value = activate(act, act_params, h, row, i, width);
-        a.set(row, i, weight_after ? value : value * weight);
+        a.set(row, i, weighs_inside ? value * weight : value);
       }
     }
     scatter_rows(a, mine, f.activation);
@@ -182,10 +202,10 @@ ExpertsForward experts_forward(const MoEConfig& c, const CallOptions& options, c
     Bounded o = multiply(a, false, expert.down, false, sums, x.dtype);
     if (c.expert_bias)
       for (std::int64_t row = 0; row < o.rows; ++row) {
-        const Real weight = seen_weight(routing, mine[static_cast<std::size_t>(row)]);
+        const Real weight = inner_weight(c, routing, mine[static_cast<std::size_t>(row)]);
         for (std::int64_t d = 0; d < o.cols; ++d)
           o.set(row, d,
-                o.at(row, d) + (weight_after ? expert.down_bias.at(d) : expert.down_bias.at(d) * weight));
+                o.at(row, d) + (weighs_inside ? expert.down_bias.at(d) * weight : expert.down_bias.at(d)));
       }
     scatter_rows(o, mine, f.down);
   });
@@ -200,7 +220,7 @@ Bounded combine(const MoEConfig& c, const ExpertsForward& f, const Routing& rout
                 DType stored) {
   Bounded y(routing.weights.rows, f.down.cols, stored);
   parallel_for(y.rows, [&](std::int64_t t) {
-    const LiveSlots slots = live_slots(routing, range, t);
+    const LiveSlots slots = live_slots(c, routing, range, t);
     for (std::int64_t d = 0; d < y.cols; ++d) {
       Sum sum(kFloat);  // the documented system adds the slots of a token in fp32 in layers of every type
       for (const std::int64_t slot : slots.here) {
@@ -263,7 +283,8 @@ ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options,
   const std::int64_t dim = c.expert_dim(), up_dim = c.up_dim();
   const Activation& act = activation(c.expert_activation);
   const ActivationParams act_params = activation_params(c);
-  const bool weight_after = c.apply_router_weight_after_down;
+  const bool weight_after = c.apply_router_weight_after_down, on_input = c.router_weight_on_input,
+             weighs_inside = !weight_after && !on_input;
   const Sums sums = sums_of(x.dtype, options.float32_products);
   const auto by_expert = slots_by_expert(routing, range);
 
@@ -306,12 +327,12 @@ ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options,
     Bounded weighted_d_out = d_out;  // from which the down bias gets its gradient
     for (std::int64_t row = 0; row < rows; ++row) {
       const std::int64_t slot = mine[static_cast<std::size_t>(row)];
-      const Real weight = seen_weight(routing, slot);
+      const Real weight = inner_weight(c, routing, slot);
       Sum d_weight(kFloat), through_bias(kFloat);
       if (weight_after) {
         for (std::int64_t d = 0; d < dim; ++d)
           d_weight += widen(d_sum.at(row, d), kFloat) * store(f.down.at(slot, d), kFloat);
-      } else {
+      } else if (weighs_inside) {
         for (std::int64_t i = 0; i < width; ++i)
           d_weight += widen(activate(act, act_params, h, row, i, width), weight.held) *
                       store(d_act.at(row, i), weight.held);
@@ -325,24 +346,36 @@ ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options,
 
       for (std::int64_t i = 0; i < width; ++i) {
         const Real gate = act.gated() ? h.at(row, act.gate_column(i, width)) : Real{};
-        const Real d = weight_after ? d_act.at(row, i) : d_act.at(row, i) * weight;
+        const Real d = weighs_inside ? d_act.at(row, i) * weight : d_act.at(row, i);
         const auto [d_gate, d_up] = act.gradient(gate, h.at(row, act.up_column(i, width)), d, act_params);
         if (act.gated()) dh.set(row, act.gate_column(i, width), d_gate);
         dh.set(row, act.up_column(i, width), d_up);
       }
     }
-    const Bounded in = gather_rows(x, tokens);
+    const Bounded in = expert_input(c, x, routing, mine);
     if (d_up_param) weight_gradient_into(*d_up_param, e, in, dh, sums, rank_rows);
     if (c.expert_bias) {
       write_row(bias_gradient(dh, x.dtype, x.dtype, rank_rows), *d_up_bias, e * up_dim);
       write_row(bias_gradient(weighted_d_out, x.dtype, x.dtype, rank_rows), *d_down_bias, e * dim);
     }
-    scatter_rows(multiply(dh, false, expert.up, true, sums, x.dtype), mine, dx_slots);
+    Bounded d_in = multiply(dh, false, expert.up, true, sums, x.dtype);
+    for (std::int64_t row = 0; on_input && row < rows; ++row) {
+      const std::int64_t slot = mine[static_cast<std::size_t>(row)];
+      const Real weight = seen_weight(routing, slot);
+      Sum d_weight(kFloat);
+      for (std::int64_t d = 0; d < dim; ++d) {
+        d_weight += widen(x.at(tokens[static_cast<std::size_t>(row)], d), weight.held) *
+                    store(d_in.at(row, d), weight.held);
+        d_in.set(row, d, d_in.at(row, d) * weight);
+      }
+      out.weights.set(slot, store(d_weight.total(), weight.held));
+    }
+    scatter_rows(d_in, mine, dx_slots);
   });
 
   // The gradient of a gather: the rows of a token are added in x's own type.
   parallel_for(x.rows, [&](std::int64_t t) {
-    const LiveSlots slots = live_slots(routing, range, t);
+    const LiveSlots slots = live_slots(c, routing, range, t);
     for (std::int64_t d = 0; d < dim; ++d) {
       Sum sum(precision(x.dtype));
       for (const std::int64_t slot : slots.here) sum += dx_slots.at(slot, d);

@@ -1,4 +1,5 @@
-// The routed experts (SPEC 5): y_t = sum over the token's slots of down(act(x_t up) * p), or p after down.
+// The routed experts (SPEC 5): y_t = sum over the token's slots of down(act(x_t up) * p), or p after down, or
+// on x_t (SPEC 10).
 #pragma once
 
 #include <vector>
@@ -27,7 +28,7 @@ struct ExpertsParams {
 };
 ExpertsParams find_experts(const MoEConfig& config, const NamedTensors& tensors, const std::string& prefix);
 
-/// The routing of T tokens: ids and weights [T, k]; slots of masked tokens and slots with id -1 go nowhere.
+/// The routing of T tokens: ids and weights [T, k]; slots of masked tokens and null slots go nowhere.
 struct Routing {
   const std::vector<std::int64_t>& indices;
   const Bounded& weights;
@@ -37,7 +38,7 @@ struct Routing {
 /// By slot (t k + j); rows of slots that went nowhere are zero.
 struct ExpertsForward {
   Bounded up;          ///< h [T k, 2I or I]
-  Bounded activation;  ///< act(h), times p unless the weight comes after down, [T k, I]
+  Bounded activation;  ///< act(h), times p where the weight stands there, [T k, I]
   Bounded down;        ///< o [T k, D'], before a weight that comes after
   Bounded y;           ///< [T, D']: slots added in slot order, in fp32, stored in x's type
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "moeref/error.hpp"
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "reference_cpu/arithmetic/product.hpp"
 #include "reference_cpu/components/parallelism.hpp"
@@ -39,6 +40,40 @@ Real mapped_logit_slope(const MoEConfig& c, const CallOptions& o, Real z) {
   return (1.0 - t * t) * c.logit_scale;
 }
 
+/// The z-loss is computed in float32 at least.
+Precision z_loss_precision(const CallOptions& o) { return finer(precision(score_compute_type(o)), kFloat); }
+
+Row logits_of_token(const Bounded& logits, std::int64_t t, Precision held) {
+  Row out;
+  for (std::int64_t i = 0; i < logits.cols; ++i) out.push_back(widen(logits.at(t, i), held));
+  return out;
+}
+
+double real_tokens(const std::vector<bool>& mask) {
+  return std::max(static_cast<double>(std::ranges::count(mask, true)), 1.0);
+}
+
+/// The mean over real tokens of logsumexp(z)^2.
+Real z_loss(const CallOptions& o, const Bounded& logits, const std::vector<bool>& mask) {
+  Sum sum(kFloat);
+  for (std::int64_t t = 0; t < logits.rows; ++t) {
+    if (!mask[static_cast<std::size_t>(t)]) continue;
+    const Real lse = log_sum_exp(logits_of_token(logits, t, z_loss_precision(o)), z_loss_precision(o));
+    sum += store(lse * lse, kFloat);
+  }
+  return sum.total() / real_tokens(mask);
+}
+
+/// d z_loss / d z_t = 2 logsumexp(z_t) softmax(z_t) / n, times `scale`.
+Row z_loss_gradient(const CallOptions& o, const Bounded& logits, std::int64_t t, double n, Real scale) {
+  const Precision held = z_loss_precision(o);
+  const Row z = logits_of_token(logits, t, held);
+  const Real by_lse = log_sum_exp(z, held) * 2.0 * scale / n;
+  Row out;
+  for (const Real s : softmax(z, held)) out.push_back(s * by_lse);
+  return out;
+}
+
 /// One token on its way from logits to selection.
 struct Token {
   Row logits;   ///< z as it is scored: mapped where the config says so
@@ -60,7 +95,7 @@ Token score(const MoEConfig& c, const CallOptions& o, const GateParams& p, const
     token.choice = c.softmax_before_topk ? unnormalised_softmax(token.logits, score_precision) : token.logits;
     return token;
   }
-  token.choice = token.scores;
+  token.choice = c.selects_logits() ? token.logits : token.scores;
   if (p.correction)
     for (std::size_t i = 0; i < token.choice.size(); ++i)
       token.choice[i] = token.choice[i] + (*p.correction)[i];
@@ -74,7 +109,26 @@ Row gather(const Row& from, Ids ids) {
   return out;
 }
 
-/// The k values of the selected experts before normalisation.
+/// The slots that have an expert; replayed ids may leave others without one.
+std::vector<std::int64_t> filled_slots(const MoEConfig& c, Ids ids) {
+  std::vector<std::int64_t> out;
+  for (std::size_t j = 0; j < ids.size(); ++j)
+    if (ids[j] != c.null_id()) out.push_back(static_cast<std::int64_t>(j));
+  return out;
+}
+
+std::vector<std::int64_t> ids_of_slots(Ids ids, const std::vector<std::int64_t>& slots) {
+  std::vector<std::int64_t> out;
+  for (const std::int64_t j : slots) out.push_back(ids[static_cast<std::size_t>(j)]);
+  return out;
+}
+
+/// The factor on the weight of a slot.
+Real expert_scale(const GateParams& p, Ids ids, std::int64_t slot) {
+  return (*p.scale)[static_cast<std::size_t>(ids[static_cast<std::size_t>(slot)])];
+}
+
+/// The values of the selected experts before normalisation.
 Row select_values(const MoEConfig& c, const CallOptions& o, const Token& token, Ids ids) {
   if (scores_after_topk(c))
     return score_rule(c.score_func).scores(gather(token.logits, ids), precision(score_compute_type(o)));
@@ -105,6 +159,7 @@ Denominator denominator(const MoEConfig& c, const Row& row) {
 /// a_i / sum, and its gradient d_i / sum - (sum_j d_j a_j / sum) / sum: the direct part, and the part through
 /// the sum.
 Row normalise(const MoEConfig& c, const Row& row) {
+  if (row.empty()) return {};
   const Real sum = denominator(c, row).value;
   Row out;
   for (const Real a : row) out.push_back(a / sum);
@@ -115,6 +170,7 @@ struct NormaliseGradient {
   Real through_sum;
 };
 NormaliseGradient normalise_gradient(const MoEConfig& c, const Row& row, const Row& cotangent) {
+  if (row.empty()) return {};
   const auto [total, slope] = denominator(c, row);
   Sum inner(finer(total.held, precision(DType::float32)));
   NormaliseGradient out;
@@ -131,23 +187,34 @@ NormaliseGradient normalise_gradient(const MoEConfig& c, const Row& row, const R
   return out;
 }
 
-/// The statistics of the auxiliary loss, rank by rank under context parallelism.
-AuxStatistics statistics(const CallOptions& o, const GateForward& f, const std::vector<bool>& mask,
-                         std::int64_t k) {
-  const auto offsets = rank_offsets(o.parallel.cp_size, o.parallel.tokens_per_rank, f.scores.rows);
-  AuxStatistics sum;
-  for (std::size_t r = 0; r + 1 < offsets.size(); ++r) {
-    const std::int64_t first = offsets[r], last = offsets[r + 1];
-    const std::vector<bool> rank_mask(mask.begin() + first, mask.begin() + last);
-    const std::vector<std::int64_t> rank_ids(f.indices.begin() + first * k, f.indices.begin() + last * k);
-    const AuxStatistics rank = aux_statistics(rows_of(f.scores, first, last), rank_mask,
-                                              expert_load(rank_ids, rank_mask, f.scores.cols));
-    if (r == 0)
-      sum = rank;
-    else
-      add(sum, rank);
+/// Statistics of the auxiliary loss of tokens [first, last).
+AuxStatistics statistics_of(const GateForward& f, const std::vector<bool>& mask, std::int64_t k,
+                            std::int64_t first, std::int64_t last) {
+  const std::vector<bool> own_mask(mask.begin() + first, mask.begin() + last);
+  const std::vector<std::int64_t> ids(f.indices.begin() + first * k, f.indices.begin() + last * k);
+  return aux_statistics(rows_of(f.scores, first, last), own_mask, expert_load(ids, own_mask, f.scores.cols));
+}
+
+/// One loss per sequence. The statistics of one sequence are added rank by rank under context parallelism.
+std::vector<AuxLoss> sequence_losses(const MoEConfig& c, const CallOptions& o, const GateForward& f,
+                                     const std::vector<bool>& mask) {
+  const std::int64_t k = c.n_activated_experts, ranks = o.parallel.cp_size, sequences = c.aux_loss_sequences;
+  if (sequences > 1 && ranks > 1)
+    throw InputError("config field 'aux_loss_sequences' is " + std::to_string(sequences) +
+                     ": want 1 where context-parallel ranks share a sequence");
+  std::vector<AuxLoss> out;
+  if (sequences > 1) {
+    const auto offsets = sequence_offsets(sequences, f.scores.rows);
+    for (std::size_t s = 0; s + 1 < offsets.size(); ++s)
+      out.push_back(aux_loss(statistics_of(f, mask, k, offsets[s], offsets[s + 1]), c.aux_loss_slots()));
+    return out;
   }
-  return sum;
+  const auto offsets = rank_offsets(ranks, o.parallel.tokens_per_rank, f.scores.rows);
+  AuxStatistics sum = statistics_of(f, mask, k, offsets[0], offsets[1]);
+  for (std::size_t r = 1; r + 1 < offsets.size(); ++r)
+    add(sum, statistics_of(f, mask, k, offsets[r], offsets[r + 1]));
+  out.push_back(aux_loss(sum, c.aux_loss_slots()));
+  return out;
 }
 
 void record(RoutingScores& routing, const MoEConfig& c, std::int64_t t, const Token& token) {
@@ -197,6 +264,11 @@ GateParams load_gate(const MoEConfig& c, const CallOptions& o, const NamedTensor
   p.weight = load(require(tensors, prefix + "weight"), 0, c.n_routed_experts, c.dim, compute);
   if (c.router_bias) p.bias = load(require(tensors, prefix + "bias"), 0, 1, c.n_routed_experts, compute);
   p.correction = load_correction(c, tensors, prefix);
+  if (c.per_expert_scale) {
+    p.scale.emplace();
+    const Bounded scale = load(require(tensors, prefix + "per_expert_scale"), c.n_routed_experts);
+    for (std::int64_t i = 0; i < scale.cols; ++i) p.scale->push_back(scale.at(i));
+  }
   return p;
 }
 
@@ -224,8 +296,9 @@ std::optional<RoutingScores> routing_of_scores(const MoEConfig& c,
                                                const Bounded& scores) {
   const bool by_logits = facts(c.score_func).selects_by_logits;
   const bool corrected = correction && !by_logits, adds = corrected && !weighs_corrected(c);
-  // Before its normalisation the sum may be anything, a negative number too.
-  if (corrected && c.normalises_scores()) return std::nullopt;
+  // Before its normalisation the sum may be anything, a negative number too. Where it saturates a score does
+  // not tell logits apart.
+  if ((corrected && c.normalises_scores()) || (!by_logits && c.selects_logits())) return std::nullopt;
   RoutingScores out = routing_frame(c, scores.rows);
   parallel_for(scores.rows, [&](std::int64_t t) {
     Token token;
@@ -270,11 +343,15 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
                : select_experts(token.choice, c);
     std::copy(own.begin(), own.end(), ids.begin());
 
-    Row values = select_values(c, o, token, ids);
+    const std::vector<std::int64_t> slots = filled_slots(c, ids);
+    Row values = select_values(c, o, token, ids_of_slots(ids, slots));
     if (c.normalises_weights()) values = normalise(c, values);
-    for (std::int64_t j = 0; j < k; ++j)
-      f.weights.set(t, j,
-                    store(values[static_cast<std::size_t>(j)] * c.route_scale, precision(f.scores.dtype)));
+    for (std::size_t j = 0; j < slots.size(); ++j) {
+      const Real scaled = values[j] * c.route_scale;
+      f.weights.set(
+          t, slots[j],
+          store(p.scale ? scaled * expert_scale(p, ids, slots[j]) : scaled, precision(f.scores.dtype)));
+    }
     const Row seen = c.normalises_scores() ? normalise(c, token.weighed) : token.weighed;
     for (std::int64_t i = 0; i < c.n_routed_experts; ++i)
       f.scores.set(t, i, seen[static_cast<std::size_t>(i)]);
@@ -283,12 +360,39 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
   forced.settle("stages/scores", f.scores, {tokens, c.n_routed_experts});
   f.load = expert_load(f.indices, mask, c.n_routed_experts);
   if (o.training && c.aux_loss_coeff > 0.0) {
-    const AuxLoss loss = aux_loss(statistics(o, f, mask, k), k);
+    SequenceLoss loss = mean_loss(sequence_losses(c, o, f, mask));
     f.aux_loss = loss.value;
-    f.aux_terms = loss.terms;
+    f.aux_terms = std::move(loss.terms);
   }
+  if (o.training && c.z_loss_coeff > 0.0) f.z_loss = z_loss(o, f.logits, mask);
   return f;
 }
+
+namespace {
+
+/// The gradient of per_expert_scale: the sum of dw times the weights without it over all slots of an expert,
+/// in any order, in the parameter's own type.
+Bounded scale_gradient(const MoEConfig& c, const CallOptions& o, const GateParams& p, const GateForward& f,
+                       const Bounded& dw) {
+  std::vector<Sum> sums(static_cast<std::size_t>(c.n_routed_experts), Sum(precision(p.stored)));
+  const std::int64_t k = c.n_activated_experts;
+  for (std::int64_t t = 0; t < dw.rows; ++t) {
+    const Token token = score(c, o, p, f.logits, t);
+    const Ids all(f.indices.data() + t * k, static_cast<std::size_t>(k));
+    const std::vector<std::int64_t> slots = filled_slots(c, all), ids = ids_of_slots(all, slots);
+    Row values = select_values(c, o, token, ids);
+    if (c.normalises_weights()) values = normalise(c, values);
+    for (std::size_t j = 0; j < slots.size(); ++j)
+      sums[static_cast<std::size_t>(ids[j])] +=
+          store(store(dw.at(t, slots[j]), precision(f.scores.dtype)) * (values[j] * c.route_scale),
+                precision(p.stored));
+  }
+  Bounded out(1, c.n_routed_experts, p.stored);
+  for (std::int64_t e = 0; e < out.cols; ++e) out.set(e, sums[static_cast<std::size_t>(e)].total());
+  return out;
+}
+
+}  // namespace
 
 GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& x,
                            const std::vector<bool>& mask, const GateForward& f, const Bounded& dw) {
@@ -296,25 +400,35 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
   const auto experts = static_cast<std::size_t>(c.n_routed_experts);
   const ScoreRule& rule = score_rule(c.score_func);
   const Precision scores_held = precision(f.scores.dtype);
-  Row aux;
+  std::vector<Row> aux_of;  // one per sequence
   if (f.aux_loss) {
     const Real scale =
         store(known(o.aux_loss_backward_scale, {}), precision(DType::float32)) * c.aux_loss_coeff;
-    for (const Real d : aux_loss_gradient(f.aux_terms, scale)) aux.push_back(store(d, scores_held));
+    const auto sequences = static_cast<double>(f.aux_terms.size());
+    for (const AuxLossTerms& terms : f.aux_terms) {
+      Row& aux = aux_of.emplace_back();
+      for (const Real d : aux_loss_gradient(terms, sequences > 1.0 ? scale / sequences : scale))
+        aux.push_back(store(d, scores_held));
+    }
   }
+  const Real z_scale =
+      store(known(o.aux_loss_backward_scale, {}), precision(DType::float32)) * c.z_loss_coeff;
   const Precision z_held = precision(c.maps_logits() ? score_compute_type(o) : f.logits.dtype);
   Bounded dz(tokens, c.n_routed_experts, f.logits.dtype);
 
   parallel_for(tokens, [&](std::int64_t t) {
     const Token token = score(c, o, p, f.logits, t);
-    const Ids ids(f.indices.data() + t * k, static_cast<std::size_t>(k));
+    const Ids all(f.indices.data() + t * k, static_cast<std::size_t>(k));
+    const std::vector<std::int64_t> slots = filled_slots(c, all), ids = ids_of_slots(all, slots);
     const Row values = select_values(c, o, token, ids);
 
     // Back through the casts, scale and normalisation to the selected values.
     const Precision held = token.weighed[0].held;
     Row d_values;
-    for (std::int64_t j = 0; j < k; ++j)
-      d_values.push_back(store(store(dw.at(t, j), scores_held), held) * c.route_scale);
+    for (const std::int64_t j : slots) {
+      const Real above = store(dw.at(t, j), scores_held);
+      d_values.push_back(store(p.scale ? above * expert_scale(p, all, j) : above, held) * c.route_scale);
+    }
     if (c.normalises_weights()) {
       const NormaliseGradient back = normalise_gradient(c, values, d_values);
       for (std::size_t j = 0; j < d_values.size(); ++j) d_values[j] = back.direct[j] + back.through_sum;
@@ -323,9 +437,10 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     // The gradients of S and of z are sums in any order: of the auxiliary loss's, directly and through the
     // sum of S, and of the selected values', which arrive at S or at z.
     std::vector<Sum> at_scores(experts, Sum(held)), at_logits(experts, Sum(z_held));
-    if (!aux.empty() && mask[static_cast<std::size_t>(t)]) {
+    if (!aux_of.empty() && mask[static_cast<std::size_t>(t)]) {
       Row d_scores;
-      for (const Real d : aux) d_scores.push_back(store(d, held));
+      for (const Real d : aux_of[static_cast<std::size_t>(t * std::ssize(aux_of) / tokens)])
+        d_scores.push_back(store(d, held));
       if (c.normalises_scores()) {
         const NormaliseGradient back = normalise_gradient(c, token.weighed, d_scores);
         for (Sum& sum : at_scores) sum += back.through_sum;
@@ -345,11 +460,21 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     for (std::size_t i = 0; i < experts; ++i)
       d_scores.push_back(store(at_scores[i].total(), token.scores[i].held));
     const Row through_scores = rule.gradient(token.logits, token.scores, d_scores);
+    // The z-loss reaches the logits themselves.
+    Row through_z;
+    if (f.z_loss && mask[static_cast<std::size_t>(t)])
+      through_z = z_loss_gradient(o, f.logits, t, real_tokens(mask), z_scale);
     for (std::size_t i = 0; i < experts; ++i) {
       at_logits[i] += store(through_scores[i], z_held);
-      const Real d = at_logits[i].total();
       const auto e = static_cast<std::int64_t>(i);
-      dz.set(t, e, c.maps_logits() ? d * mapped_logit_slope(c, o, f.logits.at(t, e)) : d);
+      const Precision held_z = precision(f.logits.dtype);
+      if (!through_z.empty() && !c.maps_logits()) at_logits[i] += store(through_z[i], z_held);
+      Real d = at_logits[i].total();
+      if (c.maps_logits()) {
+        d = d * mapped_logit_slope(c, o, f.logits.at(t, e));
+        if (!through_z.empty()) d = store(d, held_z) + store(through_z[i], held_z);
+      }
+      dz.set(t, e, d);
     }
   });
 
@@ -361,6 +486,7 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
   const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
   out.weight = weight_gradient(dz, cast(x, compute), sums, compute, p.stored, ranks);
   if (p.bias) out.bias = bias_gradient(dz, compute, p.stored, ranks);
+  if (p.scale) out.scale = scale_gradient(c, o, p, f, dw);
   return out;
 }
 

@@ -16,6 +16,7 @@ struct GateParams {
   Bounded weight;                               ///< [E, D] in the compute type
   std::optional<Bounded> bias;                  ///< [1, E] in the compute type
   std::optional<std::vector<Real>> correction;  ///< c [E], fp32, exact or carried through updates
+  std::optional<std::vector<Real>> scale;       ///< factors on the experts' routing weights [E], as stored
   DType stored = DType::float64;  ///< the parameters' own type, in which their gradients are stored
 };
 
@@ -25,7 +26,7 @@ DType gate_compute_type(const CallOptions& options, DType x);
 /// The type of S and of the routing weights when the score function is done.
 DType scores_type(const MoEConfig& config, const CallOptions& options, DType x);
 
-/// Reads "{prefix}weight", "{prefix}bias", "{prefix}e_score_correction_bias".
+/// Reads "{prefix}weight", "{prefix}bias", "{prefix}e_score_correction_bias", "{prefix}per_expert_scale".
 GateParams load_gate(const MoEConfig& config, const CallOptions& options, const NamedTensors& tensors,
                      const std::string& prefix, DType x);
 
@@ -38,7 +39,8 @@ RoutingScores routing_of_logits(const MoEConfig& config, const CallOptions& opti
                                 const std::optional<std::vector<Real>>& correction, const Bounded& logits);
 
 /// The same where the scores S [T, E] are given as the auxiliary loss sees them. Nothing where the selection
-/// does not follow from them: a correction bias comes before the normalisation that S is after.
+/// does not follow from them: a correction bias comes before the normalisation that S is after, or logits are
+/// selected by.
 std::optional<RoutingScores> routing_of_scores(const MoEConfig& config,
                                                const std::optional<std::vector<Real>>& correction,
                                                const Bounded& scores);
@@ -46,14 +48,15 @@ std::optional<RoutingScores> routing_of_scores(const MoEConfig& config,
 /// The results of one forward. Slots hold the ids in descending order of the selection scores, or as
 /// replayed.
 struct GateForward {
-  Bounded logits;                     ///< z [T, E]
-  Bounded scores;                     ///< S [T, E] after normalisation, as the auxiliary loss sees them
-  std::vector<std::int64_t> indices;  ///< [T, k]
-  Bounded weights;                    ///< w [T, k]
-  std::vector<std::int64_t> load;     ///< [E]
-  std::optional<Real> aux_loss;       ///< without the coefficient; only in training with aux_loss_coeff > 0
-  AuxLossTerms aux_terms;             ///< n and f of the loss, for the backward pass
-  RoutingScores routing;              ///< the scores that the selection was made from
+  Bounded logits;                       ///< z [T, E]
+  Bounded scores;                       ///< S [T, E] after normalisation, as the auxiliary loss sees them
+  std::vector<std::int64_t> indices;    ///< [T, k]
+  Bounded weights;                      ///< w [T, k]
+  std::vector<std::int64_t> load;       ///< [E]
+  std::optional<Real> aux_loss;         ///< without the coefficient; only in training with aux_loss_coeff > 0
+  std::optional<Real> z_loss;           ///< likewise, with z_loss_coeff > 0 (SPEC 10)
+  std::vector<AuxLossTerms> aux_terms;  ///< n and f of each sequence's loss, for the backward pass
+  RoutingScores routing;                ///< the scores that the selection was made from
 };
 
 /// x [T, D]; mask[t] = real token; `replay` ids [T, k] instead of a selection (null: select). The auxiliary
@@ -64,9 +67,10 @@ GateForward gate_forward(const MoEConfig& config, const CallOptions& options, co
                          const std::vector<std::int64_t>* replay, const ForcedStages& forced = {});
 
 struct GateBackward {
-  Bounded x;                    ///< [T, D]
-  Bounded weight;               ///< [E, D]
-  std::optional<Bounded> bias;  ///< [1, E]
+  Bounded x;                     ///< [T, D]
+  Bounded weight;                ///< [E, D]
+  std::optional<Bounded> bias;   ///< [1, E]
+  std::optional<Bounded> scale;  ///< of per_expert_scale, [1, E]
 };
 
 /// dw [T, k], the cotangent of the weights; the auxiliary loss adds its gradient to S on the way (SPEC 3.4).

@@ -176,6 +176,8 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
     if (c.train_gate) {
       grads["grads/gate.weight"] = to_result(std::move(back.weight), {c.n_routed_experts, c.dim});
       if (back.bias) grads["grads/gate.bias"] = to_result(*std::move(back.bias), {c.n_routed_experts});
+      if (back.scale)
+        grads["grads/gate.per_expert_scale"] = to_result(*std::move(back.scale), {c.n_routed_experts});
     }
   }
   if (f.shared) shared_backward(c, o, tensors, x, f, dy, ranks, terms, grads);

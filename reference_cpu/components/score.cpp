@@ -106,6 +106,22 @@ Row softmax(std::span<const Real> z, Precision p) {
   return s;
 }
 
+Real log_sum_exp(std::span<const Real> z, Precision p) {
+  const Shifted t = shifted_exponentials(z, p);
+  double largest = -INFINITY, sum = 0.0, relative = gamma(static_cast<std::int64_t>(z.size()), p.unit);
+  for (const Real a : z) largest = std::isnan(a.value) ? a.value : std::max(largest, a.value);
+  for (const double v : t.value) sum += v;
+  // The function moves by no more than its arguments do: the errors of the logits are in `relative` once, and
+  // shift the largest one and the sum against each other where an implementation takes another for the
+  // largest.
+  for (std::size_t i = 0; i < z.size(); ++i) {
+    const double error = t.value[i] / sum * growth(t.relative[i]);
+    if (!(error <= 0.0)) relative += error;
+  }
+  const double moved = relative < 0.5 ? relative / (1.0 - relative) : INFINITY;
+  return known(largest, p) + evaluated(exact::log(sum), moved, p);
+}
+
 Row unnormalised_softmax(std::span<const Real> z, Precision p) {
   const Shifted t = shifted_exponentials(z, p);
   Row s;

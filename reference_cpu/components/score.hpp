@@ -25,6 +25,8 @@ const ScoreRule& score_rule(ScoreFunc kind);
 /// exp(z_i - max z) / sum: rounding of the shift and of exp enter the exponent; the sum's error is a weighted
 /// mean.
 std::vector<Real> softmax(std::span<const Real> logits, Precision precision);
+/// log sum_i exp(z_i), as the largest logit plus the logarithm of the sum above.
+Real log_sum_exp(std::span<const Real> logits, Precision precision);
 /// s_i (d_i - sum_j s_j d_j).
 std::vector<Real> softmax_gradient(std::span<const Real> scores, std::span<const Real> cotangent);
 

@@ -113,6 +113,9 @@ inline Num silu(Num a) {
 inline Num tanh(Num a) {
   return apply(a, [](auto x) { return std::tanh(x); });
 }
+inline Num erf(Num a) {
+  return apply(a, [](auto x) { return std::erf(x); });
+}
 inline Num sqrt(Num a) {
   return apply(a, [](auto x) { return std::sqrt(x); });
 }

@@ -38,6 +38,23 @@ Num gelu_slope(Num x) {
   return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - square(t)) * inner;
 }
 
+/// gelu with erf and its gradient, one kernel each.
+Num gelu_erf(Num a) {
+  const Num x = cast(a, wide(a.t));
+  return cast(0.5 * x * (1.0 + erf(x * 0.7071067811865476)), a.t);
+}
+Num gelu_erf_slope_times(Num d, Num a) {
+  const Num x = cast(a, wide(a.t));
+  const Num cdf = 0.5 * (1.0 + erf(x * 0.7071067811865476));
+  const Num pdf = apply(x * x * -0.5, [](auto v) { return std::exp(v); }) * 0.3989422804014327;
+  return cast(cast(d, wide(a.t)) * (cdf + x * pdf), common(d.t, a.t));
+}
+
+bool is_gated(ActivationKind kind) {
+  return kind != ActivationKind::relu2 && kind != ActivationKind::silu && kind != ActivationKind::gelu &&
+         kind != ActivationKind::gelu_tanh && kind != ActivationKind::relu;
+}
+
 /// silu_backward, one kernel.
 Num silu_slope_times(Num d, Num a) {
   const Num x = cast(a, wide(a.t)), s = sigmoid(x);
@@ -55,6 +72,8 @@ Num value(const MoEConfig& c, Num g, Num u) {
   const double limit = upper(c);
   switch (c.expert_activation) {
     case ActivationKind::swiglu:
+      if (c.swiglu_limit > 0.0 && c.clamp_after_activation)
+        return clamp(silu(g), -INFINITY, limit) * clamp(u, -limit, limit);
       if (c.swiglu_limit > 0.0)
         return silu(clamp(in_float(g), -INFINITY, limit)) * clamp(in_float(u), -limit, limit);
       return silu(g) * u;
@@ -68,6 +87,16 @@ Num value(const MoEConfig& c, Num g, Num u) {
     }
     case ActivationKind::geglu:
       return gelu(g) * u;
+    case ActivationKind::geglu_erf:
+      return gelu_erf(g) * u;
+    case ActivationKind::silu:
+      return silu(u);
+    case ActivationKind::gelu:
+      return gelu_erf(u);
+    case ActivationKind::gelu_tanh:
+      return gelu(u);
+    case ActivationKind::relu:
+      return relu(u);
     case ActivationKind::relu2:
       break;
   }
@@ -82,6 +111,11 @@ std::pair<Num, Num> gradient(const MoEConfig& c, Num g, Num u, Num d) {
       if (c.swiglu_limit <= 0.0) {
         const Num s = sigmoid(g);
         return {d * s * (1.0 + g * (1.0 - s)) * u, d * silu(g)};
+      }
+      if (c.clamp_after_activation) {
+        const Num gate = silu(g), clamped = clamp(u, -limit, limit);
+        return {silu_slope_times(clamp_gradient(d * clamped, gate, -INFINITY, limit), g),
+                clamp_gradient(d * clamp(gate, -INFINITY, limit), u, -limit, limit)};
       }
       const Num gate = clamp(in_float(g), -INFINITY, limit), up = clamp(in_float(u), -limit, limit);
       return {clamp_gradient(silu_slope_times(d * up, gate), in_float(g), -INFINITY, limit),
@@ -101,10 +135,24 @@ std::pair<Num, Num> gradient(const MoEConfig& c, Num g, Num u, Num d) {
     }
     case ActivationKind::geglu:
       return {d * gelu_slope(g) * u, d * gelu(g)};
+    case ActivationKind::geglu_erf:
+      return {gelu_erf_slope_times(d * u, g), d * gelu_erf(g)};
+    case ActivationKind::silu:
+      return {{}, silu_slope_times(d, u)};
+    case ActivationKind::gelu:
+      return {{}, gelu_erf_slope_times(d, u)};
+    case ActivationKind::gelu_tanh:
+      return {{}, d * gelu_slope(u)};
+    case ActivationKind::relu:
+      return {{}, u.v > 0.0 ? d : Num{0.0, d.t}};
     case ActivationKind::relu2:
       break;
   }
   return {{}, u.v > 0.0 ? d * (relu(u) * 2.0) : Num{0.0, d.t}};
+}
+
+bool weighs_inside(const MoEConfig& c) {
+  return !c.apply_router_weight_after_down && !c.router_weight_on_input;
 }
 
 /// One expert's rows on their way forward.
@@ -129,15 +177,20 @@ ExpertRows run_expert(const Workspace& w, const MoEConfig& c, const NamedTensors
   }
   out.x = w.make(rows, dim, t);
   for (std::int64_t i = 0; i < rows; ++i)
-    for (std::int64_t d = 0; d < dim; ++d) out.x.set(i, d, x.at(slots[static_cast<std::size_t>(i)] / k, d));
+    for (std::int64_t d = 0; d < dim; ++d) {
+      const std::int64_t slot = slots[static_cast<std::size_t>(i)];
+      const Num from = x.at(slot / k, d);
+      out.x.set(i, d,
+                c.router_weight_on_input ? from * cast(r.weights.at(slot / k, slot % k), weight_type) : from);
+    }
   out.h = w.multiply(out.x, false, out.up, false, t);
   out.a = w.make(rows, width, t);
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::int64_t slot = slots[static_cast<std::size_t>(i)];
     for (std::int64_t j = 0; c.expert_bias && j < up_dim; ++j)
       out.h.set(i, j, out.h.at(i, j) + out.up_bias.at(0, j));
-    const Num p = c.apply_router_weight_after_down ? Num{1.0, weight_type}
-                                                   : cast(r.weights.at(slot / k, slot % k), weight_type);
+    const Num p =
+        weighs_inside(c) ? cast(r.weights.at(slot / k, slot % k), weight_type) : Num{1.0, weight_type};
     const Row a = activate(c, out.h.row(i), p);
     for (std::int64_t j = 0; j < width; ++j) out.a.set(i, j, a[static_cast<std::size_t>(j)]);
   }
@@ -151,8 +204,7 @@ ExpertRows run_expert(const Workspace& w, const MoEConfig& c, const NamedTensors
         out.o.set(i, d, o.at(i, d));
       else
         out.o.set(i, d,
-                  o.at(i, d) + (c.apply_router_weight_after_down ? out.down_bias.at(0, d)
-                                                                 : out.down_bias.at(0, d) * p));
+                  o.at(i, d) + (weighs_inside(c) ? out.down_bias.at(0, d) * p : out.down_bias.at(0, d)));
     }
   }
   out.slots = std::move(slots);
@@ -170,7 +222,7 @@ void put_expert(NamedTensors& out, const std::string& name, const Tensor& param,
 
 Row activate(const MoEConfig& c, const Row& h, Num p) {
   Row out;
-  if (c.expert_activation == ActivationKind::relu2) {
+  if (!is_gated(c.expert_activation)) {
     for (const Num u : h) out.push_back(value(c, {}, u) * p);
     return out;
   }
@@ -181,7 +233,7 @@ Row activate(const MoEConfig& c, const Row& h, Num p) {
 
 Row activation_gradient(const MoEConfig& c, const Row& h, Num p, const Row& d, Order order, DType weight_type,
                         Num& d_p) {
-  const bool gated = c.expert_activation != ActivationKind::relu2;
+  const bool gated = is_gated(c.expert_activation);
   const GateUp s = gated ? split(c, h) : GateUp{Row(h.size()), h};
   Row out(h.size()), products;
   for (std::size_t i = 0; i < d.size(); ++i) {
@@ -249,9 +301,9 @@ Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& pa
           d_out.set(i, d, after ? above * cast(p, kFloat) : above);
           if (after)
             products.push_back(above * cast(f.o.at(i, d), kFloat));
-          else if (c.expert_bias)
+          else if (c.expert_bias && weighs_inside(c))
             products.push_back(d_out.at(i, d) * f.down_bias.at(0, d));
-          d_bias.set(i, d, after ? d_out.at(i, d) : d_out.at(i, d) * p);
+          d_bias.set(i, d, weighs_inside(c) ? d_out.at(i, d) * p : d_out.at(i, d));
         }
         d_weight.push_back(cast(
             products.empty() ? Num{0.0, weight_type} : sum(products, products[0].t, w.o.order), weight_type));
@@ -261,7 +313,8 @@ Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& pa
       Matrix dh = w.make(rows, c.up_dim(), t);
       for (std::int64_t i = 0; i < rows; ++i) {
         const std::int64_t slot = slots[static_cast<std::size_t>(i)];
-        const Num p = after ? Num{1.0, weight_type} : cast(r.weights.at(slot / k, slot % k), weight_type);
+        const Num p =
+            weighs_inside(c) ? cast(r.weights.at(slot / k, slot % k), weight_type) : Num{1.0, weight_type};
         Num d_p;
         const Row back = activation_gradient(c, f.h.row(i), p, d_act.row(i), w.o.order, weight_type, d_p);
         for (std::int64_t j = 0; j < c.up_dim(); ++j) dh.set(i, j, back[static_cast<std::size_t>(j)]);
@@ -279,7 +332,17 @@ Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& pa
         put_expert(out, to + "gate_up_proj_bias", require(tensors, prefix + "gate_up_proj_bias"), e,
                    w.sum_rows(dh));
       }
-      const Matrix dx_rows = w.multiply(dh, false, f.up, true, t);
+      Matrix dx_rows = w.multiply(dh, false, f.up, true, t);
+      for (std::int64_t i = 0; c.router_weight_on_input && i < rows; ++i) {
+        const std::int64_t slot = slots[static_cast<std::size_t>(i)];
+        const Num p = cast(r.weights.at(slot / k, slot % k), weight_type);
+        Row products;
+        for (std::int64_t d = 0; d < dim; ++d) {
+          products.push_back(x.at(slot / k, d) * cast(dx_rows.at(i, d), weight_type));
+          dx_rows.set(i, d, dx_rows.at(i, d) * p);
+        }
+        dweights.set(slot / k, slot % k, sum(products, weight_type, w.o.order));
+      }
       Matrix dx = w.make(x.rows, dim, t);
       for (std::int64_t i = 0; i < rows; ++i)
         for (std::int64_t d = 0; d < dim; ++d) {

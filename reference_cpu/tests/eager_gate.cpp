@@ -158,24 +158,56 @@ std::vector<std::int64_t> load_of(const std::vector<std::int64_t>& ids, const st
   return load;
 }
 
-AuxLossResult aux_loss(const Workspace& w, const Matrix& scores, const std::vector<std::int64_t>& load,
-                       const std::vector<bool>& mask, std::int64_t k) {
-  const double n = std::max<double>(static_cast<double>(std::ranges::count(mask, true)), 1.0);
-  AuxLossResult out{0.0, {}, n};
-  Row terms;
-  for (std::int64_t i = 0; i < scores.cols; ++i) {
-    Row column;
-    for (std::int64_t t = 0; t < scores.rows; ++t)
-      column.push_back(cast(scores.at(t, i), DType::float32) *
-                       (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
-    const Num f = Num{static_cast<double>(load[static_cast<std::size_t>(i)]), DType::float32} *
-                  static_cast<double>(scores.cols) / (static_cast<double>(k) * n);
-    out.f.push_back(f);
-    terms.push_back(f * (sum(column, DType::float32, w.o.order) / n));
+AuxLossResult aux_loss(const Workspace& w, const MoEConfig& c, const Matrix& scores,
+                       const std::vector<std::int64_t>& ids, const std::vector<bool>& mask) {
+  AuxLossResult out;
+  const std::int64_t k = c.n_activated_experts, length = scores.rows / c.aux_loss_sequences;
+  const double divisor = c.aux_loss_factor == AuxLossFactor::experts ? 1.0 : static_cast<double>(k);
+  Row losses;
+  for (std::int64_t first = 0; first + length <= scores.rows; first += std::max<std::int64_t>(length, 1)) {
+    const std::vector<bool> own(mask.begin() + first, mask.begin() + first + length);
+    const auto load =
+        load_of({ids.begin() + first * k, ids.begin() + (first + length) * k}, own, k, scores.cols);
+    const double n = std::max<double>(static_cast<double>(std::ranges::count(own, true)), 1.0);
+    Row terms, f;
+    for (std::int64_t i = 0; i < scores.cols; ++i) {
+      Row column;
+      for (std::int64_t t = first; t < first + length; ++t)
+        column.push_back(cast(scores.at(t, i), DType::float32) *
+                         (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
+      f.push_back(Num{static_cast<double>(load[static_cast<std::size_t>(i)]), DType::float32} *
+                  static_cast<double>(scores.cols) / (divisor * n));
+      terms.push_back(f.back() * (sum(column, DType::float32, w.o.order) / n));
+    }
+    losses.push_back(sum(terms, DType::float32, w.o.order));
+    for (std::int64_t t = 0; t < length; ++t) {
+      out.f.push_back(f);
+      out.n.push_back(n * static_cast<double>(c.aux_loss_sequences));
+    }
+    if (length == 0) break;
   }
-  out.loss = sum(terms, DType::float32, w.o.order).v;
+  out.loss = (sum(losses, DType::float32, w.o.order) / static_cast<double>(c.aux_loss_sequences)).v;
   return out;
 }
+
+namespace {
+
+Num log_sum_exp(const Row& z, Order order) {
+  double largest = z[0].v;
+  for (const Num a : z) largest = std::max(largest, a.v);
+  Row e;
+  for (const Num a : z) e.push_back(apply(a - Num{largest, a.t}, [](auto x) { return std::exp(x); }));
+  return Num{largest, z[0].t} + apply(sum(e, z[0].t, order), [](auto x) { return std::log(x); });
+}
+
+/// float32, or float64 where the gate computes in it.
+Row z_loss_logits(const CallOptions& o, const Row& z) {
+  Row out;
+  for (const Num a : z) out.push_back(cast(a, wide(o.gate_precision.value_or(DType::float32))));
+  return out;
+}
+
+}  // namespace
 
 GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOptions& o,
                         const NamedTensors& tensors, const std::string& prefix, const Matrix& x,
@@ -194,6 +226,12 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
   g.activated = w.make(x.rows, e, activated);
   g.plain = w.make(x.rows, e, plain);
   g.selected = w.make(x.rows, k, plain);
+  g.unscaled = w.make(x.rows, k, plain);
+  Matrix scale;
+  if (c.per_expert_scale) {
+    const Tensor& given = require(tensors, prefix + "per_expert_scale");
+    scale = w.load(given, 0, 1, e, given.dtype());
+  }
   g.weights = w.make(x.rows, k, c.router_weights_fp32 ? DType::float32 : x.stored);
   g.scores = w.make(x.rows, e, casts_back(c, o) ? x.stored : plain_type(c, o));
 
@@ -207,7 +245,7 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
         s.push_back(c.score_func == ScoreFunc::sqrtsoftplus ? sqrt(softplus(cast(a, activated)))
                                                             : sigmoid(cast(a, activated)));
     }
-    Row q = s;
+    Row q = c.selection_scores == SelectionScores::logits && c.score_func != ScoreFunc::softmax ? z : s;
     if (c.score_func != ScoreFunc::softmax && correction)
       for (std::size_t i = 0; i < q.size(); ++i) q[i] = q[i] + (*correction)[i];
     const Row seen = weighs_with_correction(c) ? q : s;
@@ -218,13 +256,18 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
         ids[static_cast<std::size_t>(j)] = static_cast<std::int64_t>((*replay)[t * k + j]);
     g.ids.insert(g.ids.end(), ids.begin(), ids.end());
 
-    Row values;
-    for (const std::int64_t id : ids)
+    Row values;  // of the slots that have an expert
+    std::vector<std::int64_t> slots;
+    for (std::int64_t j = 0; j < k; ++j) {
+      const std::int64_t id = ids[static_cast<std::size_t>(j)];
+      if (id < 0 || id >= e) continue;
+      slots.push_back(j);
       values.push_back((after_topk(c) ? z : seen)[static_cast<std::size_t>(id)]);
+    }
     if (after_topk(c)) values = softmax(values, softmax_type, w.o.order);
-    for (std::int64_t j = 0; j < k; ++j) g.selected.set(t, j, values[static_cast<std::size_t>(j)]);
+    for (std::size_t j = 0; j < slots.size(); ++j) g.selected.set(t, slots[j], values[j]);
     Row weights = values, scores = seen;
-    if (divides_weights(c)) {
+    if (divides_weights(c) && !values.empty()) {
       const Num total = denominator(c, values, w.o.order);
       for (Num& a : weights) a = a / total;
     }
@@ -232,9 +275,11 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
       const Num all = denominator(c, seen, w.o.order);
       for (Num& a : scores) a = a / all;
     }
-    for (std::int64_t j = 0; j < k; ++j) {
-      const Num weight = weights[static_cast<std::size_t>(j)] * c.route_scale;
-      g.weights.set(t, j, casts_back(c, o) && !w.o.fused ? cast(weight, x.stored) : weight);
+    for (std::size_t j = 0; j < slots.size(); ++j) {
+      Num weight = weights[j] * c.route_scale;
+      g.unscaled.set(t, slots[j], weight);
+      if (c.per_expert_scale) weight = weight * scale.at(0, ids[static_cast<std::size_t>(slots[j])]);
+      g.weights.set(t, slots[j], casts_back(c, o) && !w.o.fused ? cast(weight, x.stored) : weight);
     }
     for (std::int64_t i = 0; i < e; ++i) {
       g.activated.set(t, i, s[static_cast<std::size_t>(i)]);
@@ -243,11 +288,17 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
     }
   }
   g.load = load_of(g.ids, mask, k, e);
+  if (o.training && c.z_loss_coeff > 0.0) {
+    Row terms;
+    for (std::int64_t t = 0; t < x.rows; ++t)
+      if (mask[static_cast<std::size_t>(t)])
+        terms.push_back(square(log_sum_exp(z_loss_logits(o, g.logits.row(t)), w.o.order)));
+    const double n = std::max<double>(static_cast<double>(terms.size()), 1.0);
+    g.z_loss = (sum(terms, DType::float32, w.o.order) / n).v;
+  }
   if (o.training && c.aux_loss_coeff > 0.0) {
-    const AuxLossResult aux = aux_loss(w, g.scores, g.load, mask, k);
-    g.aux_loss = aux.loss;
-    g.f = aux.f;
-    g.n = aux.n;
+    g.aux = aux_loss(w, c, g.scores, g.ids, mask);
+    g.aux_loss = g.aux.loss;
   }
   return g;
 }
@@ -262,31 +313,50 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
   const DType own_type = o.gate_precision.value_or(DType::float32);
   const DType map_type = w.o.fused ? wide(own_type) : own_type;
   Matrix dz = w.make(tokens, e, g.logits.stored);
+  Matrix scale;
+  std::vector<Row> to_scale(static_cast<std::size_t>(e));
+  if (c.per_expert_scale) {
+    const Tensor& given = require(tensors, prefix + "per_expert_scale");
+    scale = w.load(given, 0, 1, e, given.dtype());
+  }
   for (std::int64_t t = 0; t < tokens; ++t) {
-    Row d;
-    for (std::int64_t j = 0; j < k; ++j) d.push_back(cast(through(dw.at(t, j)), plain) * c.route_scale);
-    if (divides_weights(c)) {
-      const NormaliseGradient back = normalise_gradient(c, g.selected.row(t), d, order);
+    Row d, selected;
+    std::vector<std::int64_t> ids;
+    for (std::int64_t j = 0; j < k; ++j) {
+      const std::int64_t id = g.ids[static_cast<std::size_t>(t * k + j)];
+      if (id < 0 || id >= e) continue;
+      ids.push_back(id);
+      selected.push_back(g.selected.at(t, j));
+      Num above = cast(through(dw.at(t, j)), c.per_expert_scale ? common(plain, scale.read) : plain);
+      if (c.per_expert_scale) {
+        to_scale[static_cast<std::size_t>(id)].push_back(cast(above * g.unscaled.at(t, j), scale.stored));
+        above = above * scale.at(0, id);
+      }
+      d.push_back(cast(above, plain) * c.route_scale);
+    }
+    if (divides_weights(c) && !d.empty()) {
+      const NormaliseGradient back = normalise_gradient(c, selected, d, order);
       for (std::size_t j = 0; j < d.size(); ++j)
         d[j] = accumulate({back.direct[j], back.through_sum}, plain, order);
     }
     // Everything that meets in S and in z, in the order of arrival.
     std::vector<Row> to_scores(static_cast<std::size_t>(e)), to_logits(static_cast<std::size_t>(e));
     Row scattered(static_cast<std::size_t>(e), Num{0.0, plain});
-    if (after_topk(c)) d = softmax_gradient(g.selected.row(t), d, plain, order);
-    for (std::int64_t j = 0; j < k; ++j) {
-      Num& at = scattered[static_cast<std::size_t>(g.ids[static_cast<std::size_t>(t * k + j)])];
-      at = at + d[static_cast<std::size_t>(j)];
+    if (after_topk(c)) d = softmax_gradient(selected, d, plain, order);
+    for (std::size_t j = 0; j < ids.size(); ++j) {
+      Num& at = scattered[static_cast<std::size_t>(ids[j])];
+      at = at + d[j];
     }
     for (std::size_t i = 0; i < scattered.size(); ++i)
       (after_topk(c) ? to_logits : to_scores)[i].push_back(scattered[i]);
-    if (!g.f.empty()) {
+    if (!g.aux.f.empty()) {
       Row aux;
       for (std::int64_t i = 0; i < e; ++i) {
         const Num scaled =
             Num{static_cast<float>(o.aux_loss_backward_scale), DType::float32} * c.aux_loss_coeff;
-        const Num d_sum =
-            scaled * g.f[static_cast<std::size_t>(i)] / g.n * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0);
+        const Num d_sum = scaled * g.aux.f[static_cast<std::size_t>(t)][static_cast<std::size_t>(i)] /
+                          g.aux.n[static_cast<std::size_t>(t)] *
+                          (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0);
         aux.push_back(cast(w.o.fused ? d_sum : cast(d_sum, g.scores.stored), plain));
       }
       if (divides_scores(c)) {
@@ -317,15 +387,28 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
         }
       }
     }
+    Row from_z;
+    if (o.training && c.z_loss_coeff > 0.0 && mask[static_cast<std::size_t>(t)]) {
+      const Row logits = z_loss_logits(o, g.logits.row(t));
+      const double n = static_cast<double>(std::ranges::count(mask, true));
+      const Num scaled =
+          Num{static_cast<float>(o.aux_loss_backward_scale), DType::float32} * c.z_loss_coeff / n;
+      const Num d_lse = scaled * 2.0 * log_sum_exp(logits, order);
+      for (const Num s : softmax(logits, logits[0].t, order)) from_z.push_back(cast(d_lse * s, z_type));
+    }
     for (std::size_t i = 0; i < ds.size(); ++i) {
       to_logits[i].push_back(ds[i]);
+      if (!from_z.empty() && c.logit_scale == 1.0 && c.logit_cap == 0.0) to_logits[i].push_back(from_z[i]);
       const auto e_i = static_cast<std::int64_t>(i);
       if (c.logit_scale == 1.0 && c.logit_cap == 0.0)
         dz.set(t, e_i, accumulate(to_logits[i], z_type, order));
       else
-        dz.set(
-            t, e_i,
-            cast(mapped_gradient(c, g.logits.at(t, e_i), accumulate(to_logits[i], map_type, order)), z_type));
+        dz.set(t, e_i,
+               accumulate(
+                   {cast(mapped_gradient(c, g.logits.at(t, e_i), accumulate(to_logits[i], map_type, order)),
+                         z_type),
+                    from_z.empty() ? Num{0.0, z_type} : from_z[i]},
+                   z_type, order));
     }
   }
   const DType compute = g.logits.stored;
@@ -336,6 +419,12 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
     if (c.router_bias) {
       const Tensor& bias = require(tensors, prefix + "bias");
       out[to + "bias"] = to_tensor(w.sum_rows(dz), bias.shape(), bias.dtype());
+    }
+    if (c.per_expert_scale) {
+      Matrix d_scale = w.make(1, e, scale.stored);
+      for (std::int64_t i = 0; i < e; ++i)
+        d_scale.set(0, i, accumulate(to_scale[static_cast<std::size_t>(i)], scale.stored, order));
+      out[to + "per_expert_scale"] = to_tensor(d_scale, {e}, scale.stored);
     }
   }
   return w.cast_to(w.multiply(dz, false, g.weight, false, compute), x_type);

@@ -44,6 +44,7 @@ void put_gate(const GateResult& g, NamedTensors& out, const MoEConfig& c, const 
   out["outputs/indices"] = integers(g.ids, {t, k});
   out["outputs/expert_load"] = integers(g.load, {e});
   if (o.training && c.aux_loss_coeff > 0.0) out["outputs/aux_loss"] = scalar(g.aux_loss);
+  if (o.training && c.z_loss_coeff > 0.0) out["outputs/z_loss"] = scalar(g.z_loss);
 }
 
 }  // namespace
@@ -263,7 +264,7 @@ void EagerPort::aux_loss_component(const Call& call, NamedTensors& out) const {
   const auto mask = mask_of(call, "token_mask", scores.rows, false);
   const auto ids = require(call.tensors, "inputs/indices").as<std::int64_t>();
   const auto load = load_of({ids.begin(), ids.end()}, mask, c.n_activated_experts, c.n_routed_experts);
-  const AuxLossResult aux = aux_loss(w_, scores, load, mask, c.n_activated_experts);
+  const AuxLossResult aux = aux_loss(w_, c, scores, {ids.begin(), ids.end()}, mask);
   out["outputs/expert_load"] = integers(load, {c.n_routed_experts});
   out["outputs/aux_loss"] = scalar(aux.loss);
   if (!call.backward) return;
@@ -271,12 +272,14 @@ void EagerPort::aux_loss_component(const Call& call, NamedTensors& out) const {
   for (std::int64_t t = 0; t < d.rows; ++t)
     for (std::int64_t i = 0; i < d.cols; ++i)
       d.set(t, i,
-            aux.f[static_cast<std::size_t>(i)] / aux.n * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
+            aux.f[static_cast<std::size_t>(t)][static_cast<std::size_t>(i)] /
+                aux.n[static_cast<std::size_t>(t)] * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
   out["grads/original_scores"] = to_tensor(d, input.shape(), input.dtype());
 }
 
 void EagerPort::bias_update(const Call& call, NamedTensors& out) const {
-  const MoEConfig c = parse_moe_config(call.config);
+  MoEConfig c = parse_moe_config(call.config);
+  c.per_expert_scale = false;  // there are no weights
   const CallOptions o = parse_call_options(call.options);
   const std::int64_t e = c.n_routed_experts;
   auto correction = correction_of(c, call.tensors, "params/");
@@ -298,11 +301,17 @@ void EagerPort::bias_update(const Call& call, NamedTensors& out) const {
     for (const std::int64_t l : load) total += l;
     const float mean = static_cast<float>(total) / static_cast<float>(e);
     Tensor bias(DType::float32, {e});
+    std::vector<Num> steps;
     for (std::int64_t i = 0; i < e; ++i) {
       const float difference = mean - static_cast<float>(load[static_cast<std::size_t>(i)]);
       const double sign = difference > 0 ? 1.0 : difference < 0 ? -1.0 : 0.0;
+      steps.push_back(Num{sign, DType::float32} * c.gate_bias_update_factor);
+    }
+    const Num mean_step = sum(steps, DType::float32, w_.o.order) / static_cast<double>(e);
+    for (std::int64_t i = 0; i < e; ++i) {
+      const Num step = steps[static_cast<std::size_t>(i)];
       Num& a = correction[static_cast<std::size_t>(i)];
-      a = a + Num{sign, DType::float32} * c.gate_bias_update_factor;
+      a = a + (c.centred_bias_update ? step - mean_step : step);
       bias.set(i, a.v);
     }
     out["outputs/e_score_correction_bias" + at] = bias;

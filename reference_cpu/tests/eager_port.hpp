@@ -50,17 +50,24 @@ struct Routed {
   std::vector<bool> mask;
 };
 
+/// Of the sequence of each token: f [T][E] and n [T], divided by the number of sequences.
+struct AuxLossResult {
+  double loss = 0.0;
+  std::vector<std::vector<Num>> f;
+  std::vector<double> n;
+};
+
 struct GateResult {
   Matrix logits, scores, weights;  ///< scores as the auxiliary loss sees them
   std::vector<std::int64_t> ids, load;
-  double aux_loss = 0.0;
+  double aux_loss = 0.0, z_loss = 0.0;
   // What the backward pass needs.
-  Matrix x, weight;    ///< in the compute type
-  Matrix plain;        ///< S before normalisation, in its own type
-  Matrix activated;    ///< what the score function gave
-  Matrix selected;     ///< k values before normalisation
-  std::vector<Num> f;  ///< f_i
-  double n = 1.0;
+  Matrix x, weight;  ///< in the compute type
+  Matrix plain;      ///< S before normalisation, in its own type
+  Matrix activated;  ///< what the score function gave
+  Matrix selected;   ///< k values before normalisation
+  Matrix unscaled;   ///< routing weights before per_expert_scale, in the type of S before normalisation
+  AuxLossResult aux;
 };
 
 GateResult gate_forward(const Workspace&, const MoEConfig&, const CallOptions&, const NamedTensors&,
@@ -71,13 +78,8 @@ Matrix gate_backward(const Workspace&, const MoEConfig&, const CallOptions&, con
                      const std::string& prefix, const std::vector<bool>& mask, const GateResult&,
                      const Matrix& dw, DType x_type, NamedTensors& out);
 
-struct AuxLossResult {
-  double loss;
-  std::vector<Num> f;
-  double n;
-};
-AuxLossResult aux_loss(const Workspace&, const Matrix& scores, const std::vector<std::int64_t>& load,
-                       const std::vector<bool>& mask, std::int64_t k);
+AuxLossResult aux_loss(const Workspace&, const MoEConfig&, const Matrix& scores,
+                       const std::vector<std::int64_t>& ids, const std::vector<bool>& mask);
 std::vector<std::int64_t> load_of(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
                                   std::int64_t k, std::int64_t experts);
 

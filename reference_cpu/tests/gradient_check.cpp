@@ -13,7 +13,7 @@ namespace {
 struct Loss {
   const Call& call;
   NamedTensors routing;  ///< the ids of the call itself: a choice has no derivative
-  double aux_scale = 0.0;
+  double aux_scale = 0.0, z_scale = 0.0;
 
   explicit Loss(const Call& call) : call(call) {
     const Evaluation e = evaluate(call);
@@ -23,9 +23,12 @@ struct Loss {
       for (std::int64_t i = 0; i < tensor.size(); ++i) tensor.set(i, ids.value[static_cast<std::size_t>(i)]);
       routing[r.indices] = tensor;
     }
-    if (call.component != Component::mlp)
-      aux_scale = parse_moe_config(call.config).aux_loss_coeff *
-                  parse_call_options(call.options).aux_loss_backward_scale;
+    if (call.component != Component::mlp) {
+      const MoEConfig c = parse_moe_config(call.config);
+      const double scale = parse_call_options(call.options).aux_loss_backward_scale;
+      aux_scale = c.aux_loss_coeff * scale;
+      z_scale = c.z_loss_coeff * scale;
+    }
     if (call.component == Component::aux_loss) aux_scale = 1.0;
   }
 
@@ -45,6 +48,8 @@ struct Loss {
     }
     if (const auto aux = e.results.find("outputs/aux_loss"); aux != e.results.end())
       sum += aux_scale * aux->second.value[0];
+    if (const auto z = e.results.find("outputs/z_loss"); z != e.results.end())
+      sum += z_scale * z->second.value[0];
     return sum;
   }
 };

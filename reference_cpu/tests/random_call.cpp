@@ -121,6 +121,26 @@ void draw_conventions(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
     c.discarded_groups = DiscardedGroups::minus_infinity;
 }
 
+/// Rules of slots and experts, drawn apart likewise. Of ordinary numbers, weights of several units on the
+/// input would take the rounding of the weights into exponents.
+void draw_slot_rules(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
+  Draw d(seed * 0xA24BAED4963EE407u + 3);
+  if (d.chance(0.3)) c.null_slots = static_cast<NullSlots>(d.below(3));
+  const bool weighs_corrected = c.score_func == ScoreFunc::sigmoid && c.has_correction_bias() &&
+                                c.router_weight_uses_score_correction_bias;
+  if (d.chance(0.3) && !weighs_corrected) c.selection_scores = SelectionScores::logits;
+  c.per_expert_scale = d.chance(0.3);
+  c.clamp_after_activation = d.chance(0.4);
+  c.centred_bias_update = d.chance(0.4);
+  if (d.chance(0.3)) c.aux_loss_factor = AuxLossFactor::experts;
+  if (d.chance(0.3)) c.z_loss_coeff = d.of({0.001, 1.0, 12.0});
+  if (d.chance(0.4)) c.expert_activation = static_cast<ActivationKind>(kDocumentedActivations + d.below(5));
+  if (d.chance(0.3) && (numbers == Numbers::adversarial || c.route_scale <= 1.0)) {
+    c.router_weight_on_input = true;
+    c.apply_router_weight_after_down = false;
+  }
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -163,15 +183,16 @@ void fill(Draw& d, Tensor& tensor, Magnitude m) {
 
 void fill_ids(Draw& d, Tensor& tensor, const MoEConfig& c, bool replay) {
   const std::int64_t k = c.n_activated_experts;
-  const bool clean = replay || d.chance(0.6);
+  const bool clean = replay || d.chance(0.6), null_in_replay = replay && c.null_slots != NullSlots::given;
   auto ids = tensor.as<std::int64_t>();
   for (std::int64_t i = 0; i < tensor.size(); ++i) {
     std::int64_t id = d.below(c.n_routed_experts);
     if (clean) {
       const auto first = ids.begin() + (i - i % k);
       while (std::find(first, first + i % k, id) != first + i % k) id = (id + 1) % c.n_routed_experts;
+      if (null_in_replay && d.chance(0.15)) id = c.null_id();
     } else if (d.chance(0.15)) {
-      id = -1;
+      id = c.null_id();
     }
     ids[static_cast<std::size_t>(i)] = id;
   }
@@ -213,12 +234,20 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
   } else {
     c = draw_config(d, component, dtype);
     draw_gate_dtype(~stream, numbers, c);
-    if (rules == Rules::any) draw_conventions(stream, numbers, c);
+    if (rules == Rules::any) {
+      draw_conventions(stream, numbers, c);
+      draw_slot_rules(stream, numbers, c);
+    }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);
   }
   const std::int64_t t = d.chance(0.04) ? 0 : d.chance(0.1) ? 1 : 1 + d.below(7);
   const Shape tokens = component == Component::moe ? Shape{t, 1 + d.below(2)} : Shape{t};
+  if (rules == Rules::any && component != Component::mlp && c.aux_loss_factor == AuxLossFactor::experts) {
+    const std::int64_t all = element_count(tokens), divisor = all % 3 == 0 ? 3 : all % 2 == 0 ? 2 : all;
+    c.aux_loss_sequences = std::max<std::int64_t>(divisor, 1);
+    call.config = to_json(c);
+  }
   // At times the activations or the parameters come in another type than the config's.
   const bool mixed = d.chance(0.12) && numbers == Numbers::adversarial;
   const DType x_type =

@@ -13,6 +13,12 @@
 namespace moeref {
 namespace {
 
+/// Losses are of all tokens of a call, and a part of it has none.
+void leave_out_losses(nlohmann::json& config) {
+  config["aux_loss_coeff"] = 0.0;
+  config.erase("z_loss_coeff");
+}
+
 using Indices = std::vector<std::int64_t>;
 
 /// All of a shape, but for the coordinates of one axis.
@@ -131,7 +137,7 @@ ReducedCall reduce_to_tokens(const Call& call, std::span<const std::int64_t> tok
   const Indices order(tokens.begin(), tokens.end());
   ReducedCall out{call, {}};
   set_options_of_one_rank(out.call);
-  if (call.component != Component::mlp) out.call.config["aux_loss_coeff"] = 0.0;
+  if (call.component != Component::mlp) leave_out_losses(out.call.config);
   take_tokens(out.call, all, order);
   for (const TensorSpec& spec : signature(call).outputs)
     if (std::ranges::find(kTokenResults, spec.name) != kTokenResults.end())
@@ -141,7 +147,7 @@ ReducedCall reduce_to_tokens(const Call& call, std::span<const std::int64_t> tok
 
 Call with_cotangent_at(const Call& call, std::span<const std::int64_t> tokens) {
   Call out = call;
-  if (call.component != Component::mlp) out.config["aux_loss_coeff"] = 0.0;
+  if (call.component != Component::mlp) leave_out_losses(out.config);
   const std::int64_t all = token_count(call);
   for (const char* name : {"cotangents/y", "cotangents/weights"}) {
     const auto found = out.tensors.find(name);
@@ -158,7 +164,7 @@ Call with_cotangent_at(const Call& call, std::span<const std::int64_t> tokens) {
 
 Call with_copies(const Call& call, std::span<const std::int64_t> order) {
   Call out = call;
-  if (call.component != Component::mlp) out.config["aux_loss_coeff"] = 0.0;
+  if (call.component != Component::mlp) leave_out_losses(out.config);
   for (const std::string_view name : kTokenInputs) {
     const auto found = out.tensors.find(name);
     if (found == out.tensors.end() || order.empty()) continue;
@@ -204,7 +210,7 @@ ReducedCall reduce_to_expert(const Call& call, const Tensor& ids, std::int64_t e
       out.call.tensors[name] = along(by_token(name, tensor->shape(), all), 0, tokens).of(*tensor);
   if (layer) {
     out.call.config["n_shared_experts"] = 0;
-    out.call.config["aux_loss_coeff"] = 0.0;
+    leave_out_losses(out.call.config);
     out.call.config["enable_routing_replay"] = true;
     out.call.tensors["inputs/replay_indices"] = along(ids.shape(), 0, tokens).of(ids);
     for (const auto& [name, tensor] : call.tensors)
@@ -258,7 +264,8 @@ ReducedCall reduce_to_shared_units(const Call& call, std::vector<std::int64_t> u
     config[one] = 1;
   config["score_func"] = "softmax";
   config["shared_expert_inter_dim"] = units.size();
-  config["aux_loss_coeff"] = config["gate_bias_update_factor"] = 0.0;
+  leave_out_losses(config);
+  config["gate_bias_update_factor"] = 0.0;
   config["router_bias"] = config["force_e_score_correction_bias"] = config["enable_routing_replay"] = false;
   config.erase("moe_latent_size");
   for (const char* name : {"inputs/x", "cotangents/y"})

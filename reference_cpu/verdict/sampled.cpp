@@ -77,7 +77,9 @@ class Verdicts {
 /// What the second and the third call give: everything but the auxiliary loss.
 Signature without_loss(const Call& call) {
   Signature out = signature(call);
-  std::erase_if(out.outputs, [](const TensorSpec& spec) { return spec.name == "outputs/aux_loss"; });
+  std::erase_if(out.outputs, [](const TensorSpec& spec) {
+    return spec.name == "outputs/aux_loss" || spec.name == "outputs/z_loss";
+  });
   return out;
 }
 
@@ -166,11 +168,11 @@ SampledJudge::SampledJudge(const Call& call, const NamedTensors& results, const 
     const std::vector<bool> live = live_tokens(call);
     for (std::int64_t slot = 0; ids_ && slot < ids_->size(); ++slot) {
       const std::int64_t k = want[1], id = ids_->as<std::int64_t>()[static_cast<std::size_t>(slot)];
-      const bool in_range = id >= (given ? -1 : 0) && id < c.n_routed_experts;
+      const bool null = given && id == c.null_id(), in_range = null || (id >= 0 && id < c.n_routed_experts);
       if (!in_range) {
         ids_finding_ = "slot " + std::to_string(slot) + " holds the expert id " + std::to_string(id);
         ids_ = nullptr;
-      } else if (id >= 0 && live[static_cast<std::size_t>(slot / k)]) {
+      } else if (!null && live[static_cast<std::size_t>(slot / k)]) {
         ++rows_[static_cast<std::size_t>(id)];
       }
     }
@@ -361,7 +363,7 @@ SampledVerdict SampledJudge::judge(const NamedTensors* sparse, const NamedTensor
   const ReducedCall sample = reduce_to_tokens(call_, tokens_);
   ReferenceResults reference(sample.call);
   const bool mlp = call_.component == Component::mlp;
-  const bool loss = !mlp && parse_moe_config(call_.config).aux_loss_coeff > 0.0 &&
+  const bool loss = !mlp && parse_moe_config(call_.config).has_loss() &&
                     parse_call_options(call_.options).training && call_.component != Component::experts;
   judge_rows(reference, sample, rows_of(results_, sample, !loss), options, "", out, &sampled.verdict);
   if (sparse) {

@@ -96,6 +96,42 @@ bool gate_in(Call& call) {
   return true;
 }
 
+bool weight_on_input(Call& call) {
+  if (!has_routed_experts(call) || parse_moe_config(call.config).apply_router_weight_after_down) return false;
+  return set_field(call, "router_weight_on_input", true);
+}
+
+/// The correction bias is added to the logits.
+bool selects_logits(Call& call) {
+  return routes(call) && !parse_moe_config(call.config).selects_logits() &&
+         set_field(call, "selection_scores", name(SelectionScores::logits));
+}
+
+bool gelu_by_erf(Call& call) {
+  return has_routed_experts(call) &&
+         parse_moe_config(call.config).expert_activation == ActivationKind::geglu &&
+         set_field(call, "expert_activation", name(ActivationKind::geglu_erf));
+}
+
+bool clamps_after(Call& call) {
+  if (!has_routed_experts(call)) return false;
+  const MoEConfig c = parse_moe_config(call.config);
+  return c.expert_activation == ActivationKind::swiglu && c.swiglu_limit > 0.0 &&
+         set_field(call, "clamp_after_activation", true);
+}
+
+bool centres_bias(Call& call) {
+  return call.component == Component::bias_update && set_field(call, "centred_bias_update", true);
+}
+
+bool loss_without_k(Call& call) {
+  if (!weighs(call) && call.component != Component::aux_loss) return false;
+  const MoEConfig c = parse_moe_config(call.config);
+  const bool lost = call.component == Component::aux_loss || c.aux_loss_coeff > 0.0;
+  return lost && c.n_activated_experts > 1 &&
+         set_field(call, "aux_loss_factor", name(AuxLossFactor::experts));
+}
+
 bool no_loss(Call& call) { return weighs(call) && set_field(call, "aux_loss_coeff", 0.0); }
 
 /// Every token counts as a real one.
@@ -135,6 +171,12 @@ constexpr std::array kNeighbours{
     Neighbour{"norm_eps = 1e-15", guards_with<4>},
     Neighbour{"gate_precision = float32", gate_in<DType::float32>},
     Neighbour{"gate_precision = bfloat16", gate_in<DType::bfloat16>},
+    Neighbour{"router_weight_on_input = true", weight_on_input},
+    Neighbour{"selection_scores = logits", selects_logits},
+    Neighbour{"expert_activation = geglu_erf", gelu_by_erf},
+    Neighbour{"clamp_after_activation = true", clamps_after},
+    Neighbour{"centred_bias_update = true", centres_bias},
+    Neighbour{"aux_loss_factor = experts", loss_without_k},
     Neighbour{"aux_loss_coeff = 0", no_loss},
     Neighbour{"no mask: padding tokens count as real ones", padding_counts},
     Neighbour{"float32_products = tf32", float32_products_are_tf32},

@@ -62,6 +62,8 @@ TEST(Implementation, DeclinesConventionsWithADeviceOrWithout) {
                                      {"logit_cap", 2.0},
                                      {"discarded_groups", "minus_infinity"},
                                      {"group_score", "largest"},
+                                     {"selection_scores", "logits"},
+                                     {"per_expert_scale", true},
                                      {"norm_at_top1", "scores"}}) {
     MoEConfig c;
     c.n_routed_experts = c.dim = c.inter_dim = c.moe_inter_dim = 4;

@@ -59,6 +59,8 @@ const Case kCases[] = {
     {"log1p_near_0", exact::log1p, std::log1p, -0.6, 0.9, 0.90, 0xcdbcdf568079d119u},
     {"tanh", exact::tanh, std::tanh, -25, 25, 1.25, 0xaa763e7af44bc8d0u},
     {"tanh_near_0", exact::tanh, std::tanh, -1.5, 1.5, 1.25, 0x53d53b11d67f8970u},
+    {"erf", exact::erf, std::erf, -7, 7, 2.05, 0x9650f967a269d8c8u},
+    {"erf_near_0", exact::erf, std::erf, -2.5, 2.5, 2.05, 0xa131cf494d5deb4cu},
     {"sin", exact::sin, std::sin, -8, 8, 0.85, 0x2db0dfd4481e8b51u},
     {"cos", exact::cos, std::cos, -8, 8, 0.85, 0xbc9700244889f801u},
     {"sin_far", exact::sin, std::sin, -0x1p20, 0x1p20, 0.85, 0xbc2afa5e585cd1bdu},
@@ -125,8 +127,8 @@ void expect_bits(double value, double expected) {
 
 TEST(ExactMathSpecialValues, NanGivesTheOneNan) {
   const double signalling = std::bit_cast<double>(std::uint64_t{0xfff4000000000001u});
-  for (const Function f :
-       {exact::exp, exact::expm1, exact::log, exact::log1p, exact::tanh, exact::sin, exact::cos, exact::sqrt})
+  for (const Function f : {exact::exp, exact::expm1, exact::log, exact::log1p, exact::tanh, exact::erf,
+                           exact::sin, exact::cos, exact::sqrt})
     for (const double nan : {std::nan(""), -std::nan(""), signalling})
       EXPECT_EQ(std::bit_cast<std::uint64_t>(f(nan)), 0x7ff8000000000000u);
   for (const double outside : {-1.0, -kInf, -kTiny}) EXPECT_TRUE(std::isnan(exact::log(outside)));
@@ -157,6 +159,9 @@ TEST(ExactMathSpecialValues, Limits) {
   expect_bits(exact::log1p(kInf), kInf);
   expect_bits(exact::tanh(kInf), 1.0);
   expect_bits(exact::tanh(-kInf), -1.0);
+  expect_bits(exact::erf(kInf), 1.0);
+  expect_bits(exact::erf(-kInf), -1.0);
+  expect_bits(exact::erf(-0.0), -0.0);
   expect_bits(exact::cos(0.0), 1.0);
 }
 

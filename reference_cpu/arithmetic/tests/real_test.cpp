@@ -138,6 +138,7 @@ TEST(RealTest, ElementaryFunctionsBoundTheWholeInterval) {
   expect_bounded([](Real a) { return sigmoid(a); }, [](double x) { return 1.0 / (1.0 + std::exp(-x)); },
                  -40.0, 40.0);
   expect_bounded([](Real a) { return tanh(a); }, [](double x) { return std::tanh(x); }, -20.0, 20.0);
+  expect_bounded([](Real a) { return erf(a); }, [](double x) { return std::erf(x); }, -8.0, 8.0);
   expect_bounded([](Real a) { return softplus(a); },
                  [](double x) { return x > 0.0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x)); },
                  -60.0, 60.0);

@@ -46,7 +46,25 @@ TEST(Conventions, EachOneOffItsDefaultIsNamedUnlessDeclared) {
       ++seen;
     }
   });
-  EXPECT_EQ(seen, all_conventions().size()) << "every convention's row says how it is drawn";
+  EXPECT_EQ(seen, all_conventions().size() - (kActivations.size() - kDocumentedActivations))
+      << "every convention's row says how it is drawn";
+}
+
+TEST(Conventions, AnActivationIsDeclaredByItsName) {
+  for (const ActivationFacts& row : kActivations) {
+    MoEConfig c = small_config(8, 2);
+    c.expert_activation = row.kind;
+    const std::string name(row.name);
+    for (const Component component : {Component::gate, Component::experts, Component::moe, Component::init}) {
+      const auto refusal = undeclared_convention(call_of(component, c), "mine", {});
+      EXPECT_EQ(refusal.has_value(), row.convention && has_routed_experts(component)) << name;
+      if (refusal) {
+        EXPECT_EQ(*refusal,
+                  "mine does not declare the convention '" + name + "', which is the activation here");
+      }
+      EXPECT_FALSE(undeclared_convention(call_of(component, c), "mine", std::vector<std::string>{name}));
+    }
+  }
 }
 
 TEST(Conventions, TheDocumentedSystemHasNone) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string>
+#include <tuple>
 
 #include "moeref/error.hpp"
 #include "reference_cpu/tests/test_values.hpp"
@@ -275,11 +276,26 @@ TEST(CheckInputs, ExpertIdsAreInRange) {
     Call call = good_call(Component::experts, small_layer(), {5}, false);
     call.tensors["inputs/indices"].set(3, id);
     EXPECT_EQ(input_error_of(call), "dataset 'inputs/indices' holds the expert id " +
-                                        std::to_string(static_cast<int>(id)) + ": want -1 (no expert) to 7");
+                                        std::to_string(static_cast<int>(id)) +
+                                        ": want 0 to 7, or -1 for no expert");
   }
   Call call = good_call(Component::experts, small_layer(), {5}, false);
   call.tensors["inputs/indices"].set(3, -1.0);
   EXPECT_EQ(input_error_of(call), "no error");
+}
+
+TEST(CheckInputs, NullSlotsHaveTheIdThatTheConfigSays) {
+  const std::string wants = "dataset 'inputs/replay_indices' holds the expert id ";
+  for (const auto& [rule, id, finding] :
+       {std::tuple{"given", -1, wants + "-1: want 0 to 7, an expert for every slot"},
+        std::tuple{"minus_one", -1, std::string("no error")},
+        std::tuple{"minus_one", 8, wants + "8: want 0 to 7, or -1 for no expert"},
+        std::tuple{"n_routed_experts", 8, std::string("no error")},
+        std::tuple{"n_routed_experts", -1, wants + "-1: want 0 to 7, or 8 for no expert"}}) {
+    Call call = good_call(Component::gate, small_layer({{"null_slots", rule}}), {5}, false);
+    call.tensors["inputs/replay_indices"].set(3, id);
+    EXPECT_EQ(input_error_of(call), finding) << rule;
+  }
 }
 
 TEST(CheckInputs, NamesTheTensorThatDoesNotBelong) {

@@ -19,6 +19,8 @@ double gelu_tanh(double x) {
   return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
 }
 
+double gelu_erf(double x) { return 0.5 * x * std::erfc(-x / std::sqrt(2.0)); }
+
 struct Case {
   ActivationKind kind;
   ActivationParams params;
@@ -34,6 +36,11 @@ const Case kCases[] = {
      [](double g, double u, const ActivationParams& p) {
        const double a = std::min(g, p.limit), b = std::clamp(u, -p.limit, p.limit);
        return a * sigma(a) * b;
+     }},
+    {ActivationKind::swiglu,
+     {0.0, 1.45, true},
+     [](double g, double u, const ActivationParams& p) {
+       return std::min(g * sigma(g), p.limit) * std::clamp(u, -p.limit, p.limit);
      }},
     {ActivationKind::swigluoai,
      {1.702, 7.0},
@@ -56,6 +63,19 @@ const Case kCases[] = {
     {ActivationKind::relu2,
      {0.0, 0.0},
      [](double, double u, const ActivationParams&) { return std::pow(std::max(u, 0.0), 2.0); }},
+    {ActivationKind::geglu_erf,
+     {0.0, 0.0},
+     [](double g, double u, const ActivationParams&) { return gelu_erf(g) * u; }},
+    {ActivationKind::silu,
+     {0.0, 0.0},
+     [](double, double u, const ActivationParams&) { return u * sigma(u); }},
+    {ActivationKind::gelu, {0.0, 0.0}, [](double, double u, const ActivationParams&) { return gelu_erf(u); }},
+    {ActivationKind::gelu_tanh,
+     {0.0, 0.0},
+     [](double, double u, const ActivationParams&) { return gelu_tanh(u); }},
+    {ActivationKind::relu,
+     {0.0, 0.0},
+     [](double, double u, const ActivationParams&) { return std::max(u, 0.0); }},
 };
 
 const double kPoints[] = {-30.0, -9.0, -3.0, -1.25, -0.5, 0.0, 0.3, 0.9, 1.4, 2.5, 6.5, 8.0, 30.0};
@@ -85,8 +105,9 @@ TEST(ActivationTest, GradientsAreCentralDifferences) {
             (c.closed_form(g, u + h, c.params) - c.closed_form(g, u - h, c.params)) / (2 * h) * cotangent;
         const double tolerance = 1e-8 * (1.0 + std::abs(g) * std::abs(u) + u * u);
         EXPECT_NEAR(act.gated() ? dg.value : 0.0, want_g, tolerance) << name(c.kind) << " " << g << " " << u;
-        // At its kink relu2's central difference is h / 2.
-        EXPECT_NEAR(du.value, u == 0.0 && c.kind == ActivationKind::relu2 ? 0.0 : want_u, tolerance)
+        // At their kink the central differences are h / 2 and 1 / 2.
+        const bool kink = c.kind == ActivationKind::relu2 || c.kind == ActivationKind::relu;
+        EXPECT_NEAR(du.value, u == 0.0 && kink ? 0.0 : want_u, tolerance)
             << name(c.kind) << " " << g << " " << u;
       }
 }

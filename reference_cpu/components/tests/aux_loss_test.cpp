@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "moeref/error.hpp"
 #include "reference_cpu/tests/small_call.hpp"
 
 namespace moeref {
@@ -50,6 +51,30 @@ TEST(AuxLossTest, GradientIsFOverNForRealTokens) {
     EXPECT_NEAR(d[static_cast<std::size_t>(3 * t + 2)], 0.5 / 3.0, 1e-15);
   }
   for (int i = 9; i < 12; ++i) EXPECT_EQ(d[static_cast<std::size_t>(i)], 0.0);
+}
+
+TEST(AuxLossTest, TheFactorMayLeaveOutTheSlots) {
+  Call call = hand_call(true);
+  call.config["aux_loss_factor"] = "experts";
+  EXPECT_NEAR(values_of(evaluate(call), "outputs/aux_loss")[0], 2.0, 1e-15);
+  EXPECT_NEAR(values_of(evaluate(call), "grads/original_scores")[0], 2.0 / 3.0, 1e-15);
+}
+
+TEST(AuxLossTest, OfSequencesIsTheMeanOfTheirLosses) {
+  Call call = hand_call(true);
+  call.config["aux_loss_sequences"] = 2;
+  // {0 1, 1 2}: load 1, 2, 1 of 2 tokens, f = .75, 1.5, .75, P = .3, .425, .275; {2 0}: f = 1.5, 0, 1.5, P =
+  // .2, .2, .6.
+  const Evaluation e = evaluate(call);
+  EXPECT_NEAR(values_of(e, "outputs/aux_loss")[0],
+              (.75 * .3 + 1.5 * .425 + .75 * .275 + 1.5 * .2 + 1.5 * .6) / 2, 1e-15);
+  EXPECT_EQ(values_of(e, "outputs/expert_load"), (std::vector<double>{2, 2, 2}));
+  const auto d = values_of(e, "grads/original_scores");
+  EXPECT_NEAR(d[1], 1.5 / 2 / 2, 1e-15);
+  EXPECT_NEAR(d[6], 1.5 / 1 / 2, 1e-15);
+  EXPECT_EQ(d[9], 0.0);
+  call.config["aux_loss_sequences"] = 3;
+  EXPECT_THROW(evaluate(call), InputError);
 }
 
 TEST(AuxLossTest, OfNoRealTokenIsZero) {

@@ -78,6 +78,16 @@ TEST(BiasUpdateTest, StepsAreRoundedInFloat) {
   EXPECT_LT(update.correction()[1].error, 1e-8);
 }
 
+TEST(BiasUpdateTest, CentredStepsHaveTheMeanZero) {
+  MoEConfig c = updated(4, 0.5);
+  c.centred_bias_update = true;
+  BiasUpdate update(c, zeros(4));
+  update.accumulate({9, 1, 1, 1});  // steps -0.5, 0.5, 0.5, 0.5, whose mean is 0.25
+  update.update();
+  const double want[] = {-0.75, 0.25, 0.25, 0.25};
+  for (std::size_t i = 0; i < 4; ++i) EXPECT_EQ(update.correction()[i].value, want[i]);
+}
+
 TEST(BiasUpdateTest, DocumentedErrors) {
   MoEConfig untrained = updated(2, 1.0);
   untrained.train_gate = false;

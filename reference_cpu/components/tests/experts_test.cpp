@@ -40,6 +40,16 @@ TEST(ExpertsTest, OpenSlotsGoNowhereAndDuplicatesCountTwice) {
             (std::vector<double>{8, 7, 0}));
 }
 
+TEST(ExpertsTest, OpenSlotsMayHaveTheIdPastTheLastExpert) {
+  Call call = relu2(2, 2, tensor({3, 1}, {1, 1, 1}), tensor({3, 2}, {NAN, 2, 3, 4, NAN, NAN}),
+                    ids({3, 2}, {2, 1, 0, 0, 2, 2}), {1, 2}, {1, 1});
+  call.config["null_slots"] = "n_routed_experts";
+  call.tensors["cotangents/y"] = tensor({3, 1}, {1, 1, 1});
+  call.backward = true;
+  EXPECT_EQ(y(call), (std::vector<double>{8, 7, 0}));
+  EXPECT_EQ(values_of(evaluate(call), "grads/weights"), (std::vector<double>{0, 4, 1, 1, 0, 0}));
+}
+
 TEST(ExpertsTest, MaskedTokensGetExactZeros) {
   Call call =
       relu2(2, 1, tensor({2, 1}, {1, NAN}), tensor({2, 1}, {1, 1}), ids({2, 1}, {0, 1}), {1, 2}, {1, 1});
@@ -63,6 +73,19 @@ TEST(ExpertsTest, TheWeightStandsBetweenActivationAndDownOrAfterIt) {
     call.tensors["params/down_proj_bias"] = tensor({1, 1}, {100});
     EXPECT_EQ(y(call)[0], (25 * 4 + 100) * .5);
   }
+}
+
+TEST(ExpertsTest, TheWeightMayStandOnTheInput) {
+  Call call = relu2(1, 1, tensor({1, 1}, {2}), tensor({1, 1}, {.5}), ids({1, 1}, {0}), {3}, {4});
+  call.config["router_weight_on_input"] = true;
+  EXPECT_EQ(y(call)[0], 9 * 4);  // (2 * .5 * 3)^2 * 4
+  EXPECT_EQ(values_of(evaluate(call), "stages/up_projection")[0], 3);
+  call.config["expert_bias"] = true;
+  call.tensors["params/gate_up_proj_bias"] = tensor({1, 1}, {-1});
+  call.tensors["params/down_proj_bias"] = tensor({1, 1}, {100});
+  EXPECT_EQ(y(call)[0], 4 * 4 + 100);  // neither bias is weighted
+  call.config["apply_router_weight_after_down"] = true;
+  EXPECT_THROW(y(call), InputError);
 }
 
 TEST(ExpertsTest, Layouts) {
@@ -129,12 +152,14 @@ TEST(ExpertsTest, IdsPastTheLastExpertAreAnError) {
 TEST(ExpertsTest, GradientsAreCentralDifferences) {
   for (const ActivationKind kind :
        {ActivationKind::swiglu, ActivationKind::swigluoai, ActivationKind::quick_geglu, ActivationKind::geglu,
-        ActivationKind::relu2})
-    for (const bool after : {false, true})
+        ActivationKind::relu2, ActivationKind::geglu_erf, ActivationKind::silu, ActivationKind::gelu,
+        ActivationKind::gelu_tanh, ActivationKind::relu})
+    for (const std::string place : {"inside", "after", "on input"})
       for (const double limit : {0.0, 0.8}) {
         MoEConfig c = small_config(3, 2, 2, 2);
         c.expert_activation = kind;
-        c.apply_router_weight_after_down = after;
+        c.apply_router_weight_after_down = place == "after";
+        c.router_weight_on_input = place == "on input";
         c.expert_bias = true;
         c.swiglu_limit = limit;
         c.activation_limit = limit > 0.0 || kind == ActivationKind::swigluoai ? limit : 7.0;
@@ -144,7 +169,7 @@ TEST(ExpertsTest, GradientsAreCentralDifferences) {
           up_projs.push_back(std::sin(1.0 + 2.3 * static_cast<double>(i)));
         for (std::int64_t i = 0; i < 3 * up; ++i)
           up_bias.push_back(0.3 * std::cos(1.7 * static_cast<double>(i)));
-        SCOPED_TRACE(std::string(name(kind)) + (after ? " after" : "") + " " + std::to_string(limit));
+        SCOPED_TRACE(std::string(name(kind)) + " " + place + " " + std::to_string(limit));
         expect_central_differences(small_call(
             Component::experts, c,
             {{"inputs/x", tensor({3, 2}, {.3, -1, .8, 1.2, -.4, .7})},

@@ -105,6 +105,37 @@ TEST(GateTest, DiscardedGroupsCountAsZeroAndKeepTheirWeights) {
   expect_values(evaluate(gate(c, {z, 0, 0, -z}, bias)), "outputs/indices", {0, 1});
 }
 
+TEST(GateTest, LogitsAreSelectedByWhereTheConfigSaysSo) {
+  for (const ScoreFunc f : {ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias}) {
+    MoEConfig c = small_config(3, 1);
+    c.score_func = f;
+    c.force_e_score_correction_bias = true;
+    const NamedTensors bias{{"params/e_score_correction_bias", tensor(DType::float32, {3}, {0, .5, 0})}};
+    // S + c = 0.99.., 1.49.., 0.99..; z + c = 40, 6.5, 41, of which sigmoids cannot tell the last from the
+    // first.
+    expect_values(evaluate(gate(c, {40, 6, 41}, bias)), "outputs/indices", {1});
+    c.selection_scores = SelectionScores::logits;
+    const Evaluation e = evaluate(gate(c, {40, 6, 41}, bias));
+    expect_values(e, "outputs/indices", {2});
+    expect_values(e, "outputs/weights", {1.0});
+    expect_values(e, "stages/scores", {1.0, sigma(6), 1.0});
+    EXPECT_FALSE(routing_of_scores(c, std::nullopt, Bounded(1, 3, DType::float32)));
+  }
+}
+
+TEST(GateTest, AScalePerExpertMultipliesNormalisedWeights) {
+  MoEConfig c = small_config(3, 2);
+  c.per_expert_scale = c.softmax_before_topk = c.norm_topk_prob = true;
+  Call call = gate(
+      c, {0.0, std::log(3.0), std::log(4.0)},
+      {{"params/per_expert_scale", tensor({3}, {7, 5, .5})}, {"cotangents/weights", tensor({1, 2}, {2, 1})}});
+  call.backward = true;
+  const Evaluation e = evaluate(call);
+  expect_values(e, "outputs/weights", {.5 * 4 / 7, 5. * 3 / 7});
+  expect_values(e, "stages/scores", {1. / 8, 3. / 8, 4. / 8});
+  expect_values(e, "grads/per_expert_scale", {0, 3. / 7, 2. * 4 / 7});
+}
+
 TEST(GateTest, ReplayTakesGivenIdsAndLiveValues) {
   MoEConfig c = small_config(3, 2);
   const std::initializer_list<double> z{0.0, std::log(3.0), std::log(4.0)};
@@ -115,6 +146,32 @@ TEST(GateTest, ReplayTakesGivenIdsAndLiveValues) {
   EXPECT_TRUE(e.routing.empty());
   EXPECT_THROW(evaluate(gate(c, z, {{"inputs/replay_indices", ids({1, 1}, {0})}})), InputError);
   EXPECT_THROW(evaluate(gate(c, z, {{"inputs/replay_indices", ids({1, 2}, {0, -1})}})), InputError);
+}
+
+TEST(GateTest, NullSlotsWeighNothingAndLeaveTheOthersAsTheyAre) {
+  const std::initializer_list<double> z{0.0, std::log(3.0), std::log(4.0)};
+  for (const NullSlots rule : {NullSlots::minus_one, NullSlots::n_routed_experts}) {
+    MoEConfig c = small_config(3, 3);
+    c.null_slots = rule;
+    const double null = static_cast<double>(c.null_id());
+    const NamedTensors some{{"inputs/replay_indices", ids({1, 3}, {c.null_id(), 0, 1})}};
+    Evaluation e = evaluate(gate(c, z, some));
+    expect_values(e, "outputs/indices", {null, 0, 1});
+    expect_values(e, "outputs/weights", {0, 1. / 4, 3. / 4});  // a softmax over those that are there
+    expect_values(e, "outputs/expert_load", {1, 1, 0});
+    c.score_func = ScoreFunc::sigmoid;
+    c.norm_topk_prob = true;
+    e = evaluate(gate(c, z, some));  // S = 1/2, 3/4
+    expect_values(e, "outputs/weights", {0, 0.4, 0.6});
+    EXPECT_EQ(e.results.at("outputs/weights").bound[0], 0.0f);
+    c.norm_eps = 0.0;  // nothing is divided by an empty sum
+    const NamedTensors none{{"inputs/replay_indices", ids({1, 3}, {c.null_id(), c.null_id(), c.null_id()})}};
+    expect_values(evaluate(gate(c, z, none)), "outputs/weights", {0, 0, 0});
+    Call call = gate(c, z, some);
+    call.tensors["cotangents/weights"] = tensor({1, 3}, {1e9, 0, 0});
+    call.backward = true;
+    expect_values(evaluate(call), "grads/weight", {0, 0, 0});
+  }
 }
 
 TEST(GateTest, PaddingCountsNowhere) {
@@ -132,6 +189,25 @@ TEST(GateTest, PaddingCountsNowhere) {
   expect_values(e, "outputs/weights", {sigma(1), sigma(1), sigma(5)});
   call.options = {{"training", false}};
   EXPECT_FALSE(evaluate(call).results.contains("outputs/aux_loss"));
+}
+
+TEST(GateTest, TheZLossIsTheMeanSquareOfLogSumExp) {
+  MoEConfig c = small_config(2, 1);
+  c.z_loss_coeff = 0.5;
+  Call call = small_call(Component::gate, c,
+                         {{"inputs/x", tensor({3, 1}, {0, 1, 50})},
+                          {"params/weight", tensor({2, 1}, {std::log(3.0), 0})},
+                          {"inputs/token_mask", flags({true, true, false})},
+                          {"cotangents/weights", tensor({3, 1}, {0, 0, 0})}},
+                         true, {{"aux_loss_backward_scale", 2.0}});
+  const double two = std::log(2.0), four = std::log(4.0);  // logits 0, 0 and log 3, 0
+  const Evaluation e = evaluate(call);
+  expect_values(e, "outputs/z_loss", {(two * two + four * four) / 2});
+  expect_values(e, "grads/weight", {four * .75, four * .25});  // 0.5 * 2 * 2 lse softmax x / 2
+  EXPECT_FALSE(e.results.contains("outputs/aux_loss"));
+  call.options = {{"training", false}};
+  EXPECT_FALSE(evaluate(call).results.contains("outputs/z_loss"));
+  expect_values(evaluate(call), "grads/weight", {0, 0});
 }
 
 TEST(GateTest, TheAuxiliaryGradientDoesNotDependOnWhatReachesTheWeights) {
@@ -242,6 +318,12 @@ TEST(GateTest, GradientsAreCentralDifferences) {
         c.norm_topk_prob = norm;
         c.route_scale = 1.5;
         c.aux_loss_coeff = 0.7;
+        if (norm) {
+          c.z_loss_coeff = 0.3;
+          if (f == ScoreFunc::sigmoid) c.logit_cap = 2.0;
+          c.aux_loss_factor = AuxLossFactor::experts;
+          c.aux_loss_sequences = 3;
+        }
         c.router_bias = true;
         c.force_e_score_correction_bias = c.router_weight_uses_score_correction_bias =
             f != ScoreFunc::softmax;
@@ -260,6 +342,25 @@ TEST(GateTest, GradientsAreCentralDifferences) {
         ++checked;
       }
   EXPECT_EQ(checked, 12);
+}
+
+TEST(GateTest, GradientsWithNullSlotsAndScalesAreCentralDifferences) {
+  for (const ScoreFunc f : {ScoreFunc::softmax, ScoreFunc::sigmoid, ScoreFunc::softmax_with_bias}) {
+    MoEConfig c = small_config(4, 2, 3);
+    c.score_func = f;
+    c.norm_topk_prob = true;
+    c.aux_loss_coeff = 0.7;
+    c.null_slots = NullSlots::minus_one;
+    c.per_expert_scale = true;
+    expect_central_differences(
+        small_call(Component::gate, c,
+                   {{"inputs/x", tensor({3, 3}, {.3, -1, .8, 1.2, .4, -.7, -.2, .9, 1.1})},
+                    {"params/weight", tensor({4, 3}, {.5, -.3, .9, -1.1, .2, .4, .8, .7, -.6, -.1, 1.3, .2})},
+                    {"params/per_expert_scale", tensor({4}, {1.5, -.5, .75, 2})},
+                    {"inputs/replay_indices", ids({3, 2}, {-1, 2, 3, 0, -1, -1})},
+                    {"cotangents/weights", tensor({3, 2}, {.9, -.4, .2, 1.3, -.8, .6})}},
+                   true));
+  }
 }
 
 }  // namespace

@@ -64,6 +64,15 @@ struct MoEConfig {
   double logit_scale = 1.0;
   double logit_cap = 0.0;  ///< 0 = none
   WeightFormat weight_format = WeightFormat::none;
+  NullSlots null_slots = NullSlots::given;
+  SelectionScores selection_scores = SelectionScores::by_score_func;
+  bool router_weight_on_input = false;
+  bool per_expert_scale = false;
+  bool clamp_after_activation = false;  ///< of swiglu
+  bool centred_bias_update = false;
+  AuxLossFactor aux_loss_factor = AuxLossFactor::experts_over_k;
+  std::int64_t aux_loss_sequences = 1;
+  double z_loss_coeff = 0.0;  ///< 0 = none
 
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }
@@ -75,12 +84,18 @@ struct MoEConfig {
   ExpertsShape down_shape() const { return {n_routed_experts, moe_inter_dim, expert_dim()}; }
   DType gate_param_dtype() const { return gate_dtype.value_or(dtype); }
   bool has_correction_bias() const { return gate_bias_update_factor > 0.0 || force_e_score_correction_bias; }
+  /// The id of a null slot.
+  std::int64_t null_id() const { return null_slots == NullSlots::n_routed_experts ? n_routed_experts : -1; }
   /// Whether experts are selected within groups.
   bool grouped() const {
     return n_expert_groups > 1 && (uses_groups(score_func) || group_score != GroupScore::by_score_func);
   }
   /// Whether scores are made of other numbers than the logits themselves.
   bool maps_logits() const { return logit_scale != 1.0 || logit_cap > 0.0; }
+  /// Whether the selection orders logits, plus the correction bias where the score function takes one.
+  bool selects_logits() const {
+    return facts(score_func).selects_by_logits || selection_scores == SelectionScores::logits;
+  }
   /// How many of a group's largest selection scores add up to the group's score.
   std::int64_t summed_per_group() const {
     if (group_score == GroupScore::largest) return 1;
@@ -100,6 +115,12 @@ struct MoEConfig {
   }
   bool normalises_scores() const {
     return norm_topk_prob && (n_activated_experts > 1 || norm_at_top1 != Top1Norm::none);
+  }
+  /// Whether gradients depend on all tokens of a call in training.
+  bool has_loss() const { return aux_loss_coeff > 0.0 || z_loss_coeff > 0.0; }
+  /// What loads of the auxiliary loss are divided by, beside the number of tokens.
+  std::int64_t aux_loss_slots() const {
+    return aux_loss_factor == AuxLossFactor::experts ? 1 : n_activated_experts;
   }
   /// Width of the shared experts' MLP.
   std::int64_t shared_dim() const {

@@ -36,6 +36,25 @@ enum class DiscardedGroups : std::uint8_t {
   minus_infinity,  ///< below every score
 };
 
+/// What the k largest of select.
+enum class SelectionScores : std::uint8_t {
+  by_score_func,  ///< scores plus the correction bias, or the logits of softmax
+  logits,         ///< logits plus the correction bias; weights are still made of scores
+};
+
+/// The factor of the auxiliary loss: f_i = factor load_i / n.
+enum class AuxLossFactor : std::uint8_t {
+  experts_over_k,  ///< E / k: 1 where all loads are equal
+  experts,         ///< E
+};
+
+/// Which expert id marks a null slot: one that has weight 0 and is counted and differentiated nowhere.
+enum class NullSlots : std::uint8_t {
+  given,             ///< -1, and among the inputs of experts and of the auxiliary loss alone
+  minus_one,         ///< -1, among replayed ids too
+  n_routed_experts,  ///< E, in both
+};
+
 template <typename Enum>
 struct ConventionName {
   Enum kind;
@@ -63,12 +82,28 @@ inline constexpr auto kDiscardedGroups = std::to_array<ConventionName<DiscardedG
     {DiscardedGroups::zero, "zero"},
     {DiscardedGroups::minus_infinity, "minus_infinity"},
 });
+inline constexpr auto kSelectionScores = std::to_array<ConventionName<SelectionScores>>({
+    {SelectionScores::by_score_func, "by_score_func"},
+    {SelectionScores::logits, "logits"},
+});
+inline constexpr auto kAuxLossFactors = std::to_array<ConventionName<AuxLossFactor>>({
+    {AuxLossFactor::experts_over_k, "experts_over_k"},
+    {AuxLossFactor::experts, "experts"},
+});
+inline constexpr auto kNullSlots = std::to_array<ConventionName<NullSlots>>({
+    {NullSlots::given, "given"},
+    {NullSlots::minus_one, "minus_one"},
+    {NullSlots::n_routed_experts, "n_routed_experts"},
+});
 
 /// The table of an enum of this page: `rows_of(GroupScore{})`.
 constexpr const auto& rows_of(NormDenominator) { return kNormDenominators; }
 constexpr const auto& rows_of(Top1Norm) { return kTop1Norms; }
 constexpr const auto& rows_of(GroupScore) { return kGroupScores; }
 constexpr const auto& rows_of(DiscardedGroups) { return kDiscardedGroups; }
+constexpr const auto& rows_of(SelectionScores) { return kSelectionScores; }
+constexpr const auto& rows_of(AuxLossFactor) { return kAuxLossFactors; }
+constexpr const auto& rows_of(NullSlots) { return kNullSlots; }
 
 /// An enum with a table here.
 template <typename Enum>

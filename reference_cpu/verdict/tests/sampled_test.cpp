@@ -67,6 +67,7 @@ TEST(ReducedCallTest, ItsResultsAreTheWholeCalls) {
         if (!can_be_reduced(call) || token_count(call) == 0) continue;
         // The loss is of all tokens; a reduced call has none.
         if (component != Component::mlp) call.config["aux_loss_coeff"] = 0.0;
+        call.config.erase("z_loss_coeff");
         SCOPED_TRACE(describe(call));
         ++reduced;
         const Evaluation whole = evaluate(call);

@@ -40,6 +40,17 @@ TEST(Diagnosis, NamesTheRule) {
   EXPECT_EQ(followed("gate__underflowing_sigmoid", {{"norm_eps", 1e-15}}), "norm_eps = 1e-15");
 }
 
+TEST(Diagnosis, NamesRulesOfSlotsExpertsAndLosses) {
+  EXPECT_EQ(followed("experts__swiglu", {{"router_weight_on_input", true}}), "router_weight_on_input = true");
+  EXPECT_EQ(followed("experts__geglu", {{"expert_activation", "geglu_erf"}}),
+            "expert_activation = geglu_erf");
+  EXPECT_EQ(followed("experts__swiglu_limit", {{"clamp_after_activation", true}}),
+            "clamp_after_activation = true");
+  EXPECT_EQ(followed("aux_loss__plain", {{"aux_loss_factor", "experts"}}), "aux_loss_factor = experts");
+  EXPECT_EQ(followed("bias_update__sigmoid", {{"centred_bias_update", true}}), "centred_bias_update = true");
+  EXPECT_EQ(followed("gate__sigmoid_bias", {{"selection_scores", "logits"}}), "selection_scores = logits");
+}
+
 TEST(Diagnosis, NamesTwoRulesTogether) {
   EXPECT_EQ(followed("gate__sigmoid_groups_negative",
                      {{"discarded_groups", "minus_infinity"}, {"norm_topk_prob", true}}),

@@ -1,0 +1,192 @@
+// Ports that read the conventions of slots and experts (SPEC 10) wrongly.
+#include <algorithm>
+#include <vector>
+
+#include "property_tests/mutants/new_parts.hpp"
+
+namespace moeref {
+namespace {
+
+Tensor* given_ids_of(Call& call) {
+  for (const char* name : {"inputs/indices", "inputs/replay_indices"})
+    if (const auto found = call.tensors.find(name); found != call.tensors.end()) return &found->second;
+  return nullptr;
+}
+
+/// The call with an expert in each null slot of a convention, without the ids that it has in its outputs.
+NamedTensors with_experts_in_null_slots(Implementation& sound, const Call& call,
+                                        std::int64_t (*expert)(std::int64_t experts)) {
+  if (!call.config.contains("null_slots")) return sound.run(call);
+  const MoEConfig c = parse_moe_config(call.config);
+  Call other = call;
+  Tensor* ids = given_ids_of(other);
+  if (!ids) return sound.run(call);
+  const Tensor before = *ids;
+  for (std::int64_t& id : ids->as<std::int64_t>())
+    if (id == c.null_id()) id = expert(c.n_routed_experts);
+  NamedTensors out = sound.run(other);
+  if (out.contains("outputs/indices")) out["outputs/indices"] = before;
+  return out;
+}
+
+NamedTensors null_slot_is_last_expert(Implementation& sound, const Call& call) {
+  return with_experts_in_null_slots(sound, call, [](std::int64_t experts) { return experts - 1; });
+}
+
+NamedTensors null_slot_is_first_expert(Implementation& sound, const Call& call) {
+  return with_experts_in_null_slots(sound, call, [](std::int64_t) { return std::int64_t{0}; });
+}
+
+/// The weights of a replay with null slots, scaled to k experts.
+NamedTensors null_slots_in_the_mean(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!is(call, Component::gate) || !call.config.contains("null_slots")) return out;
+  const MoEConfig c = parse_moe_config(call.config);
+  const Tensor ids = out.at("outputs/indices");
+  change(out, "outputs/weights", [&](std::int64_t i, double value) {
+    const std::int64_t k = c.n_activated_experts, first = i - i % k;
+    double live = 0.0;
+    for (std::int64_t j = first; j < first + k; ++j) live += ids[j] != static_cast<double>(c.null_id());
+    return value * live / static_cast<double>(k);
+  });
+  return out;
+}
+
+/// The experts call with a field of the config replaced where the call has it.
+NamedTensors experts_with(Implementation& sound, const Call& call, const char* field,
+                          const nlohmann::json& fields) {
+  if (!is(call, Component::experts) || !call.config.contains(field)) return sound.run(call);
+  Call other = call;
+  other.config.erase(field);
+  other.config.update(fields);
+  return sound.run(other);
+}
+
+NamedTensors weight_never_on_input(Implementation& sound, const Call& call) {
+  return experts_with(sound, call, "router_weight_on_input", nlohmann::json::object());
+}
+
+NamedTensors weight_after_down_for_input(Implementation& sound, const Call& call) {
+  return experts_with(sound, call, "router_weight_on_input", {{"apply_router_weight_after_down", true}});
+}
+
+NamedTensors weight_on_input_has_no_gradient(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (is(call, Component::experts) && call.config.contains("router_weight_on_input"))
+    change(out, "grads/weights", [](std::int64_t, double) { return 0.0; });
+  return out;
+}
+
+/// The call with another activation in the place of this one, which has the same columns.
+NamedTensors with_activation(Implementation& sound, const Call& call, std::string_view from,
+                             std::string_view to) {
+  if (!is(call, Component::experts) || call.config.value("expert_activation", "") != from)
+    return sound.run(call);
+  Call other = call;
+  other.config["expert_activation"] = to;
+  return sound.run(other);
+}
+
+NamedTensors erf_gelu_by_tanh(Implementation& sound, const Call& call) {
+  return with_activation(sound, call, "geglu_erf", "geglu");
+}
+
+NamedTensors plain_gelu_by_tanh(Implementation& sound, const Call& call) {
+  return with_activation(sound, call, "gelu", "gelu_tanh");
+}
+
+NamedTensors plain_silu_is_relu2(Implementation& sound, const Call& call) {
+  return with_activation(sound, call, "silu", "relu2");
+}
+
+NamedTensors plain_relu_squares(Implementation& sound, const Call& call) {
+  return with_activation(sound, call, "relu", "relu2");
+}
+
+NamedTensors clamp_before_activation(Implementation& sound, const Call& call) {
+  return experts_with(sound, call, "clamp_after_activation", nlohmann::json::object());
+}
+
+}  // namespace
+
+std::span<const Mutant> slot_mutants() {
+  static const std::vector<Mutant> kRows{
+      {.name = "null_slot_is_last_expert",
+       .source = "an index of -1 counts from the end in NumPy and PyTorch",
+       .components = {Component::gate, Component::experts},
+       .does = "a null slot is worked on by the last expert",
+       .first_wrong = "stages/up_projection outputs/y outputs/weights outputs/expert_load",
+       .property = "null_slots",
+       .run = null_slot_is_last_expert},
+      {.name = "null_slot_is_first_expert",
+       .components = {Component::gate, Component::experts},
+       .does = "the id of a null slot is clamped to the experts that there are",
+       .first_wrong = "stages/up_projection outputs/y outputs/weights outputs/expert_load",
+       .property = "null_slots",
+       .run = null_slot_is_first_expert},
+      {.name = "null_slots_in_the_mean",
+       .components = {Component::gate},
+       .does = "the other slots' weights shrink as if null slots had some",
+       .first_wrong = "outputs/weights",
+       .property = "null_slots",
+       .run = null_slots_in_the_mean},
+      {.name = "weight_never_on_input",
+       .components = {Component::experts},
+       .does = "the routing weight multiplies the activation where it belongs on the input",
+       .first_wrong = "stages/up_projection outputs/y",
+       .property = "weight_on_input",
+       .run = weight_never_on_input},
+      {.name = "weight_after_down_for_input",
+       .components = {Component::experts},
+       .does = "the routing weight multiplies the expert's output where it belongs on the input",
+       .first_wrong = "stages/up_projection outputs/y",
+       .property = "weight_on_input",
+       .run = weight_after_down_for_input},
+      {.name = "weight_on_input_has_no_gradient",
+       .components = {Component::experts},
+       .does = "a routing weight on the input is taken for a constant",
+       .shows = "G",
+       .first_wrong = "grads/weights",
+       .property = "weight_on_input",
+       .run = weight_on_input_has_no_gradient},
+      {.name = "erf_gelu_by_tanh",
+       .source = "SGLang has tanh in one path and erf in another",
+       .components = {Component::experts},
+       .does = "the gate's GELU is its approximation by tanh where erf is asked for",
+       .shows = "FP",
+       .first_wrong = "stages/activation outputs/y",
+       .property = "activations_beyond",
+       .run = erf_gelu_by_tanh,
+       .not_in_bfloat16 = "tanh's approximation of GELU is within a rounding of bfloat16"},
+      {.name = "plain_gelu_by_tanh",
+       .components = {Component::experts},
+       .does = "GELU without a gate is its approximation by tanh",
+       .shows = "FP",
+       .first_wrong = "stages/activation outputs/y",
+       .property = "activations_beyond",
+       .run = plain_gelu_by_tanh,
+       .not_in_bfloat16 = "tanh's approximation of GELU is within a rounding of bfloat16"},
+      {.name = "plain_silu_is_relu2",
+       .components = {Component::experts},
+       .does = "every activation without a gate is relu2",
+       .first_wrong = "stages/activation outputs/y",
+       .property = "activations_beyond",
+       .run = plain_silu_is_relu2},
+      {.name = "plain_relu_squares",
+       .components = {Component::experts},
+       .does = "ReLU is squared",
+       .first_wrong = "stages/activation outputs/y",
+       .property = "activations_beyond",
+       .run = plain_relu_squares},
+      {.name = "clamp_before_activation",
+       .source = "transformers 5.24 step3p7 clamps after it",
+       .components = {Component::experts},
+       .does = "the gate is clamped where silu of it should be",
+       .first_wrong = "stages/activation outputs/y",
+       .property = "clamps_after_activation",
+       .run = clamp_before_activation},
+  };
+  return kRows;
+}
+
+}  // namespace moeref

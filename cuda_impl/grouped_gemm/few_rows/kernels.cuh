@@ -3,8 +3,8 @@
 //
 // A block of eight warps takes 128 columns of one expert: two runs of 64, gate and up where there are both,
 // by four warps each that take every fourth step of K. Weights go straight from device memory to registers,
-// two steps ahead (up to 64 KiB on their way per multiprocessor, of about 30 that hide a latency of 0.8 us);
-// tokens come from L2, which they do not leave: rows / 64 of the weights' bytes. The parts of the four warps
+// numbers two steps ahead, codes one (up to 128 and 64 KiB on their way per multiprocessor, of about 30 that
+// hide a latency of 0.8 us); tokens come from L2, which they do not leave. The parts of the four warps
 // are added in a fixed order, so that the bits are the same on every run and in any batch. Experts of more
 // than 32 rows read their weights again for each 32.
 //

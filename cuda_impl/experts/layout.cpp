@@ -38,8 +38,12 @@ void check_config(const ExpertsConfig& c) {
 
 namespace {
 
+std::int64_t expected_rows_of(const ExpertsConfig& c) {
+  return c.expected_rows > 0 ? c.expected_rows : slots_of(c);
+}
+
 ProductDemand demand_of(const ExpertsConfig& c) {
-  return {0, 0, c.dtype, c.dim, c.inter_dim, rows_of(c), c.experts, c.weight_format};
+  return {0, 0, c.dtype, c.dim, c.inter_dim, expected_rows_of(c), c.experts, c.weight_format};
 }
 
 /// Whether forward reads codes wherever it runs: the answer of every device that has a path.
@@ -84,9 +88,17 @@ PermutationShape permutation_shape(const ExpertsConfig& c, ExpertsPath path, con
 
 GroupedShape grouped_shape(const ExpertsConfig& c, ExpertsPath path, const Permutation& permutation,
                            int* tickets, int chunk) {
-  const std::int64_t expected = c.expected_rows > 0 ? c.expected_rows : slots_of(c);
-  return {permutation, rows_of(c), expected, c.dim, c.inter_dim, c.experts, product_kind(path).tile_rows,
-          c.dtype,     path,       tickets,  chunk};
+  return {permutation,
+          rows_of(c),
+          expected_rows_of(c),
+          c.dim,
+          c.inter_dim,
+          c.experts,
+          product_kind(path).tile_rows,
+          c.dtype,
+          path,
+          tickets,
+          chunk};
 }
 
 void clear_tickets(int* tickets, cudaStream_t stream) {

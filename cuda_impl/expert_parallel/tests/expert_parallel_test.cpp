@@ -70,6 +70,18 @@ TEST_P(ExpertParallel, EveryNumberOfRanksIsRight) {
     }
 }
 
+// As many tokens as take the products for few rows, and a rank without any.
+TEST_P(ExpertParallel, FewTokensAreRight) {
+  MOEREF_NEEDS_RANKS(GetParam().transport, 2);
+  for (const std::vector<std::int64_t>& tokens : std::vector<std::vector<std::int64_t>>{{1, 2}, {0, 1}}) {
+    const Spread spread = over(tokens);
+    const HostCase c = make_case(small(tokens[0] + tokens[1], 64, 2), true, 9);
+    const ExpertParallelConfig parallel{c.config, 2, spread.most()};
+    EXPECT_EQ(selected_path(parallel.own()), ExpertsPath::few_rows);
+    expect_right(c, spread);
+  }
+}
+
 // Bit for bit what one device makes of all tokens: y, dx, the routing weights' and the parameters' gradients.
 TEST_P(ExpertParallel, IntegersAreTheSameBitsForAnyNumberOfRanks) {
   MOEREF_NEEDS_RANKS(GetParam().transport, 2);

@@ -1,10 +1,23 @@
 """From a case to the results of a port's function."""
 
-from .cases import checked_results
+import json
+
+from .cases import FIELDS, checked_results
 
 
 class NotSupported(Exception):
     """Raised by a port's function for a call that it does not compute: counted, never a pass."""
+
+
+def undeclared_convention(case, conventions):
+    """Why a port that declares these conventions must not be asked for the case, or None."""
+    if case.component == "mlp":
+        return None
+    for name, field in FIELDS["config"].items():
+        read = case.component in field["readers"].split()
+        if field.get("convention") and read and name not in conventions and case.config[name] != field["default"]:
+            return f"does not declare the convention '{name}', which is {json.dumps(case.config[name])} here"
+    return None
 
 
 def call_port(functions, case):

@@ -43,8 +43,9 @@ class Port:
                   file=sys.stderr)
             sys.exit(2)
         try:
-            report = run_files(self.functions, arguments[0], arguments[1])
-            if known := self.capabilities.get("conventions"):
+            known = self.capabilities.get("conventions", [])
+            report = run_files(self.functions, arguments[0], arguments[1], known)
+            if known:
                 with open(os.path.join(arguments[1], "conventions.txt"), "w", encoding="utf-8") as file:
                     file.writelines(f"{name}\n" for name in known)
             sys.exit(report.exit_code)

@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 
-from .call import NotSupported, call_port
+from .call import NotSupported, call_port, undeclared_convention
 from .cases import BadCase, read_case, write_results
 
 
@@ -19,12 +19,12 @@ class Written:
         return 1 if self.failed or not self.written else 0
 
 
-def run_files(functions, golden_dir, out_dir):
+def run_files(functions, golden_dir, out_dir, conventions=()):
     """Runs every golden file below `golden_dir` (or the one file) and writes OUT_DIR/<its name>.
 
-    A case that the port does not support has NAME.not_supported with the reason instead, one that it fails
-    on has no file; both are told on stderr. Raises BadCase for a file that is no golden file, and where
-    there is none.
+    A case that the port does not support, or that has a convention which is not among `conventions`, has
+    NAME.not_supported with the reason instead, one that it fails on has no file; both are told on stderr.
+    Raises BadCase for a file that is no golden file, and where there is none.
     """
     out = Written()
     for path in _golden_files(golden_dir):
@@ -36,6 +36,8 @@ def run_files(functions, golden_dir, out_dir):
             if os.path.exists(earlier):
                 os.unlink(earlier)
         try:
+            if reason := undeclared_convention(case, conventions):
+                raise NotSupported(reason)
             write_results(target, call_port(functions, case))
             out.written.append(name)
             continue

@@ -51,6 +51,18 @@ class ResultsFolderTest(unittest.TestCase):
         self.run_quietly()
         self.assertEqual(os.listdir(self.out), [])
 
+    def test_a_convention_is_not_supported_unless_it_is_declared(self):
+        config = '{"n_routed_experts": 2, "n_activated_experts": 1, "null_slots": "minus_one", "z_loss_coeff": 0.5}'
+        path = make_golden(os.path.join(self.golden, "a.h5"), "aux_loss", config=config,
+                           arrays={"inputs/indices": [[0]]})
+        functions = {"aux_loss": lambda config, options, tensors: {"outputs/aux_loss": 1.0}}
+        with contextlib.redirect_stderr(io.StringIO()):
+            declined = run_files(functions, path, self.out)
+            written = run_files(functions, path, self.out, ["null_slots"])  # the loss does not read z_loss_coeff
+        self.assertEqual(declined.not_supported,
+                         {"a.h5": "does not declare the convention 'null_slots', which is \"minus_one\" here"})
+        self.assertEqual(written.written, ["a.h5"])
+
     def test_one_file_will_do(self):
         self.assertEqual(self.run_quietly(self.case("a.h5"))[0].written, ["a.h5"])
 

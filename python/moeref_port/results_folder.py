@@ -23,8 +23,8 @@ def run_files(functions, golden_dir, out_dir, conventions=()):
     """Runs every golden file below `golden_dir` (or the one file) and writes OUT_DIR/<its name>.
 
     A case that the port does not support, or that has a convention which is not among `conventions`, has
-    NAME.not_supported with the reason instead, one that it fails on has no file; both are told on stderr. Raises BadCase for a file that is no golden file, and where
-    there is none.
+    NAME.not_supported with the reason instead, one that it fails on has no file; both are told on stderr.
+    Raises BadCase for a file that is no golden file, and where there is none.
     """
     out = Written()
     for path in _golden_files(golden_dir):

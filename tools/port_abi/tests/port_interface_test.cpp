@@ -56,8 +56,15 @@ TEST(PortInterfaceTest, FullConfigsHaveEveryField) {
   every.group_score = GroupScore::largest;
   every.discarded_groups = DiscardedGroups::zero;
   every.weight_format = WeightFormat::fp8_e4m3_block128;
+  every.null_slots = NullSlots::minus_one;
+  every.selection_scores = SelectionScores::logits;
+  every.router_weight_on_input = every.per_expert_scale = every.clamp_after_activation = true;
+  every.centred_bias_update = true;
+  every.aux_loss_factor = AuxLossFactor::experts;
+  every.aux_loss_sequences = 2;
+  every.z_loss_coeff = 0.5;
   const json full = full_json(every), written = to_json(every);
-  EXPECT_EQ(written.size(), 40u)
+  EXPECT_EQ(written.size(), 49u)
       << "a new field: set it above to another value than its default, and write it in full_json()";
   EXPECT_EQ(full, written);
 }

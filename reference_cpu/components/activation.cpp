@@ -154,6 +154,13 @@ Gradient geglu_erf_gradient(Real g, Real u, Real d, const Params&) {
   return {in_other_orders(d * slope * u, d * u, {slope}), d * gelu_erf(g)};
 }
 
+// d times a slope that is exactly 0 on one side of a kink: honest implementations multiply by it or leave the
+// term out, which differ where d is not finite.
+Real past_kink(Real d, Real slope) {
+  const Real product = d * slope;
+  return slope.value == 0.0 && !std::isfinite(d.value) ? Real{0.0, INFINITY, product.held} : product;
+}
+
 // Without a gate.
 Real plain_silu(Real, Real u, const Params&) { return silu(u); }
 Gradient plain_silu_gradient(Real, Real u, Real d, const Params&) { return {{}, d * silu_slope(u)}; }
@@ -167,11 +174,11 @@ Real plain_relu(Real, Real u, const Params&) { return relu(u); }
 /// At 0 the slope is 0; the bound is 1 where the sign is open.
 Gradient plain_relu_gradient(Real, Real u, Real d, const Params&) {
   const bool open = u.error > 0.0 && std::abs(u.value) <= u.error;
-  return {{}, d * Real{u.value > 0.0 ? 1.0 : 0.0, open ? 1.0 : 0.0, u.held}};
+  return {{}, past_kink(d, Real{u.value > 0.0 ? 1.0 : 0.0, open ? 1.0 : 0.0, u.held})};
 }
 
 Real relu2(Real, Real u, const Params&) { return relu(u) * relu(u); }
-Gradient relu2_gradient(Real, Real u, Real d, const Params&) { return {{}, d * (relu(u) * 2.0)}; }
+Gradient relu2_gradient(Real, Real u, Real d, const Params&) { return {{}, past_kink(d, relu(u) * 2.0)}; }
 
 constexpr auto kActivationRows = std::to_array<Activation>({
     {ActivationKind::swiglu, swiglu, swiglu_gradient},

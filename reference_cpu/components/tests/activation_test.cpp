@@ -129,6 +129,18 @@ TEST(ActivationTest, GradientsAreZeroPastTheClampsAndPassAtThem) {
   }
 }
 
+TEST(ActivationTest, AnInfiniteGradientBelowAKinkIsOpen) {
+  for (const ActivationKind kind : {ActivationKind::relu, ActivationKind::relu2}) {
+    const auto by_up = [&](double u, double d) {
+      return activation(kind).gradient({}, known(u, kDouble), known(d, kDouble), {}).second;
+    };
+    EXPECT_EQ(by_up(-1.0, INFINITY).value, 0.0);  // or NaN, in a port that multiplies
+    EXPECT_EQ(by_up(-1.0, INFINITY).error, INFINITY);
+    EXPECT_EQ(by_up(-1.0, 3.0).error, 0.0);
+    EXPECT_EQ(by_up(1.0, INFINITY).value, INFINITY);
+  }
+}
+
 TEST(ActivationTest, AGradientNearAClampIsOpen) {
   const ActivationParams p{1.702, 7.0};
   const Real near{6.99, 0.1, precision(DType::float32)}, one = known(1.0, precision(DType::float32));

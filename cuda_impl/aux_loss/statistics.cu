@@ -7,6 +7,7 @@
 
 #include <string>
 
+#include "cuda_impl/memory/overlapped_launch.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
@@ -46,6 +47,7 @@ __device__ void store(const AuxStatistics& to, int experts, long long tokens, lo
 template <class Acc>
 __global__ __launch_bounds__(kThreads) void finish_kernel(int experts, int slots, BlockStatistics parts,
                                                           FinishedStatistics out) {
+  wait_for_earlier_kernels();
   __shared__ Memory memory;
   const int width = (experts + 31) / 32 * 32, groups = kThreads / width;
   const int e = threadIdx.x % width, p = threadIdx.x / width;
@@ -94,11 +96,11 @@ __global__ __launch_bounds__(kThreads) void loss_kernel(int experts, int slots, 
 
 void finish_statistics(int experts, int slots, const BlockStatistics& parts, const FinishedStatistics& out,
                        cudaStream_t stream) {
+  const LaunchShape shape{1, kThreads, 0, stream};
   if (parts.fp64)
-    finish_kernel<double><<<1, kThreads, 0, stream>>>(experts, slots, parts, out);
+    launch_overlapped<finish_kernel<double>>("finish_statistics", shape, experts, slots, parts, out);
   else
-    finish_kernel<float><<<1, kThreads, 0, stream>>>(experts, slots, parts, out);
-  check(cudaGetLastError(), "finish_statistics");
+    launch_overlapped<finish_kernel<float>>("finish_statistics", shape, experts, slots, parts, out);
 }
 
 void aux_loss_from_statistics(int experts, int slots, const AuxStatistics& statistics, float* loss,

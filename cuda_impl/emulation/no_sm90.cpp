@@ -3,6 +3,6 @@
 
 namespace moeref::cuda::sm90 {
 
-const GroupedProducts kOneBlockProducts{}, kClusterProducts{};
+const GroupedProducts kOneBlockProducts{}, kClusterProducts{}, kTurnProducts{};
 
 }  // namespace moeref::cuda::sm90

@@ -1,16 +1,15 @@
 // One warp per slot; the order of the sums depends on the shape alone.
 #include "cuda_impl/experts/gradients.hpp"
 #include "cuda_impl/memory/element.cuh"
-#include "moeref/cuda/error.hpp"
+#include "cuda_impl/memory/overlapped_launch.cuh"
 
 namespace moeref::cuda {
 namespace {
 
 template <class T>
-__global__ void sum_parts(const int* __restrict__ slot_row, std::int64_t total, int slots,
-                          const float* __restrict__ dot_parts, int parts, const int* __restrict__ ids,
-                          const T* __restrict__ dy, const T* __restrict__ down_bias, int dim,
-                          float* __restrict__ out) {
+__global__ void sum_parts(const int* slot_row, std::int64_t total, int slots, const float* dot_parts,
+                          int parts, const int* ids, const T* dy, const T* down_bias, int dim, float* out) {
+  wait_for_earlier_kernels();
   const std::int64_t slot = std::int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   if (slot >= total) return;
@@ -35,11 +34,11 @@ void router_weight_gradient(DataType dtype, const Permutation& permutation, std:
                             const void* down_bias, int dim, float* out, cudaStream_t stream) {
   if (slots_total == 0) return;
   with_type(dtype, [&]<class T>() {
-    sum_parts<T><<<static_cast<unsigned>((slots_total + 7) / 8), 256, 0, stream>>>(
-        permutation.slot_row, slots_total, slots, dot_parts, parts, ids, static_cast<const T*>(dy),
-        static_cast<const T*>(down_bias), dim, out);
+    launch_overlapped<sum_parts<T>>("router_weight_gradient",
+                                    {static_cast<unsigned>((slots_total + 7) / 8), 256, 0, stream},
+                                    permutation.slot_row, slots_total, slots, dot_parts, parts, ids,
+                                    static_cast<const T*>(dy), static_cast<const T*>(down_bias), dim, out);
   });
-  check(cudaGetLastError(), "router_weight_gradient");
 }
 
 }  // namespace moeref::cuda

@@ -7,6 +7,7 @@
 
 #include "cuda_impl/gate/product_kernels.hpp"
 #include "cuda_impl/memory/element.cuh"
+#include "cuda_impl/memory/overlapped_launch.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
@@ -121,6 +122,7 @@ __global__ __launch_bounds__(kThreads) void product_kernel(const Arguments p) {
 
 template <class T>
 __global__ void split(const float* values, std::int64_t count, int count_of_planes, T* planes) {
+  wait_for_earlier_kernels();
   const std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
   if (i >= count) return;
   float left = values[i];
@@ -135,6 +137,7 @@ __global__ void split(const float* values, std::int64_t count, int count_of_plan
 template <class Acc>
 __global__ void sum_parts_kernel(const Acc* parts, int count_of_parts, std::int64_t count, DataType via,
                                  DataType type, void* out) {
+  wait_for_earlier_kernels();
   const std::int64_t i = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x;
   if (i >= count) return;
   Acc sum = 0;
@@ -154,8 +157,9 @@ ProductShape split_product(std::int64_t m, std::int64_t n, std::int64_t k) {
   const std::int64_t tiles = std::max<std::int64_t>(1, (m + rows - 1) / rows * ((n + cols - 1) / cols));
   // A range of fewer than 256 costs more in partial sums than it wins.
   const std::int64_t most = std::max<std::int64_t>(1, std::min<std::int64_t>(16, k / 256));
-  // Full waves of one block per multiprocessor are as good as two: no split from 120 tiles on.
-  const std::int64_t wanted = tiles >= 120 ? 1 : std::clamp<std::int64_t>(kBlocksWanted / tiles, 1, most);
+  // Of large tiles, one block per multiprocessor is as good as two: no split from 120 on.
+  const std::int64_t wanted =
+      rows == 128 && tiles >= 120 ? 1 : std::clamp<std::int64_t>(kBlocksWanted / tiles, 1, most);
   ProductShape s = whole_product(m, n, k);
   s.k_per_split = std::max<std::int64_t>(64, ((k + wanted - 1) / wanted + 63) / 64 * 64);
   s.splits = static_cast<int>(std::max<std::int64_t>(1, (k + s.k_per_split - 1) / s.k_per_split));
@@ -188,25 +192,25 @@ int product(const ProductShape& s, const Operand& a, const Operand& b, DataType 
 void split_in_planes(const float* values, std::int64_t count, DataType type, int count_of_planes,
                      void* planes, cudaStream_t stream) {
   if (count == 0) return;
-  const auto blocks = static_cast<unsigned>((count + 255) / 256);
+  const LaunchShape shape{static_cast<unsigned>((count + 255) / 256), 256, 0, stream};
   if (type == DataType::float16)
-    split<<<blocks, 256, 0, stream>>>(values, count, count_of_planes, static_cast<__half*>(planes));
+    launch_overlapped<split<__half>>("split_in_planes", shape, values, count, count_of_planes,
+                                     static_cast<__half*>(planes));
   else
-    split<<<blocks, 256, 0, stream>>>(values, count, count_of_planes, static_cast<__nv_bfloat16*>(planes));
-  check(cudaGetLastError(), "split_in_planes");
+    launch_overlapped<split<__nv_bfloat16>>("split_in_planes", shape, values, count, count_of_planes,
+                                            static_cast<__nv_bfloat16*>(planes));
 }
 
 void sum_parts(const void* parts, int count_of_parts, std::int64_t count, DataType via, DataType type,
                void* out, cudaStream_t stream) {
   if (count == 0) return;
-  const auto blocks = static_cast<unsigned>((count + 255) / 256);
+  const LaunchShape shape{static_cast<unsigned>((count + 255) / 256), 256, 0, stream};
   if (via == DataType::float64)
-    sum_parts_kernel<<<blocks, 256, 0, stream>>>(static_cast<const double*>(parts), count_of_parts, count,
-                                                 via, type, out);
+    launch_overlapped<sum_parts_kernel<double>>("sum_parts", shape, static_cast<const double*>(parts),
+                                                count_of_parts, count, via, type, out);
   else
-    sum_parts_kernel<<<blocks, 256, 0, stream>>>(static_cast<const float*>(parts), count_of_parts, count, via,
-                                                 type, out);
-  check(cudaGetLastError(), "sum_parts");
+    launch_overlapped<sum_parts_kernel<float>>("sum_parts", shape, static_cast<const float*>(parts),
+                                               count_of_parts, count, via, type, out);
 }
 
 }  // namespace moeref::cuda

@@ -8,8 +8,8 @@
 #include "cuda_impl/gate/route_tokens.hpp"
 #include "cuda_impl/gate/score.cuh"
 #include "cuda_impl/gate/top_k.cuh"
+#include "cuda_impl/memory/overlapped_launch.cuh"
 #include "cuda_impl/token_blocks/block_memory.cuh"
-#include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
 namespace {
@@ -123,7 +123,11 @@ __device__ void weights_of(const RoutingRule& rule, Acc (&v)[2]) {
 }
 
 template <class Acc, int kItems>
-__global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void route_kernel(const Arguments p) {
+__global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
+                             blocks_per_multiprocessor(kItems,
+                                                       sizeof(Acc))) void route_kernel(const Arguments p) {
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
   extern __shared__ __align__(16) unsigned char shared[];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const RoutingRule& rule = p.rule;
@@ -234,9 +238,12 @@ void route_tokens(const RoutingRule& rule, const TokenBlocks& blocks, std::int64
   if (tokens == 0) return;
   const Arguments arguments{rule, tokens, blocks.tokens_per_block, blocks.warps, in, out};
   with_items(blocks.items, rule.compute == DataType::float64, [&]<class Acc, int kItems>() {
-    route_kernel<Acc, kItems><<<blocks.blocks, blocks.warps * 32, blocks.shared_bytes, stream>>>(arguments);
+    launch_overlapped<route_kernel<Acc, kItems>>(
+        "route_tokens",
+        {static_cast<unsigned>(blocks.blocks), static_cast<unsigned>(blocks.warps * 32),
+         static_cast<std::size_t>(blocks.shared_bytes), stream},
+        arguments);
   });
-  check(cudaGetLastError(), "route_tokens");
 }
 
 }  // namespace moeref::cuda

@@ -6,8 +6,8 @@
 #include "cuda_impl/gate/product.hpp"
 #include "cuda_impl/gate/route_tokens.hpp"
 #include "cuda_impl/gate/score.cuh"
+#include "cuda_impl/memory/overlapped_launch.cuh"
 #include "cuda_impl/token_blocks/block_memory.cuh"
-#include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
 namespace {
@@ -64,6 +64,7 @@ __device__ void values_gradient(const RoutingRule& rule, const bool (&there)[2],
 
 template <class Acc, int kItems>
 __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward_kernel(const Arguments p) {
+  wait_for_earlier_kernels();
   extern __shared__ __align__(16) unsigned char shared[];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const RoutingRule& rule = p.rule;
@@ -174,10 +175,12 @@ void scores_backward(const RoutingRule& rule, const TokenBlocks& blocks, std::in
   if (tokens == 0) return;
   const Arguments arguments{rule, tokens, blocks.tokens_per_block, blocks.warps, in, out};
   with_items(blocks.items, rule.compute == DataType::float64, [&]<class Acc, int kItems>() {
-    backward_kernel<Acc, kItems>
-        <<<blocks.blocks, blocks.warps * 32, blocks.shared_bytes, stream>>>(arguments);
+    launch_overlapped<backward_kernel<Acc, kItems>>(
+        "scores_backward",
+        {static_cast<unsigned>(blocks.blocks), static_cast<unsigned>(blocks.warps * 32),
+         static_cast<std::size_t>(blocks.shared_bytes), stream},
+        arguments);
   });
-  check(cudaGetLastError(), "scores_backward");
 }
 
 }  // namespace moeref::cuda

@@ -11,6 +11,7 @@
 
 #include "cuda_impl/gate/product_kernels.hpp"
 #include "cuda_impl/memory/element.cuh"
+#include "cuda_impl/memory/overlapped_launch.cuh"
 #include "cuda_impl/tile_product/tensor_core_product.cuh"
 #include "moeref/cuda/error.hpp"
 
@@ -75,6 +76,7 @@ struct Kernel {
 template <class T, int BM, int BN, bool kAAlongK, bool kBAlongK>
 __global__ __launch_bounds__(BM * 2) void product_kernel(const Arguments<T> p) {
   using K = Kernel<T, BM, BN, kAAlongK, kBAlongK>;
+  wait_for_earlier_kernels();
   extern __shared__ __align__(128) unsigned char shared[];
   const unsigned base = shared_address(shared);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -156,14 +158,13 @@ __global__ __launch_bounds__(BM * 2) void product_kernel(const Arguments<T> p) {
 template <class T, int BM, int BN, bool kAAlongK, bool kBAlongK>
 void launch(const ProductShape& s, Arguments<T> arguments, cudaStream_t stream) {
   using K = Kernel<T, BM, BN, kAAlongK, kBAlongK>;
-  const auto kernel = product_kernel<T, BM, BN, kAAlongK, kBAlongK>;
+  constexpr auto kernel = product_kernel<T, BM, BN, kAAlongK, kBAlongK>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, K::kSharedBytes),
         "cudaFuncSetAttribute");
   const std::int64_t rows = (s.m + BM - 1) / BM;
   arguments.column_tiles = (s.n + BN - 1) / BN;
   const dim3 grid(static_cast<unsigned>(rows * arguments.column_tiles), static_cast<unsigned>(s.splits));
-  kernel<<<grid, K::kThreads, K::kSharedBytes, stream>>>(arguments);
-  check(cudaGetLastError(), "tensor_core_product");
+  launch_overlapped<kernel>("tensor_core_product", {grid, K::kThreads, K::kSharedBytes, stream}, arguments);
 }
 
 bool aligned(const Operand& o) {

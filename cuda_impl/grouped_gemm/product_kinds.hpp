@@ -50,6 +50,11 @@ constexpr bool has_few_rows(const ProductDemand& d) {
   if (d.format != WeightFormat::none) return d.rows <= std::int64_t{d.experts} * 64;
   return d.rows * 8 <= d.experts || (large_experts(d) && d.rows <= std::int64_t{d.experts} * 2);
 }
+/// Warpgroups that take turns load more for each flop than those that share a tile, 26 KiB for 128 x 160 x 64
+/// and 52 or 36 for twice as many, which pays where tiles are nearly full: 1024 and 2048 rows an expert
+/// gained 2 to 5 points of the dense rate, 256 (two tiles of 128) lost up to 2; between them is interpolated
+/// (tools/bench/results/2026-11-29-h200-turns.md).
+constexpr bool has_full_tiles(const ProductDemand& d) { return d.rows >= std::int64_t{d.experts} * 640; }
 constexpr bool any_experts(const ProductDemand&) { return true; }
 
 struct ProductKind {
@@ -70,6 +75,8 @@ struct ProductKind {
 inline constexpr ProductKind kProductKinds[] = {
     {ExpertsPath::few_rows, "few_rows", "few rows, 128 x 32", serves_few_rows, has_few_rows, true, 128, 128,
      nullptr, &few_rows::kBfloat16Products, &few_rows::kFloat16Products},
+    {ExpertsPath::wgmma_turns, "wgmma_turns", "wgmma, 128 x 160 by turns, clusters of 2", serves_wgmma,
+     has_full_tiles, false, 160, 128, nullptr, &sm90::kTurnProducts, nullptr},
     {ExpertsPath::wgmma_clusters, "wgmma_clusters", "wgmma, 256 x 160, clusters of 2", serves_wgmma,
      large_experts, false, 320, 128, nullptr, &sm90::kClusterProducts, nullptr},
     {ExpertsPath::wgmma, "wgmma", "wgmma, 256 x 160", serves_wgmma, any_experts, false, 160, 128, nullptr,
@@ -92,6 +99,10 @@ constexpr const ProductKind& product_kind(ExpertsPath path) {
   for (const ProductKind& kind : kProductKinds)
     if (kind.path == path) return kind;
   throw std::logic_error("no products have been chosen");
+}
+
+constexpr bool is_wgmma(ExpertsPath path) {
+  return path != ExpertsPath::automatic && product_kind(path).serves == serves_wgmma;
 }
 
 /// How command lines and reports call a path.

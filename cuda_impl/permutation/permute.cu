@@ -6,15 +6,15 @@
 #include <algorithm>
 
 #include "cuda_impl/memory/element.cuh"
-#include "moeref/cuda/error.hpp"
+#include "cuda_impl/memory/overlapped_launch.cuh"
 
 namespace moeref::cuda {
 namespace {
 
 template <class Unit>
-__global__ void copy_to_rows(const Unit* __restrict__ tokens, const int* __restrict__ slot_row,
-                             std::int64_t first, std::int64_t period, int slots, int width,
-                             Unit* __restrict__ rows) {
+__global__ void copy_to_rows(const Unit* tokens, const int* slot_row, std::int64_t first, std::int64_t period,
+                             int slots, int width, Unit* rows) {
+  wait_for_earlier_kernels();
   const std::int64_t token = blockIdx.y * period + first + blockIdx.x;
   const int* mine = slot_row + token * slots;
   bool any = false;
@@ -22,10 +22,13 @@ __global__ void copy_to_rows(const Unit* __restrict__ tokens, const int* __restr
   if (!any) return;
   for (int c = threadIdx.x; c < width; c += blockDim.x) {
     const Unit value = tokens[token * width + c];
-#pragma unroll 4
-    for (int j = 0; j < slots; ++j) {
-      const int row = mine[j];
-      if (row >= 0) rows[std::int64_t{row} * width + c] = value;
+    for (int first_slot = 0; first_slot < slots; first_slot += 8) {
+      int row[8];  // all loads come before the stores, which might alias them
+#pragma unroll
+      for (int j = 0; j < 8; ++j) row[j] = first_slot + j < slots ? mine[first_slot + j] : -1;
+#pragma unroll
+      for (int j = 0; j < 8; ++j)
+        if (row[j] >= 0) rows[std::int64_t{row[j]} * width + c] = value;
     }
   }
 }
@@ -36,8 +39,9 @@ void launch(const void* tokens, const int* slot_row, const PeriodicTokens& which
   const int threads = std::min(512, (width + 31) / 32 * 32);
   const dim3 grid(static_cast<unsigned>(which.range.count),
                   static_cast<unsigned>(which.count / which.period));
-  copy_to_rows<<<grid, threads, 0, stream>>>(static_cast<const Unit*>(tokens), slot_row, which.range.first,
-                                             which.period, slots, width, static_cast<Unit*>(rows));
+  launch_overlapped<copy_to_rows<Unit>>("permute", {grid, static_cast<unsigned>(threads), 0, stream},
+                                        static_cast<const Unit*>(tokens), slot_row, which.range.first,
+                                        which.period, slots, width, static_cast<Unit*>(rows));
 }
 
 }  // namespace
@@ -53,7 +57,6 @@ void permute(DataType dtype, const void* tokens, const int* slot_row, const Peri
   } else {
     launch<std::uint32_t>(tokens, slot_row, which, slots, dim, rows, stream);
   }
-  check(cudaGetLastError(), "permute");
 }
 
 }  // namespace moeref::cuda

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <string>
 
+#include "cuda_impl/memory/overlapped_launch.cuh"
 #include "cuda_impl/permutation/tile_split.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/cuda/permutation.hpp"
@@ -63,6 +64,8 @@ __device__ void count(const Slots& in, int groups, int segments, int* histogram)
 }
 
 __global__ void count_segments(const Slots in, int groups, int segments, int* counts) {
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
   extern __shared__ int histogram[];
   count(in, groups, segments, histogram);
   const int first = blockIdx.x * kWarps;
@@ -85,6 +88,8 @@ __device__ int block_scan(int value, int* warp_sums) {
 }
 
 __global__ void scan_segments(int* counts, int segments, int groups, int* totals) {
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
   __shared__ int warp_sums[8];
   __shared__ int carry;
   if (threadIdx.x == 0) carry = 0;
@@ -175,6 +180,8 @@ __device__ void place_rows(const Slots& in, const float* weights, int groups, in
 
 __global__ void scatter(const Slots in, const float* weights, int groups, int segments, int tile_rows,
                         int max_rows, const int* prefixes, const int* totals, const Permutation out) {
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
   extern __shared__ int shared[];
   place_rows(in, weights, groups, segments, tile_rows, max_rows, prefixes, totals, shared,
              shared + groups + 1, out);
@@ -183,6 +190,8 @@ __global__ void scatter(const Slots in, const float* weights, int groups, int se
 /// All of it by one block, for at most kWarps segments.
 __global__ void sort_in_block(const Slots in, const float* weights, int groups, int segments, int tile_rows,
                               int max_rows, const Permutation out) {
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
   extern __shared__ int shared[];
   int *offsets = shared, *next = offsets + groups + 1, *totals = next + kWarps * groups + 1;
   count(in, groups, segments, next);
@@ -256,18 +265,20 @@ void sort_by_expert(const PermutationShape& s, const int* ids, const float* weig
   int* totals = reinterpret_cast<int*>(static_cast<char*>(workspace) +
                                        align256(static_cast<std::size_t>(segments) * groups * 4));
   const int blocks = std::max(1, (segments + kWarps - 1) / kWarps);
-  if (blocks == 1) {
-    sort_in_block<<<1, kWarps * 32, ((kWarps + 2) * groups + 2) * 4, stream>>>(
-        in, weights, groups, segments, s.tile_rows, static_cast<int>(s.max_rows), out);
-    check(cudaGetLastError(), "sort_by_expert");
-    return;
-  }
-  count_segments<<<blocks, kWarps * 32, kWarps * groups * 4, stream>>>(in, groups, segments, counts);
-  scan_segments<<<groups, 256, 0, stream>>>(counts, segments, groups, totals);
-  const int shared = (groups + 1 + kWarps * groups + 1) * 4;
-  scatter<<<blocks, kWarps * 32, shared, stream>>>(in, weights, groups, segments, s.tile_rows,
-                                                   static_cast<int>(s.max_rows), counts, totals, out);
-  check(cudaGetLastError(), "sort_by_expert");
+  constexpr unsigned threads = kWarps * 32;
+  const auto launch = [&]<auto Kernel>(int count, unsigned block, int words, const auto&... arguments) {
+    launch_overlapped<Kernel>(
+        "sort_by_expert", {static_cast<unsigned>(count), block, static_cast<std::size_t>(words) * 4, stream},
+        arguments...);
+  };
+  const int most = static_cast<int>(s.max_rows);
+  if (blocks == 1)
+    return launch.template operator()<sort_in_block>(1, threads, (kWarps + 2) * groups + 2, in, weights,
+                                                     groups, segments, s.tile_rows, most, out);
+  launch.template operator()<count_segments>(blocks, threads, kWarps * groups, in, groups, segments, counts);
+  launch.template operator()<scan_segments>(groups, 256u, 0, counts, segments, groups, totals);
+  launch.template operator()<scatter>(blocks, threads, groups + 1 + kWarps * groups + 1, in, weights, groups,
+                                      segments, s.tile_rows, most, counts, totals, out);
 }
 
 }  // namespace moeref::cuda

@@ -2,15 +2,15 @@
 // Floor: (R + T) * dim * 2 bytes at copy bandwidth; at qwen3_30b 0.60 GB, 0.14 ms.
 #include "cuda_impl/permutation/unpermute.hpp"
 
+#include "cuda_impl/memory/overlapped_launch.cuh"
 #include "cuda_impl/permutation/add_rows.cuh"
-#include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
 namespace {
 
 template <class T, int N, int InFlight>
-__global__ void gather_sum(const T* __restrict__ rows, const int* __restrict__ slot_row, int slots, int dim,
-                           T* __restrict__ out) {
+__global__ void gather_sum(const T* rows, const int* slot_row, int slots, int dim, T* out) {
+  wait_for_earlier_kernels();
   const std::int64_t token = blockIdx.x;
   const int* mine = slot_row + token * slots;
   for (int c = threadIdx.x * N; c < dim; c += blockDim.x * N) {
@@ -29,12 +29,14 @@ void unpermute(DataType dtype, const void* rows, const int* slot_row, std::int64
   with_type(dtype, [&]<class T>() {
     const bool eights = in_eights(dim, rows, out);
     with_rows_in_flight(slots, [&]<int InFlight>() {
-      const auto kernel = eights ? gather_sum<T, 8, InFlight> : gather_sum<T, 1, InFlight>;
-      kernel<<<static_cast<unsigned>(tokens), add_rows_threads(dim, eights), 0, stream>>>(
-          static_cast<const T*>(rows), slot_row, slots, dim, static_cast<T*>(out));
+      const LaunchShape shape{static_cast<unsigned>(tokens),
+                              static_cast<unsigned>(add_rows_threads(dim, eights)), 0, stream};
+      const auto launch =
+          eights ? launch_overlapped<gather_sum<T, 8, InFlight>, const T*, const int*, int, int, T*>
+                 : launch_overlapped<gather_sum<T, 1, InFlight>, const T*, const int*, int, int, T*>;
+      launch("unpermute", shape, static_cast<const T*>(rows), slot_row, slots, dim, static_cast<T*>(out));
     });
   });
-  check(cudaGetLastError(), "unpermute");
 }
 
 }  // namespace moeref::cuda

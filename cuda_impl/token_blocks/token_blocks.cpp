@@ -11,9 +11,10 @@ TokenBlocks token_blocks(std::int64_t tokens, int experts, bool fp64) {
   if (fp64) b.items = b.items <= 4 ? 4 : 32;  // the two that are built
   const int size = fp64 ? 8 : 4;
   b.warps = most_warps(b.items, size);
-  // About 2048 warps keep an H200 busy: the work is instructions, not waiting.
-  const std::int64_t wanted = std::min(256, 2048 / b.warps);
-  const std::int64_t least = std::max<std::int64_t>(4 * b.warps, (tokens + wanted - 1) / wanted);
+  // As many warps as an H200 holds at once.
+  const int at_once = blocks_per_multiprocessor(b.items, size);
+  const std::int64_t wanted = std::min(256, 2048 * at_once / b.warps);
+  const std::int64_t least = std::max<std::int64_t>(4 / at_once * b.warps, (tokens + wanted - 1) / wanted);
   b.tokens_per_block = (least + b.warps - 1) / b.warps * b.warps;
   b.blocks = static_cast<int>((tokens + b.tokens_per_block - 1) / b.tokens_per_block);
   b.shared_bytes = b.warps * shared_bytes_of_warp(b.items, size) + 4 * experts;

@@ -30,6 +30,9 @@ constexpr int most_warps(int items, int size) {
   return warps;
 }
 
+/// Of the pass that waits for its warps' reductions: two where that costs no spilled registers.
+constexpr int blocks_per_multiprocessor(int items, int size) { return items <= 4 && size == 4 ? 2 : 1; }
+
 TokenBlocks token_blocks(std::int64_t tokens, int experts, bool fp64);
 
 /// Calls run<Acc, kItems>() for the number of experts per lane.

@@ -66,12 +66,15 @@ TEST(LayerArguments, LittleIsKeptForBackward) {
 TEST(ExpertsArguments, PathFollowsTheTable) {
   using enum ExpertsPath;
   const auto path = [](int major, int minor, DataType type, int dim, int inter_dim,
-                       ExpertsPath wanted = automatic) {
-    return choose_path({major, minor, type, dim, inter_dim}, wanted);
+                       ExpertsPath wanted = automatic, std::int64_t rows = 8 * 256) {
+    return choose_path({major, minor, type, dim, inter_dim, rows, 8}, wanted);
   };
   constexpr DataType bf16 = DataType::bfloat16, fp32 = DataType::float32;
   EXPECT_EQ(path(9, 0, bf16, 4096, 14336), wgmma_clusters);
   EXPECT_EQ(path(9, 0, bf16, 2048, 768), wgmma);
+  EXPECT_EQ(path(9, 0, bf16, 2048, 768, automatic, 8 * 640), wgmma_turns);
+  EXPECT_EQ(path(9, 0, bf16, 4096, 14336, automatic, 8 * 640 - 1), wgmma_clusters);
+  EXPECT_EQ(path(9, 0, bf16, 2048, 768, wgmma_turns), wgmma_turns);
   EXPECT_EQ(path(9, 0, bf16, 2048, 768, wgmma_clusters), wgmma_clusters);
   EXPECT_EQ(path(9, 0, bf16, 2048, 768, portable), portable);
   EXPECT_EQ(path(9, 0, bf16, 2044, 768), portable);

@@ -1,5 +1,6 @@
 // The routed experts against the reference and its bounds, on every path.
 #include "cuda_impl/adaptors/tests/judged_call.hpp"
+#include "cuda_impl/grouped_gemm/product_kinds.hpp"
 
 namespace moeref::cuda::test {
 namespace {
@@ -15,10 +16,7 @@ void PrintTo(const Path& p, std::ostream* out) { *out << p.name; }
 
 class ExpertsJudged : public testing::TestWithParam<Path> {
  protected:
-  void SetUp() override {
-    const bool wgmma = GetParam().path != ExpertsPath::portable && GetParam().path != ExpertsPath::automatic;
-    MOEREF_SKIP(wgmma ? wgmma_missing() : device_missing());
-  }
+  void SetUp() override { MOEREF_SKIP(is_wgmma(GetParam().path) ? wgmma_missing() : device_missing()); }
   static bool any_width() {
     return GetParam().path == ExpertsPath::portable || GetParam().path == ExpertsPath::automatic;
   }
@@ -52,6 +50,7 @@ INSTANTIATE_TEST_SUITE_P(EveryPath, ExpertsJudged,
                                          Path{ExpertsPath::automatic, "float16", "automatic_float16"},
                                          Path{ExpertsPath::wgmma, "bfloat16", "wgmma"},
                                          Path{ExpertsPath::wgmma_clusters, "bfloat16", "clusters"},
+                                         Path{ExpertsPath::wgmma_turns, "bfloat16", "turns"},
                                          Path{ExpertsPath::automatic, "bfloat16", "automatic_bfloat16"}),
                          [](const auto& info) { return std::string(info.param.name); });
 

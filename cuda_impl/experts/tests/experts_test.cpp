@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "cuda_impl/experts/tests/device_experts.hpp"
+#include "cuda_impl/grouped_gemm/product_kinds.hpp"
 
 namespace moeref::cuda::test {
 namespace {
@@ -19,16 +20,14 @@ struct Setting {
 void PrintTo(const Setting& s, std::ostream* out) { *out << s.name; }
 constexpr Setting kSettings[] = {{ExpertsPath::wgmma_clusters, DataType::bfloat16, "clusters"},
                                  {ExpertsPath::wgmma, DataType::bfloat16, "wgmma"},
+                                 {ExpertsPath::wgmma_turns, DataType::bfloat16, "turns"},
                                  {ExpertsPath::few_rows, DataType::bfloat16, "few_rows_bfloat16"},
                                  {ExpertsPath::few_rows, DataType::float16, "few_rows_float16"},
                                  {ExpertsPath::portable, DataType::bfloat16, "portable_bfloat16"},
                                  {ExpertsPath::portable, DataType::float32, "portable_float32"},
                                  {ExpertsPath::portable, DataType::float16, "portable_float16"}};
 
-#define MOEREF_NEEDS(setting)                                                                       \
-  MOEREF_SKIP((setting).path >= ExpertsPath::wgmma_clusters && (setting).path <= ExpertsPath::wgmma \
-                  ? wgmma_missing()                                                                 \
-                  : device_missing())
+#define MOEREF_NEEDS(setting) MOEREF_SKIP(is_wgmma((setting).path) ? wgmma_missing() : device_missing())
 
 void expect_forward_and_backward(const HostCase& c) {
   const HostResult want = host_experts(c);

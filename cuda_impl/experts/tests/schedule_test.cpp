@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cuda_impl/experts/tests/device_experts.hpp"
+#include "cuda_impl/grouped_gemm/product_kinds.hpp"
 
 namespace moeref::cuda::test {
 namespace {
@@ -71,8 +72,8 @@ TEST_P(ExpertsSchedule, SeveralUnitsPerBlock) {
   const auto& [load, kind] = GetParam();
   DeviceExperts portable(case_of(load, kind, ExpertsPath::portable));
   run(portable);
-  for (const ExpertsPath path : {ExpertsPath::wgmma, ExpertsPath::wgmma_clusters}) {
-    SCOPED_TRACE(path == ExpertsPath::wgmma ? "wgmma" : "clusters");
+  for (const ExpertsPath path : {ExpertsPath::wgmma, ExpertsPath::wgmma_clusters, ExpertsPath::wgmma_turns}) {
+    SCOPED_TRACE(word_of(path));
     DeviceExperts device(case_of(load, kind, path));
     run(device);
     const ExpertsConfig& f = device.config;
@@ -94,8 +95,8 @@ TEST_P(ExpertsSchedule, SeveralUnitsPerBlock) {
 // Which block takes a unit of work changes no bit.
 TEST_P(ExpertsSchedule, SameBitsWhoeverTakesAUnit) {
   const auto& [load, kind] = GetParam();
-  for (const ExpertsPath path : {ExpertsPath::wgmma, ExpertsPath::wgmma_clusters}) {
-    SCOPED_TRACE(path == ExpertsPath::wgmma ? "wgmma" : "clusters");
+  for (const ExpertsPath path : {ExpertsPath::wgmma, ExpertsPath::wgmma_clusters, ExpertsPath::wgmma_turns}) {
+    SCOPED_TRACE(word_of(path));
     DeviceExperts device(case_of(load, kind, path));
     run(device);
     const auto first = device.bits();

@@ -16,8 +16,8 @@
 #include "cuda_impl/grouped_gemm/few_rows/plain_weights.cuh"
 #include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
 #include "cuda_impl/grouped_gemm/portable/epilogue.cuh"
+#include "cuda_impl/memory/overlapped_launch.cuh"
 #include "cuda_impl/permutation/tile_split.hpp"
-#include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda::few_rows {
 
@@ -48,8 +48,7 @@ class Tokens {
   }
   /// Eight elements from k on, zeros where there is none.
   __device__ __forceinline__ uint4 load(int g, int k) const {
-    return from_[g] != nullptr && k < k_extent_ ? __ldg(reinterpret_cast<const uint4*>(from_[g] + k))
-                                                : uint4{};
+    return from_[g] != nullptr && k < k_extent_ ? *reinterpret_cast<const uint4*>(from_[g] + k) : uint4{};
   }
   __device__ __forceinline__ int k_extent() const { return k_extent_; }
 
@@ -166,6 +165,7 @@ template <class Weights, int kMost, class Epilogue>
 __global__ void __launch_bounds__(kWarps * 32, kMost <= 16 ? 2 : 1)
     few_rows_product(const Work s, const Weights weights, const Rows<typename Weights::Number> all,
                      const Epilogue epilogue) {
+  wait_for_earlier_kernels();
   __shared__ __align__(16) float parts[kParts][8][kStride];
   const std::int64_t total = std::int64_t{s.tiles.expert_tile_begin[s.experts]} * s.m_tiles;
   for (std::int64_t work = blockIdx.x; work < total; work += gridDim.x) {
@@ -233,16 +233,14 @@ void launch(const char* name, const GroupedShape& g, const Weights& weights, con
   const Work work{row_tiles(g), g.experts, g.tile_rows, m_tiles};
   const auto blocks = static_cast<unsigned>(std::clamp<std::int64_t>(tiles, 1, 1 << 20));
   const Rows<T> rows{static_cast<const T*>(data), row_token, 0, 0, k_extent};
+  const LaunchShape shape{blocks, kWarps * 32, 0, stream};
   // What an expert rarely has more of.
   if (g.rows <= 2 * std::int64_t{g.experts})
-    few_rows_product<Weights, 8, Epilogue><<<blocks, kWarps * 32, 0, stream>>>(work, weights, rows, epilogue);
+    launch_overlapped<few_rows_product<Weights, 8, Epilogue>>(name, shape, work, weights, rows, epilogue);
   else if (g.rows <= 8 * std::int64_t{g.experts})
-    few_rows_product<Weights, 16, Epilogue>
-        <<<blocks, kWarps * 32, 0, stream>>>(work, weights, rows, epilogue);
+    launch_overlapped<few_rows_product<Weights, 16, Epilogue>>(name, shape, work, weights, rows, epilogue);
   else
-    few_rows_product<Weights, 32, Epilogue>
-        <<<blocks, kWarps * 32, 0, stream>>>(work, weights, rows, epilogue);
-  check(cudaGetLastError(), name);
+    launch_overlapped<few_rows_product<Weights, 32, Epilogue>>(name, shape, work, weights, rows, epilogue);
 }
 
 template <class Weights>

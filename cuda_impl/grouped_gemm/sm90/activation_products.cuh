@@ -7,8 +7,8 @@
 
 namespace moeref::cuda::sm90 {
 
-template <Activation A, int Cluster>
-const ActivationProducts ProductsOf<A, Cluster>::products = {launch_up<MathOf<A>, Cluster>,
-                                                             launch_down_gradient<MathOf<A>, Cluster>};
+template <Activation A, int Strips, int Cluster>
+const ActivationProducts ProductsOf<A, Strips, Cluster>::products = {
+    launch_up<MathOf<A>, Strips, Cluster>, launch_down_gradient<MathOf<A>, Strips, Cluster>};
 
 }  // namespace moeref::cuda::sm90

@@ -6,7 +6,7 @@
 namespace moeref::cuda::sm90 {
 
 /// One block per tile, or clusters of two.
-template <Activation A, int Cluster>
+template <Activation A, int Strips, int Cluster>
 struct ProductsOf {
   static const ActivationProducts products;
 };

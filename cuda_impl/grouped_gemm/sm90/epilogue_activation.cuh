@@ -103,9 +103,11 @@ struct ActivationForward {
   static_assert(Act::layout != UpLayout::halves);
   static constexpr bool paired_columns = false;
   static constexpr int staging_bytes = kStagedBytes;
+  static constexpr bool shares_staging = false;
   using Arguments = ForwardArguments;
   using Prepared = NoRowWeights;
-  static __device__ Prepared prepare(const Arguments&, const TileOutput&, int) { return {}; }
+  static __device__ Prepared prepare(const Arguments&, const TileOutput&) { return {}; }
+  static __device__ void finish() {}
   static __device__ int m_extent(const Arguments& args) {
     return Act::layout == UpLayout::interleaved ? 2 * args.inter_dim : args.inter_dim;
   }
@@ -118,7 +120,7 @@ struct ActivationForward {
     constexpr int columns = gated ? 64 : 128, units = columns / 8, per_thread = gated ? 1 : 2;
     float* staging = reinterpret_cast<float*>(staging_memory);
     const int thread = threadIdx.x % 128, unit = thread % units, first_token = thread / units;
-    const int i = tile.m_tile * 2 * columns + warpgroup * columns + unit * 8;
+    const int i = tile.strip * columns + unit * 8;
     const int width = gated ? 2 * args.inter_dim : args.inter_dim;
     const bool inside = i < args.inter_dim, clamp = Act::clamps(args.parameters);
     uint4 bias[2] = {};
@@ -181,6 +183,7 @@ template <class Act>
 struct ActivationBackward {
   static constexpr bool paired_columns = false;
   static constexpr int staging_bytes = kStagedBytes;
+  static constexpr bool shares_staging = false;
   struct Arguments {
     const __nv_bfloat16* h;   // [R, up_width]
     __nv_bfloat16* dh;        // [R, up_width]
@@ -191,7 +194,8 @@ struct ActivationBackward {
     ActivationParameters parameters;
   };
   using Prepared = NoRowWeights;
-  static __device__ Prepared prepare(const Arguments&, const TileOutput&, int) { return {}; }
+  static __device__ Prepared prepare(const Arguments&, const TileOutput&) { return {}; }
+  static __device__ void finish() {}
   static __device__ int m_extent(const Arguments& args) { return args.inter_dim; }
 
   template <int MaxN>
@@ -212,7 +216,7 @@ struct ActivationBackward {
   static __device__ __forceinline__ void run_chunks(const Arguments& args, const Accumulator<MaxN>& acc,
                                                     const TileOutput& tile, float* staging, int warpgroup) {
     const int thread = threadIdx.x % 128, unit = thread % 16, first = thread / 16;
-    const int part = tile.m_tile * 2 + warpgroup, parts = (args.inter_dim + 127) / 128;
+    const int part = tile.strip, parts = (args.inter_dim + 127) / 128;
     const int i = part * 128 + unit * 8, width = gated ? 2 * args.inter_dim : args.inter_dim;
     const bool inside = i < args.inter_dim;
     const int rows = tile.rows - first, rows_inside = inside ? rows : 0;  // from this thread's first one on

@@ -37,10 +37,12 @@ struct FragmentForward {
   static_assert(Act::layout == UpLayout::halves);
   static constexpr bool paired_columns = true;
   static constexpr int staging_bytes = 4 * FragmentBuffers::bytes;  // two of A' in turn, two of H
+  static constexpr bool shares_staging = false;
   using Arguments = ForwardArguments;
   using Prepared = RowWeights<kBlockRows>;
+  static __device__ void finish() {}
   static __device__ int m_extent(const Arguments& args) { return args.inter_dim; }
-  static __device__ __forceinline__ Prepared prepare(const Arguments& args, const TileOutput& tile, int) {
+  static __device__ __forceinline__ Prepared prepare(const Arguments& args, const TileOutput& tile) {
     return Prepared::load(args.row_weight, tile);
   }
 
@@ -63,7 +65,7 @@ struct FragmentForward {
                                                     char* staging, int warpgroup) {
     const int thread = threadIdx.x % 128, lane = thread % 32, width = 2 * args.inter_dim;
     const FragmentBuffers buffers(staging);
-    const int first = tile.m_tile * 128 + warpgroup * 64, i = first + thread % 8 * 8;
+    const int first = tile.strip * 64, i = first + thread % 8 * 8;
     float bias_gate[2] = {}, bias_up[2] = {};
     if (Bias && args.bias != nullptr)
 #pragma unroll

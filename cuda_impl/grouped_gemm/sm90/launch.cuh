@@ -25,30 +25,19 @@ inline int multiprocessors() {
 template <auto Kernel, class Layout, class... Arguments>
 void launch(const char* name, cudaStream_t stream, const Arguments&... arguments) {
   check(cudaFuncSetAttribute(Kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Layout::total), name);
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(multiprocessors() / Layout::cluster * Layout::cluster);
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = Layout::total;
-  config.stream = stream;
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {Layout::cluster, 1, 1};
-  config.attrs = &cluster;
-  config.numAttrs = Layout::cluster > 1 ? 1 : 0;
-  check(cudaLaunchKernelEx(&config, Kernel, arguments...), name);
+  const unsigned blocks = multiprocessors() / Layout::cluster * Layout::cluster;
+  launch_overlapped<Kernel>(name, {blocks, kThreads, Layout::total, stream, Layout::cluster}, arguments...);
 }
 
-template <class Epilogue, int Cluster>
-using TokenLayout = SharedLayout<kBlockM, kBlockRows, 4, Epilogue::staging_bytes, Cluster>;
+template <class Epilogue, int Strips, int Cluster>
+using TokenLayout = SharedLayout<Strips, kBlockRows, Strips == 2 ? 4 : 5,
+                                 (Epilogue::shares_staging ? 1 : 2) * Epilogue::staging_bytes, Cluster>;
 
-template <class Epilogue>
-int m_tiles_of(int m_extent) {
-  const int columns = Epilogue::paired_columns ? 128 : 256;
-  return (m_extent + columns - 1) / columns;
-}
-
-inline TokenProductShape token_shape(const GroupedShape& g, int k_extent, int m_tiles) {
-  return {row_tiles(g), k_extent, g.experts, g.tile_rows, m_tiles, {g.tickets}};
+/// For M of `m_extent` columns, as the epilogue counts them.
+template <class Layout, class Epilogue>
+TokenProductShape token_shape(const GroupedShape& g, int k_extent, int m_extent) {
+  const int units = (strips_of<Epilogue>(m_extent) + kUnitStrips<Layout> - 1) / kUnitStrips<Layout>;
+  return {row_tiles(g), k_extent, g.experts, g.tile_rows, units, {g.tickets}};
 }
 
 /// weights [E, K, M]: box of 64 columns of M.
@@ -65,12 +54,12 @@ inline CUtensorMap token_rows(const GroupedShape& g, const void* rows, int width
   return tensor_map(static_cast<const bf16*>(rows), 1, g.rows, width, kTokenBox, 64);
 }
 
-template <class Act, int Cluster>
+template <class Act, int Strips, int Cluster>
 void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParameters& parameters,
                cudaStream_t stream) {
   using Epilogue =
       std::conditional_t<Act::layout == UpLayout::halves, FragmentForward<Act>, ActivationForward<Act>>;
-  using Layout = TokenLayout<Epilogue, Cluster>;
+  using Layout = TokenLayout<Epilogue, Strips, Cluster>;
   const int width = Act::layout == UpLayout::up_only ? g.inter_dim : 2 * g.inter_dim;
   const typename Epilogue::Arguments e{static_cast<bf16*>(u.h),
                                        static_cast<bf16*>(u.a),
@@ -80,16 +69,16 @@ void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParame
                                        parameters};
   const CUtensorMap weights = weights_mn_major(u.weights, g.experts, g.dim, width);
   const int m_extent = Act::layout == UpLayout::interleaved ? width : g.inter_dim;
-  launch<token_product<Layout, true, Epilogue>, Layout>(
-      "up_product", stream, weights, token_rows(g, u.x, g.dim),
-      token_shape(g, g.dim, m_tiles_of<Epilogue>(m_extent)), e);
+  launch<token_product<Layout, true, Epilogue>, Layout>("up_product", stream, weights,
+                                                        token_rows(g, u.x, g.dim),
+                                                        token_shape<Layout, Epilogue>(g, g.dim, m_extent), e);
 }
 
-template <class Act, int Cluster>
+template <class Act, int Strips, int Cluster>
 void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
                           const ActivationParameters& parameters, cudaStream_t stream) {
   using Epilogue = ActivationBackward<Act>;
-  using Layout = TokenLayout<Epilogue, Cluster>;
+  using Layout = TokenLayout<Epilogue, Strips, Cluster>;
   const typename Epilogue::Arguments e{static_cast<const bf16*>(d.h),
                                        static_cast<bf16*>(d.dh),
                                        static_cast<bf16*>(d.a),
@@ -100,7 +89,7 @@ void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
   const CUtensorMap weights = weights_k_major(d.weights, g.experts, g.inter_dim, g.dim);
   launch<token_product<Layout, false, Epilogue>, Layout>(
       "down_gradient_product", stream, weights, token_rows(g, d.dy, g.dim),
-      token_shape(g, g.dim, m_tiles_of<Epilogue>(g.inter_dim)), e);
+      token_shape<Layout, Epilogue>(g, g.dim, g.inter_dim), e);
 }
 
 }  // namespace moeref::cuda::sm90

@@ -12,24 +12,26 @@
 #include "cuda_impl/grouped_gemm/sm90/ptx.cuh"
 #include "cuda_impl/grouped_gemm/sm90/tickets.cuh"
 #include "cuda_impl/grouped_gemm/sm90/wgmma_bf16.cuh"
+#include "cuda_impl/memory/overlapped_launch.cuh"
 
 namespace moeref::cuda::sm90 {
 
-constexpr int kBlockM = 256, kBlockK = 64;
+constexpr int kStrip = 128, kBlockK = 64;
 constexpr int kThreads = 384, kProducerRegisters = 40, kConsumerRegisters = 232;
 constexpr int kBlock64Bytes = 64 * kBlockK * 2;  // one m64 (or n64, MN-major) block of a stage
 
-template <int BlockM, int MaxN, int Stages, int StagingBytes, int Cluster>
+template <int Strips, int MaxN, int Stages, int Staging, int Cluster>
 struct SharedLayout {
+  static_assert(Strips == 1 || Strips == 2);
   static_assert(Cluster == 1 || Cluster == 2);
-  static constexpr int max_n = MaxN, stages = Stages, cluster = Cluster;
-  static constexpr int a_bytes = BlockM * kBlockK * 2, b_bytes = MaxN * kBlockK * 2,
+  static constexpr int strips = Strips, max_n = MaxN, stages = Stages, cluster = Cluster;
+  static constexpr bool by_turns = Strips == 1;
+  static constexpr int a_bytes = Strips * kStrip * kBlockK * 2, b_bytes = MaxN * kBlockK * 2,
                        stage_bytes = a_bytes + b_bytes;
-  static constexpr int staging = Stages * stage_bytes, barriers = staging + 2 * StagingBytes,
-                       tickets = barriers + 16 * Stages;
+  static constexpr int staging = Stages * stage_bytes, barriers = staging + Staging,
+                       tickets = barriers + 16 * Stages + 16;
   using Ring = TicketRing<Cluster, 9>;  // eight consumer warps and the producer
   static constexpr int total = tickets + Ring::bytes;
-  static constexpr int staging_bytes = StagingBytes;
   static_assert(b_bytes % 1024 == 0 && total <= 232448);
 
   static __device__ std::uint32_t a(std::uint32_t base, int stage) { return base + stage * stage_bytes; }
@@ -40,6 +42,10 @@ struct SharedLayout {
   static __device__ std::uint32_t empty(std::uint32_t base, int stage) {
     return base + barriers + 8 * (Stages + stage);
   }
+  /// Where warpgroups share what an epilogue stages: whose turn it is.
+  static __device__ std::uint32_t turn(std::uint32_t base, int warpgroup) {
+    return base + barriers + 8 * (2 * Stages + warpgroup);
+  }
 };
 
 template <class Layout>
@@ -48,6 +54,11 @@ struct PipelineState {
   std::uint32_t phase = 0;
   __device__ void advance() {
     if (++stage == Layout::stages) stage = 0, phase ^= 1;
+  }
+  __device__ void advance(int count) {
+    stage += count;
+    phase ^= stage / Layout::stages & 1;
+    stage %= Layout::stages;
   }
 };
 
@@ -66,8 +77,10 @@ __device__ void initialise_barriers(std::uint32_t base) {
   if (threadIdx.x == 0) {
     for (int s = 0; s < Layout::stages; ++s) {
       mbarrier_init(Layout::full(base, s), 1);
-      mbarrier_init(Layout::empty(base, s), 8 * Layout::cluster);  // one arrival per consumer warp
+      mbarrier_init(Layout::empty(base, s), 4 * Layout::strips * Layout::cluster);  // one per consumer warp
     }
+    mbarrier_init(Layout::turn(base, 0), 4);
+    mbarrier_init(Layout::turn(base, 1), 4);
     Layout::Ring::initialise(base + Layout::tickets);
   }
   publish_barriers<Layout>();
@@ -116,15 +129,15 @@ struct Accumulator {
 };
 
 template <class Layout, int N, bool AMnMajor, bool BMnMajor, class WhileRunning>
-__device__ __forceinline__ void accumulate_n(Accumulator<Layout::max_n>& acc, std::uint32_t base,
-                                             int warpgroup, int k_blocks, PipelineState<Layout>& pipe,
+__device__ __forceinline__ void accumulate_n(Accumulator<Layout::max_n>& acc, std::uint32_t base, int strip,
+                                             int k_blocks, PipelineState<Layout>& pipe,
                                              const WhileRunning& while_running) {
   constexpr int a_step = AMnMajor ? 2048 >> 4 : 32 >> 4, b_step = BMnMajor ? 2048 >> 4 : 32 >> 4;
   int previous = 0;
   for (int kb = 0; kb < k_blocks; ++kb) {
     mbarrier_wait(Layout::full(base, pipe.stage), pipe.phase);
     const std::uint64_t a =
-        descriptor(Layout::a(base, pipe.stage) + warpgroup * 2 * kBlock64Bytes, kBlock64Bytes);
+        descriptor(Layout::a(base, pipe.stage) + strip * 2 * kBlock64Bytes, kBlock64Bytes);
     const std::uint64_t b = descriptor(Layout::b(base, pipe.stage), kBlock64Bytes);
     wgmma_fence();
 #pragma unroll
@@ -149,17 +162,17 @@ __device__ __forceinline__ void accumulate_n(Accumulator<Layout::max_n>& acc, st
 // Sums k_blocks stages into acc for the first n columns (a multiple of 16 up to MaxN); clears acc when
 // k_blocks is 0. while_running() is called once the last product is issued.
 template <class Layout, bool AMnMajor, bool BMnMajor, class WhileRunning>
-__device__ __forceinline__ void accumulate(Accumulator<Layout::max_n>& acc, std::uint32_t base, int warpgroup,
+__device__ __forceinline__ void accumulate(Accumulator<Layout::max_n>& acc, std::uint32_t base, int strip,
                                            int n, int k_blocks, PipelineState<Layout>& pipe,
                                            const WhileRunning& while_running) {
 #pragma unroll
   for (int i = 0; i < Layout::max_n / 2; ++i) acc.d[0][i] = acc.d[1][i] = 0;
   fence_accumulator(acc.d[0]);
   fence_accumulator(acc.d[1]);
-#define MOEREF_N(v)                                                                                          \
-  case v:                                                                                                    \
-    if constexpr (16 * v <= Layout::max_n)                                                                   \
-      accumulate_n<Layout, 16 * v, AMnMajor, BMnMajor>(acc, base, warpgroup, k_blocks, pipe, while_running); \
+#define MOEREF_N(v)                                                                                      \
+  case v:                                                                                                \
+    if constexpr (16 * v <= Layout::max_n)                                                               \
+      accumulate_n<Layout, 16 * v, AMnMajor, BMnMajor>(acc, base, strip, k_blocks, pipe, while_running); \
     break;
   switch (n / 16) {
     MOEREF_N(1)

@@ -25,17 +25,16 @@ StoreRowsArguments store(const GroupedShape& g, const StoredProduct& p, int widt
 }
 
 /// C rows = `rows` [R, K] W, W [E, K, width] where WeightsMnMajor, else [E, width, K].
-template <int Cluster, bool WeightsMnMajor, bool Scaled>
+template <int Strips, int Cluster, bool WeightsMnMajor, bool Scaled>
 void stored_product(const char* name, const GroupedShape& g, const StoredProduct& p, int k_extent, int width,
                     cudaStream_t stream) {
-  using Epilogue = StoreRows<Scaled>;
-  using Layout = TokenLayout<Epilogue, Cluster>;
+  using Epilogue = std::conditional_t<Strips == 1, StoreRowsInBulk<Scaled>, StoreRows<Scaled>>;
+  using Layout = TokenLayout<Epilogue, Strips, Cluster>;
   launch<token_product<Layout, WeightsMnMajor, Epilogue>, Layout>(
       name, stream,
       WeightsMnMajor ? weights_mn_major(p.weights, g.experts, k_extent, width)
                      : weights_k_major(p.weights, g.experts, width, k_extent),
-      token_rows(g, p.rows, k_extent), token_shape(g, k_extent, m_tiles_of<Epilogue>(width)),
-      store(g, p, width));
+      token_rows(g, p.rows, k_extent), token_shape<Layout, Epilogue>(g, k_extent, width), store(g, p, width));
 }
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -72,17 +71,17 @@ void weight_gradient_of(const GroupedShape& g, const WeightGradient& p, cudaStre
                                           shape);
 }
 
-template <int Cluster>
+template <int Strips, int Cluster>
 void down_product(const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
-  const auto run =
-      p.bias || p.scale_product ? stored_product<Cluster, true, true> : stored_product<Cluster, true, false>;
+  const auto run = p.bias || p.scale_product ? stored_product<Strips, Cluster, true, true>
+                                             : stored_product<Strips, Cluster, true, false>;
   run("down_product", g, p, g.inter_dim, g.dim, stream);
 }
 
-template <int Cluster>
+template <int Strips, int Cluster>
 void input_gradient_product(const GroupedShape& g, const StoredProduct& p, int up_width,
                             cudaStream_t stream) {
-  stored_product<Cluster, false, false>("input_gradient_product", g, p, up_width, g.dim, stream);
+  stored_product<Strips, Cluster, false, false>("input_gradient_product", g, p, up_width, g.dim, stream);
 }
 
 template <int Cluster>
@@ -91,16 +90,19 @@ void weight_gradient_product(const GroupedShape& g, const WeightGradient& p, cud
   (few ? weight_gradient_of<FewRows> : weight_gradient_of<ManyRows<Cluster>>)(g, p, stream);
 }
 
-template <Activation A>
-using OneBlock = ProductsOf<A, 1>;
-template <Activation A>
-using Clusters = ProductsOf<A, 2>;
+template <int Strips, int Cluster>
+struct Products {
+  template <Activation A>
+  using Of = ProductsOf<A, Strips, Cluster>;
+  static constexpr GroupedProducts all = {by_activation<Of>(), down_product<Strips, Cluster>,
+                                          input_gradient_product<Strips, Cluster>,
+                                          weight_gradient_product<Cluster>};
+};
 
 }  // namespace
 
-constinit const GroupedProducts kOneBlockProducts = {by_activation<OneBlock>(), down_product<1>,
-                                                     input_gradient_product<1>, weight_gradient_product<1>};
-constinit const GroupedProducts kClusterProducts = {by_activation<Clusters>(), down_product<2>,
-                                                    input_gradient_product<2>, weight_gradient_product<2>};
+constinit const GroupedProducts kOneBlockProducts = Products<2, 1>::all;
+constinit const GroupedProducts kClusterProducts = Products<2, 2>::all;
+constinit const GroupedProducts kTurnProducts = Products<1, 2>::all;
 
 }  // namespace moeref::cuda::sm90

@@ -7,5 +7,7 @@ namespace moeref::cuda::sm90 {
 
 /// One block per tile, or two that share the weights they load.
 extern const GroupedProducts kOneBlockProducts, kClusterProducts;
+/// Clusters whose warpgroups each have tiles of their own.
+extern const GroupedProducts kTurnProducts;
 
 }  // namespace moeref::cuda::sm90

@@ -108,6 +108,11 @@ __device__ __forceinline__ void tma_store(const CUtensorMap* map, std::uint32_t 
 __device__ __forceinline__ void tma_store_commit() {
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
+/// `bytes` contiguous ones, a multiple of 16.
+__device__ __forceinline__ void bulk_store(void* to, std::uint32_t src, int bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(src), "r"(bytes)
+               : "memory");
+}
 template <int Pending>
 __device__ __forceinline__ void tma_store_wait_read() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Pending) : "memory");

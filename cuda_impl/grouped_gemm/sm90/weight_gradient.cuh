@@ -293,6 +293,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const std::uint32_t base = kept_shared_address(shared);
   const int warp = uniform(threadIdx.x / 32);
   Layout::initialise_barriers(base);
+  wait_for_earlier_kernels();
   if (warp < 8) {
     set_registers_up<kConsumerRegisters>();
     consume<Layout>(out, s, base, warp);

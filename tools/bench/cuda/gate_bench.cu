@@ -24,11 +24,14 @@ struct Variant {
   ScoreFunction score;
   std::optional<DataType> precision;
   bool aux, grouped;
+  DataType parameters = DataType::bfloat16;
 };
 constexpr Variant kVariants[] = {
     {"softmax", ScoreFunction::softmax, std::nullopt, false, false},
+    {"softmax, fp32 weights", ScoreFunction::softmax, std::nullopt, false, false, DataType::float32},
     {"softmax, aux loss", ScoreFunction::softmax, std::nullopt, true, false},
-    {"sigmoid, groups, fp32", ScoreFunction::sigmoid, DataType::float32, false, true}};
+    {"sigmoid, groups, fp32", ScoreFunction::sigmoid, DataType::float32, false, true},
+    {"the same, fp32 weights", ScoreFunction::sigmoid, DataType::float32, false, true, DataType::float32}};
 
 struct Row {
   std::string shape, variant;
@@ -38,15 +41,17 @@ struct Row {
 Row measure(const Shape& s, const Variant& v, int repeat) {
   GateConfig c{s.tokens, s.dim, s.experts, s.slots, v.score};
   c.precision = v.precision;
+  c.parameter_type = v.parameters;
   c.norm_topk_prob = true;
   c.aux_loss_coeff = v.aux ? 0.01 : 0.0;
   if (v.grouped && s.experts >= 64) c.groups = 8, c.limited_groups = 4;
   const std::size_t T = s.tokens, D = s.dim, E = s.experts, slots = T * s.slots;
-  NormalBuffer x0(T * D, 1, 1), x1(T * D, 1, 2), weight(E * D, 1.0f / 45, 3), dw(slots, 1, 4);
+  NormalBuffer x0(T * D, 1, 1), x1(T * D, 1, 2), weight(E * D, 1.0f / 45, 3, v.parameters), dw(slots, 1, 4);
   DeviceBuffer<float> correction(E), aux_loss(1), weights(slots);
   DeviceBuffer<int> ids(slots);
   DeviceBuffer<std::int64_t> load(E);
-  DeviceBuffer<__nv_bfloat16> dx(T * D), dweight(E * D);
+  DeviceBuffer<__nv_bfloat16> dx(T * D);
+  DeviceBuffer<char> dweight(E * D * bytes_of(v.parameters));
   DeviceBuffer<char> saved(gate_saved_bytes(c)), work(gate_forward_workspace_bytes(c)),
       back(gate_backward_workspace_bytes(c));
   const GateParameters w{weight.data, nullptr, v.grouped ? correction.data : nullptr};
@@ -72,8 +77,9 @@ Row measure(const Shape& s, const Variant& v, int repeat) {
   const ProductShape shape = logits_shape(c);
   const TokenBlocks blocks = token_blocks(c);
   r.product = median_ms(repeat, [&](int i) {
-    product(shape, {input(i).x, DataType::bfloat16, c.dim, 1}, {weight.data, DataType::bfloat16, 1, c.dim},
-            c.compute_type(), {.partial = memory.partial_logits}, nullptr);
+    product(shape, {input(i).x, DataType::bfloat16, c.dim, 1},
+            weight_operand(c, weight.data, memory.weight_planes, 1, c.dim, nullptr), c.compute_type(),
+            {.partial = memory.partial_logits}, nullptr);
   });
   RouteOutput routed{};
   routed.ids = ids.data, routed.weights_type = DataType::bfloat16, routed.weights_float = weights.data;

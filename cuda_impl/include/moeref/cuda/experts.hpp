@@ -22,7 +22,7 @@ namespace moeref::cuda {
 /// multiples of 8; portable runs from 8.0 up with any widths. few_rows is for inference at a few tokens: it
 /// reads the weights once at the memory's rate, as numbers of 16 bits or as codes; its gradients are
 /// portable's.
-enum class ExpertsPath { automatic, few_rows, wgmma_clusters, wgmma, portable };
+enum class ExpertsPath { automatic, few_rows, wgmma_turns, wgmma_clusters, wgmma, portable };
 
 struct ExpertsConfig {
   std::int64_t tokens;  // T, at least 0; tokens * slots < 2^31

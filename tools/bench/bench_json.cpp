@@ -23,12 +23,16 @@ Json row(const BenchRow& r) {
            {"gflops_per_core", number(r.gflops_a_core())},
            {"dense_ms", number(m.dense_ms)},
            {"dense_share", number(r.dense_share())},
+           {"dense_moved", number(m.dense_moved)},
            {"floor_ms", number(m.floor_ms)},
            {"floor_share", number(r.floor_share())},
            {"memory_bytes", number(m.memory_bytes)},
            {"kept_bytes", number(m.kept_bytes)},
            {"kept_ratio", number(r.kept_ratio())},
-           {"imbalance", number(m.imbalance)}};
+           {"imbalance", number(m.imbalance)},
+           {"sm_mhz", number(m.sm_mhz)},
+           {"watts", number(m.watts)},
+           {"celsius", number(m.celsius)}};
   out["kernels"] = m.kernels ? Json(*m.kernels) : Json();
   out["config"] = to_json(r.layer.config);
   return out;

@@ -23,6 +23,8 @@ struct BenchRow {
   std::optional<double> dense_share() const;    ///< time of the dense equivalent / time
   std::optional<double> floor_share() const;    ///< least possible time / time
   std::optional<double> kept_ratio() const;     ///< kept for backward / x, H and routing metadata
+  /// (longest time - shortest) / median.
+  double spread() const { return (measured.most_ms - measured.least_ms) / measured.median_ms; }
 };
 
 /// What could not be measured, and why.
@@ -46,6 +48,9 @@ struct BenchReport {
 
   int exit_code() const;
 };
+
+/// By how much dense products may move in a measurement before its shares are to be doubted.
+constexpr double kSteadyDense = 0.03;
 
 /// The commit that the build was configured at, as git describes it; empty where there was no git.
 std::string bench_commit();

@@ -39,6 +39,7 @@ constexpr std::array kColumns{
     Column{"pass", [](const BenchRow& r) { return std::string(r.measured.backward ? "f+b" : "forward"); },
            false},
     Column{"ms", [](const BenchRow& r) { return milliseconds(r.measured.median_ms); }},
+    Column{"spread", [](const BenchRow& r) { return fmt::format("{:.1f} %", 100.0 * r.spread()); }},
     Column{"TF", [](const BenchRow& r) { return text_of(r.tflops(), 1); }},
     Column{"of dense", [](const BenchRow& r) { return text_of(r.dense_share(), 3); }},
     Column{"of floor", [](const BenchRow& r) { return text_of(r.floor_share(), 3); }},
@@ -49,6 +50,8 @@ constexpr std::array kColumns{
     Column{"kept", [](const BenchRow& r) { return text_of(r.kept_ratio(), 3); }},
     Column{"imbalance", [](const BenchRow& r) { return text_of(r.measured.imbalance, 2); }},
     Column{"GFLOP/s a core", [](const BenchRow& r) { return text_of(r.gflops_a_core(), 3); }},
+    Column{"MHz", [](const BenchRow& r) { return text_of(r.measured.sm_mhz, 0); }},
+    Column{"W", [](const BenchRow& r) { return text_of(r.measured.watts, 0); }},
     Column{"kernels", [](const BenchRow& r) { return r.measured.kernels.value_or("."); }, false},
 };
 
@@ -73,6 +76,14 @@ std::string bench_table(const BenchReport& report, bool colours) {
   }
   std::string out = heading(report);
   if (!report.rows.empty()) out += columns(rows, colours);
+  for (const BenchRow& row : report.rows)
+    if (row.measured.dense_moved > kSteadyDense && !row.measured.backward)
+      out +=
+          coloured("unsteady", Colour::yellow, colours) +
+          fmt::format(
+              ": dense products moved by {:.1f} % while {}, {} tokens, {} ran: do not compare its shares\n",
+              100.0 * *row.measured.dense_moved, one_line(row.shape), row.layer.tokens,
+              name(row.measured.component));
   for (std::size_t i = 0; i < report.failures.size(); ++i) {
     if (i == 0) out += "\n";
     const BenchFailure& failure = report.failures[i];

@@ -26,13 +26,16 @@ struct Measurement {
   bool backward = false;  ///< forward + backward, else forward alone
   double median_ms = 0.0, least_ms = 0.0, most_ms = 0.0;
   double flops = 0.0;  ///< of the products (products.hpp), three times the forward's with backward
-  std::optional<double> dense_ms;          ///< the same flops as dense products in the same rounds
-  std::optional<double> floor_ms;          ///< the device's limits on the same flops and bytes
-  std::optional<double> memory_bytes;      ///< what the call takes beside inputs, parameters and results
-  std::optional<double> kept_bytes;        ///< x and what forward saves, until backward
+  std::optional<double> dense_ms;      ///< the same flops as dense products in the same rounds
+  std::optional<double> floor_ms;      ///< the device's limits on the same flops and bytes
+  std::optional<double> dense_moved;   ///< how far their median moved from the first half of the rounds on
+  std::optional<double> memory_bytes;  ///< what the call takes beside inputs, parameters and results
+  std::optional<double> kept_bytes;    ///< x and what forward saves, until backward
   std::optional<double> least_kept_bytes;  ///< x, H and routing metadata, to the byte
   std::optional<double> imbalance;         ///< most tokens of an expert / mean over the experts
-  std::optional<std::string> kernels;      ///< which grouped products ran
+  /// Means from the first warm-up on: the clock of the multiprocessors, power, temperature.
+  std::optional<double> sm_mhz, watts, celsius;
+  std::optional<std::string> kernels;  ///< which grouped products ran
 };
 
 /// Title and text of each fact about the machine.

@@ -22,11 +22,15 @@ struct Figure {
   std::optional<double> Measurement::*figure;
 };
 constexpr std::array kFigures{Figure{"dense_ms", &Measurement::dense_ms},
+                              Figure{"dense_moved", &Measurement::dense_moved},
                               Figure{"floor_ms", &Measurement::floor_ms},
                               Figure{"memory_bytes", &Measurement::memory_bytes},
                               Figure{"kept_bytes", &Measurement::kept_bytes},
                               Figure{"least_kept_bytes", &Measurement::least_kept_bytes},
-                              Figure{"imbalance", &Measurement::imbalance}};
+                              Figure{"imbalance", &Measurement::imbalance},
+                              Figure{"sm_mhz", &Measurement::sm_mhz},
+                              Figure{"watts", &Measurement::watts},
+                              Figure{"celsius", &Measurement::celsius}};
 
 constexpr const char *kForward = "forward", *kBoth = "forward+backward";
 

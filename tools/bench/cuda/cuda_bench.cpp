@@ -7,6 +7,7 @@
 #include "moeref/cuda/error.hpp"
 #include "tools/bench/cuda/benchmarks.hpp"
 #include "tools/bench/cuda/dense_products.hpp"
+#include "tools/bench/cuda/device_watch.hpp"
 
 namespace moeref::cuda::bench {
 namespace {
@@ -72,8 +73,12 @@ std::vector<Measurement> run(const Layer& layer, Component component, int repeat
     }
     forward.imbalance = sum / kInputs;
   }
+  constexpr double kHeatSeconds = 1.0;  // each layer begins at the clock that its own works lead to
+  DeviceWatch watch;
   const std::vector<Times> times =
-      time_in_turn(repeat, {[&](int i) { dense.run(i); }, prepared.forward, prepared.both});
+      time_in_turn(repeat, {[&](int i) { dense.run(i); }, prepared.forward, prepared.both}, kHeatSeconds);
+  if (const std::optional<DeviceState> state = watch.end())
+    forward.sm_mhz = state->sm_mhz, forward.watts = state->watts, forward.celsius = state->celsius;
 
   const auto set = [](Measurement& m, const Times& t) {
     m.median_ms = t.median_ms, m.least_ms = t.least_ms, m.most_ms = t.most_ms;
@@ -81,6 +86,7 @@ std::vector<Measurement> run(const Layer& layer, Component component, int repeat
   set(forward, times[1]);
   forward.flops = moeref::bench::forward_flops(component, layer);
   forward.dense_ms = times[0].median_ms;
+  forward.dense_moved = times[0].moved;
   forward.memory_bytes = static_cast<double>(prepared.forward_memory);
   if (prepared.kernels) forward.kernels = prepared.kernels;
 

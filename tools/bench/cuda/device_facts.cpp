@@ -1,11 +1,11 @@
 #include <cuda_runtime_api.h>
-#include <dlfcn.h>
 
 #include <cstdio>
 #include <string>
 
 #include "moeref/cuda/error.hpp"
 #include "tools/bench/cuda/cuda_bench.hpp"
+#include "tools/bench/cuda/device_watch.hpp"
 
 namespace moeref::cuda::bench {
 namespace {
@@ -13,24 +13,6 @@ namespace {
 /// 13020 is "13.2".
 std::string cuda_version(int number) {
   return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
-}
-
-/// "580.159.04" as NVML says it; CUDA itself knows only which CUDA the driver serves.
-std::string driver_version() {
-  void* library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
-  if (!library) return "unknown";
-  const auto init = reinterpret_cast<int (*)()>(dlsym(library, "nvmlInit_v2"));
-  const auto shutdown = reinterpret_cast<int (*)()>(dlsym(library, "nvmlShutdown"));
-  const auto version =
-      reinterpret_cast<int (*)(char*, unsigned)>(dlsym(library, "nvmlSystemGetDriverVersion"));
-  std::string out = "unknown";
-  if (init && shutdown && version && init() == 0) {
-    char text[96] = "";
-    if (version(text, sizeof text) == 0) out = text;
-    shutdown();
-  }
-  dlclose(library);
-  return out;
 }
 
 }  // namespace

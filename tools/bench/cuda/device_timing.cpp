@@ -1,5 +1,8 @@
 #include "tools/bench/cuda/device_timing.hpp"
 
+#include <chrono>
+#include <cmath>
+
 namespace moeref::cuda::bench {
 namespace {
 
@@ -26,11 +29,21 @@ class Events {
 
 }  // namespace
 
-std::vector<Times> time_in_turn(int repeat, const std::vector<Work>& works) {
+static double median(std::vector<double> times) {
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+std::vector<Times> time_in_turn(int repeat, const std::vector<Work>& works, double heat_seconds) {
   const std::size_t rounds = static_cast<std::size_t>(std::max(repeat, 1)), a_round = works.size() + 1;
   Events events(rounds * a_round);
   int call = 0;
-  for (int i = 0; i < 3; ++i)
+  const auto begin = std::chrono::steady_clock::now();
+  const auto is_hot = [&] {
+    check(cudaStreamSynchronize(nullptr), "warm-up");
+    return std::chrono::steady_clock::now() - begin >= std::chrono::duration<double>(heat_seconds);
+  };
+  for (int i = 0; i < 3 || !is_hot(); ++i)
     for (const Work& work : works) work(call++);
   for (std::size_t round = 0; round < rounds; ++round) {
     events.record(round * a_round);
@@ -45,8 +58,11 @@ std::vector<Times> time_in_turn(int repeat, const std::vector<Work>& works) {
     std::vector<double> times;
     for (std::size_t round = 0; round < rounds; ++round)
       times.push_back(events.ms_before(round * a_round + w + 1));
-    std::sort(times.begin(), times.end());
-    out.push_back({times[times.size() / 2], times.front(), times.back()});
+    const auto half = times.begin() + static_cast<std::ptrdiff_t>((times.size() + 1) / 2);
+    const double earlier = median({times.begin(), half}),
+                 later = half == times.end() ? earlier : median({half, times.end()});
+    const auto [least, most] = std::minmax_element(times.begin(), times.end());
+    out.push_back({median(times), *least, *most, std::abs(later / earlier - 1.0)});
   }
   return out;
 }

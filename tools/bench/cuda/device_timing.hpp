@@ -42,12 +42,13 @@ using Work = std::function<void(int)>;
 
 struct Times {
   double median_ms, least_ms, most_ms;
+  double moved;  // |median of the later half of the rounds / of the earlier half - 1|
 };
 
 /// Device times of `repeat` rounds, each of which runs all of the works one after another: what slows the
-/// card down over time, such as heat, slows all of them alike. Three rounds before them warm up. Throws
-/// CudaError.
-std::vector<Times> time_in_turn(int repeat, const std::vector<Work>& works);
+/// card down over time, such as heat, slows all of them alike. Three rounds before them warm up, or as many
+/// as take `heat_seconds`, after which the card's clock is that of these works. Throws CudaError.
+std::vector<Times> time_in_turn(int repeat, const std::vector<Work>& works, double heat_seconds = 0.0);
 
 /// Median of one work's device times.
 double median_ms(int repeat, const Work& work);

@@ -31,9 +31,9 @@
 namespace moeref::cuda::bench {
 namespace {
 
-std::vector<double> medians(int repeat, const std::vector<Work>& works) {
+std::vector<double> medians(int repeat, const std::vector<Work>& works, double heat_seconds = 0.0) {
   std::vector<double> out;
-  for (const Times& times : time_in_turn(repeat, works)) out.push_back(times.median_ms);
+  for (const Times& times : time_in_turn(repeat, works, heat_seconds)) out.push_back(times.median_ms);
   return out;
 }
 
@@ -57,12 +57,21 @@ BesideTimes beside_block(int repeat, const Work& forward, const Work& both) {
   return out;
 }
 
+/// One launch. flops 0: it multiplies nothing.
+struct Part {
+  const char* name;
+  double flops, ms, dense_ms;  // dense: one product of the same extents over all rows
+};
+
+/// Seconds of the same works before their times are taken.
+constexpr double kHeat = 1.0;
+
 struct Result {
   const Shape* shape;
   const char* path;
-  double imbalance, dense, forward, both;
+  double imbalance, dense, forward, both, dense_moved;
   BesideTimes beside;
-  std::vector<std::pair<const char*, double>> parts;
+  std::vector<Part> parts;
 };
 
 Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, bool beside,
@@ -102,7 +111,8 @@ Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, b
 
   // Row-major C = A B is column-major C' = B' A'. Operands: random bits of the buffers above, as large as the
   // dense layer's.
-  NormalBuffer dense_x(R * D, 1, 8, dtype), dense_a(R * I, 1, 9, dtype);
+  NormalBuffer dense_x(R * D, 1, 8, dtype), dense_a(R * I, 1, 9, dtype), dense_h(R * 2 * I, 1, 10, dtype);
+  DeviceBuffer<char> dense_out(std::max({R * std::max(D, 2 * I), I * D, D * 2 * I}) * bytes);
   const BlasTypes types = blas_types(dtype);
   const float one = 1, zero = 0;
   const auto dense = [&](const void* a, const void* b, void* out, std::size_t m, std::size_t k,
@@ -125,6 +135,7 @@ Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, b
            0,
            0,
            0,
+           0,
            {},
            {}};
   const Work forward = [&](int i) {
@@ -134,16 +145,25 @@ Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, b
     experts_forward(c, w, input(i), output.data, saved.data, forward_memory.data, nullptr);
     experts_backward(c, w, input(i), dy(i), saved.data, g, backward_memory.data, nullptr);
   };
-  const std::vector<double> whole =
-      medians(repeat, {[&](int) {
-                         dense(dense_x.data, w.gate_and_up, keep.h, R, D, 2 * I);
-                         dense(dense_a.data, w.down, fw.rows, R, I, D);
-                       },
-                       forward, both});
+  const std::vector<Times> whole = time_in_turn(repeat,
+                                                {[&](int) {
+                                                   dense(dense_x.data, w.gate_and_up, keep.h, R, D, 2 * I);
+                                                   dense(dense_a.data, w.down, fw.rows, R, I, D);
+                                                 },
+                                                 forward, both},
+                                                kHeat);
   if (beside) r.beside = beside_block(repeat, forward, both);
-  r.dense = whole[0], r.forward = whole[1], r.both = whole[2];
+  r.dense = whole[0].median_ms, r.forward = whole[1].median_ms, r.both = whole[2].median_ms;
+  r.dense_moved = whole[0].moved;
 
-  const std::vector<std::pair<const char*, Work>> parts = {
+  // Extents m, k, n of the dense product that a grouped one is held against.
+  struct Launch {
+    const char* name;
+    Work run;
+    const void *left, *right;
+    std::size_t m, k, n;
+  };
+  const Launch launches[] = {
       {"sort",
        [&](int) {
          sort_by_expert(permutation_shape(c, c.path, chunks), d_ids.data, d_weights.data, nullptr, p, fw.sort,
@@ -156,34 +176,52 @@ Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, b
       {"up",
        [&](int) {
          up_product(shape, {bw.rows, w.gate_and_up, nullptr, keep.h, fw.a, true}, c.activation, {}, nullptr);
-       }},
+       },
+       dense_x.data, w.gate_and_up, R, D, 2 * I},
       {"down",
        [&](int) {
          down_product(shape, {fw.a, w.down, nullptr, fw.rows, false}, nullptr);
-       }},
+       },
+       dense_a.data, w.down, R, I, D},
       {"unpermute",
        [&](int) { unpermute(c.dtype, fw.rows, p.slot_row, T, s.slots, s.dim, output.data, nullptr); }},
       {"d_act",
        [&](int) {
          down_gradient_product(shape, {bw.rows, w.down, keep.h, bw.dh, bw.a, bw.dot_parts}, c.activation, {},
                                nullptr);
-       }},
+       },
+       dense_x.data, w.down, R, D, I},
       {"dW_down",
        [&](int) {
          weight_gradient_product(shape, {bw.a, bw.rows, s.inter_dim, s.dim, ddown.data}, nullptr);
-       }},
+       },
+       dense_a.data, dense_x.data, I, R, D},
       {"dW_up",
        [&](int) {
          weight_gradient_product(shape, {bw.rows, bw.dh, s.dim, 2 * s.inter_dim, dgate_up.data}, nullptr);
-       }},
-      {"dX", [&](int) {
+       },
+       dense_x.data, dense_h.data, D, R, 2 * I},
+      {"dX",
+       [&](int) {
          input_gradient_product(shape, {bw.dh, w.gate_and_up, nullptr, bw.rows, false}, 2 * s.inter_dim,
                                 nullptr);
-       }}};
+       },
+       dense_h.data, w.gate_and_up, R, 2 * I, D}};
   std::vector<Work> works;
-  for (const auto& part : parts) works.push_back(part.second);
-  const std::vector<double> times = medians(repeat, works);
-  for (std::size_t i = 0; i < parts.size(); ++i) r.parts.push_back({parts[i].first, times[i]});
+  for (const Launch& launch : launches) {
+    works.push_back(launch.run);
+    if (launch.left)
+      works.push_back([&, launch](int) {
+        dense(launch.left, launch.right, dense_out.data, launch.m, launch.k, launch.n);
+      });
+  }
+  const std::vector<double> times = medians(repeat, works, kHeat);
+  std::size_t at = 0;
+  for (const Launch& launch : launches) {
+    Part part{launch.name, 2.0 * double(launch.m) * double(launch.k) * double(launch.n), times[at++], 0};
+    if (launch.left) part.dense_ms = times[at++];
+    r.parts.push_back(part);
+  }
   return r;
 }
 
@@ -200,7 +238,10 @@ void write_json(const char* path, const std::vector<Result>& results, const cuda
                  "\"forward_ms\": %.4f, "
                  "\"both_ms\": %.4f",
                  i ? "," : "", r.shape->name, r.path, r.imbalance, r.dense, r.forward, r.both);
-    for (const auto& [name, ms] : r.parts) std::fprintf(f, ", \"%s_ms\": %.4f", name, ms);
+    for (const Part& part : r.parts) {
+      std::fprintf(f, ", \"%s_ms\": %.4f", part.name, part.ms);
+      if (part.flops > 0) std::fprintf(f, ", \"%s_dense_ms\": %.4f", part.name, part.dense_ms);
+    }
     std::fprintf(f, "}");
   }
   std::fprintf(f, "\n]}\n");
@@ -265,6 +306,8 @@ int run(int argc, char** argv) {
                 r.path, r.imbalance, r.dense, tf / r.dense, r.forward, tf / r.forward, r.dense / r.forward,
                 r.both, 3 * tf / r.both, 3 * r.dense / r.both);
     std::fflush(stdout);
+    if (r.dense_moved > 0.03)
+      std::printf("dense products moved by %.1f %%: do not compare these shares\n", 100 * r.dense_moved);
     results.push_back(r);
   }
   if (beside)
@@ -276,17 +319,12 @@ int run(int argc, char** argv) {
     if (const auto& [free, held] = r.beside; beside)
       std::printf("| %s | %.3f, %.3f | %.3f | %.3f, %.3f | %.3f |\n", r.shape->name, free[0], held[0],
                   held[0] / free[0], free[1], held[1], held[1] / free[1]);
-  std::printf("\nProducts, ms (TF):\n");
+  std::printf("\nLaunches, ms (TF, share of a dense product of the same extents in the same rounds):\n");
   for (const Result& r : results) {
-    const double third = 2e-9 * r.shape->tokens * r.shape->slots * double(r.shape->dim) * r.shape->inter_dim;
     std::printf("%-10s", r.shape->name);
-    for (const auto& [name, ms] : r.parts) {
-      const double flops =
-          !std::strcmp(name, "sort") || !std::strcmp(name, "unpermute") || !std::strcmp(name, "permute") ? 0
-          : !std::strcmp(name, "up") || !std::strcmp(name, "dW_up") || !std::strcmp(name, "dX") ? 2 * third
-                                                                                                : third;
-      std::printf(" %s %.3f", name, ms);
-      if (flops > 0) std::printf(" (%.0f)", flops / ms);
+    for (const Part& part : r.parts) {
+      std::printf(" %s %.3f", part.name, part.ms);
+      if (part.flops > 0) std::printf(" (%.0f, %.2f)", part.flops / part.ms * 1e-9, part.dense_ms / part.ms);
     }
     std::printf("\n");
   }

@@ -34,10 +34,11 @@ TEST(BenchJsonTest, HasTheDocumentedFields) {
   ASSERT_EQ(out["results"].size(), 2U);
   for (const json& one : out["results"])
     EXPECT_EQ(keys(one), (std::set<std::string>{
-                             "shape",      "tokens",      "component", "pass",        "median_ms",
-                             "least_ms",   "most_ms",     "flops",     "tflops",      "gflops_per_core",
-                             "dense_ms",   "dense_share", "floor_ms",  "floor_share", "memory_bytes",
-                             "kept_bytes", "kept_ratio",  "imbalance", "kernels",     "config"}));
+                             "shape",       "tokens",      "component", "pass",        "median_ms",
+                             "least_ms",    "most_ms",     "flops",     "tflops",      "gflops_per_core",
+                             "dense_ms",    "dense_share", "floor_ms",  "floor_share", "memory_bytes",
+                             "kept_bytes",  "kept_ratio",  "imbalance", "kernels",     "config",
+                             "dense_moved", "sm_mhz",      "watts",     "celsius"}));
   const json& both = out["results"][1];
   EXPECT_EQ(both["component"], "moe");
   EXPECT_EQ(both["pass"], "forward+backward");
@@ -56,8 +57,9 @@ TEST(BenchJsonTest, WhatIsUnknownIsNull) {
   const json out = json::parse(bench_json(report));
   EXPECT_TRUE(out["commit"].is_null());
   const json& one = out["results"][0];
-  for (const char* field : {"tflops", "dense_ms", "dense_share", "floor_ms", "floor_share", "memory_bytes",
-                            "kept_bytes", "kept_ratio", "kernels"})
+  for (const char* field :
+       {"tflops", "dense_ms", "dense_share", "floor_ms", "floor_share", "memory_bytes", "kept_bytes",
+        "kept_ratio", "kernels", "dense_moved", "sm_mhz", "watts", "celsius"})
     EXPECT_TRUE(one[field].is_null()) << field;
   EXPECT_DOUBLE_EQ(one["gflops_per_core"], 150000.0);
 }

@@ -22,20 +22,33 @@ TEST(BenchTableTest, HasARowAPass) {
       "moeref 1.2.3 (v1.2.3-4-gabcdef0), port cuda, medians of 10\n"
       "device NVIDIA H200, driver 580.1, toolkit 13.0\n"
       "\n"
-      "shape      tokens  component  pass        ms     TF  of dense  of floor    memory   kept  imbalance "
-      " GFLOP/s a core  kernels\n"
-      "qwen3_30b   16384  moe        forward  2.000  300.0     0.750     0.500  1.50 GiB      .       1.25 "
-      "              .  wgmma\n"
-      "qwen3_30b   16384  moe        f+b      8.000  225.0     0.562     0.375  1.50 GiB  1.020       1.25 "
-      "              .  wgmma\n");
+      "shape      tokens  component  pass        ms  spread     TF  of dense  of floor    memory   kept "
+      " imbalance  GFLOP/s a core   MHz    W  kernels\n"
+      "qwen3_30b   16384  moe        forward  2.000  75.0 %  300.0     0.750     0.500  1.50 GiB      . "
+      "      1.25               .  1515  690  wgmma\n"
+      "qwen3_30b   16384  moe        f+b      8.000  18.8 %  225.0     0.562     0.375  1.50 GiB  1.020 "
+      "      1.25               .  1515  690  wgmma\n");
+}
+
+// The share of a layer tells nothing where what it is held against changes under it.
+TEST(BenchTableTest, SaysWhereDenseProductsMoved) {
+  std::vector<BenchRow> rows = device_rows("olmoe", 16384);
+  for (BenchRow& row : rows) row.measured.dense_moved = kSteadyDense;
+  EXPECT_FALSE(holds(bench_table(bench_report({rows}), false), "unsteady"));
+  for (BenchRow& row : rows) row.measured.dense_moved = 0.041;
+  EXPECT_TRUE(holds(
+      bench_table(bench_report({rows}), false),
+      "\nunsteady: dense products moved by 4.1 % while olmoe, 16384 tokens, moe ran: do not compare its "
+      "shares\n"));
 }
 
 TEST(BenchTableTest, WhatDoesNotApplyIsADot) {
   const std::string text = bench_table(bench_report({processor_rows("mine", 64)}), false);
   // 6e11 flops in 2 ms on 2 threads.
-  EXPECT_TRUE(holds(text,
-                    "mine       64  moe        forward  2.000   .         .         .       .     .       "
-                    "1.25      150000.000  ."))
+  EXPECT_TRUE(
+      holds(text,
+            "mine       64  moe        forward  2.000  75.0 %   .         .         .       .     .       "
+            "1.25      150000.000    .  .  ."))
       << text;
 }
 

@@ -16,6 +16,7 @@ Measurement full() {
   m.median_ms = 2.0, m.least_ms = 1.5, m.most_ms = 3.0;
   m.dense_ms = 1.0, m.floor_ms = 0.5, m.memory_bytes = 1e9, m.kept_bytes = 2e9, m.least_kept_bytes = 1.9e9;
   m.imbalance = 1.2, m.kernels = "wgmma";
+  m.dense_moved = 0.02, m.sm_mhz = 1500.0, m.watts = 700.0, m.celsius = 60.0;
   return m;
 }
 
@@ -32,6 +33,10 @@ TEST(MeasurementJson, EveryFigureComesBack) {
   EXPECT_EQ(back.least_kept_bytes, m.least_kept_bytes);
   EXPECT_EQ(back.imbalance, m.imbalance);
   EXPECT_EQ(back.kernels, m.kernels);
+  EXPECT_EQ(back.dense_moved, m.dense_moved);
+  EXPECT_EQ(back.sm_mhz, m.sm_mhz);
+  EXPECT_EQ(back.watts, m.watts);
+  EXPECT_EQ(back.celsius, m.celsius);
 }
 
 TEST(MeasurementJson, FiguresThatAPortHasNotAreAbsent) {
@@ -39,7 +44,8 @@ TEST(MeasurementJson, FiguresThatAPortHasNotAreAbsent) {
       parse_measurement({{"pass", "forward"}, {"median_ms", 1}, {"least_ms", 1}, {"most_ms", 1}});
   EXPECT_FALSE(back.backward);
   EXPECT_FALSE(back.dense_ms || back.floor_ms || back.memory_bytes || back.kept_bytes ||
-               back.least_kept_bytes || back.imbalance || back.kernels);
+               back.least_kept_bytes || back.imbalance || back.kernels || back.dense_moved || back.sm_mhz ||
+               back.watts || back.celsius);
 }
 
 TEST(MeasurementJson, ErrorsNameTheField) {

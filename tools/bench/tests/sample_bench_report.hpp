@@ -19,6 +19,7 @@ inline std::vector<BenchRow> device_rows(const std::string& shape, std::int64_t 
   m.component = component;
   m.median_ms = 2.0, m.least_ms = 1.5, m.most_ms = 3.0, m.flops = 6e11;
   m.dense_ms = 1.5, m.floor_ms = 1.0, m.memory_bytes = 1536.0 * (1 << 20), m.imbalance = 1.25;
+  m.dense_moved = 0.01, m.sm_mhz = 1515.0, m.watts = 690.0, m.celsius = 55.0;
   m.kernels = "wgmma";
   BenchRow both = forward;
   both.measured.backward = true;
@@ -35,6 +36,7 @@ inline std::vector<BenchRow> processor_rows(const std::string& shape, std::int64
     bench::Measurement& m = row.measured;
     row.cores = 2;
     m.dense_ms = m.floor_ms = m.memory_bytes = m.kept_bytes = m.least_kept_bytes = std::nullopt;
+    m.dense_moved = m.sm_mhz = m.watts = m.celsius = std::nullopt;
     m.kernels = std::nullopt;
   }
   return rows;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <thread>
 
 #include "cuda_impl/tests/device.hpp"
@@ -12,6 +13,9 @@ namespace moeref::cuda::test {
 namespace {
 
 using std::chrono::steady_clock;
+
+// Before the program's first call to CUDA: ranks that share a device wait for each other in kernels here.
+[[maybe_unused]] const int kLoadedAtOnce = setenv("CUDA_MODULE_LOADING", "EAGER", 0);
 
 TEST(Bootstrap, GathersAndSplits) {
   MOEREF_NEEDS_DEVICE();

@@ -51,7 +51,9 @@ struct GroupOptions {
   // as run_ranks was told.
   std::chrono::milliseconds timeout = std::chrono::minutes(10);
   std::string name = "group";  // in messages
-  bool kernels_wait = false;   // also for ranks of one process, and for several of them in each of many
+  // Also for ranks of one process, and for several of them in each of many. Loading a kernel may wait for
+  // those that run: where ranks of a process share a device, set CUDA_MODULE_LOADING=EAGER.
+  bool kernels_wait = false;
 };
 
 /// Where the slots of one kind lie in a window, the same on all ranks.

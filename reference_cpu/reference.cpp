@@ -105,30 +105,16 @@ void aux_loss_component(Work& w) {
   const Bounded scores = load(w.input("original_scores"), c.n_routed_experts);
   const std::vector<bool> mask = token_mask(w.call, "token_mask", scores.rows);
   const IdList ids = ids_of(w.input("indices"));
-  const std::int64_t k = c.n_activated_experts;
-  const auto offsets = sequence_offsets(c.aux_loss_sequences, scores.rows);
-  std::vector<AuxLoss> losses;
-  for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
-    const std::int64_t first = offsets[s], last = offsets[s + 1];
-    const std::vector<bool> own_mask(mask.begin() + first, mask.begin() + last);
-    losses.push_back(aux_loss(aux_statistics(rows_of(scores, first, last), own_mask,
-                                             expert_load({ids.begin() + first * k, ids.begin() + last * k},
-                                                         own_mask, c.n_routed_experts)),
-                              c.aux_loss_slots()));
-  }
-  const SequenceLoss loss = mean_loss(losses);
+  const SequenceLoss loss = sequence_loss(c, {}, scores, ids, mask);
   w.put("outputs/expert_load", integers(expert_load(ids, mask, c.n_routed_experts), {c.n_routed_experts}));
   w.put("outputs/aux_loss", scalar(loss.value, DType::float32));
   if (!w.call.backward) return;
   Bounded grad(scores.rows, scores.cols, scores.dtype);
-  for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
-    const Real one = known(1.0, precision(DType::float32));
-    const std::vector<Real> d =
-        aux_loss_gradient(loss.terms[s], losses.size() > 1 ? one / static_cast<double>(losses.size()) : one);
-    for (std::int64_t t = offsets[s]; t < offsets[s + 1]; ++t)
-      for (std::int64_t i = 0; i < scores.cols; ++i)
-        if (mask[static_cast<std::size_t>(t)]) grad.set(t, i, d[static_cast<std::size_t>(i)]);
-  }
+  const auto d = sequence_loss_gradients(loss.terms, known(1.0, precision(DType::float32)));
+  for (std::int64_t t = 0; t < scores.rows; ++t)
+    for (std::int64_t i = 0; i < scores.cols; ++i)
+      if (mask[static_cast<std::size_t>(t)])
+        grad.set(t, i, d[sequence_of(t, scores.rows, d.size())][static_cast<std::size_t>(i)]);
   w.put("grads/original_scores", std::move(grad), {scores.rows, scores.cols});
 }
 

@@ -1,10 +1,13 @@
 #include "reference_cpu/components/aux_loss.hpp"
 
-#include <string>
-
-#include "moeref/error.hpp"
+#include <algorithm>
 
 namespace moeref {
+
+double real_token_count(const std::vector<bool>& mask) {
+  return std::max(static_cast<double>(std::ranges::count(mask, true)), 1.0);
+}
+
 std::vector<std::int64_t> expert_load(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
                                       std::int64_t experts) {
   std::vector<std::int64_t> load(static_cast<std::size_t>(experts));
@@ -57,27 +60,6 @@ AuxLoss aux_loss(const AuxStatistics& statistics, std::int64_t k) {
     loss += f * (statistics.score_sum[i].total() / n);
   }
   out.value = loss.total();
-  return out;
-}
-
-SequenceLoss mean_loss(const std::vector<AuxLoss>& sequences) {
-  SequenceLoss out;
-  Sum sum(kFloat);
-  for (const AuxLoss& loss : sequences) {
-    sum += loss.value;
-    out.terms.push_back(loss.terms);
-  }
-  out.value =
-      sequences.size() == 1 ? sequences[0].value : sum.total() / static_cast<double>(sequences.size());
-  return out;
-}
-
-std::vector<std::int64_t> sequence_offsets(std::int64_t sequences, std::int64_t tokens) {
-  if (tokens % sequences != 0)
-    throw InputError("config field 'aux_loss_sequences' is " + std::to_string(sequences) +
-                     ": want a divisor of the number of tokens = " + std::to_string(tokens));
-  std::vector<std::int64_t> out;
-  for (std::int64_t s = 0; s <= sequences; ++s) out.push_back(s * (tokens / sequences));
   return out;
 }
 

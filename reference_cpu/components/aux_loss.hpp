@@ -8,6 +8,9 @@
 
 namespace moeref {
 
+/// n of the losses: the number of real tokens, 1 where there are none.
+double real_token_count(const std::vector<bool>& mask);
+
 /// load_i = number of real tokens whose ids [k] contain i: an id that a token has twice counts once, that of
 /// a null slot nowhere. ids [T, k].
 std::vector<std::int64_t> expert_load(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
@@ -37,17 +40,6 @@ struct AuxLoss {
   AuxLossTerms terms;
 };
 AuxLoss aux_loss(const AuxStatistics& statistics, std::int64_t k);
-
-/// The mean over sequences, and the terms of each.
-struct SequenceLoss {
-  Real value;
-  std::vector<AuxLossTerms> terms;
-};
-SequenceLoss mean_loss(const std::vector<AuxLoss>& sequences);
-
-/// The first token of each of `sequences` sequences of equal length, and the number of tokens. Throws
-/// InputError where they do not divide the tokens.
-std::vector<std::int64_t> sequence_offsets(std::int64_t sequences, std::int64_t tokens);
 
 /// d aux / d S_ti = scale f_i m_t / n, [E] for a real token.
 std::vector<Real> aux_loss_gradient(const AuxLossTerms& terms, Real scale);

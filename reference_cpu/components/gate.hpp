@@ -7,8 +7,9 @@
 #include "moeref/config.hpp"
 #include "moeref/evaluation.hpp"
 #include "reference_cpu/arithmetic/bounded.hpp"
-#include "reference_cpu/components/aux_loss.hpp"
 #include "reference_cpu/components/forced_stages.hpp"
+#include "reference_cpu/components/routing_scores.hpp"
+#include "reference_cpu/components/sequence_loss.hpp"
 
 namespace moeref {
 
@@ -20,12 +21,6 @@ struct GateParams {
   DType stored = DType::float64;  ///< the parameters' own type, in which their gradients are stored
 };
 
-/// gate_precision where given, else x's type.
-DType gate_compute_type(const CallOptions& options, DType x);
-
-/// The type of S and of the routing weights when the score function is done.
-DType scores_type(const MoEConfig& config, const CallOptions& options, DType x);
-
 /// Reads "{prefix}weight", "{prefix}bias", "{prefix}e_score_correction_bias", "{prefix}per_expert_scale".
 GateParams load_gate(const MoEConfig& config, const CallOptions& options, const NamedTensors& tensors,
                      const std::string& prefix, DType x);
@@ -34,16 +29,8 @@ GateParams load_gate(const MoEConfig& config, const CallOptions& options, const 
 std::optional<std::vector<Real>> load_correction(const MoEConfig& config, const NamedTensors& tensors,
                                                  const std::string& prefix);
 
-/// What the selection is made from where the logits z [T, E] are given.
-RoutingScores routing_of_logits(const MoEConfig& config, const CallOptions& options,
-                                const std::optional<std::vector<Real>>& correction, const Bounded& logits);
-
-/// The same where the scores S [T, E] are given as the auxiliary loss sees them. Nothing where the selection
-/// does not follow from them: a correction bias comes before the normalisation that S is after, or logits are
-/// selected by.
-std::optional<RoutingScores> routing_of_scores(const MoEConfig& config,
-                                               const std::optional<std::vector<Real>>& correction,
-                                               const Bounded& scores);
+/// The factor on an expert's routing weights, where there is one.
+Real expert_scale(const GateParams& params, std::int64_t expert);
 
 /// The results of one forward. Slots hold the ids in descending order of the selection scores, or as
 /// replayed.

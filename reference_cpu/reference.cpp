@@ -29,16 +29,20 @@ IdList ids_of(const Tensor& tensor) {
 }
 
 /// The ids to route by: those judged, else those the call replays, else none (select).
-std::optional<IdList> given_ids(const Call& call, const NamedTensors& routing, const std::string& suffix) {
+struct RoutingIds {
+  std::optional<IdList> indices, dispatched;
+
+  GivenIds pointers() const { return {indices ? &*indices : nullptr, dispatched ? &*dispatched : nullptr}; }
+};
+RoutingIds given_ids(const Call& call, const NamedTensors& routing, const std::string& suffix) {
   const Tensor* ids = find(routing, "outputs/indices" + suffix);
   // The balanced gate has no replay.
   const bool balanced = parse_call_options(call.options).fake_balanced_gate;
   if (!ids && !balanced) ids = find(call.tensors, "inputs/replay_indices" + suffix);
-  if (!ids) return std::nullopt;
-  return ids_of(*ids);
+  const Tensor* dispatched = find(routing, "outputs/dispatched_indices" + suffix);
+  return {ids ? std::optional(ids_of(*ids)) : std::nullopt,
+          dispatched ? std::optional(ids_of(*dispatched)) : std::nullopt};
 }
-
-const IdList* pointer(const std::optional<IdList>& ids) { return ids ? &*ids : nullptr; }
 
 BoundedTensor integers(const IdList& values, Shape shape) {
   return exact_result(Tensor::of(std::move(shape), std::span<const std::int64_t>(values)));
@@ -69,6 +73,7 @@ struct Work {
 void put_gate(Work& w, const MoEConfig& c, GateForward f) {
   const std::int64_t t = f.logits.rows, e = c.n_routed_experts, k = c.n_activated_experts;
   w.put("outputs/indices", integers(f.indices, {t, k}));
+  if (c.drops_slots()) w.put("outputs/dispatched_indices", integers(f.dispatched, {t, k}));
   w.put("outputs/weights", std::move(f.weights), {t, k});
   w.put("outputs/expert_load", integers(f.load, {e}));
   if (f.aux_loss) w.put("outputs/aux_loss", scalar(*f.aux_loss, DType::float32));
@@ -85,7 +90,7 @@ void gate(Work& w) {
   const std::vector<bool> mask = token_mask(w.call, "token_mask", x.rows);
   const GateParams params = load_gate(c, w.options, w.call.tensors, "params/", x.dtype);
   const auto ids = given_ids(w.call, w.routing, "");
-  GateForward f = gate_forward(c, w.options, params, x, mask, pointer(ids), w.forced);
+  GateForward f = gate_forward(c, w.options, params, x, mask, ids.pointers(), w.forced);
   if (w.call.backward) {
     const Bounded dw =
         load(require(w.call.tensors, "cotangents/weights"), c.n_activated_experts, f.weights.dtype);
@@ -138,7 +143,7 @@ void bias_update(Work& w) {
       params.correction = update->correction();
       const std::vector<bool> mask = token_mask(w.call, "token_mask" + at, x.rows);
       const auto ids = given_ids(w.call, w.routing, at);
-      GateForward f = gate_forward(c, w.options, params, x, mask, pointer(ids));
+      GateForward f = gate_forward(c, w.options, params, x, mask, ids.pointers());
       const auto offsets =
           rank_offsets(w.options.parallel.dp_size, w.options.parallel.tokens_per_rank, x.rows);
       for (std::size_t r = 0; r + 1 < offsets.size(); ++r)
@@ -228,7 +233,7 @@ void moe(Work& w) {
   std::vector<bool> mask = token_mask(w.call, "padding_mask", x.rows);
   if (find(w.call.tensors, "inputs/padding_mask")) mask.flip();
   const auto ids = given_ids(w.call, w.routing, "");
-  MoEForward f = moe_forward(c, w.options, w.call.tensors, x, mask, pointer(ids), w.forced);
+  MoEForward f = moe_forward(c, w.options, w.call.tensors, x, mask, ids.pointers(), w.forced);
   if (w.call.backward) {
     const Bounded dy = load(require(w.call.tensors, "cotangents/y"), c.dim, x.dtype);
     w.put("grads/x", moe_backward(c, w.options, w.call.tensors, x, mask, f, dy, w.out.results),

@@ -229,6 +229,20 @@ struct Fields<MoEConfig> {
                    Drawn{0, std::array{std::int64_t{2}, std::int64_t{3}}}),
         convention("z_loss_coeff", &C::z_loss_coeff, not_negative, "weight of the router z-loss; 0 = none",
                    "gate moe", Drawn{0, std::array{0.5, 0.001}}),
+        convention("capacity_factor", &C::capacity_factor, not_negative,
+                   "an expert's share of k T / E slots, past which slots are dropped; 0 = none are",
+                   "gate moe", Drawn{0, std::array{1.0, 0.5}}),
+        convention("min_capacity", &C::min_capacity, Between{0, kLargestSize, "want 0 or more"},
+                   "the least capacity that capacity_factor gives", "gate moe",
+                   Drawn{0, std::array{std::int64_t{2}}}),
+        convention("expert_capacity", &C::expert_capacity, Between{0, kLargestSize, "want 0 (off) or more"},
+                   "the slots that an expert takes, in place of capacity_factor; 0 = any number", "gate moe",
+                   Drawn{0, std::array{std::int64_t{1}, std::int64_t{3}}}),
+        convention("capacity_order", &C::capacity_order, any, "which slots of a full expert are kept",
+                   "gate moe", Drawn{0, std::array{CapacityOrder::choice, CapacityOrder::weight}}),
+        convention("norm_after_dropping", &C::norm_after_dropping, any,
+                   "routing weights are divided by the sum over the slots that are kept", "gate moe",
+                   Drawn{0, std::array{true}}),
     };
   }();
 };

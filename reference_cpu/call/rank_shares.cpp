@@ -14,7 +14,7 @@ namespace moeref {
 namespace {
 
 /// A name; or, ending in '*', what names begin with; or empty, which matches none.
-using Names = std::array<std::string_view, 6>;
+using Names = std::array<std::string_view, 7>;
 
 bool is_one_of(const Names& names, std::string_view tensor) {
   return std::ranges::any_of(names, [&](std::string_view name) {
@@ -32,7 +32,8 @@ struct ShareRule {
 
 constexpr auto kShareRules = std::to_array<ShareRule>({
     {.kind = Component::gate,
-     .tokens = {"inputs/*", "cotangents/*", "stages/*", "outputs/weights", "outputs/indices", "grads/x"}},
+     .tokens = {"inputs/*", "cotangents/*", "stages/*", "outputs/weights", "outputs/indices",
+                "outputs/dispatched_indices", "grads/x"}},
     {.kind = Component::aux_loss, .tokens = {"inputs/*", "grads/original_scores"}},
     {.kind = Component::bias_update, .tokens = {"inputs/*", "outputs/indices_*"}},
     {.kind = Component::fake_balanced_gate, .tokens = {"inputs/*", "outputs/*"}},
@@ -42,7 +43,7 @@ constexpr auto kShareRules = std::to_array<ShareRule>({
      .experts = {"params/*", "grads/*"}},
     {.kind = Component::moe,
      .batch = {"inputs/x", "inputs/padding_mask", "cotangents/y", "outputs/y", "grads/x"},
-     .tokens = {"inputs/*", "stages/*", "outputs/weights", "outputs/indices"},
+     .tokens = {"inputs/*", "stages/*", "outputs/weights", "outputs/indices", "outputs/dispatched_indices"},
      .experts = {"params/experts.*", "grads/experts.*"}},
     {.kind = Component::init, .experts = {"outputs/experts.*"}},
     {.kind = Component::metrics},

@@ -97,6 +97,7 @@ void gate(Builder& b, const MoEConfig& c, const CallOptions& o, std::int64_t t) 
   b.cotangent("weights", weights, slots);
   b.output("weights", weights, slots);
   b.output("indices", DType::int64, slots);
+  if (c.drops_slots()) b.output("dispatched_indices", DType::int64, slots);
   b.output("expert_load", DType::int64, {c.n_routed_experts});
   if (o.training && c.aux_loss_coeff > 0.0) b.output("aux_loss", DType::float32, {});
   if (o.training && c.z_loss_coeff > 0.0) b.output("z_loss", DType::float32, {});
@@ -175,7 +176,10 @@ void moe(Builder& b, const MoEConfig& c, const CallOptions& o, const Shape& toke
   b.output("y", c.dtype, x);
   b.output("weights", c.router_weights_fp32 && !o.fake_balanced_gate ? DType::float32 : c.dtype, slots,
            false);
-  b.output("indices", DType::int64, slots, false);
+  // One token's choice may drop another's slot: results can be judged on the port's own choices alone.
+  const bool drops = c.drops_slots() && !o.fake_balanced_gate;
+  b.output("indices", DType::int64, slots, drops);
+  if (drops) b.output("dispatched_indices", DType::int64, slots);
   b.output("expert_load", DType::int64, {c.n_routed_experts}, false);
   if (o.training && c.aux_loss_coeff > 0.0 && !o.fake_balanced_gate) b.output("aux_loss", DType::float32, {});
   if (o.training && c.z_loss_coeff > 0.0 && !o.fake_balanced_gate) b.output("z_loss", DType::float32, {});

@@ -4,6 +4,7 @@
 
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "reference_cpu/arithmetic/product.hpp"
+#include "reference_cpu/components/capacity.hpp"
 #include "reference_cpu/components/normalisation.hpp"
 #include "reference_cpu/components/routing_weights.hpp"
 #include "reference_cpu/components/selection.hpp"
@@ -41,9 +42,21 @@ Real expert_scale(const GateParams& p, std::int64_t expert) {
   return (*p.scale)[static_cast<std::size_t>(expert)];
 }
 
+namespace {
+
+/// The weights of a token's slots, with their scales per expert, among those of all.
+void put_weights(const GateParams& p, const FilledSlots& slots, const std::vector<Real>& weights,
+                 std::int64_t t, GateForward& f) {
+  for (std::size_t j = 0; j < weights.size(); ++j) {
+    const Real weight = p.scale ? weights[j] * expert_scale(p, slots.id[j]) : weights[j];
+    f.weights.set(t, slots.place[j], store(weight, precision(f.scores.dtype)));
+  }
+}
+
+}  // namespace
+
 GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& x,
-                         const std::vector<bool>& mask, const std::vector<std::int64_t>* replay,
-                         const ForcedStages& forced) {
+                         const std::vector<bool>& mask, const GivenIds& given, const ForcedStages& forced) {
   const std::int64_t tokens = x.rows, k = c.n_activated_experts;
   const Bounded input = cast(x, gate_compute_type(o, x.dtype));
   GateForward f;
@@ -60,20 +73,27 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
     record_scores(f.routing, c, t, token);
     const std::span<std::int64_t> ids(f.indices.data() + t * k, static_cast<std::size_t>(k));
     const std::vector<std::int64_t> own =
-        replay ? std::vector<std::int64_t>(replay->begin() + t * k, replay->begin() + (t + 1) * k)
-               : select_experts(token.choice, c);
+        given.indices
+            ? std::vector<std::int64_t>(given.indices->begin() + t * k, given.indices->begin() + (t + 1) * k)
+            : select_experts(token.choice, c);
     std::copy(own.begin(), own.end(), ids.begin());
 
-    const FilledSlots slots = filled_slots(c, ids);
-    const std::vector<Real> weights = routing_weights(c, selected_values(c, o, token, slots));
-    for (std::size_t j = 0; j < weights.size(); ++j) {
-      const Real weight = p.scale ? weights[j] * expert_scale(p, slots.id[j]) : weights[j];
-      f.weights.set(t, slots.place[j], store(weight, precision(f.scores.dtype)));
-    }
+    const FilledSlots slots = filled_slots(c, f.indices, f.indices, t);
+    put_weights(p, slots, weights_before_dropping(c, selected_values(c, o, token, slots)), t, f);
     const std::vector<Real> seen = c.normalises_scores() ? normalise(c, token.weighed) : token.weighed;
     for (std::int64_t i = 0; i < c.n_routed_experts; ++i)
       f.scores.set(t, i, seen[static_cast<std::size_t>(i)]);
   });
+
+  f.dispatched = f.indices;
+  if (c.drops_slots()) {
+    f.dispatched = dispatched_ids(c, o.parallel, f.indices, f.weights, mask, given.dispatched);
+    parallel_for(tokens, [&](std::int64_t t) {
+      const TokenScores token = token_scores(c, o, p.correction, f.logits, t);
+      const FilledSlots slots = filled_slots(c, f.indices, f.dispatched, t);
+      put_weights(p, slots, routing_weights(c, selected_values(c, o, token, slots), slots), t, f);
+    });
+  }
 
   forced.settle("stages/scores", f.scores, {tokens, c.n_routed_experts});
   f.load = expert_load(f.indices, mask, c.n_routed_experts);

@@ -35,23 +35,30 @@ Real expert_scale(const GateParams& params, std::int64_t expert);
 /// The results of one forward. Slots hold the ids in descending order of the selection scores, or as
 /// replayed.
 struct GateForward {
-  Bounded logits;                       ///< z [T, E]
-  Bounded scores;                       ///< S [T, E] after normalisation, as the auxiliary loss sees them
-  std::vector<std::int64_t> indices;    ///< [T, k]
-  Bounded weights;                      ///< w [T, k]
-  std::vector<std::int64_t> load;       ///< [E]
+  Bounded logits;                        ///< z [T, E]
+  Bounded scores;                        ///< S [T, E] after normalisation, as the auxiliary loss sees them
+  std::vector<std::int64_t> indices;     ///< [T, k]
+  std::vector<std::int64_t> dispatched;  ///< those that experts get: null where a slot is dropped (SPEC 10)
+  Bounded weights;                       ///< w [T, k]
+  std::vector<std::int64_t> load;        ///< [E]
   std::optional<Real> aux_loss;         ///< without the coefficient; only in training with aux_loss_coeff > 0
   std::optional<Real> z_loss;           ///< likewise, with z_loss_coeff > 0 (SPEC 10)
   std::vector<AuxLossTerms> aux_terms;  ///< n and f of each sequence's loss, for the backward pass
   RoutingScores routing;                ///< the scores that the selection was made from
 };
 
-/// x [T, D]; mask[t] = real token; `replay` ids [T, k] instead of a selection (null: select). The auxiliary
+/// Ids [T, k] in place of the gate's own choices; null: it chooses.
+struct GivenIds {
+  const std::vector<std::int64_t>* indices = nullptr;     ///< a replay, or a candidate's
+  const std::vector<std::int64_t>* dispatched = nullptr;  ///< a candidate's: see dispatched_ids
+};
+
+/// x [T, D]; mask[t] = real token. The auxiliary
 /// loss takes all tokens of the call as one sequence; under context parallelism (`options.parallel.cp_size`)
 /// its statistics are those of contiguous parts of the tokens, added over the ranks.
 GateForward gate_forward(const MoEConfig& config, const CallOptions& options, const GateParams& params,
-                         const Bounded& x, const std::vector<bool>& mask,
-                         const std::vector<std::int64_t>* replay, const ForcedStages& forced = {});
+                         const Bounded& x, const std::vector<bool>& mask, const GivenIds& given,
+                         const ForcedStages& forced = {});
 
 struct GateBackward {
   Bounded x;                     ///< [T, D]

@@ -1,5 +1,3 @@
-#include <span>
-
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "reference_cpu/arithmetic/product.hpp"
 #include "reference_cpu/components/gate.hpp"
@@ -17,15 +15,14 @@ namespace {
 Bounded scale_gradient(const MoEConfig& c, const CallOptions& o, const GateParams& p, const GateForward& f,
                        const Bounded& dw) {
   std::vector<Sum> sums(static_cast<std::size_t>(c.n_routed_experts), Sum(precision(p.stored)));
-  const std::int64_t k = c.n_activated_experts;
   for (std::int64_t t = 0; t < dw.rows; ++t) {
     const TokenScores token = token_scores(c, o, p.correction, f.logits, t);
-    const FilledSlots slots = filled_slots(
-        c, std::span(f.indices).subspan(static_cast<std::size_t>(t * k), static_cast<std::size_t>(k)));
-    const std::vector<Real> weights = routing_weights(c, selected_values(c, o, token, slots));
+    const FilledSlots slots = filled_slots(c, f.indices, f.dispatched, t);
+    const std::vector<Real> weights = routing_weights(c, selected_values(c, o, token, slots), slots);
     for (std::size_t j = 0; j < weights.size(); ++j)
-      sums[static_cast<std::size_t>(slots.id[j])] +=
-          store(store(dw.at(t, slots.place[j]), precision(f.scores.dtype)) * weights[j], precision(p.stored));
+      if (slots.kept[j])
+        sums[static_cast<std::size_t>(slots.id[j])] += store(
+            store(dw.at(t, slots.place[j]), precision(f.scores.dtype)) * weights[j], precision(p.stored));
   }
   Bounded out(1, c.n_routed_experts, p.stored);
   for (std::int64_t e = 0; e < out.cols; ++e) out.set(e, sums[static_cast<std::size_t>(e)].total());
@@ -36,7 +33,7 @@ Bounded scale_gradient(const MoEConfig& c, const CallOptions& o, const GateParam
 
 GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& x,
                            const std::vector<bool>& mask, const GateForward& f, const Bounded& dw) {
-  const std::int64_t tokens = x.rows, k = c.n_activated_experts;
+  const std::int64_t tokens = x.rows;
   const auto experts = static_cast<std::size_t>(c.n_routed_experts);
   const ScoreRule& rule = score_rule(c.score_func);
   const Precision scores_held = precision(f.scores.dtype);
@@ -49,8 +46,7 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
 
   parallel_for(tokens, [&](std::int64_t t) {
     const TokenScores token = token_scores(c, o, p.correction, f.logits, t);
-    const FilledSlots slots = filled_slots(
-        c, std::span(f.indices).subspan(static_cast<std::size_t>(t * k), static_cast<std::size_t>(k)));
+    const FilledSlots slots = filled_slots(c, f.indices, f.dispatched, t);
     const std::vector<Real> values = selected_values(c, o, token, slots);
 
     // Back through the casts, scale and normalisation to the selected values.
@@ -60,7 +56,7 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
       const Real above = store(dw.at(t, slots.place[j]), scores_held);
       d_weights.push_back(store(p.scale ? above * expert_scale(p, slots.id[j]) : above, held));
     }
-    std::vector<Real> d_values = routing_weights_gradient(c, values, d_weights);
+    std::vector<Real> d_values = routing_weights_gradient(c, values, slots, d_weights);
 
     // The gradients of S and of z are sums in any order: of the auxiliary loss's, directly and through the
     // sum of S, and of the selected values', which arrive at S or at z.

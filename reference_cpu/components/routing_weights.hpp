@@ -11,12 +11,16 @@
 
 namespace moeref {
 
-/// The slots of a token that have an expert: their places among its k, and the experts' ids.
+/// The slots of a token that have an expert: their places among its k, the experts' ids, and whether the
+/// expert takes them.
 struct FilledSlots {
   std::vector<std::int64_t> place, id;
+  std::vector<bool> kept;
 };
-/// Replayed ids [k] may leave slots without an expert.
-FilledSlots filled_slots(const MoEConfig& config, std::span<const std::int64_t> ids);
+/// Replayed ids [T, k] may leave slots without an expert; `dispatched` [T, k], those that experts get, are
+/// null where a slot is dropped.
+FilledSlots filled_slots(const MoEConfig& config, const std::vector<std::int64_t>& ids,
+                         const std::vector<std::int64_t>& dispatched, std::int64_t token);
 
 /// The numbers of a row [E] that belong to these experts.
 std::vector<Real> gather(std::span<const Real> row, std::span<const std::int64_t> ids);
@@ -28,11 +32,15 @@ bool scores_after_topk(const MoEConfig& config);
 std::vector<Real> selected_values(const MoEConfig& config, const CallOptions& options,
                                   const TokenScores& token, const FilledSlots& slots);
 
-/// The weights of the slots, without a scale per expert.
-std::vector<Real> routing_weights(const MoEConfig& config, std::span<const Real> values);
+/// The weights of the slots, without a scale per expert, as they are before any slot is dropped.
+std::vector<Real> weights_before_dropping(const MoEConfig& config, std::span<const Real> values);
+
+/// The same, 0 where a slot is dropped.
+std::vector<Real> routing_weights(const MoEConfig& config, std::span<const Real> values,
+                                  const FilledSlots& slots);
 
 /// d loss / d values, from those of the weights without a scale per expert.
 std::vector<Real> routing_weights_gradient(const MoEConfig& config, std::span<const Real> values,
-                                           std::span<const Real> cotangent);
+                                           const FilledSlots& slots, std::span<const Real> cotangent);
 
 }  // namespace moeref

@@ -141,6 +141,20 @@ void draw_slot_rules(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
   }
 }
 
+/// Experts of limited capacity, drawn apart likewise. Ordinary numbers have one order of their weights.
+void draw_capacity(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0x9FB21C651E98DF25u + 5);
+  if (d.chance(0.7)) return;
+  if (d.chance(0.5)) {
+    c.capacity_factor = d.of({0.25, 0.5, 1.0, 1.25});
+    c.min_capacity = d.of<std::int64_t>({0, 0, 1, 2});
+  } else {
+    c.expert_capacity = 1 + d.below(3);
+  }
+  c.capacity_order = static_cast<CapacityOrder>(d.below(3));
+  c.norm_after_dropping = d.chance(0.5);
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -237,6 +251,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
     if (rules == Rules::any) {
       draw_conventions(stream, numbers, c);
       draw_slot_rules(stream, numbers, c);
+      draw_capacity(stream, c);
     }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);

@@ -127,9 +127,11 @@ Tensor TensorPart::of(const Tensor& tensor) const {
 bool can_be_reduced(const Call& call) {
   const CallOptions options = parse_call_options(call.options);
   if (options.parallel.size() > 1 || options.fake_balanced_gate) return false;
-  if (call.component == Component::gate || call.component == Component::mlp) return true;
-  return has_routed_experts(call.component) &&
-         parse_moe_config(call.config).weight_format == WeightFormat::none;
+  if (call.component == Component::mlp) return true;
+  const MoEConfig config = parse_moe_config(call.config);
+  if (config.drops_slots()) return false;  // a token's slots depend on those of others
+  if (call.component == Component::gate) return true;
+  return has_routed_experts(call.component) && config.weight_format == WeightFormat::none;
 }
 
 ReducedCall reduce_to_tokens(const Call& call, std::span<const std::int64_t> tokens) {

@@ -55,6 +55,13 @@ enum class NullSlots : std::uint8_t {
   n_routed_experts,  ///< E, in both
 };
 
+/// Which slots of a full expert are kept.
+enum class CapacityOrder : std::uint8_t {
+  token,   ///< those of the first tokens
+  choice,  ///< those of first choices before second ones, and of these those of the first tokens
+  weight,  ///< those with the largest routing weights
+};
+
 template <typename Enum>
 struct ConventionName {
   Enum kind;
@@ -95,6 +102,11 @@ inline constexpr auto kNullSlots = std::to_array<ConventionName<NullSlots>>({
     {NullSlots::minus_one, "minus_one"},
     {NullSlots::n_routed_experts, "n_routed_experts"},
 });
+inline constexpr auto kCapacityOrders = std::to_array<ConventionName<CapacityOrder>>({
+    {CapacityOrder::token, "token"},
+    {CapacityOrder::choice, "choice"},
+    {CapacityOrder::weight, "weight"},
+});
 
 /// The table of an enum of this page: `rows_of(GroupScore{})`.
 constexpr const auto& rows_of(NormDenominator) { return kNormDenominators; }
@@ -104,6 +116,7 @@ constexpr const auto& rows_of(DiscardedGroups) { return kDiscardedGroups; }
 constexpr const auto& rows_of(SelectionScores) { return kSelectionScores; }
 constexpr const auto& rows_of(AuxLossFactor) { return kAuxLossFactors; }
 constexpr const auto& rows_of(NullSlots) { return kNullSlots; }
+constexpr const auto& rows_of(CapacityOrder) { return kCapacityOrders; }
 
 /// An enum with a table here.
 template <typename Enum>

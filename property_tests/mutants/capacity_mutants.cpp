@@ -161,7 +161,7 @@ std::span<const Mutant> capacity_mutants() {
        .components = {Component::gate},
        .does = "no slot is ever dropped",
        .first_wrong = kWhere,
-       .property = "capacity_order dropped_slots",
+       .property = "capacity_order",
        .run = capacity_ignored},
       {.name = "capacity_rounds_down",
        .components = {Component::gate},

@@ -22,6 +22,8 @@ void arrange_capacity(Descriptor& d) {
     else
       c.capacity_factor = d.seed / 2 % 2 == 0 ? 0.5 : 0.75;
   }
+  if (c.capacity_order == CapacityOrder::token)
+    c.capacity_order = static_cast<CapacityOrder>(d.seed / 4 % kCapacityOrders.size());
   d.groups = d.limited = 1;
   d.E = std::clamp<std::int64_t>(d.E, 2, 8);
   d.k = std::min<std::int64_t>(d.k, d.E);

@@ -51,6 +51,12 @@ TEST(Diagnosis, NamesRulesOfSlotsExpertsAndLosses) {
   EXPECT_EQ(followed("gate__sigmoid_bias", {{"selection_scores", "logits"}}), "selection_scores = logits");
 }
 
+TEST(Diagnosis, NamesWhichSlotsAreDropped) {
+  EXPECT_EQ(followed("moe__capacity_by_weight", {{"capacity_order", "choice"}}), "capacity_order = choice");
+  EXPECT_EQ(followed("gate__capacity_by_choice", {{"norm_after_dropping", false}}),
+            "norm_after_dropping = false");
+}
+
 TEST(Diagnosis, NamesTwoRulesTogether) {
   EXPECT_EQ(followed("gate__sigmoid_groups_negative",
                      {{"discarded_groups", "minus_infinity"}, {"norm_topk_prob", true}}),

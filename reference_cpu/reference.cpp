@@ -110,7 +110,9 @@ void aux_loss_component(Work& w) {
   const Bounded scores = load(w.input("original_scores"), c.n_routed_experts);
   const std::vector<bool> mask = token_mask(w.call, "token_mask", scores.rows);
   const IdList ids = ids_of(w.input("indices"));
-  const SequenceLoss loss = sequence_loss(c, {}, scores, ids, mask);
+  const Tensor* accumulated = find(w.call.tensors, "inputs/accumulated_expert_load");
+  const SequenceLoss loss =
+      sequence_loss(c, {}, scores, ids, mask, accumulated ? ids_of(*accumulated) : IdList{});
   w.put("outputs/expert_load", integers(expert_load(ids, mask, c.n_routed_experts), {c.n_routed_experts}));
   w.put("outputs/aux_loss", scalar(loss.value, DType::float32));
   if (!w.call.backward) return;

@@ -27,6 +27,7 @@ static_assert(has_row_per_enumerator<kAuxLossFactors>());
 static_assert(has_row_per_enumerator<kNullSlots>());
 static_assert(has_row_per_enumerator<kSelectionScores>());
 static_assert(has_row_per_enumerator<kCapacityOrders>());
+static_assert(has_row_per_enumerator<kAuxLossCounts>());
 
 /// Whether the struct has exactly these members, in this order: one more could be left to its default.
 template <typename Struct, typename... Members>
@@ -269,6 +270,8 @@ void check(const MoEConfig& c) {
        c.activation_limit,
        "want 0 or more with " + std::string(name(c.expert_activation)) + ", whose clamps are always on");
   check_blocks(c);
+  want(!c.aux_loss_accumulated || c.aux_loss_sequences == 1, "aux_loss_sequences", c.aux_loss_sequences,
+       "want 1 with aux_loss_accumulated, whose loads are those of whole micro-batches");
   want(c.capacity_factor == 0.0 || c.expert_capacity == 0, "expert_capacity", c.expert_capacity,
        "want 0 with capacity_factor, or capacity_factor 0");
   want(!c.router_weight_on_input || !c.apply_router_weight_after_down, "router_weight_on_input",

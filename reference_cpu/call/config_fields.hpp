@@ -243,6 +243,12 @@ struct Fields<MoEConfig> {
         convention("norm_after_dropping", &C::norm_after_dropping, any,
                    "routing weights are divided by the sum over the slots that are kept", "gate moe",
                    Drawn{0, std::array{true}}),
+        convention("aux_loss_counts", &C::aux_loss_counts, any,
+                   "which slots of a token the loads of the auxiliary loss count", "gate aux_loss moe",
+                   Drawn{0, std::array{AuxLossCounts::first_choice}}),
+        convention("aux_loss_accumulated", &C::aux_loss_accumulated, any,
+                   "the auxiliary loss adds the loads of earlier micro-batches to its own",
+                   "gate aux_loss moe", Drawn{0, std::array{true}}),
     };
   }();
 };

@@ -87,12 +87,18 @@ void moe_params(Builder& b, const MoEConfig& c, const CallOptions& o) {
   }
 }
 
+/// Loads of earlier micro-batches, for an auxiliary loss that there is.
+void accumulated_load(Builder& b, const MoEConfig& c, bool loss) {
+  if (loss && c.aux_loss_accumulated) b.input("accumulated_expert_load", DType::int64, {c.n_routed_experts});
+}
+
 void gate(Builder& b, const MoEConfig& c, const CallOptions& o, std::int64_t t) {
   const DType weights = c.router_weights_fp32 ? DType::float32 : c.dtype;
   const Shape slots{t, c.n_activated_experts};
   b.input("x", c.dtype, {t, c.dim});
   b.input("token_mask", DType::boolean, {t}, false);
   b.input("replay_indices", DType::int64, slots, false);
+  accumulated_load(b, c, o.training && c.aux_loss_coeff > 0.0);
   gate_params(b, "", c);
   b.cotangent("weights", weights, slots);
   b.output("weights", weights, slots);
@@ -109,6 +115,7 @@ void aux_loss(Builder& b, const MoEConfig& c, std::int64_t t) {
   b.input("original_scores", c.dtype, scores);
   b.input("token_mask", DType::boolean, {t}, false);
   b.input("indices", DType::int64, {t, c.n_activated_experts});
+  accumulated_load(b, c, true);
   b.output("expert_load", DType::int64, {c.n_routed_experts});
   b.output("aux_loss", DType::float32, {});
   b.grad("original_scores", c.dtype, scores);
@@ -171,6 +178,7 @@ void moe(Builder& b, const MoEConfig& c, const CallOptions& o, const Shape& toke
   b.input("x", c.dtype, x);
   b.input("padding_mask", DType::boolean, tokens, false);
   b.input("replay_indices", DType::int64, slots, false);
+  accumulated_load(b, c, o.training && c.aux_loss_coeff > 0.0 && !o.fake_balanced_gate);
   moe_params(b, c, o);
   b.cotangent("y", c.dtype, x);
   b.output("y", c.dtype, x);
@@ -246,6 +254,18 @@ Shape token_shape(const Call& call) {
   return {x.shape().begin(), x.shape().end() - 1};
 }
 
+/// Counts that float32 holds, their sum too.
+void check_accumulated_load(const Tensor& load) {
+  double sum = 0.0, least = 0.0;
+  for (std::int64_t i = 0; i < load.size(); ++i) {
+    sum += load[i];
+    least = std::min(least, load[i]);
+  }
+  if (least < 0.0 || sum >= 0x1p24)
+    throw InputError(
+        "dataset 'inputs/accumulated_expert_load': want counts of 0 or more that sum to less than 2^24");
+}
+
 /// Replayed slots have experts, unless null_slots says otherwise.
 void check_indices(const Tensor& indices, std::string_view name, const MoEConfig& c) {
   const bool replayed = name.find("replay") != std::string_view::npos;
@@ -292,6 +312,7 @@ void check_inputs(const Call& call) {
       throw InputError("dataset '" + spec.name + "' has dtype " + std::string(name(tensor->dtype())) +
                        ": want " + (is_floating(spec.dtype) ? "a floating one such as " : "") +
                        std::string(name(spec.dtype)));
+    if (spec.name == "inputs/accumulated_expert_load") check_accumulated_load(*tensor);
     if (spec.name.find("indices") != std::string::npos)
       check_indices(*tensor, spec.name, parse_moe_config(call.config));
   }

@@ -1,6 +1,7 @@
 #include "reference_cpu/components/aux_loss.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 namespace moeref {
 
@@ -47,20 +48,41 @@ void add(AuxStatistics& sum, const AuxStatistics& rank) {
   }
 }
 
-AuxLoss aux_loss(const AuxStatistics& statistics, std::int64_t k) {
+namespace {
+
+/// sum_i f_i P_i with f_i = f(load_i).
+AuxLoss loss_with(const AuxStatistics& statistics, auto&& f_of) {
   AuxLoss out;
   out.terms.n = std::max<std::int64_t>(statistics.real_tokens, 1);
   const auto n = static_cast<double>(out.terms.n);
-  const auto experts = static_cast<double>(statistics.load.size());
   Sum loss(kFloat);
   for (std::size_t i = 0; i < statistics.load.size(); ++i) {
-    const Real load = known(static_cast<double>(statistics.load[i]), kFloat);
-    const Real f = load * experts / (static_cast<double>(k) * n);
+    const Real f = f_of(i, n);
     out.terms.f.push_back(f);
     loss += f * (statistics.score_sum[i].total() / n);
   }
   out.value = loss.total();
   return out;
+}
+
+}  // namespace
+
+AuxLoss aux_loss(const AuxStatistics& statistics, std::int64_t k) {
+  const auto experts = static_cast<double>(statistics.load.size());
+  return loss_with(statistics, [&](std::size_t i, double n) {
+    return known(static_cast<double>(statistics.load[i]), kFloat) * experts / (static_cast<double>(k) * n);
+  });
+}
+
+AuxLoss accumulated_aux_loss(const AuxStatistics& statistics, std::int64_t k,
+                             const std::vector<std::int64_t>& accumulated, std::int64_t counted) {
+  const auto experts = static_cast<double>(statistics.load.size());
+  const std::int64_t sum = std::accumulate(accumulated.begin(), accumulated.end(), std::int64_t{0});
+  return loss_with(statistics, [&](std::size_t i, double n) {
+    const Real tokens = known(static_cast<double>(sum), kFloat) / static_cast<double>(counted) + n;
+    const Real load = known(static_cast<double>(statistics.load[i] + accumulated[i]), kFloat);
+    return load * experts / (tokens * static_cast<double>(k));
+  });
 }
 
 std::vector<Real> aux_loss_gradient(const AuxLossTerms& terms, Real scale) {

@@ -29,7 +29,8 @@ AuxStatistics aux_statistics(const Bounded& scores, const std::vector<bool>& mas
                              const std::vector<std::int64_t>& load);
 void add(AuxStatistics& sum, const AuxStatistics& rank);
 
-/// n = max(number of real tokens, 1) and f_i = load_i E / (k n): constants of the gradient.
+/// n = max(number of real tokens, 1) and f_i, load_i E / (k n) where nothing was accumulated: constants of
+/// the gradient.
 struct AuxLossTerms {
   std::int64_t n = 1;
   std::vector<Real> f;
@@ -40,6 +41,11 @@ struct AuxLoss {
   AuxLossTerms terms;
 };
 AuxLoss aux_loss(const AuxStatistics& statistics, std::int64_t k);
+
+/// With loads A [E] of earlier micro-batches, in which each token has as many slots as `counted`:
+/// f_i = (A_i + load_i) E / (k N), N = n + sum_j A_j / counted.
+AuxLoss accumulated_aux_loss(const AuxStatistics& statistics, std::int64_t k,
+                             const std::vector<std::int64_t>& accumulated, std::int64_t counted);
 
 /// d aux / d S_ti = scale f_i m_t / n, [E] for a real token.
 std::vector<Real> aux_loss_gradient(const AuxLossTerms& terms, Real scale);

@@ -20,6 +20,10 @@ GateParams load_gate(const MoEConfig& c, const CallOptions& o, const NamedTensor
   p.weight = load(require(tensors, prefix + "weight"), 0, c.n_routed_experts, c.dim, compute);
   if (c.router_bias) p.bias = load(require(tensors, prefix + "bias"), 0, 1, c.n_routed_experts, compute);
   p.correction = load_correction(c, tensors, prefix);
+  if (const Tensor* load = find(tensors, "inputs/accumulated_expert_load")) {
+    const auto counts = load->as<std::int64_t>();
+    p.accumulated_load.assign(counts.begin(), counts.end());
+  }
   if (c.per_expert_scale) {
     p.scale.emplace();
     const Bounded scale = load(require(tensors, prefix + "per_expert_scale"), c.n_routed_experts);
@@ -98,7 +102,7 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
   forced.settle("stages/scores", f.scores, {tokens, c.n_routed_experts});
   f.load = expert_load(f.indices, mask, c.n_routed_experts);
   if (o.training && c.aux_loss_coeff > 0.0) {
-    SequenceLoss loss = sequence_loss(c, o.parallel, f.scores, f.indices, mask);
+    SequenceLoss loss = sequence_loss(c, o.parallel, f.scores, f.indices, mask, p.accumulated_load);
     f.aux_loss = loss.value;
     f.aux_terms = std::move(loss.terms);
   }

@@ -18,10 +18,12 @@ struct GateParams {
   std::optional<Bounded> bias;                  ///< [1, E] in the compute type
   std::optional<std::vector<Real>> correction;  ///< c [E], fp32, exact or carried through updates
   std::optional<std::vector<Real>> scale;       ///< factors on the experts' routing weights [E], as stored
+  std::vector<std::int64_t> accumulated_load;   ///< of earlier micro-batches [E]; empty without any
   DType stored = DType::float64;  ///< the parameters' own type, in which their gradients are stored
 };
 
-/// Reads "{prefix}weight", "{prefix}bias", "{prefix}e_score_correction_bias", "{prefix}per_expert_scale".
+/// Reads "{prefix}weight", "{prefix}bias", "{prefix}e_score_correction_bias", "{prefix}per_expert_scale" and
+/// "inputs/accumulated_expert_load".
 GateParams load_gate(const MoEConfig& config, const CallOptions& options, const NamedTensors& tensors,
                      const std::string& prefix, DType x);
 

@@ -8,12 +8,14 @@
 namespace moeref {
 namespace {
 
-/// Statistics of the auxiliary loss of tokens [first, last).
+/// Statistics of the auxiliary loss of tokens [first, last), by the first `counted` of their k ids.
 AuxStatistics statistics_of(const Bounded& scores, const std::vector<std::int64_t>& ids,
-                            const std::vector<bool>& mask, std::int64_t k, std::int64_t first,
-                            std::int64_t last) {
+                            const std::vector<bool>& mask, std::int64_t k, std::int64_t counted,
+                            std::int64_t first, std::int64_t last) {
   const std::vector<bool> own_mask(mask.begin() + first, mask.begin() + last);
-  const std::vector<std::int64_t> own_ids(ids.begin() + first * k, ids.begin() + last * k);
+  std::vector<std::int64_t> own_ids;
+  for (std::int64_t t = first; t < last; ++t)
+    own_ids.insert(own_ids.end(), ids.begin() + t * k, ids.begin() + t * k + counted);
   return aux_statistics(rows_of(scores, first, last), own_mask, expert_load(own_ids, own_mask, scores.cols));
 }
 
@@ -42,13 +44,14 @@ SequenceLoss mean_loss(const std::vector<AuxLoss>& sequences) {
 }  // namespace
 
 SequenceLoss sequence_loss(const MoEConfig& c, const ParallelOptions& parallel, const Bounded& scores,
-                           const std::vector<std::int64_t>& ids, const std::vector<bool>& mask) {
+                           const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
+                           const std::vector<std::int64_t>& accumulated) {
   const std::int64_t k = c.n_activated_experts, ranks = parallel.cp_size, sequences = c.aux_loss_sequences;
   if (sequences > 1 && ranks > 1)
     throw InputError("config field 'aux_loss_sequences' is " + std::to_string(sequences) +
                      ": want 1 where context-parallel ranks share a sequence");
   const auto statistics = [&](std::int64_t first, std::int64_t last) {
-    return statistics_of(scores, ids, mask, k, first, last);
+    return statistics_of(scores, ids, mask, k, c.aux_loss_counted(), first, last);
   };
   if (sequences > 1) {
     const auto offsets = sequence_offsets(sequences, scores.rows);
@@ -60,7 +63,9 @@ SequenceLoss sequence_loss(const MoEConfig& c, const ParallelOptions& parallel, 
   const auto offsets = rank_offsets(ranks, parallel.tokens_per_rank, scores.rows);
   AuxStatistics sum = statistics(offsets[0], offsets[1]);
   for (std::size_t r = 1; r + 1 < offsets.size(); ++r) add(sum, statistics(offsets[r], offsets[r + 1]));
-  return mean_loss({aux_loss(sum, c.aux_loss_slots())});
+  return mean_loss({accumulated.empty()
+                        ? aux_loss(sum, c.aux_loss_slots())
+                        : accumulated_aux_loss(sum, c.aux_loss_slots(), accumulated, c.aux_loss_counted())});
 }
 
 std::vector<std::vector<Real>> sequence_loss_gradients(const std::vector<AuxLossTerms>& terms, Real scale) {

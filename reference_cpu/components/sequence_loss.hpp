@@ -17,9 +17,10 @@ struct SequenceLoss {
 
 /// Scores S [T, E] and ids [T, k] of T tokens. Throws InputError where aux_loss_sequences does not divide T.
 /// Without sequences the statistics of context-parallel ranks, contiguous parts of the tokens, are added
-/// first.
+/// first. `accumulated` [E] are loads of earlier micro-batches, empty without any.
 SequenceLoss sequence_loss(const MoEConfig& config, const ParallelOptions& ranks, const Bounded& scores,
-                           const std::vector<std::int64_t>& ids, const std::vector<bool>& mask);
+                           const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
+                           const std::vector<std::int64_t>& accumulated);
 
 /// scale d loss / d S_ti [E] of the real tokens of each sequence.
 std::vector<std::vector<Real>> sequence_loss_gradients(const std::vector<AuxLossTerms>& terms, Real scale);

@@ -209,9 +209,15 @@ std::vector<std::int64_t> load_of(const std::vector<std::int64_t>& ids, const st
 }
 
 AuxLossResult aux_loss(const Workspace& w, const MoEConfig& c, const Matrix& scores,
-                       const std::vector<std::int64_t>& ids, const std::vector<bool>& mask) {
+                       const std::vector<std::int64_t>& all_ids, const std::vector<bool>& mask,
+                       const Tensor* accumulated) {
   AuxLossResult out;
-  const std::int64_t k = c.n_activated_experts, length = scores.rows / c.aux_loss_sequences;
+  const std::int64_t slots = c.n_activated_experts, length = scores.rows / c.aux_loss_sequences;
+  const bool first_alone = c.aux_loss_counts == AuxLossCounts::first_choice;
+  std::vector<std::int64_t> ids;
+  for (std::size_t i = 0; i < all_ids.size(); ++i)
+    if (!first_alone || i % static_cast<std::size_t>(slots) == 0) ids.push_back(all_ids[i]);
+  const std::int64_t k = first_alone ? 1 : slots;
   const double divisor = c.aux_loss_factor == AuxLossFactor::experts ? 1.0 : static_cast<double>(k);
   Row losses;
   for (std::int64_t first = 0; first + length <= scores.rows; first += std::max<std::int64_t>(length, 1)) {
@@ -225,8 +231,16 @@ AuxLossResult aux_loss(const Workspace& w, const MoEConfig& c, const Matrix& sco
       for (std::int64_t t = first; t < first + length; ++t)
         column.push_back(cast(scores.at(t, i), DType::float32) *
                          (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
-      f.push_back(Num{static_cast<double>(load[static_cast<std::size_t>(i)]), DType::float32} *
-                  static_cast<double>(scores.cols) / (divisor * n));
+      Num count{static_cast<double>(load[static_cast<std::size_t>(i)]), DType::float32};
+      if (accumulated) {
+        double before = 0.0;
+        for (std::int64_t e = 0; e < scores.cols; ++e) before += (*accumulated)[e];
+        const Num tokens = Num{before, DType::float32} / static_cast<double>(k) + n;
+        count = count + Num{(*accumulated)[i], DType::float32};
+        f.push_back(count / tokens * (static_cast<double>(scores.cols) / divisor));
+      } else {
+        f.push_back(count * static_cast<double>(scores.cols) / (divisor * n));
+      }
       terms.push_back(f.back() * (sum(column, DType::float32, w.o.order) / n));
     }
     losses.push_back(sum(terms, DType::float32, w.o.order));
@@ -369,7 +383,7 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
     g.z_loss = (sum(terms, DType::float32, w.o.order) / n).v;
   }
   if (o.training && c.aux_loss_coeff > 0.0) {
-    g.aux = aux_loss(w, c, g.scores, g.ids, mask);
+    g.aux = aux_loss(w, c, g.scores, g.ids, mask, find(tensors, "inputs/accumulated_expert_load"));
     g.aux_loss = g.aux.loss;
   }
   return g;

@@ -266,7 +266,8 @@ void EagerPort::aux_loss_component(const Call& call, NamedTensors& out) const {
   const auto mask = mask_of(call, "token_mask", scores.rows, false);
   const auto ids = require(call.tensors, "inputs/indices").as<std::int64_t>();
   const auto load = load_of({ids.begin(), ids.end()}, mask, c.n_activated_experts, c.n_routed_experts);
-  const AuxLossResult aux = aux_loss(w_, c, scores, {ids.begin(), ids.end()}, mask);
+  const AuxLossResult aux = aux_loss(w_, c, scores, {ids.begin(), ids.end()}, mask,
+                                     find(call.tensors, "inputs/accumulated_expert_load"));
   out["outputs/expert_load"] = integers(load, {c.n_routed_experts});
   out["outputs/aux_loss"] = scalar(aux.loss);
   if (!call.backward) return;

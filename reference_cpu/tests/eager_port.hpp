@@ -79,7 +79,8 @@ Matrix gate_backward(const Workspace&, const MoEConfig&, const CallOptions&, con
                      const Matrix& dw, DType x_type, NamedTensors& out);
 
 AuxLossResult aux_loss(const Workspace&, const MoEConfig&, const Matrix& scores,
-                       const std::vector<std::int64_t>& ids, const std::vector<bool>& mask);
+                       const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
+                       const Tensor* accumulated);
 std::vector<std::int64_t> load_of(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
                                   std::int64_t k, std::int64_t experts);
 

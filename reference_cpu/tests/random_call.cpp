@@ -155,6 +155,13 @@ void draw_capacity(std::uint64_t seed, MoEConfig& c) {
   c.norm_after_dropping = d.chance(0.5);
 }
 
+/// What the auxiliary loss counts, drawn apart likewise.
+void draw_loss_counts(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0xD6E8FEB86659FD93u + 7);
+  if (d.chance(0.3)) c.aux_loss_counts = AuxLossCounts::first_choice;
+  c.aux_loss_accumulated = d.chance(0.3);
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -252,13 +259,15 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
       draw_conventions(stream, numbers, c);
       draw_slot_rules(stream, numbers, c);
       draw_capacity(stream, c);
+      draw_loss_counts(stream, c);
     }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);
   }
   const std::int64_t t = d.chance(0.04) ? 0 : d.chance(0.1) ? 1 : 1 + d.below(7);
   const Shape tokens = component == Component::moe ? Shape{t, 1 + d.below(2)} : Shape{t};
-  if (rules == Rules::any && component != Component::mlp && c.aux_loss_factor == AuxLossFactor::experts) {
+  if (rules == Rules::any && component != Component::mlp && !c.aux_loss_accumulated &&
+      c.aux_loss_factor == AuxLossFactor::experts) {
     const std::int64_t all = element_count(tokens), divisor = all % 3 == 0 ? 3 : all % 2 == 0 ? 2 : all;
     c.aux_loss_sequences = std::max<std::int64_t>(divisor, 1);
     call.config = to_json(c);
@@ -280,6 +289,11 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
     if (mask) {
       for (std::int64_t i = 0; i < tensor.size(); ++i)
         tensor.set(i, d.chance(masked) == (spec.name == "inputs/padding_mask") ? 1.0 : 0.0);
+    } else if (spec.name == "inputs/accumulated_expert_load") {
+      // From its own stream, as fields that are drawn apart are.
+      Draw counts(stream + 11);
+      const std::int64_t most = counts.of<std::int64_t>({1, 8, 1000, 100000});
+      for (std::int64_t i = 0; i < tensor.size(); ++i) tensor.set(i, static_cast<double>(counts.below(most)));
     } else if (spec.dtype == DType::int64) {
       fill_ids(d, tensor, c, replay);
     } else if (correction) {

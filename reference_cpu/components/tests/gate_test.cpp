@@ -323,6 +323,9 @@ TEST(GateTest, GradientsAreCentralDifferences) {
           if (f == ScoreFunc::sigmoid) c.logit_cap = 2.0;
           c.aux_loss_factor = AuxLossFactor::experts;
           c.aux_loss_sequences = 3;
+        } else {
+          c.aux_loss_counts = AuxLossCounts::first_choice;
+          c.aux_loss_accumulated = true;
         }
         c.router_bias = true;
         c.force_e_score_correction_bias = c.router_weight_uses_score_correction_bias =
@@ -335,6 +338,7 @@ TEST(GateTest, GradientsAreCentralDifferences) {
              {"inputs/token_mask", flags({true, false, true})},
              {"cotangents/weights", tensor({3, 2}, {.9, -.4, .2, 1.3, -.8, .6})}},
             true, {{"aux_loss_backward_scale", 2.0}});
+        if (!norm) call.tensors["inputs/accumulated_expert_load"] = ids({4}, {5, 0, 3, 1});
         if (c.has_correction_bias())
           call.tensors["params/e_score_correction_bias"] = tensor(DType::float32, {4}, {.25, -.5, 0, .125});
         SCOPED_TRACE(std::string(name(f)) + (norm ? " normalised" : "") + (before ? " before" : ""));

@@ -78,6 +78,8 @@ struct MoEConfig {
   std::int64_t expert_capacity = 0;  ///< the capacity itself; 0 = none
   CapacityOrder capacity_order = CapacityOrder::token;
   bool norm_after_dropping = false;
+  AuxLossCounts aux_loss_counts = AuxLossCounts::every_choice;
+  bool aux_loss_accumulated = false;
 
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }
@@ -129,9 +131,13 @@ struct MoEConfig {
   std::int64_t capacity(std::int64_t tokens) const;
   /// Whether gradients depend on all tokens of a call in training.
   bool has_loss() const { return aux_loss_coeff > 0.0 || z_loss_coeff > 0.0; }
+  /// The slots of a token that the auxiliary loss counts.
+  std::int64_t aux_loss_counted() const {
+    return aux_loss_counts == AuxLossCounts::first_choice ? 1 : n_activated_experts;
+  }
   /// What loads of the auxiliary loss are divided by, beside the number of tokens.
   std::int64_t aux_loss_slots() const {
-    return aux_loss_factor == AuxLossFactor::experts ? 1 : n_activated_experts;
+    return aux_loss_factor == AuxLossFactor::experts ? 1 : aux_loss_counted();
   }
   /// Width of the shared experts' MLP.
   std::int64_t shared_dim() const {

@@ -48,6 +48,12 @@ enum class AuxLossFactor : std::uint8_t {
   experts,         ///< E
 };
 
+/// Which of a token's slots the loads of the auxiliary loss count.
+enum class AuxLossCounts : std::uint8_t {
+  every_choice,  ///< all k
+  first_choice,  ///< the first one alone
+};
+
 /// Which expert id marks a null slot: one that has weight 0 and is counted and differentiated nowhere.
 enum class NullSlots : std::uint8_t {
   given,             ///< -1, and among the inputs of experts and of the auxiliary loss alone
@@ -97,6 +103,10 @@ inline constexpr auto kAuxLossFactors = std::to_array<ConventionName<AuxLossFact
     {AuxLossFactor::experts_over_k, "experts_over_k"},
     {AuxLossFactor::experts, "experts"},
 });
+inline constexpr auto kAuxLossCounts = std::to_array<ConventionName<AuxLossCounts>>({
+    {AuxLossCounts::every_choice, "every_choice"},
+    {AuxLossCounts::first_choice, "first_choice"},
+});
 inline constexpr auto kNullSlots = std::to_array<ConventionName<NullSlots>>({
     {NullSlots::given, "given"},
     {NullSlots::minus_one, "minus_one"},
@@ -115,6 +125,7 @@ constexpr const auto& rows_of(GroupScore) { return kGroupScores; }
 constexpr const auto& rows_of(DiscardedGroups) { return kDiscardedGroups; }
 constexpr const auto& rows_of(SelectionScores) { return kSelectionScores; }
 constexpr const auto& rows_of(AuxLossFactor) { return kAuxLossFactors; }
+constexpr const auto& rows_of(AuxLossCounts) { return kAuxLossCounts; }
 constexpr const auto& rows_of(NullSlots) { return kNullSlots; }
 constexpr const auto& rows_of(CapacityOrder) { return kCapacityOrders; }
 

@@ -65,9 +65,10 @@ TEST(PortInterfaceTest, FullConfigsHaveEveryField) {
   every.z_loss_coeff = every.capacity_factor = 0.5;
   every.min_capacity = every.expert_capacity = 2;
   every.capacity_order = CapacityOrder::weight;
-  every.norm_after_dropping = true;
+  every.norm_after_dropping = every.aux_loss_accumulated = true;
+  every.aux_loss_counts = AuxLossCounts::first_choice;
   const json full = full_json(every), written = to_json(every);
-  EXPECT_EQ(written.size(), 54u)
+  EXPECT_EQ(written.size(), 56u)
       << "a new field: set it above to another value than its default, and write it in full_json()";
   EXPECT_EQ(full, written);
 }

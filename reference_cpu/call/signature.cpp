@@ -10,6 +10,8 @@
 namespace moeref {
 namespace {
 
+constexpr std::string_view kAccumulatedLoad = "inputs/accumulated_expert_load";
+
 /// Collects specs; every function below adds the tensors of one component under a prefix.
 struct Builder {
   Signature out;
@@ -254,16 +256,17 @@ Shape token_shape(const Call& call) {
   return {x.shape().begin(), x.shape().end() - 1};
 }
 
-/// Counts that float32 holds, their sum too.
-void check_accumulated_load(const Tensor& load) {
+/// Loads are counts. Accumulated ones enter a float32 sum.
+void check_load(const Tensor& load, const std::string& name) {
   double sum = 0.0, least = 0.0;
   for (std::int64_t i = 0; i < load.size(); ++i) {
     sum += load[i];
     least = std::min(least, load[i]);
   }
-  if (least < 0.0 || sum >= 0x1p24)
-    throw InputError(
-        "dataset 'inputs/accumulated_expert_load': want counts of 0 or more that sum to less than 2^24");
+  const bool accumulated = name == kAccumulatedLoad;
+  if (least < 0.0 || (accumulated && sum >= 0x1p24))
+    throw InputError("dataset '" + name + "': want counts of 0 or more" +
+                     (accumulated ? " that sum to less than 2^24" : ""));
 }
 
 /// Replayed slots have experts, unless null_slots says otherwise.
@@ -312,7 +315,7 @@ void check_inputs(const Call& call) {
       throw InputError("dataset '" + spec.name + "' has dtype " + std::string(name(tensor->dtype())) +
                        ": want " + (is_floating(spec.dtype) ? "a floating one such as " : "") +
                        std::string(name(spec.dtype)));
-    if (spec.name == "inputs/accumulated_expert_load") check_accumulated_load(*tensor);
+    if (spec.name == kAccumulatedLoad || spec.name == "inputs/expert_load") check_load(*tensor, spec.name);
     if (spec.name.find("indices") != std::string::npos)
       check_indices(*tensor, spec.name, parse_moe_config(call.config));
   }

@@ -219,6 +219,13 @@ void fill_ids(Draw& d, Tensor& tensor, const MoEConfig& c, bool replay) {
   }
 }
 
+/// Counts, from a stream of their own as fields that are drawn apart are.
+void fill_loads(std::uint64_t seed, Tensor& tensor) {
+  Draw d(seed + 11);
+  const std::int64_t most = d.of<std::int64_t>({1, 8, 1000, 100000});
+  for (std::int64_t i = 0; i < tensor.size(); ++i) tensor.set(i, static_cast<double>(d.below(most)));
+}
+
 /// Correction biases: small, large, negative enough that every biased score is below 0, or a few values only.
 void fill_correction(Draw& d, Tensor& tensor) {
   const double scale = d.of({0.01, 0.3, 10.0}), shift = d.of({0.0, 0.0, -2.0, -20.0});
@@ -289,11 +296,8 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
     if (mask) {
       for (std::int64_t i = 0; i < tensor.size(); ++i)
         tensor.set(i, d.chance(masked) == (spec.name == "inputs/padding_mask") ? 1.0 : 0.0);
-    } else if (spec.name == "inputs/accumulated_expert_load") {
-      // From its own stream, as fields that are drawn apart are.
-      Draw counts(stream + 11);
-      const std::int64_t most = counts.of<std::int64_t>({1, 8, 1000, 100000});
-      for (std::int64_t i = 0; i < tensor.size(); ++i) tensor.set(i, static_cast<double>(counts.below(most)));
+    } else if (spec.name.ends_with("expert_load")) {
+      fill_loads(stream, tensor);
     } else if (spec.dtype == DType::int64) {
       fill_ids(d, tensor, c, replay);
     } else if (correction) {

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "reference_cpu/arithmetic/product.hpp"
 #include "reference_cpu/components/gate.hpp"
@@ -79,6 +81,14 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
         at_logits[id] += store(d_values[j], z_held);
       else
         at_scores[id] += d_values[j];
+    }
+    // A masked token's part of the loss is 0 times what may be divided by 0: 0, or NaN in a port that
+    // multiplies.
+    if (!aux_of.empty() && !mask[static_cast<std::size_t>(t)] && c.normalises_scores() &&
+        may_divide_by_zero(c, token.weighed)) {
+      for (std::size_t i = 0; i < experts; ++i)
+        dz.set(t, static_cast<std::int64_t>(i), {0.0, INFINITY, precision(f.logits.dtype)});
+      return;
     }
     std::vector<Real> d_scores;
     for (std::size_t i = 0; i < experts; ++i)

@@ -36,6 +36,11 @@ std::vector<Real> normalise(const MoEConfig& c, std::span<const Real> row) {
   return out;
 }
 
+bool may_divide_by_zero(const MoEConfig& c, std::span<const Real> row) {
+  const Real sum = denominator(c, row).value;
+  return !(std::abs(sum.value) > sum.error);
+}
+
 NormaliseGradient normalise_gradient(const MoEConfig& c, std::span<const Real> row,
                                      std::span<const Real> cotangent) {
   if (row.empty()) return {};

@@ -228,6 +228,25 @@ TEST(GateTest, TheAuxiliaryGradientDoesNotDependOnWhatReachesTheWeights) {
   EXPECT_EQ(gradient(-7.0, 4.0)[1], 0.0);
 }
 
+TEST(GateTest, AMaskedTokenWhoseScoresSumToZeroIsOpen) {
+  MoEConfig c = small_config(2, 2);
+  c.score_func = ScoreFunc::sigmoid;
+  c.norm_topk_prob = true;
+  c.aux_loss_coeff = 0.5;
+  Call call = small_call(Component::gate, c,
+                         {{"inputs/x", tensor({2, 1}, {1, -1e6})},
+                          {"params/weight", tensor({2, 1}, {1, 2})},
+                          {"inputs/token_mask", flags({true, false})},
+                          {"cotangents/weights", tensor({2, 2}, {1, 2, 0, 0})}},
+                         true);
+  EXPECT_EQ(evaluate(call).results.at("grads/x").bound[1], 0.0f);  // 1e-20 divides
+  call.config["norm_eps"] = 0.0;
+  const BoundedTensor d = evaluate(call).results.at("grads/x");
+  EXPECT_EQ(d.value[1], 0.0);
+  EXPECT_EQ(d.bound[1], INFINITY);
+  EXPECT_LT(d.bound[0], 1e-5f);
+}
+
 TEST(GateTest, AnUntrainedGateHasNoParameterGradients) {
   MoEConfig c = small_config(2, 1);
   c.train_gate = false;

@@ -12,6 +12,12 @@
 namespace moeref {
 namespace {
 
+/// What reaches the weight of an expert's slot, back through the casts to the type in which the values `held`
+/// are multiplied by the expert's scale.
+Real reaching_weight(const GateParams& p, Real dw, std::int64_t expert, Precision scores, Precision held) {
+  return store(store(dw, scores), p.scale ? finer(held, expert_scale(p, expert).held) : held);
+}
+
 /// The gradient of per_expert_scale: the sum of dw times the weights without it over all slots of an expert,
 /// in any order, in the parameter's own type.
 Bounded scale_gradient(const MoEConfig& c, const CallOptions& o, const GateParams& p, const GateForward& f,
@@ -23,8 +29,11 @@ Bounded scale_gradient(const MoEConfig& c, const CallOptions& o, const GateParam
     const std::vector<Real> weights = routing_weights(c, selected_values(c, o, token, slots), slots);
     for (std::size_t j = 0; j < weights.size(); ++j)
       if (slots.kept[j])
-        sums[static_cast<std::size_t>(slots.id[j])] += store(
-            store(dw.at(t, slots.place[j]), precision(f.scores.dtype)) * weights[j], precision(p.stored));
+        sums[static_cast<std::size_t>(slots.id[j])] +=
+            store(reaching_weight(p, dw.at(t, slots.place[j]), slots.id[j], precision(f.scores.dtype),
+                                  token.weighed[0].held) *
+                      weights[j],
+                  precision(p.stored));
   }
   Bounded out(1, c.n_routed_experts, p.stored);
   for (std::int64_t e = 0; e < out.cols; ++e) out.set(e, sums[static_cast<std::size_t>(e)].total());
@@ -55,7 +64,7 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     const Precision held = token.weighed[0].held;
     std::vector<Real> d_weights;
     for (std::size_t j = 0; j < values.size(); ++j) {
-      const Real above = store(dw.at(t, slots.place[j]), scores_held);
+      const Real above = reaching_weight(p, dw.at(t, slots.place[j]), slots.id[j], scores_held, held);
       d_weights.push_back(store(p.scale ? above * expert_scale(p, slots.id[j]) : above, held));
     }
     std::vector<Real> d_values = routing_weights_gradient(c, values, slots, d_weights);

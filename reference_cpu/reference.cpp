@@ -29,16 +29,20 @@ IdList ids_of(const Tensor& tensor) {
 }
 
 /// The ids to route by: those judged, else those the call replays, else none (select).
-std::optional<IdList> given_ids(const Call& call, const NamedTensors& routing, const std::string& suffix) {
+struct RoutingIds {
+  std::optional<IdList> indices, dispatched;
+
+  GivenIds pointers() const { return {indices ? &*indices : nullptr, dispatched ? &*dispatched : nullptr}; }
+};
+RoutingIds given_ids(const Call& call, const NamedTensors& routing, const std::string& suffix) {
   const Tensor* ids = find(routing, "outputs/indices" + suffix);
   // The balanced gate has no replay.
   const bool balanced = parse_call_options(call.options).fake_balanced_gate;
   if (!ids && !balanced) ids = find(call.tensors, "inputs/replay_indices" + suffix);
-  if (!ids) return std::nullopt;
-  return ids_of(*ids);
+  const Tensor* dispatched = find(routing, "outputs/dispatched_indices" + suffix);
+  return {ids ? std::optional(ids_of(*ids)) : std::nullopt,
+          dispatched ? std::optional(ids_of(*dispatched)) : std::nullopt};
 }
-
-const IdList* pointer(const std::optional<IdList>& ids) { return ids ? &*ids : nullptr; }
 
 BoundedTensor integers(const IdList& values, Shape shape) {
   return exact_result(Tensor::of(std::move(shape), std::span<const std::int64_t>(values)));
@@ -69,6 +73,7 @@ struct Work {
 void put_gate(Work& w, const MoEConfig& c, GateForward f) {
   const std::int64_t t = f.logits.rows, e = c.n_routed_experts, k = c.n_activated_experts;
   w.put("outputs/indices", integers(f.indices, {t, k}));
+  if (c.drops_slots()) w.put("outputs/dispatched_indices", integers(f.dispatched, {t, k}));
   w.put("outputs/weights", std::move(f.weights), {t, k});
   w.put("outputs/expert_load", integers(f.load, {e}));
   if (f.aux_loss) w.put("outputs/aux_loss", scalar(*f.aux_loss, DType::float32));
@@ -85,7 +90,7 @@ void gate(Work& w) {
   const std::vector<bool> mask = token_mask(w.call, "token_mask", x.rows);
   const GateParams params = load_gate(c, w.options, w.call.tensors, "params/", x.dtype);
   const auto ids = given_ids(w.call, w.routing, "");
-  GateForward f = gate_forward(c, w.options, params, x, mask, pointer(ids), w.forced);
+  GateForward f = gate_forward(c, w.options, params, x, mask, ids.pointers(), w.forced);
   if (w.call.backward) {
     const Bounded dw =
         load(require(w.call.tensors, "cotangents/weights"), c.n_activated_experts, f.weights.dtype);
@@ -105,30 +110,18 @@ void aux_loss_component(Work& w) {
   const Bounded scores = load(w.input("original_scores"), c.n_routed_experts);
   const std::vector<bool> mask = token_mask(w.call, "token_mask", scores.rows);
   const IdList ids = ids_of(w.input("indices"));
-  const std::int64_t k = c.n_activated_experts;
-  const auto offsets = sequence_offsets(c.aux_loss_sequences, scores.rows);
-  std::vector<AuxLoss> losses;
-  for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
-    const std::int64_t first = offsets[s], last = offsets[s + 1];
-    const std::vector<bool> own_mask(mask.begin() + first, mask.begin() + last);
-    losses.push_back(aux_loss(aux_statistics(rows_of(scores, first, last), own_mask,
-                                             expert_load({ids.begin() + first * k, ids.begin() + last * k},
-                                                         own_mask, c.n_routed_experts)),
-                              c.aux_loss_slots()));
-  }
-  const SequenceLoss loss = mean_loss(losses);
+  const Tensor* accumulated = find(w.call.tensors, "inputs/accumulated_expert_load");
+  const SequenceLoss loss =
+      sequence_loss(c, {}, scores, ids, mask, accumulated ? ids_of(*accumulated) : IdList{});
   w.put("outputs/expert_load", integers(expert_load(ids, mask, c.n_routed_experts), {c.n_routed_experts}));
   w.put("outputs/aux_loss", scalar(loss.value, DType::float32));
   if (!w.call.backward) return;
   Bounded grad(scores.rows, scores.cols, scores.dtype);
-  for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
-    const Real one = known(1.0, precision(DType::float32));
-    const std::vector<Real> d =
-        aux_loss_gradient(loss.terms[s], losses.size() > 1 ? one / static_cast<double>(losses.size()) : one);
-    for (std::int64_t t = offsets[s]; t < offsets[s + 1]; ++t)
-      for (std::int64_t i = 0; i < scores.cols; ++i)
-        if (mask[static_cast<std::size_t>(t)]) grad.set(t, i, d[static_cast<std::size_t>(i)]);
-  }
+  const auto d = sequence_loss_gradients(loss.terms, known(1.0, precision(DType::float32)));
+  for (std::int64_t t = 0; t < scores.rows; ++t)
+    for (std::int64_t i = 0; i < scores.cols; ++i)
+      if (mask[static_cast<std::size_t>(t)])
+        grad.set(t, i, d[sequence_of(t, scores.rows, d.size())][static_cast<std::size_t>(i)]);
   w.put("grads/original_scores", std::move(grad), {scores.rows, scores.cols});
 }
 
@@ -152,7 +145,7 @@ void bias_update(Work& w) {
       params.correction = update->correction();
       const std::vector<bool> mask = token_mask(w.call, "token_mask" + at, x.rows);
       const auto ids = given_ids(w.call, w.routing, at);
-      GateForward f = gate_forward(c, w.options, params, x, mask, pointer(ids));
+      GateForward f = gate_forward(c, w.options, params, x, mask, ids.pointers());
       const auto offsets =
           rank_offsets(w.options.parallel.dp_size, w.options.parallel.tokens_per_rank, x.rows);
       for (std::size_t r = 0; r + 1 < offsets.size(); ++r)
@@ -242,7 +235,7 @@ void moe(Work& w) {
   std::vector<bool> mask = token_mask(w.call, "padding_mask", x.rows);
   if (find(w.call.tensors, "inputs/padding_mask")) mask.flip();
   const auto ids = given_ids(w.call, w.routing, "");
-  MoEForward f = moe_forward(c, w.options, w.call.tensors, x, mask, pointer(ids), w.forced);
+  MoEForward f = moe_forward(c, w.options, w.call.tensors, x, mask, ids.pointers(), w.forced);
   if (w.call.backward) {
     const Bounded dy = load(require(w.call.tensors, "cotangents/y"), c.dim, x.dtype);
     w.put("grads/x", moe_backward(c, w.options, w.call.tensors, x, mask, f, dy, w.out.results),

@@ -14,6 +14,7 @@ add_executable(reference_cpu_test
   components/tests/activation_test.cpp
   components/tests/aux_loss_test.cpp
   components/tests/bias_update_test.cpp
+  components/tests/capacity_test.cpp
   components/tests/experts_test.cpp
   components/tests/fake_balanced_gate_test.cpp
   components/tests/forced_stages_test.cpp

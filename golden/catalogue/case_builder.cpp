@@ -33,7 +33,7 @@ DataRole role_of(Component component, std::string_view tensor) {
   if (base == "indices") return DataRole::indices;
   if (base == "weights") return DataRole::weights;
   if (base == "original_scores") return DataRole::scores;
-  if (base == "expert_load") return DataRole::loads;
+  if (base == "expert_load" || base == "accumulated_expert_load") return DataRole::loads;
   return DataRole::x;
 }
 

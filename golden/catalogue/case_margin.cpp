@@ -79,6 +79,7 @@ Call gate_of(const Call& call, const Tensor& x, const std::vector<std::int64_t>&
     if (call.options.contains(option)) gate.options[option] = call.options[option];
   gate.config["aux_loss_coeff"] = 0.0;  // of all tokens alone
   gate.config.erase("z_loss_coeff");
+  for (const char* limit : {"capacity_factor", "expert_capacity"}) gate.config.erase(limit);
   const std::int64_t width = x.shape().back();
   Tensor rows(x.dtype(), {static_cast<std::int64_t>(tokens.size()), width});
   const auto row_bytes = static_cast<std::size_t>(width * size_of(x.dtype()));

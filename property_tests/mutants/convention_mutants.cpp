@@ -161,6 +161,48 @@ NamedTensors loss_of_the_whole_batch(Implementation& sound, const Call& call) {
   return loss_without(sound, call, "aux_loss_sequences");
 }
 
+NamedTensors loss_counts_every_choice(Implementation& sound, const Call& call) {
+  return loss_without(sound, call, "aux_loss_counts");
+}
+
+NamedTensors loss_of_this_micro_batch(Implementation& sound, const Call& call) {
+  if (!call.tensors.contains("inputs/accumulated_expert_load")) return sound.run(call);
+  Call other = call;
+  other.config.erase("aux_loss_accumulated");
+  other.tensors.erase("inputs/accumulated_expert_load");
+  return sound.run(other);
+}
+
+/// A call with these accumulated loads in place of its own.
+NamedTensors with_accumulated(Implementation& sound, const Call& call, double (*of)(double own, double k)) {
+  Call other = call;
+  const auto found = other.tensors.find("inputs/accumulated_expert_load");
+  if (found == other.tensors.end()) return sound.run(call);
+  const auto k = static_cast<double>(size(call, "n_activated_experts"));
+  for (std::int64_t e = 0; e < found->second.size(); ++e) found->second.set(e, of(found->second[e], k));
+  return sound.run(other);
+}
+
+NamedTensors accumulated_loads_twice(Implementation& sound, const Call& call) {
+  return with_accumulated(sound, call, [](double own, double) { return 2.0 * own; });
+}
+
+/// f over this call's tokens although the loads are those of all: the loss and its gradient grow.
+NamedTensors accumulated_over_own_tokens(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  const Tensor* before = find(call.tensors, "inputs/accumulated_expert_load");
+  if (!before || !is(call, Component::aux_loss)) return out;
+  const MoEConfig c = parse_moe_config(call.config);
+  double n = 0.0, sum = 0.0;
+  for (std::int64_t t = 0; t < token_count(call); ++t) n += is_live(call, t) ? 1.0 : 0.0;
+  for (std::int64_t e = 0; e < before->size(); ++e) sum += (*before)[e];
+  n = std::max(n, 1.0);
+  const double grown = (n + sum / static_cast<double>(c.aux_loss_counted())) / n;
+  for (const char* name : {"outputs/aux_loss", "grads/original_scores"})
+    change(out, name, [&](std::int64_t, double value) { return value * grown; });
+  return out;
+}
+
 /// The z-loss over all tokens, as if none were masked.
 NamedTensors z_loss_of_padding_too(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
@@ -312,6 +354,31 @@ std::span<const Mutant> convention_mutants() {
        .first_wrong = "outputs/aux_loss",
        .property = "loss_rules",
        .run = loss_of_the_whole_batch},
+      {.name = "loss_counts_every_choice",
+       .source = "DeepSpeed's top2gating counts first choices, its topkgating all",
+       .components = {Component::aux_loss, Component::gate},
+       .does = "the loss counts all slots where first choices alone should count",
+       .first_wrong = "outputs/aux_loss",
+       .property = "loss_counts",
+       .run = loss_counts_every_choice},
+      {.name = "loss_of_this_micro_batch",
+       .components = {Component::aux_loss, Component::gate},
+       .does = "loads of earlier micro-batches are left out",
+       .first_wrong = "outputs/aux_loss",
+       .property = "loss_counts",
+       .run = loss_of_this_micro_batch},
+      {.name = "accumulated_loads_twice",
+       .components = {Component::aux_loss, Component::gate},
+       .does = "loads are accumulated once more where they were already",
+       .first_wrong = "outputs/aux_loss",
+       .property = "loss_counts",
+       .run = accumulated_loads_twice},
+      {.name = "accumulated_over_own_tokens",
+       .components = {Component::aux_loss},
+       .does = "accumulated loads are divided by the tokens of this micro-batch",
+       .first_wrong = "outputs/aux_loss",
+       .property = "loss_counts",
+       .run = accumulated_over_own_tokens},
       {.name = "z_loss_of_padding_too",
        .components = {Component::gate},
        .does = "padding counts in the z-loss",

@@ -40,6 +40,7 @@ std::span<const Mutant> inexpressible_mutants();
 std::span<const Mutant> convention_mutants();
 std::span<const Mutant> quantization_mutants();
 std::span<const Mutant> slot_mutants();
+std::span<const Mutant> capacity_mutants();
 
 inline constexpr std::array kMutantTables{
     &gate_mutants,
@@ -72,6 +73,7 @@ inline constexpr std::array kMutantTables{
     &convention_mutants,
     &quantization_mutants,
     &slot_mutants,
+    &capacity_mutants,
 };
 
 }  // namespace moeref

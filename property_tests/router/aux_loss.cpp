@@ -54,30 +54,46 @@ std::vector<double> load_of(const Call& call, const Tensor& ids, std::int64_t fi
   return load;
 }
 
+/// f [E] of tokens [first, last).
+std::vector<double> factors_of(const Call& call, const Tensor& ids, std::int64_t first, std::int64_t last) {
+  const MoEConfig c = parse_moe_config(call.config);
+  const bool first_alone = c.aux_loss_counts == AuxLossCounts::first_choice;
+  const double k = first_alone ? 1.0 : static_cast<double>(c.n_activated_experts);
+  const Tensor* before = find(call.tensors, "inputs/accumulated_expert_load");
+  double tokens = real_tokens(call, first, last);
+  for (std::int64_t e = 0; before && e < before->size(); ++e) tokens += (*before)[e] / k;
+  std::vector<double> f =
+      load_of(call, first_alone ? take(ids, 1, std::vector<std::int64_t>{0}) : ids, first, last);
+  for (std::size_t e = 0; e < f.size(); ++e) {
+    if (before) f[e] += (*before)[static_cast<std::int64_t>(e)];
+    f[e] *= static_cast<double>(c.n_routed_experts) / tokens;
+    if (c.aux_loss_factor != AuxLossFactor::experts) f[e] /= k;
+  }
+  return f;
+}
+
 /// Tokens [first, last).
-double brute_force(const Call& call, const Matrix& scores, const Tensor& ids, double k, std::int64_t first,
+double brute_force(const Call& call, const Matrix& scores, const Tensor& ids, std::int64_t first,
                    std::int64_t last) {
   const double n = real_tokens(call, first, last);
-  const std::vector<double> load = load_of(call, ids, first, last);
+  const std::vector<double> f = factors_of(call, ids, first, last);
   double loss = 0.0;
   for (std::int64_t e = 0; e < scores.cols; ++e) {
     double sum = 0.0;
     for (std::int64_t t = first; t < last; ++t)
       if (is_real(call, t)) sum += scores.at(t, e);
-    loss += load[static_cast<std::size_t>(e)] * static_cast<double>(scores.cols) / (k * n) * sum / n;
+    loss += f[static_cast<std::size_t>(e)] * sum / n;
   }
   return loss;
 }
 
 /// The mean over the sequences of the call.
 double brute_force(const Call& call, const Matrix& scores, const Tensor& ids) {
-  const MoEConfig c = parse_moe_config(call.config);
-  const std::int64_t sequences = c.aux_loss_sequences, length = scores.rows / sequences;
-  const double k =
-      c.aux_loss_factor == AuxLossFactor::experts ? 1.0 : static_cast<double>(c.n_activated_experts);
+  const std::int64_t sequences = parse_moe_config(call.config).aux_loss_sequences,
+                     length = scores.rows / sequences;
   double sum = 0.0;
   for (std::int64_t s = 0; s < sequences; ++s)
-    sum += brute_force(call, scores, ids, k, s * length, (s + 1) * length);
+    sum += brute_force(call, scores, ids, s * length, (s + 1) * length);
   return sum / static_cast<double>(sequences);
 }
 
@@ -129,6 +145,34 @@ void arrange_loss_rules(Descriptor& d) {
 
 void loss_rules(Implementation& impl, const Descriptor& d) {
   (d.component == Component::gate ? gate_loss : given_scores)(impl, d);
+}
+
+void arrange_loss_counts(Descriptor& d) {
+  if (d.component == Component::gate) arrange_gate_loss(d);
+  d.ranks = d.config.aux_loss_sequences = 1;
+  if (d.config.aux_loss_counts == AuxLossCounts::every_choice && !d.config.aux_loss_accumulated) {
+    if (d.seed % 3 != 0) d.config.aux_loss_counts = AuxLossCounts::first_choice;
+    d.config.aux_loss_accumulated = d.seed % 3 != 1;
+  }
+  if (d.loads == Loads::zero || d.loads == Loads::equal) d.loads = Loads::random;
+  d.E = std::max<std::int64_t>(d.E, 2);
+  d.k = std::max<std::int64_t>(d.k, 2);
+  d.T = std::max<std::int64_t>(d.T, 1);
+}
+
+/// The value; and of given scores the gradient, f_i m_t / n.
+void loss_counts(Implementation& impl, const Descriptor& d) {
+  if (d.component == Component::gate) return gate_loss(impl, d);
+  given_scores(impl, d);
+  const Answer a(impl, full_call(impl, d));
+  if (!a.call().backward) return;
+  const std::vector<double> f = factors_of(a.call(), a.call().tensors.at("inputs/indices"), 0, d.T);
+  const double n = real_tokens(a.call(), 0, d.T);
+  for (std::int64_t i = 0; i < d.T * d.E; ++i) {
+    const double want = is_real(a.call(), i / d.E) ? f[static_cast<std::size_t>(i % d.E)] / n : 0.0;
+    expect_near("grads/original_scores", i, a.at("grads/original_scores", i), want,
+                a.bound("grads/original_scores", i) + 1e-12 * want, "the gradient of a score is f_i m_t / n");
+  }
 }
 
 void loss_needs_training(Implementation& impl, const Descriptor& d) {
@@ -270,6 +314,15 @@ const Property kAuxLossProperties[] = {
      {"M13", "one loss over all sequences"},
      arrange_loss_rules,
      loss_rules},
+    {"C15",
+     "loss_counts",
+     {Component::aux_loss, Component::gate},
+     PropertyClass::bounded,
+     "loads of the auxiliary loss are those that aux_loss_counts says, beside accumulated ones",
+     {"all choices counted", "this micro-batch alone"},
+     arrange_loss_counts,
+     loss_counts,
+     Passes::either},
     {"P21",
      "uniform_loss",
      {Component::aux_loss},

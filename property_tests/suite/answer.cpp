@@ -62,6 +62,12 @@ const Evaluation& Answer::reference() const {
           std::ranges::all_of(ids, [&](std::int64_t id) { return id >= 0 && id < experts(); });
       if (usable) routing[name] = tensor;
     }
+  // Which of these the experts get, where their capacity is limited.
+  const auto indices = results_.find("outputs/indices"),
+             dispatched = results_.find("outputs/dispatched_indices");
+  if (indices != results_.end() && dispatched != results_.end() &&
+      dispatched->second.shape() == indices->second.shape() && dispatched->second.dtype() == DType::int64)
+    routing[dispatched->first] = dispatched->second;
   evaluation_ = std::make_shared<Evaluation>(evaluate(call_, routing));
   return *evaluation_;
 }

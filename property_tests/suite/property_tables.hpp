@@ -29,6 +29,7 @@ std::span<const Property> experts_locality_properties();
 std::span<const Property> experts_choice_properties();
 std::span<const Property> quantized_experts_properties();
 std::span<const Property> null_slot_properties();
+std::span<const Property> capacity_properties();
 std::span<const Property> expert_convention_properties();
 std::span<const Property> layer_part_properties();
 std::span<const Property> layer_token_properties();
@@ -59,6 +60,7 @@ inline constexpr std::array kPropertyTables{
     &experts_choice_properties,
     &quantized_experts_properties,
     &null_slot_properties,
+    &capacity_properties,
     &expert_convention_properties,
     &layer_part_properties,
     &layer_token_properties,

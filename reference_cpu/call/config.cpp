@@ -1,5 +1,6 @@
 #include "moeref/config.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <concepts>
@@ -25,6 +26,8 @@ static_assert(has_row_per_enumerator<kDiscardedGroups>());
 static_assert(has_row_per_enumerator<kAuxLossFactors>());
 static_assert(has_row_per_enumerator<kNullSlots>());
 static_assert(has_row_per_enumerator<kSelectionScores>());
+static_assert(has_row_per_enumerator<kCapacityOrders>());
+static_assert(has_row_per_enumerator<kAuxLossCounts>());
 
 /// Whether the struct has exactly these members, in this order: one more could be left to its default.
 template <typename Struct, typename... Members>
@@ -267,6 +270,10 @@ void check(const MoEConfig& c) {
        c.activation_limit,
        "want 0 or more with " + std::string(name(c.expert_activation)) + ", whose clamps are always on");
   check_blocks(c);
+  want(!c.aux_loss_accumulated || c.aux_loss_sequences == 1, "aux_loss_sequences", c.aux_loss_sequences,
+       "want 1 with aux_loss_accumulated, whose loads are those of whole micro-batches");
+  want(c.capacity_factor == 0.0 || c.expert_capacity == 0, "expert_capacity", c.expert_capacity,
+       "want 0 with capacity_factor, or capacity_factor 0");
   want(!c.router_weight_on_input || !c.apply_router_weight_after_down, "router_weight_on_input",
        c.router_weight_on_input, "want one place for the weight: apply_router_weight_after_down is true");
 }
@@ -284,6 +291,14 @@ std::string_view name(ScoreFunc score_func) { return facts(score_func).name; }
 std::string_view name(ActivationKind activation) { return facts(activation).name; }
 std::string_view name(Float32Products products) {
   return kFloat32Products[static_cast<std::size_t>(products)].name;
+}
+
+std::int64_t MoEConfig::capacity(std::int64_t tokens) const {
+  if (expert_capacity > 0) return expert_capacity;
+  const auto slots = static_cast<double>(tokens * n_activated_experts);
+  const double share = std::ceil(slots / static_cast<double>(n_routed_experts) * capacity_factor);
+  // A share past all tokens drops nothing, however large.
+  return std::max(static_cast<std::int64_t>(std::min(share, slots)), min_capacity);
 }
 
 MoEConfig parse_moe_config(const json& object) {

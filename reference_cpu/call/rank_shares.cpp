@@ -14,7 +14,7 @@ namespace moeref {
 namespace {
 
 /// A name; or, ending in '*', what names begin with; or empty, which matches none.
-using Names = std::array<std::string_view, 6>;
+using Names = std::array<std::string_view, 7>;
 
 bool is_one_of(const Names& names, std::string_view tensor) {
   return std::ranges::any_of(names, [&](std::string_view name) {
@@ -26,14 +26,19 @@ bool is_one_of(const Names& names, std::string_view tensor) {
 /// The first list that has a tensor's name decides; a tensor in none of them is whole.
 struct ShareRule {
   Component kind;
+  Names whole = {};
   Names batch = {}, tokens = {};
   Names experts = {};  ///< under expert parallelism
 };
 
+constexpr std::string_view kAccumulated = "inputs/accumulated_expert_load";
+
 constexpr auto kShareRules = std::to_array<ShareRule>({
     {.kind = Component::gate,
-     .tokens = {"inputs/*", "cotangents/*", "stages/*", "outputs/weights", "outputs/indices", "grads/x"}},
-    {.kind = Component::aux_loss, .tokens = {"inputs/*", "grads/original_scores"}},
+     .whole = {kAccumulated},
+     .tokens = {"inputs/*", "cotangents/*", "stages/*", "outputs/weights", "outputs/indices",
+                "outputs/dispatched_indices", "grads/x"}},
+    {.kind = Component::aux_loss, .whole = {kAccumulated}, .tokens = {"inputs/*", "grads/original_scores"}},
     {.kind = Component::bias_update, .tokens = {"inputs/*", "outputs/indices_*"}},
     {.kind = Component::fake_balanced_gate, .tokens = {"inputs/*", "outputs/*"}},
     {.kind = Component::mlp, .batch = {"inputs/x", "cotangents/y", "outputs/y", "grads/x"}},
@@ -41,8 +46,9 @@ constexpr auto kShareRules = std::to_array<ShareRule>({
      .tokens = {"inputs/*", "cotangents/*", "stages/*", "outputs/y", "grads/x", "grads/weights"},
      .experts = {"params/*", "grads/*"}},
     {.kind = Component::moe,
+     .whole = {kAccumulated},
      .batch = {"inputs/x", "inputs/padding_mask", "cotangents/y", "outputs/y", "grads/x"},
-     .tokens = {"inputs/*", "stages/*", "outputs/weights", "outputs/indices"},
+     .tokens = {"inputs/*", "stages/*", "outputs/weights", "outputs/indices", "outputs/dispatched_indices"},
      .experts = {"params/experts.*", "grads/experts.*"}},
     {.kind = Component::init, .experts = {"outputs/experts.*"}},
     {.kind = Component::metrics},
@@ -67,6 +73,7 @@ std::int64_t row_size(const Shape& shape, std::size_t row_axes) {
 
 Division division(const Call& call, std::string_view tensor) {
   const ShareRule& rule = rule_of(call.component);
+  if (is_one_of(rule.whole, tensor)) return Division::whole;
   if (is_one_of(rule.batch, tensor)) return Division::batch;
   if (is_one_of(rule.tokens, tensor)) return Division::tokens;
   const bool experts = is_one_of(rule.experts, tensor);

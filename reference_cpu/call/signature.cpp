@@ -10,6 +10,8 @@
 namespace moeref {
 namespace {
 
+constexpr std::string_view kAccumulatedLoad = "inputs/accumulated_expert_load";
+
 /// Collects specs; every function below adds the tensors of one component under a prefix.
 struct Builder {
   Signature out;
@@ -87,16 +89,23 @@ void moe_params(Builder& b, const MoEConfig& c, const CallOptions& o) {
   }
 }
 
+/// Loads of earlier micro-batches, for an auxiliary loss that there is.
+void accumulated_load(Builder& b, const MoEConfig& c, bool loss) {
+  if (loss && c.aux_loss_accumulated) b.input("accumulated_expert_load", DType::int64, {c.n_routed_experts});
+}
+
 void gate(Builder& b, const MoEConfig& c, const CallOptions& o, std::int64_t t) {
   const DType weights = c.router_weights_fp32 ? DType::float32 : c.dtype;
   const Shape slots{t, c.n_activated_experts};
   b.input("x", c.dtype, {t, c.dim});
   b.input("token_mask", DType::boolean, {t}, false);
   b.input("replay_indices", DType::int64, slots, false);
+  accumulated_load(b, c, o.training && c.aux_loss_coeff > 0.0);
   gate_params(b, "", c);
   b.cotangent("weights", weights, slots);
   b.output("weights", weights, slots);
   b.output("indices", DType::int64, slots);
+  if (c.drops_slots()) b.output("dispatched_indices", DType::int64, slots);
   b.output("expert_load", DType::int64, {c.n_routed_experts});
   if (o.training && c.aux_loss_coeff > 0.0) b.output("aux_loss", DType::float32, {});
   if (o.training && c.z_loss_coeff > 0.0) b.output("z_loss", DType::float32, {});
@@ -108,6 +117,7 @@ void aux_loss(Builder& b, const MoEConfig& c, std::int64_t t) {
   b.input("original_scores", c.dtype, scores);
   b.input("token_mask", DType::boolean, {t}, false);
   b.input("indices", DType::int64, {t, c.n_activated_experts});
+  accumulated_load(b, c, true);
   b.output("expert_load", DType::int64, {c.n_routed_experts});
   b.output("aux_loss", DType::float32, {});
   b.grad("original_scores", c.dtype, scores);
@@ -170,12 +180,16 @@ void moe(Builder& b, const MoEConfig& c, const CallOptions& o, const Shape& toke
   b.input("x", c.dtype, x);
   b.input("padding_mask", DType::boolean, tokens, false);
   b.input("replay_indices", DType::int64, slots, false);
+  accumulated_load(b, c, o.training && c.aux_loss_coeff > 0.0 && !o.fake_balanced_gate);
   moe_params(b, c, o);
   b.cotangent("y", c.dtype, x);
   b.output("y", c.dtype, x);
   b.output("weights", c.router_weights_fp32 && !o.fake_balanced_gate ? DType::float32 : c.dtype, slots,
            false);
-  b.output("indices", DType::int64, slots, false);
+  // One token's choice may drop another's slot: results can be judged on the port's own choices alone.
+  const bool drops = c.drops_slots() && !o.fake_balanced_gate;
+  b.output("indices", DType::int64, slots, drops);
+  if (drops) b.output("dispatched_indices", DType::int64, slots);
   b.output("expert_load", DType::int64, {c.n_routed_experts}, false);
   if (o.training && c.aux_loss_coeff > 0.0 && !o.fake_balanced_gate) b.output("aux_loss", DType::float32, {});
   if (o.training && c.z_loss_coeff > 0.0 && !o.fake_balanced_gate) b.output("z_loss", DType::float32, {});
@@ -242,6 +256,19 @@ Shape token_shape(const Call& call) {
   return {x.shape().begin(), x.shape().end() - 1};
 }
 
+/// Loads are counts. Accumulated ones enter a float32 sum.
+void check_load(const Tensor& load, const std::string& name) {
+  double sum = 0.0, least = 0.0;
+  for (std::int64_t i = 0; i < load.size(); ++i) {
+    sum += load[i];
+    least = std::min(least, load[i]);
+  }
+  const bool accumulated = name == kAccumulatedLoad;
+  if (least < 0.0 || (accumulated && sum >= 0x1p24))
+    throw InputError("dataset '" + name + "': want counts of 0 or more" +
+                     (accumulated ? " that sum to less than 2^24" : ""));
+}
+
 /// Replayed slots have experts, unless null_slots says otherwise.
 void check_indices(const Tensor& indices, std::string_view name, const MoEConfig& c) {
   const bool replayed = name.find("replay") != std::string_view::npos;
@@ -288,6 +315,7 @@ void check_inputs(const Call& call) {
       throw InputError("dataset '" + spec.name + "' has dtype " + std::string(name(tensor->dtype())) +
                        ": want " + (is_floating(spec.dtype) ? "a floating one such as " : "") +
                        std::string(name(spec.dtype)));
+    if (spec.name == kAccumulatedLoad || spec.name == "inputs/expert_load") check_load(*tensor, spec.name);
     if (spec.name.find("indices") != std::string::npos)
       check_indices(*tensor, spec.name, parse_moe_config(call.config));
   }

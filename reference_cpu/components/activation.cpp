@@ -51,14 +51,22 @@ Real in_other_orders(Real a, Real first, std::initializer_list<Real> lefts) {
   return a;
 }
 
+// d times a slope that is exactly 0 on one side of a kink or past a clamp: honest implementations multiply by
+// it or leave the term out, which differ where d may not be finite.
+Real past_kink(Real d, Real slope) {
+  const Real product = d * slope;
+  const bool finite = std::isfinite(d.value) && d.error < INFINITY;
+  return slope.value == 0.0 && !finite ? Real{0.0, INFINITY, product.held} : product;
+}
+
 Real swiglu_limited(Real g, Real u, const Params& p) {
   return silu(clamp(as_fp32(g), -kInfinity, p.limit)) * clamp(as_fp32(u), -p.limit, p.limit);
 }
 Gradient swiglu_limited_gradient(Real g, Real u, Real d, const Params& p) {
   const Real gate = clamp(as_fp32(g), -kInfinity, p.limit);
   const Real up = clamp(as_fp32(u), -p.limit, p.limit);
-  return {as_fp32(d) * silu_slope(gate) * up * inside(as_fp32(g), -kInfinity, p.limit),
-          as_fp32(d) * silu(gate) * inside(as_fp32(u), -p.limit, p.limit)};
+  return {past_kink(as_fp32(d) * silu_slope(gate) * up, inside(as_fp32(g), -kInfinity, p.limit)),
+          past_kink(as_fp32(d) * silu(gate), inside(as_fp32(u), -p.limit, p.limit))};
 }
 
 Real swiglu_clamped_after(Real g, Real u, const Params& p) {
@@ -66,8 +74,8 @@ Real swiglu_clamped_after(Real g, Real u, const Params& p) {
 }
 Gradient swiglu_clamped_after_gradient(Real g, Real u, Real d, const Params& p) {
   const Real gate = silu(g), up = clamp(u, -p.limit, p.limit), slope = silu_slope(g);
-  return {in_other_orders(d * slope * up, d * up, {slope}) * inside(gate, -kInfinity, p.limit),
-          d * clamp(gate, -kInfinity, p.limit) * inside(u, -p.limit, p.limit)};
+  return {past_kink(in_other_orders(d * slope * up, d * up, {slope}), inside(gate, -kInfinity, p.limit)),
+          past_kink(d * clamp(gate, -kInfinity, p.limit), inside(u, -p.limit, p.limit))};
 }
 
 // Without a limit swiglu has neither clamps nor their cast to fp32.
@@ -102,7 +110,8 @@ Gradient swigluoai_gradient(Real g, Real u, Real d, const Params& p) {
   const double limit = p.limit > 0.0 ? p.limit : kInfinity;
   const auto [dg, du] = scaled_glu_gradient(clamp(as_fp32(g), -kInfinity, limit),
                                             clamp(as_fp32(u), -limit, limit), as_fp32(d), p.alpha);
-  return {dg * inside(as_fp32(g), -kInfinity, limit), du * inside(as_fp32(u), -limit, limit)};
+  return {past_kink(dg, inside(as_fp32(g), -kInfinity, limit)),
+          past_kink(du, inside(as_fp32(u), -limit, limit))};
 }
 
 Real quick_geglu(Real g, Real u, const Params& p) {
@@ -111,7 +120,7 @@ Real quick_geglu(Real g, Real u, const Params& p) {
 Gradient quick_geglu_gradient(Real g, Real u, Real d, const Params& p) {
   const auto [dg, du] =
       scaled_glu_gradient(clamp(g, -kInfinity, p.limit), clamp(u, -p.limit, p.limit), d, p.alpha);
-  return {dg * inside(g, -kInfinity, p.limit), du * inside(u, -p.limit, p.limit)};
+  return {past_kink(dg, inside(g, -kInfinity, p.limit)), past_kink(du, inside(u, -p.limit, p.limit))};
 }
 
 // gelu_tanh(g) = g/2 (1 + tanh(sqrt(2/pi) (g + 0.044715 g^3))).
@@ -152,13 +161,6 @@ Real geglu_erf(Real g, Real u, const Params&) { return gelu_erf(g) * u; }
 Gradient geglu_erf_gradient(Real g, Real u, Real d, const Params&) {
   const Real slope = gelu_erf_slope(g);
   return {in_other_orders(d * slope * u, d * u, {slope}), d * gelu_erf(g)};
-}
-
-// d times a slope that is exactly 0 on one side of a kink: honest implementations multiply by it or leave the
-// term out, which differ where d is not finite.
-Real past_kink(Real d, Real slope) {
-  const Real product = d * slope;
-  return slope.value == 0.0 && !std::isfinite(d.value) ? Real{0.0, INFINITY, product.held} : product;
 }
 
 // Without a gate.

@@ -1,10 +1,14 @@
 #include "reference_cpu/components/aux_loss.hpp"
 
-#include <string>
-
-#include "moeref/error.hpp"
+#include <algorithm>
+#include <numeric>
 
 namespace moeref {
+
+double real_token_count(const std::vector<bool>& mask) {
+  return std::max(static_cast<double>(std::ranges::count(mask, true)), 1.0);
+}
+
 std::vector<std::int64_t> expert_load(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
                                       std::int64_t experts) {
   std::vector<std::int64_t> load(static_cast<std::size_t>(experts));
@@ -44,15 +48,16 @@ void add(AuxStatistics& sum, const AuxStatistics& rank) {
   }
 }
 
-AuxLoss aux_loss(const AuxStatistics& statistics, std::int64_t k) {
+namespace {
+
+/// sum_i f_i P_i with f_i = f(load_i).
+AuxLoss loss_with(const AuxStatistics& statistics, auto&& f_of) {
   AuxLoss out;
   out.terms.n = std::max<std::int64_t>(statistics.real_tokens, 1);
   const auto n = static_cast<double>(out.terms.n);
-  const auto experts = static_cast<double>(statistics.load.size());
   Sum loss(kFloat);
   for (std::size_t i = 0; i < statistics.load.size(); ++i) {
-    const Real load = known(static_cast<double>(statistics.load[i]), kFloat);
-    const Real f = load * experts / (static_cast<double>(k) * n);
+    const Real f = f_of(i, n);
     out.terms.f.push_back(f);
     loss += f * (statistics.score_sum[i].total() / n);
   }
@@ -60,25 +65,24 @@ AuxLoss aux_loss(const AuxStatistics& statistics, std::int64_t k) {
   return out;
 }
 
-SequenceLoss mean_loss(const std::vector<AuxLoss>& sequences) {
-  SequenceLoss out;
-  Sum sum(kFloat);
-  for (const AuxLoss& loss : sequences) {
-    sum += loss.value;
-    out.terms.push_back(loss.terms);
-  }
-  out.value =
-      sequences.size() == 1 ? sequences[0].value : sum.total() / static_cast<double>(sequences.size());
-  return out;
+}  // namespace
+
+AuxLoss aux_loss(const AuxStatistics& statistics, std::int64_t k) {
+  const auto experts = static_cast<double>(statistics.load.size());
+  return loss_with(statistics, [&](std::size_t i, double n) {
+    return known(static_cast<double>(statistics.load[i]), kFloat) * experts / (static_cast<double>(k) * n);
+  });
 }
 
-std::vector<std::int64_t> sequence_offsets(std::int64_t sequences, std::int64_t tokens) {
-  if (tokens % sequences != 0)
-    throw InputError("config field 'aux_loss_sequences' is " + std::to_string(sequences) +
-                     ": want a divisor of the number of tokens = " + std::to_string(tokens));
-  std::vector<std::int64_t> out;
-  for (std::int64_t s = 0; s <= sequences; ++s) out.push_back(s * (tokens / sequences));
-  return out;
+AuxLoss accumulated_aux_loss(const AuxStatistics& statistics, std::int64_t k,
+                             const std::vector<std::int64_t>& accumulated, std::int64_t counted) {
+  const auto experts = static_cast<double>(statistics.load.size());
+  const std::int64_t sum = std::accumulate(accumulated.begin(), accumulated.end(), std::int64_t{0});
+  return loss_with(statistics, [&](std::size_t i, double n) {
+    const Real tokens = known(static_cast<double>(sum), kFloat) / static_cast<double>(counted) + n;
+    const Real load = known(static_cast<double>(statistics.load[i] + accumulated[i]), kFloat);
+    return load * experts / (tokens * static_cast<double>(k));
+  });
 }
 
 std::vector<Real> aux_loss_gradient(const AuxLossTerms& terms, Real scale) {

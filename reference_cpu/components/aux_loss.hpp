@@ -8,6 +8,9 @@
 
 namespace moeref {
 
+/// n of the losses: the number of real tokens, 1 where there are none.
+double real_token_count(const std::vector<bool>& mask);
+
 /// load_i = number of real tokens whose ids [k] contain i: an id that a token has twice counts once, that of
 /// a null slot nowhere. ids [T, k].
 std::vector<std::int64_t> expert_load(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
@@ -26,7 +29,8 @@ AuxStatistics aux_statistics(const Bounded& scores, const std::vector<bool>& mas
                              const std::vector<std::int64_t>& load);
 void add(AuxStatistics& sum, const AuxStatistics& rank);
 
-/// n = max(number of real tokens, 1) and f_i = load_i E / (k n): constants of the gradient.
+/// n = max(number of real tokens, 1) and f_i, load_i E / (k n) where nothing was accumulated: constants of
+/// the gradient.
 struct AuxLossTerms {
   std::int64_t n = 1;
   std::vector<Real> f;
@@ -38,16 +42,10 @@ struct AuxLoss {
 };
 AuxLoss aux_loss(const AuxStatistics& statistics, std::int64_t k);
 
-/// The mean over sequences, and the terms of each.
-struct SequenceLoss {
-  Real value;
-  std::vector<AuxLossTerms> terms;
-};
-SequenceLoss mean_loss(const std::vector<AuxLoss>& sequences);
-
-/// The first token of each of `sequences` sequences of equal length, and the number of tokens. Throws
-/// InputError where they do not divide the tokens.
-std::vector<std::int64_t> sequence_offsets(std::int64_t sequences, std::int64_t tokens);
+/// With loads A [E] of earlier micro-batches, in which each token has as many slots as `counted`:
+/// f_i = (A_i + load_i) E / (k N), N = n + sum_j A_j / counted.
+AuxLoss accumulated_aux_loss(const AuxStatistics& statistics, std::int64_t k,
+                             const std::vector<std::int64_t>& accumulated, std::int64_t counted);
 
 /// d aux / d S_ti = scale f_i m_t / n, [E] for a real token.
 std::vector<Real> aux_loss_gradient(const AuxLossTerms& terms, Real scale);

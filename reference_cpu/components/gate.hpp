@@ -7,8 +7,9 @@
 #include "moeref/config.hpp"
 #include "moeref/evaluation.hpp"
 #include "reference_cpu/arithmetic/bounded.hpp"
-#include "reference_cpu/components/aux_loss.hpp"
 #include "reference_cpu/components/forced_stages.hpp"
+#include "reference_cpu/components/routing_scores.hpp"
+#include "reference_cpu/components/sequence_loss.hpp"
 
 namespace moeref {
 
@@ -17,16 +18,12 @@ struct GateParams {
   std::optional<Bounded> bias;                  ///< [1, E] in the compute type
   std::optional<std::vector<Real>> correction;  ///< c [E], fp32, exact or carried through updates
   std::optional<std::vector<Real>> scale;       ///< factors on the experts' routing weights [E], as stored
+  std::vector<std::int64_t> accumulated_load;   ///< of earlier micro-batches [E]; empty without any
   DType stored = DType::float64;  ///< the parameters' own type, in which their gradients are stored
 };
 
-/// gate_precision where given, else x's type.
-DType gate_compute_type(const CallOptions& options, DType x);
-
-/// The type of S and of the routing weights when the score function is done.
-DType scores_type(const MoEConfig& config, const CallOptions& options, DType x);
-
-/// Reads "{prefix}weight", "{prefix}bias", "{prefix}e_score_correction_bias", "{prefix}per_expert_scale".
+/// Reads "{prefix}weight", "{prefix}bias", "{prefix}e_score_correction_bias", "{prefix}per_expert_scale" and
+/// "inputs/accumulated_expert_load".
 GateParams load_gate(const MoEConfig& config, const CallOptions& options, const NamedTensors& tensors,
                      const std::string& prefix, DType x);
 
@@ -34,37 +31,36 @@ GateParams load_gate(const MoEConfig& config, const CallOptions& options, const 
 std::optional<std::vector<Real>> load_correction(const MoEConfig& config, const NamedTensors& tensors,
                                                  const std::string& prefix);
 
-/// What the selection is made from where the logits z [T, E] are given.
-RoutingScores routing_of_logits(const MoEConfig& config, const CallOptions& options,
-                                const std::optional<std::vector<Real>>& correction, const Bounded& logits);
-
-/// The same where the scores S [T, E] are given as the auxiliary loss sees them. Nothing where the selection
-/// does not follow from them: a correction bias comes before the normalisation that S is after, or logits are
-/// selected by.
-std::optional<RoutingScores> routing_of_scores(const MoEConfig& config,
-                                               const std::optional<std::vector<Real>>& correction,
-                                               const Bounded& scores);
+/// The factor on an expert's routing weights, where there is one.
+Real expert_scale(const GateParams& params, std::int64_t expert);
 
 /// The results of one forward. Slots hold the ids in descending order of the selection scores, or as
 /// replayed.
 struct GateForward {
-  Bounded logits;                       ///< z [T, E]
-  Bounded scores;                       ///< S [T, E] after normalisation, as the auxiliary loss sees them
-  std::vector<std::int64_t> indices;    ///< [T, k]
-  Bounded weights;                      ///< w [T, k]
-  std::vector<std::int64_t> load;       ///< [E]
+  Bounded logits;                        ///< z [T, E]
+  Bounded scores;                        ///< S [T, E] after normalisation, as the auxiliary loss sees them
+  std::vector<std::int64_t> indices;     ///< [T, k]
+  std::vector<std::int64_t> dispatched;  ///< those that experts get: null where a slot is dropped (SPEC 10)
+  Bounded weights;                       ///< w [T, k]
+  std::vector<std::int64_t> load;        ///< [E]
   std::optional<Real> aux_loss;         ///< without the coefficient; only in training with aux_loss_coeff > 0
   std::optional<Real> z_loss;           ///< likewise, with z_loss_coeff > 0 (SPEC 10)
   std::vector<AuxLossTerms> aux_terms;  ///< n and f of each sequence's loss, for the backward pass
   RoutingScores routing;                ///< the scores that the selection was made from
 };
 
-/// x [T, D]; mask[t] = real token; `replay` ids [T, k] instead of a selection (null: select). The auxiliary
+/// Ids [T, k] in place of the gate's own choices; null: it chooses.
+struct GivenIds {
+  const std::vector<std::int64_t>* indices = nullptr;     ///< a replay, or a candidate's
+  const std::vector<std::int64_t>* dispatched = nullptr;  ///< a candidate's: see dispatched_ids
+};
+
+/// x [T, D]; mask[t] = real token. The auxiliary
 /// loss takes all tokens of the call as one sequence; under context parallelism (`options.parallel.cp_size`)
 /// its statistics are those of contiguous parts of the tokens, added over the ranks.
 GateForward gate_forward(const MoEConfig& config, const CallOptions& options, const GateParams& params,
-                         const Bounded& x, const std::vector<bool>& mask,
-                         const std::vector<std::int64_t>* replay, const ForcedStages& forced = {});
+                         const Bounded& x, const std::vector<bool>& mask, const GivenIds& given,
+                         const ForcedStages& forced = {});
 
 struct GateBackward {
   Bounded x;                     ///< [T, D]

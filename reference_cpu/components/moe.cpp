@@ -66,17 +66,17 @@ void add_mlp_gradients(const NamedTensors& tensors, MLPParams g, const std::stri
 }
 
 MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors,
-                       const Bounded& x, const std::vector<bool>& mask,
-                       const std::vector<std::int64_t>* replay, const ForcedStages& forced) {
+                       const Bounded& x, const std::vector<bool>& mask, const GivenIds& given,
+                       const ForcedStages& forced) {
   MoEForward f;
   if (o.fake_balanced_gate) {
     const FakeRouting fake = fake_balanced_gate(require(tensors, "inputs/x"), c, 0, o.fake_gate_noise);
     const auto ids = fake.indices.as<std::int64_t>();
-    f.indices = replay ? *replay : std::vector<std::int64_t>(ids.begin(), ids.end());
+    f.indices = given.indices ? *given.indices : std::vector<std::int64_t>(ids.begin(), ids.end());
     f.weights = fake_balanced_weights(fake, c.n_activated_experts, x.dtype);
   } else {
-    f.gate = gate_forward(c, o, load_gate(c, o, tensors, "params/gate.", x.dtype), x, mask, replay, forced);
-    f.indices = f.gate->indices;
+    f.gate = gate_forward(c, o, load_gate(c, o, tensors, "params/gate.", x.dtype), x, mask, given, forced);
+    f.indices = f.gate->dispatched;
     f.weights = f.gate->weights;
   }
   forced.settle("outputs/weights", f.weights, {x.rows, c.n_activated_experts});

@@ -12,7 +12,7 @@ namespace moeref {
 
 struct MoEForward {
   std::optional<GateForward> gate;          ///< absent with the fake balanced gate
-  std::vector<std::int64_t> indices;        ///< [T, k]
+  std::vector<std::int64_t> indices;        ///< [T, k], those that experts get
   Bounded weights;                          ///< [T, k]
   Bounded latent;                           ///< the routed input: x, or fc1_latent_proj(x)
   std::optional<ExpertsForward> experts;    ///< of one rank
@@ -25,8 +25,8 @@ struct MoEForward {
 
 /// x [T, D]; mask[t] = not padding; parameters under "params/".
 MoEForward moe_forward(const MoEConfig& config, const CallOptions& options, const NamedTensors& tensors,
-                       const Bounded& x, const std::vector<bool>& mask,
-                       const std::vector<std::int64_t>* replay, const ForcedStages& forced = {});
+                       const Bounded& x, const std::vector<bool>& mask, const GivenIds& given,
+                       const ForcedStages& forced = {});
 
 /// dy [T, D]. Returns d x; parameter gradients go to `grads` under "grads/...".
 Bounded moe_backward(const MoEConfig& config, const CallOptions& options, const NamedTensors& tensors,

@@ -237,8 +237,9 @@ Row activation_gradient(const MoEConfig& c, const Row& h, Num p, const Row& d, O
   const GateUp s = gated ? split(c, h) : GateUp{Row(h.size()), h};
   Row out(h.size()), products;
   for (std::size_t i = 0; i < d.size(); ++i) {
-    products.push_back(cast(value(c, s.gate[i], s.up[i]), common(d[i].t, weight_type)) *
-                       cast(d[i], weight_type));
+    // A value in float stays in it, as automatic differentiation of its product with the weight has it.
+    const Num act = value(c, s.gate[i], s.up[i]);
+    products.push_back(cast(act, common(act.t, common(d[i].t, weight_type))) * cast(d[i], weight_type));
     const auto [d_gate, d_up] = gradient(c, s.gate[i], s.up[i], d[i] * p);
     const bool interleaved = c.expert_activation == ActivationKind::quick_geglu;
     if (gated) out[interleaved ? 2 * i : i] = d_gate;

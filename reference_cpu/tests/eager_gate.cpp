@@ -1,8 +1,10 @@
 // The gate of the eager port: forward as the documented system's operations follow one another, backward as
 // its automatic differentiation does.
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
+#include "reference_cpu/call/ranks.hpp"
 #include "reference_cpu/tests/eager_port.hpp"
 
 namespace moeref::eager {
@@ -146,6 +148,54 @@ NormaliseGradient normalise_gradient(const MoEConfig& c, const Row& row, const R
 
 }  // namespace
 
+namespace {
+
+/// A slot's weight before per_expert_scale, from the k values of its token of which `live` count.
+Row divided(const MoEConfig& c, const Row& values, const std::vector<bool>& live, bool divides, Order order) {
+  Row out = values, counted;
+  for (std::size_t j = 0; j < values.size(); ++j)
+    if (live[j]) counted.push_back(values[j]);
+  if (divides && !counted.empty()) {
+    const Num total = denominator(c, counted, order);
+    for (Num& a : out) a = a / total;
+  }
+  for (Num& a : out) a = a * c.route_scale;
+  return out;
+}
+
+/// Which slots are kept, as a rank with the tokens [first, last) finds out: places in line at each expert.
+void drop(const MoEConfig& c, const GateResult& g, const std::vector<bool>& mask, std::int64_t first,
+          std::int64_t last, std::vector<bool>& kept) {
+  const std::int64_t k = c.n_activated_experts;
+  double capacity = static_cast<double>(c.expert_capacity);
+  if (c.expert_capacity == 0) {
+    const double tokens = static_cast<double>((last - first) * k);
+    capacity = std::max(std::ceil(tokens / static_cast<double>(c.n_routed_experts) * c.capacity_factor),
+                        static_cast<double>(c.min_capacity));
+  }
+  std::vector<std::int64_t> line;
+  for (std::int64_t slot = first * k; slot < last * k; ++slot) line.push_back(slot);
+  if (c.capacity_order == CapacityOrder::choice) {
+    line.clear();
+    for (std::int64_t j = 0; j < k; ++j)
+      for (std::int64_t t = first; t < last; ++t) line.push_back(t * k + j);
+  }
+  if (c.capacity_order == CapacityOrder::weight)
+    std::ranges::stable_sort(line, [&](std::int64_t a, std::int64_t b) {
+      const double x = g.weights.at(a / k, a % k).v, y = g.weights.at(b / k, b % k).v;
+      return std::isnan(x) ? !std::isnan(y) : x > y;
+    });
+  std::vector<double> taken(static_cast<std::size_t>(c.n_routed_experts), 0.0);
+  for (const std::int64_t slot : line) {
+    const std::int64_t id = g.ids[static_cast<std::size_t>(slot)];
+    if (id < 0 || id >= c.n_routed_experts || !mask[static_cast<std::size_t>(slot / k)]) continue;
+    double& place = taken[static_cast<std::size_t>(id)];
+    if (++place > capacity) kept[static_cast<std::size_t>(slot)] = false;
+  }
+}
+
+}  // namespace
+
 std::vector<std::int64_t> load_of(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
                                   std::int64_t k, std::int64_t experts) {
   std::vector<std::int64_t> load(static_cast<std::size_t>(experts));
@@ -159,9 +209,15 @@ std::vector<std::int64_t> load_of(const std::vector<std::int64_t>& ids, const st
 }
 
 AuxLossResult aux_loss(const Workspace& w, const MoEConfig& c, const Matrix& scores,
-                       const std::vector<std::int64_t>& ids, const std::vector<bool>& mask) {
+                       const std::vector<std::int64_t>& all_ids, const std::vector<bool>& mask,
+                       const Tensor* accumulated) {
   AuxLossResult out;
-  const std::int64_t k = c.n_activated_experts, length = scores.rows / c.aux_loss_sequences;
+  const std::int64_t slots = c.n_activated_experts, length = scores.rows / c.aux_loss_sequences;
+  const bool first_alone = c.aux_loss_counts == AuxLossCounts::first_choice;
+  std::vector<std::int64_t> ids;
+  for (std::size_t i = 0; i < all_ids.size(); ++i)
+    if (!first_alone || i % static_cast<std::size_t>(slots) == 0) ids.push_back(all_ids[i]);
+  const std::int64_t k = first_alone ? 1 : slots;
   const double divisor = c.aux_loss_factor == AuxLossFactor::experts ? 1.0 : static_cast<double>(k);
   Row losses;
   for (std::int64_t first = 0; first + length <= scores.rows; first += std::max<std::int64_t>(length, 1)) {
@@ -175,8 +231,16 @@ AuxLossResult aux_loss(const Workspace& w, const MoEConfig& c, const Matrix& sco
       for (std::int64_t t = first; t < first + length; ++t)
         column.push_back(cast(scores.at(t, i), DType::float32) *
                          (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0));
-      f.push_back(Num{static_cast<double>(load[static_cast<std::size_t>(i)]), DType::float32} *
-                  static_cast<double>(scores.cols) / (divisor * n));
+      Num count{static_cast<double>(load[static_cast<std::size_t>(i)]), DType::float32};
+      if (accumulated) {
+        double before = 0.0;
+        for (std::int64_t e = 0; e < scores.cols; ++e) before += (*accumulated)[e];
+        const Num tokens = Num{before, DType::float32} / static_cast<double>(k) + n;
+        count = count + Num{(*accumulated)[i], DType::float32};
+        f.push_back(count / tokens * (static_cast<double>(scores.cols) / divisor));
+      } else {
+        f.push_back(count * static_cast<double>(scores.cols) / (divisor * n));
+      }
       terms.push_back(f.back() * (sum(column, DType::float32, w.o.order) / n));
     }
     losses.push_back(sum(terms, DType::float32, w.o.order));
@@ -235,6 +299,29 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
   g.weights = w.make(x.rows, k, c.router_weights_fp32 ? DType::float32 : x.stored);
   g.scores = w.make(x.rows, e, casts_back(c, o) ? x.stored : plain_type(c, o));
 
+  const bool limits = c.capacity_factor > 0.0 || c.expert_capacity > 0;
+  std::vector<bool> kept(static_cast<std::size_t>(x.rows * k), true);
+  const auto weigh = [&](std::int64_t t, bool divides) {
+    Row values;
+    std::vector<bool> live;
+    std::vector<std::int64_t> slots;
+    for (std::int64_t j = 0; j < k; ++j) {
+      const auto slot = static_cast<std::size_t>(t * k + j);
+      if (g.ids[slot] < 0 || g.ids[slot] >= e) continue;
+      slots.push_back(j);
+      values.push_back(g.selected.at(t, j));
+      live.push_back(kept[slot] || !c.norm_after_dropping);
+    }
+    const Row weights = divided(c, values, live, divides, w.o.order);
+    for (std::size_t j = 0; j < slots.size(); ++j) {
+      const auto slot = static_cast<std::size_t>(t * k + slots[j]);
+      Num weight = kept[slot] ? weights[j] : Num{0.0, weights[j].t};
+      g.unscaled.set(t, slots[j], weight);
+      if (c.per_expert_scale) weight = weight * scale.at(0, g.ids[slot]);
+      g.weights.set(t, slots[j], casts_back(c, o) && !w.o.fused ? cast(weight, x.stored) : weight);
+    }
+  };
+
   for (std::int64_t t = 0; t < x.rows; ++t) {
     const Row z = mapped(c, g.logits.row(t), softmax_type);
     Row s;
@@ -266,26 +353,25 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
     }
     if (after_topk(c)) values = softmax(values, softmax_type, w.o.order);
     for (std::size_t j = 0; j < slots.size(); ++j) g.selected.set(t, slots[j], values[j]);
-    Row weights = values, scores = seen;
-    if (divides_weights(c) && !values.empty()) {
-      const Num total = denominator(c, values, w.o.order);
-      for (Num& a : weights) a = a / total;
-    }
+    weigh(t, divides_weights(c) && !(limits && c.norm_after_dropping));
+    Row scores = seen;
     if (divides_scores(c)) {
       const Num all = denominator(c, seen, w.o.order);
       for (Num& a : scores) a = a / all;
-    }
-    for (std::size_t j = 0; j < slots.size(); ++j) {
-      Num weight = weights[j] * c.route_scale;
-      g.unscaled.set(t, slots[j], weight);
-      if (c.per_expert_scale) weight = weight * scale.at(0, ids[static_cast<std::size_t>(slots[j])]);
-      g.weights.set(t, slots[j], casts_back(c, o) && !w.o.fused ? cast(weight, x.stored) : weight);
     }
     for (std::int64_t i = 0; i < e; ++i) {
       g.activated.set(t, i, s[static_cast<std::size_t>(i)]);
       g.plain.set(t, i, seen[static_cast<std::size_t>(i)]);
       g.scores.set(t, i, scores[static_cast<std::size_t>(i)]);
     }
+  }
+  g.dispatched = g.ids;
+  if (limits) {
+    const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
+    for (std::size_t r = 0; r + 1 < ranks.size(); ++r) drop(c, g, mask, ranks[r], ranks[r + 1], kept);
+    for (std::size_t slot = 0; slot < kept.size(); ++slot)
+      if (!kept[slot]) g.dispatched[slot] = c.null_slots == NullSlots::n_routed_experts ? e : -1;
+    for (std::int64_t t = 0; t < x.rows; ++t) weigh(t, divides_weights(c));
   }
   g.load = load_of(g.ids, mask, k, e);
   if (o.training && c.z_loss_coeff > 0.0) {
@@ -297,7 +383,7 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
     g.z_loss = (sum(terms, DType::float32, w.o.order) / n).v;
   }
   if (o.training && c.aux_loss_coeff > 0.0) {
-    g.aux = aux_loss(w, c, g.scores, g.ids, mask);
+    g.aux = aux_loss(w, c, g.scores, g.ids, mask, find(tensors, "inputs/accumulated_expert_load"));
     g.aux_loss = g.aux.loss;
   }
   return g;
@@ -322,22 +408,34 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
   for (std::int64_t t = 0; t < tokens; ++t) {
     Row d, selected;
     std::vector<std::int64_t> ids;
+    std::vector<bool> kept;
     for (std::int64_t j = 0; j < k; ++j) {
       const std::int64_t id = g.ids[static_cast<std::size_t>(t * k + j)];
       if (id < 0 || id >= e) continue;
       ids.push_back(id);
       selected.push_back(g.selected.at(t, j));
-      Num above = cast(through(dw.at(t, j)), c.per_expert_scale ? common(plain, scale.read) : plain);
+      kept.push_back(g.dispatched[static_cast<std::size_t>(t * k + j)] == id);
+      const Num reached = kept.back() ? dw.at(t, j) : Num{0.0, dw.read};
+      Num above = cast(through(reached), c.per_expert_scale ? common(plain, scale.read) : plain);
       if (c.per_expert_scale) {
         to_scale[static_cast<std::size_t>(id)].push_back(cast(above * g.unscaled.at(t, j), scale.stored));
         above = above * scale.at(0, id);
       }
       d.push_back(cast(above, plain) * c.route_scale);
     }
-    if (divides_weights(c) && !d.empty()) {
-      const NormaliseGradient back = normalise_gradient(c, selected, d, order);
-      for (std::size_t j = 0; j < d.size(); ++j)
-        d[j] = accumulate({back.direct[j], back.through_sum}, plain, order);
+    Row divided_values, divided_d;
+    for (std::size_t j = 0; j < d.size(); ++j)
+      if (kept[j] || !c.norm_after_dropping) {
+        divided_values.push_back(selected[j]);
+        divided_d.push_back(d[j]);
+      }
+    if (divides_weights(c) && !divided_d.empty()) {
+      const NormaliseGradient back = normalise_gradient(c, divided_values, divided_d, order);
+      for (std::size_t j = 0, next = 0; j < d.size(); ++j)
+        if (kept[j] || !c.norm_after_dropping) {
+          d[j] = accumulate({back.direct[next], back.through_sum}, plain, order);
+          ++next;
+        }
     }
     // Everything that meets in S and in z, in the order of arrival.
     std::vector<Row> to_scores(static_cast<std::size_t>(e)), to_logits(static_cast<std::size_t>(e));

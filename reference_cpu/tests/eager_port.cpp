@@ -42,6 +42,8 @@ void put_gate(const GateResult& g, NamedTensors& out, const MoEConfig& c, const 
   out["stages/scores"] = to_tensor(g.scores, {t, e}, g.scores.stored);
   out["outputs/weights"] = to_tensor(g.weights, {t, k}, g.weights.stored);
   out["outputs/indices"] = integers(g.ids, {t, k});
+  if (c.capacity_factor > 0.0 || c.expert_capacity > 0)
+    out["outputs/dispatched_indices"] = integers(g.dispatched, {t, k});
   out["outputs/expert_load"] = integers(g.load, {e});
   if (o.training && c.aux_loss_coeff > 0.0) out["outputs/aux_loss"] = scalar(g.aux_loss);
   if (o.training && c.z_loss_coeff > 0.0) out["outputs/z_loss"] = scalar(g.z_loss);
@@ -264,7 +266,8 @@ void EagerPort::aux_loss_component(const Call& call, NamedTensors& out) const {
   const auto mask = mask_of(call, "token_mask", scores.rows, false);
   const auto ids = require(call.tensors, "inputs/indices").as<std::int64_t>();
   const auto load = load_of({ids.begin(), ids.end()}, mask, c.n_activated_experts, c.n_routed_experts);
-  const AuxLossResult aux = aux_loss(w_, c, scores, {ids.begin(), ids.end()}, mask);
+  const AuxLossResult aux = aux_loss(w_, c, scores, {ids.begin(), ids.end()}, mask,
+                                     find(call.tensors, "inputs/accumulated_expert_load"));
   out["outputs/expert_load"] = integers(load, {c.n_routed_experts});
   out["outputs/aux_loss"] = scalar(aux.loss);
   if (!call.backward) return;
@@ -394,7 +397,7 @@ void EagerPort::moe(const Call& call, NamedTensors& out) const {
   }
 
   // The experts' output is needed before fc2's gradients are: two passes, the first one forward only.
-  const Routed routed{g.ids, g.weights, mask};
+  const Routed routed{g.dispatched, g.weights, mask};
   std::vector<Matrix> dx, d_latent{w_.make(x.rows, latent.cols, t)};
   Matrix dweights;
   const Matrix routed_y = experts(w_, c, o.parallel, tensors, "params/experts.", latent, routed, nullptr,

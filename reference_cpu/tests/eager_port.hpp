@@ -59,7 +59,7 @@ struct AuxLossResult {
 
 struct GateResult {
   Matrix logits, scores, weights;  ///< scores as the auxiliary loss sees them
-  std::vector<std::int64_t> ids, load;
+  std::vector<std::int64_t> ids, dispatched, load;
   double aux_loss = 0.0, z_loss = 0.0;
   // What the backward pass needs.
   Matrix x, weight;  ///< in the compute type
@@ -79,7 +79,8 @@ Matrix gate_backward(const Workspace&, const MoEConfig&, const CallOptions&, con
                      const Matrix& dw, DType x_type, NamedTensors& out);
 
 AuxLossResult aux_loss(const Workspace&, const MoEConfig&, const Matrix& scores,
-                       const std::vector<std::int64_t>& ids, const std::vector<bool>& mask);
+                       const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
+                       const Tensor* accumulated);
 std::vector<std::int64_t> load_of(const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
                                   std::int64_t k, std::int64_t experts);
 

@@ -141,6 +141,27 @@ void draw_slot_rules(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
   }
 }
 
+/// Experts of limited capacity, drawn apart likewise. Ordinary numbers have one order of their weights.
+void draw_capacity(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0x9FB21C651E98DF25u + 5);
+  if (d.chance(0.7)) return;
+  if (d.chance(0.5)) {
+    c.capacity_factor = d.of({0.25, 0.5, 1.0, 1.25});
+    c.min_capacity = d.of<std::int64_t>({0, 0, 1, 2});
+  } else {
+    c.expert_capacity = 1 + d.below(3);
+  }
+  c.capacity_order = static_cast<CapacityOrder>(d.below(3));
+  c.norm_after_dropping = d.chance(0.5);
+}
+
+/// What the auxiliary loss counts, drawn apart likewise.
+void draw_loss_counts(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0xD6E8FEB86659FD93u + 7);
+  if (d.chance(0.3)) c.aux_loss_counts = AuxLossCounts::first_choice;
+  c.aux_loss_accumulated = d.chance(0.3);
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -198,6 +219,13 @@ void fill_ids(Draw& d, Tensor& tensor, const MoEConfig& c, bool replay) {
   }
 }
 
+/// Counts, from a stream of their own as fields that are drawn apart are.
+void fill_loads(std::uint64_t seed, Tensor& tensor) {
+  Draw d(seed + 11);
+  const std::int64_t most = d.of<std::int64_t>({1, 8, 1000, 100000});
+  for (std::int64_t i = 0; i < tensor.size(); ++i) tensor.set(i, static_cast<double>(d.below(most)));
+}
+
 /// Correction biases: small, large, negative enough that every biased score is below 0, or a few values only.
 void fill_correction(Draw& d, Tensor& tensor) {
   const double scale = d.of({0.01, 0.3, 10.0}), shift = d.of({0.0, 0.0, -2.0, -20.0});
@@ -237,13 +265,16 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
     if (rules == Rules::any) {
       draw_conventions(stream, numbers, c);
       draw_slot_rules(stream, numbers, c);
+      draw_capacity(stream, c);
+      draw_loss_counts(stream, c);
     }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);
   }
   const std::int64_t t = d.chance(0.04) ? 0 : d.chance(0.1) ? 1 : 1 + d.below(7);
   const Shape tokens = component == Component::moe ? Shape{t, 1 + d.below(2)} : Shape{t};
-  if (rules == Rules::any && component != Component::mlp && c.aux_loss_factor == AuxLossFactor::experts) {
+  if (rules == Rules::any && component != Component::mlp && !c.aux_loss_accumulated &&
+      c.aux_loss_factor == AuxLossFactor::experts) {
     const std::int64_t all = element_count(tokens), divisor = all % 3 == 0 ? 3 : all % 2 == 0 ? 2 : all;
     c.aux_loss_sequences = std::max<std::int64_t>(divisor, 1);
     call.config = to_json(c);
@@ -265,6 +296,8 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
     if (mask) {
       for (std::int64_t i = 0; i < tensor.size(); ++i)
         tensor.set(i, d.chance(masked) == (spec.name == "inputs/padding_mask") ? 1.0 : 0.0);
+    } else if (spec.name.ends_with("expert_load")) {
+      fill_loads(stream, tensor);
     } else if (spec.dtype == DType::int64) {
       fill_ids(d, tensor, c, replay);
     } else if (correction) {

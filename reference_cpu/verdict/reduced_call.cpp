@@ -14,9 +14,10 @@ namespace moeref {
 namespace {
 
 /// Losses are of all tokens of a call, and a part of it has none.
-void leave_out_losses(nlohmann::json& config) {
-  config["aux_loss_coeff"] = 0.0;
-  config.erase("z_loss_coeff");
+void leave_out_losses(Call& call) {
+  call.config["aux_loss_coeff"] = 0.0;
+  call.config.erase("z_loss_coeff");
+  call.tensors.erase("inputs/accumulated_expert_load");
 }
 
 using Indices = std::vector<std::int64_t>;
@@ -127,9 +128,11 @@ Tensor TensorPart::of(const Tensor& tensor) const {
 bool can_be_reduced(const Call& call) {
   const CallOptions options = parse_call_options(call.options);
   if (options.parallel.size() > 1 || options.fake_balanced_gate) return false;
-  if (call.component == Component::gate || call.component == Component::mlp) return true;
-  return has_routed_experts(call.component) &&
-         parse_moe_config(call.config).weight_format == WeightFormat::none;
+  if (call.component == Component::mlp) return true;
+  const MoEConfig config = parse_moe_config(call.config);
+  if (config.drops_slots()) return false;  // a token's slots depend on those of others
+  if (call.component == Component::gate) return true;
+  return has_routed_experts(call.component) && config.weight_format == WeightFormat::none;
 }
 
 ReducedCall reduce_to_tokens(const Call& call, std::span<const std::int64_t> tokens) {
@@ -137,7 +140,7 @@ ReducedCall reduce_to_tokens(const Call& call, std::span<const std::int64_t> tok
   const Indices order(tokens.begin(), tokens.end());
   ReducedCall out{call, {}};
   set_options_of_one_rank(out.call);
-  if (call.component != Component::mlp) leave_out_losses(out.call.config);
+  if (call.component != Component::mlp) leave_out_losses(out.call);
   take_tokens(out.call, all, order);
   for (const TensorSpec& spec : signature(call).outputs)
     if (std::ranges::find(kTokenResults, spec.name) != kTokenResults.end())
@@ -147,7 +150,7 @@ ReducedCall reduce_to_tokens(const Call& call, std::span<const std::int64_t> tok
 
 Call with_cotangent_at(const Call& call, std::span<const std::int64_t> tokens) {
   Call out = call;
-  if (call.component != Component::mlp) leave_out_losses(out.config);
+  if (call.component != Component::mlp) leave_out_losses(out);
   const std::int64_t all = token_count(call);
   for (const char* name : {"cotangents/y", "cotangents/weights"}) {
     const auto found = out.tensors.find(name);
@@ -164,7 +167,7 @@ Call with_cotangent_at(const Call& call, std::span<const std::int64_t> tokens) {
 
 Call with_copies(const Call& call, std::span<const std::int64_t> order) {
   Call out = call;
-  if (call.component != Component::mlp) leave_out_losses(out.config);
+  if (call.component != Component::mlp) leave_out_losses(out);
   for (const std::string_view name : kTokenInputs) {
     const auto found = out.tensors.find(name);
     if (found == out.tensors.end() || order.empty()) continue;
@@ -210,7 +213,7 @@ ReducedCall reduce_to_expert(const Call& call, const Tensor& ids, std::int64_t e
       out.call.tensors[name] = along(by_token(name, tensor->shape(), all), 0, tokens).of(*tensor);
   if (layer) {
     out.call.config["n_shared_experts"] = 0;
-    leave_out_losses(out.call.config);
+    leave_out_losses(out.call);
     out.call.config["enable_routing_replay"] = true;
     out.call.tensors["inputs/replay_indices"] = along(ids.shape(), 0, tokens).of(ids);
     for (const auto& [name, tensor] : call.tensors)
@@ -264,7 +267,7 @@ ReducedCall reduce_to_shared_units(const Call& call, std::vector<std::int64_t> u
     config[one] = 1;
   config["score_func"] = "softmax";
   config["shared_expert_inter_dim"] = units.size();
-  leave_out_losses(config);
+  leave_out_losses(out.call);
   config["gate_bias_update_factor"] = 0.0;
   config["router_bias"] = config["force_e_score_correction_bias"] = config["enable_routing_replay"] = false;
   config.erase("moe_latent_size");

@@ -40,6 +40,7 @@ std::int64_t first_difference(const Tensor& tensor, const BoundedTensor& referen
 }
 
 constexpr std::string_view kReplayed = "inputs/replay_indices";
+const std::string kDispatched = "outputs/dispatched_indices";
 
 /// The same ids in every row, in any order.
 bool same_sets(const Tensor& ids, const Tensor& given) {
@@ -91,6 +92,11 @@ NamedTensors ReferenceResults::usable_ids(const NamedTensors& candidate) {
     const std::string indices = "outputs/indices" + given.substr(kReplayed.size());
     if (const Tensor* ids = find(candidate, indices); ids && same_sets(*ids, replayed)) out[indices] = *ids;
   }
+  // Which of these the experts get, where their capacity is limited.
+  if (const auto it = own().results.find(kDispatched); it != own().results.end())
+    if (const Tensor* ids = find(candidate, it->first);
+        ids && ids->shape() == it->second.shape && ids->dtype() == DType::int64)
+      out[it->first] = *ids;
   return out;
 }
 

@@ -10,9 +10,10 @@ constexpr std::array<std::string_view, 7> kNames{"PASS", "AMBIGUOUS", "WAIVED", 
                                                  "FAIL", "HUNG",      "CRASHED"};
 
 // Prefixes of tensors' names in the order of the stages; the first that matches counts.
-constexpr std::array<std::string_view, 16> kStages{"stages/logits",
+constexpr std::array<std::string_view, 17> kStages{"stages/logits",
                                                    "stages/scores",
                                                    "outputs/indices",
+                                                   "outputs/dispatched_indices",
                                                    "outputs/weights",
                                                    "outputs/expert_load",
                                                    "outputs/cumulative_expert_load",

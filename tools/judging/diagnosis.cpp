@@ -132,6 +132,22 @@ bool loss_without_k(Call& call) {
          set_field(call, "aux_loss_factor", name(AuxLossFactor::experts));
 }
 
+bool drops(const Call& call) { return weighs(call) && parse_moe_config(call.config).drops_slots(); }
+template <CapacityOrder Order>
+bool drops_by(Call& call) {
+  return drops(call) && set_field(call, "capacity_order", name(Order));
+}
+template <bool After>
+bool divides_kept(Call& call) {
+  return drops(call) && parse_moe_config(call.config).normalises_weights() &&
+         set_field(call, "norm_after_dropping", After);
+}
+
+bool loss_of_first_choices(Call& call) {
+  if (!weighs(call) && call.component != Component::aux_loss) return false;
+  return set_field(call, "aux_loss_counts", name(AuxLossCounts::first_choice));
+}
+
 bool no_loss(Call& call) { return weighs(call) && set_field(call, "aux_loss_coeff", 0.0); }
 
 /// Every token counts as a real one.
@@ -169,6 +185,11 @@ constexpr std::array kNeighbours{
     Neighbour{"norm_eps = 1e-09", guards_with<2>},
     Neighbour{"norm_eps = 1e-12", guards_with<3>},
     Neighbour{"norm_eps = 1e-15", guards_with<4>},
+    Neighbour{"capacity_order = token", drops_by<CapacityOrder::token>},
+    Neighbour{"capacity_order = choice", drops_by<CapacityOrder::choice>},
+    Neighbour{"capacity_order = weight", drops_by<CapacityOrder::weight>},
+    Neighbour{"norm_after_dropping = true", divides_kept<true>},
+    Neighbour{"norm_after_dropping = false", divides_kept<false>},
     Neighbour{"gate_precision = float32", gate_in<DType::float32>},
     Neighbour{"gate_precision = bfloat16", gate_in<DType::bfloat16>},
     Neighbour{"router_weight_on_input = true", weight_on_input},
@@ -177,6 +198,7 @@ constexpr std::array kNeighbours{
     Neighbour{"clamp_after_activation = true", clamps_after},
     Neighbour{"centred_bias_update = true", centres_bias},
     Neighbour{"aux_loss_factor = experts", loss_without_k},
+    Neighbour{"aux_loss_counts = first_choice", loss_of_first_choices},
     Neighbour{"aux_loss_coeff = 0", no_loss},
     Neighbour{"no mask: padding tokens count as real ones", padding_counts},
     Neighbour{"float32_products = tf32", float32_products_are_tf32},

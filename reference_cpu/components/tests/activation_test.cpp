@@ -141,6 +141,27 @@ TEST(ActivationTest, AnInfiniteGradientBelowAKinkIsOpen) {
   }
 }
 
+TEST(ActivationTest, AnInfiniteGradientPastAClampIsOpen) {
+  const ActivationParams limit{1.0, 1.0}, after{1.0, 1.0, true};
+  const auto at = [](ActivationKind kind, const ActivationParams& p, double g, double u, double d,
+                     double error) {
+    return activation(kind).gradient(known(g, kDouble), known(u, kDouble), {d, error, kDouble}, p);
+  };
+  for (const auto& [kind, p] : {std::pair{ActivationKind::swiglu, limit},
+                                {ActivationKind::swiglu, after},
+                                {ActivationKind::swigluoai, limit},
+                                {ActivationKind::quick_geglu, limit}})
+    for (const auto& [d, error] : {std::pair{INFINITY, 0.0}, {1.0, INFINITY}}) {
+      const auto [by_gate, by_up] = at(kind, p, 9.0, 9.0, d, error);
+      for (const Real past : {by_gate, by_up}) {
+        EXPECT_EQ(past.value, 0.0) << name(kind);  // or NaN, in a port that multiplies
+        EXPECT_EQ(past.error, INFINITY) << name(kind);
+      }
+      EXPECT_EQ(at(kind, p, 9.0, 9.0, 3.0, 0.0).first.error, 0.0) << name(kind);
+      EXPECT_EQ(at(kind, p, 0.5, 0.5, INFINITY, 0.0).second.value, INFINITY) << name(kind);
+    }
+}
+
 TEST(ActivationTest, AGradientNearAClampIsOpen) {
   const ActivationParams p{1.702, 7.0};
   const Real near{6.99, 0.1, precision(DType::float32)}, one = known(1.0, precision(DType::float32));

@@ -5,6 +5,7 @@
 
 #include "moeref/error.hpp"
 #include "reference_cpu/tests/small_call.hpp"
+#include "reference_cpu/tests/test_values.hpp"
 
 namespace moeref {
 namespace {
@@ -75,6 +76,54 @@ TEST(AuxLossTest, OfSequencesIsTheMeanOfTheirLosses) {
   EXPECT_EQ(d[9], 0.0);
   call.config["aux_loss_sequences"] = 3;
   EXPECT_THROW(evaluate(call), InputError);
+}
+
+TEST(AuxLossTest, MayCountFirstChoicesAlone) {
+  Call call = hand_call(true);
+  call.config["aux_loss_counts"] = "first_choice";
+  call.tensors["inputs/indices"] = ids({4, 2}, {0, 1, 0, 2, 2, 0, 1, 0});
+  // First choices: 2, 0, 1 of 3 tokens: f = 2, 0, 1.
+  for (const char* factor : {"experts_over_k", "experts"}) {
+    call.config["aux_loss_factor"] = factor;
+    const Evaluation e = evaluate(call);
+    EXPECT_NEAR(values_of(e, "outputs/aux_loss")[0], (2 * .8 + 1.15) / 3, 1e-15);
+    EXPECT_NEAR(values_of(e, "grads/original_scores")[0], 2. / 3, 1e-15);
+    EXPECT_EQ(values_of(e, "outputs/expert_load"), (std::vector<double>{3, 1, 2}));
+  }
+}
+
+TEST(AuxLossTest, AddsLoadsOfEarlierMicroBatches) {
+  Call call = hand_call(true);
+  call.config["aux_loss_accumulated"] = true;
+  EXPECT_THROW(evaluate(call), InputError);  // they are an input
+  call.tensors["inputs/accumulated_expert_load"] = ids({3}, {10, 2, 0});
+  // 6 tokens before and 3 here; loads 12, 4, 2: f = load 3 / (2 * 9); P is of these tokens alone.
+  Evaluation e = evaluate(call);
+  EXPECT_NEAR(values_of(e, "outputs/aux_loss")[0], (12 * .8 + 4 * 1.05 + 2 * 1.15) / 6 / 3, 1e-15);
+  EXPECT_NEAR(values_of(e, "grads/original_scores")[1], 4. / 6 / 3, 1e-15);
+  EXPECT_EQ(values_of(e, "outputs/expert_load"), (std::vector<double>{2, 2, 2}));
+  call.config["aux_loss_factor"] = "experts";
+  EXPECT_NEAR(values_of(evaluate(call), "outputs/aux_loss")[0], (12 * .8 + 4 * 1.05 + 2 * 1.15) / 3 / 3,
+              1e-15);
+  call.config["aux_loss_counts"] = "first_choice";  // 12 tokens before, and first choices 0, 1, 2
+  EXPECT_NEAR(values_of(evaluate(call), "outputs/aux_loss")[0], (11 * .8 + 3 * 1.05 + 1.15) * 3 / 15 / 3,
+              1e-15);
+  call.tensors["inputs/accumulated_expert_load"] = ids({3}, {0, 0, 0});
+  call.config = hand_call(true).config;
+  call.config["aux_loss_accumulated"] = true;
+  EXPECT_EQ(values_of(evaluate(call), "outputs/aux_loss"),
+            values_of(evaluate(hand_call(true)), "outputs/aux_loss"));
+  for (const auto& wrong : {ids({3}, {1, -1, 2}), ids({3}, {1 << 23, 1 << 23, 0})}) {
+    call.tensors["inputs/accumulated_expert_load"] = wrong;
+    EXPECT_EQ(
+        error_of([&] { evaluate(call); }),
+        "dataset 'inputs/accumulated_expert_load': want counts of 0 or more that sum to less than 2^24");
+  }
+  call.config["aux_loss_sequences"] = 2;
+  EXPECT_EQ(
+      error_of([&] { evaluate(call); }),
+      "config field 'aux_loss_sequences' is 2: want 1 with aux_loss_accumulated, whose loads are those of "
+      "whole micro-batches");
 }
 
 TEST(AuxLossTest, OfNoRealTokenIsZero) {

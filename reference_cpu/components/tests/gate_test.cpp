@@ -228,6 +228,25 @@ TEST(GateTest, TheAuxiliaryGradientDoesNotDependOnWhatReachesTheWeights) {
   EXPECT_EQ(gradient(-7.0, 4.0)[1], 0.0);
 }
 
+TEST(GateTest, AMaskedTokenWhoseScoresSumToZeroIsOpen) {
+  MoEConfig c = small_config(2, 2);
+  c.score_func = ScoreFunc::sigmoid;
+  c.norm_topk_prob = true;
+  c.aux_loss_coeff = 0.5;
+  Call call = small_call(Component::gate, c,
+                         {{"inputs/x", tensor({2, 1}, {1, -1e6})},
+                          {"params/weight", tensor({2, 1}, {1, 2})},
+                          {"inputs/token_mask", flags({true, false})},
+                          {"cotangents/weights", tensor({2, 2}, {1, 2, 0, 0})}},
+                         true);
+  EXPECT_EQ(evaluate(call).results.at("grads/x").bound[1], 0.0f);  // 1e-20 divides
+  call.config["norm_eps"] = 0.0;
+  const BoundedTensor d = evaluate(call).results.at("grads/x");
+  EXPECT_EQ(d.value[1], 0.0);
+  EXPECT_EQ(d.bound[1], INFINITY);
+  EXPECT_LT(d.bound[0], 1e-5f);
+}
+
 TEST(GateTest, AnUntrainedGateHasNoParameterGradients) {
   MoEConfig c = small_config(2, 1);
   c.train_gate = false;
@@ -323,6 +342,9 @@ TEST(GateTest, GradientsAreCentralDifferences) {
           if (f == ScoreFunc::sigmoid) c.logit_cap = 2.0;
           c.aux_loss_factor = AuxLossFactor::experts;
           c.aux_loss_sequences = 3;
+        } else {
+          c.aux_loss_counts = AuxLossCounts::first_choice;
+          c.aux_loss_accumulated = true;
         }
         c.router_bias = true;
         c.force_e_score_correction_bias = c.router_weight_uses_score_correction_bias =
@@ -335,6 +357,7 @@ TEST(GateTest, GradientsAreCentralDifferences) {
              {"inputs/token_mask", flags({true, false, true})},
              {"cotangents/weights", tensor({3, 2}, {.9, -.4, .2, 1.3, -.8, .6})}},
             true, {{"aux_loss_backward_scale", 2.0}});
+        if (!norm) call.tensors["inputs/accumulated_expert_load"] = ids({4}, {5, 0, 3, 1});
         if (c.has_correction_bias())
           call.tensors["params/e_score_correction_bias"] = tensor(DType::float32, {4}, {.25, -.5, 0, .125});
         SCOPED_TRACE(std::string(name(f)) + (norm ? " normalised" : "") + (before ? " before" : ""));

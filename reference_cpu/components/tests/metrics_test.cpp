@@ -5,7 +5,9 @@
 
 #include <cmath>
 
+#include "reference_cpu/tests/random_call.hpp"
 #include "reference_cpu/tests/small_call.hpp"
+#include "reference_cpu/tests/test_values.hpp"
 
 namespace moeref {
 namespace {
@@ -57,6 +59,23 @@ TEST(MetricsTest, QuartilesAreTheDocumentedPositions) {
   EXPECT_EQ(few.at("expert_utilization_p25"), 0.5);
   EXPECT_EQ(few.at("expert_utilization_median"), 1.0);
   EXPECT_EQ(few.at("expert_utilization_p75"), 1.5);
+}
+
+TEST(MetricsTest, LoadsAreCounts) {
+  const Call call =
+      small_call(Component::metrics, small_config(2, 1), {{"inputs/expert_load", ids({1, 2}, {3, -1})}});
+  EXPECT_EQ(error_of([&] { evaluate(call); }), "dataset 'inputs/expert_load': want counts of 0 or more");
+}
+
+TEST(MetricsTest, BoundsOfAnyLoadsAreFinite) {
+  for (std::uint64_t seed = 0; seed < 200; ++seed) {
+    const Call call = random_call(Component::metrics, DType::float32, seed);
+    for (const auto& [name, result] : evaluate(call).results)
+      for (std::size_t i = 0; i < result.bound.size(); ++i) {
+        ASSERT_TRUE(std::isfinite(result.value[i])) << name << " seed " << seed;
+        ASSERT_TRUE(result.bound[i] >= 0.0f && std::isfinite(result.bound[i])) << name << " seed " << seed;
+      }
+  }
 }
 
 TEST(MetricsTest, ThroughACall) {

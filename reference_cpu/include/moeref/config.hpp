@@ -72,7 +72,14 @@ struct MoEConfig {
   bool centred_bias_update = false;
   AuxLossFactor aux_loss_factor = AuxLossFactor::experts_over_k;
   std::int64_t aux_loss_sequences = 1;
-  double z_loss_coeff = 0.0;  ///< 0 = none
+  double z_loss_coeff = 0.0;         ///< 0 = none
+  double capacity_factor = 0.0;      ///< 0 = none
+  std::int64_t min_capacity = 0;     ///< with capacity_factor
+  std::int64_t expert_capacity = 0;  ///< the capacity itself; 0 = none
+  CapacityOrder capacity_order = CapacityOrder::token;
+  bool norm_after_dropping = false;
+  AuxLossCounts aux_loss_counts = AuxLossCounts::every_choice;
+  bool aux_loss_accumulated = false;
 
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }
@@ -116,11 +123,21 @@ struct MoEConfig {
   bool normalises_scores() const {
     return norm_topk_prob && (n_activated_experts > 1 || norm_at_top1 != Top1Norm::none);
   }
+  /// Whether an expert takes a limited number of slots.
+  bool drops_slots() const { return capacity_factor > 0.0 || expert_capacity > 0; }
+  /// Whether weights are divided by the sum over the slots that are kept.
+  bool divides_after_dropping() const { return norm_after_dropping && drops_slots() && normalises_weights(); }
+  /// The slots that an expert takes of so many tokens, where it drops any.
+  std::int64_t capacity(std::int64_t tokens) const;
   /// Whether gradients depend on all tokens of a call in training.
   bool has_loss() const { return aux_loss_coeff > 0.0 || z_loss_coeff > 0.0; }
+  /// The slots of a token that the auxiliary loss counts.
+  std::int64_t aux_loss_counted() const {
+    return aux_loss_counts == AuxLossCounts::first_choice ? 1 : n_activated_experts;
+  }
   /// What loads of the auxiliary loss are divided by, beside the number of tokens.
   std::int64_t aux_loss_slots() const {
-    return aux_loss_factor == AuxLossFactor::experts ? 1 : n_activated_experts;
+    return aux_loss_factor == AuxLossFactor::experts ? 1 : aux_loss_counted();
   }
   /// Width of the shared experts' MLP.
   std::int64_t shared_dim() const {

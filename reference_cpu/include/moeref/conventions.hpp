@@ -48,11 +48,24 @@ enum class AuxLossFactor : std::uint8_t {
   experts,         ///< E
 };
 
+/// Which of a token's slots the loads of the auxiliary loss count.
+enum class AuxLossCounts : std::uint8_t {
+  every_choice,  ///< all k
+  first_choice,  ///< the first one alone
+};
+
 /// Which expert id marks a null slot: one that has weight 0 and is counted and differentiated nowhere.
 enum class NullSlots : std::uint8_t {
   given,             ///< -1, and among the inputs of experts and of the auxiliary loss alone
   minus_one,         ///< -1, among replayed ids too
   n_routed_experts,  ///< E, in both
+};
+
+/// Which slots of a full expert are kept.
+enum class CapacityOrder : std::uint8_t {
+  token,   ///< those of the first tokens
+  choice,  ///< those of first choices before second ones, and of these those of the first tokens
+  weight,  ///< those with the largest routing weights
 };
 
 template <typename Enum>
@@ -90,10 +103,19 @@ inline constexpr auto kAuxLossFactors = std::to_array<ConventionName<AuxLossFact
     {AuxLossFactor::experts_over_k, "experts_over_k"},
     {AuxLossFactor::experts, "experts"},
 });
+inline constexpr auto kAuxLossCounts = std::to_array<ConventionName<AuxLossCounts>>({
+    {AuxLossCounts::every_choice, "every_choice"},
+    {AuxLossCounts::first_choice, "first_choice"},
+});
 inline constexpr auto kNullSlots = std::to_array<ConventionName<NullSlots>>({
     {NullSlots::given, "given"},
     {NullSlots::minus_one, "minus_one"},
     {NullSlots::n_routed_experts, "n_routed_experts"},
+});
+inline constexpr auto kCapacityOrders = std::to_array<ConventionName<CapacityOrder>>({
+    {CapacityOrder::token, "token"},
+    {CapacityOrder::choice, "choice"},
+    {CapacityOrder::weight, "weight"},
 });
 
 /// The table of an enum of this page: `rows_of(GroupScore{})`.
@@ -103,7 +125,9 @@ constexpr const auto& rows_of(GroupScore) { return kGroupScores; }
 constexpr const auto& rows_of(DiscardedGroups) { return kDiscardedGroups; }
 constexpr const auto& rows_of(SelectionScores) { return kSelectionScores; }
 constexpr const auto& rows_of(AuxLossFactor) { return kAuxLossFactors; }
+constexpr const auto& rows_of(AuxLossCounts) { return kAuxLossCounts; }
 constexpr const auto& rows_of(NullSlots) { return kNullSlots; }
+constexpr const auto& rows_of(CapacityOrder) { return kCapacityOrders; }
 
 /// An enum with a table here.
 template <typename Enum>

@@ -47,8 +47,16 @@ TEST(Diagnosis, NamesRulesOfSlotsExpertsAndLosses) {
   EXPECT_EQ(followed("experts__swiglu_limit", {{"clamp_after_activation", true}}),
             "clamp_after_activation = true");
   EXPECT_EQ(followed("aux_loss__plain", {{"aux_loss_factor", "experts"}}), "aux_loss_factor = experts");
+  EXPECT_EQ(followed("aux_loss__plain", {{"aux_loss_counts", "first_choice"}}),
+            "aux_loss_counts = first_choice");
   EXPECT_EQ(followed("bias_update__sigmoid", {{"centred_bias_update", true}}), "centred_bias_update = true");
   EXPECT_EQ(followed("gate__sigmoid_bias", {{"selection_scores", "logits"}}), "selection_scores = logits");
+}
+
+TEST(Diagnosis, NamesWhichSlotsAreDropped) {
+  EXPECT_EQ(followed("moe__capacity_by_weight", {{"capacity_order", "choice"}}), "capacity_order = choice");
+  EXPECT_EQ(followed("gate__capacity_by_choice", {{"norm_after_dropping", false}}),
+            "norm_after_dropping = false");
 }
 
 TEST(Diagnosis, NamesTwoRulesTogether) {

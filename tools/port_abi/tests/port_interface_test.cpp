@@ -62,9 +62,13 @@ TEST(PortInterfaceTest, FullConfigsHaveEveryField) {
   every.centred_bias_update = true;
   every.aux_loss_factor = AuxLossFactor::experts;
   every.aux_loss_sequences = 2;
-  every.z_loss_coeff = 0.5;
+  every.z_loss_coeff = every.capacity_factor = 0.5;
+  every.min_capacity = every.expert_capacity = 2;
+  every.capacity_order = CapacityOrder::weight;
+  every.norm_after_dropping = every.aux_loss_accumulated = true;
+  every.aux_loss_counts = AuxLossCounts::first_choice;
   const json full = full_json(every), written = to_json(every);
-  EXPECT_EQ(written.size(), 49u)
+  EXPECT_EQ(written.size(), 56u)
       << "a new field: set it above to another value than its default, and write it in full_json()";
   EXPECT_EQ(full, written);
 }

@@ -1,0 +1,90 @@
+#include "reference_cpu/components/expert_rows.hpp"
+
+namespace moeref {
+namespace {
+
+void load_matrix(Bounded& out, const ExpertMatrices& m, const ExpertsShape& s, std::int64_t e,
+                 DType compute) {
+  if (m.numbers)
+    load_into(out, *m.numbers, e * s.k * s.n, s.k, s.n, compute);
+  else
+    load_into(out, m.quantized, e, compute);
+}
+
+}  // namespace
+
+std::vector<std::vector<std::int64_t>> slots_by_expert(const Routing& r, ExpertRange range) {
+  std::vector<std::vector<std::int64_t>> out(static_cast<std::size_t>(range.count));
+  const std::int64_t k = r.weights.cols;
+  for (std::int64_t slot = 0; slot < r.weights.rows * k; ++slot) {
+    const std::int64_t local = r.indices[static_cast<std::size_t>(slot)] - range.first;
+    if (r.mask[static_cast<std::size_t>(slot / k)] && local >= 0 && local < range.count)
+      out[static_cast<std::size_t>(local)].push_back(slot);
+  }
+  return out;
+}
+
+LiveSlots live_slots(const MoEConfig& c, const Routing& r, ExpertRange range, std::int64_t t) {
+  LiveSlots out;
+  if (!r.mask[static_cast<std::size_t>(t)]) return out;
+  const std::int64_t k = r.weights.cols;
+  for (std::int64_t slot = t * k; slot < (t + 1) * k; ++slot) {
+    const std::int64_t id = r.indices[static_cast<std::size_t>(slot)];
+    if (id >= range.first && id < range.first + range.count)
+      out.here.push_back(slot);
+    else if (id != c.null_id())
+      ++out.elsewhere;
+  }
+  return out;
+}
+
+Real seen_weight(const Routing& r, std::int64_t slot) {
+  const Real weight = r.weights.at(slot);
+  return weight.held.unit < kFloat.unit ? store(weight, kFloat) : weight;
+}
+
+Real inner_weight(const MoEConfig& c, const Routing& r, std::int64_t slot) {
+  const Real weight = seen_weight(r, slot);
+  return c.apply_router_weight_after_down || c.router_weight_on_input ? known(1.0, weight.held) : weight;
+}
+
+std::vector<std::int64_t> tokens_of(const std::vector<std::int64_t>& slots, std::int64_t k) {
+  std::vector<std::int64_t> out;
+  for (const std::int64_t slot : slots) out.push_back(slot / k);
+  return out;
+}
+
+Bounded expert_input(const MoEConfig& c, const Bounded& x, const Routing& r,
+                     const std::vector<std::int64_t>& slots) {
+  Bounded in = gather_rows(x, tokens_of(slots, r.weights.cols));
+  if (!c.router_weight_on_input) return in;
+  if (in.exact()) in.error.resize(in.count());
+  for (std::int64_t row = 0; row < in.rows; ++row) {
+    const Real weight = seen_weight(r, slots[static_cast<std::size_t>(row)]);
+    for (std::int64_t d = 0; d < in.cols; ++d) in.set(row, d, in.at(row, d) * weight);
+  }
+  return in;
+}
+
+void scatter_rows(const Bounded& rows, const std::vector<std::int64_t>& to, Bounded& into) {
+  for (std::size_t r = 0; r < to.size(); ++r)
+    for (std::int64_t c = 0; c < rows.cols; ++c) into.set(to[r], c, rows.at(static_cast<std::int64_t>(r), c));
+}
+
+const Expert& load_expert(const MoEConfig& c, const ExpertsParams& p, std::int64_t e, DType compute) {
+  thread_local Expert expert;
+  load_matrix(expert.up, p.gate_and_up_projs, c.up_shape(), e, compute);
+  load_matrix(expert.down, p.down_projs, c.down_shape(), e, compute);
+  if (!p.gate_up_proj_bias) return expert;
+  load_into(expert.up_bias, *p.gate_up_proj_bias, e * c.up_dim(), 1, c.up_dim(), compute);
+  load_into(expert.down_bias, *p.down_proj_bias, e * c.expert_dim(), 1, c.expert_dim(), compute);
+  return expert;
+}
+
+Real activate(const Activation& act, const ActivationParams& params, const Bounded& h, std::int64_t row,
+              std::int64_t i, std::int64_t width) {
+  return act.value(act.gated() ? h.at(row, act.gate_column(i, width)) : Real{},
+                   h.at(row, act.up_column(i, width)), params);
+}
+
+}  // namespace moeref

@@ -1,0 +1,31 @@
+// What the selection of experts is made from, with its bounds: by this a candidate's choice is judged.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "moeref/config.hpp"
+#include "moeref/evaluation.hpp"
+#include "reference_cpu/arithmetic/bounded.hpp"
+#include "reference_cpu/components/token_scores.hpp"
+
+namespace moeref {
+
+/// Room for the scores of so many tokens.
+RoutingScores routing_frame(const MoEConfig& config, std::int64_t tokens);
+/// Puts those of token t there.
+void record_scores(RoutingScores& routing, const MoEConfig& config, std::int64_t t, const TokenScores& token);
+
+/// What the selection is made from where the logits z [T, E] are given.
+RoutingScores routing_of_logits(const MoEConfig& config, const CallOptions& options,
+                                const std::optional<std::vector<Real>>& correction, const Bounded& logits);
+
+/// The same where the scores S [T, E] are given as the auxiliary loss sees them. Nothing where the selection
+/// does not follow from them: a correction bias comes before the normalisation that S is after, or logits are
+/// selected by.
+std::optional<RoutingScores> routing_of_scores(const MoEConfig& config,
+                                               const std::optional<std::vector<Real>>& correction,
+                                               const Bounded& scores);
+
+}  // namespace moeref

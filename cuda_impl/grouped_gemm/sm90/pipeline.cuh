@@ -1,12 +1,12 @@
 // The shared-memory pipeline and the wgmma loop of the token products; clusters and barriers of all.
 //
-// A block is two consumer warpgroups and one producer warpgroup. One stage holds 64 of K: operand A (256 rows
-// of M, warpgroup w takes rows 128 w to 128 w + 127 as two m64 blocks) and operand B (up to MaxN rows of N).
-// M is always a weight dimension and N, which wgmma takes in any multiple of 16, the other one: a tile of 136
-// tokens costs 144 and not 256. With Cluster = 2, two blocks form a cluster: the same rows of M and K,
-// neighbouring tiles of N. Each loads half of A into both (multicast), which takes a third off the traffic
-// from L2, the limit of the loop without it; a stage is free when both have read it. product_kinds.hpp
-// chooses.
+// A block is two consumer warpgroups and one producer warpgroup. One stage holds 64 of K: operand A (a strip
+// of 128 rows of M as two m64 blocks, for one warpgroup or for each of the two) and operand B (up to MaxN
+// rows of N). M is always a weight dimension and N, which wgmma takes in any multiple of 16, the other one: a
+// tile of 136 tokens costs 144 and not 256. With Cluster = 2, two blocks form a cluster with the same K, and
+// the same rows of M or of N: each loads half of that operand into both (multicast), which takes a third off
+// the traffic from L2, the limit of the loop without it; a stage is free when both have read it.
+// product_kinds.hpp chooses.
 #pragma once
 
 #include "cuda_impl/grouped_gemm/sm90/ptx.cuh"
@@ -20,6 +20,7 @@ constexpr int kStrip = 128, kBlockK = 64;
 constexpr int kThreads = 384, kProducerRegisters = 40, kConsumerRegisters = 232;
 constexpr int kBlock64Bytes = 64 * kBlockK * 2;  // one m64 (or n64, MN-major) block of a stage
 
+/// Strips: 2 of a tile that the warpgroups share, or 1 where they take turns. Staging: bytes for epilogues.
 template <int Strips, int MaxN, int Stages, int Staging, int Cluster>
 struct SharedLayout {
   static_assert(Strips == 1 || Strips == 2);

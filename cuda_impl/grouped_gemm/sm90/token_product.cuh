@@ -2,10 +2,16 @@
 // W_e[k][m], with the epilogue on the accumulator. All four token products of the layer: X W_gate_up, A'
 // W_down, dY W_down^T, dH W_gate_up^T.
 //
-// Tile 256 (M, weight columns) x up to 160 (N, tokens) x 64, four stages of 52 KiB; persistent, one block per
-// multiprocessor, its tiles by tickets (tickets.cuh), drawn by the producer while it fills a tile's last
-// stages; a row tile of up to 160 rows is one block's, or one of up to 320 half each of the two
-// blocks of a cluster, with the same weights. Tiles run expert by expert, token tiles fastest, so that the
+// The columns of weights (M) come in strips of 128, tokens (N) in tiles of up to 160 rows, K in steps of 64.
+// Persistent, one block per multiprocessor, its units of work by tickets (tickets.cuh), drawn by the producer
+// while it fills a unit's last stages. The two consumer warpgroups
+//   share a tile, a strip each      four stages of 52 KiB; in a cluster a tile of up to 320 rows, half each
+//   of
+//                                   the two blocks, with the same weights
+//   take turns, a tile each         five stages of 36 KiB; the two blocks of a cluster take neighbouring
+//   strips
+//                                   of the same tokens. One multiplies while the other is in its epilogue
+// Units run expert by expert, token tiles fastest, so that the
 // blocks in flight share weights and tokens in L2; each column of weights begins with another token tile, or
 // a block would meet a remainder at every turn or never (512 rows as 320 + 192: a fifth of the time). Both
 // operands come by TMA. Floor: 2 R K M flops at the dense rate; each weight read once. Measured figures:

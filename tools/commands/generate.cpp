@@ -185,8 +185,7 @@ Command generate_command(CLI::App& parent) {
       parent.add_subcommand("generate", "Compute golden files: the catalogue, a model's layer, or your own");
   const auto o = std::make_shared<GenerateOptions>();
   app->add_option("--out", o->out, "The folder to write to")->required()->type_name("DIR");
-  app->add_option("--component", o->components, "Only these components (moeref list components)")
-      ->type_name("C");
+  add_components(*app, o->components, "Only these components (moeref list components)");
   app->add_option("--case", o->cases, "Only these cases of the catalogue (moeref list cases)")
       ->type_name("NAME");
   app->add_option("--preset", o->preset,

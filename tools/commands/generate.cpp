@@ -173,6 +173,9 @@ int generate(const GenerateOptions& options) {
   for (const CaseSpec& spec : specs)
     written += static_cast<double>(
         fs::file_size(options.out / (options.drawn ? drawn_file_name(spec) : file_name(spec))));
+  if (!options.config.empty() && specs.front().name != options.config.stem().string())
+    fmt::print(stderr, "{}: its case is named {}: lower-case letters, digits, '_' and '.'\n",
+               options.config.string(), specs.front().name);
   fmt::print("{} golden file{} ({:.2f} MB){} in {}\n", specs.size(), specs.size() == 1 ? "" : "s",
              written / 1e6, manifest ? fmt::format(" and {}", kManifestName) : "", options.out.string());
   return kExitPassed;

@@ -1,7 +1,5 @@
 #include "tools/commands/user_layer.hpp"
 
-#include <fmt/core.h>
-
 #include <algorithm>
 #include <cctype>
 #include <fstream>
@@ -90,12 +88,7 @@ std::vector<CaseSpec> user_layer(const std::filesystem::path& file, const LayerR
   try {
     json object = read_object(file);
     if (!object.contains("config")) object = {{"config", std::move(object)}};
-    if (!object.contains("case")) {
-      object["case"] = case_name_of(file);
-      if (object["case"] != file.stem().string())
-        fmt::print(stderr, "{}: its case is named {}: lower-case letters, digits, '_' and '.'\n",
-                   file.string(), object["case"].get<std::string>());
-    }
+    if (!object.contains("case")) object["case"] = case_name_of(file);
     if (!object["config"].is_object()) throw InputError("field 'config' is not a JSON object");
     return specs_of(std::move(object), request);
   } catch (const InputError& error) {

@@ -19,27 +19,9 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ ${#releases[@]} -gt 0 ] || releases=(bookworm trixie)
-[ "$(id -u)" = 0 ] || { echo "ci/distributions.sh: debootstrap and chroot want root" >&2; exit 2; }
-command -v debootstrap >/dev/null || { echo "ci/distributions.sh: no debootstrap here: apt-get install debootstrap" >&2; exit 2; }
-mirror=${MIRROR:-http://deb.debian.org/debian}
-kept=yes
-if [ -z "$work" ]; then
-  work=$(mktemp -d)
-  kept=no
-fi
-mkdir -p "$work"
-
-release_mounts() {
-  local release
-  for release in "${releases[@]}"; do
-    ! mountpoint -q "$work/$release/proc" || umount --lazy "$work/$release/proc" || return
-    ! mountpoint -q "$work/$release/dev" || umount -R --lazy "$work/$release/dev" || return
-  done
-}
-# What could not be unmounted is not walked into.
-trap 'release_mounts && { [ $kept = yes ] || rm -rf --one-file-system "$work"; }' EXIT
-
-inside() { chroot "$root" /usr/bin/env -i HOME=/root LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin bash -c "$1" </dev/null; }
+me=ci/distributions.sh
+. ci/roots.sh
+take_work "$work"
 
 # Sets `took`, in minutes and seconds, and `result`; the log is the release's.
 timed() {
@@ -57,22 +39,15 @@ failed=0
 table='| release | compiler | CMake | nlohmann-json | fmt | HDF5 | command | time | result |
 |---|---|---|---|---|---|---|---|---|'
 for release in "${releases[@]}"; do
-  root=$work/$release
   log=$work/$release.log
   : >"$log"
-  if [ ! -x "$root/bin/bash" ]; then
-    debootstrap --variant=minbase --include=git,ca-certificates "$release" "$root" "$mirror" >>"$log" 2>&1 ||
-      { tail -n 3 "$log" >&2; echo "ci/distributions.sh: debootstrap of $release failed" >&2; exit 1; }
-  fi
-  cp /etc/resolv.conf "$root/etc/resolv.conf"
-  # A clone in which nothing lies that is not committed. What programs expect below /proc and /dev is bound while they run.
+  take_root "$release" git,ca-certificates "$log"
+  # A clone in which nothing lies that is not committed.
   rm -rf "$root/moeref"
   git clone --quiet --no-hardlinks . "$root/moeref"
   commands=(ci/moeref.sh ci/test.sh)
   if [ "$configure" = yes ]; then commands=("ci/setup.sh && cmake --preset ci"); fi
-  mount -t proc proc "$root/proc"
-  mount --rbind /dev "$root/dev"
-  mount --make-rslave "$root/dev"
+  mount_root
   for command in "${commands[@]}"; do
     timed "$command"
     table+="
@@ -81,7 +56,7 @@ $(version 'cmake --version' | sed 's/.* //') | $(package nlohmann-json3-dev) | $
 \`$command\` | $took | $result |"
     echo "$release: $command: $result after $took"
   done
-  release_mounts
+  release_roots
 done
 echo
 echo "$(git rev-parse --short HEAD), $(nproc) cores"

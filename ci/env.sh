@@ -5,3 +5,6 @@ if [ -d .deps/venv/bin ]; then
     *) PATH="$PWD/.deps/venv/bin:$PATH" ;;
   esac
 fi
+
+# The example of README's section "In Python".
+readme_example() { awk '/^### In Python/ { here = 1 } here && /^```python/ { inside = 1; next } inside && /^```/ { exit } inside' README.md; }

@@ -24,7 +24,7 @@ mlx|mlx[cpu]==0.32.4 mlx-lm==0.32.2|
 onnxruntime|onnxruntime==1.32.0 onnx|
 torchtitan|torch==2.15.0 spmd-types tyro|torchtitan==0.3.0
 transformers|torch==2.15.0 transformers==5.24.0|
-tunix|jax==0.10.2 flax==0.12.8 google-metrax jaxtyping tqdm huggingface_hub sentencepiece pillow|google-tunix==0.1.7'
+tunix|jax==0.10.2 flax==0.12.8 google-metrax jaxtyping tqdm huggingface_hub sentencepiece pillow perfetto pandas safetensors|google-tunix==0.1.7'
 
 wheel=$(realpath "${1:?the wheel of moeref: ci/wild.sh WHEEL [NAME ...]}")
 shift

@@ -139,6 +139,7 @@ RunReport run_property(const Property& property, Implementation& implementation,
         if (!shrinking) {
           ++(discarded ? report.discarded : report.not_supported);
           ++report.reasons[outcome.reason];
+          if (!discarded) ++report.declined[outcome.reason];
           for (const std::string_view bucket : met)
             ++report.buckets[descriptor.component][std::string(bucket)];
         }

@@ -21,10 +21,18 @@ from .module_ports import module_port
 from .ports import Port, port
 
 __all__ = ["Bounded", "Call", "CaseVerdict", "CheckFailed", "InputError", "NotSupported", "Port", "Report",
-           "TensorVerdict", "call", "check", "draw", "include_dir", "judge", "module_port", "port", "reference",
+           "TensorVerdict", "call", "check", "cmake_dir", "draw", "include_dir", "judge", "module_port", "port", "reference",
            "repeat"]
 
 
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
 def include_dir():
-    """The folder of moeref/port.h, the interface of ports in C."""
-    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")
+    """The folder of moeref/port.h, the interface of ports in C, and of DLPack's header, which it includes."""
+    return os.path.join(_HERE, "include")
+
+
+def cmake_dir():
+    """The folder of the CMake package for ports in C and C++: cmake -Dmoeref_DIR=..."""
+    return os.path.join(_HERE, "cmake")

@@ -243,9 +243,7 @@ Command agree_command(CLI::App& parent) {
   app->add_option("B", options->b, "Another")->required()->type_name("");
   app->add_option("FILE_OR_DIR", options->paths, "Golden files whose calls are made, in place of draws")
       ->type_name("");
-  app->add_option("--component", options->components, "Only these components")
-      ->type_name("C")
-      ->allow_extra_args(false);
+  add_components(*app, options->components, "Only these components")->allow_extra_args(false);
   app->add_option("--cases", options->cases, "Draws")
       ->capture_default_str()
       ->check(CLI::PositiveNumber)

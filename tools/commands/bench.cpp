@@ -171,9 +171,7 @@ Command bench_command(CLI::App& parent) {
   app->add_option("--shape", o->shapes, "Only these layers: " + shape_names())->type_name("NAME");
   app->add_option("--config", o->config, "Your own layer: a JSON file as `moeref generate --config` takes it")
       ->type_name("FILE");
-  app->add_option("--component", o->components,
-                  "Only these of gate, experts, mlp (the shared experts) and moe")
-      ->type_name("C");
+  add_components(*app, o->components, "Only these of gate, experts, mlp (the shared experts) and moe");
   app->add_option("--tokens", o->tokens, "Numbers of tokens, also as a list: 1024,4096,16384")
       ->delimiter(',')
       ->check(CLI::PositiveNumber)

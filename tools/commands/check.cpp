@@ -193,7 +193,7 @@ Command check_command(CLI::App& parent) {
   app->add_option("--port", options->port, "Whose answers to check (moeref list implementations)")
       ->required()
       ->type_name("PORT");
-  app->add_option("--component", options->components, "Only properties of these components")->type_name("C");
+  add_components(*app, options->components, "Only properties of these components");
   app->add_option("--property", options->properties, "Only these, by id or name (moeref list properties)")
       ->type_name("NAME");
   app->add_option("--scale", options->scale,

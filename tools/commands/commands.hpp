@@ -3,6 +3,8 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "tools/terminal/exit_code.hpp"
 
@@ -14,6 +16,13 @@ struct Command {
   CLI::App* app;             ///< tells whether it was asked for
   std::function<int()> run;  ///< gives an ExitCode
 };
+
+/// The option --component, the same in every command.
+inline CLI::Option* add_components(CLI::App& app, std::vector<std::string>& chosen, const std::string& what) {
+  return app.add_option("--component", chosen, what + "; several as gate,moe, or by repeating it")
+      ->type_name("C")
+      ->delimiter(',');
+}
 
 Command list_command(CLI::App& parent);
 Command generate_command(CLI::App& parent);

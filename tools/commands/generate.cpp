@@ -173,6 +173,9 @@ int generate(const GenerateOptions& options) {
   for (const CaseSpec& spec : specs)
     written += static_cast<double>(
         fs::file_size(options.out / (options.drawn ? drawn_file_name(spec) : file_name(spec))));
+  if (!options.config.empty() && specs.front().name != options.config.stem().string())
+    fmt::print(stderr, "{}: its case is named {}: lower-case letters, digits, '_' and '.'\n",
+               options.config.string(), specs.front().name);
   fmt::print("{} golden file{} ({:.2f} MB){} in {}\n", specs.size(), specs.size() == 1 ? "" : "s",
              written / 1e6, manifest ? fmt::format(" and {}", kManifestName) : "", options.out.string());
   return kExitPassed;
@@ -185,8 +188,7 @@ Command generate_command(CLI::App& parent) {
       parent.add_subcommand("generate", "Compute golden files: the catalogue, a model's layer, or your own");
   const auto o = std::make_shared<GenerateOptions>();
   app->add_option("--out", o->out, "The folder to write to")->required()->type_name("DIR");
-  app->add_option("--component", o->components, "Only these components (moeref list components)")
-      ->type_name("C");
+  add_components(*app, o->components, "Only these components (moeref list components)");
   app->add_option("--case", o->cases, "Only these cases of the catalogue (moeref list cases)")
       ->type_name("NAME");
   app->add_option("--preset", o->preset,

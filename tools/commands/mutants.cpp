@@ -121,7 +121,7 @@ Command mutants_command(CLI::App& parent) {
       parent.add_subcommand("mutants", "Run wrong implementations on golden files and properties");
   const auto options = std::make_shared<MutantsOptions>();
   app->add_option("NAME", options->names, "Only these mutants (moeref list mutants)")->type_name("");
-  app->add_option("--component", options->components, "Only mutants of these components")->type_name("C");
+  add_components(*app, options->components, "Only mutants of these components");
   app->add_option("--golden", options->golden,
                   "Golden files, or folders that are searched for *.h5 (golden/cases)")
       ->type_name("FILE_OR_DIR");

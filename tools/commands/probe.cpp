@@ -155,7 +155,7 @@ Command probe_command(CLI::App& parent) {
   app->add_option("--port", options->port, "What to measure (moeref list implementations)")
       ->required()
       ->type_name("PORT");
-  app->add_option("--component", options->components, "Only these components")->type_name("C");
+  add_components(*app, options->components, "Only these components");
   app->add_option("--runs", options->runs, "How often a call is made to compare its bits")
       ->capture_default_str()
       ->check(CLI::Range(2, 1000))

@@ -118,8 +118,21 @@ std::string rules_followed(const Report& report) {
   return out;
 }
 
+/// `--component gate moe FOLDER` gives the second one as a file, which is told before any work.
+void refuse_components_as_files(const std::vector<fs::path>& paths) {
+  for (const fs::path& path : paths) {
+    const auto named = [&](const ComponentFacts& row) { return row.name == path.string(); };
+    if (std::ranges::any_of(kComponentFacts, named) && !fs::exists(path))
+      throw InputError(
+          fmt::format("{0}: no such file or folder; as a component it is --component {0}, and "
+                      "several are --component gate,moe",
+                      path.string()));
+  }
+}
+
 int validate(const ValidateOptions& options) {
   const auto began = std::chrono::steady_clock::now();
+  refuse_components_as_files(options.paths);
   const std::unique_ptr<Port> port =
       open_port(options.port, port_settings(options.timeout, options.processes, options.share_devices));
   const std::vector<fs::path> files = chosen(list_golden_files(options.paths), options.components);
@@ -176,10 +189,7 @@ Command validate_command(CLI::App& parent) {
       ->type_name("FILE");
   app->add_option("--junit", options->junit, "Write a JUnit report to this file, for CI systems")
       ->type_name("FILE");
-  app->add_option("--component", options->components,
-                  "Only the cases of this component; may come several times")
-      ->type_name("C")
-      ->allow_extra_args(false);
+  add_components(*app, options->components, "Only the cases of this component")->allow_extra_args(false);
   app->add_option("--timeout", options->timeout, "Seconds that a port may take for one call (60)")
       ->type_name("SECONDS");
   app->add_option("--processes", options->processes,

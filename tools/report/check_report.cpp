@@ -6,6 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "tools/report/refusals.hpp"
 #include "tools/terminal/exit_code.hpp"
 #include "tools/terminal/terminal.hpp"
 
@@ -21,14 +22,33 @@ std::int64_t failures(const CheckReport& report) {
   return std::ranges::count_if(report.properties, [](const PropertyResult& r) { return r.failed(); });
 }
 
-std::int64_t ran(const CheckReport& report) {
-  return std::ranges::count_if(report.properties, [](const PropertyResult& r) { return r.run.passed > 0; });
+std::int64_t count(const CheckReport& report, RunStatus status) {
+  return std::ranges::count(report.properties, status, [](const PropertyResult& r) { return r.run.status; });
+}
+
+/// Whether any case was judged.
+bool ran(const CheckReport& report) {
+  return std::ranges::any_of(report.properties, [](const PropertyResult& r) { return r.run.passed > 0; });
 }
 
 nlohmann::ordered_json number(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
   return value;
+}
+
+/// How fast a port computes; refusals and discarded draws cost next to nothing and say nothing of it.
+std::string rate_text(const RunReport& run) {
+  if (run.passed == 0 || run.seconds <= 0.0) return "";
+  return fmt::format(" {:8.0f} passed a minute", 60.0 * run.passed / run.seconds);
+}
+
+/// Why calls were declined, over all properties.
+Refusals refusals_of(const CheckReport& report) {
+  std::map<std::string, std::int64_t> counts;
+  for (const PropertyResult& result : report.properties)
+    for (const auto& [reason, count] : result.run.declined) counts[reason] += count;
+  return most_frequent_first(counts);
 }
 
 }  // namespace
@@ -44,7 +64,7 @@ bool PropertyResult::failed() const {
 int CheckReport::exit_code() const {
   for (const PropertyResult& r : properties)
     if (r.failed() && r.port != Verdict::pass) return kExitCrashed;
-  return failures(*this) == 0 && unmet.empty() && ran(*this) > 0 ? kExitPassed : kExitFailed;
+  return failures(*this) == 0 && unmet.empty() && ran(*this) ? kExitPassed : kExitFailed;
 }
 
 std::string repeat_command(const CheckReport& report, const PropertyResult& result) {
@@ -56,11 +76,10 @@ std::string repeat_command(const CheckReport& report, const PropertyResult& resu
 std::string property_text(const CheckReport& report, const PropertyResult& result, bool verbose,
                           bool colours) {
   const RunReport& r = result.run;
-  const double rate = r.seconds > 0.0 ? 60.0 * r.cases() / r.seconds : 0.0;
   std::string out =
-      fmt::format("{} {:4} {:32} {:5} passed {:4} discarded {:4} not supported {:8.0f} a minute\n",
+      fmt::format("{} {:4} {:32} {:5} passed {:4} discarded {:4} not supported{}\n",
                   coloured(fmt::format("{:13}", result.status()), colour_of(result), colours), r.property->id,
-                  r.property->name, r.passed, r.discarded, r.not_supported, rate);
+                  r.property->name, r.passed, r.discarded, r.not_supported, rate_text(r));
   if (verbose || r.status == RunStatus::vacuous ||
       (r.status == RunStatus::not_supported && r.not_supported == 0))
     for (const auto& [reason, count] : r.reasons)
@@ -81,14 +100,17 @@ std::string property_text(const CheckReport& report, const PropertyResult& resul
 }
 
 std::string summary_text(const CheckReport& report, bool colours) {
-  std::string out;
+  std::string out = refusal_lines(refusals_of(report));
+  if (!out.empty()) out.insert(0, "\n");
   for (const std::string& bucket : report.unmet)
     out += fmt::format("{} {}\n", coloured(fmt::format("{:13}", "UNMET"), Colour::red, colours), bucket);
   const bool passed = report.exit_code() == kExitPassed;
-  out += fmt::format("\n{} {} properties ran on {}, {} failed, {} kinds of input unmet, seed {}, {:.1f} s\n",
-                     coloured(passed ? "PASSED" : "FAILED", passed ? Colour::green : Colour::red, colours),
-                     ran(report), report.port, failures(report), report.unmet.size(), report.seed,
-                     report.seconds);
+  out += fmt::format(
+      "\n{} {} of {} properties passed on {}, {} failed, {} not supported, {} kinds of input unmet, seed {}, "
+      "{:.1f} s\n",
+      coloured(passed ? "PASSED" : "FAILED", passed ? Colour::green : Colour::red, colours),
+      count(report, RunStatus::passed), report.properties.size(), report.port, failures(report),
+      count(report, RunStatus::not_supported), report.unmet.size(), report.seed, report.seconds);
   return out;
 }
 
@@ -100,10 +122,10 @@ std::string json_text(const CheckReport& report) {
   auto& properties = out["properties"] = nlohmann::ordered_json::array();
   for (const PropertyResult& result : report.properties) {
     const RunReport& r = result.run;
-    nlohmann::ordered_json one{{"id", r.property->id},      {"property", r.property->name},
-                               {"status", result.status()}, {"passed", r.passed},
-                               {"discarded", r.discarded},  {"not_supported", r.not_supported},
-                               {"seconds", r.seconds},      {"reasons", r.reasons}};
+    nlohmann::ordered_json one{
+        {"id", r.property->id}, {"property", r.property->name}, {"status", result.status()},
+        {"passed", r.passed},   {"discarded", r.discarded},     {"not_supported", r.not_supported},
+        {"seconds", r.seconds}, {"reasons", r.reasons},         {"declined", r.declined}};
     if (r.sampling.worst_ratio > 0.0) one["worst_ratio"] = number(r.sampling.worst_ratio);
     if (r.sampling.cases > 0)
       one["sampled"] = {{"cases", r.sampling.cases},

@@ -37,10 +37,10 @@ struct CheckReport {
 /// The command line that shows a failure again; empty where nothing failed.
 std::string repeat_command(const CheckReport& report, const PropertyResult& result);
 
-/// The lines of one property: status, counts, cases per minute, and what failed.
+/// The lines of one property: status, counts, cases that passed per minute, and what failed.
 std::string property_text(const CheckReport& report, const PropertyResult& result, bool verbose,
                           bool colours);
-/// The last lines of a run.
+/// The last lines of a run: what was not supported and why, what was not met, how it ended.
 std::string summary_text(const CheckReport& report, bool colours);
 
 std::string json_text(const CheckReport& report);

@@ -68,13 +68,11 @@ Summary Report::total() const {
   return sum;
 }
 
-std::vector<std::pair<std::string, std::int64_t>> Report::unsupported() const {
+Refusals Report::unsupported() const {
   std::map<std::string, std::int64_t> counts;
   for (const CaseReport& report : cases)
     if (report.verdict == Verdict::not_supported) ++counts[report.finding];
-  std::vector<std::pair<std::string, std::int64_t>> out(counts.begin(), counts.end());
-  std::ranges::stable_sort(out, std::greater{}, &std::pair<std::string, std::int64_t>::second);
-  return out;
+  return most_frequent_first(counts);
 }
 
 std::map<Component, Summary> Report::by_component() const {

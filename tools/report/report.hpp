@@ -9,6 +9,7 @@
 
 #include "moeref/verdict.hpp"
 #include "tools/report/evidence.hpp"
+#include "tools/report/refusals.hpp"
 
 namespace moeref {
 
@@ -94,7 +95,7 @@ struct Report {
 
   Summary total() const;
   /// Why cases are NOT_SUPPORTED, and how many for each reason, the most frequent first.
-  std::vector<std::pair<std::string, std::int64_t>> unsupported() const;
+  Refusals unsupported() const;
   /// The components that occur, in their order.
   std::map<Component, Summary> by_component() const;
   /// What fails the run although every case may have passed, in words: `findings`, too many ambiguous tokens,

@@ -18,7 +18,6 @@ constexpr std::array<Verdict, 7> kColumns{Verdict::pass,          Verdict::ambig
 constexpr std::size_t kFailuresOfCase = 3;
 constexpr std::size_t kCasesShown = 20;
 constexpr std::size_t kWarningsShown = 10;
-constexpr std::size_t kReasonsShown = 5;
 
 Colour colour_of(Verdict verdict) {
   switch (verdict) {
@@ -125,16 +124,7 @@ std::string left_out(const Report& report) {
   std::string out;
   if (const std::int64_t count = report.total().forward_only; count > 0)
     out += fmt::format("{} of the cases have gradients and were judged forward only\n", count);
-  const auto reasons = report.unsupported();
-  std::int64_t others = 0;
-  for (std::size_t i = 0; i < reasons.size(); ++i) {
-    if (i < kReasonsShown)
-      out += fmt::format("{} x not supported: {}\n", reasons[i].second, one_line(reasons[i].first));
-    else
-      others += reasons[i].second;
-  }
-  if (others > 0) out += fmt::format("{} x not supported for other reasons; --json has them\n", others);
-  return out;
+  return out + refusal_lines(report.unsupported());
 }
 
 std::string last_line(const Report& report, bool colours) {

@@ -20,10 +20,11 @@ std::string progress_line(std::string_view what, std::size_t done, std::size_t t
   return line;
 }
 
-Progress::Progress(std::string what, std::size_t total)
+Progress::Progress(std::string what, std::size_t total, double seconds_between_lines)
     : what_(std::move(what)),
       total_(total),
       shown_(is_terminal(stderr)),
+      between_lines_(seconds_between_lines),
       began_(std::chrono::steady_clock::now()) {}
 
 Progress::~Progress() {
@@ -42,12 +43,18 @@ void Progress::finish() {
   draw(done_ == total_);
 }
 
+void Progress::log(double seconds) {
+  if (seconds - logged_ < between_lines_) return;
+  logged_ = seconds;
+  fmt::print(stderr, "{}: {} of {} after {:.0f} s, {}\n", what_, done_, total_, seconds, one_line(item_));
+}
+
 void Progress::draw(bool always) {
-  if (!shown_) return;
   const auto now = std::chrono::steady_clock::now();
+  const double seconds = std::chrono::duration<double>(now - began_).count();
+  if (!shown_) return log(seconds);
   if (!always && now - drawn_ < std::chrono::milliseconds(50)) return;
   drawn_ = now;
-  const double seconds = std::chrono::duration<double>(now - began_).count();
   fmt::print(stderr, "\r\033[K{}",
              progress_line(what_, done_, total_, seconds, item_, terminal_width(stderr)));
   std::fflush(stderr);

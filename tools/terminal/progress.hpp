@@ -1,4 +1,4 @@
-// A progress bar on stderr while a loop over cases runs; nothing where stderr is no terminal.
+// A progress bar on stderr while a loop over cases runs; a line now and then where stderr is no terminal.
 #pragma once
 
 #include <chrono>
@@ -13,7 +13,8 @@ namespace moeref {
 /// starts clean.
 class Progress {
  public:
-  Progress(std::string what, std::size_t total);
+  /// Where there is no terminal, a line every so many seconds.
+  Progress(std::string what, std::size_t total, double seconds_between_lines = 30.0);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -26,11 +27,14 @@ class Progress {
 
  private:
   void draw(bool always);
+  /// "validate: 37 of 119 after 60 s, gate__sigmoid", for logs of long runs.
+  void log(double seconds);
 
   std::mutex mutex_;
   std::string what_, item_;
   std::size_t total_, done_ = 0;
   bool shown_;
+  double between_lines_, logged_ = 0.0;  ///< seconds, and after the beginning
   std::chrono::steady_clock::time_point began_, drawn_;
 };
 

@@ -36,9 +36,10 @@ struct GoldenAbout {
 };
 
 struct GoldenFile : GoldenAbout {
-  /// `backward` is not stored: a file with a dataset in `grads` is one of a call with backward.
+  /// `backward` is not stored: a file with a dataset in `grads` is one of a call with backward, as is one
+  /// without results that has cotangents.
   Call call;
-  /// "outputs/...", "grads/...", "stages/...", as wide as they are stored.
+  /// "outputs/...", "grads/...", "stages/...", as wide as they are stored; none in a file of a call alone.
   NamedTensors results;
   /// What the documented system has there, by the names of `results`. Outputs and gradients that are not
   /// named here are written with the dtype of the call's signature, stages with their own.
@@ -89,7 +90,7 @@ void write_golden(const std::filesystem::path& path, const GoldenFile& file);
 /// The same with the results, dtypes and bounds of an evaluation in place of the file's own, not copied.
 void write_golden(const std::filesystem::path& path, const GoldenFile& file, const Evaluation& evaluation);
 
-/// The call alone, without results: what a port is asked with. read_golden() does not take such a file.
+/// The call alone, without results: what a port is asked with.
 void write_call(const std::filesystem::path& path, const GoldenFile& file);
 
 /// Whether a producer text is that of moeref itself, whose recorded values must be the reference's own bits.

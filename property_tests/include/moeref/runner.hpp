@@ -47,17 +47,15 @@ struct RunReport {
   const Property* property = nullptr;
   RunStatus status = RunStatus::passed;
   int passed = 0, discarded = 0, not_supported = 0;
-  std::map<std::string, int> reasons;  ///< why cases were discarded or not supported
-  std::optional<Descriptor> smallest;  ///< the failing case after shrinking
+  std::map<std::string, int> reasons;   ///< why cases were discarded or not supported
+  std::map<std::string, int> declined;  ///< of these, why the implementation did not support them
+  std::optional<Descriptor> smallest;   ///< the failing case after shrinking
   Finding finding;
   /// The extents of the smallest case at which its failure begins: "wrong from 257 experts on (256 pass)".
   std::vector<std::string> thresholds;
   Sampling sampling;
   double seconds = 0.0;
   std::map<Component, std::map<std::string, int>> buckets;  ///< cases that showed each kind of input
-
-  /// Judged, discarded or declined.
-  int cases() const { return passed + discarded + not_supported; }
 };
 
 /// "--property token_permutation --repeat 'gate T=2 ... seed=7'".

@@ -107,6 +107,7 @@ TEST_F(CheckTest, NothingThatRanIsNoPass) {
   const Finished finished = check(std::string(MOEREF_EXAMPLE_PORT), {"--component", "init", "--cases", "5"});
   EXPECT_EQ(finished.exit_code, 1) << finished.out;
   for (const json& one : report["properties"]) EXPECT_EQ(one["status"], "NOT_SUPPORTED") << one;
+  EXPECT_FALSE(holds(finished.out, "a minute")) << finished.out;
 }
 
 TEST_F(CheckTest, ForwardOnlySaysThatGradientsWereNotAskedFor) {

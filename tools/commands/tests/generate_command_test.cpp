@@ -111,6 +111,7 @@ TEST_F(GenerateTest, OwnLayer) {
       generate({"--config", write_config(small_layer().dump()), "--tokens", "9", "--seed", "7"});
   EXPECT_EQ(finished.exit_code, 0) << finished.err;
   EXPECT_TRUE(fs::exists(at("out/moe__my_layer.h5")));
+  EXPECT_TRUE(holds(finished.err, "My Layer.json: its case is named my_layer: ")) << finished.err;
   expect_valid();
 }
 

@@ -146,6 +146,11 @@ TEST_F(ValidateTest, ComponentsAreChosen) {
   EXPECT_TRUE(holds(finished.out, "PASSED 1 of 1 cases passed (1 PASS)")) << finished.out;
   EXPECT_TRUE(
       holds(validate("cpu", {"--component", "mlp", "--component", "gate"}).out, "PASSED 2 of 2 cases"));
+  EXPECT_TRUE(holds(validate("cpu", {"--component", "mlp,gate"}).out, "PASSED 2 of 2 cases"));
+  EXPECT_EQ(
+      bad_input_line(validate("cpu", {"--component", "mlp", "gate"})),
+      "gate: no such file or folder; as a component it is --component gate, and several are --component "
+      "gate,moe");
   EXPECT_EQ(bad_input_line(validate("cpu", {"--component", "moe"})),
             "none of the 2 files is a case of the components asked for");
   EXPECT_TRUE(
@@ -174,6 +179,27 @@ TEST_F(ValidateTest, ReasonsForWhatIsNotSupportedAreShown) {
   EXPECT_EQ(finished.exit_code, 0) << finished.out;
   EXPECT_TRUE(holds(finished.out, "1 x not supported: no biases\n")) << finished.out;
   EXPECT_TRUE(holds(finished.out, "PASSED 1 of 2 cases passed (1 PASS, 1 NOT_SUPPORTED)")) << finished.out;
+}
+
+TEST_F(ValidateTest, ACallAloneIsJudgedOfPorts) {
+  for (const char* dataset : {"outputs", "grads"}) remove_dataset(at("golden") / "gate__sigmoid.h5", dataset);
+  const Finished right = validate(results_port());
+  EXPECT_EQ(right.exit_code, 0) << right.out << right.err;
+  EXPECT_TRUE(holds(right.out, "PASSED 2 of 2 cases passed (2 PASS)")) << right.out;
+  EXPECT_TRUE(holds(validate("cpu").out, "1 x not supported: the file holds a call alone, without results"));
+
+  set_value(result("gate__sigmoid"), "grads/x", 5, 100.0);
+  const Finished wrong = validate(results_port());
+  EXPECT_EQ(wrong.exit_code, 1) << wrong.out;
+  EXPECT_TRUE(holds(wrong.out, "  port grads/x[")) << wrong.out;
+}
+
+TEST_F(ValidateTest, WhatTheFileRecordsWrongIsSaidOfTheFile) {
+  set_value(at("golden") / "gate__sigmoid.h5", "outputs/weights", 24, 0.125);
+  const Finished finished = validate(results_port());
+  EXPECT_EQ(finished.exit_code, 1) << finished.out;
+  EXPECT_TRUE(holds(finished.out, "  recorded outputs/weights[12, 0] = 0.125")) << finished.out;
+  EXPECT_FALSE(holds(finished.out, "  port ")) << finished.out;
 }
 
 TEST_F(ValidateTest, NoColoursWithoutATerminal) {

@@ -6,6 +6,7 @@
 AUTOMODEL_EXPERTS=torch_mm takes the grouped matrix products in place of the loop over experts.
 """
 import contextlib
+import dataclasses
 import os
 import sys
 
@@ -31,7 +32,10 @@ EXPERTS = os.environ.get("AUTOMODEL_EXPERTS", "torch")
 
 
 def moe_config(config, replays=False):
-    fields = {**config, "dtype": DTYPES[config["dtype"]], "gate_dtype": DTYPES.get(config["gate_dtype"])}
+    """The port declares no conventions (SPEC 10), so the fields that MoEConfig lacks are at their defaults."""
+    own = {field.name for field in dataclasses.fields(MoEConfig)}
+    fields = {name: value for name, value in config.items() if name in own}
+    fields.update(dtype=DTYPES[config["dtype"]], gate_dtype=DTYPES.get(config["gate_dtype"]))
     if replays:
         fields["enable_routing_replay"] = True
     return MoEConfig(**fields)

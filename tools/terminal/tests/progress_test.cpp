@@ -18,7 +18,18 @@ TEST(ProgressTest, NeverWraps) {
   EXPECT_EQ(progress_line("validate", 6, 12, 3.0, "a_very_long_name", 20).size(), 19u);
 }
 
-TEST(ProgressTest, PrintsNothingWhereThereIsNoTerminal) {
+TEST(ProgressTest, ALineNowAndThenWhereThereIsNoTerminal) {
+  ::testing::internal::CaptureStderr();
+  {
+    Progress progress("validate", 2, 0.0);
+    progress.start("a");
+    progress.finish();
+  }
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(),
+            "validate: 0 of 2 after 0 s, a\nvalidate: 1 of 2 after 0 s, a\n");
+}
+
+TEST(ProgressTest, PrintsNothingOfAShortRunWhereThereIsNoTerminal) {
   ::testing::internal::CaptureStderr();
   {
     Progress progress("validate", 2);

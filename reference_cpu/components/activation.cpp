@@ -101,7 +101,7 @@ Gradient scaled_glu_gradient(Real g, Real u, Real d, double alpha) {
   const Real d_glu = d * (u + 1.0);
   return {either(d * s * (1.0 + g * alpha * (1.0 - s)) * (u + 1.0),
                  d_glu * s + d_glu * g * (1.0 - s) * s * alpha),
-          d * g * s};
+          either(d * g * s, d * (g * s))};  // g s may round in a coarser type than d has
 }
 
 Real swigluoai(Real g, Real u, const Params& p) {

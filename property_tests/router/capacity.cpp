@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "moeref/verdict.hpp"
-#include "property_tests/layer/layer_calls.hpp"
 #include "property_tests/router/router_oracle.hpp"
 #include "property_tests/suite/property_tables.hpp"
 #include "reference_cpu/call/ranks.hpp"

@@ -51,12 +51,14 @@ Real in_other_orders(Real a, Real first, std::initializer_list<Real> lefts) {
   return a;
 }
 
-// d times a slope that is exactly 0 on one side of a kink or past a clamp: honest implementations multiply by
-// it or leave the term out, which differ where d may not be finite.
+// d times a slope that is 0 on one side of a kink or past a clamp: honest implementations multiply by it or
+// leave the term out, which differ where d may not be finite, and on which side NaN is.
 Real past_kink(Real d, Real slope) {
   const Real product = d * slope;
   const bool finite = std::isfinite(d.value) && d.error < INFINITY;
-  return slope.value == 0.0 && !finite ? Real{0.0, INFINITY, product.held} : product;
+  const bool may_be_zero = std::abs(slope.value) <= slope.error;
+  const bool open = std::isnan(slope.value) || (may_be_zero && !finite);
+  return open ? Real{0.0, INFINITY, product.held} : product;
 }
 
 Real swiglu_limited(Real g, Real u, const Params& p) {
@@ -99,7 +101,7 @@ Gradient scaled_glu_gradient(Real g, Real u, Real d, double alpha) {
   const Real d_glu = d * (u + 1.0);
   return {either(d * s * (1.0 + g * alpha * (1.0 - s)) * (u + 1.0),
                  d_glu * s + d_glu * g * (1.0 - s) * s * alpha),
-          d * g * s};
+          either(d * g * s, d * (g * s))};  // g s may round in a coarser type than d has
 }
 
 Real swigluoai(Real g, Real u, const Params& p) {

@@ -130,7 +130,8 @@ bool can_be_reduced(const Call& call) {
   if (options.parallel.size() > 1 || options.fake_balanced_gate) return false;
   if (call.component == Component::mlp) return true;
   const MoEConfig config = parse_moe_config(call.config);
-  if (config.drops_slots()) return false;  // a token's slots depend on those of others
+  // Where slots are dropped, those of a token depend on other tokens'.
+  if (call.component != Component::experts && config.drops_slots()) return false;
   if (call.component == Component::gate) return true;
   return has_routed_experts(call.component) && config.weight_format == WeightFormat::none;
 }

@@ -137,6 +137,13 @@ TEST(ActivationTest, AnInfiniteGradientBelowAKinkIsOpen) {
     EXPECT_EQ(by_up(-1.0, INFINITY).value, 0.0);  // or NaN, in a port that multiplies
     EXPECT_EQ(by_up(-1.0, INFINITY).error, INFINITY);
     EXPECT_EQ(by_up(-1.0, 3.0).error, 0.0);
+    if (kind == ActivationKind::relu2) {
+      EXPECT_EQ(by_up(kNaN, 3.0).error, INFINITY);
+    }
+    const Real near =
+        activation(kind).gradient({}, {1e-3, 1e-2, kDouble}, known(INFINITY, kDouble), {}).second;
+    EXPECT_EQ(near.value, 0.0);  // on which side is open
+    EXPECT_EQ(near.error, INFINITY);
     EXPECT_EQ(by_up(1.0, INFINITY).value, INFINITY);
   }
 }

@@ -101,6 +101,8 @@ TEST(ExpertParallel, RealDataAgreesAndHasTheBoundsOfAnyOrder) {
       const MoEConfig c = parse_moe_config(call.config);
       // A gradient in a coarser type than the layer's is rounded on each rank: one rank knows no such bound.
       if (c.gate_dtype) continue;
+      // Ranks drop slots among their own tokens: one rank drops others.
+      if (component == Component::moe && c.drops_slots()) continue;
       for (const char* field : {"ep_size", "exchange"}) call.options.erase(field);
       const Evaluation one = evaluate(call);
       for (const std::int64_t ranks : {2, 4}) {

@@ -58,6 +58,16 @@ TEST(ReducedCallTest, CodesOfWeightsAreJudgedWhole) {
   }
 }
 
+TEST(ReducedCallTest, CallsThatDropSlotsAreJudgedWhole) {
+  for (const Component component : {Component::gate, Component::experts, Component::moe}) {
+    Call call = random_call(component, DType::float32, 3, Numbers::ordinary);
+    call.options = nlohmann::json::object();
+    call.config.erase("capacity_factor");
+    call.config["expert_capacity"] = 2;
+    EXPECT_EQ(can_be_reduced(call), component == Component::experts);
+  }
+}
+
 TEST(ReducedCallTest, ItsResultsAreTheWholeCalls) {
   int reduced = 0;
   for (const Component component : kReducible)
@@ -68,6 +78,7 @@ TEST(ReducedCallTest, ItsResultsAreTheWholeCalls) {
         // The loss is of all tokens; a reduced call has none.
         if (component != Component::mlp) call.config["aux_loss_coeff"] = 0.0;
         call.config.erase("z_loss_coeff");
+        call.tensors.erase("inputs/accumulated_expert_load");
         SCOPED_TRACE(describe(call));
         ++reduced;
         const Evaluation whole = evaluate(call);

@@ -149,8 +149,9 @@ __device__ __forceinline__ void consume_together(const TokenProductShape& s,
   }
 }
 
-/// The warpgroups take every other unit, so that one multiplies while the other is in its epilogue. The
-/// stages come in the order of the units: nothing else makes them wait for each other.
+/// The warpgroups take every other unit, so that one multiplies while the other is in its epilogue. They wait
+/// for each other by the stages, which come in the order of the units, and where their epilogues store
+/// through one buffer, for their turn at it.
 template <class Layout, bool WeightsMnMajor, class Epilogue>
 __device__ __forceinline__ void consume_in_turn(const TokenProductShape& s,
                                                 const typename Epilogue::Arguments& epilogue, char* shared,

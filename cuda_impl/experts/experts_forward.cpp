@@ -1,4 +1,4 @@
-// Sort, permute, up product with the activation, down product, unpermute.
+// Sort, rows of X, up product with the activation, down product, unpermute.
 #include "cuda_impl/experts/passes.hpp"
 #include "cuda_impl/memory/apart.hpp"
 #include "cuda_impl/permutation/permute.hpp"
@@ -26,13 +26,17 @@ ForwardPass::ForwardPass(const ExpertsConfig& c, const TokenChunks& chunks, cons
 
 void ForwardPass::sort(cudaStream_t stream) const {
   if (!product_kind(path_).streams_weights) clear_tickets(work_.tickets, stream);
+  if (gathers(config_, path_))
+    check(cudaMemsetAsync(work_.arrivals, 0, arrivals_bytes(permutation_shape(config_, path_, chunks_)),
+                          stream),
+          "cudaMemsetAsync");
   work_.numbers.make(config_, weights_, stream);
   sort_by_expert(permutation_shape(config_, path_, chunks_), input_.ids, input_.weights, input_.token_mask,
                  permutation_, work_.sort, stream);
 }
 
 void ForwardPass::gather(int chunk, cudaStream_t stream) const {
-  if (product_kind(path_).streams_weights) return;
+  if (product_kind(path_).streams_weights || gathers(config_, path_)) return;
   permute(config_.dtype, input_.x, permutation_.slot_row,
           {config_.tokens, chunks_.period, chunks_.range(chunk)}, config_.slots, config_.dim, work_.rows,
           stream);
@@ -42,11 +46,14 @@ void ForwardPass::gather(int chunk, cudaStream_t stream) const {
 void ForwardPass::multiply(int chunk, cudaStream_t stream) const {
   if (config_.tokens == 0) return;
   const bool after_down = config_.apply_router_weight_after_down;
-  GroupedShape shape = grouped_shape(config_, path_, permutation_, work_.tickets, chunk);
+  const bool by_token = product_kind(path_).streams_weights || gathers(config_, path_);
+  GroupedShape shape =
+      gathering(grouped_shape(config_, path_, permutation_, work_.tickets, chunk), work_.arrivals);
   shape.format = work_.numbers.format(config_);
   const ExpertsWeights w = work_.numbers.instead_of(weights_);
-  const void* x = product_kind(path_).streams_weights ? input_.x : work_.rows;
-  up_product(shape, {x, w.gate_and_up, w.gate_and_up_bias, h_, work_.a, !after_down, w.gate_and_up_scales},
+  up_product(shape,
+             {by_token ? input_.x : nullptr, work_.rows, w.gate_and_up, w.gate_and_up_bias, h_, work_.a,
+              !after_down, w.gate_and_up_scales},
              config_.activation, config_.activation_parameters, stream);
   down_product(shape, {work_.a, w.down, w.down_bias, work_.rows, after_down, w.down_scales}, stream);
 }

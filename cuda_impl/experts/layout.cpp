@@ -98,6 +98,7 @@ GroupedShape grouped_shape(const ExpertsConfig& c, ExpertsPath path, const Permu
           c.dtype,
           path,
           tickets,
+          nullptr,
           chunk};
 }
 
@@ -105,11 +106,23 @@ void clear_tickets(int* tickets, cudaStream_t stream) {
   check(cudaMemsetAsync(tickets, 0, sizeof(int), stream), "cudaMemsetAsync");
 }
 
+bool gathers(const ExpertsConfig& c, ExpertsPath path) { return product_kind(path).gathers(demand_of(c)); }
+
+GroupedShape gathering(GroupedShape g, int* arrivals) {
+  g.arrivals = arrivals + g.chunk * (1 + g.permutation.most_tiles);
+  return g;
+}
+
+std::size_t arrivals_bytes(const PermutationShape& s) {
+  return static_cast<std::size_t>(s.chunks.count) * (1 + static_cast<std::size_t>(most_tiles(s))) *
+         sizeof(int);
+}
+
 static std::size_t matrix(const ExpertsConfig& c, std::int64_t width) {
   return static_cast<std::size_t>(rows_of(c)) * static_cast<std::size_t>(width) * bytes_of(c.dtype);
 }
 
-// The permutation's bytes do not depend on the tiles.
+// The bytes of the permutation and of arrivals do not depend on the tiles.
 Saved::Saved(Arena& arena, const ExpertsConfig& c, const TokenChunks& chunks)
     : h(arena.take_bytes(matrix(c, c.up_width()))),
       permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))) {}
@@ -138,6 +151,8 @@ ForwardWorkspace::ForwardWorkspace(Arena& arena, const ExpertsConfig& c, const T
       rows(arena.take_bytes(matrix(c, c.dim))),
       permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))),
       tickets(arena.take<int>(1)),
+      arrivals(static_cast<int*>(
+          arena.take_bytes(arrivals_bytes(permutation_shape(c, ExpertsPath::portable, chunks))))),
       numbers(arena, c, !reads_codes(c)) {}
 
 BackwardWorkspace::BackwardWorkspace(Arena& arena, const ExpertsConfig& c, RowsOfX x)

@@ -29,6 +29,11 @@ GroupedShape grouped_shape(const ExpertsConfig& config, ExpertsPath path, const 
                            int* tickets, int chunk = 0);
 /// Before the first product of a pass; the products leave it so.
 void clear_tickets(int* tickets, cudaStream_t stream);
+/// Whether the up product brings X to its rows.
+bool gathers(const ExpertsConfig& config, ExpertsPath path);
+/// The same shape for an up product that gathers. `arrivals`: of the workspace, 0 for every chunk.
+GroupedShape gathering(GroupedShape shape, int* arrivals);
+std::size_t arrivals_bytes(const PermutationShape& shape);
 inline int dot_parts_of(const ExpertsConfig& config, ExpertsPath path) {
   const int columns = product_kind(path).dot_columns;
   return (config.inter_dim + columns - 1) / columns;
@@ -61,6 +66,7 @@ struct ForwardWorkspace {
   void *sort, *a, *rows;
   void* permutation;  // used when nothing is saved
   int* tickets;       // of the products, in the workspace, which no other pass uses at the same time
+  int* arrivals;      // [chunks, 1 + most_tiles]
   Numbers numbers;
   ForwardWorkspace(Arena& arena, const ExpertsConfig& config, const TokenChunks& chunks);
 };

@@ -14,7 +14,7 @@ class ForwardPass {
               const ExpertsInput& input, void* saved, void* workspace);
 
   void sort(cudaStream_t stream) const;
-  void gather(int chunk, cudaStream_t stream) const;    // X by row, where the products want it so
+  void gather(int chunk, cudaStream_t stream) const;    // X by row, where the up product does not do that
   void multiply(int chunk, cudaStream_t stream) const;  // up product with the activation, down product
   ExpertRows rows() const { return {work_.rows, permutation_.slot_row}; }
   /// After sort(), on the device: if it is more than there is room for, rows() are none.

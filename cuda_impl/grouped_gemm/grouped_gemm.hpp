@@ -19,6 +19,7 @@ struct GroupedShape {
   DataType dtype;
   ExpertsPath path;  // not automatic
   int* tickets;      // on the device, 0 before a product and after it; for one product at a time
+  int* arrivals;     // [1 + most_tiles], 0 before an up product that gathers
   int chunk = 0;     // whose rows the products of tokens take; weight gradients take all
   WeightFormat format = WeightFormat::none;  // of the weights that the products below are given
 };
@@ -35,11 +36,13 @@ inline RowTiles row_tiles(const GroupedShape& g) {
 }
 
 struct UpProduct {
-  const void *x, *weights, *bias;  // by row [R, D], or by token where the path streams weights; [E, D,
-                                   // up_width]; [E, up_width] or null
-  void *h, *a;                     // [R, up_width] or null, [R, I]
-  bool weighted;                   // A' = act(H) * p, else act(H)
-  WeightScales scales = {};        // where the weights are codes
+  const void* tokens;  // X by token [T, D], or null where `rows` holds it already. A path that streams
+                       // weights reads it there, one that gathers brings it to `rows`
+  void* rows;          // [R, D]
+  const void *weights, *bias;  // [E, D, up_width]; [E, up_width] or null
+  void *h, *a;                 // [R, up_width] or null, [R, I]
+  bool weighted;               // A' = act(H) * p, else act(H)
+  WeightScales scales = {};    // where the weights are codes
 };
 /// H = X W_gate_up (+ bias); A' = act(H) (* p).
 void up_product(const GroupedShape& shape, const UpProduct& product, Activation activation,

@@ -56,6 +56,11 @@ constexpr bool has_few_rows(const ProductDemand& d) {
 /// (tools/bench/results/2026-11-29-h200-turns.md).
 constexpr bool has_full_tiles(const ProductDemand& d) { return d.rows >= std::int64_t{d.experts} * 640; }
 constexpr bool any_experts(const ProductDemand&) { return true; }
+constexpr bool never(const ProductDemand&) { return false; }
+/// A copy beside the up product costs it L2 and power, which pays where the copy is long beside the product:
+/// both together took 5 % less at an inner width of 768, 2 % less at 2048, as long at 2880, and 2 % longer at
+/// 14336 (tools/bench/results/2026-11-29-h200-gather.md).
+constexpr bool narrow_experts(const ProductDemand& d) { return d.inter_dim <= 2048; }
 
 struct ProductKind {
   ExpertsPath path;
@@ -66,6 +71,8 @@ struct ProductKind {
   /// Forward reads codes, or else weights of a quantised format become numbers first; it reads each token
   /// where it is, or else X has to lie by row; and its blocks draw no tickets.
   bool streams_weights;
+  /// Whether the up product brings X to its rows itself; else a copy comes before.
+  bool (*gathers)(const ProductDemand&);
   int tile_rows;    // most rows of a row tile of the token products
   int dot_columns;  // inner columns behind one part of the router gradient's dot product
   const GroupedProducts *float32, *bfloat16, *float16;  // null for a type that `serves` refuses
@@ -73,16 +80,16 @@ struct ProductKind {
 
 /// `automatic` is the first that serves and is preferred.
 inline constexpr ProductKind kProductKinds[] = {
-    {ExpertsPath::few_rows, "few_rows", "few rows, 128 x 32", serves_few_rows, has_few_rows, true, 128, 128,
-     nullptr, &few_rows::kBfloat16Products, &few_rows::kFloat16Products},
+    {ExpertsPath::few_rows, "few_rows", "few rows, 128 x 32", serves_few_rows, has_few_rows, true, never, 128,
+     128, nullptr, &few_rows::kBfloat16Products, &few_rows::kFloat16Products},
     {ExpertsPath::wgmma_turns, "wgmma_turns", "wgmma, 128 x 160 by turns, clusters of 2", serves_wgmma,
-     has_full_tiles, false, 160, 128, nullptr, &sm90::kTurnProducts, nullptr},
+     has_full_tiles, false, narrow_experts, 160, 128, nullptr, &sm90::kTurnProducts, nullptr},
     {ExpertsPath::wgmma_clusters, "wgmma_clusters", "wgmma, 256 x 160, clusters of 2", serves_wgmma,
-     large_experts, false, 320, 128, nullptr, &sm90::kClusterProducts, nullptr},
-    {ExpertsPath::wgmma, "wgmma", "wgmma, 256 x 160", serves_wgmma, any_experts, false, 160, 128, nullptr,
-     &sm90::kOneBlockProducts, nullptr},
-    {ExpertsPath::portable, "portable", "portable, 128 x 128", serves_portable, any_experts, false, 128, 128,
-     &portable::kFloat32Products, &portable::kBfloat16Products, &portable::kFloat16Products},
+     large_experts, false, narrow_experts, 320, 128, nullptr, &sm90::kClusterProducts, nullptr},
+    {ExpertsPath::wgmma, "wgmma", "wgmma, 256 x 160", serves_wgmma, any_experts, false, narrow_experts, 160,
+     128, nullptr, &sm90::kOneBlockProducts, nullptr},
+    {ExpertsPath::portable, "portable", "portable, 128 x 128", serves_portable, any_experts, false, never,
+     128, 128, &portable::kFloat32Products, &portable::kBfloat16Products, &portable::kFloat16Products},
 };
 
 /// The path asked for, or the one that `automatic` stands for; `automatic` where none serves.

@@ -26,7 +26,6 @@ std::int64_t slots_of(const PermutationShape& s) { return s.tokens * s.slots; }
 int segments_of(const PermutationShape& s) {
   return static_cast<int>((slots_of(s) + kSegment - 1) / kSegment);
 }
-std::int64_t tiles_of(const PermutationShape& s) { return s.max_rows / 16 + s.experts + 1; }
 int groups_of(const PermutationShape& s) { return s.experts * s.chunks.count; }
 
 /// Of a group's entry in a segment's row of counts: these go beyond 2^31 at 2^39 rows x groups.
@@ -214,7 +213,7 @@ std::size_t permutation_bytes(const PermutationShape& s) {
   const std::size_t rows = static_cast<std::size_t>(s.max_rows) * 4;
   const auto chunks = static_cast<std::size_t>(s.chunks.count);
   return align256((groups_of(s) + 1) * 4) + align256(chunks * (s.experts + 1) * 4) + 3 * align256(rows) +
-         align256(static_cast<std::size_t>(slots_of(s)) * 4) + align256(chunks * tiles_of(s) * 4) +
+         align256(static_cast<std::size_t>(slots_of(s)) * 4) + align256(chunks * most_tiles(s) * 4) +
          align256(4);
 }
 
@@ -238,9 +237,9 @@ Permutation carve_permutation(const PermutationShape& s, void* memory) {
   out.row_slot = take(rows);
   out.row_weight = reinterpret_cast<float*>(take(rows));
   out.slot_row = take(static_cast<std::size_t>(slots_of(s)));
-  out.tile_expert = take(chunks * tiles_of(s));
+  out.tile_expert = take(chunks * most_tiles(s));
   out.rows_needed = take(1);
-  out.chunks = chunks, out.most_tiles = tiles_of(s);
+  out.chunks = chunks, out.most_tiles = most_tiles(s);
   return out;
 }
 

@@ -252,7 +252,7 @@ void launch_up(const GroupedShape& g, const Weights& weights, const UpProduct& u
                            in_eights(g.inter_dim, u.h, u.a, u.bias)},
                           activation};
   const int inner = is_gated(activation) ? kColumns : 2 * kColumns;
-  launch<Weights>("up_product", g, weights, u.x, g.permutation.row_token, g.dim,
+  launch<Weights>("up_product", g, weights, u.tokens, g.permutation.row_token, g.dim,
                   (g.inter_dim + inner - 1) / inner, epilogue, stream);
 }
 

@@ -132,7 +132,7 @@ void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParame
                             g.inter_dim,
                             parameters,
                             in_eights(g.inter_dim, u.h, u.a, u.bias)};
-  launch_tokens<T, true>("up_product", g, u.x, u.weights, g.dim, width,
+  launch_tokens<T, true>("up_product", g, u.rows, u.weights, g.dim, width,
                          tiles_over(g.inter_dim, Up<T, Act>::inner), epilogue, stream);
 }
 

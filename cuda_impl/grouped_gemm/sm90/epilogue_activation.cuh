@@ -104,6 +104,7 @@ struct ActivationForward {
   static constexpr bool paired_columns = false;
   static constexpr int staging_bytes = kStagedBytes;
   static constexpr bool shares_staging = false;
+  static constexpr bool may_gather = true;
   using Arguments = ForwardArguments;
   using Prepared = NoRowWeights;
   static __device__ Prepared prepare(const Arguments&, const TileOutput&) { return {}; }
@@ -184,6 +185,7 @@ struct ActivationBackward {
   static constexpr bool paired_columns = false;
   static constexpr int staging_bytes = kStagedBytes;
   static constexpr bool shares_staging = false;
+  static constexpr bool may_gather = false;
   struct Arguments {
     const __nv_bfloat16* h;   // [R, up_width]
     __nv_bfloat16* dh;        // [R, up_width]

@@ -38,6 +38,7 @@ struct FragmentForward {
   static constexpr bool paired_columns = true;
   static constexpr int staging_bytes = 4 * FragmentBuffers::bytes;  // two of A' in turn, two of H
   static constexpr bool shares_staging = false;
+  static constexpr bool may_gather = true;
   using Arguments = ForwardArguments;
   using Prepared = RowWeights<kBlockRows>;
   static __device__ void finish() {}

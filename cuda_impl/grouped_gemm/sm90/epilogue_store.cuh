@@ -116,6 +116,7 @@ __device__ __forceinline__ std::uint32_t stored_matrix_row(std::uint32_t staging
 template <bool Scaled>
 struct StoreRows {
   static constexpr bool paired_columns = false, shares_staging = false;
+  static constexpr bool may_gather = false;
   static constexpr int buffer_bytes = 16 * kStoredRowBytes, staging_bytes = 2 * buffer_bytes;
   using Arguments = StoreRowsArguments;
   using Prepared = typename StoredValues<Scaled>::Prepared;
@@ -162,6 +163,7 @@ struct StoreRows {
 template <bool Scaled>
 struct StoreRowsInBulk {
   static constexpr bool paired_columns = false, shares_staging = true;
+  static constexpr bool may_gather = false;
   static constexpr int staging_bytes = kBlockRows * kStoredRowBytes;
   using Arguments = StoreRowsArguments;
   using Prepared = typename StoredValues<Scaled>::Prepared;

@@ -37,9 +37,8 @@ using TokenLayout = SharedLayout<Strips, kBlockRows, Strips == 2 ? 4 : 5,
 template <class Layout, class Epilogue>
 TokenProductShape token_shape(const GroupedShape& g, int k_extent, int m_extent) {
   const int units = (strips_of<Epilogue>(m_extent) + kUnitStrips<Layout> - 1) / kUnitStrips<Layout>;
-  return {row_tiles(g), k_extent, g.experts, g.tile_rows, units, {g.tickets}};
+  return {row_tiles(g), k_extent, g.experts, g.tile_rows, units, {g.tickets}, {}};
 }
-
 /// weights [E, K, M]: box of 64 columns of M.
 inline CUtensorMap weights_mn_major(const void* w, int experts, int k, int m) {
   return tensor_map(static_cast<const bf16*>(w), experts, k, m, 64, 64);
@@ -69,9 +68,15 @@ void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParame
                                        parameters};
   const CUtensorMap weights = weights_mn_major(u.weights, g.experts, g.dim, width);
   const int m_extent = Act::layout == UpLayout::interleaved ? width : g.inter_dim;
+  TokenProductShape shape = token_shape<Layout, Epilogue>(g, g.dim, m_extent);
+  shape.copy = {static_cast<const uint4*>(u.tokens),
+                static_cast<uint4*>(u.rows),
+                g.permutation.row_token,
+                g.dim / 8,
+                g.arrivals,
+                g.arrivals + 1};
   launch<token_product<Layout, true, Epilogue>, Layout>("up_product", stream, weights,
-                                                        token_rows(g, u.x, g.dim),
-                                                        token_shape<Layout, Epilogue>(g, g.dim, m_extent), e);
+                                                        token_rows(g, u.rows, g.dim), shape, e);
 }
 
 template <class Act, int Strips, int Cluster>

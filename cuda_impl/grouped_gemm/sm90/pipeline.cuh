@@ -30,7 +30,7 @@ struct SharedLayout {
   static constexpr int a_bytes = Strips * kStrip * kBlockK * 2, b_bytes = MaxN * kBlockK * 2,
                        stage_bytes = a_bytes + b_bytes;
   static constexpr int staging = Stages * stage_bytes, barriers = staging + Staging,
-                       tickets = barriers + 16 * Stages + 16;
+                       tickets = barriers + 16 * Stages + 32;
   using Ring = TicketRing<Cluster, 9>;  // eight consumer warps and the producer
   static constexpr int total = tickets + Ring::bytes;
   static_assert(b_bytes % 1024 == 0 && total <= 232448);
@@ -43,9 +43,12 @@ struct SharedLayout {
   static __device__ std::uint32_t empty(std::uint32_t base, int stage) {
     return base + barriers + 8 * (Stages + stage);
   }
-  /// Where warpgroups share what an epilogue stages: whose turn it is.
-  static __device__ std::uint32_t turn(std::uint32_t base, int warpgroup) {
+  /// Whose turn it is to multiply, and, where warpgroups share what an epilogue stages, to store.
+  static __device__ std::uint32_t turn_to_multiply(std::uint32_t base, int warpgroup) {
     return base + barriers + 8 * (2 * Stages + warpgroup);
+  }
+  static __device__ std::uint32_t turn_to_store(std::uint32_t base, int warpgroup) {
+    return base + barriers + 8 * (2 * Stages + 2 + warpgroup);
   }
 };
 
@@ -80,8 +83,10 @@ __device__ void initialise_barriers(std::uint32_t base) {
       mbarrier_init(Layout::full(base, s), 1);
       mbarrier_init(Layout::empty(base, s), 4 * Layout::strips * Layout::cluster);  // one per consumer warp
     }
-    mbarrier_init(Layout::turn(base, 0), 4);
-    mbarrier_init(Layout::turn(base, 1), 4);
+    for (int warpgroup = 0; warpgroup < 2; ++warpgroup) {
+      mbarrier_init(Layout::turn_to_multiply(base, warpgroup), 4);
+      mbarrier_init(Layout::turn_to_store(base, warpgroup), 4);
+    }
     Layout::Ring::initialise(base + Layout::tickets);
   }
   publish_barriers<Layout>();

@@ -73,6 +73,20 @@ __device__ __forceinline__ void store_word_at(std::uint32_t address, int value, 
 __device__ __forceinline__ void fence_shared_for_async() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
+// Between ordinary accesses to global memory and those of TMA, by who writes and by who has others' writes
+// loaded.
+__device__ __forceinline__ void fence_global_for_async() {
+  asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+/// The device sees what this thread has seen or done before the sum.
+__device__ __forceinline__ void add_released(int* at, int value) {
+  asm volatile("red.release.gpu.global.add.s32 [%0], %1;" ::"l"(at), "r"(value) : "memory");
+}
+__device__ __forceinline__ int load_acquired(const int* at) {
+  int v;
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(v) : "l"(at) : "memory");
+  return v;
+}
 // After mbarrier.init, before other blocks or TMA arrive.
 __device__ __forceinline__ void fence_barriers() { asm volatile("fence.proxy.async;" ::: "memory"); }
 
@@ -184,6 +198,15 @@ __device__ __forceinline__ void load_if(bool valid, uint4& v, const void* from) 
                : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
                : "r"(int(valid)), "l"(from)
                : "memory");
+}
+/// The same of what nobody here reads again; `v` is undefined otherwise.
+__device__ __forceinline__ void load_once_if(bool valid, uint4& v, const void* from) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %4, 0;\n@p ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, "
+      "[%5];\n}\n"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+      : "r"(int(valid)), "l"(from)
+      : "memory");
 }
 __device__ __forceinline__ void load_if(bool valid, float& v, const float* from) {
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %1, 0;\n@p ld.global.f32 %0, [%2];\n}\n"

@@ -5,22 +5,22 @@
 // The columns of weights (M) come in strips of 128, tokens (N) in tiles of up to 160 rows, K in steps of 64.
 // Persistent, one block per multiprocessor, its units of work by tickets (tickets.cuh), drawn by the producer
 // while it fills a unit's last stages. The two consumer warpgroups
-//   share a tile, a strip each      four stages of 52 KiB; in a cluster a tile of up to 320 rows, half each
-//   of
-//                                   the two blocks, with the same weights
-//   take turns, a tile each         five stages of 36 KiB; the two blocks of a cluster take neighbouring
-//   strips
-//                                   of the same tokens. One multiplies while the other is in its epilogue
-// Units run expert by expert, token tiles fastest, so that the
-// blocks in flight share weights and tokens in L2; each column of weights begins with another token tile, or
-// a block would meet a remainder at every turn or never (512 rows as 320 + 192: a fifth of the time). Both
-// operands come by TMA. Floor: 2 R K M flops at the dense rate; each weight read once. Measured figures:
-// tools/bench/results.
+// * share a tile, a strip each: four stages of 52 KiB; in a cluster a tile of up to 320 rows, half each of
+// the
+//   two blocks, with the same weights; or
+// * take turns, a tile each: five stages of 36 KiB; the two blocks of a cluster take neighbouring strips of
+//   the same tokens. One multiplies while the other is in its epilogue.
+//
+// Where the tokens still have to come to their rows, idle warps bring them there (row_copy.cuh).
+// Units run expert by expert, token tiles fastest, so that the blocks in flight share weights and tokens in
+// L2; each column of weights begins with another token tile, or a block would meet a remainder at every turn
+// or never (512 rows as 320 + 192: a fifth of the time). Both operands come by TMA. Floor: 2 R K M flops at
+// the dense rate; each weight read once. Measured figures: tools/bench/results.
 #pragma once
 
 #include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
 #include "cuda_impl/grouped_gemm/sm90/epilogue_store.cuh"
-#include "cuda_impl/permutation/tile_split.hpp"
+#include "cuda_impl/grouped_gemm/sm90/row_copy.cuh"
 
 namespace moeref::cuda::sm90 {
 
@@ -31,6 +31,7 @@ struct TokenProductShape {
   int k_extent, experts, tile_rows;
   int units_per_tile;  // units of work that the columns of weights make for each row tile
   Tickets tickets;
+  RowCopy copy;  // without tokens where these lie by row already
 };
 
 template <class Epilogue>
@@ -43,21 +44,27 @@ __host__ __device__ constexpr int strips_of(int m_extent) {
 template <class Layout>
 constexpr int kUnitStrips = Layout::by_turns ? Layout::cluster : Layout::strips;
 
-// A unit's rows and first strip for the cluster's block `rank`; no rows where the first block takes all.
+/// A unit's row tile, of all blocks of the cluster, and how many rows it has; its rows and first strip for
+/// the cluster's block `rank`, no rows where the first block takes all.
+struct Unit {
+  int tile, tile_rows;
+  TileOutput output;
+};
 template <class Layout>
-__device__ __forceinline__ TileOutput locate(const TokenProductShape& s, int work, int rank) {
-  const int e = s.tiles.tile_expert[work / s.units_per_tile];
-  const int first = s.tiles.expert_tile_begin[e], begin = s.tiles.offsets[e * s.tiles.step],
-            rows = s.tiles.offsets[e * s.tiles.step + 1] - begin;
-  const int size = tile_size(rows, s.tile_rows), count = (rows + size - 1) / size;
-  const int local = work - first * s.units_per_tile, unit = local / count,
-            at = (local - unit * count + unit) % count * size, both = min(size, rows - at);
-  const int strip = unit * kUnitStrips<Layout>;
-  if constexpr (Layout::by_turns) return {e, begin + at, both, strip + rank};
-  if constexpr (Layout::cluster == 1) return {e, begin + at, both, strip};
-  const int half = half_tile(both);
-  return rank == 0 ? TileOutput{e, begin + at, min(half, both), strip}
-                   : TileOutput{e, begin + at + half, max(both - half, 0), strip};
+__device__ __forceinline__ Unit locate(const TokenProductShape& s, int work, int rank) {
+  const ExpertTiles of = tiles_around(s.tiles, s.tile_rows, work / s.units_per_tile);
+  const int local = work - of.first_tile * s.units_per_tile, column = local / of.count,
+            tile = (local - column * of.count + column) % of.count, begin = of.begin + tile * of.size,
+            rows = min(of.size, of.rows - tile * of.size), strip = column * kUnitStrips<Layout>;
+  Unit unit{of.first_tile + tile, rows, {of.expert, begin, rows, strip}};
+  if constexpr (Layout::by_turns) {
+    unit.output.strip += rank;
+  } else if constexpr (Layout::cluster == 2) {
+    const int half = half_tile(rows);
+    unit.output.rows = rank == 0 ? min(half, rows) : max(rows - half, 0);
+    if (rank == 1) unit.output.row += half;
+  }
+  return unit;
 }
 
 /// Strip `i` of a unit's weights into operand A, of both blocks of a cluster where `Shared` is 2.
@@ -91,7 +98,9 @@ __device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const
   const int draw_at = max(0, k_blocks - Layout::stages);
   TicketKeeper<typename Layout::Ring> tickets(s.tickets, total, rank, base + Layout::tickets);
   for (int work = tickets.next(); work < total; work = tickets.next()) {
-    const TileOutput tile = locate<Layout>(s, work, rank);
+    const Unit unit = locate<Layout>(s, work, rank);
+    const TileOutput& tile = unit.output;
+    if (Epilogue::may_gather && s.copy.tokens) await_rows(s.copy.arrived + unit.tile, unit.tile_rows);
     const int boxes = (tile.rows + kTokenBox - 1) / kTokenBox;
     for (int kb = 0; kb < k_blocks; ++kb) {
       const std::uint32_t full = Layout::full(base, pipe.stage), a = Layout::a(base, pipe.stage),
@@ -127,7 +136,7 @@ __device__ __forceinline__ void consume_together(const TokenProductShape& s,
     const int work = tickets.next();
     next.strip = -1;  // no more
     if (work >= total) return;
-    next = locate<Layout>(s, work, rank);
+    next = locate<Layout>(s, work, rank).output;
     next.strip += warpgroup;
   };
   find_next();
@@ -149,9 +158,9 @@ __device__ __forceinline__ void consume_together(const TokenProductShape& s,
   }
 }
 
-/// The warpgroups take every other unit, so that one multiplies while the other is in its epilogue. They wait
-/// for each other by the stages, which come in the order of the units, and where their epilogues store
-/// through one buffer, for their turn at it.
+/// The warpgroups take every other unit, so that one multiplies while the other is in its epilogue. A
+/// warpgroup waits for a stage only when the other has got its unit's last one: the stage's barrier would
+/// else be a phase behind, and its parity would pass for that of the phase waited for.
 template <class Layout, bool WeightsMnMajor, class Epilogue>
 __device__ __forceinline__ void consume_in_turn(const TokenProductShape& s,
                                                 const typename Epilogue::Arguments& epilogue, char* shared,
@@ -161,12 +170,10 @@ __device__ __forceinline__ void consume_in_turn(const TokenProductShape& s,
   PipelineState<Layout> pipe;
   Accumulator<Layout::max_n> acc;
   TicketReader<typename Layout::Ring, true> tickets(base + Layout::tickets);
-  std::uint32_t my_turn = warpgroup == 0;  // of the staging; the first goes first
-  const auto await_turn = [&] {
-    if (Epilogue::shares_staging) mbarrier_wait(Layout::turn(base, warpgroup), my_turn), my_turn ^= 1;
-  };
-  const auto pass_turn = [&] {
-    if (Epilogue::shares_staging && threadIdx.x % 32 == 0) mbarrier_arrive(Layout::turn(base, 1 - warpgroup));
+  std::uint32_t phase = warpgroup == 0;  // of my turns; the first goes first
+  const auto await_turn = [&](std::uint32_t barrier) { mbarrier_wait(barrier, phase); };
+  const auto pass_turn = [&](std::uint32_t barrier) {
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(barrier);
   };
   int turn = 0;
   for (int work = tickets.next(); work < total; work = tickets.next(), turn ^= 1) {
@@ -174,22 +181,27 @@ __device__ __forceinline__ void consume_in_turn(const TokenProductShape& s,
       pipe.advance(k_blocks);
       continue;
     }
-    const TileOutput tile = locate<Layout>(s, work, rank);
+    const TileOutput tile = locate<Layout>(s, work, rank).output;
+    await_turn(Layout::turn_to_multiply(base, warpgroup));
     if (tile.strip >= strips) {
       skip(base, k_blocks, pipe);
-      await_turn();
-      pass_turn();
-      continue;
+      pass_turn(Layout::turn_to_multiply(base, 1 - warpgroup));
+      if (Epilogue::shares_staging) await_turn(Layout::turn_to_store(base, warpgroup));
+    } else {
+      typename Epilogue::Prepared prepared;
+      accumulate<Layout, WeightsMnMajor, false>(acc, base, 0, (tile.rows + 15) / 16 * 16, k_blocks, pipe,
+                                                [&] {
+                                                  pass_turn(Layout::turn_to_multiply(base, 1 - warpgroup));
+                                                  prepared = Epilogue::prepare(epilogue, tile);
+                                                });
+      if (Epilogue::shares_staging) await_turn(Layout::turn_to_store(base, warpgroup));
+      Epilogue::run(
+          epilogue, prepared, acc, tile,
+          shared + Layout::staging + (Epilogue::shares_staging ? 0 : warpgroup) * Epilogue::staging_bytes,
+          warpgroup);
     }
-    typename Epilogue::Prepared prepared;
-    accumulate<Layout, WeightsMnMajor, false>(acc, base, 0, (tile.rows + 15) / 16 * 16, k_blocks, pipe,
-                                              [&] { prepared = Epilogue::prepare(epilogue, tile); });
-    await_turn();
-    Epilogue::run(
-        epilogue, prepared, acc, tile,
-        shared + Layout::staging + (Epilogue::shares_staging ? 0 : warpgroup) * Epilogue::staging_bytes,
-        warpgroup);
-    pass_turn();
+    if (Epilogue::shares_staging) pass_turn(Layout::turn_to_store(base, 1 - warpgroup));
+    phase ^= 1;
   }
   Epilogue::finish();
 }
@@ -209,6 +221,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x == 256)
       produce_tokens<Layout, WeightsMnMajor, Epilogue>(weights, tokens, s, Epilogue::m_extent(epilogue), base,
                                                        total);
+    if (Epilogue::may_gather && s.copy.tokens && threadIdx.x >= 288)
+      copy_rows(s.copy, s.tiles, s.tile_rows, s.experts);
   } else {
     set_registers_up<kConsumerRegisters>();
     const int warpgroup = uniform(threadIdx.x / 128);

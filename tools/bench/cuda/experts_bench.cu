@@ -174,8 +174,15 @@ Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, b
          permute(c.dtype, input(i).x, p.slot_row, all_tokens(T), s.slots, s.dim, bw.rows, nullptr);
        }},
       {"up",
-       [&](int) {
-         up_product(shape, {bw.rows, w.gate_and_up, nullptr, keep.h, fw.a, true}, c.activation, {}, nullptr);
+       [&](int i) {
+         const bool gathering_x = gathers(c, c.path);
+         if (gathering_x)
+           check(
+               cudaMemsetAsync(fw.arrivals, 0, arrivals_bytes(permutation_shape(c, c.path, chunks)), nullptr),
+               "cudaMemsetAsync");
+         up_product(gathering(shape, fw.arrivals),
+                    {gathering_x ? input(i).x : nullptr, bw.rows, w.gate_and_up, nullptr, keep.h, fw.a, true},
+                    c.activation, {}, nullptr);
        },
        dense_x.data, w.gate_and_up, R, D, 2 * I},
       {"down",

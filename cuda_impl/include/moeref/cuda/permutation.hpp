@@ -54,6 +54,11 @@ struct PermutationShape {
   std::int64_t max_rows = tokens * slots;
 };
 
+/// Row tiles that a chunk has at most: none is smaller than 16 rows but each expert's last.
+constexpr std::int64_t most_tiles(const PermutationShape& shape) {
+  return shape.max_rows / 16 + shape.experts + 1;
+}
+
 /// Bytes that `carve_permutation` takes for the arrays above, and that the sort needs besides.
 std::size_t permutation_bytes(const PermutationShape& shape);
 std::size_t sort_workspace_bytes(const PermutationShape& shape);

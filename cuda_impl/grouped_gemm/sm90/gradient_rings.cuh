@@ -5,10 +5,6 @@
 // keep step. A unit is one panel of `right` (N columns of one expert) times some strips of `left` (64 columns
 // each). Where the expert's blocks all fit into the right ring they are loaded once and stay for the unit's
 // strips; otherwise they come again for every pair of strips.
-//
-// In a cluster the two blocks have one operand in common: `right`, with neighbouring strips of `left`, or
-// `left`, with neighbouring panels of `right`, of which the last block's may lie outside the matrix and is
-// zeros.
 #pragma once
 
 #include "cuda_impl/grouped_gemm/sm90/pipeline.cuh"
@@ -21,21 +17,16 @@ constexpr int kLeftSlots = 5, kLeftBytes = kStripM * kBlockK * 2;
 constexpr int kStoreRows = 16, kStoreColumns = 64;  // of a warp's TMA boxes
 constexpr int kStoreBytes = kStoreRows * kStoreColumns * 2;
 
-/// What the two blocks of a cluster have in common, each loading half of it into both.
-enum class Shared { nothing, right, left };
-
 /// Slots are numbered through: `right`, the first warpgroup's `left`, the second's.
-template <int N, int RightSlots, Shared Common>
+template <int N, int RightSlots, int Cluster>
 struct GradientLayout {
-  static constexpr int n = N, right_slots = RightSlots, boxes = N / 64;
-  static constexpr int share_right = Common == Shared::right ? 2 : 1,
-                       share_left = Common == Shared::left ? 2 : 1, cluster = share_right * share_left;
+  static constexpr int n = N, right_slots = RightSlots, cluster = Cluster, boxes = N / 64;
   static constexpr int right_bytes = N * kBlockK * 2, slots = RightSlots + 2 * kLeftSlots;
   static constexpr int left = RightSlots * right_bytes, staging = left + 2 * kLeftSlots * kLeftBytes,
                        barriers = staging + 8 * kStoreBytes, tickets = barriers + 8 * (3 * slots + 2);
-  using Ring = TicketRing<cluster, 12>;  // all warps
+  using Ring = TicketRing<Cluster, 12>;  // all warps
   static constexpr int total = tickets + Ring::bytes;
-  static_assert(N % (64 * share_right) == 0 && total <= 232448);
+  static_assert(N % (64 * Cluster) == 0 && total <= 232448);
 
   static __device__ std::uint32_t data(std::uint32_t base, int slot) {
     return base + (slot < RightSlots ? slot * right_bytes : left + (slot - RightSlots) * kLeftBytes);
@@ -54,8 +45,7 @@ struct GradientLayout {
     if (threadIdx.x == 0) {
       for (int i = 0; i < slots; ++i) {
         mbarrier_init(full(base, i), 1);
-        mbarrier_init(empty(base, i),
-                      i < RightSlots ? 8 * share_right : 4 * share_left);  // of consumer warps
+        mbarrier_init(empty(base, i), i < RightSlots ? 8 * Cluster : 4);  // one arrival per consumer warp
         mbarrier_init(landed(base, i), 1);
       }
       mbarrier_init(turn(base, 0), 4);
@@ -88,7 +78,7 @@ struct WeightGradientShape {
   const int* offsets;  // of expert e: [e * step]
   int step;
   int left_width, right_width, experts;
-  int m_tiles, n_tiles;     // of an expert, counting clusters
+  int m_tiles, n_tiles;     // of an expert, m_tiles counting clusters
   int unit_tiles, m_units;  // m_tiles of a unit, and units they make
   bool m_fastest;
   Tickets tickets;
@@ -111,14 +101,7 @@ struct GradientUnit {
   /// First row of M of a warpgroup's strip.
   template <class Layout>
   __device__ int m(int tile, int warpgroup) const {
-    const int at = (m_tile + tile) * Layout::share_right;
-    return (Layout::share_right == 2 ? at + rank_in_cluster<Layout>() : at) * kTileM + warpgroup * kStripM;
-  }
-  /// First column of N of the block.
-  template <class Layout>
-  __device__ int n() const {
-    const int at = n_tile * Layout::share_left;
-    return (Layout::share_left == 2 ? at + rank_in_cluster<Layout>() : at) * Layout::n;
+    return ((m_tile + tile) * Layout::cluster + rank_in_cluster<Layout>()) * kTileM + warpgroup * kStripM;
   }
 };
 

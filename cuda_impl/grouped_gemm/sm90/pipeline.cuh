@@ -103,10 +103,10 @@ __device__ __forceinline__ int rank_in_cluster() {
   return Layout::cluster == 2 ? cluster_rank() : 0;
 }
 
-/// Gives a stage back to its producer, by its barrier, or to both blocks' where they filled it together.
-template <int Sharing>
+/// Gives a stage back to both blocks' producers, by its barrier.
+template <class Layout>
 __device__ __forceinline__ void release_at(std::uint32_t empty) {
-  if constexpr (Sharing == 2) {
+  if constexpr (Layout::cluster == 2) {
     if (threadIdx.x % 32 < 2) mbarrier_arrive_at(empty, threadIdx.x % 32);
   } else {
     if (threadIdx.x % 32 == 0) mbarrier_arrive(empty);
@@ -114,7 +114,7 @@ __device__ __forceinline__ void release_at(std::uint32_t empty) {
 }
 template <class Layout>
 __device__ __forceinline__ void release(std::uint32_t base, int stage) {
-  release_at<Layout::cluster>(Layout::empty(base, stage));
+  release_at<Layout>(Layout::empty(base, stage));
 }
 
 /// A box of operand A into this block's stage, or into both blocks'.

@@ -11,10 +11,9 @@ namespace moeref::cuda::sm90 {
 namespace {
 
 /// Layouts of the weight gradients, for experts that have up to 320 rows on average, or more.
-template <Shared Common>
-using FewRows = GradientLayout<192, 5, Common>;
+using FewRows = GradientLayout<192, 5, 1>;
 template <int Cluster>
-using ManyRows = GradientLayout<256, 4, Cluster == 2 ? Shared::right : Shared::nothing>;
+using ManyRows = GradientLayout<256, 4, Cluster>;
 
 StoreRowsArguments store(const GroupedShape& g, const StoredProduct& p, int width) {
   return {static_cast<bf16*>(p.out),
@@ -40,10 +39,10 @@ void stored_product(const char* name, const GroupedShape& g, const StoredProduct
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-/// Units that leave every block or cluster about eight of them, and of 16 tiles at the most.
-int unit_tiles(const WeightGradientShape& s, int cluster) {
+/// Units that leave every block about eight of them, and of 16 tiles at the most.
+int unit_tiles(const WeightGradientShape& s) {
   const std::int64_t tiles = std::int64_t{s.experts} * s.m_tiles * s.n_tiles;
-  const std::int64_t most = std::clamp<std::int64_t>(tiles / (8 * multiprocessors() / cluster), 1, 16);
+  const std::int64_t most = std::clamp<std::int64_t>(tiles / (8 * multiprocessors()), 1, 16);
   return static_cast<int>(ceil_div(s.m_tiles, ceil_div(s.m_tiles, most)));
 }
 
@@ -54,21 +53,19 @@ void weight_gradient_of(const GroupedShape& g, const WeightGradient& p, cudaStre
                             p.left_width,
                             p.right_width,
                             g.experts,
-                            static_cast<int>(ceil_div(p.left_width, kTileM * Layout::share_right)),
-                            static_cast<int>(ceil_div(p.right_width, Layout::n * Layout::share_left)),
+                            static_cast<int>(ceil_div(p.left_width, kTileM * Layout::cluster)),
+                            static_cast<int>(ceil_div(p.right_width, Layout::n)),
                             1,
                             0,
                             p.left_width < p.right_width,
                             {g.tickets}};
-  if constexpr (Layout::n == FewRows<Shared::nothing>::n)
-    shape.unit_tiles = unit_tiles(shape, Layout::cluster);
+  if constexpr (Layout::n == FewRows::n) shape.unit_tiles = unit_tiles(shape);
   shape.m_units = static_cast<int>(ceil_div(shape.m_tiles, shape.unit_tiles));
-  const auto by_row = [&](const void* rows, int width, int box_rows) {
-    return tensor_map(static_cast<const bf16*>(rows), 1, g.rows, width, box_rows, 64);
+  const auto by_row = [&](const void* rows, int width) {
+    return tensor_map(static_cast<const bf16*>(rows), 1, g.rows, width, 64, 64);
   };
-  launch<weight_gradient<Layout>, Layout>("weight_gradient_product", stream,
-                                          by_row(p.left, p.left_width, kBlockK / Layout::share_left),
-                                          by_row(p.right, p.right_width, kBlockK),
+  launch<weight_gradient<Layout>, Layout>("weight_gradient_product", stream, by_row(p.left, p.left_width),
+                                          by_row(p.right, p.right_width),
                                           tensor_map(static_cast<const bf16*>(p.out), g.experts, p.left_width,
                                                      p.right_width, kStoreRows, kStoreColumns),
                                           shape);
@@ -89,13 +86,8 @@ void input_gradient_product(const GroupedShape& g, const StoredProduct& p, int u
 
 template <int Cluster>
 void weight_gradient_product(const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
-  using Single = FewRows<Shared::nothing>;
-  if (g.expected_rows > std::int64_t{g.experts} * Single::right_slots * kBlockK)
-    return weight_gradient_of<ManyRows<Cluster>>(g, p, stream);
-  // In pairs of panels, but for an odd number of which the one too many would be felt.
-  const std::int64_t panels = ceil_div(p.right_width, Single::n);
-  (panels % 2 == 0 || panels > 24 ? weight_gradient_of<FewRows<Shared::left>>
-                                  : weight_gradient_of<Single>)(g, p, stream);
+  const bool few = g.expected_rows <= std::int64_t{g.experts} * FewRows::right_slots * kBlockK;
+  (few ? weight_gradient_of<FewRows> : weight_gradient_of<ManyRows<Cluster>>)(g, p, stream);
 }
 
 template <int Strips, int Cluster>

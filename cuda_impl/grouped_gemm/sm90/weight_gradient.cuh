@@ -50,10 +50,7 @@ __device__ __forceinline__ void load_left(const CUtensorMap& left, const WeightG
         const std::uint32_t arrived = arrival<Layout>(base, ring.slot(), u, block);
         mbarrier_wait(Layout::empty(base, ring.slot()), ring.phase);
         mbarrier_arrive_expect(arrived, kLeftBytes);
-        const int part = Layout::share_left == 2 ? rank_in_cluster<Layout>() : 0;
-        load_box<Layout::share_left>(Layout::data(base, ring.slot()) + part * kLeftBytes / Layout::share_left,
-                                     left, arrived, m,
-                                     u.begin + block * kBlockK + part * kBlockK / Layout::share_left, 0);
+        tma_load(Layout::data(base, ring.slot()), &left, arrived, m, u.begin + block * kBlockK, 0);
         ring.advance();
       }
     }
@@ -63,8 +60,8 @@ __device__ __forceinline__ void load_left(const CUtensorMap& left, const WeightG
 template <class Layout>
 __device__ __forceinline__ void load_right(const CUtensorMap& right, const WeightGradientShape& s,
                                            std::uint32_t base) {
-  constexpr int share = Layout::share_right, boxes = Layout::boxes / share;
-  const int rank = share == 2 ? rank_in_cluster<Layout>() : 0;
+  constexpr int cluster = Layout::cluster, boxes = Layout::boxes / cluster;
+  const int rank = rank_in_cluster<Layout>();
   RightRing<Layout> ring{0};
   ring.phase = 1;
   TicketReader<typename Layout::Ring, false> tickets(base + Layout::tickets);
@@ -77,8 +74,8 @@ __device__ __forceinline__ void load_right(const CUtensorMap& right, const Weigh
         mbarrier_arrive_expect(arrived, Layout::right_bytes);
 #pragma unroll
         for (int box = rank * boxes; box < (rank + 1) * boxes; ++box)
-          load_box<share>(Layout::data(base, ring.slot()) + box * kBlock64Bytes, right, arrived,
-                          u.n<Layout>() + box * 64, u.begin + block * kBlockK, 0);
+          load_box<cluster>(Layout::data(base, ring.slot()) + box * kBlock64Bytes, right, arrived,
+                            u.n_tile * Layout::n + box * 64, u.begin + block * kBlockK, 0);
         ring.advance();
       }
   });
@@ -150,8 +147,8 @@ __device__ __forceinline__ void multiply(float (&acc)[Layout::n / 2], std::uint3
   LeftRing& left = operands.left;
   int previous_right = 0, previous_left = 0;
   const auto release_previous = [&] {
-    release_at<Layout::share_left>(Layout::empty(base, previous_left));
-    if (operands.free_right) release_at<Layout::share_right>(Layout::empty(base, previous_right));
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(Layout::empty(base, previous_left));
+    if (operands.free_right) release_at<Layout>(Layout::empty(base, previous_right));
   };
   const auto block = [&]<int Steps>(std::integral_constant<int, Steps>, bool add, bool last) {
     if (operands.wait_right) mbarrier_wait(Layout::full(base, right.slot()), right.phase);
@@ -217,7 +214,7 @@ __device__ __forceinline__ void store_gradient(const CUtensorMap& out, const flo
     fence_shared_for_async();
     __syncwarp();
     if (lane == 0) {
-      tma_store(&out, buffer, u.n<Layout>() + c * kStoreColumns, m, u.expert);
+      tma_store(&out, buffer, u.n_tile * Layout::n + c * kStoreColumns, m, u.expert);
       tma_store_commit();
     }
   }
@@ -229,7 +226,7 @@ __device__ __forceinline__ void pass_right(std::uint32_t base, const GradientUni
                                            GradientOperands<Layout>& operands) {
   for (int block = 0; block < u.blocks(); ++block, operands.right.advance()) {
     mbarrier_wait(Layout::full(base, operands.right.slot()), operands.right.phase);
-    if (operands.free_right) release_at<Layout::share_right>(Layout::empty(base, operands.right.slot()));
+    if (operands.free_right) release_at<Layout>(Layout::empty(base, operands.right.slot()));
   }
 }
 
@@ -248,7 +245,7 @@ __device__ __forceinline__ void consume(const CUtensorMap& out, const WeightGrad
   while (work < s.units()) {
     const GradientUnit u = next;
     const bool resident = u.resident<Layout>();
-    const int columns = s.right_width - u.n<Layout>();
+    const int columns = s.right_width - u.n_tile * Layout::n;
     for (int tile = 0; tile < u.tiles; ++tile) {
       const int m = u.m<Layout>(tile, warpgroup);
       const bool last = tile + 1 == u.tiles;

@@ -6,6 +6,7 @@ add_executable(moeref_report_tests
   bench/tests/bench_picture_test.cpp
   bench/tests/bench_table_test.cpp
   bench/tests/measurement_json_test.cpp
+  bench/tests/peer_test.cpp
   judging/tests/agreement_test.cpp
   judging/tests/case_check_test.cpp
   judging/tests/diagnosis_test.cpp

@@ -29,7 +29,7 @@ class Events {
 
 }  // namespace
 
-static double median(std::vector<double> times) {
+double median(std::vector<double> times) {
   std::sort(times.begin(), times.end());
   return times[times.size() / 2];
 }
@@ -65,6 +65,15 @@ std::vector<Times> time_in_turn(int repeat, const std::vector<Work>& works, doub
     out.push_back({median(times), *least, *most, std::abs(later / earlier - 1.0)});
   }
   return out;
+}
+
+double once_ms(const Work& work, int call) {
+  Events events(2);
+  events.record(0);
+  work(call);
+  events.record(1);
+  check(cudaStreamSynchronize(nullptr), "timed run");
+  return events.ms_before(1);
 }
 
 double median_ms(int repeat, const Work& work) { return time_in_turn(repeat, {work}).front().median_ms; }

@@ -40,6 +40,9 @@ struct NormalBuffer : DeviceBuffer<char> {
 /// time.
 using Work = std::function<void(int)>;
 
+/// The upper one of two in the middle.
+double median(std::vector<double> values);
+
 struct Times {
   double median_ms, least_ms, most_ms;
   double moved;  // |median of the later half of the rounds / of the earlier half - 1|
@@ -49,6 +52,9 @@ struct Times {
 /// card down over time, such as heat, slows all of them alike. Three rounds before them warm up, or as many
 /// as take `heat_seconds`, after which the card's clock is that of these works. Throws CudaError.
 std::vector<Times> time_in_turn(int repeat, const std::vector<Work>& works, double heat_seconds = 0.0);
+
+/// Device time of one run, after which the device is idle.
+double once_ms(const Work& work, int call);
 
 /// Median of one work's device times.
 double median_ms(int repeat, const Work& work);

@@ -1,9 +1,11 @@
 // Times the routed experts, whole and by product, against the same flops as dense cuBLAS products in the same
 // run.
 //   moeref_cuda_bench [--json FILE] [--repeat N] [--path automatic|few_rows|wgmma_clusters|wgmma|portable]
-//                     [--dtype bfloat16|float16|float32] [--beside-block] [shape]...
+//                     [--dtype bfloat16|float16|float32] [--beside-block] [--beside CMD] [shape]...
 // --beside-block times forward and forward + backward again while a block of 32 threads that only waits holds
 // a multiprocessor, and gives held / free.
+// --beside times another program's experts in turn with ours and the dense products, one pass after another
+// (tools/bench/peer.hpp).
 // TF counts 6 T k D I flops forward and 12 backward; share = time of the dense equivalent / time, where the
 // dense equivalent of forward + backward is three times the forward one; the three are run in turn. Inputs
 // alternate between two sets; each is larger than the L2.
@@ -13,6 +15,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -27,6 +30,7 @@
 #include "tools/bench/cuda/beside_block.hpp"
 #include "tools/bench/cuda/device_timing.hpp"
 #include "tools/bench/cuda/program.hpp"
+#include "tools/bench/peer.hpp"
 
 namespace moeref::cuda::bench {
 namespace {
@@ -38,6 +42,10 @@ std::vector<double> medians(int repeat, const std::vector<Work>& works, double h
 }
 
 /// Times of forward and of both passes, with all multiprocessors free, and beside a block that holds one.
+const char* word_of(DataType type) {
+  return type == DataType::bfloat16 ? "bfloat16" : type == DataType::float16 ? "float16" : "float32";
+}
+
 struct BesideTimes {
   std::vector<double> free, held;
 };
@@ -57,6 +65,29 @@ BesideTimes beside_block(int repeat, const Work& forward, const Work& both) {
   return out;
 }
 
+/// Medians of passes that lay between each other's.
+struct PeerTimes {
+  double dense = 0, forward = 0, both = 0;
+  double peer_forward = 0, peer_both = 0;
+};
+
+PeerTimes beside_peer(int repeat, const Shape& s, DataType dtype, const Work& dense, const Work& forward,
+                      const Work& both, Peer& peer) {
+  peer.prepare({{"tokens", s.tokens},
+                {"dim", s.dim},
+                {"inter_dim", s.inter_dim},
+                {"experts", s.experts},
+                {"slots", s.slots},
+                {"dtype", word_of(dtype)}});
+  std::vector<double> times[5];
+  for (int i = -3; i < repeat; ++i) {  // three rounds to warm up
+    const double round[] = {once_ms(dense, i + 3), once_ms(forward, i + 3), peer.run("forward"),
+                            once_ms(both, i + 3), peer.run("forward+backward")};
+    for (int k = 0; k < 5 && i >= 0; ++k) times[k].push_back(round[k]);
+  }
+  return {median(times[0]), median(times[1]), median(times[3]), median(times[2]), median(times[4])};
+}
+
 /// One launch. flops 0: it multiplies nothing.
 struct Part {
   const char* name;
@@ -71,10 +102,11 @@ struct Result {
   const char* path;
   double imbalance, dense, forward, both, dense_moved;
   BesideTimes beside;
+  PeerTimes peer;
   std::vector<Part> parts;
 };
 
-Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, bool beside,
+Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, bool beside, Peer* peer,
                cublasHandle_t blas) {
   ExpertsConfig c{s.tokens, s.dim, s.inter_dim, s.experts, s.slots};
   c.dtype = dtype;
@@ -137,6 +169,7 @@ Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, b
            0,
            0,
            {},
+           {},
            {}};
   const Work forward = [&](int i) {
     experts_forward(c, w, input(i), output.data, nullptr, forward_memory.data, nullptr);
@@ -145,14 +178,13 @@ Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, b
     experts_forward(c, w, input(i), output.data, saved.data, forward_memory.data, nullptr);
     experts_backward(c, w, input(i), dy(i), saved.data, g, backward_memory.data, nullptr);
   };
-  const std::vector<Times> whole = time_in_turn(repeat,
-                                                {[&](int) {
-                                                   dense(dense_x.data, w.gate_and_up, keep.h, R, D, 2 * I);
-                                                   dense(dense_a.data, w.down, fw.rows, R, I, D);
-                                                 },
-                                                 forward, both},
-                                                kHeat);
+  const Work dense_forward = [&](int) {
+    dense(dense_x.data, w.gate_and_up, keep.h, R, D, 2 * I);
+    dense(dense_a.data, w.down, fw.rows, R, I, D);
+  };
+  const std::vector<Times> whole = time_in_turn(repeat, {dense_forward, forward, both}, kHeat);
   if (beside) r.beside = beside_block(repeat, forward, both);
+  if (peer) r.peer = beside_peer(repeat, s, dtype, dense_forward, forward, both, *peer);
   r.dense = whole[0].median_ms, r.forward = whole[1].median_ms, r.both = whole[2].median_ms;
   r.dense_moved = whole[0].moved;
 
@@ -266,9 +298,8 @@ ExpertsPath parse_path(const std::string& text) {
 }
 
 DataType parse_dtype(const std::string& text) {
-  if (text == "bfloat16") return DataType::bfloat16;
-  if (text == "float16") return DataType::float16;
-  if (text == "float32") return DataType::float32;
+  for (const DataType type : {DataType::bfloat16, DataType::float16, DataType::float32})
+    if (text == word_of(type)) return type;
   throw ArgumentError("--dtype is '" + text + "': want bfloat16, float16 or float32");
 }
 
@@ -278,6 +309,7 @@ int run(int argc, char** argv) {
   ExpertsPath path = ExpertsPath::automatic;
   DataType dtype = DataType::bfloat16;
   bool beside = false;
+  std::string peer_command;
   std::vector<std::string> names;
   for (int i = 1; i < argc; ++i) {
     if (!std::strcmp(argv[i], "--json") && i + 1 < argc)
@@ -290,6 +322,8 @@ int run(int argc, char** argv) {
       dtype = parse_dtype(argv[++i]);
     else if (!std::strcmp(argv[i], "--beside-block"))
       beside = true;
+    else if (!std::strcmp(argv[i], "--beside") && i + 1 < argc)
+      peer_command = argv[++i];
     else
       names.push_back(argv[i]);
   }
@@ -305,9 +339,11 @@ int run(int argc, char** argv) {
   std::printf(
       "| shape | kernels | imbalance | dense ms (TF) | forward ms (TF) | share | f+b ms (TF) | share "
       "|\n|---|---|---|---|---|---|---|---|\n");
+  std::unique_ptr<Peer> peer;
+  if (!peer_command.empty()) peer = std::make_unique<Peer>(peer_command, std::chrono::seconds(10));
   std::vector<Result> results;
   for (const Shape& s : shapes) {
-    const Result r = measure(s, path, dtype, repeat, beside, blas);
+    const Result r = measure(s, path, dtype, repeat, beside, peer.get(), blas);
     const double tf = 6e-9 * s.tokens * s.slots * double(s.dim) * s.inter_dim;
     std::printf("| %s | %s | %.2f | %.3f (%.0f) | %.3f (%.0f) | %.3f | %.3f (%.0f) | %.3f |\n", s.name,
                 r.path, r.imbalance, r.dense, tf / r.dense, r.forward, tf / r.forward, r.dense / r.forward,
@@ -326,6 +362,16 @@ int run(int argc, char** argv) {
     if (const auto& [free, held] = r.beside; beside)
       std::printf("| %s | %.3f, %.3f | %.3f | %.3f, %.3f | %.3f |\n", r.shape->name, free[0], held[0],
                   held[0] / free[0], free[1], held[1], held[1] / free[1]);
+  if (peer)
+    std::printf(
+        "\nBeside %s, pass by pass:\n\n| shape | forward ms ours, its | times as fast | its share of dense | "
+        "f+b ms ours, its | times as fast | its share |\n|---|---|---|---|---|---|---|\n",
+        peer_command.c_str());
+  for (const Result& r : results)
+    if (const PeerTimes& t = r.peer; peer)
+      std::printf("| %s | %.3f, %.3f | %.2f | %.3f | %.3f, %.3f | %.2f | %.3f |\n", r.shape->name, t.forward,
+                  t.peer_forward, t.peer_forward / t.forward, t.dense / t.peer_forward, t.both, t.peer_both,
+                  t.peer_both / t.both, 3 * t.dense / t.peer_both);
   std::printf("\nLaunches, ms (TF, share of a dense product of the same extents in the same rounds):\n");
   for (const Result& r : results) {
     std::printf("%-10s", r.shape->name);

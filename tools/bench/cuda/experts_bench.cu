@@ -1,11 +1,13 @@
 // Times the routed experts, whole and by product, against the same flops as dense cuBLAS products in the same
 // run.
 //   moeref_cuda_bench [--json FILE] [--repeat N] [--path automatic|few_rows|wgmma_clusters|wgmma|portable]
-//                     [--dtype bfloat16|float16|float32] [--beside-block] [--beside CMD] [shape]...
+//                     [--dtype bfloat16|float16|float32] [--beside-block] [--beside CMD] [--verify]
+//                     [shape]...
 // --beside-block times forward and forward + backward again while a block of 32 threads that only waits holds
 // a multiprocessor, and gives held / free.
 // --beside times another program's experts in turn with ours and the dense products, one pass after another
 // (tools/bench/peer.hpp).
+// --verify judges what the timed passes gave, on a few tokens, by the reference's bounds.
 // TF counts 6 T k D I flops forward and 12 backward; share = time of the dense equivalent / time, where the
 // dense equivalent of forward + backward is three times the forward one; the three are run in turn. Inputs
 // alternate between two sets; each is larger than the L2.
@@ -30,6 +32,7 @@
 #include "tools/bench/cuda/beside_block.hpp"
 #include "tools/bench/cuda/device_timing.hpp"
 #include "tools/bench/cuda/program.hpp"
+#include "tools/bench/cuda/sampled_experts.hpp"
 #include "tools/bench/peer.hpp"
 
 namespace moeref::cuda::bench {
@@ -106,8 +109,8 @@ struct Result {
   std::vector<Part> parts;
 };
 
-Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, bool beside, Peer* peer,
-               cublasHandle_t blas) {
+Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, bool beside, bool verify,
+               Peer* peer, cublasHandle_t blas) {
   ExpertsConfig c{s.tokens, s.dim, s.inter_dim, s.experts, s.slots};
   c.dtype = dtype;
   c.path = wanted;
@@ -183,6 +186,13 @@ Result measure(const Shape& s, ExpertsPath wanted, DataType dtype, int repeat, b
     dense(dense_a.data, w.down, fw.rows, R, I, D);
   };
   const std::vector<Times> whole = time_in_turn(repeat, {dense_forward, forward, both}, kHeat);
+  if (verify) {
+    both(0);
+    check(cudaDeviceSynchronize(), "passes to verify");
+    const double ratio = largest_ratio({s, dtype, ids, d_weights.data, input(0).x, dy(0), w.gate_and_up,
+                                        w.down, output.data, dx.data, dw.data});
+    std::printf("%s: sampled rows of output and gradients are within %.2f of their bounds\n", s.name, ratio);
+  }
   if (beside) r.beside = beside_block(repeat, forward, both);
   if (peer) r.peer = beside_peer(repeat, s, dtype, dense_forward, forward, both, *peer);
   r.dense = whole[0].median_ms, r.forward = whole[1].median_ms, r.both = whole[2].median_ms;
@@ -309,6 +319,7 @@ int run(int argc, char** argv) {
   ExpertsPath path = ExpertsPath::automatic;
   DataType dtype = DataType::bfloat16;
   bool beside = false;
+  bool verify = false;
   std::string peer_command;
   std::vector<std::string> names;
   for (int i = 1; i < argc; ++i) {
@@ -322,6 +333,8 @@ int run(int argc, char** argv) {
       dtype = parse_dtype(argv[++i]);
     else if (!std::strcmp(argv[i], "--beside-block"))
       beside = true;
+    else if (!std::strcmp(argv[i], "--verify"))
+      verify = true;
     else if (!std::strcmp(argv[i], "--beside") && i + 1 < argc)
       peer_command = argv[++i];
     else
@@ -343,7 +356,7 @@ int run(int argc, char** argv) {
   if (!peer_command.empty()) peer = std::make_unique<Peer>(peer_command, std::chrono::seconds(10));
   std::vector<Result> results;
   for (const Shape& s : shapes) {
-    const Result r = measure(s, path, dtype, repeat, beside, peer.get(), blas);
+    const Result r = measure(s, path, dtype, repeat, beside, verify, peer.get(), blas);
     const double tf = 6e-9 * s.tokens * s.slots * double(s.dim) * s.inter_dim;
     std::printf("| %s | %s | %.2f | %.3f (%.0f) | %.3f (%.0f) | %.3f | %.3f (%.0f) | %.3f |\n", s.name,
                 r.path, r.imbalance, r.dense, tf / r.dense, r.forward, tf / r.forward, r.dense / r.forward,

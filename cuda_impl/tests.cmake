@@ -7,6 +7,15 @@ target_compile_options(moeref_cuda_parallel_test PRIVATE -Wall -Wextra)
 # -L gpu takes these too; with two labels gtest_discover_tests sets neither the second nor what follows.
 gtest_discover_tests(moeref_cuda_parallel_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS multi_gpu TIMEOUT 900
   ENVIRONMENT NCCL_NVLS_ENABLE=0)
+# Calls that the test interferes with go through device_calls.cpp. A program that has used a device cannot be forked.
+add_executable(moeref_cuda_faults_test expert_parallel/tests/faults_test.cpp tests/device_calls.cpp)
+target_link_libraries(moeref_cuda_faults_test PRIVATE moeref::cuda GTest::gtest_main)
+target_compile_options(moeref_cuda_faults_test PRIVATE -Wall -Wextra)
+foreach(call __cudaLaunchKernel cudaLaunchKernel cudaLaunchKernelExC cudaMalloc cudaFree)
+  target_link_options(moeref_cuda_faults_test PRIVATE LINKER:--wrap=${call})
+endforeach()
+gtest_discover_tests(moeref_cuda_faults_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS multi_gpu TIMEOUT 900
+  ENVIRONMENT NCCL_NVLS_ENABLE=0)
 target_link_libraries(moeref_cuda_test PRIVATE moeref::cuda GTest::gtest_main)
 target_compile_options(moeref_cuda_test PRIVATE -Wall -Wextra)
 gtest_discover_tests(moeref_cuda_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS gpu TIMEOUT 900)

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "cuda_impl/expert_parallel/words.cuh"
+#include "cuda_impl/memory/words.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {

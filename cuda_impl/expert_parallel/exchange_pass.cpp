@@ -34,13 +34,14 @@ bool ExchangePass::routes_come_first() const {
   return in_chunks() || rows * row_bytes_ > kMomentBytes || group_.needs_row_counts();
 }
 
-Delivery ExchangePass::rows_of(Region region, RowRange range, Outbox outbox) const {
-  return {region, row_bytes_, range.first, range.count, outbox};
+Delivery ExchangePass::rows_of(Region region, std::size_t row_bytes, RowRange range, Outbox outbox,
+                               const int* used) const {
+  return {region, row_bytes, range.first, range.count, outbox, fills_slots(config_) ? nullptr : used};
 }
 
 void ExchangePass::send_routes(const DispatchInput& input, const Sent& sent, void* workspace) {
   const Window& kept = *windows_.kept;
-  place_ = sent.place;
+  sent_ = sent;
   plan_dispatch(
       shape_, input,
       {sent.place, sent.counts, kept.slots(in_.counts), kept.slots(in_.ids), kept.slots(in_.weights)},
@@ -52,7 +53,7 @@ void ExchangePass::send_routes(const DispatchInput& input, const Sent& sent, voi
 }
 
 void ExchangePass::recall_routes(const Sent& sent) {
-  place_ = sent.place;
+  sent_ = sent;
   counts_ = group_.row_counts(*windows_.kept, in_.counts, sent.counts, main_);
 }
 
@@ -66,9 +67,9 @@ void ExchangePass::push(const void* rows, const Window& window, Region region) {
 void ExchangePass::push_chunk(int chunk) {
   const Outbox outbox = outbox_of_rows(config_);
   const RowRange range = chunks_.range(chunk);
-  push_rows(shape_, config_.experts.dtype, config_.experts.dim, pushed_.rows, place_,
+  push_rows(shape_, config_.experts.dtype, config_.experts.dim, pushed_.rows, sent_.place,
             pushed_.window->slots(pushed_.region, outbox), range, side_);
-  const Delivery what[] = {rows_of(pushed_.region, range, outbox)};
+  const Delivery what[] = {rows_of(pushed_.region, row_bytes_, range, outbox, sent_.counts)};
   group_.deliver(*pushed_.window, what, counts_ ? &*counts_ : nullptr, side_);
   arrival_ = group_.mark(side_);
 }
@@ -84,10 +85,10 @@ void ExchangePass::return_range(const ExpertRows& rows, RowRange range, Outbox o
   if (sender != main_) group_.wait(sender, group_.mark(main_));
   std::optional<RowCounts> returned = counts_;
   if (returned) std::swap(returned->to, returned->from);
-  std::vector<Delivery> what{rows_of(back_.rows, range, outbox)};
+  std::vector<Delivery> what{rows_of(back_.rows, row_bytes_, range, outbox, received_counts)};
   if (d_weights)
-    what.push_back({back_.d_weights, static_cast<std::size_t>(e.slots) * sizeof(float), range.first,
-                    range.count, outbox});
+    what.push_back(rows_of(back_.d_weights, static_cast<std::size_t>(e.slots) * sizeof(float), range, outbox,
+                           received_counts));
   group_.send(transient, what, returned ? &*returned : nullptr, sender);
 }
 
@@ -119,13 +120,13 @@ void ExchangePass::meet_and_sum(void* out) {
   group_.meet(main_);
   if (rows_are_told_)
     group_.check_room(windows_.transient->received<int>(back_.rows_needed), config_.max_rows, main_);
-  sum_returned({place_, windows_.transient->received<char>(back_.rows), e.dtype, e.dim}, e.tokens,
+  sum_returned({sent_.place, windows_.transient->received<char>(back_.rows), e.dtype, e.dim}, e.tokens,
                config_.max_tokens, config_.ranks, out, main_);
 }
 
 void ExchangePass::gather_weights(const DispatchInput& input, float* out) {
   const ExpertsConfig& e = config_.experts;
-  gather_weight_gradients(place_, windows_.transient->received<float>(back_.d_weights), input.ids,
+  gather_weight_gradients(sent_.place, windows_.transient->received<float>(back_.d_weights), input.ids,
                           input.token_mask, e.tokens, config_.max_tokens, e.slots, config_.ranks,
                           shape_.own_experts, out, main_);
 }

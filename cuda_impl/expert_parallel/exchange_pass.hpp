@@ -59,7 +59,9 @@ class ExchangePass {
   /// Whether ids and weights meet the other ranks before the rows do: the experts sort by them while rows
   /// travel. What travels in a moment saves a meeting.
   bool routes_come_first() const;
-  Delivery rows_of(Region region, RowRange range, Outbox outbox) const;
+  /// `used` [n]: how many rows of each slot there are.
+  Delivery rows_of(Region region, std::size_t row_bytes, RowRange range, Outbox outbox,
+                   const int* used) const;
 
   void push(const void* rows, const Window& window, Region region);
   void push_chunk(int chunk);
@@ -79,7 +81,7 @@ class ExchangePass {
   const TokenChunks chunks_;
   const std::size_t row_bytes_;
 
-  const int* place_ = nullptr;  // [T, n]
+  Sent sent_{};
   bool rows_are_told_ = false;
   std::optional<RowCounts> counts_;  // of rows that go out
   struct {

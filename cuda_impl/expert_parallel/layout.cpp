@@ -1,5 +1,6 @@
 #include "cuda_impl/expert_parallel/layout.hpp"
 
+#include <algorithm>
 #include <string>
 
 #include "cuda_impl/experts/layout.hpp"
@@ -15,6 +16,8 @@ std::size_t slot_row_bytes(const ExpertParallelConfig& c) {
   return static_cast<std::size_t>(c.max_tokens) * static_cast<std::size_t>(c.experts.dim) *
          bytes_of(c.experts.dtype);
 }
+
+constexpr double kMostRows = 0.75;
 
 void want_bytes(const Window& window, const char* name, std::size_t bytes) {
   if (window.bytes() < bytes)
@@ -54,6 +57,16 @@ void check_call(const ExpertParallelConfig& c, const Group& group, const ExpertP
 
 DispatchShape dispatch_shape(const ExpertParallelConfig& c) {
   return {c.experts.tokens, c.max_tokens, c.experts.slots, c.ranks, c.experts.experts / c.ranks, c.exchange};
+}
+
+bool fills_slots(const ExpertParallelConfig& c) {
+  if (c.exchange == Exchange::all_gather) return true;
+  // A rank that has none of a token's k distinct experts.
+  double none = 1;
+  const int all = c.experts.experts, own = all / c.ranks;
+  for (int i = 0; i < c.experts.slots && i < all; ++i)
+    none *= std::max(0, all - own - i) / static_cast<double>(all - i);
+  return 1 - none >= kMostRows;
 }
 
 KeptRegions::KeptRegions(const ExpertParallelConfig& c) : WindowLayout(c.ranks) {

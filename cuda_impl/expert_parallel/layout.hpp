@@ -24,6 +24,10 @@ inline Outbox outbox_of_rows(const ExpertParallelConfig& config) {
   return config.chunks > 1 ? Outbox::staged : Outbox::direct;
 }
 
+/// Whether an even routing fills most rows of the slots. If it does, the copy engines bring whole slots, and
+/// no multiprocessor is taken from other kernels; else blocks bring the rows that there are.
+bool fills_slots(const ExpertParallelConfig& config);
+
 /// What a rank received, until its backward pass.
 struct KeptRegions : WindowLayout {
   Region counts, ids, weights, x;  // slots: one int; [M, k], [M, k], [M, D]
@@ -38,7 +42,8 @@ struct TransientRegions : WindowLayout {
 
 /// Where the tokens went: each one's slot at each rank, -1 where it was not sent, and how many each rank got.
 struct Sent {
-  int *place, *counts;  // [T, n], [n]
+  int *place = nullptr, *counts = nullptr;  // [T, n], [n]
+  Sent() = default;
   Sent(Arena& arena, const ExpertParallelConfig& config);
 };
 struct ExpertParallelSaved {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "cuda_impl/parallel/capture.hpp"
+#include "cuda_impl/parallel/copy_rows.hpp"
 #include "cuda_impl/parallel/group_state.hpp"
 #include "cuda_impl/parallel/rank_names.hpp"
 #include "moeref/cuda/error.hpp"
@@ -65,6 +66,13 @@ void Group::send(const Window& window, std::span<const Delivery> what, const Row
     if (d.outbox == Outbox::direct) continue;
     if (!window.staging_) throw ArgumentError("a staged delivery of a window without staged slots");
     const RankPointers slots = window.slots(d.region, d.outbox);
+    if (d.used) {
+      RowCopies copies{slots, window.slots(d.region), size_, rank_, d.used, d.row_bytes, d.first, d.rows};
+      for (int p = 0; p < size_; ++p)
+        if (!stores_to(p)) copies.to.of[p] = nullptr;
+      copy_rows(copies, stream);
+      continue;
+    }
     for (int i = 1; i < size_; ++i) {  // each rank begins with another peer
       const int p = (rank_ + i) % size_;
       if (!stores_to(p)) continue;

@@ -6,8 +6,9 @@
 // Where the devices can, a slot lies in p's own memory (same process: peer access; other process of the same
 // host: CUDA IPC; never NVLink multicast) and deliver is a barrier; elsewhere it lies here and deliver sends
 // it over NCCL. A staged slot lies here in any case, and the copy engines bring it to p, which leaves the
-// multiprocessors to other kernels. All is queued on the caller's stream, and every rank queues the same
-// calls in the same order, on one stream or on several that wait for each other.
+// multiprocessors to other kernels; or a few blocks bring those of its rows that there are. All is queued on
+// the caller's stream, and every rank queues the same calls in the same order, on one stream or on several
+// that wait for each other.
 //
 // Between processes the barrier is a kernel that waits for the peers' kernels. Ranks that are threads of one
 // process meet on the host while they queue, and their streams wait for each other's events. They have to: in
@@ -117,12 +118,14 @@ struct RowCounts {
 };
 
 /// One region to be delivered: whole slots, or with row_bytes `rows` rows of each from `first` on, as far as
-/// RowCounts, where they are known, say that there are any.
+/// RowCounts, where they are known, say that there are any. Of staged rows all are copied or, with `used`
+/// [size] on the device, used[p] of those for rank p: the same numbers.
 struct Delivery {
   Region region;
   std::size_t row_bytes = 0;
   std::int64_t first = 0, rows = 0;
   Outbox outbox = Outbox::direct;
+  const int* used = nullptr;
 };
 
 /// A rank got more rows for its experts than it has room for (ExpertParallelConfig::max_rows). All ranks get

@@ -20,8 +20,10 @@ __global__ void __launch_bounds__(kThreads) copy_used(const RowCopies c, int wor
     const int p = (c.rank + i) % c.ranks;
     if (c.to.of[p] == nullptr) continue;
     const std::int64_t count = min(std::int64_t{c.used[p]} - c.first, c.rows) * words;
-    const Word* from = static_cast<const Word*>(c.from.of[p]) + c.first * words;
-    Word* to = static_cast<Word*>(c.to.of[p]) + c.first * words;
+    const std::int64_t from_row = c.first + (c.laid != nullptr ? c.laid[p] : 0),
+                       to_row = c.first + (c.home != nullptr ? c.home[p] : 0);
+    const Word* from = static_cast<const Word*>(c.from.of[p]) + from_row * words;
+    Word* to = static_cast<Word*>(c.to.of[p]) + to_row * words;
     for (std::int64_t at = std::int64_t{blockIdx.x} * kThreads * kInFlight + threadIdx.x; at < count;
          at += step) {
       Word word[kInFlight];

@@ -13,7 +13,8 @@ namespace moeref::cuda {
 struct RowCopies {
   RankPointers from, to;  // slots of rows; null for ranks that get nothing
   int ranks, rank;
-  const int* used;  // [ranks] rows of each slot that there are
+  const int* used;         // [ranks] rows of each slot that there are
+  const int *laid, *home;  // [ranks] at which row of `from` and `to` a slot begins; null: at the first
   std::size_t row_bytes;
   std::int64_t first, rows;  // of those the rows of this range go
 };

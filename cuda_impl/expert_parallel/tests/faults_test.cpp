@@ -39,7 +39,8 @@ void PrintTo(const Draw& d, std::ostream* out) {
   *out << "rank " << d.victim << " of " << (d.ranks == Ranks::processes ? "processes " : "threads ")
        << kFaultNames[static_cast<int>(d.fault)] << " before launch " << d.step << ", "
        << (d.spread.exchange == Exchange::all_gather ? "all-gather" : "all-to-all") << " in "
-       << d.spread.chunks << (d.ranks == Ranks::over_nccl ? " over NCCL" : "");
+       << d.spread.chunks << (d.spread.max_token_rows > 0 ? " with packed rows" : "")
+       << (d.ranks == Ranks::over_nccl ? " over NCCL" : "");
 }
 
 HostCase small_case() {
@@ -198,8 +199,9 @@ Ending end_of_threads(const Draw& d) {
 
 /// Kernel launches of each rank that is a thread: a process has some more.
 const std::array<int, kMostRanks>& launches(const Spread& spread) {
-  static std::map<std::tuple<Exchange, int, Transport>, std::array<int, kMostRanks>> known;
-  const auto [at, is_new] = known.try_emplace({spread.exchange, spread.chunks, spread.transport});
+  static std::map<std::tuple<Exchange, int, Transport, std::int64_t>, std::array<int, kMostRanks>> known;
+  const auto [at, is_new] =
+      known.try_emplace({spread.exchange, spread.chunks, spread.transport, spread.max_token_rows});
   if (is_new) {
     const HostCase c = small_case();
     at->second = in_child([&] {
@@ -227,6 +229,8 @@ Draw draw(std::uint64_t number, Ranks ranks, int devices) {
   d.spread.exchange = below(2) ? Exchange::all_gather : Exchange::all_to_all;
   d.spread.transport = ranks == Ranks::over_nccl ? Transport::nccl : Transport::automatic;
   d.spread.chunks = 1 + below(2);
+  if (d.spread.chunks == 1 && d.spread.exchange == Exchange::all_to_all && below(2))
+    d.spread = packed(d.spread);
   d.fault = ranks == Ranks::processes ? static_cast<Fault>(below(5)) : static_cast<Fault>(2 + below(3));
   d.victim = below(d.spread.tokens.size());
   d.step = below(static_cast<std::uint64_t>(launches(d.spread)[static_cast<std::size_t>(d.victim)]));

@@ -5,13 +5,13 @@
 #   ci/two_machines.sh PROGRAM [ARGUMENT]...      one rank on each, for example
 #   ci/two_machines.sh build-cuda/tools/bench/cuda/moeref_cuda_parallel_bench --mpi qwen3_30b
 # Needs the right to make namespaces (root, or a container that allows it), ip (IP names another program), nsenter and Open MPI.
-# Exit codes: the program's; 2 where something is missing; 77 where namespaces are not permitted.
+# Exit codes: the program's; 77 where something is missing or not permitted, so that nothing was run.
 set -euo pipefail
 [ $# -ge 1 ] || { echo "ci/two_machines.sh: want a program" >&2; exit 2; }
 PATH=$PATH:/usr/sbin:/sbin
 ip=${IP:-ip}
 for program in "${ip%% *}" nsenter unshare mpirun "$1"; do
-  command -v "$program" >/dev/null || { echo "ci/two_machines.sh: no $program here" >&2; exit 2; }
+  command -v "$program" >/dev/null || { echo "ci/two_machines.sh: no $program here" >&2; exit 77; }
 done
 
 folder=$(mktemp -d)

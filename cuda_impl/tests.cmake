@@ -16,6 +16,15 @@ foreach(call __cudaLaunchKernel cudaLaunchKernel cudaLaunchKernelExC cudaMalloc 
 endforeach()
 gtest_discover_tests(moeref_cuda_faults_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS multi_gpu TIMEOUT 900
   ENVIRONMENT NCCL_NVLS_ENABLE=0)
+# One rank a process, over NCCL: by ci/two_machines.sh, or mpirun on two machines.
+if(MOEREF_CUDA_MPI)
+  add_executable(moeref_cuda_machines_test expert_parallel/tests/machines_test.cpp)
+  target_link_libraries(moeref_cuda_machines_test PRIVATE moeref::cuda GTest::gtest_main)
+  target_compile_options(moeref_cuda_machines_test PRIVATE -Wall -Wextra)
+  add_test(NAME cuda.two_machines
+    COMMAND bash ${repository}/ci/two_machines.sh $<TARGET_FILE:moeref_cuda_machines_test> --gtest_brief=1)
+  set_tests_properties(cuda.two_machines PROPERTIES LABELS multi_gpu TIMEOUT 300 SKIP_RETURN_CODE 77)
+endif()
 target_link_libraries(moeref_cuda_test PRIVATE moeref::cuda GTest::gtest_main)
 target_compile_options(moeref_cuda_test PRIVATE -Wall -Wextra)
 gtest_discover_tests(moeref_cuda_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS gpu TIMEOUT 900)

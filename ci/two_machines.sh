@@ -23,7 +23,7 @@ finish() {
 trap finish EXIT
 # A process that keeps the namespaces of a machine; with the last one they and the interfaces end.
 for name in machine-a machine-b; do
-  unshare --net --uts sh -c "echo $name >/proc/sys/kernel/hostname && exec sleep infinity" 2>/dev/null &
+  unshare --net --uts sh -c "(hostname $name || echo $name >/proc/sys/kernel/hostname) && exec sleep infinity" 2>/dev/null &
   machines+=($!)
 done
 on() { # MACHINE COMMAND...
@@ -33,14 +33,13 @@ on() { # MACHINE COMMAND...
 }
 for machine in 0 1; do
   for ((tries = 0; ; ++tries)); do
-    case $(on $machine cat /proc/sys/kernel/hostname 2>/dev/null) in machine-?) break ;; esac
+    case $(on $machine uname -n 2>/dev/null) in machine-?) break ;; esac
     [ $tries -lt 50 ] || { echo "ci/two_machines.sh: namespaces are not permitted here" >&2; exit 77; }
     sleep 0.1
   done
 done
-$ip link add name moeref-a type veth peer name moeref-b || { echo "ci/two_machines.sh: no virtual Ethernet here" >&2; exit 77; }
-$ip link set moeref-a netns "${machines[0]}" name link0
-$ip link set moeref-b netns "${machines[1]}" name link0
+on 0 $ip link add name link0 type veth peer name link0 netns "${machines[1]}" ||
+  { echo "ci/two_machines.sh: no virtual Ethernet here" >&2; exit 77; }
 for machine in 0 1; do
   on $machine $ip link set lo up
   on $machine $ip address add 10.99.0.$((machine + 1))/24 dev link0
@@ -57,7 +56,7 @@ EOF
 chmod +x "$folder/remote"
 status=0
 CUDA_VISIBLE_DEVICES=0 on 0 mpirun --allow-run-as-root -n 2 --host 10.99.0.1:1,10.99.0.2:1 \
-  --mca plm_rsh_agent "$folder/remote" --mca oob_tcp_if_include link0 --mca pml ob1 --mca btl self,tcp \
+  --mca plm rsh --mca plm_rsh_agent "$folder/remote" --mca oob_tcp_if_include link0 --mca pml ob1 --mca btl self,tcp \
   --mca btl_tcp_if_include link0 -x NCCL_SOCKET_IFNAME=link0 -x NCCL_IB_DISABLE=1 -x NCCL_P2P_DISABLE=1 \
   -x NCCL_SHM_DISABLE=1 -x NCCL_DEBUG="${NCCL_DEBUG:-WARN}" "$@" || status=$?
 exit $status

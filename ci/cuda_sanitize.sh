@@ -15,7 +15,7 @@ command -v "$sanitizer" >/dev/null ||
 # one device, whose kernels wait for each other where the tools run one after another, and NCCL's own kernels.
 declare -A filters=(
   [moeref_cuda_test]='*ExpertsVariant.MaskedTokensAndUnroutedSlots/swiglu_limit_bias_after_down*:*ExpertsVariant.AllTokensToOneExpert/relu2_on*:EveryPath/Experts.NoTokensAndOneToken/*:Paths/LayerGraph.*:SortByExpert.*-*ThreeRanks*'
-  [moeref_cuda_parallel_test]='*ExpertParallel.RoutingExtremes/all_to_all:*ExpertParallel.RoutingExtremes/*in_chunks-*nccl*'
+  [moeref_cuda_parallel_test]='*ExpertParallel.RoutingExtremes/all_to_all:*ExpertParallel.RoutingExtremes/*in_chunks:*ExpertParallel.RoutingExtremes/packed-*nccl*'
   [moeref_cuda_layer_test]='Types/MLP.ActivationsAndBiases/*:EveryPath/ExpertsJudged.Tokens/*:Formats/QuantizedExperts.GradientsAfterProductsOfCodes/*:Settings/MoE.LatentProjections/*:Settings/MoE.SharedExperts/float32'
   [moeref_cuda_router_test]='GateDevice.*:*GateCalls.ReplayWithAnIdTwice/*:*AuxLoss.AllMasked/*:BiasUpdate.RanksSumTheirLoads:FakeBalancedGate.InTurn:Init.PartsAreTheWhole:Metrics.OfRandomLoads'
 )

@@ -21,7 +21,7 @@ set(MOEREF_CUDA_SOURCES
   moe/moe_backward.cpp moe/moe_forward.cpp moe/layer_kernels.cu moe/layout.cpp
   init/init.cu
   metrics/metrics.cu
-  parallel/barrier.cu parallel/group.cpp parallel/group_creation.cpp parallel/nccl_link.cpp parallel/nccl_passes.cpp
+  parallel/barrier.cu parallel/copy_rows.cu parallel/group.cpp parallel/group_creation.cpp parallel/nccl_link.cpp parallel/nccl_passes.cpp
   parallel/peers.cpp parallel/thread_bootstrap.cpp
   permutation/sort_by_expert.cu
   quantization/dequantize.cu

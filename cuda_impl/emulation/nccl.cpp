@@ -1,10 +1,13 @@
+// NCCL within a process; with MOEREF_EMULATED_NCCL=sockets between processes, over TCP.
 #include "nccl.h"
 
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <exception>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -12,6 +15,7 @@
 #include <vector>
 
 #include "cuda_impl/emulation/runtime.hpp"
+#include "cuda_impl/emulation/sockets.hpp"
 #include "emulated/faults.hpp"
 
 namespace {
@@ -45,16 +49,27 @@ thread_local std::chrono::milliseconds pass_time{0};
 struct ncclComm {
   std::shared_ptr<Exchange> exchange;
   int rank, size;
+  std::unique_ptr<emulated::Sockets> sockets;  // where the others are processes
 };
 
 namespace {
 
-void send(const Transfer& t) {
-  Exchange& e = *t.comm->exchange;
+bool between_processes() {
+  const char* const how = std::getenv("MOEREF_EMULATED_NCCL");
+  return how && std::strcmp(how, "sockets") == 0;
+}
+
+void put(Exchange& e, int from, int to, std::vector<char> message) {
   const std::lock_guard lock(e.mutex);
-  const char* data = static_cast<const char*>(t.from);
-  e.boxes[{t.comm->rank, t.peer}].emplace_back(data, data + t.bytes);
+  e.boxes[{from, to}].push_back(std::move(message));
   e.changed.notify_all();
+}
+
+bool send(const Transfer& t) {
+  const char* data = static_cast<const char*>(t.from);
+  if (t.comm->sockets && t.peer != t.comm->rank) return t.comm->sockets->send(t.peer, data, t.bytes);
+  put(*t.comm->exchange, t.comm->rank, t.peer, {data, data + t.bytes});
+  return true;
 }
 
 bool receive(const Transfer& t) {
@@ -87,10 +102,18 @@ ncclResult_t add(const Transfer& t, cudaStream_t stream) {
 void emulated::slow_nccl(std::chrono::milliseconds time) { pass_time = time; }
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
+  *id = {};
+  if (between_processes()) try {
+      const emulated::Sockets::Address address = emulated::Sockets::listen();
+      std::memcpy(id->internal, &address, sizeof address);
+      return ncclSuccess;
+    } catch (const std::exception& e) {
+      std::fprintf(stderr, "%s\n", e.what());
+      return ncclInternalError;
+    }
   static int count = 0;
   const std::lock_guard lock(all_mutex);
   ++count;
-  *id = {};
   std::memcpy(id->internal, &count, sizeof count);
   return ncclSuccess;
 }
@@ -98,12 +121,26 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
 ncclResult_t ncclCommInitRank(ncclComm_t* comm, int size, ncclUniqueId id, int rank) {
   if (size < 1 || rank < 0 || rank >= size) return ncclInvalidArgument;
   if (emulated::intercepted("ncclCommInitRank") != cudaSuccess) return ncclInternalError;
+  if (between_processes()) try {
+      emulated::Sockets::Address root{};
+      std::memcpy(&root, id.internal, sizeof root);
+      const auto exchange = std::make_shared<Exchange>();
+      *comm = new ncclComm{exchange, rank, size,
+                           std::make_unique<emulated::Sockets>(
+                               root, size, rank, [exchange, rank](int from, std::vector<char> message) {
+                                 put(*exchange, from, rank, std::move(message));
+                               })};
+      return ncclSuccess;
+    } catch (const std::exception& e) {
+      std::fprintf(stderr, "%s\n", e.what());
+      return ncclInternalError;
+    }
   int key = 0;
   std::memcpy(&key, id.internal, sizeof key);
   const std::lock_guard lock(all_mutex);
   std::shared_ptr<Exchange> exchange = all_exchanges[key].lock();
   if (!exchange) all_exchanges[key] = exchange = std::make_shared<Exchange>();
-  *comm = new ncclComm{exchange, rank, size};
+  *comm = new ncclComm{exchange, rank, size, nullptr};
   return ncclSuccess;
 }
 
@@ -130,7 +167,7 @@ ncclResult_t ncclGroupEnd() {
   if (grouped.empty()) return ncclSuccess;
   emulated::enqueue(grouped_stream, [transfers = std::exchange(grouped, {})] {
     for (const Transfer& t : transfers)
-      if (!t.to) send(t);
+      if (!t.to && !send(t)) return false;
     for (const Transfer& t : transfers)
       if (t.to && !receive(t)) return false;
     return true;

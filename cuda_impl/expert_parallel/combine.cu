@@ -11,15 +11,14 @@ namespace moeref::cuda {
 namespace {
 
 template <class T, int N, int InFlight>
-__global__ void to_ranks(const ReceivedRows in, std::int64_t max_tokens, int slots, const RankPlace place,
-                         std::int64_t first, const RankPointers to, const float* d_weights,
-                         const RankPointers weights_to) {
+__global__ void to_ranks(const ReceivedRows in, int slots, const RankPlace place, std::int64_t first,
+                         const RowsToRanks to, const float* d_weights, const RankPointers weights_to) {
   const int rank = static_cast<int>((place.rank + 1 + blockIdx.x % place.ranks) % place.ranks);
   const std::int64_t i = first + blockIdx.x / place.ranks;
   if (i >= in.counts[rank]) return;
-  const std::int64_t token = rank * max_tokens + i;
+  const std::int64_t token = in.begin[rank] + i, row = to.begin[rank] + i;
   const int* mine = in.slot_row + token * slots;
-  T* out = static_cast<T*>(to.of[rank]) + i * in.width;
+  T* out = static_cast<T*>(to.of.of[rank]) + row * in.width;
   for (int c = threadIdx.x * N; c < in.width; c += blockDim.x * N) {
     float sum[N] = {};
     add_rows<InFlight>(
@@ -29,18 +28,18 @@ __global__ void to_ranks(const ReceivedRows in, std::int64_t max_tokens, int slo
   }
   if (d_weights != nullptr)
     for (int j = threadIdx.x; j < slots; j += blockDim.x)
-      static_cast<float*>(weights_to.of[rank])[i * slots + j] = d_weights[token * slots + j];
+      static_cast<float*>(weights_to.of[rank])[row * slots + j] = d_weights[token * slots + j];
 }
 
 template <class T, int N, int InFlight>
-__global__ void sum_ranks(const ReturnedRows in, std::int64_t max_tokens, int ranks, T* out) {
+__global__ void sum_ranks(const ReturnedRows in, int ranks, T* out) {
   const std::int64_t token = blockIdx.x;
   const int* place = in.place + token * ranks;
   for (int c = threadIdx.x * N; c < in.width; c += blockDim.x * N) {
     float sum[N] = {};
     add_rows<InFlight>(
         static_cast<const T*>(in.rows), in.width, ranks, c,
-        [&](int p) { return place[p] < 0 ? std::int64_t{-1} : p * max_tokens + place[p]; }, sum);
+        [&](int p) { return place[p] < 0 ? std::int64_t{-1} : std::int64_t{in.begin[p]} + place[p]; }, sum);
     store<N>(out + token * in.width + c, sum);
   }
 }
@@ -49,17 +48,17 @@ __global__ void store_to_all(const int* number, int ranks, const RankPointers to
   for (int p = threadIdx.x; p < ranks; p += blockDim.x) *static_cast<int*>(to.of[p]) = *number;
 }
 
-__global__ void gather_weights(const int* place, const float* returned, const int* ids,
-                               const std::uint8_t* token_mask, std::int64_t total, std::int64_t max_tokens,
-                               int slots, int ranks, int own_experts, float* out) {
+__global__ void gather_weights(const int* place, const int* begin, const float* returned, const int* ids,
+                               const std::uint8_t* token_mask, std::int64_t total, int slots, int ranks,
+                               int own_experts, float* out) {
   const std::int64_t slot = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (slot >= total) return;
   const std::int64_t token = slot / slots;
   const int id = ids[slot];
   float d = 0;
   if (id >= 0 && id < own_experts * ranks && (token_mask == nullptr || token_mask[token] != 0)) {
-    const int rank = id / own_experts;
-    d = returned[(rank * max_tokens + place[token * ranks + rank]) * slots + slot % slots];
+    const int rank = id / own_experts, row = place[token * ranks + rank];
+    if (row >= 0) d = returned[(std::int64_t{begin[rank]} + row) * slots + slot % slots];
   }
   out[slot] = d;
 }
@@ -77,43 +76,42 @@ void to_all_ranks(const int* number, int ranks, const RankPointers& to, cudaStre
   check(cudaGetLastError(), "to_all_ranks");
 }
 
-void combine_to_ranks(const ReceivedRows& in, std::int64_t max_tokens, int slots, RankPlace place,
-                      RowRange range, const RankPointers& to, const float* d_weights,
-                      const RankPointers& weights_to, cudaStream_t stream) {
+void combine_to_ranks(const ReceivedRows& in, int slots, RankPlace place, RowRange range,
+                      const RowsToRanks& to, const float* d_weights, const RankPointers& weights_to,
+                      cudaStream_t stream) {
   if (range.count == 0) return;
-  const bool eights = in_eights(in.width, in.rows, to, place.ranks);
+  const bool eights = in_eights(in.width, in.rows, to.of, place.ranks);
   const auto blocks = static_cast<unsigned>(range.count * place.ranks);
   with_type(in.dtype, [&]<class T>() {
     with_rows_in_flight(slots, [&]<int InFlight>() {
       const auto kernel = eights ? to_ranks<T, 8, InFlight> : to_ranks<T, 1, InFlight>;
-      kernel<<<blocks, add_rows_threads(in.width, eights), 0, stream>>>(
-          in, max_tokens, slots, place, range.first, to, d_weights, weights_to);
+      kernel<<<blocks, add_rows_threads(in.width, eights), 0, stream>>>(in, slots, place, range.first, to,
+                                                                        d_weights, weights_to);
     });
   });
   check(cudaGetLastError(), "combine_to_ranks");
 }
 
-void sum_returned(const ReturnedRows& in, std::int64_t tokens, std::int64_t max_tokens, int ranks, void* out,
-                  cudaStream_t stream) {
+void sum_returned(const ReturnedRows& in, std::int64_t tokens, int ranks, void* out, cudaStream_t stream) {
   if (tokens == 0) return;
   const bool eights = cuda::in_eights(in.width, in.rows, out);
   with_type(in.dtype, [&]<class T>() {
     with_rows_in_flight(ranks, [&]<int InFlight>() {
       const auto kernel = eights ? sum_ranks<T, 8, InFlight> : sum_ranks<T, 1, InFlight>;
       kernel<<<static_cast<unsigned>(tokens), add_rows_threads(in.width, eights), 0, stream>>>(
-          in, max_tokens, ranks, static_cast<T*>(out));
+          in, ranks, static_cast<T*>(out));
     });
   });
   check(cudaGetLastError(), "sum_returned");
 }
 
-void gather_weight_gradients(const int* place, const float* returned, const int* ids,
-                             const std::uint8_t* token_mask, std::int64_t tokens, std::int64_t max_tokens,
-                             int slots, int ranks, int own_experts, float* out, cudaStream_t stream) {
+void gather_weight_gradients(const int* place, const int* begin, const float* returned, const int* ids,
+                             const std::uint8_t* token_mask, std::int64_t tokens, int slots, int ranks,
+                             int own_experts, float* out, cudaStream_t stream) {
   const std::int64_t total = tokens * slots;
   if (total == 0) return;
   gather_weights<<<static_cast<unsigned>((total + 255) / 256), 256, 0, stream>>>(
-      place, returned, ids, token_mask, total, max_tokens, slots, ranks, own_experts, out);
+      place, begin, returned, ids, token_mask, total, slots, ranks, own_experts, out);
   check(cudaGetLastError(), "gather_weight_gradients");
 }
 

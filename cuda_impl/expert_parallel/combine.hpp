@@ -11,11 +11,11 @@
 
 namespace moeref::cuda {
 
-/// Rows of own experts behind the rows that were received: n ranks of up to M, of which counts[s] are used.
+/// Rows of own experts behind the rows that were received: of rank s counts[s] from row begin[s] on.
 struct ReceivedRows {
-  const int* counts;    // [n]
-  const int* slot_row;  // [n M k]
-  const void* rows;     // [n M k, width] in `dtype`
+  const int *counts, *begin;  // [n]
+  const int* slot_row;        // [received rows, k]
+  const void* rows;           // [R, width] in `dtype`
   DataType dtype;
   int width;
 };
@@ -24,32 +24,38 @@ struct ReceivedRows {
 struct RankPlace {
   int ranks, rank;
 };
+/// Row i for rank s is row begin[s] + i of of[s].
+struct RowsToRanks {
+  RankPointers of;
+  const int* begin;  // [n]
+};
 
 /// For row i of the range and rank s: to[s][i] = sum over its k slots, in their order and in fp32, of its
-/// rows, rounded to dtype; 0 where it has none. With `d_weights` [n M, k], also its k numbers to
-/// weights_to[s][i].
-void combine_to_ranks(const ReceivedRows& received, std::int64_t max_tokens, int slots, RankPlace place,
-                      RowRange range, const RankPointers& to, const float* d_weights,
-                      const RankPointers& weights_to, cudaStream_t stream);
+/// rows, rounded to dtype; 0 where it has none. With `d_weights` [received rows, k], also its k numbers to
+/// the same rows of weights_to[s].
+void combine_to_ranks(const ReceivedRows& received, int slots, RankPlace place, RowRange range,
+                      const RowsToRanks& to, const float* d_weights, const RankPointers& weights_to,
+                      cudaStream_t stream);
 
 /// One number to every rank.
 void to_all_ranks(const int* number, int ranks, const RankPointers& to, cudaStream_t stream);
 
 struct ReturnedRows {
   const int* place;  // [T, n] as plan_dispatch gives it
-  const void* rows;  // [n, M, width]: what each rank sent back
+  const int* begin;  // [n] of what each rank sent back
+  const void* rows;  // [.., width]
   DataType dtype;
   int width;
 };
 
 /// out[t] = sum over the ranks that the token went to, in their order and in fp32; 0 where it went nowhere.
-void sum_returned(const ReturnedRows& returned, std::int64_t tokens, std::int64_t max_tokens, int ranks,
-                  void* out, cudaStream_t stream);
+void sum_returned(const ReturnedRows& returned, std::int64_t tokens, int ranks, void* out,
+                  cudaStream_t stream);
 
 /// out [T, k]: what the rank that holds the expert of a slot found; 0 for slots that went nowhere.
-/// returned [n, M, k].
-void gather_weight_gradients(const int* place, const float* returned, const int* ids,
-                             const std::uint8_t* token_mask, std::int64_t tokens, std::int64_t max_tokens,
-                             int slots, int ranks, int own_experts, float* out, cudaStream_t stream);
+/// returned [.., k]: what rank p sent begins at row begin[p].
+void gather_weight_gradients(const int* place, const int* begin, const float* returned, const int* ids,
+                             const std::uint8_t* token_mask, std::int64_t tokens, int slots, int ranks,
+                             int own_experts, float* out, cudaStream_t stream);
 
 }  // namespace moeref::cuda

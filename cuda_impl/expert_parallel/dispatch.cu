@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "cuda_impl/expert_parallel/words.cuh"
+#include "cuda_impl/memory/words.cuh"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
@@ -55,17 +55,82 @@ __device__ void count_in_warps(const DispatchShape& s, unsigned long long goes, 
   }
 }
 
+/// counts [segments, n]: rows for each rank; work [segments, n] or null: slots with work there.
 __global__ void __launch_bounds__(kSegment)
-    count_rows(const DispatchShape s, const DispatchInput in, int* counts) {
-  __shared__ int in_warp[kWarps][kMaxRanks];
+    count_rows(const DispatchShape s, const DispatchInput in, int* counts, int* work) {
+  __shared__ int in_warp[kWarps][kMaxRanks], slots[kMaxRanks];
   const std::int64_t token = std::int64_t{blockIdx.x} * kSegment + threadIdx.x;
+  for (int p = threadIdx.x; p < s.ranks; p += kSegment) slots[p] = 0;
   count_in_warps(s, ranks_of(s, in, token), in_warp);
+  __syncthreads();
+  if (work != nullptr && token < s.tokens && is_real(in, token))
+    for (int j = 0; j < s.slots; ++j) {
+      const Home home = home_of(s, in.ids[token * s.slots + j]);
+      if (home.rank >= 0) atomicAdd(&slots[home.rank], 1);
+    }
   __syncthreads();
   for (int p = threadIdx.x; p < s.ranks; p += kSegment) {
     int sum = 0;
     for (int w = 0; w < kWarps; ++w) sum += in_warp[w][p];
     counts[std::int64_t{blockIdx.x} * s.ranks + p] = sum;
+    if (work != nullptr) work[std::int64_t{blockIdx.x} * s.ranks + p] = slots[p];
   }
+}
+
+/// Sums of counts and of work over the segments, to all ranks. A warp per number.
+__global__ void __launch_bounds__(kSegment)
+    tell_totals(int ranks, int segments, const int* counts, const int* work, const RankPointers told) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int i = warp; i < 2 * ranks; i += kWarps) {
+    const int* const of = i < ranks ? counts + i : work + i - ranks;
+    int sum = 0;
+    for (int segment = lane; segment < segments; segment += 32) sum += of[std::int64_t{segment} * ranks];
+    for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, d);
+    for (int p = lane; p < ranks; p += 32) static_cast<int*>(told.of[p])[i] = sum;
+  }
+}
+
+/// One thread per rank.
+__global__ void __launch_bounds__(kMaxRanks)
+    place_packed(const int* told, int n, int me, unsigned long long reached, const PackedRoom room,
+                 const PackedPlaces out) {
+  const int p = static_cast<int>(threadIdx.x);
+  __shared__ int overflows;
+  const auto rows = [&](int from, int to) { return told[2 * n * from + to]; };
+  if (p == 0) overflows = 0;
+  __syncthreads();
+  if (p < n) {
+    int work = 0, arrive = 0, come_back = 0;
+    for (int q = 0; q < n; ++q) {
+      work += told[2 * n * q + n + p];
+      arrive += rows(q, p);
+      come_back += rows(p, q);
+    }
+    out.rows_needed[p] = work;
+    out.token_rows_needed[p] = max(arrive, come_back);
+    if (work > room.rows || arrive > room.arrivals || come_back > room.returns) overflows = 1;
+  }
+  __syncthreads();
+  if (p >= n) return;
+  int there = 0, home = 0, in = 0, back = 0;
+  for (int q = 0; q < me; ++q) there += rows(q, p), home += rows(p, q);
+  for (int q = 0; q < p; ++q) in += rows(q, me), back += rows(me, q);
+  const bool fits = overflows == 0, meets = (reached >> p & 1) != 0;
+  const RowPlaces& at = out.rows;
+  at.sent[p] = fits ? rows(me, p) : 0;
+  at.arrived[p] = fits ? rows(p, me) : 0;
+  at.out[p] = !fits ? 0 : meets ? there : back;
+  at.home[p] = !fits ? 0 : meets ? home : in;
+  at.laid[p] = !fits ? 0 : p == me ? home : in;
+  at.in[p] = fits ? in : 0;
+  at.back[p] = fits ? back : 0;
+}
+
+/// No expert from row in[n - 1] + arrived[n - 1] on.
+__global__ void no_expert_behind(const RowPlaces at, int ranks, std::int64_t room, int slots, int* ids) {
+  const std::int64_t end = std::int64_t{at.in[ranks - 1]} + at.arrived[ranks - 1];
+  const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i < room * slots && i >= end * slots) ids[i] = -1;
 }
 
 /// before[p] and total[p]: rows for rank p in the segments before this one and in all. A warp per rank. With
@@ -124,8 +189,8 @@ __device__ void write_slots(const DispatchShape& s, const DispatchInput& in, con
 }
 
 template <int N>
-__global__ void __launch_bounds__(kSegment)
-    place_rows(const DispatchShape s, const DispatchInput in, const int* counts, const Dispatch out) {
+__global__ void __launch_bounds__(kSegment) place_rows(const DispatchShape s, const DispatchInput in,
+                                                       const int* counts, const Dispatch out, bool packed) {
   __shared__ int in_warp[kWarps][kMaxRanks];
   __shared__ int before[kMaxRanks], total[kMaxRanks];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -138,13 +203,15 @@ __global__ void __launch_bounds__(kSegment)
   for (int p = 0; p < s.ranks; ++p) {
     const unsigned who = __ballot_sync(0xffffffffu, goes >> p & 1);
     int row = -1;
-    if (goes >> p & 1) {
+    // Packed rows of which none is sent do not fit somewhere.
+    if ((goes >> p & 1) && (!packed || out.rows.sent[p] > 0)) {
       row = before[p] + __popc(who & ((1u << lane) - 1));
       for (int w = 0; w < warp; ++w) row += in_warp[w][p];
-      write_slots<N>(s, in, out, token, p, row);
+      write_slots<N>(s, in, out, token, p, packed ? out.rows.out[p] + row : row);
     }
     if (token < s.tokens) out.place[token * s.ranks + p] = row;
   }
+  if (packed) return;
   // Behind the rows no slot has an expert.
   for (int p = 0; p < s.ranks; ++p) {
     const std::int64_t end = s.max_tokens * s.slots, step = std::int64_t{gridDim.x} * kSegment;
@@ -152,8 +219,11 @@ __global__ void __launch_bounds__(kSegment)
       static_cast<int*>(out.ids.of[p])[i] = -1;
   }
   if (blockIdx.x == 0)
-    for (int p = threadIdx.x; p < s.ranks; p += kSegment)
-      *static_cast<int*>(out.counts.of[p]) = out.sent[p] = total[p];
+    for (int p = threadIdx.x; p < s.ranks; p += kSegment) {
+      *static_cast<int*>(out.counts.of[p]) = out.rows.sent[p] = total[p];
+      out.rows.out[p] = out.rows.home[p] = out.rows.laid[p] = 0;
+      out.rows.in[p] = out.rows.back[p] = static_cast<int>(p * s.max_tokens);
+    }
 }
 
 /// Bit p: place[p] is in the range. By all lanes of a warp.
@@ -171,7 +241,8 @@ __device__ unsigned long long ranks_in(const int* place, int ranks, RowRange ran
 template <class Word>
 __global__ void __launch_bounds__(256)
     push(std::int64_t tokens, int ranks, int words, const Word* __restrict__ rows,
-         const int* __restrict__ place, const RankPointers to, const RowRange range) {
+         const int* __restrict__ place, const int* __restrict__ begin, const RankPointers to,
+         const RowRange range) {
   constexpr int kInFlight = 8;
   const int lane = threadIdx.x % 32;
   const std::int64_t warps = std::int64_t{gridDim.x} * (blockDim.x / 32);
@@ -188,7 +259,7 @@ __global__ void __launch_bounds__(256)
         if (first + 32 * i < words) word[i] = from[first + 32 * i];
       for (unsigned long long left = goes; left != 0; left &= left - 1) {
         const int p = __ffsll(static_cast<long long>(left)) - 1;
-        Word* into = static_cast<Word*>(to.of[p]) + std::int64_t{place[t * ranks + p]} * words;
+        Word* into = static_cast<Word*>(to.of[p]) + (std::int64_t{begin[p]} + place[t * ranks + p]) * words;
 #pragma unroll
         for (int i = 0; i < kInFlight; ++i)
           if (first + 32 * i < words) into[first + 32 * i] = word[i];
@@ -200,27 +271,54 @@ __global__ void __launch_bounds__(256)
 }  // namespace
 
 std::size_t dispatch_workspace_bytes(const DispatchShape& s) {
-  return static_cast<std::size_t>(segments_of(s)) * static_cast<std::size_t>(s.ranks) * sizeof(int);
+  return static_cast<std::size_t>(segments_of(s)) * static_cast<std::size_t>(s.ranks) * 2 * sizeof(int);
 }
 
 void plan_dispatch(const DispatchShape& s, const DispatchInput& input, const Dispatch& out, void* workspace,
                    cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(segments_of(s));
   int* counts = static_cast<int*>(workspace);
-  if (blocks > 1) count_rows<<<blocks, kSegment, 0, stream>>>(s, input, counts);
+  int* const none = nullptr;
+  if (blocks > 1) count_rows<<<blocks, kSegment, 0, stream>>>(s, input, counts, none);
   const auto place = s.slots % 4 == 0 ? place_rows<4> : s.slots % 2 == 0 ? place_rows<2> : place_rows<1>;
-  place<<<blocks, kSegment, 0, stream>>>(s, input, counts, out);
+  place<<<blocks, kSegment, 0, stream>>>(s, input, counts, out, false);
   check(cudaGetLastError(), "plan_dispatch");
 }
 
+void count_dispatch(const DispatchShape& s, const DispatchInput& input, const RankPointers& told,
+                    void* workspace, cudaStream_t stream) {
+  const auto segments = segments_of(s);
+  int *counts = static_cast<int*>(workspace), *work = counts + segments * s.ranks;
+  count_rows<<<static_cast<unsigned>(segments), kSegment, 0, stream>>>(s, input, counts, work);
+  tell_totals<<<1, kSegment, 0, stream>>>(s.ranks, static_cast<int>(segments), counts, work, told);
+  check(cudaGetLastError(), "count_dispatch");
+}
+
+void place_packed_rows(const int* told, int ranks, int rank, unsigned long long reached,
+                       const PackedRoom& room, const PackedPlaces& out, cudaStream_t stream) {
+  place_packed<<<1, kMaxRanks, 0, stream>>>(told, ranks, rank, reached, room, out);
+  check(cudaGetLastError(), "place_packed_rows");
+}
+
+void plan_packed_dispatch(const DispatchShape& s, const DispatchInput& input, const Dispatch& out,
+                          int* received_ids, std::int64_t room, void* workspace, cudaStream_t stream) {
+  const auto blocks = static_cast<unsigned>((room * s.slots + kSegment - 1) / kSegment);
+  if (blocks > 0)
+    no_expert_behind<<<blocks, kSegment, 0, stream>>>(out.rows, s.ranks, room, s.slots, received_ids);
+  const auto place = s.slots % 4 == 0 ? place_rows<4> : s.slots % 2 == 0 ? place_rows<2> : place_rows<1>;
+  place<<<static_cast<unsigned>(segments_of(s)), kSegment, 0, stream>>>(
+      s, input, static_cast<int*>(workspace), out, true);
+  check(cudaGetLastError(), "plan_packed_dispatch");
+}
+
 void push_rows(const DispatchShape& s, DataType dtype, int width, const void* rows, const int* place,
-               const RankPointers& to, RowRange range, cudaStream_t stream) {
+               const int* begin, const RankPointers& to, RowRange range, cudaStream_t stream) {
   if (s.tokens <= range.first || range.count == 0) return;
   const auto blocks =
       static_cast<unsigned>(std::min<std::int64_t>((s.tokens - range.first + 7) / 8, kPushBlocks));
   with_word(static_cast<std::size_t>(width) * bytes_of(dtype), [&]<class Word>(int words) {
     push<Word><<<blocks, 256, 0, stream>>>(s.tokens, s.ranks, words, static_cast<const Word*>(rows), place,
-                                           to, range);
+                                           begin, to, range);
   });
   check(cudaGetLastError(), "push_rows");
 }

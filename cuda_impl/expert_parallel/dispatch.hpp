@@ -17,6 +17,18 @@ struct DispatchShape {
   Exchange exchange;
 };
 
+/// How many rows this rank exchanges with each rank and at which row of a region they begin: [n] each, on the
+/// device. In regions of slots they begin at 0 of a slot; in those of packed rows those of all ranks follow
+/// each other, in the order of the ranks.
+struct RowPlaces {
+  int *sent, *arrived;  // to each rank, from each rank; arrived is that of packed rows
+  int* out;             // of those for rank p, at p; here, among all that go out, where p is out of reach
+  int* in;              // of those from rank s, here
+  int *home, *laid;     // of those that go back to s: at s, and here where they are staged
+  int* back;            // of those that come back from rank p, here
+  static constexpr std::size_t kNumbers = 7;  // for each rank
+};
+
 struct DispatchInput {
   const int* ids;                  // [T, k]
   const float* weights;            // [T, k]
@@ -26,8 +38,8 @@ struct DispatchInput {
 /// What this rank and the receivers know of the rows.
 struct Dispatch {
   int* place;           // [T, n] the token's row among those for a rank, -1: does not go there
-  int* sent;            // [n] rows for each rank
-  RankPointers counts;  // one int a rank: the same numbers
+  RowPlaces rows;       // filled, but for `arrived`; where rows are packed: found before
+  RankPointers counts;  // one int a rank, the same as rows.sent; not where rows are packed
   RankPointers ids;     // [M, k] for each rank: of its own experts, from 0; -1 for others and behind the rows
   RankPointers weights;  // [M, k] for each rank
 };
@@ -38,9 +50,29 @@ std::size_t dispatch_workspace_bytes(const DispatchShape& shape);
 void plan_dispatch(const DispatchShape& shape, const DispatchInput& input, const Dispatch& out,
                    void* workspace, cudaStream_t stream);
 
-/// rows [T, width] of `dtype` to to[p][place[t, p]] for every rank p that the token goes to, if that place is
-/// in the range.
+/// Packed rows, all_to_all: before they are placed all ranks learn what each sends to each.
+/// told[p] [2, n]: this rank's rows for each rank, and the slots with work there.
+void count_dispatch(const DispatchShape& shape, const DispatchInput& input, const RankPointers& told,
+                    void* workspace, cudaStream_t stream);
+struct PackedRoom {
+  std::int64_t rows, arrivals, returns;  // slots with work on a rank; rows that arrive and that come back
+};
+struct PackedPlaces {
+  RowPlaces rows;
+  int *rows_needed, *token_rows_needed;  // [n] of each rank: slots with work; the larger number of its rows
+};
+/// told [n, 2, n] of all ranks. Bit p of `reached`: rank p stores here and this one there. Where one rank has
+/// no room for what comes no rank sends anything: all numbers of `out.rows` are 0.
+void place_packed_rows(const int* told, int ranks, int rank, unsigned long long reached,
+                       const PackedRoom& room, const PackedPlaces& out, cudaStream_t stream);
+/// Then plan_dispatch for packed rows, on the workspace of count_dispatch. `received_ids` [room, k]: no
+/// expert behind the rows that arrive here.
+void plan_packed_dispatch(const DispatchShape& shape, const DispatchInput& input, const Dispatch& out,
+                          int* received_ids, std::int64_t room, void* workspace, cudaStream_t stream);
+
+/// rows [T, width] of `dtype` to to[p][begin[p] + place[t, p]] for every rank p that the token goes to, if
+/// that place is in the range.
 void push_rows(const DispatchShape& shape, DataType dtype, int width, const void* rows, const int* place,
-               const RankPointers& to, RowRange range, cudaStream_t stream);
+               const int* begin, const RankPointers& to, RowRange range, cudaStream_t stream);
 
 }  // namespace moeref::cuda

@@ -16,6 +16,7 @@ class ExchangePass {
   ExchangePass(const ExpertParallelConfig& config, Group& group, const ExpertParallelWindows& windows,
                cudaStream_t main);
 
+  /// Of the rows for each rank.
   const TokenChunks& chunks() const { return chunks_; }
   bool in_chunks() const { return chunks_.count > 1; }
   /// What this rank's experts work on, and the cotangents of its rows.
@@ -23,7 +24,7 @@ class ExchangePass {
   const void* received_d_output() const;
 
   /// Forward: which tokens go where, and ids and weights to their ranks, from which they go on with the rows.
-  void send_routes(const DispatchInput& input, const Sent& sent, void* workspace);
+  void send_routes(const DispatchInput& input, const Sent& sent, const RouteWorkspace& workspace);
   /// Backward: what forward's send_routes found.
   void recall_routes(const Sent& sent);
 
@@ -49,7 +50,8 @@ class ExchangePass {
   void send_back(const ExpertRows& rows, RowRange range, const float* d_weights = nullptr);
   void sum_all(void* out);
   /// Forward, before rows return: how many the own experts needed, for all ranks; where a rank has no room
-  /// for them, all ranks find it with the rows. Nothing where there is room for the worst case.
+  /// for them, all ranks find it with the rows. Nothing where there is room for the worst case, or where rows
+  /// are packed, which all ranks knew before.
   void tell_rows_needed(const int* rows_needed);
 
   /// After sum_all(): of the weights [T, k] of this rank's tokens.
@@ -59,7 +61,9 @@ class ExchangePass {
   /// Whether ids and weights meet the other ranks before the rows do: the experts sort by them while rows
   /// travel. What travels in a moment saves a meeting.
   bool routes_come_first() const;
-  Delivery rows_of(Region region, RowRange range, Outbox outbox) const;
+  /// `used` [n]: how many rows of each slot there are.
+  Delivery rows_of(Region region, std::size_t row_bytes, RowRange range, Outbox outbox,
+                   const int* used) const;
 
   void push(const void* rows, const Window& window, Region region);
   void push_chunk(int chunk);
@@ -67,7 +71,11 @@ class ExchangePass {
   void return_range(const ExpertRows& rows, RowRange range, Outbox outbox, const float* d_weights,
                     cudaStream_t sender);
   void meet_and_sum(void* out);
-  bool may_overflow() const { return config_.max_rows > 0; }
+  /// Of packed rows: all ranks tell each other how many there are, and agree on where they lie.
+  void agree_on_places(const DispatchInput& input, const RouteWorkspace& workspace);
+  const int* arrived() const {
+    return packed_ ? sent_.rows.arrived : windows_.kept->received<int>(in_.counts);
+  }
 
   const ExpertParallelConfig& config_;
   Group& group_;
@@ -77,9 +85,10 @@ class ExchangePass {
   const TransientRegions back_;
   const DispatchShape shape_;
   const TokenChunks chunks_;
-  const std::size_t row_bytes_;
+  const std::size_t row_bytes_, numbers_bytes_;  // of a row: its numbers of D, its k ids or weights
+  const bool packed_;
 
-  const int* place_ = nullptr;  // [T, n]
+  Sent sent_{};
   bool rows_are_told_ = false;
   std::optional<RowCounts> counts_;  // of rows that go out
   struct {

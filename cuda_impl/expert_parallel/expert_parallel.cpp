@@ -23,10 +23,10 @@ void experts_forward(const ExpertParallelConfig& c, const ExpertsWeights& w, con
   const auto keep = laid_out<ExpertParallelSaved>(saved, c);
   const auto work = laid_out<ExpertParallelForwardWorkspace>(workspace, c);
   ExchangePass exchange(c, group, windows, stream);
-  const ForwardPass experts(c.own(), exchange.chunks(), w, exchange.received(), keep.experts, work.experts);
+  const ForwardPass experts(c.own(), token_chunks(c), w, exchange.received(), keep.experts, work.experts);
 
   exchange.send_routes({input.ids, input.weights, input.token_mask}, saved ? keep.sent : work.sent,
-                       work.dispatch);
+                       work.routes);
   exchange.push_x(input.x);
   experts.sort(stream);
   exchange.tell_rows_needed(experts.rows_needed());
@@ -60,7 +60,7 @@ void experts_backward(const ExpertParallelConfig& c, const ExpertsWeights& w, co
   ExchangePass exchange(c, group, windows, stream);
   ExpertsGradients own = d;
   own.weights = work.d_weights;
-  const BackwardPass experts(c.own(), exchange.chunks(), w, exchange.received(), exchange.received_d_output(),
+  const BackwardPass experts(c.own(), token_chunks(c), w, exchange.received(), exchange.received_d_output(),
                              keep.experts, own, work.experts, RowsOfX::apart);
 
   exchange.recall_routes(keep.sent);

@@ -1,5 +1,6 @@
 #include "cuda_impl/expert_parallel/layout.hpp"
 
+#include <algorithm>
 #include <string>
 
 #include "cuda_impl/experts/layout.hpp"
@@ -8,13 +9,14 @@
 namespace moeref::cuda {
 namespace {
 
-std::size_t slot_numbers(const ExpertParallelConfig& c) {
-  return static_cast<std::size_t>(c.max_tokens) * static_cast<std::size_t>(c.experts.slots);
+std::size_t row_bytes(const ExpertParallelConfig& c) {
+  return static_cast<std::size_t>(c.experts.dim) * bytes_of(c.experts.dtype);
 }
-std::size_t slot_row_bytes(const ExpertParallelConfig& c) {
-  return static_cast<std::size_t>(c.max_tokens) * static_cast<std::size_t>(c.experts.dim) *
-         bytes_of(c.experts.dtype);
+std::size_t numbers_bytes(const ExpertParallelConfig& c) {  // of a row's ids, or weights
+  return static_cast<std::size_t>(c.experts.slots) * 4;
 }
+
+constexpr double kMostRows = 0.75;
 
 void want_bytes(const Window& window, const char* name, std::size_t bytes) {
   if (window.bytes() < bytes)
@@ -40,6 +42,12 @@ void check_config(const ExpertParallelConfig& c) {
   if (c.max_rows < 0 || c.max_rows > c.most_rows())
     throw ArgumentError("max_rows is " + std::to_string(c.max_rows) +
                         ": want 0 to ranks * max_tokens * slots = " + std::to_string(c.most_rows()));
+  if (c.max_token_rows < 0 || c.max_token_rows > c.ranks * c.max_tokens)
+    throw ArgumentError("max_token_rows is " + std::to_string(c.max_token_rows) +
+                        ": want 0 to ranks * max_tokens = " + std::to_string(c.ranks * c.max_tokens));
+  if (c.max_token_rows > 0 && (c.exchange != Exchange::all_to_all || c.chunks > 1))
+    throw ArgumentError("max_token_rows is " + std::to_string(c.max_token_rows) +
+                        ": want 0 with all_gather and with several chunks");
   check_config(c.own());
 }
 
@@ -56,35 +64,60 @@ DispatchShape dispatch_shape(const ExpertParallelConfig& c) {
   return {c.experts.tokens, c.max_tokens, c.experts.slots, c.ranks, c.experts.experts / c.ranks, c.exchange};
 }
 
+bool fills_slots(const ExpertParallelConfig& c) {
+  if (c.exchange == Exchange::all_gather) return true;
+  // A rank that has none of a token's k distinct experts.
+  double none = 1;
+  const int all = c.experts.experts, own = all / c.ranks;
+  for (int i = 0; i < c.experts.slots && i < all; ++i)
+    none *= std::max(0, all - own - i) / static_cast<double>(all - i);
+  return 1 - none >= kMostRows;
+}
+
+/// Rows for, or from, each rank.
+static Region add_rows(WindowLayout& layout, const ExpertParallelConfig& c, std::size_t bytes) {
+  return c.packed() ? layout.add_packed(static_cast<std::size_t>(c.window_rows()) * bytes)
+                    : layout.add(static_cast<std::size_t>(c.max_tokens) * bytes);
+}
+
 KeptRegions::KeptRegions(const ExpertParallelConfig& c) : WindowLayout(c.ranks) {
-  counts = add(sizeof(int));
-  ids = add(slot_numbers(c) * sizeof(int));
-  weights = add(slot_numbers(c) * sizeof(float));
-  x = add(slot_row_bytes(c));
+  counts = add((c.packed() ? 2 * static_cast<std::size_t>(c.ranks) : 1) * sizeof(int));
+  ids = add_rows(*this, c, numbers_bytes(c));
+  weights = add_rows(*this, c, numbers_bytes(c));
+  x = add_rows(*this, c, row_bytes(c));
 }
 
 TransientRegions::TransientRegions(const ExpertParallelConfig& c) : WindowLayout(c.ranks) {
-  d_output = add(slot_row_bytes(c));
-  rows = add(slot_row_bytes(c));
-  d_weights = add(slot_numbers(c) * sizeof(float));
+  d_output = add_rows(*this, c, row_bytes(c));
+  rows = add_rows(*this, c, row_bytes(c));
+  d_weights = add_rows(*this, c, numbers_bytes(c));
   rows_needed = add(sizeof(int));
 }
 
 Sent::Sent(Arena& arena, const ExpertParallelConfig& c)
-    : place(arena.take<int>(static_cast<std::size_t>(c.experts.tokens * c.ranks))),
-      counts(arena.take<int>(static_cast<std::size_t>(c.ranks))) {}
+    : place(arena.take<int>(static_cast<std::size_t>(c.experts.tokens * c.ranks))) {
+  const auto ranks = static_cast<std::size_t>(c.ranks);
+  int* const numbers = arena.take<int>(RowPlaces::kNumbers * ranks);
+  const auto part = [&](std::size_t i) { return numbers ? numbers + i * ranks : nullptr; };
+  rows = {part(0), part(1), part(2), part(3), part(4), part(5), part(6)};
+}
 
 ExpertParallelSaved::ExpertParallelSaved(Arena& arena, const ExpertParallelConfig& c)
     : sent(arena, c), experts(arena.take_bytes(bytes_taken<Saved>(c.own(), token_chunks(c)))) {}
 
-ExpertParallelForwardWorkspace::ExpertParallelForwardWorkspace(Arena& arena, const ExpertParallelConfig& c)
+RouteWorkspace::RouteWorkspace(Arena& arena, const ExpertParallelConfig& c)
     : dispatch(arena.take_bytes(dispatch_workspace_bytes(dispatch_shape(c)))),
+      rows_needed(arena.take<int>(static_cast<std::size_t>(c.ranks))),
+      token_rows_needed(arena.take<int>(static_cast<std::size_t>(c.ranks))) {}
+
+ExpertParallelForwardWorkspace::ExpertParallelForwardWorkspace(Arena& arena, const ExpertParallelConfig& c)
+    : routes(arena, c),
       experts(arena.take_bytes(bytes_taken<ForwardWorkspace>(c.own(), token_chunks(c)))),
       sent(arena, c) {}
 
 ExpertParallelBackwardWorkspace::ExpertParallelBackwardWorkspace(Arena& arena, const ExpertParallelConfig& c)
     : experts(arena.take_bytes(bytes_taken<BackwardWorkspace>(c.own(), RowsOfX::apart))),
-      d_weights(arena.take<float>(static_cast<std::size_t>(c.ranks) * slot_numbers(c))) {}
+      d_weights(arena.take<float>(static_cast<std::size_t>(slots_of(c.own())))) {}
 
 template <class Layout>
 static std::size_t bytes(const ExpertParallelConfig& config) {

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "cuda_impl/expert_parallel/dispatch.hpp"
+#include "cuda_impl/experts/layout.hpp"
 #include "cuda_impl/memory/arena.hpp"
 #include "moeref/cuda/expert_parallel.hpp"
 #include "moeref/cuda/permutation.hpp"
@@ -15,8 +16,13 @@ void check_config(const ExpertParallelConfig& config);
 void check_call(const ExpertParallelConfig& config, const Group& group, const ExpertParallelWindows& windows);
 
 DispatchShape dispatch_shape(const ExpertParallelConfig& config);
-inline TokenChunks token_chunks(const ExpertParallelConfig& config) {
+/// Of the M rows for a rank.
+inline TokenChunks sent_chunks(const ExpertParallelConfig& config) {
   return {config.chunks, config.max_tokens};
+}
+/// Of the rows that were received, which the experts take for their tokens.
+inline TokenChunks token_chunks(const ExpertParallelConfig& config) {
+  return config.packed() ? one_chunk(config.own()) : sent_chunks(config);
 }
 /// Several chunks travel beside the kernels of others, which need the multiprocessors; what nothing else
 /// waits beside goes fastest by direct stores.
@@ -24,9 +30,13 @@ inline Outbox outbox_of_rows(const ExpertParallelConfig& config) {
   return config.chunks > 1 ? Outbox::staged : Outbox::direct;
 }
 
+/// Whether an even routing fills most rows of the slots. If it does, the copy engines bring whole slots, and
+/// no multiprocessor is taken from other kernels; else blocks bring the rows that there are.
+bool fills_slots(const ExpertParallelConfig& config);
+
 /// What a rank received, until its backward pass.
 struct KeptRegions : WindowLayout {
-  Region counts, ids, weights, x;  // slots: one int; [M, k], [M, k], [M, D]
+  Region counts, ids, weights, x;  // slots: one int; [M, k], [M, k], [M, D]. Packed: slots [2, n], then rows
   explicit KeptRegions(const ExpertParallelConfig& config);
 };
 /// dY on its way to the experts; Y, or dX and the weights' gradients, on their way back.
@@ -36,10 +46,19 @@ struct TransientRegions : WindowLayout {
   explicit TransientRegions(const ExpertParallelConfig& config);
 };
 
-/// Where the tokens went: each one's slot at each rank, -1 where it was not sent, and how many each rank got.
+/// Where the tokens went: each one's row among those for each rank, -1 where it was not sent, and where these
+/// rows lie.
 struct Sent {
-  int *place, *counts;  // [T, n], [n]
+  int* place = nullptr;  // [T, n]
+  RowPlaces rows{};
+  Sent() = default;
   Sent(Arena& arena, const ExpertParallelConfig& config);
+};
+/// What send_routes needs.
+struct RouteWorkspace {
+  void* dispatch;
+  int *rows_needed, *token_rows_needed;  // [n]
+  RouteWorkspace(Arena& arena, const ExpertParallelConfig& config);
 };
 struct ExpertParallelSaved {
   Sent sent;
@@ -47,13 +66,14 @@ struct ExpertParallelSaved {
   ExpertParallelSaved(Arena& arena, const ExpertParallelConfig& config);
 };
 struct ExpertParallelForwardWorkspace {
-  void *dispatch, *experts;
+  RouteWorkspace routes;
+  void* experts;
   Sent sent;  // where nothing is saved
   ExpertParallelForwardWorkspace(Arena& arena, const ExpertParallelConfig& config);
 };
 struct ExpertParallelBackwardWorkspace {
   void* experts;
-  float* d_weights;  // [n M, k]
+  float* d_weights;  // [received rows, k]
   ExpertParallelBackwardWorkspace(Arena& arena, const ExpertParallelConfig& config);
 };
 

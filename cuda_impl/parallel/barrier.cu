@@ -40,10 +40,10 @@ __device__ void add_parts(int size, const void* received, const Vectors& v) {
   }
 }
 
-__global__ void find_overflow(const int* needed, int size, long long room, RoomReport* report) {
+__global__ void find_overflow(const int* needed, int size, RoomFor what, long long room, RoomReport* report) {
   for (int p = 0; p < size; ++p)
     if (needed[p] > room) {
-      *report = {p + 1, needed[p], room};
+      *report = {p + 1, needed[p], room, what};
       __threadfence_system();
       return;
     }
@@ -75,8 +75,9 @@ void meet(const Meeting& meeting, cudaStream_t stream) {
   check(cudaGetLastError(), "the meeting of a group");
 }
 
-void check_room(const int* needed, int size, std::int64_t room, RoomReport* report, cudaStream_t stream) {
-  find_overflow<<<1, 1, 0, stream>>>(needed, size, room, report);
+void check_room(const int* needed, int size, RoomFor what, std::int64_t room, RoomReport* report,
+                cudaStream_t stream) {
+  find_overflow<<<1, 1, 0, stream>>>(needed, size, what, room, report);
   check(cudaGetLastError(), "check_room");
 }
 

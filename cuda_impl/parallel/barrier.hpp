@@ -25,9 +25,11 @@ void meet(const Meeting& meeting, cudaStream_t stream);
 struct RoomReport {
   int rank_and_one, needed;  // 0: none
   long long room;
+  RoomFor what;
 };
 /// needed [size]: what each rank has.
-void check_room(const int* needed, int size, std::int64_t room, RoomReport* report, cudaStream_t stream);
+void check_room(const int* needed, int size, RoomFor what, std::int64_t room, RoomReport* report,
+                cudaStream_t stream);
 
 /// Group::sum where all ranks are met on the device: both meetings and the sum in one launch. Slots of
 /// kMaxSum 8-byte numbers.

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <functional>
+#include <numeric>
 #include <thread>
 #include <utility>
 
 #include "cuda_impl/parallel/capture.hpp"
+#include "cuda_impl/parallel/copy_rows.hpp"
 #include "cuda_impl/parallel/group_state.hpp"
 #include "cuda_impl/parallel/rank_names.hpp"
 #include "moeref/cuda/error.hpp"
@@ -48,6 +50,11 @@ struct Part {
 };
 Part part_of(const Delivery& d, const std::vector<std::int64_t>* counts, int peer) {
   if (d.row_bytes == 0) return {0, d.region.slot_bytes};
+  if (d.region.packed && counts)
+    return {
+        static_cast<std::size_t>(std::accumulate(counts->begin(), counts->begin() + peer, std::int64_t{0})) *
+            d.row_bytes,
+        static_cast<std::size_t>((*counts)[static_cast<std::size_t>(peer)]) * d.row_bytes};
   const std::int64_t there =
       counts ? std::clamp<std::int64_t>((*counts)[static_cast<std::size_t>(peer)] - d.first, 0, d.rows)
              : d.rows;
@@ -65,6 +72,16 @@ void Group::send(const Window& window, std::span<const Delivery> what, const Row
     if (d.outbox == Outbox::direct) continue;
     if (!window.staging_) throw ArgumentError("a staged delivery of a window without staged slots");
     const RankPointers slots = window.slots(d.region, d.outbox);
+    if (d.region.packed && !(d.used && d.laid && d.home))
+      throw ArgumentError("a staged delivery of packed rows without their places");
+    if (d.used) {
+      RowCopies copies{
+          slots, window.slots(d.region), size_, rank_, d.used, d.laid, d.home, d.row_bytes, d.first, d.rows};
+      for (int p = 0; p < size_; ++p)
+        if (!stores_to(p)) copies.to.of[p] = nullptr;
+      copy_rows(copies, stream);
+      continue;
+    }
     for (int i = 1; i < size_; ++i) {  // each rank begins with another peer
       const int p = (rank_ + i) % size_;
       if (!stores_to(p)) continue;
@@ -118,20 +135,19 @@ void Group::wait(cudaStream_t stream, cudaEvent_t mark) {
   check(cudaStreamWaitEvent(stream, mark, 0), "cudaStreamWaitEvent");
 }
 
-std::optional<RowCounts> Group::row_counts(const Window& window, Region region, const int* sent,
-                                           cudaStream_t stream) {
+std::optional<RowCounts> Group::row_counts(const int* to, const int* from, cudaStream_t stream) {
   State& s = *state_;
   if (!needs_row_counts()) return std::nullopt;
-  const auto copy = [&](int* to, const int* from) {
-    check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(size_) * sizeof(int), cudaMemcpyDeviceToHost,
+  int *const host_to = s.host_counts, *const host_from = host_to + size_;
+  const auto copy = [&](int* host, const int* device) {
+    check(cudaMemcpyAsync(host, device, static_cast<std::size_t>(size_) * sizeof(int), cudaMemcpyDeviceToHost,
                           stream),
           "cudaMemcpyAsync");
   };
-  copy(s.host_counts, sent);
-  copy(s.host_counts + size_, window.received<int>(region));
+  copy(host_to, to);
+  copy(host_from, from);
   wait_for(stream);
-  const int *to = s.host_counts, *from = to + size_, *end = from + size_;
-  return RowCounts{{to, from}, {from, end}};
+  return RowCounts{{host_to, host_from}, {host_from, host_from + size_}};
 }
 
 void Group::sum(std::int64_t* integers, int integer_count, double* reals, int real_count,
@@ -157,8 +173,8 @@ void Group::sum(std::int64_t* integers, int integer_count, double* reals, int re
   add_sum_parts(size_, received, integers, integer_count, reals, real_count, stream);
 }
 
-void Group::check_room(const int* needed, std::int64_t room, cudaStream_t stream) {
-  cuda::check_room(needed, size_, room, state_->room_on_device, stream);
+void Group::check_room(const int* needed, RoomFor what, std::int64_t room, cudaStream_t stream) {
+  cuda::check_room(needed, size_, what, room, state_->room_on_device, stream);
 }
 
 std::optional<RowOverflow> Group::overflow() {
@@ -166,9 +182,12 @@ std::optional<RowOverflow> Group::overflow() {
   volatile RoomReport* const told = s.room;
   if (told->rank_and_one == 0) return std::nullopt;
   const int rank = told->rank_and_one - 1;
-  RowOverflow out(s.named(rank) + " needs room for " + std::to_string(told->needed) +
-                      " rows of its experts: max_rows is " + std::to_string(told->room),
-                  rank, told->needed, told->room);
+  const bool of_experts = told->what == RoomFor::expert_rows;
+  RowOverflow out(
+      s.named(rank) + " needs room for " + std::to_string(told->needed) +
+          (of_experts ? " rows of its experts: max_rows is " : " rows of tokens: max_token_rows is ") +
+          std::to_string(told->room),
+      rank, told->needed, told->room);
   told->rank_and_one = 0;
   return out;
 }

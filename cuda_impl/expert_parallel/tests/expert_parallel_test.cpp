@@ -45,12 +45,14 @@ struct Way {
   Transport transport;
   int chunks;
   const char* name;
+  bool packs = false;
 };
 void PrintTo(const Way& w, std::ostream* out) { *out << w.name; }
 class ExpertParallel : public testing::TestWithParam<Way> {
  protected:
   static Spread over(std::vector<std::int64_t> tokens) {
-    return {std::move(tokens), GetParam().exchange, GetParam().transport, GetParam().chunks};
+    const Spread spread{std::move(tokens), GetParam().exchange, GetParam().transport, GetParam().chunks};
+    return GetParam().packs ? packed(spread) : spread;
   }
 };
 TEST_P(ExpertParallel, EveryNumberOfRanksIsRight) {
@@ -73,7 +75,8 @@ TEST_P(ExpertParallel, EveryNumberOfRanksIsRight) {
 // As many tokens as take the products for few rows, and a rank without any.
 TEST_P(ExpertParallel, FewTokensAreRight) {
   MOEREF_NEEDS_RANKS(GetParam().transport, 2);
-  for (const std::vector<std::int64_t>& tokens : std::vector<std::vector<std::int64_t>>{{1, 2}, {0, 1}}) {
+  const std::int64_t most = GetParam().packs ? 1 : 2;  // with packed rows there is room for one more
+  for (const std::vector<std::int64_t>& tokens : std::vector<std::vector<std::int64_t>>{{1, most}, {0, 1}}) {
     const Spread spread = over(tokens);
     const HostCase c = make_case(small(tokens[0] + tokens[1], 64, 2), true, 9);
     const ExpertParallelConfig parallel{c.config, 2, spread.most()};
@@ -173,16 +176,24 @@ INSTANTIATE_TEST_SUITE_P(Ways, ExpertParallel,
                                              "all_gather_in_chunks"},
                                          Way{Exchange::all_to_all, Transport::nccl, 1, "all_to_all_nccl"},
                                          Way{Exchange::all_gather, Transport::nccl, 1, "all_gather_nccl"},
-                                         Way{Exchange::all_to_all, Transport::nccl, 2, "nccl_in_chunks"}),
+                                         Way{Exchange::all_to_all, Transport::nccl, 2, "nccl_in_chunks"},
+                                         Way{Exchange::all_to_all, Transport::automatic, 1, "packed", true},
+                                         Way{Exchange::all_to_all, Transport::nccl, 1, "packed_nccl", true}),
                          [](const auto& info) { return info.param.name; });
 
 // The whole step of every rank is captured once and replayed with other routings.
-class ExpertParallelGraph : public testing::TestWithParam<int> {};
-INSTANTIATE_TEST_SUITE_P(Chunks, ExpertParallelGraph, testing::Values(1, 2));
+class ExpertParallelGraph : public testing::TestWithParam<Way> {};
+INSTANTIATE_TEST_SUITE_P(Ways, ExpertParallelGraph,
+                         testing::Values(Way{Exchange::all_to_all, Transport::automatic, 1, "all_to_all"},
+                                         Way{Exchange::all_to_all, Transport::automatic, 2, "in_chunks"},
+                                         Way{Exchange::all_to_all, Transport::automatic, 1, "packed", true}),
+                         [](const auto& info) { return info.param.name; });
 TEST_P(ExpertParallelGraph, ReplaysWithOtherRoutings) {
   MOEREF_NEEDS_DEVICE();
   const std::vector<std::int64_t> tokens{29, 40};
-  const Spread spread{tokens, Exchange::all_to_all, Transport::automatic, GetParam()};
+  const Way& way = GetParam();
+  const Spread slots{tokens, way.exchange, way.transport, way.chunks},
+      spread = way.packs ? packed(slots) : slots;
   const HostCase first = step_case(0, tokens), second = step_case(1, tokens);
   const NamedBits want[] = {run_spread(first, spread), run_spread(second, spread)};
   std::vector<NamedBits> got(4);

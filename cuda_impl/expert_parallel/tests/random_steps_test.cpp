@@ -27,6 +27,7 @@ struct Way {
   int ranks, chunks;
   Transport transport;
   const char* name;
+  bool packs = false;  // windows with room for a token less of each rank than kCapacity
 };
 void PrintTo(const Way& w, std::ostream* out) { *out << w.name; }
 
@@ -39,15 +40,19 @@ Step draw(const Way& way, int number) {
   const auto at_most = [&](std::int64_t most) {
     return std::uniform_int_distribution<std::int64_t>(0, most)(rng);
   };
+  const bool gathers = at_most(3) == 0 && !way.packs;
+  const std::int64_t most = kCapacity - (way.packs ? 1 : 0);
   Step step{{},
             {{},
-             at_most(3) == 0 ? Exchange::all_gather : Exchange::all_to_all,
+             gathers ? Exchange::all_gather : Exchange::all_to_all,
              way.transport,
              way.chunks,
-             kCapacity}};
+             kCapacity,
+             0,
+             way.packs ? way.ranks * most : 0}};
   std::int64_t tokens = 0;
   for (int r = 0; r < way.ranks; ++r) {
-    const std::int64_t kind = at_most(5), mine = kind == 0 ? 0 : kind == 1 ? kCapacity : at_most(kCapacity);
+    const std::int64_t kind = at_most(5), mine = kind == 0 ? 0 : kind == 1 ? most : at_most(most);
     step.spread.tokens.push_back(mine), tokens += mine;
   }
   ExpertsConfig c{tokens, 32, 16, 8 * way.ranks, 3};
@@ -128,7 +133,9 @@ INSTANTIATE_TEST_SUITE_P(
                     Way{DataType::bfloat16, 2, 1, Transport::automatic, "bfloat16_2_ranks"},
                     Way{DataType::bfloat16, 2, 2, Transport::automatic, "bfloat16_2_ranks_in_chunks"},
                     Way{DataType::bfloat16, 4, 2, Transport::automatic, "bfloat16_4_ranks_in_chunks"},
-                    Way{DataType::float32, 2, 2, Transport::nccl, "integers_2_ranks_nccl_in_chunks"}),
+                    Way{DataType::float32, 2, 2, Transport::nccl, "integers_2_ranks_nccl_in_chunks"},
+                    Way{DataType::float32, 4, 1, Transport::automatic, "integers_4_ranks_packed", true},
+                    Way{DataType::bfloat16, 2, 1, Transport::nccl, "bfloat16_2_ranks_nccl_packed", true}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -18,7 +18,7 @@ struct Spread {
   Transport transport = Transport::automatic;
   int chunks = 1;
   std::int64_t capacity = 0;  // of the windows, in tokens; 0: as many as any rank has
-  std::int64_t max_rows = 0;
+  std::int64_t max_rows = 0, max_token_rows = 0;
   int ranks() const { return static_cast<int>(tokens.size()); }
   std::int64_t most() const {
     return capacity > 0 ? capacity : *std::max_element(tokens.begin(), tokens.end());
@@ -27,6 +27,13 @@ struct Spread {
     return std::accumulate(tokens.begin(), tokens.begin() + rank, std::int64_t{0});
   }
 };
+
+/// With windows whose rows are packed, since a rank never has all of the tokens that it might have.
+inline Spread packed(Spread s) {
+  const std::int64_t most = s.most();
+  s.capacity = most + 1, s.max_token_rows = s.ranks() * most;
+  return s;
+}
 
 /// What rank `rank` has of a case.
 inline HostCase share_of(const HostCase& whole, const Spread& spread, int rank) {
@@ -74,7 +81,8 @@ class RankedExperts {
                spread.most(),
                spread.exchange,
                spread.chunks,
-               spread.max_rows},
+               spread.max_rows,
+               spread.max_token_rows},
         own(share_of(whole, spread, group.rank())),
         saved_(saved_bytes(config)),
         forward_work_(forward_workspace_bytes(config)),

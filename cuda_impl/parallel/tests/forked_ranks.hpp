@@ -1,5 +1,5 @@
-// Ranks as processes that this one forks, for the emulated device: with CUDA a program that has used a device
-// cannot be forked. What they tell each other lies in memory that all of them share.
+// Ranks as processes that this one forks: with CUDA it may not have used a device itself, what it must know
+// of one it asks a child. What they tell each other lies in memory that all of them share.
 #pragma once
 
 #include <signal.h>
@@ -9,13 +9,16 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <new>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "moeref/cuda/bootstrap.hpp"
@@ -23,7 +26,51 @@
 
 namespace moeref::cuda::test {
 
-/// Zeros before the processes begin; `free` is the test's.
+/// Zeros, in memory that processes forked from now on share.
+template <class T>
+class Shared {
+ public:
+  Shared() : memory_(mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
+    if (memory_ == MAP_FAILED) throw std::bad_alloc();
+    value_ = new (memory_) T{};
+  }
+  Shared(const Shared&) = delete;
+  ~Shared() { munmap(memory_, sizeof(T)); }
+  T& operator*() const { return *value_; }
+  T* operator->() const { return value_; }
+
+ private:
+  void* memory_;
+  T* value_;
+};
+
+constexpr unsigned kLongest = 120;  // seconds: a child that has not ended by then never will
+
+/// What body() gives in a process of its own; nothing where that did not come to its end.
+template <class Body, class T = std::invoke_result_t<Body>>
+std::optional<T> in_child(const Body& body) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  struct Answer {
+    T value;
+    bool given;
+  };
+  const Shared<Answer> answer;
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(kLongest);
+    try {
+      answer->value = body();
+      answer->given = true;
+    } catch (const std::exception& e) {
+      std::fprintf(stderr, "a child ended with: %s\n", e.what());
+    }
+    _exit(0);
+  }
+  waitpid(child, nullptr, 0);
+  return answer->given ? std::optional<T>(answer->value) : std::nullopt;
+}
+
+/// `free` is the test's.
 struct Board {
   static constexpr int kMost = 8;
   static constexpr std::size_t kBytes = 1 << 16;
@@ -87,22 +134,25 @@ inline void require(bool holds, const std::string& what) {
 constexpr const char* kLost = "did not come to an end";  // the outcome of a rank that was killed
 
 /// Runs body(rank, board) on `threads` ranks in each of `processes`; gives what each rank failed with, "" for
-/// a good end. `before` runs in each process, and may move to another one by a fork of its own. `patience`:
-/// how long a rank waits for others on the board. Processes that stop are killed when the others have ended.
+/// a good end. Ranks share devices where there are fewer. `before` runs in each process, and may move to
+/// another one by a fork of its own. `patience`: how long a rank waits for others on the board, once all have
+/// come there. Processes that stop are killed when the others have ended.
 inline std::vector<std::string> run_forked(
     int processes, int threads, const std::function<void(const std::shared_ptr<Bootstrap>&, Board&)>& body,
     const std::function<void()>& before = [] {},
     std::chrono::milliseconds patience = std::chrono::seconds(10)) {
-  void* const memory =
-      mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
-  Board& board = *new (memory) Board{};
+  const Shared<Board> shared;
+  Board& board = *shared;
   const int size = processes * threads;
   for (int r = 0; r < size; ++r) std::strcpy(board.outcome[r], kLost);
   const auto run = [&](int rank) {
     std::string outcome;
     try {
-      check(cudaSetDevice(rank), "cudaSetDevice");
+      int devices = 0;
+      check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+      check(cudaSetDevice(rank % devices), "cudaSetDevice");
+      check(cudaFree(nullptr), "the device");
+      ForkedBootstrap(board, rank, size, std::chrono::seconds(kLongest)).meet();
       body(std::make_shared<ForkedBootstrap>(board, rank, size, patience), board);
     } catch (const std::exception& e) {
       outcome = e.what();
@@ -113,6 +163,7 @@ inline std::vector<std::string> run_forked(
   for (int p = 0; p < processes; ++p) {
     const pid_t child = fork();
     if (child == 0) {
+      alarm(kLongest);
       before();
       std::vector<std::thread> others;
       for (int t = 1; t < threads; ++t) others.emplace_back(run, p * threads + t);
@@ -134,7 +185,6 @@ inline std::vector<std::string> run_forked(
   }
   std::vector<std::string> out;
   for (int r = 0; r < size; ++r) out.emplace_back(board.outcome[r]);
-  munmap(memory, sizeof(Board));
   return out;
 }
 

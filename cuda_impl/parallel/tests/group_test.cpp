@@ -97,6 +97,55 @@ TEST_P(GroupMeeting, DeliversEverySlotToItsRank) {
   MOEREF_SKIP(apart);
 }
 
+// Of each staged slot the rows of a range that are used; what lies behind them at the peer stays as it was.
+TEST_P(GroupMeeting, StagedRowsAreCopiedAsFarAsTheyAreUsed) {
+  MOEREF_NEEDS_DEVICE();
+  constexpr int kRanks = 3, kRows = 700;
+  const auto used_by = [](int from, int to) { return (211 * from + 97 * to) % (kRows + 1); };
+  for (const int width : {1, 3, 8, 24}) {  // 16-bit numbers: rows of whole 16 bytes and others
+    SCOPED_TRACE(testing::Message() << "rows of " << width);
+    const std::string apart = run_ranks_together(kRanks, [&](const std::shared_ptr<Bootstrap>& world) {
+      const int me = world->rank(), count = kRows * width;
+      const auto group = Group::create(world, options());
+      WindowLayout layout(kRanks);
+      layout.add(100);
+      const std::size_t row_bytes = static_cast<std::size_t>(width) * 2;
+      const Region region = layout.add(kRows * row_bytes);
+      const Window window = group->window(layout.bytes(), Outbox::staged);
+      const Stream stream;
+      std::vector<int> used(kRanks);
+      for (int p = 0; p < kRanks; ++p) {
+        used[static_cast<std::size_t>(p)] = used_by(me, p);
+        const std::vector<std::uint16_t> slot(static_cast<std::size_t>(count),
+                                              static_cast<std::uint16_t>(1 + 10 * me + p));
+        check(cudaMemcpy(window.slots(region, Outbox::staged).of[p], slot.data(), slot.size() * 2,
+                         cudaMemcpyHostToDevice),
+              "cudaMemcpy");
+      }
+      const DeviceArray<int> used_here(used);
+      check(cudaStreamSynchronize(nullptr), "slots");
+      for (const auto& [first, rows] : {std::pair{0, 300}, std::pair{300, kRows - 300}}) {
+        const Delivery what[] = {{region, row_bytes, first, rows, Outbox::staged, used_here.data()}};
+        group->deliver(window, what, nullptr, stream.get());
+        std::vector<std::uint16_t> got(static_cast<std::size_t>(kRanks * count));
+        check(cudaMemcpyAsync(got.data(), window.received<char>(region), got.size() * 2,
+                              cudaMemcpyDeviceToHost, stream.get()),
+              "cudaMemcpyAsync");
+        group->synchronize(stream.get());
+        for (int r = 0; r < kRanks; ++r)
+          for (int i = 0; i < count; ++i) {
+            const bool there = r == me || i < std::min(used_by(r, me), first + rows) * width;
+            ASSERT_EQ(got[static_cast<std::size_t>(r * count + i)], there ? 1 + 10 * r + me : 0)
+                << "number " << i << " from rank " << r << " after rows " << first << " to " << first + rows;
+          }
+        group->deliver(window, {}, nullptr, stream.get());  // all have read
+        group->synchronize(stream.get());
+      }
+    });
+    MOEREF_SKIP(apart);
+  }
+}
+
 TEST_P(GroupMeeting, SumsAreExactAndTheSameOnAllRanks) {
   MOEREF_NEEDS_DEVICE();
   constexpr int kRanks = 3, kInts = 1025, kReals = 1024;

@@ -114,5 +114,63 @@ TEST(SortByExpert, TellsWhatDoesNotFit) {
   EXPECT_THROW(sort_by_expert(s, nullptr, nullptr, nullptr, {}, nullptr, nullptr), ArgumentError);
 }
 
+/// As many slots and groups as there may be: the table of counts has 2^33 entries.
+PermutationShape largest() {
+  PermutationShape s{(std::int64_t{1} << 30) - 2048, 2, 1024, 64};
+  s.max_rows = 16;
+  return s;
+}
+
+TEST(SortByExpert, SizesAreThoseOf64BitArithmetic) {
+  const PermutationShape s = largest();
+  const double slots = 2.0 * static_cast<double>(s.tokens), kept = 4 * slots, counts = 4 * slots / 256 * 1024;
+  EXPECT_NEAR(static_cast<double>(sort_workspace_bytes(s)), counts, 1e4);
+  EXPECT_NEAR(static_cast<double>(permutation_bytes(s)), kept, 1e5);
+  PermutationShape all = s;
+  all.max_rows = 2 * s.tokens;
+  EXPECT_NEAR(static_cast<double>(permutation_bytes(all)), 4 * kept + 4 * slots / 16, 1e5);
+  alignas(256) static char base[256];
+  const Permutation p = carve_permutation(all, base);
+  const auto behind = [&](const int* array) {
+    return static_cast<double>(reinterpret_cast<std::uintptr_t>(array) -
+                               reinterpret_cast<std::uintptr_t>(base));
+  };
+  EXPECT_NEAR(behind(p.tile_expert), 4 * kept, 1e5);
+  EXPECT_EQ(behind(p.rows_needed) + 256, static_cast<double>(permutation_bytes(all)));
+  PermutationShape more = s;
+  more.tokens += 1024;
+  EXPECT_THROW(sort_by_expert(more, nullptr, nullptr, nullptr, {}, nullptr, nullptr), ArgumentError);
+}
+
+TEST(SortByExpert, CountsBeyond31Bits) {
+  MOEREF_NEEDS_DEVICE();
+  const PermutationShape s = largest();
+  const std::size_t slots = 2 * static_cast<std::size_t>(s.tokens);
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  if (const std::size_t wanted = slots * 4 + permutation_bytes(s) + sort_workspace_bytes(s) + (1u << 30);
+      free < wanted)
+    GTEST_SKIP() << "wants " << (wanted >> 30) << " GiB of device memory: nothing was tested";
+  const DeviceArray<int> ids(slots);  // -1: no expert
+  const auto set = [&](std::size_t slot, int id) {
+    check(cudaMemcpy(ids.data() + slot, &id, sizeof id, cudaMemcpyHostToDevice), "cudaMemcpy");
+  };
+  set(0, 5), set(slots - 3, 5), set(slots - 2, 1023), set(slots - 1, 5);
+  const DeviceArray<char> memory(permutation_bytes(s)), work(sort_workspace_bytes(s));
+  const Permutation p = carve_permutation(s, memory.data());
+  sort_by_expert(s, ids.data(), reinterpret_cast<const float*>(ids.data()), nullptr, p, work.data(), nullptr);
+  check(cudaDeviceSynchronize(), "sort_by_expert");
+  const int last = static_cast<int>(slots) - 1;
+  EXPECT_EQ(ints(p.rows_needed, 1)[0], 4);
+  EXPECT_EQ(ints(p.row_slot, 4), (std::vector<int>{0, last - 2, last, last - 1}));
+  EXPECT_EQ(ints(p.row_token, 4), (std::vector<int>{0, (last - 2) / 2, last / 2, last / 2}));
+  EXPECT_EQ(ints(p.slot_row + last - 3, 4), (std::vector<int>{-1, 1, 3, 2}));
+  const std::vector<int> offsets = ints(p.offsets, 1025);
+  EXPECT_EQ(offsets[5], 0);
+  EXPECT_EQ(offsets[6], 3);
+  EXPECT_EQ(offsets[1023], 3);
+  EXPECT_EQ(offsets[1024], 4);
+}
+
 }  // namespace
 }  // namespace moeref::cuda::test

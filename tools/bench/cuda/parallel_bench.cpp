@@ -2,7 +2,7 @@
 // shape and by message size, and the layer forward and backward against the layer on one device with as many
 // tokens and all experts.
 //   moeref_cuda_parallel_bench [OPTION]... [shape]...
-//     --ranks N, --chunks N, --nccl, --repeat N, --tokens T, --json FILE
+//     --ranks N, --chunks N, --packed, --nccl, --repeat N, --tokens T, --json FILE
 //   mpirun -n N moeref_cuda_parallel_bench --mpi [...]
 //     one process a rank, on any number of machines
 // Routing is that of a softmax gate with random weights, or FakeBalancedGate's with noise 0, 0.3 and 1.0.
@@ -36,7 +36,7 @@ constexpr int kMessageDim = 2048;
 struct Options {
   const char* json = nullptr;
   int repeat = 20, ranks = 2, chunks = 1;
-  bool mpi = false;
+  bool mpi = false, packed = false;
   GroupOptions group;
   std::int64_t tokens = 0;
   std::vector<std::string> names;
@@ -87,12 +87,16 @@ Row measure(const Shape& s, const Routing& routing, const Options& options, Para
   Row row{s.name, routing.name, tokens, 0, {}, {}, {}};
   row.alone = time_layer(c, x.data, clock, nullptr);
   c.expert_ranks = ranks, c.max_tokens = tokens, c.expert_chunks = options.chunks;
+  // There is always room, and windows are packed, where ranks have a token less than they might have.
+  if (options.packed) ++c.max_tokens, c.max_expert_token_rows = ranks * tokens;
   row.spread = time_layer(c, x.data, clock, &clock.group);
   {
     const DeviceBuffer<int> ids(count * static_cast<std::size_t>(s.slots));
     const DeviceBuffer<float> weights(count * static_cast<std::size_t>(s.slots));
     route(c, x.data, ids.data, weights.data);
-    row.exchange = time_exchange({c.experts, ranks, tokens}, {x.data, ids.data, weights.data}, clock, 0);
+    ExpertParallelConfig exchanged = c.expert_parallel();
+    exchanged.chunks = 1;
+    row.exchange = time_exchange(exchanged, {x.data, ids.data, weights.data}, clock, 0);
   }
   row.copy_ms = time_copy(static_cast<std::size_t>(row.exchange.sent_mib * 1048576), clock, 0);
   return row;
@@ -173,6 +177,8 @@ Options options_from(int argc, char** argv) {
       out.repeat = std::max(1, std::atoi(argv[++i]));
     else if (!std::strcmp(argv[i], "--mpi"))
       out.mpi = true;
+    else if (!std::strcmp(argv[i], "--packed"))
+      out.packed = true;
     else if (!std::strcmp(argv[i], "--nccl"))
       out.group.transport = Transport::nccl;
     else if (option("--ranks"))

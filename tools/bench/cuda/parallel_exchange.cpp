@@ -13,10 +13,10 @@ double time(ParallelClock& clock, int in_graph, const F& run) {
   return in_graph > 0 ? clock.median_ms_in_graph(in_graph, run) : clock.median_ms(run);
 }
 
-double most_mib_sent(const DeviceBuffer<int>& sent, const ExpertParallelConfig& c, Bootstrap& world) {
+double most_mib_sent(const int* sent, const ExpertParallelConfig& c, Bootstrap& world) {
   const auto ranks = static_cast<std::size_t>(c.ranks);
   std::vector<int> counts(ranks), most(ranks);
-  check(cudaMemcpy(counts.data(), sent.data, ranks * sizeof(int), cudaMemcpyDeviceToHost), "cudaMemcpy");
+  check(cudaMemcpy(counts.data(), sent, ranks * sizeof(int), cudaMemcpyDeviceToHost), "cudaMemcpy");
   counts[static_cast<std::size_t>(world.rank())] = 0;
   int away = 0;
   for (const int n : counts) away += n;
@@ -33,21 +33,18 @@ ExchangeTimes time_exchange(const ExpertParallelConfig& c, const ExchangeInput& 
   const cudaStream_t stream = clock.stream;
   const Window kept = kept_window(c, group), transient = transient_window(c, group);
   const ExpertParallelWindows windows{&kept, &transient};
-  const auto ranks = static_cast<std::size_t>(c.ranks);
-  DeviceBuffer<int> place(static_cast<std::size_t>(e.tokens) * ranks), counts(ranks);
-  Arena none(nullptr);
-  Sent sent(none, c);
-  sent.place = place.data, sent.counts = counts.data;
-  const DeviceBuffer<char> work(dispatch_workspace_bytes(dispatch_shape(c)));
+  const DeviceBuffer<char> sent_memory(bytes_taken<Sent>(c)), work_memory(bytes_taken<RouteWorkspace>(c));
+  const auto sent = laid_out<Sent>(sent_memory.data, c);
+  const auto work = laid_out<RouteWorkspace>(work_memory.data, c);
   const DispatchInput tokens{input.ids, input.weights, nullptr};
   ExchangeTimes out{};
   out.dispatch_ms = time(clock, in_graph, [&] {
     ExchangePass pass(c, group, windows, stream);
-    pass.send_routes(tokens, sent, work.data);
+    pass.send_routes(tokens, sent, work);
     pass.push_x(input.x);
     pass.for_chunks([](int) {});
   });
-  out.sent_mib = most_mib_sent(counts, c, clock.world);
+  out.sent_mib = most_mib_sent(sent.rows.sent, c, clock.world);
 
   // Rows where the permutation puts them; what is in them does not matter.
   const ExchangePass received(c, group, windows, stream);

@@ -36,6 +36,10 @@ struct ExpertParallelConfig {
   // Group::synchronize throws it, Group::overflow tells it after a graph, and until then nothing is written
   // beyond the room, and results mean nothing.
   std::int64_t max_rows = 0;
+  // Rows of tokens, one for each (token, rank) with work there, for which the windows have room: of those
+  // that arrive, and of those that come back. 0: for all that may come, max_rows among them. More is the same
+  // error. For all_to_all in one chunk.
+  std::int64_t max_token_rows = 0;
 
   /// All slots of all ranks; where the ids of a token differ from each other no more than
   /// most_rows_of_distinct_ids().
@@ -43,12 +47,31 @@ struct ExpertParallelConfig {
   std::int64_t most_rows_of_distinct_ids() const {
     return ranks * max_tokens * std::min(experts.slots, experts.experts / ranks);
   }
-  /// What this rank's own experts may get: M tokens from each rank.
+  /// Whether rows of tokens lie in the windows one after another, where counts say, which the ranks then tell
+  /// each other first: when that takes less memory than M rows for each rank.
+  bool packed() const {
+    return exchange == Exchange::all_to_all && chunks == 1 && window_rows() < ranks * max_tokens;
+  }
+  /// The most rows of tokens that may arrive at a rank that has room for them, and that may come back.
+  std::int64_t most_arrivals() const {
+    return at_most(at_most(ranks * max_tokens, max_rows), max_token_rows);
+  }
+  std::int64_t most_returns() const {
+    return at_most(std::min(ranks, experts.slots) * max_tokens, max_token_rows);
+  }
+  std::int64_t window_rows() const { return std::max(most_arrivals(), most_returns()); }
+
+  /// What this rank's own experts may get: M tokens from each rank, or those there is room for.
   ExpertsConfig own() const {
     ExpertsConfig c = experts;
-    c.tokens = ranks * max_tokens, c.experts = experts.experts / ranks;
-    c.max_rows = max_rows, c.expected_rows = max_tokens * experts.slots;
+    c.tokens = packed() ? most_arrivals() : ranks * max_tokens, c.experts = experts.experts / ranks;
+    c.max_rows = std::min(max_rows, c.tokens * c.slots), c.expected_rows = max_tokens * experts.slots;
     return c;
+  }
+
+ private:
+  static std::int64_t at_most(std::int64_t rows, std::int64_t limit) {
+    return limit > 0 ? std::min(rows, limit) : rows;
   }
 };
 

@@ -6,8 +6,9 @@
 // Where the devices can, a slot lies in p's own memory (same process: peer access; other process of the same
 // host: CUDA IPC; never NVLink multicast) and deliver is a barrier; elsewhere it lies here and deliver sends
 // it over NCCL. A staged slot lies here in any case, and the copy engines bring it to p, which leaves the
-// multiprocessors to other kernels. All is queued on the caller's stream, and every rank queues the same
-// calls in the same order, on one stream or on several that wait for each other.
+// multiprocessors to other kernels; or a few blocks bring those of its rows that there are. All is queued on
+// the caller's stream, and every rank queues the same calls in the same order, on one stream or on several
+// that wait for each other.
 //
 // Between processes the barrier is a kernel that waits for the peers' kernels. Ranks that are threads of one
 // process meet on the host while they queue, and their streams wait for each other's events. They have to: in
@@ -56,9 +57,11 @@ struct GroupOptions {
   bool kernels_wait = false;
 };
 
-/// Where the slots of one kind lie in a window, the same on all ranks.
+/// Where the slots of one kind lie in a window, the same on all ranks; or, packed, rows of all ranks one
+/// after another without slots.
 struct Region {
   std::size_t offset = 0, slot_bytes = 0;
+  bool packed = false;
 };
 
 /// Regions one after another.
@@ -68,6 +71,11 @@ class WindowLayout {
   Region add(std::size_t slot_bytes) {
     const Region region{bytes_, slot_bytes};
     bytes_ += (slot_bytes * ranks_ + 255) / 256 * 256;
+    return region;
+  }
+  Region add_packed(std::size_t bytes) {
+    const Region region{bytes_, 0, true};
+    bytes_ += (bytes + 255) / 256 * 256;
     return region;
   }
   std::size_t bytes() const { return bytes_; }
@@ -117,16 +125,22 @@ struct RowCounts {
 };
 
 /// One region to be delivered: whole slots, or with row_bytes `rows` rows of each from `first` on, as far as
-/// RowCounts, where they are known, say that there are any.
+/// RowCounts, where they are known, say that there are any. Of staged rows all are copied or, with `used`
+/// [size] on the device, used[p] of those for rank p: the same numbers. Of packed rows
+/// `laid` and `home` [size], on the device, say at which row those for rank p begin here and there;
+/// staged ones need all three. Over NCCL they lie in the order of the ranks.
 struct Delivery {
   Region region;
   std::size_t row_bytes = 0;
   std::int64_t first = 0, rows = 0;
   Outbox outbox = Outbox::direct;
+  const int *used = nullptr, *laid = nullptr, *home = nullptr;
 };
 
-/// A rank got more rows for its experts than it has room for (ExpertParallelConfig::max_rows). All ranks get
-/// it and may go on with the group, with less or with more room.
+/// What there may be too little room for: ExpertParallelConfig::max_rows or max_token_rows.
+enum class RoomFor { expert_rows, token_rows };
+/// A rank got more rows than it has room for. All ranks get it and may go on with the group, with less or
+/// with more room.
 class RowOverflow : public GroupError {
  public:
   RowOverflow(const std::string& what, int rank, std::int64_t needed, std::int64_t room)
@@ -180,10 +194,9 @@ class Group {
   /// What is queued on `stream` from now on waits for that point.
   void wait(cudaStream_t stream, cudaEvent_t mark);
 
-  /// The counts (one int each) that lie in `sent` [size] and in the received slots of `region`, on the host.
-  /// Nothing, without waiting, where no transport needs them.
-  std::optional<RowCounts> row_counts(const Window& window, Region region, const int* sent,
-                                      cudaStream_t stream);
+  /// The numbers of rows [size] to and from each rank, which are on the device, on the host. Nothing, without
+  /// waiting, where no transport needs them.
+  std::optional<RowCounts> row_counts(const int* to, const int* from, cudaStream_t stream);
 
   /// Sums over the ranks, in place and in the order of the ranks, the same bits on all of them. Up to
   /// kMaxSum numbers in all; either may be null.
@@ -194,7 +207,7 @@ class Group {
   /// nothing, and the group is of no more use. Does not wait.
   void throw_if_broken();
   /// Queues a look at needed [size], each rank's rows: what does not fit is found by overflow().
-  void check_room(const int* needed, std::int64_t room, cudaStream_t stream);
+  void check_room(const int* needed, RoomFor what, std::int64_t room, cudaStream_t stream);
   /// The last overflow that any look has found so far, once; after a graph the caller asks when its stream
   /// has ended. synchronize() throws it.
   std::optional<RowOverflow> overflow();

@@ -37,11 +37,13 @@ struct LayerConfig {
   std::int64_t max_tokens = 0;  // of any rank
   Exchange exchange = Exchange::all_to_all;
   int expert_chunks = 1;
-  std::int64_t max_expert_rows = 0;  // see ExpertParallelConfig::max_rows
+  std::int64_t max_expert_rows = 0;        // see ExpertParallelConfig::max_rows
+  std::int64_t max_expert_token_rows = 0;  // see ExpertParallelConfig::max_token_rows
 
   DataType dtype() const { return experts.dtype; }
   ExpertParallelConfig expert_parallel() const {
-    return {experts, expert_ranks, max_tokens, exchange, expert_chunks, max_expert_rows};
+    return {experts,       expert_ranks,    max_tokens,           exchange,
+            expert_chunks, max_expert_rows, max_expert_token_rows};
   }
 };
 

@@ -6,7 +6,7 @@ set(MOEREF_CUDA_SOURCES
   device/device.cu
   permutation/unpermute.cu permutation/permute.cu
   expert_parallel/combine.cu expert_parallel/dispatch.cu expert_parallel/exchange_pass.cpp
-  expert_parallel/expert_parallel.cpp expert_parallel/layout.cpp
+  expert_parallel/expert_parallel.cpp expert_parallel/layout.cpp expert_parallel/packed_places.cu
   experts/experts_backward.cpp experts/experts_forward.cpp experts/layout.cpp
   fake_balanced_gate/fake_balanced_gate.cu
   gate/fma_product.cu gate/gate_backward.cpp gate/gate_forward.cpp gate/layout.cpp gate/route_tokens.cu

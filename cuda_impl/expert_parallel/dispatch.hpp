@@ -50,22 +50,11 @@ std::size_t dispatch_workspace_bytes(const DispatchShape& shape);
 void plan_dispatch(const DispatchShape& shape, const DispatchInput& input, const Dispatch& out,
                    void* workspace, cudaStream_t stream);
 
-/// Packed rows, all_to_all: before they are placed all ranks learn what each sends to each.
-/// told[p] [2, n]: this rank's rows for each rank, and the slots with work there.
+/// Packed rows, all_to_all: first tells all ranks what this one sends to each. told[p] [2, n]: rows for each
+/// rank, and slots with work there.
 void count_dispatch(const DispatchShape& shape, const DispatchInput& input, const RankPointers& told,
                     void* workspace, cudaStream_t stream);
-struct PackedRoom {
-  std::int64_t rows, arrivals, returns;  // slots with work on a rank; rows that arrive and that come back
-};
-struct PackedPlaces {
-  RowPlaces rows;
-  int *rows_needed, *token_rows_needed;  // [n] of each rank: slots with work; the larger number of its rows
-};
-/// told [n, 2, n] of all ranks. Bit p of `reached`: rank p stores here and this one there. Where one rank has
-/// no room for what comes no rank sends anything: all numbers of `out.rows` are 0.
-void place_packed_rows(const int* told, int ranks, int rank, unsigned long long reached,
-                       const PackedRoom& room, const PackedPlaces& out, cudaStream_t stream);
-/// Then plan_dispatch for packed rows, on the workspace of count_dispatch. `received_ids` [room, k]: no
+/// After place_packed_rows, on the workspace of count_dispatch. `received_ids` [room, k]: no
 /// expert behind the rows that arrive here.
 void plan_packed_dispatch(const DispatchShape& shape, const DispatchInput& input, const Dispatch& out,
                           int* received_ids, std::int64_t room, void* workspace, cudaStream_t stream);

@@ -1,5 +1,7 @@
 #include "cuda_impl/expert_parallel/exchange_pass.hpp"
 
+#include "cuda_impl/expert_parallel/packed_places.hpp"
+
 namespace moeref::cuda {
 namespace {
 

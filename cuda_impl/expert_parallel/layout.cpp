@@ -49,6 +49,9 @@ void check_config(const ExpertParallelConfig& c) {
     throw ArgumentError("max_token_rows is " + std::to_string(c.max_token_rows) +
                         ": want 0 with all_gather and with several chunks");
   check_config(c.own());
+  ExpertsConfig all = c.own();  // whose slots are counted, also where there is room for fewer
+  all.tokens = c.ranks * c.max_tokens;
+  check_config(all);
 }
 
 void check_call(const ExpertParallelConfig& c, const Group& group, const ExpertParallelWindows& windows) {

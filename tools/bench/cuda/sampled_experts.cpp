@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "golden/catalogue/presets.hpp"
+#include "moeref/config.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/reference.hpp"
 
@@ -31,10 +31,12 @@ Tensor rows(const void* matrix, DType type, const std::vector<std::int64_t>& whi
   return out;
 }
 
-MoEConfig config_of(const Shape& shape) {
-  for (const Preset* preset : measured_presets())
-    if (preset->measured->name == shape.name) return preset->full;
-  throw ArgumentError(std::string("no preset is measured as ") + shape.name);
+/// Swiglu without biases, as every shape is timed.
+MoEConfig config_of(const Shape& shape, std::int64_t experts) {
+  MoEConfig config;
+  config.dim = shape.dim, config.inter_dim = config.moe_inter_dim = shape.inter_dim;
+  config.n_routed_experts = experts, config.n_activated_experts = shape.slots;
+  return config;
 }
 
 class Sample {
@@ -55,10 +57,8 @@ class Sample {
                experts = static_cast<std::int64_t>(experts_.size());
     Call out;
     out.component = Component::experts;
-    MoEConfig config = config_of(s);
-    config.n_routed_experts = experts;
-    config.n_expert_groups = config.n_limited_groups = 1;
-    out.config = full_json(config);
+    out.config = full_json(config_of(s, experts));
+    out.options = nlohmann::json::object();
     out.config["dtype"] = std::string(name(host));
     out.backward = backward;
     NamedTensors& t = out.tensors;

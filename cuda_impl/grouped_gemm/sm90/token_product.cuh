@@ -5,9 +5,8 @@
 // The columns of weights (M) come in strips of 128, tokens (N) in tiles of up to 160 rows, K in steps of 64.
 // Persistent, one block per multiprocessor, its units of work by tickets (tickets.cuh), drawn by the producer
 // while it fills a unit's last stages. The two consumer warpgroups
-// * share a tile, a strip each: four stages of 52 KiB; in a cluster a tile of up to 320 rows, half each of
-// the
-//   two blocks, with the same weights; or
+// * share a tile, a strip each: four stages of 52 KiB; in a cluster a tile of up to 320 rows, of which each
+//   of the two blocks has half, with the same weights; or
 // * take turns, a tile each: five stages of 36 KiB; the two blocks of a cluster take neighbouring strips of
 //   the same tokens. One multiplies while the other is in its epilogue.
 //

@@ -12,6 +12,7 @@
 #include <iostream>
 #include <tuple>
 
+#include "moeref/config.hpp"
 #include "moeref/reference.hpp"
 #include "moeref/verdict.hpp"
 #include "reference_cpu/tests/eager_port.hpp"
@@ -74,6 +75,17 @@ TEST_P(Bounds, HoldForHonestPorts) {
     for (const auto& [tensor, l] : largest)
       std::cout << "| " << name(component) << " | " << name(dtype) << " | " << tensor << " | " << l.eager
                 << " | " << l.fused << " |\n";
+}
+
+/// A gate's bias beyond float16 makes logits infinite. Of a discarded group they are multiplied by 0.
+TEST(BoundsTest, InfiniteLogitsOfDiscardedGroups) {
+  const Call call = random_call(Component::bias_update, DType::float16, 7229);
+  ASSERT_TRUE(parse_moe_config(call.config).discards_to_zero());
+  for (const eager::PortOptions& options : ports()) {
+    JudgeOptions judging;
+    judging.ambiguity_ceiling = 1.0;
+    EXPECT_NE(judge(call, eager::EagerPort(options).run(call), judging).verdict, Verdict::fail);
+  }
 }
 
 /// The median of some numbers, 0 of none.

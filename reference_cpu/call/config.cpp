@@ -270,6 +270,8 @@ void check(const MoEConfig& c) {
        c.activation_limit,
        "want 0 or more with " + std::string(name(c.expert_activation)) + ", whose clamps are always on");
   check_blocks(c);
+  want(c.n_identity_experts < c.n_routed_experts, "n_identity_experts", c.n_identity_experts,
+       "want an expert with parameters among n_routed_experts = " + std::to_string(c.n_routed_experts));
   want(!c.aux_loss_accumulated || c.aux_loss_sequences == 1, "aux_loss_sequences", c.aux_loss_sequences,
        "want 1 with aux_loss_accumulated, whose loads are those of whole micro-batches");
   want(c.capacity_factor == 0.0 || c.expert_capacity == 0, "expert_capacity", c.expert_capacity,

@@ -249,6 +249,9 @@ struct Fields<MoEConfig> {
         convention("aux_loss_accumulated", &C::aux_loss_accumulated, any,
                    "the auxiliary loss adds the loads of earlier micro-batches to its own",
                    "gate aux_loss moe", Drawn{0, std::array{true}}),
+        convention("n_identity_experts", &C::n_identity_experts, Between{0, kLargestSize, "want 0 or more"},
+                   "how many of the experts, the last ones, return their input and have no parameters",
+                   "experts moe init", Drawn{0, std::array{std::int64_t{1}, std::int64_t{2}}}),
     };
   }();
 };

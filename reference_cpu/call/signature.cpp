@@ -67,7 +67,7 @@ void expert_matrices(Builder& b, const std::string& name, const MoEConfig& c, co
 }
 
 void experts_params(Builder& b, const std::string& prefix, const MoEConfig& c) {
-  const std::int64_t e = c.n_routed_experts;
+  const std::int64_t e = c.experts_with_weights();
   expert_matrices(b, prefix + "gate_and_up_projs", c, c.up_shape());
   expert_matrices(b, prefix + "down_projs", c, c.down_shape());
   if (!c.expert_bias) return;

@@ -89,16 +89,17 @@ NamedTensors init_weights(const MoEConfig& config, const CallOptions& options) {
 
 Tensor init_experts_local(const MoEConfig& config, const CallOptions& options, std::string_view name,
                           std::int64_t first_expert, std::int64_t count) {
-  if (first_expert < 0 || count < 0 || count > config.n_routed_experts - first_expert)
+  const std::int64_t experts = config.experts_with_weights();
+  if (first_expert < 0 || count < 0 || count > experts - first_expert)
     throw InputError("experts [" + std::to_string(first_expert) + ", +" + std::to_string(count) +
-                     ") are not among n_routed_experts = " + std::to_string(config.n_routed_experts));
+                     ") are not among the " + std::to_string(experts) + " that have parameters");
   const std::uint64_t seed = counter_seed(options);
   for (const TensorSpec& spec : parameters(config, options)) {
     if (!name.starts_with("experts.") || spec.name.substr(kOutputs.size()) != name) continue;
     Shape shape = spec.shape;
     shape[0] = count;
     Tensor out(spec.dtype, shape);
-    const std::int64_t per_expert = element_count(spec.shape) / config.n_routed_experts;
+    const std::int64_t per_expert = element_count(spec.shape) / experts;
     if (contains(kDrawn, name)) fill_normal(seed, name, options.init_std, first_expert * per_expert, out);
     return out;
   }

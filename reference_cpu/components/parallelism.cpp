@@ -57,7 +57,9 @@ ParallelForward experts_forward_parallel(const MoEConfig& c, const CallOptions& 
   ParallelForward out;
   Bounded sum(x.rows, c.expert_dim(), DType::float32);
   for (std::int64_t r = 0; r < o.ep_size; ++r) {
-    const ExpertRange experts = rank_experts(c, r, o.ep_size);
+    ExpertRange experts = rank_experts(c, r, o.ep_size);
+    // Experts without parameters may be anywhere: the bounds hold for their rows' sum in any order.
+    if (r + 1 == o.ep_size) experts.count += c.n_identity_experts;
     RankWork& work = out.ranks.emplace_back(
         receive(x, routing, received_tokens(routing, o.exchange, experts, offsets), experts));
     work.forward = experts_forward(c, options, p, work.x, work.routing(), experts);

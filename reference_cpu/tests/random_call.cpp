@@ -162,6 +162,13 @@ void draw_loss_counts(std::uint64_t seed, MoEConfig& c) {
   c.aux_loss_accumulated = d.chance(0.3);
 }
 
+/// Experts that return their input, drawn apart likewise; the others stay as many as ranks divide.
+void draw_identity_experts(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0xC2B2AE3D27D4EB4Fu + 9);
+  if (d.chance(0.7) || c.n_routed_experts < 2) return;
+  c.n_identity_experts = c.n_routed_experts < 8 ? c.n_routed_experts / 2 : d.of<std::int64_t>({2, 4});
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -171,8 +178,9 @@ nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
     o["steps"] = 1 + d.below(3);
     o["micro_batches"] = 1 + d.below(2);
   }
-  if (has_routed_experts(component) && c.n_routed_experts % 2 == 0 && d.chance(0.3)) {
-    o["ep_size"] = c.n_routed_experts % 4 == 0 && d.chance(0.5) ? 4 : 2;
+  const std::int64_t spread = c.experts_with_weights();
+  if (has_routed_experts(component) && spread % 2 == 0 && d.chance(0.3)) {
+    o["ep_size"] = spread % 4 == 0 && d.chance(0.5) ? 4 : 2;
     o["exchange"] = d.of({"all_gather", "all_to_all"});
   }
   return o;
@@ -267,6 +275,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
       draw_slot_rules(stream, numbers, c);
       draw_capacity(stream, c);
       draw_loss_counts(stream, c);
+      draw_identity_experts(stream, c);
     }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);

@@ -133,7 +133,8 @@ bool can_be_reduced(const Call& call) {
   // Where slots are dropped, those of a token depend on other tokens'.
   if (call.component != Component::experts && config.drops_slots()) return false;
   if (call.component == Component::gate) return true;
-  return has_routed_experts(call.component) && config.weight_format == WeightFormat::none;
+  return has_routed_experts(call.component) && config.weight_format == WeightFormat::none &&
+         config.n_identity_experts == 0;
 }
 
 ReducedCall reduce_to_tokens(const Call& call, std::span<const std::int64_t> tokens) {

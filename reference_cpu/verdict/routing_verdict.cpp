@@ -188,9 +188,8 @@ bool settled_but_for_ties(const RoutingScores& r, std::int64_t token, std::span<
 bool has_nan(const RoutingScores& routing, std::int64_t token) {
   const auto row = routing.score.begin() + token * routing.experts;
   const bool multiplies = !routing.group.empty() && routing.discarded_groups_are_zero;
-  return std::any_of(row, row + routing.experts, [&](double score) {
-    return std::isnan(score) || (multiplies && std::isinf(score));
-  });
+  return std::any_of(row, row + routing.experts,
+                     [&](double score) { return std::isnan(score) || (multiplies && std::isinf(score)); });
 }
 
 }  // namespace moeref

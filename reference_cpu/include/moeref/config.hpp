@@ -80,15 +80,18 @@ struct MoEConfig {
   bool norm_after_dropping = false;
   AuxLossCounts aux_loss_counts = AuxLossCounts::every_choice;
   bool aux_loss_accumulated = false;
+  std::int64_t n_identity_experts = 0;  ///< of n_routed_experts, the last ones
 
+  /// The experts that have parameters, which come before those that return their input.
+  std::int64_t experts_with_weights() const { return n_routed_experts - n_identity_experts; }
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }
   bool gated_experts() const { return facts(expert_activation).gated; }
   /// Columns of gate_and_up_projs: 2I, or I without a gate.
   std::int64_t up_dim() const { return gated_experts() ? 2 * moe_inter_dim : moe_inter_dim; }
   /// The two matrices of each expert: gate_and_up_projs and down_projs.
-  ExpertsShape up_shape() const { return {n_routed_experts, expert_dim(), up_dim()}; }
-  ExpertsShape down_shape() const { return {n_routed_experts, moe_inter_dim, expert_dim()}; }
+  ExpertsShape up_shape() const { return {experts_with_weights(), expert_dim(), up_dim()}; }
+  ExpertsShape down_shape() const { return {experts_with_weights(), moe_inter_dim, expert_dim()}; }
   DType gate_param_dtype() const { return gate_dtype.value_or(dtype); }
   bool has_correction_bias() const { return gate_bias_update_factor > 0.0 || force_e_score_correction_bias; }
   /// The id of a null slot.

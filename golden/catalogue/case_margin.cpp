@@ -41,8 +41,9 @@ std::span<const double> row_of(const std::vector<double>& values, std::int64_t r
 bool is_close(const RoutingScores& r, std::int64_t token, double margin) {
   const std::span<const double> given = row_of(r.score, token, r.experts),
                                 bound = row_of(r.score_bound, token, r.experts);
+  const auto ordered = [](double v) { return !std::isnan(v); };
   const auto finite = [](double v) { return std::isfinite(v); };
-  if (!std::ranges::all_of(given, finite) || !std::ranges::all_of(bound, finite)) return false;
+  if (!std::ranges::all_of(given, ordered) || !std::ranges::all_of(bound, finite)) return false;
   std::vector<double> score(given.begin(), given.end()), error(bound.begin(), bound.end());
   std::vector<bool> kept;
   if (!r.group.empty()) {

@@ -83,6 +83,10 @@ void repair_weight_format(Descriptor& d) {
 }
 
 void repair_gate(Descriptor& d) {
+  std::int64_t& always = d.config.n_always_selected;
+  always = d.grouped() || d.factor > 0.0 || d.config.n_identity_experts > 0
+               ? 0
+               : std::clamp<std::int64_t>(always, 0, d.k - 1);
   if (d.component == Component::bias_update) {
     if (d.factor <= 0.0) d.factor = 0x1p-10;
     d.eval = false;

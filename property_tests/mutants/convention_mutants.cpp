@@ -94,6 +94,49 @@ NamedTensors scores_selected_anyway(Implementation& sound, const Call& call) {
   return without(sound, call, "selection_scores");
 }
 
+bool has_always_selected(const Call& call) {
+  return is(call, Component::gate) && call.config.contains("n_always_selected");
+}
+
+NamedTensors shared_experts_compete(Implementation& sound, const Call& call) {
+  return without(sound, call, "n_always_selected");
+}
+
+/// Each token's choice with the first experts in the place of the last ones, where it has none of them.
+NamedTensors first_experts_are_shared(Implementation& sound, const Call& call) {
+  if (!has_always_selected(call)) return sound.run(call);
+  const std::int64_t experts = size(call, "n_routed_experts"), shared = size(call, "n_always_selected");
+  return with_choice(sound, call, [&](std::int64_t, const IdList& own) {
+    IdList out = own;
+    for (std::int64_t& id : out) {
+      const std::int64_t first = id - (experts - shared);
+      if (first >= 0 && std::ranges::find(own, first) == own.end()) id = first;
+    }
+    return out;
+  });
+}
+
+/// Shared experts stand outside of the sum, and weigh what they would alone.
+NamedTensors shared_experts_outside_the_sum(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!has_always_selected(call) || !normalises(call)) return out;
+  const MoEConfig c = parse_moe_config(call.config);
+  const Tensor ids = out.at("outputs/indices"), before = out.at("outputs/weights");
+  change(out, "outputs/weights", [&](std::int64_t i, double w) {
+    const std::int64_t k = c.n_activated_experts, first = i - i % k;
+    const auto shared = [&](std::int64_t slot) {
+      return ids[slot] >= static_cast<double>(c.choosable_experts());
+    };
+    double all = 0.0, own = 0.0;
+    for (std::int64_t slot = first; slot < first + k; ++slot) {
+      all += before[slot];
+      if (shared(slot) == shared(i)) own += before[slot];
+    }
+    return own != 0.0 ? w * all / own : w;
+  });
+  return out;
+}
+
 NamedTensors selected_logits_weigh_with_bias(Implementation& sound, const Call& call) {
   const Tensor* correction = find(call.tensors, "params/e_score_correction_bias");
   if (!is(call, Component::gate) || !call.config.contains("selection_scores") || !correction ||
@@ -303,6 +346,25 @@ std::span<const Mutant> convention_mutants() {
        .first_wrong = "grads/x grads/weight grads/bias",
        .property = "logit_rule",
        .run = cap_taken_for_constant},
+      {.name = "shared_experts_compete",
+       .components = {Component::gate},
+       .does = "experts that every token has are chosen by their scores like the others",
+       .first_wrong = "outputs/indices outputs/expert_load",
+       .property = "always_selected",
+       .run = shared_experts_compete},
+      {.name = "first_experts_are_shared",
+       .components = {Component::gate},
+       .does = "the first experts are those that every token has, not the last ones",
+       .first_wrong = "outputs/indices outputs/expert_load",
+       .property = "always_selected",
+       .run = first_experts_are_shared},
+      {.name = "shared_experts_outside_the_sum",
+       .source = "transformers inkling normalises over both, DeepSeek-V3's shared experts have no score",
+       .components = {Component::gate},
+       .does = "the weights of experts that every token has are normalised apart from the others",
+       .first_wrong = "outputs/weights",
+       .property = "always_selected",
+       .run = shared_experts_outside_the_sum},
       {.name = "scores_selected_anyway",
        .source = "transformers 5.24 kolibri1 selects by logits",
        .components = {Component::gate},

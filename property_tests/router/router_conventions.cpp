@@ -107,6 +107,34 @@ void selection_rule(Implementation& impl, const Descriptor& d) {
   expect_weights(a, "weights are scores without the correction bias");
 }
 
+void arrange_always_selected(Descriptor& d) {
+  arrange_plain(d);
+  if (d.seed % 2 == 0) d.correction = Correction::normal;
+  if (d.config.n_always_selected == 0) d.config.n_always_selected = 1 + static_cast<std::int64_t>(d.seed % 2);
+  d.config.n_identity_experts = 0;
+  d.biased_weights = false;
+  d.norm = d.before_topk = true;
+  const std::int64_t most = d.config.n_always_selected + 1;
+  d.E = std::max<std::int64_t>(d.E, most + 2);
+  d.k = std::max(d.k, most);
+  if (d.logits != Logits::rough) d.logits = Logits::levels;
+}
+
+/// The last experts, the best of the others, and one sum for all of their scores.
+void always_selected(Implementation& impl, const Descriptor& d) {
+  const Call call = make_call(d);
+  const Answer a(impl, call);
+  Matrix q = choices_of(call);
+  std::int64_t compared = 0;
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    for (std::int64_t e = d.E - d.config.n_always_selected; e < d.E; ++e) q.at(t, e) = INFINITY;
+    compared +=
+        expect_selected(a, t, largest(q, t, d.k), "every token has the last n_always_selected experts");
+  }
+  require_some(compared, d.T);
+  expect_weights(a, "experts that every token has are in the sum that divides weights");
+}
+
 void arrange_expert_scale(Descriptor& d) {
   d.config.per_expert_scale = true;
   d.biased_weights = d.frozen = false;
@@ -243,6 +271,14 @@ const Property kRouterConventionProperties[] = {
      {"bias on logits, sigmoid after"},
      arrange_selection,
      selection_rule},
+    {"C7",
+     "always_selected",
+     {Component::gate},
+     PropertyClass::bounded,
+     "the last n_always_selected experts are among the k of every token, and weighed with the others",
+     {"shared experts in the router's normalisation"},
+     arrange_always_selected,
+     always_selected},
     {"C8",
      "expert_scale",
      {Component::gate},

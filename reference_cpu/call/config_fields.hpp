@@ -252,6 +252,9 @@ struct Fields<MoEConfig> {
         convention("n_identity_experts", &C::n_identity_experts, Between{0, kLargestSize, "want 0 or more"},
                    "how many of the experts, the last ones, return their input and have no parameters",
                    "experts moe init", Drawn{0, std::array{std::int64_t{1}, std::int64_t{2}}}),
+        convention("n_always_selected", &C::n_always_selected, Between{0, kLargestSize, "want 0 or more"},
+                   "how many of the experts, the last ones, every token has among its k", "gate moe",
+                   Drawn{0, std::array{std::int64_t{1}, std::int64_t{2}}}),
     };
   }();
 };

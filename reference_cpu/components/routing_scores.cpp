@@ -33,7 +33,10 @@ void record_scores(RoutingScores& routing, const MoEConfig& c, std::int64_t t, c
       bound[static_cast<std::size_t>(at) + i] = row[i].error;
     }
   };
-  put(routing.score, routing.score_bound, token.choice, t * routing.experts);
+  std::vector<Real> choice = token.choice;
+  for (std::int64_t e = c.choosable_experts(); e < c.n_routed_experts; ++e)
+    choice[static_cast<std::size_t>(e)] = known(INFINITY, {});
+  put(routing.score, routing.score_bound, choice, t * routing.experts);
   put(routing.group, routing.group_bound, groups, t * routing.groups);
 }
 

@@ -14,7 +14,7 @@ namespace moeref {
 
 /// Room for the scores of so many tokens.
 RoutingScores routing_frame(const MoEConfig& config, std::int64_t tokens);
-/// Puts those of token t there.
+/// Puts those of token t there; infinity for experts that every token has.
 void record_scores(RoutingScores& routing, const MoEConfig& config, std::int64_t t, const TokenScores& token);
 
 /// What the selection is made from where the logits z [T, E] are given.

@@ -96,7 +96,13 @@ std::vector<std::int64_t> choose(const MoEConfig& c, const Row& q) {
   for (const Num a : q) values.push_back(a.v);
   const bool without = c.score_func == ScoreFunc::softmax || (c.score_func == ScoreFunc::sqrtsoftplus &&
                                                               c.group_score == GroupScore::by_score_func);
-  if (c.n_expert_groups == 1 || without) return largest(values, c.n_activated_experts);
+  if (c.n_expert_groups == 1 || without) {
+    const auto shared = static_cast<std::size_t>(c.n_always_selected);
+    values.resize(values.size() - shared);
+    auto ids = largest(values, c.n_activated_experts - c.n_always_selected);
+    for (std::size_t i = 0; i < shared; ++i) ids.push_back(static_cast<std::int64_t>(values.size() + i));
+    return ids;
+  }
   const auto size = static_cast<std::size_t>(c.n_routed_experts / c.n_expert_groups);
   std::int64_t summed = c.score_func == ScoreFunc::sigmoid && !c.has_correction_bias() ? 1 : 2;
   if (c.group_score == GroupScore::largest) summed = 1;

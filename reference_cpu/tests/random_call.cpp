@@ -169,6 +169,13 @@ void draw_identity_experts(std::uint64_t seed, MoEConfig& c) {
   c.n_identity_experts = c.n_routed_experts < 8 ? c.n_routed_experts / 2 : d.of<std::int64_t>({2, 4});
 }
 
+/// Experts that every token has, drawn apart likewise.
+void draw_always_selected(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0xFF51AFD7ED558CCDu + 11);
+  if (d.chance(0.7) || c.grouped() || c.n_identity_experts > 0 || c.gate_bias_update_factor > 0.0) return;
+  c.n_always_selected = std::min<std::int64_t>(1 + d.below(2), c.n_activated_experts - 1);
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -276,6 +283,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
       draw_capacity(stream, c);
       draw_loss_counts(stream, c);
       draw_identity_experts(stream, c);
+      draw_always_selected(stream, c);
     }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);

@@ -81,6 +81,7 @@ struct MoEConfig {
   AuxLossCounts aux_loss_counts = AuxLossCounts::every_choice;
   bool aux_loss_accumulated = false;
   std::int64_t n_identity_experts = 0;  ///< of n_routed_experts, the last ones
+  std::int64_t n_always_selected = 0;   ///< likewise, and of n_activated_experts
 
   /// The experts that have parameters, which come before those that return their input.
   std::int64_t experts_with_weights() const { return n_routed_experts - n_identity_experts; }
@@ -106,6 +107,8 @@ struct MoEConfig {
   bool selects_logits() const {
     return facts(score_func).selects_by_logits || selection_scores == SelectionScores::logits;
   }
+  /// The experts that scores are ordered to choose from, the first ones.
+  std::int64_t choosable_experts() const { return n_routed_experts - n_always_selected; }
   /// How many of a group's largest selection scores add up to the group's score.
   std::int64_t summed_per_group() const {
     if (group_score == GroupScore::largest) return 1;

@@ -144,6 +144,8 @@ std::vector<std::int64_t> close_tokens(const RoutingScores& routing, double marg
 
 void ensure_margin(const CaseSpec& spec, Call& call) {
   if (spec.margin == 0.0) return;
+  // What a token chooses there depends on all others, which drawing it again would move.
+  if (spec.config.value("selection_scores", "") == name(SelectionScores::sinkhorn)) return;
   for (const auto& [name, tensor] : call.tensors)
     if (name.starts_with("inputs/replay_indices")) return;
   if (spec.component == Component::bias_update) return ensure_bias_update(spec, call);

@@ -137,6 +137,39 @@ NamedTensors shared_experts_outside_the_sum(Implementation& sound, const Call& c
   return out;
 }
 
+bool selects_by_sinkhorn(const Call& call) {
+  return is(call, Component::gate) && parse_call_options(call.options).training &&
+         call.config.value("selection_scores", "") == "sinkhorn";
+}
+
+/// The sound results on the k largest of other numbers.
+NamedTensors with_largest_of(Implementation& sound, const Call& call, const Matrix& q) {
+  return with_choice(sound, call, [&](std::int64_t t, const IdList&) {
+    return largest(q, t, size(call, "n_activated_experts"));
+  });
+}
+
+NamedTensors sinkhorn_left_out(Implementation& sound, const Call& call) {
+  return selects_by_sinkhorn(call) ? with_largest_of(sound, call, logits_of(call)) : sound.run(call);
+}
+
+NamedTensors sinkhorn_of_one_round(Implementation& sound, const Call& call) {
+  return selects_by_sinkhorn(call) ? with_largest_of(sound, call, balanced_choices_of(call, 1))
+                                   : sound.run(call);
+}
+
+NamedTensors sinkhorn_over_all_ranks(Implementation& sound, const Call& call) {
+  if (!selects_by_sinkhorn(call) || context_ranks_of(call) == 1) return sound.run(call);
+  Call one = call;
+  for (const char* option : {"cp_size", "tokens_per_rank"}) one.options.erase(option);
+  return with_largest_of(sound, call, balanced_choices_of(one));
+}
+
+NamedTensors balanced_weights(Implementation& sound, const Call& call) {
+  return selects_by_sinkhorn(call) ? with_weights_of(sound, call, balanced_choices_of(call))
+                                   : sound.run(call);
+}
+
 NamedTensors selected_logits_weigh_with_bias(Implementation& sound, const Call& call) {
   const Tensor* correction = find(call.tensors, "params/e_score_correction_bias");
   if (!is(call, Component::gate) || !call.config.contains("selection_scores") || !correction ||
@@ -346,6 +379,31 @@ std::span<const Mutant> convention_mutants() {
        .first_wrong = "grads/x grads/weight grads/bias",
        .property = "logit_rule",
        .run = cap_taken_for_constant},
+      {.name = "sinkhorn_left_out",
+       .components = {Component::gate},
+       .does = "logits are selected by as they are where they should be balanced",
+       .first_wrong = "outputs/indices",
+       .property = "sinkhorn_selection",
+       .run = sinkhorn_left_out},
+      {.name = "sinkhorn_of_one_round",
+       .components = {Component::gate},
+       .does = "Sinkhorn's balancing stops after one round",
+       .first_wrong = "outputs/indices",
+       .property = "sinkhorn_selection",
+       .run = sinkhorn_of_one_round},
+      {.name = "sinkhorn_over_all_ranks",
+       .components = {Component::gate},
+       .does = "ranks balance their tokens together",
+       .shows = "R",
+       .first_wrong = "outputs/indices",
+       .property = "sinkhorn_selection",
+       .run = sinkhorn_over_all_ranks},
+      {.name = "balanced_weights",
+       .components = {Component::gate},
+       .does = "routing weights are made of balanced scores",
+       .first_wrong = "outputs/weights",
+       .property = "sinkhorn_selection",
+       .run = balanced_weights},
       {.name = "shared_experts_compete",
        .components = {Component::gate},
        .does = "experts that every token has are chosen by their scores like the others",

@@ -135,6 +135,30 @@ void always_selected(Implementation& impl, const Descriptor& d) {
   expect_weights(a, "experts that every token has are in the sum that divides weights");
 }
 
+void arrange_sinkhorn(Descriptor& d) {
+  arrange_plain(d);
+  d.config.selection_scores = SelectionScores::sinkhorn;
+  d.config.n_always_selected = 0;
+  d.precision = DType::float32;
+  d.eval = d.biased_weights = false;
+  d.E = std::clamp<std::int64_t>(d.E, 3, 8);
+  d.k = std::min<std::int64_t>(d.k, 2);
+  d.T = std::clamp<std::int64_t>(d.T, 6, 24);
+  if (d.logits != Logits::rough) d.logits = d.seed % 2 == 0 ? Logits::skewed : Logits::levels;
+}
+
+/// The last experts' and tokens' factors of exp(z), in double, of each rank's tokens.
+void sinkhorn_selection(Implementation& impl, const Descriptor& d) {
+  const Call call = make_call(d);
+  const Answer a(impl, call);
+  const Matrix q = balanced_choices_of(call);
+  std::int64_t compared = 0;
+  for (std::int64_t t = 0; t < d.T; ++t)
+    compared += expect_selected(a, t, largest(q, t, d.k), "balanced logits are selected by");
+  require_some(compared, d.T);
+  expect_weights(a, "weights are scores that are not balanced");
+}
+
 void arrange_expert_scale(Descriptor& d) {
   d.config.per_expert_scale = true;
   d.biased_weights = d.frozen = false;
@@ -279,6 +303,14 @@ const Property kRouterConventionProperties[] = {
      {"shared experts in the router's normalisation"},
      arrange_always_selected,
      always_selected},
+    {"C6",
+     "sinkhorn_selection",
+     {Component::gate},
+     PropertyClass::bounded,
+     "under selection_scores = sinkhorn the order of balanced exp(z) selects, and scores weigh",
+     {"sinkhorn"},
+     arrange_sinkhorn,
+     sinkhorn_selection},
     {"C8",
      "expert_scale",
      {Component::gate},

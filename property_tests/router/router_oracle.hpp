@@ -38,6 +38,9 @@ Matrix weighed_scores_of(const Call& call);
 /// says so, it is made of z.
 Matrix choices_of(const Call& call);
 
+/// d1_e exp(z_te) d0_t [T, E] under selection_scores = sinkhorn, of each rank's tokens; stops after `rounds`.
+Matrix balanced_choices_of(const Call& call, int rounds = 1000);
+
 /// The k largest of a row, lowest ids first among equal ones, ascending.
 std::vector<std::int64_t> largest(const Matrix& m, std::int64_t row, std::int64_t k);
 

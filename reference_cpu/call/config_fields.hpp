@@ -208,7 +208,7 @@ struct Fields<MoEConfig> {
                    Drawn{0, std::array{NullSlots::minus_one, NullSlots::n_routed_experts}}),
         convention("selection_scores", &C::selection_scores, any,
                    "what experts are selected by: scores, or logits", gates,
-                   Drawn{0, std::array{SelectionScores::logits}}),
+                   Drawn{0, std::array{SelectionScores::logits, SelectionScores::sinkhorn}}),
         convention("router_weight_on_input", &C::router_weight_on_input, any,
                    "routing weights multiply the expert's input, and nothing after it", "experts moe",
                    Drawn{0, std::array{true}}),
@@ -255,6 +255,9 @@ struct Fields<MoEConfig> {
         convention("n_always_selected", &C::n_always_selected, Between{0, kLargestSize, "want 0 or more"},
                    "how many of the experts, the last ones, every token has among its k", "gate moe",
                    Drawn{0, std::array{std::int64_t{1}, std::int64_t{2}}}),
+        convention("sinkhorn_tolerance", &C::sinkhorn_tolerance, Positive{},
+                   "the mean change of the experts' factors at which sinkhorn stops", "gate moe",
+                   Drawn{0, std::array{1e-3, 1e-2}}),
     };
   }();
 };

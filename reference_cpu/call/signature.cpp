@@ -188,7 +188,8 @@ void moe(Builder& b, const MoEConfig& c, const CallOptions& o, const Shape& toke
            false);
   // One token's choice may drop another's slot: results can be judged on the port's own choices alone.
   const bool drops = c.drops_slots() && !o.fake_balanced_gate;
-  b.output("indices", DType::int64, slots, drops);
+  b.output("indices", DType::int64, slots,
+           drops || (c.balances_selection(o.training) && !o.fake_balanced_gate));
   if (drops) b.output("dispatched_indices", DType::int64, slots);
   b.output("expert_load", DType::int64, {c.n_routed_experts}, false);
   if (o.training && c.aux_loss_coeff > 0.0 && !o.fake_balanced_gate) b.output("aux_loss", DType::float32, {});

@@ -72,8 +72,10 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
   f.indices.resize(static_cast<std::size_t>(tokens * k));
   f.routing = routing_frame(c, tokens);
 
+  const std::optional<Bounded> balanced = balanced_choice(c, o, f.logits);
   parallel_for(tokens, [&](std::int64_t t) {
-    const TokenScores token = token_scores(c, o, p.correction, f.logits, t);
+    TokenScores token = token_scores(c, o, p.correction, f.logits, t);
+    take_choice(balanced, t, token);
     record_scores(f.routing, c, t, token);
     const std::span<std::int64_t> ids(f.indices.data() + t * k, static_cast<std::size_t>(k));
     const std::vector<std::int64_t> own =

@@ -169,6 +169,42 @@ Row divided(const MoEConfig& c, const Row& values, const std::vector<bool>& live
   return out;
 }
 
+/// Megatron-Core's sinkhorn() of the tokens [first, last), in float.
+void balance(const MoEConfig& c, const std::vector<Row>& logits, std::int64_t first, std::int64_t last,
+             Order order, std::vector<Row>& q) {
+  const DType f = DType::float32;
+  const auto tokens = static_cast<std::size_t>(last - first),
+             experts = static_cast<std::size_t>(c.n_routed_experts);
+  std::vector<Row> cost(tokens);
+  for (std::size_t t = 0; t < tokens; ++t)
+    for (const Num z : logits[static_cast<std::size_t>(first) + t])
+      cost[t].push_back(apply(cast(z, f), [](auto v) { return std::exp(v); }));
+  Row d0(tokens, Num{1.0, f}), d1(experts, Num{1.0, f});
+  const auto evened = [&](const Row& terms, std::size_t n) {
+    const Num share{round_as(f, 1.0 / static_cast<double>(n)), f};
+    return share / (sum(terms, f, order) + 1e-8);
+  };
+  for (double error = 1e9; tokens > 0 && error > c.sinkhorn_tolerance;) {
+    for (std::size_t t = 0; t < tokens; ++t) {
+      Row terms;
+      for (std::size_t e = 0; e < experts; ++e) terms.push_back(d1[e] * cost[t][e]);
+      d0[t] = evened(terms, tokens);
+    }
+    Row changes;
+    for (std::size_t e = 0; e < experts; ++e) {
+      Row terms;
+      for (std::size_t t = 0; t < tokens; ++t) terms.push_back(d0[t] * cost[t][e]);
+      const Num next = evened(terms, experts);
+      changes.push_back(apply(d1[e] - next, [](auto v) { return std::abs(v); }));
+      d1[e] = next;
+    }
+    error = (sum(changes, f, order) / static_cast<double>(experts)).v;
+  }
+  for (std::size_t t = 0; t < tokens; ++t)
+    for (std::size_t e = 0; e < experts; ++e)
+      q[static_cast<std::size_t>(first) + t].push_back(d1[e] * cost[t][e] * d0[t]);
+}
+
 /// Which slots are kept, as a rank with the tokens [first, last) finds out: places in line at each expert.
 void drop(const MoEConfig& c, const GateResult& g, const std::vector<bool>& mask, std::int64_t first,
           std::int64_t last, std::vector<bool>& kept) {
@@ -328,6 +364,14 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
     }
   };
 
+  std::vector<Row> balanced(static_cast<std::size_t>(x.rows));
+  if (o.training && c.selection_scores == SelectionScores::sinkhorn) {
+    std::vector<Row> scored;
+    for (std::int64_t t = 0; t < x.rows; ++t) scored.push_back(mapped(c, g.logits.row(t), softmax_type));
+    const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
+    for (std::size_t r = 0; r + 1 < ranks.size(); ++r)
+      balance(c, scored, ranks[r], ranks[r + 1], w.o.order, balanced);
+  }
   for (std::int64_t t = 0; t < x.rows; ++t) {
     const Row z = mapped(c, g.logits.row(t), softmax_type);
     Row s;
@@ -343,7 +387,8 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
       for (std::size_t i = 0; i < q.size(); ++i) q[i] = q[i] + (*correction)[i];
     const Row seen = weighs_with_correction(c) ? q : s;
 
-    std::vector<std::int64_t> ids = choose(c, after_topk(c) ? z : q);
+    const Row& even = balanced[static_cast<std::size_t>(t)];
+    std::vector<std::int64_t> ids = choose(c, !even.empty() ? even : after_topk(c) ? z : q);
     if (replay)
       for (std::int64_t j = 0; j < k; ++j)
         ids[static_cast<std::size_t>(j)] = static_cast<std::int64_t>((*replay)[t * k + j]);

@@ -176,6 +176,14 @@ void draw_always_selected(std::uint64_t seed, MoEConfig& c) {
   c.n_always_selected = std::min<std::int64_t>(1 + d.below(2), c.n_activated_experts - 1);
 }
 
+/// Balanced choices, drawn apart likewise.
+void draw_sinkhorn(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0xC4CEB9FE1A85EC53u + 13);
+  if (d.chance(0.8) || c.grouped() || c.has_correction_bias() || c.n_always_selected > 0) return;
+  c.selection_scores = SelectionScores::sinkhorn;
+  c.sinkhorn_tolerance = d.of({1e-4, 1e-4, 1e-2, 0.5});
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -284,6 +292,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
       draw_loss_counts(stream, c);
       draw_identity_experts(stream, c);
       draw_always_selected(stream, c);
+      draw_sinkhorn(stream, c);
     }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);

@@ -82,6 +82,7 @@ struct MoEConfig {
   bool aux_loss_accumulated = false;
   std::int64_t n_identity_experts = 0;  ///< of n_routed_experts, the last ones
   std::int64_t n_always_selected = 0;   ///< likewise, and of n_activated_experts
+  double sinkhorn_tolerance = 1e-4;
 
   /// The experts that have parameters, which come before those that return their input.
   std::int64_t experts_with_weights() const { return n_routed_experts - n_identity_experts; }
@@ -106,6 +107,10 @@ struct MoEConfig {
   /// Whether the selection orders logits, plus the correction bias where the score function takes one.
   bool selects_logits() const {
     return facts(score_func).selects_by_logits || selection_scores == SelectionScores::logits;
+  }
+  /// Whether what a token chooses depends on the other tokens.
+  bool balances_selection(bool training) const {
+    return training && selection_scores == SelectionScores::sinkhorn;
   }
   /// The experts that scores are ordered to choose from, the first ones.
   std::int64_t choosable_experts() const { return n_routed_experts - n_always_selected; }

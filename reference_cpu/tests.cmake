@@ -24,6 +24,7 @@ add_executable(reference_cpu_test
   components/tests/mlp_test.cpp
   components/tests/moe_test.cpp
   components/tests/parallelism_test.cpp
+  components/tests/router_input_test.cpp
   components/tests/score_test.cpp
   components/tests/selection_test.cpp
   components/tests/sinkhorn_test.cpp

@@ -137,6 +137,59 @@ NamedTensors shared_experts_outside_the_sum(Implementation& sound, const Call& c
   return out;
 }
 
+bool norms_router_input(const Call& call) {
+  return is(call, Component::gate) && call.config.contains("router_input_norm");
+}
+
+/// The gate without the norm, on these tokens [T, D].
+Call without_router_norm(Call call, const Matrix& input) {
+  for (const char* field : {"router_input_norm", "router_input_norm_eps"}) call.config.erase(field);
+  call.tensors.erase("params/input_scale");
+  Tensor& x = call.tensors.at("inputs/x");
+  for (std::int64_t i = 0; i < x.size(); ++i) x.set(i, input.values[static_cast<std::size_t>(i)]);
+  return call;
+}
+
+NamedTensors router_norm_left_out(Implementation& sound, const Call& call) {
+  if (!norms_router_input(call)) return sound.run(call);
+  const Tensor& scale = call.tensors.at("params/input_scale");
+  Matrix x = matrix_of(call.tensors.at("inputs/x"));
+  for (std::int64_t t = 0; t < x.rows; ++t)
+    for (std::int64_t i = 0; i < x.cols; ++i) x.at(t, i) *= scale[i] / std::sqrt(static_cast<double>(x.cols));
+  return with_results_of(sound, call, without_router_norm(call, x), "outputs/");
+}
+
+NamedTensors router_norm_of_sum(Implementation& sound, const Call& call) {
+  if (!norms_router_input(call)) return sound.run(call);
+  Matrix x = router_input_of(call);
+  for (double& a : x.values) a /= std::sqrt(static_cast<double>(x.cols));
+  return with_results_of(sound, call, without_router_norm(call, x), "outputs/");
+}
+
+NamedTensors router_norm_eps_fixed(Implementation& sound, const Call& call) {
+  return without(sound, call, "router_input_norm_eps");
+}
+
+NamedTensors router_norm_without_scale(Implementation& sound, const Call& call) {
+  if (!norms_router_input(call)) return sound.run(call);
+  Call other = call;
+  fill(other, "params/input_scale", 1.0);
+  return with_results_of(sound, call, other, "outputs/");
+}
+
+/// d x = r s d, without the part through r.
+NamedTensors router_norm_taken_for_constant(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!norms_router_input(call) || !call.backward) return out;
+  const Matrix input = router_input_of(call);
+  const Tensor back = sound.run(without_router_norm(call, input)).at("grads/x"),
+               &x = call.tensors.at("inputs/x");
+  change(out, "grads/x", [&](std::int64_t i, double d) {
+    return x[i] != 0.0 ? back[i] * input.values[static_cast<std::size_t>(i)] / x[i] : d;
+  });
+  return out;
+}
+
 bool selects_by_sinkhorn(const Call& call) {
   return is(call, Component::gate) && parse_call_options(call.options).training &&
          call.config.value("selection_scores", "") == "sinkhorn";
@@ -379,6 +432,37 @@ std::span<const Mutant> convention_mutants() {
        .first_wrong = "grads/x grads/weight grads/bias",
        .property = "logit_rule",
        .run = cap_taken_for_constant},
+      {.name = "router_norm_left_out",
+       .components = {Component::gate},
+       .does = "the gate sees tokens that are scaled, but not normalised",
+       .first_wrong = "outputs/indices outputs/weights outputs/expert_load",
+       .property = "router_input",
+       .run = router_norm_left_out},
+      {.name = "router_norm_of_sum",
+       .components = {Component::gate},
+       .does = "the gate's tokens are divided by the root of a sum of squares, not of their mean",
+       .first_wrong = "outputs/weights outputs/indices",
+       .property = "router_input",
+       .run = router_norm_of_sum},
+      {.name = "router_norm_eps_fixed",
+       .components = {Component::gate},
+       .does = "the norm of the gate's tokens has the eps of 1e-6 whatever router_input_norm_eps is",
+       .first_wrong = "outputs/weights outputs/indices",
+       .property = "router_input",
+       .run = router_norm_eps_fixed},
+      {.name = "router_norm_without_scale",
+       .components = {Component::gate},
+       .does = "the scale of the gate's normalised tokens is taken for 1",
+       .first_wrong = "outputs/indices outputs/weights outputs/expert_load",
+       .property = "router_input",
+       .run = router_norm_without_scale},
+      {.name = "router_norm_taken_for_constant",
+       .components = {Component::gate},
+       .does = "the root mean square of the gate's tokens is taken for a constant",
+       .shows = "G",
+       .first_wrong = "grads/x",
+       .property = "router_input",
+       .run = router_norm_taken_for_constant},
       {.name = "sinkhorn_left_out",
        .components = {Component::gate},
        .does = "logits are selected by as they are where they should be balanced",

@@ -73,9 +73,23 @@ Matrix matrix_of(const Tensor& tensor) {
   return {cols > 0 ? tensor.size() / cols : 0, cols, tensor.doubles()};
 }
 
+Matrix router_input_of(const Call& call) {
+  Matrix x = matrix_of(require(call.tensors, "inputs/x"));
+  const MoEConfig c = config_of(call);
+  if (!c.router_input_norm) return x;
+  const Tensor& scale = require(call.tensors, "params/input_scale");
+  const auto width = static_cast<double>(x.cols);
+  for (std::int64_t t = 0; t < x.rows; ++t) {
+    double squares = 0.0;
+    for (std::int64_t i = 0; i < x.cols; ++i) squares += x.at(t, i) * x.at(t, i);
+    const double norm = std::sqrt((squares / width + c.router_input_norm_eps) * width);
+    for (std::int64_t i = 0; i < x.cols; ++i) x.at(t, i) *= scale[i] / norm;
+  }
+  return x;
+}
+
 Matrix logits_of(const Call& call) {
-  const Matrix x = matrix_of(require(call.tensors, "inputs/x")),
-               w = matrix_of(require(call.tensors, "params/weight"));
+  const Matrix x = router_input_of(call), w = matrix_of(require(call.tensors, "params/weight"));
   const Tensor* bias = find(call.tensors, "params/bias");
   const MoEConfig c = config_of(call);
   Matrix z{x.rows, w.rows, std::vector<double>(static_cast<std::size_t>(x.rows * w.rows))};

@@ -21,6 +21,9 @@ struct Matrix {
 /// Tensor [rows, cols] in double.
 Matrix matrix_of(const Tensor& tensor);
 
+/// What the gate multiplies by its weight [T, D]: x, or x normalised under router_input_norm.
+Matrix router_input_of(const Call& call);
+
 /// z [T, E] of a gate call, as it is scored: after logit_scale and logit_cap.
 Matrix logits_of(const Call& call);
 

@@ -258,6 +258,12 @@ struct Fields<MoEConfig> {
         convention("sinkhorn_tolerance", &C::sinkhorn_tolerance, Positive{},
                    "the mean change of the experts' factors at which sinkhorn stops", "gate moe",
                    Drawn{0, std::array{1e-3, 1e-2}}),
+        convention("router_input_norm", &C::router_input_norm, any,
+                   "the gate sees tokens over their root mean square, times a trained factor per column",
+                   "gate bias_update moe init", Drawn{0, std::array{true}}),
+        convention("router_input_norm_eps", &C::router_input_norm_eps, Between{0, 1, "want 0 to 1"},
+                   "what is added to the mean square under router_input_norm", "gate bias_update moe",
+                   Drawn{0, std::array{1e-5, 0.125}}),
     };
   }();
 };

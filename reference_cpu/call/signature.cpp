@@ -54,6 +54,7 @@ void gate_params(Builder& b, const std::string& prefix, const MoEConfig& c) {
     b.param(prefix + "e_score_correction_bias", DType::float32, {c.n_routed_experts}, false);
   if (c.per_expert_scale)
     b.param(prefix + "per_expert_scale", c.gate_param_dtype(), {c.n_routed_experts}, c.train_gate);
+  if (c.router_input_norm) b.param(prefix + "input_scale", c.gate_param_dtype(), {c.dim}, c.train_gate);
 }
 
 /// Quantised weights are not trained.

@@ -28,7 +28,7 @@ constexpr std::array<std::string_view, 4> kUntouched{
     "shared_expert_gate.weight", "shared_experts.gate_proj.bias", "shared_experts.up_proj.bias",
     "shared_experts.down_proj.bias"};
 
-constexpr std::string_view kOnes = "gate.per_expert_scale";
+constexpr std::array<std::string_view, 2> kOnes{"gate.per_expert_scale", "gate.input_scale"};
 
 constexpr std::string_view kOutputs = "outputs/";
 
@@ -71,9 +71,9 @@ NamedTensors init_weights(const MoEConfig& config, const CallOptions& options) {
   for (const TensorSpec& spec : parameters(config, options)) {
     Tensor& tensor = out.emplace(spec.name, Tensor(spec.dtype, spec.shape)).first->second;
     const std::string_view name = std::string_view(spec.name).substr(kOutputs.size());
-    if (contains(kUntouched, name) || name == kOnes) {
+    if (contains(kUntouched, name) || contains(kOnes, name)) {
       for (std::int64_t i = 0; i < tensor.size(); ++i)
-        tensor.set(i, name == kOnes ? 1.0 : options.fill_before);
+        tensor.set(i, contains(kOnes, name) ? 1.0 : options.fill_before);
     } else if (options.seed && contains(kDrawn, name)) {
       fill_normal(*options.seed, name, options.init_std, 0, tensor);
     }

@@ -178,6 +178,8 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
       if (back.bias) grads["grads/gate.bias"] = to_result(*std::move(back.bias), {c.n_routed_experts});
       if (back.scale)
         grads["grads/gate.per_expert_scale"] = to_result(*std::move(back.scale), {c.n_routed_experts});
+      if (back.input_scale)
+        grads["grads/gate.input_scale"] = to_result(*std::move(back.input_scale), {c.dim});
     }
   }
   if (f.shared) shared_backward(c, o, tensors, x, f, dy, ranks, terms, grads);

@@ -184,6 +184,13 @@ void draw_sinkhorn(std::uint64_t seed, MoEConfig& c) {
   c.sinkhorn_tolerance = d.of({1e-4, 1e-4, 1e-2, 0.5});
 }
 
+/// Normalised tokens for the gate, drawn apart likewise. Ordinary numbers are not divided by nearly 0.
+void draw_router_input(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
+  Draw d(seed * 0x94D049BB133111EBu + 15);
+  c.router_input_norm = d.chance(0.5);
+  c.router_input_norm_eps = numbers == Numbers::ordinary ? 1e-2 : d.of({1e-6, 1e-5, 0.0, 0.5});
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -293,6 +300,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
       draw_identity_experts(stream, c);
       draw_always_selected(stream, c);
       draw_sinkhorn(stream, c);
+      draw_router_input(stream, numbers, c);
     }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);

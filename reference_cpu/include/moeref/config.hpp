@@ -83,6 +83,8 @@ struct MoEConfig {
   std::int64_t n_identity_experts = 0;  ///< of n_routed_experts, the last ones
   std::int64_t n_always_selected = 0;   ///< likewise, and of n_activated_experts
   double sinkhorn_tolerance = 1e-4;
+  bool router_input_norm = false;
+  double router_input_norm_eps = 1e-6;
 
   /// The experts that have parameters, which come before those that return their input.
   std::int64_t experts_with_weights() const { return n_routed_experts - n_identity_experts; }

@@ -103,10 +103,8 @@ ROWS = [
     Row("Inkling2 Inkling2Loop", {"score_func": "sqrtsoftplus", **BIASED, **NORMALISED, **SCALED}, "float32", "float32"),
     Row("DeepseekV4", {"score_func": "sqrtsoftplus", **BIASED, **NORMALISED, **SCALED}),
     Row("DeepseekV4Hash", {"score_func": "sqrtsoftplus", **NORMALISED, **SCALED, "enable_routing_replay": True}),
-    Row("Gemma4Text DiffusionGemmaText", {**BEFORE, **NO_EPS, "per_expert_scale": True},
-        lacks="the router's input is normalised by its root mean square"),
-    Row("Inkling", {**SIGMOID, **NO_EPS, **SCALED}, "float32",
-        lacks="shared experts have logits of their own and a share of the normalisation"),
+    Row("Gemma4Text DiffusionGemmaText", {**BEFORE, **NO_EPS, "per_expert_scale": True, "router_input_norm": True}),
+    Row("Inkling", {**SIGMOID, **NO_EPS, **SCALED, "n_always_selected": 1}, "float32"),
     Row("Phimoe", BEFORE, ks=(2,), lacks="each expert's softmax leaves out logits that are far below the largest (sparsemixer)"),
     Row("SwitchTransformersTop1", {**BEFORE, "expert_capacity": CAPACITY}, ks=(1,)),
     Row("NllbMoeTop2",
@@ -146,7 +144,9 @@ def make(kind, module, row, k, dtype):
     for name, tensor in [*router.named_parameters(), *router.named_buffers()]:
         if name == "tid2eid":
             tensor.data = torch.stack([torch.randperm(EXPERTS)[:k] for _ in range(tensor.shape[0])])
-        elif name.endswith(("per_expert_scale", "global_scale")):
+        elif name == "global_scale":  # on the weights, beside route_scale
+            tensor.data.fill_(1.0)
+        elif name.endswith("scale"):
             tensor.data.uniform_(0.5, 1.5)
         elif tensor.is_floating_point():
             tensor.data.normal_(0.0, 0.1 if name.endswith("correction_bias") else DIM**-0.5)
@@ -181,6 +181,9 @@ def routed(router, module, x, k, correction, tokens):
     if name.startswith(("Gemma4", "DiffusionGemma")):
         return out[1], out[2]
     ids = next(t for t in out if t.dtype == torch.int64 and t.shape == (TOKENS, k))
+    if name == "InklingTopkRouter":
+        shared = EXPERTS + torch.arange(out[3].shape[1]).expand(TOKENS, -1)
+        return torch.cat((out[1], out[3]), 1), torch.cat((ids, shared), 1)
     return next(t for t in out if t.is_floating_point() and t.shape == (TOKENS, k)), ids
 
 
@@ -195,7 +198,9 @@ def judged(kind, module, row, k, dtype, seed):
     if correction is None and ("e_score_correction_bias" in takes or "expert_bias" in takes):
         correction = 0.1 * torch.randn(EXPERTS)
     weights, ids = routed(router, module, x, k, correction, tokens)
-    cotangent = torch.randn(TOKENS, k).to(weights.dtype)
+    shared = row.fields.get("n_always_selected", 0)  # beside EXPERTS and k
+    experts = EXPERTS + shared
+    cotangent = torch.randn(TOKENS, k + shared).to(weights.dtype)
     (weights * cotangent).sum().backward()
 
     weight, bias, scale = named(router, WEIGHT_NAMES), named(router, ("bias",)), named(router, ("per_expert_scale",))
@@ -203,22 +208,25 @@ def judged(kind, module, row, k, dtype, seed):
               "router_weights_fp32": row.returns == "float32"}
     if fields.get("route_scale") == "1 / k":
         fields["route_scale"] = 1.0 / k
-    config = {"n_routed_experts": EXPERTS, "n_shared_experts": 0, "n_activated_experts": k, "n_expert_groups": 1,
+    config = {"n_routed_experts": experts, "n_shared_experts": 0, "n_activated_experts": k + shared, "n_expert_groups": 1,
               "n_limited_groups": 1, "train_gate": True, "gate_bias_update_factor": 0.0, "aux_loss_coeff": 0.0,
               "route_scale": 1.0, "dim": DIM, "inter_dim": DIM, "moe_inter_dim": DIM, "norm_topk_prob": False, **fields}
     options = {"float32": {"gate_precision": "float32"}, "x": {"gate_precision": str(dtype)[6:]}, "mixed": {}}[row.computes]
-    given = {"inputs/x": x.detach(), "params/weight": weight.detach()[:EXPERTS], "cotangents/weights": cotangent}
+    given = {"inputs/x": x.detach(), "params/weight": weight.detach()[:experts], "cotangents/weights": cotangent}
     results = {"outputs/weights": weights.detach(), "outputs/indices": ids, "grads/x": x.grad,
-               "outputs/expert_load": torch.bincount(ids.flatten(), minlength=EXPERTS),
-               "grads/weight": weight.grad[:EXPERTS]}
+               "outputs/expert_load": torch.bincount(ids.flatten(), minlength=experts),
+               "grads/weight": weight.grad[:experts]}
     if config.get("force_e_score_correction_bias"):
-        given["params/e_score_correction_bias"] = correction.detach().float().flatten()
+        given["params/e_score_correction_bias"] = torch.nn.functional.pad(correction.detach().float().flatten(), (0, shared))
     if config.get("router_bias"):
         given["params/bias"], results["grads/bias"] = bias.detach(), bias.grad
     if config.get("per_expert_scale"):
         given["params/per_expert_scale"], results["grads/per_expert_scale"] = scale.detach(), scale.grad
     if config.get("expert_capacity"):
         results["outputs/dispatched_indices"] = torch.where(weights == 0, -1, ids)
+    if config.get("router_input_norm"):
+        scale = named(router, ("scale",))
+        given["params/input_scale"], results["grads/input_scale"] = scale.detach(), scale.grad
     if config.get("enable_routing_replay"):
         given["inputs/replay_indices"] = ids
     return moeref.judge("gate", config, given, results, options=options)

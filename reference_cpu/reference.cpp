@@ -100,6 +100,7 @@ void gate(Work& w) {
       w.put("grads/weight", std::move(b.weight), {c.n_routed_experts, c.dim});
       if (b.bias) w.put("grads/bias", *std::move(b.bias), {c.n_routed_experts});
       if (b.scale) w.put("grads/per_expert_scale", *std::move(b.scale), {c.n_routed_experts});
+      if (b.input_scale) w.put("grads/input_scale", *std::move(b.input_scale), {c.dim});
     }
   }
   put_gate(w, c, std::move(f));

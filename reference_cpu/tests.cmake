@@ -24,8 +24,10 @@ add_executable(reference_cpu_test
   components/tests/mlp_test.cpp
   components/tests/moe_test.cpp
   components/tests/parallelism_test.cpp
+  components/tests/router_input_test.cpp
   components/tests/score_test.cpp
   components/tests/selection_test.cpp
+  components/tests/sinkhorn_test.cpp
   quantization/tests/dequantize_test.cpp
   quantization/tests/element_codec_test.cpp
   quantization/tests/quantize_test.cpp

@@ -53,7 +53,7 @@ DType dtype_of(const CaseSpec& spec, const TensorSpec& tensor, const std::option
 void draw_gate_bias(const CaseSpec& spec, const MoEConfig& config, const std::string& tensor, Tensor& bias) {
   if (!spec.data.contains(DataRole::gate_bias) || !config.gated_experts()) return;
   const Tensor gate = draw_reals(choice_of(spec.data, DataRole::gate_bias), {spec.seed, tensor + " gate"},
-                                 bias.dtype(), {config.n_routed_experts, config.moe_inter_dim}, 1);
+                                 bias.dtype(), {config.experts_with_weights(), config.moe_inter_dim}, 1);
   const bool interleaved = facts(config.expert_activation).interleaved;
   for (std::int64_t i = 0; i < gate.size(); ++i) {
     const std::int64_t expert = i / config.moe_inter_dim, column = i % config.moe_inter_dim;

@@ -29,6 +29,7 @@ void repair_sizes(Descriptor& d) {
   clamp(d.T, needs_token ? 1 : 0, kLargestExtent);
   clamp(d.E, 1, 1024);
   clamp(d.k, 1, d.E);
+  clamp(d.config.n_identity_experts, 0, d.E - 1);
   clamp(d.D, 1, kLargestExtent);
   clamp(d.I, 1, kLargestExtent);
   clamp(d.latent, 0, kLargestExtent);
@@ -82,6 +83,10 @@ void repair_weight_format(Descriptor& d) {
 }
 
 void repair_gate(Descriptor& d) {
+  std::int64_t& always = d.config.n_always_selected;
+  always = d.grouped() || d.factor > 0.0 || d.config.n_identity_experts > 0
+               ? 0
+               : std::clamp<std::int64_t>(always, 0, d.k - 1);
   if (d.component == Component::bias_update) {
     if (d.factor <= 0.0) d.factor = 0x1p-10;
     d.eval = false;
@@ -115,7 +120,7 @@ void repair_ranks(Descriptor& d) {
     default:
       d.ranks = 1;
   }
-  if (d.rank_kind == RankKind::expert) d.ranks = largest_divisor(d.E, d.ranks);
+  if (d.rank_kind == RankKind::expert) d.ranks = largest_divisor(d.E - d.config.n_identity_experts, d.ranks);
   if (d.ranks == 1) {
     d.spread = Spread::even;
     d.all_to_all = false;

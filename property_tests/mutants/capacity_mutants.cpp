@@ -1,4 +1,5 @@
 // Ports that drop slots wrongly (SPEC 10).
+#include <algorithm>
 #include <cmath>
 #include <string_view>
 #include <vector>
@@ -142,6 +143,55 @@ NamedTensors divided_after_dropping_anyway(Implementation& sound, const Call& ca
   return drops(call) ? sound.run(with_config(call, {{"norm_after_dropping", true}})) : sound.run(call);
 }
 
+/// The experts choose tokens by these numbers [T, E], and weigh them as before.
+NamedTensors with_expert_choice(Implementation& sound, const Call& call, Matrix (*by)(const Call& call),
+                                bool weighs = false) {
+  NamedTensors out = sound.run(call);
+  if (!drops(call) || !is(call, Component::gate) || context_ranks_of(call) > 1) return out;
+  const MoEConfig c = parse_moe_config(call.config);
+  if (c.n_activated_experts != c.n_routed_experts || c.capacity_order != CapacityOrder::weight) return out;
+  const Matrix by_token = by(call);
+  const Tensor ids = out.at("outputs/indices"), all = sound.run(without_limit(call)).at("outputs/weights");
+  const Tensor* mask = find(call.tensors, "inputs/token_mask");
+  Tensor &kept = out.at(kDispatched), &weights = out.at("outputs/weights");
+  const std::int64_t tokens = by_token.rows, capacity = c.capacity(tokens);
+  for (std::int64_t e = 0; e < c.n_routed_experts; ++e) {
+    std::vector<std::int64_t> line;
+    for (std::int64_t t = 0; t < tokens; ++t)
+      if (!mask || (*mask)[t] != 0.0) line.push_back(t);
+    std::ranges::stable_sort(
+        line, [&](std::int64_t a, std::int64_t b) { return by_token.at(a, e) > by_token.at(b, e); });
+    for (std::size_t place = 0; place < line.size(); ++place)
+      for (std::int64_t slot = line[place] * c.n_routed_experts;
+           slot < (line[place] + 1) * c.n_routed_experts; ++slot) {
+        if (ids[slot] != static_cast<double>(e)) continue;
+        const bool takes = static_cast<std::int64_t>(place) < capacity;
+        kept.set(slot, static_cast<double>(takes ? e : c.null_id()));
+        weights.set(slot, !takes ? 0.0 : weighs ? by_token.at(line[place], e) * c.route_scale : all[slot]);
+      }
+  }
+  return out;
+}
+
+NamedTensors experts_choose_by_logits(Implementation& sound, const Call& call) {
+  return with_expert_choice(sound, call, logits_of);
+}
+
+NamedTensors experts_choose_by_softmax_over_tokens(Implementation& sound, const Call& call) {
+  if (score_of(call) != ScoreFunc::softmax) return sound.run(call);
+  constexpr auto by = [](const Call& of) {
+    Matrix z = logits_of(of);
+    for (std::int64_t e = 0; e < z.cols; ++e) {
+      double top = -INFINITY, sum = 0.0;
+      for (std::int64_t t = 0; t < z.rows; ++t) top = std::max(top, z.at(t, e));
+      for (std::int64_t t = 0; t < z.rows; ++t) sum += z.at(t, e) = std::exp(z.at(t, e) - top);
+      for (std::int64_t t = 0; t < z.rows; ++t) z.at(t, e) /= sum;
+    }
+    return z;
+  };
+  return with_expert_choice(sound, call, by, true);
+}
+
 NamedTensors ranks_share_capacity(Implementation& sound, const Call& call) {
   NamedTensors out = sound.run(call);
   if (!drops(call) || !is(call, Component::gate) || context_ranks_of(call) == 1) return out;
@@ -238,6 +288,19 @@ std::span<const Mutant> capacity_mutants() {
        .first_wrong = kWhere,
        .property = "dropped_slots",
        .run = divided_after_dropping_anyway},
+      {.name = "experts_choose_by_logits",
+       .source = "the softmax of expert choice is over experts, whose order among tokens is another one",
+       .components = {Component::gate},
+       .does = "experts that choose tokens order them by logits",
+       .first_wrong = kWhere,
+       .property = "expert_choice",
+       .run = experts_choose_by_logits},
+      {.name = "experts_choose_by_softmax_over_tokens",
+       .components = {Component::gate},
+       .does = "where experts choose tokens the softmax runs over tokens",
+       .first_wrong = kWhere,
+       .property = "expert_choice",
+       .run = experts_choose_by_softmax_over_tokens},
       {.name = "ranks_share_capacity",
        .components = {Component::gate},
        .does = "ranks drop as if they were one",

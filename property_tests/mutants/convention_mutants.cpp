@@ -94,6 +94,135 @@ NamedTensors scores_selected_anyway(Implementation& sound, const Call& call) {
   return without(sound, call, "selection_scores");
 }
 
+bool has_always_selected(const Call& call) {
+  return is(call, Component::gate) && call.config.contains("n_always_selected");
+}
+
+NamedTensors shared_experts_compete(Implementation& sound, const Call& call) {
+  return without(sound, call, "n_always_selected");
+}
+
+/// Each token's choice with the first experts in the place of the last ones, where it has none of them.
+NamedTensors first_experts_are_shared(Implementation& sound, const Call& call) {
+  if (!has_always_selected(call)) return sound.run(call);
+  const std::int64_t experts = size(call, "n_routed_experts"), shared = size(call, "n_always_selected");
+  return with_choice(sound, call, [&](std::int64_t, const IdList& own) {
+    IdList out = own;
+    for (std::int64_t& id : out) {
+      const std::int64_t first = id - (experts - shared);
+      if (first >= 0 && std::ranges::find(own, first) == own.end()) id = first;
+    }
+    return out;
+  });
+}
+
+/// Shared experts stand outside of the sum, and weigh what they would alone.
+NamedTensors shared_experts_outside_the_sum(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!has_always_selected(call) || !normalises(call)) return out;
+  const MoEConfig c = parse_moe_config(call.config);
+  const Tensor ids = out.at("outputs/indices"), before = out.at("outputs/weights");
+  change(out, "outputs/weights", [&](std::int64_t i, double w) {
+    const std::int64_t k = c.n_activated_experts, first = i - i % k;
+    const auto shared = [&](std::int64_t slot) {
+      return ids[slot] >= static_cast<double>(c.choosable_experts());
+    };
+    double all = 0.0, own = 0.0;
+    for (std::int64_t slot = first; slot < first + k; ++slot) {
+      all += before[slot];
+      if (shared(slot) == shared(i)) own += before[slot];
+    }
+    return own != 0.0 ? w * all / own : w;
+  });
+  return out;
+}
+
+bool norms_router_input(const Call& call) {
+  return is(call, Component::gate) && call.config.contains("router_input_norm");
+}
+
+/// The gate without the norm, on these tokens [T, D].
+Call without_router_norm(Call call, const Matrix& input) {
+  for (const char* field : {"router_input_norm", "router_input_norm_eps"}) call.config.erase(field);
+  call.tensors.erase("params/input_scale");
+  Tensor& x = call.tensors.at("inputs/x");
+  for (std::int64_t i = 0; i < x.size(); ++i) x.set(i, input.values[static_cast<std::size_t>(i)]);
+  return call;
+}
+
+NamedTensors router_norm_left_out(Implementation& sound, const Call& call) {
+  if (!norms_router_input(call)) return sound.run(call);
+  const Tensor& scale = call.tensors.at("params/input_scale");
+  Matrix x = matrix_of(call.tensors.at("inputs/x"));
+  for (std::int64_t t = 0; t < x.rows; ++t)
+    for (std::int64_t i = 0; i < x.cols; ++i) x.at(t, i) *= scale[i] / std::sqrt(static_cast<double>(x.cols));
+  return with_results_of(sound, call, without_router_norm(call, x), "outputs/");
+}
+
+NamedTensors router_norm_of_sum(Implementation& sound, const Call& call) {
+  if (!norms_router_input(call)) return sound.run(call);
+  Matrix x = router_input_of(call);
+  for (double& a : x.values) a /= std::sqrt(static_cast<double>(x.cols));
+  return with_results_of(sound, call, without_router_norm(call, x), "outputs/");
+}
+
+NamedTensors router_norm_eps_fixed(Implementation& sound, const Call& call) {
+  return without(sound, call, "router_input_norm_eps");
+}
+
+NamedTensors router_norm_without_scale(Implementation& sound, const Call& call) {
+  if (!norms_router_input(call)) return sound.run(call);
+  Call other = call;
+  fill(other, "params/input_scale", 1.0);
+  return with_results_of(sound, call, other, "outputs/");
+}
+
+/// d x = r s d, without the part through r.
+NamedTensors router_norm_taken_for_constant(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!norms_router_input(call) || !call.backward) return out;
+  const Matrix input = router_input_of(call);
+  const Tensor back = sound.run(without_router_norm(call, input)).at("grads/x"),
+               &x = call.tensors.at("inputs/x");
+  change(out, "grads/x", [&](std::int64_t i, double d) {
+    return x[i] != 0.0 ? back[i] * input.values[static_cast<std::size_t>(i)] / x[i] : d;
+  });
+  return out;
+}
+
+bool selects_by_sinkhorn(const Call& call) {
+  return is(call, Component::gate) && parse_call_options(call.options).training &&
+         call.config.value("selection_scores", "") == "sinkhorn";
+}
+
+/// The sound results on the k largest of other numbers.
+NamedTensors with_largest_of(Implementation& sound, const Call& call, const Matrix& q) {
+  return with_choice(sound, call, [&](std::int64_t t, const IdList&) {
+    return largest(q, t, size(call, "n_activated_experts"));
+  });
+}
+
+NamedTensors sinkhorn_left_out(Implementation& sound, const Call& call) {
+  return selects_by_sinkhorn(call) ? with_largest_of(sound, call, logits_of(call)) : sound.run(call);
+}
+
+NamedTensors sinkhorn_of_one_round(Implementation& sound, const Call& call) {
+  return selects_by_sinkhorn(call) ? with_largest_of(sound, call, balanced_choices_of(call, 1))
+                                   : sound.run(call);
+}
+
+NamedTensors sinkhorn_over_all_ranks(Implementation& sound, const Call& call) {
+  if (!selects_by_sinkhorn(call) || context_ranks_of(call) == 1) return sound.run(call);
+  Call one = call;
+  for (const char* option : {"cp_size", "tokens_per_rank"}) one.options.erase(option);
+  return with_largest_of(sound, call, balanced_choices_of(one));
+}
+
+NamedTensors balanced_weights(Implementation& sound, const Call& call) {
+  return selects_by_sinkhorn(call) ? with_weights_of(sound, call, balanced_choices_of(call))
+                                   : sound.run(call);
+}
+
 NamedTensors selected_logits_weigh_with_bias(Implementation& sound, const Call& call) {
   const Tensor* correction = find(call.tensors, "params/e_score_correction_bias");
   if (!is(call, Component::gate) || !call.config.contains("selection_scores") || !correction ||
@@ -303,6 +432,81 @@ std::span<const Mutant> convention_mutants() {
        .first_wrong = "grads/x grads/weight grads/bias",
        .property = "logit_rule",
        .run = cap_taken_for_constant},
+      {.name = "router_norm_left_out",
+       .components = {Component::gate},
+       .does = "the gate sees tokens that are scaled, but not normalised",
+       .first_wrong = "outputs/indices outputs/weights outputs/expert_load",
+       .property = "router_input",
+       .run = router_norm_left_out},
+      {.name = "router_norm_of_sum",
+       .components = {Component::gate},
+       .does = "the gate's tokens are divided by the root of a sum of squares, not of their mean",
+       .first_wrong = "outputs/weights outputs/indices",
+       .property = "router_input",
+       .run = router_norm_of_sum},
+      {.name = "router_norm_eps_fixed",
+       .components = {Component::gate},
+       .does = "the norm of the gate's tokens has the eps of 1e-6 whatever router_input_norm_eps is",
+       .first_wrong = "outputs/weights outputs/indices",
+       .property = "router_input",
+       .run = router_norm_eps_fixed},
+      {.name = "router_norm_without_scale",
+       .components = {Component::gate},
+       .does = "the scale of the gate's normalised tokens is taken for 1",
+       .first_wrong = "outputs/indices outputs/weights outputs/expert_load",
+       .property = "router_input",
+       .run = router_norm_without_scale},
+      {.name = "router_norm_taken_for_constant",
+       .components = {Component::gate},
+       .does = "the root mean square of the gate's tokens is taken for a constant",
+       .shows = "G",
+       .first_wrong = "grads/x",
+       .property = "router_input",
+       .run = router_norm_taken_for_constant},
+      {.name = "sinkhorn_left_out",
+       .components = {Component::gate},
+       .does = "logits are selected by as they are where they should be balanced",
+       .first_wrong = "outputs/indices",
+       .property = "sinkhorn_selection",
+       .run = sinkhorn_left_out},
+      {.name = "sinkhorn_of_one_round",
+       .components = {Component::gate},
+       .does = "Sinkhorn's balancing stops after one round",
+       .first_wrong = "outputs/indices",
+       .property = "sinkhorn_selection",
+       .run = sinkhorn_of_one_round},
+      {.name = "sinkhorn_over_all_ranks",
+       .components = {Component::gate},
+       .does = "ranks balance their tokens together",
+       .shows = "R",
+       .first_wrong = "outputs/indices",
+       .property = "sinkhorn_selection",
+       .run = sinkhorn_over_all_ranks},
+      {.name = "balanced_weights",
+       .components = {Component::gate},
+       .does = "routing weights are made of balanced scores",
+       .first_wrong = "outputs/weights",
+       .property = "sinkhorn_selection",
+       .run = balanced_weights},
+      {.name = "shared_experts_compete",
+       .components = {Component::gate},
+       .does = "experts that every token has are chosen by their scores like the others",
+       .first_wrong = "outputs/indices outputs/expert_load",
+       .property = "always_selected",
+       .run = shared_experts_compete},
+      {.name = "first_experts_are_shared",
+       .components = {Component::gate},
+       .does = "the first experts are those that every token has, not the last ones",
+       .first_wrong = "outputs/indices outputs/expert_load",
+       .property = "always_selected",
+       .run = first_experts_are_shared},
+      {.name = "shared_experts_outside_the_sum",
+       .source = "transformers inkling normalises over both, DeepSeek-V3's shared experts have no score",
+       .components = {Component::gate},
+       .does = "the weights of experts that every token has are normalised apart from the others",
+       .first_wrong = "outputs/weights",
+       .property = "always_selected",
+       .run = shared_experts_outside_the_sum},
       {.name = "scores_selected_anyway",
        .source = "transformers 5.24 kolibri1 selects by logits",
        .components = {Component::gate},

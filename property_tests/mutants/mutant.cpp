@@ -23,18 +23,19 @@ class Mutation final : public Implementation {
   Implementation& sound_;
 };
 
-/// A mutant that is sound where slots may be null: the bugs of old calls take an id for the number of an
-/// expert, which that of such a slot is not. The rows of this convention do without.
-class SoundOnNullSlots final : public Implementation {
+/// A mutant that is sound where slots may be of no expert, or of one without parameters: the bugs of old
+/// calls take an id for the number of an expert that has some. The rows of these conventions do without.
+class SoundBeyondExperts final : public Implementation {
  public:
-  SoundOnNullSlots(std::unique_ptr<Implementation> mutant, Implementation& sound)
+  SoundBeyondExperts(std::unique_ptr<Implementation> mutant, Implementation& sound)
       : mutant_(std::move(mutant)), sound_(sound) {}
   std::string name() const override { return mutant_->name(); }
   std::optional<std::string> unsupported(const Call& call) const override {
     return mutant_->unsupported(call);
   }
   NamedTensors run(const Call& call) override {
-    return call.config.contains("null_slots") ? sound_.run(call) : mutant_->run(call);
+    const bool beyond = call.config.contains("null_slots") || call.config.contains("n_identity_experts");
+    return beyond ? sound_.run(call) : mutant_->run(call);
   }
 
  private:
@@ -49,8 +50,8 @@ bool expressible(const Mutant& mutant) { return mutant.run || mutant.make; }
 std::unique_ptr<Implementation> with_mutation(const Mutant& mutant, Implementation& sound) {
   std::unique_ptr<Implementation> wrong =
       mutant.make ? mutant.make(sound) : std::make_unique<Mutation>(mutant, sound);
-  if (mutant.property == "null_slots") return wrong;
-  return std::make_unique<SoundOnNullSlots>(std::move(wrong), sound);
+  if (mutant.property == "null_slots" || mutant.property == "identity_experts") return wrong;
+  return std::make_unique<SoundBeyondExperts>(std::move(wrong), sound);
 }
 
 std::vector<std::string_view> words(std::string_view text) {

@@ -107,6 +107,77 @@ NamedTensors clamp_before_activation(Implementation& sound, const Call& call) {
   return experts_with(sound, call, "clamp_after_activation", nlohmann::json::object());
 }
 
+bool has_identity_experts(const Call& call) {
+  return is(call, Component::experts) && call.config.contains("n_identity_experts");
+}
+bool of_identity(const MoEConfig& c, double id) {
+  return id >= static_cast<double>(c.experts_with_weights()) && id < static_cast<double>(c.n_routed_experts);
+}
+
+/// The call with other ids in the slots of experts without parameters.
+Call with_identity_slots(Call call, std::int64_t (*other)(std::int64_t id, const MoEConfig& config)) {
+  const MoEConfig c = parse_moe_config(call.config);
+  for (std::int64_t& id : call.tensors.at("inputs/indices").as<std::int64_t>())
+    if (of_identity(c, static_cast<double>(id))) id = other(id, c);
+  return call;
+}
+
+NamedTensors identity_gives_nothing(Implementation& sound, const Call& call) {
+  if (!has_identity_experts(call)) return sound.run(call);
+  return sound.run(with_identity_slots(
+      call, [](std::int64_t, const MoEConfig& c) -> std::int64_t { return c.null_id(); }));
+}
+
+NamedTensors identity_ids_wrap(Implementation& sound, const Call& call) {
+  if (!has_identity_experts(call)) return sound.run(call);
+  return sound.run(with_identity_slots(
+      call, [](std::int64_t id, const MoEConfig& c) { return id % c.experts_with_weights(); }));
+}
+
+NamedTensors identity_unweighted(Implementation& sound, const Call& call) {
+  if (!has_identity_experts(call)) return sound.run(call);
+  const MoEConfig c = parse_moe_config(call.config);
+  Call other = call;
+  const Tensor& ids = call.tensors.at("inputs/indices");
+  map_input(other, "inputs/weights",
+            [&](std::int64_t i, double w) { return of_identity(c, ids[i]) ? 1.0 : w; });
+  return sound.run(other);
+}
+
+NamedTensors identity_weight_has_no_gradient(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!has_identity_experts(call)) return out;
+  const MoEConfig c = parse_moe_config(call.config);
+  const Tensor& ids = call.tensors.at("inputs/indices");
+  change(out, "grads/weights", [&](std::int64_t i, double d) { return of_identity(c, ids[i]) ? 0.0 : d; });
+  return out;
+}
+
+NamedTensors identity_input_has_no_gradient(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (has_identity_experts(call) && call.backward)
+    out["grads/x"] = identity_gives_nothing(sound, call).at("grads/x");
+  return out;
+}
+
+/// x is added before tokens are dispatched, where the mask is not looked at.
+NamedTensors identity_of_padding(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  const Tensor* mask = find(call.tensors, "inputs/token_mask");
+  if (!has_identity_experts(call) || !mask) return out;
+  const MoEConfig c = parse_moe_config(call.config);
+  const Tensor &ids = call.tensors.at("inputs/indices"), &x = call.tensors.at("inputs/x"),
+               &p = call.tensors.at("inputs/weights");
+  change(out, "outputs/y", [&](std::int64_t i, double y) {
+    const std::int64_t token = i / x.extent(1), k = c.n_activated_experts;
+    if ((*mask)[token] != 0.0) return y;
+    for (std::int64_t slot = token * k; slot < (token + 1) * k; ++slot)
+      if (of_identity(c, ids[slot])) y += p[slot] * x[i];
+    return y;
+  });
+  return out;
+}
+
 }  // namespace
 
 std::span<const Mutant> slot_mutants() {
@@ -130,6 +201,45 @@ std::span<const Mutant> slot_mutants() {
        .first_wrong = "outputs/weights",
        .property = "null_slots",
        .run = null_slots_in_the_mean},
+      {.name = "identity_gives_nothing",
+       .source = "an expert back end that skips the ids past its last expert",
+       .components = {Component::experts},
+       .does = "an expert without parameters gives nothing",
+       .first_wrong = "stages/down_projection outputs/y",
+       .property = "identity_experts",
+       .run = identity_gives_nothing},
+      {.name = "identity_ids_wrap",
+       .components = {Component::experts},
+       .does = "ids past the last expert with parameters begin anew at the first",
+       .first_wrong = "stages/up_projection outputs/y",
+       .property = "identity_experts",
+       .run = identity_ids_wrap},
+      {.name = "identity_unweighted",
+       .components = {Component::experts},
+       .does = "an expert without parameters returns its input without the routing weight",
+       .first_wrong = "stages/down_projection outputs/y",
+       .property = "identity_experts",
+       .run = identity_unweighted},
+      {.name = "identity_weight_has_no_gradient",
+       .components = {Component::experts},
+       .does = "the routing weight of an expert without parameters is taken for a constant",
+       .shows = "G",
+       .first_wrong = "grads/weights",
+       .property = "identity_experts",
+       .run = identity_weight_has_no_gradient},
+      {.name = "identity_input_has_no_gradient",
+       .components = {Component::experts},
+       .does = "no gradient of x passes an expert without parameters",
+       .shows = "G",
+       .first_wrong = "grads/x",
+       .property = "identity_experts",
+       .run = identity_input_has_no_gradient},
+      {.name = "identity_of_padding",
+       .components = {Component::experts},
+       .does = "masked tokens pass experts without parameters",
+       .first_wrong = "outputs/y",
+       .property = "identity_experts",
+       .run = identity_of_padding},
       {.name = "weight_never_on_input",
        .components = {Component::experts},
        .does = "the routing weight multiplies the activation where it belongs on the input",

@@ -214,7 +214,81 @@ void divided_after_dropping(Implementation& impl, const Descriptor& d) {
   expect_verdict(a);
 }
 
+/// Each expert takes its best tokens by S, which is a softmax over experts or a sigmoid, in the column that
+/// the token has for it.
+void expert_choice(Implementation& impl, const Descriptor& d) {
+  const Call call = full_call(impl, d);
+  const ParallelOptions ranks = parse_call_options(call.options).parallel;
+  const std::int64_t capacity = parse_moe_config(call.config).expert_capacity;
+  const Answer a(impl, call), before(impl, before_dropping(call));
+  const Matrix s = scores_of(call);
+  const auto slot_of = [&](std::int64_t token, std::int64_t expert) {
+    const std::vector<std::int64_t> ids = ids_of(a, token);
+    const auto at = std::ranges::find(ids, expert);
+    if (at == ids.end())
+      fail({"outputs/indices", token * d.k, 0.0, 0.0, 0.0,
+            "with k = E every token has a slot of every expert"});
+    return token * d.k + (at - ids.begin());
+  };
+  const auto offsets = rank_offsets(ranks.size(), ranks.tokens_per_rank, d.T);
+  std::int64_t dropped = 0;
+  for (std::size_t r = 0; r + 1 < offsets.size(); ++r)
+    for (std::int64_t e = 0; e < d.E; ++e) {
+      std::int64_t taken = 0, real = 0, at = -1;
+      double least = INFINITY, most = -INFINITY;
+      for (std::int64_t t = offsets[r]; t < offsets[r + 1]; ++t) {
+        if (!is_real(call, t)) continue;
+        const std::int64_t slot = slot_of(t, e);
+        const bool gone = is_dropped(a, slot);
+        const double score = s.at(t, e), open = before.bound("outputs/weights", slot) / std::abs(d.scale);
+        const double want = gone ? 0.0 : score * d.scale;
+        expect_near("outputs/weights", slot, a.at("outputs/weights", slot), want,
+                    gone ? 0.0 : a.bound("outputs/weights", slot) + 1e-11 * std::abs(want),
+                    "a chosen token weighs its own score, not one among tokens");
+        ++real;
+        taken += !gone;
+        if (gone && score - open > most) most = score - open, at = slot;
+        if (!gone) least = std::min(least, score + open);
+      }
+      dropped += real - taken;
+      if (real > 0)
+        expect_equal("outputs/dispatched_indices", std::max<std::int64_t>(at, 0), static_cast<double>(taken),
+                     static_cast<double>(std::min(capacity, real)), "an expert takes C tokens of a rank");
+      if (least < most)
+        fail({"outputs/dispatched_indices", at, a.at("outputs/dispatched_indices", at),
+              static_cast<double>(e), 0.0, "an expert takes the tokens that score highest with it"});
+    }
+  if (dropped == 0) throw Discarded("every expert has room for every token");
+}
+
+/// All experts for every token, and as many tokens for every expert as it has room for.
+void arrange_expert_choice(Descriptor& d) {
+  MoEConfig& c = d.config;
+  c.capacity_factor = 0.0;
+  c.expert_capacity = std::clamp<std::int64_t>(c.expert_capacity, 1, 3);
+  c.capacity_order = CapacityOrder::weight;
+  c.null_slots = NullSlots::given;
+  c.per_expert_scale = c.norm_after_dropping = false;
+  d.E = std::clamp<std::int64_t>(d.E, 2, 8);
+  d.k = d.E;
+  d.T = std::clamp<std::int64_t>(d.T, 6, 32);
+  d.groups = d.limited = 1;
+  d.before_topk = true;
+  d.norm = d.biased_weights = d.frozen = d.replay = false;
+  if (d.scale <= 0.0) d.scale = 1.0;
+  if (d.logits != Logits::rough) d.logits = Logits::levels;
+}
+
 const Property kCapacityProperties[] = {
+    {"C14",
+     "expert_choice",
+     {Component::gate},
+     PropertyClass::bounded,
+     "with k = E and slots taken by weight, each expert takes the C tokens that score highest with it",
+     {"softmax over tokens", "tokens ordered by logits"},
+     arrange_expert_choice,
+     expert_choice,
+     Passes::forward},
     {"C14",
      "capacity_order",
      {Component::gate},

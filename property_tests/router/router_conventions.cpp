@@ -4,6 +4,8 @@
 #include <cmath>
 #include <vector>
 
+#include "moeref/reference.hpp"
+#include "property_tests/layer/layer_calls.hpp"
 #include "property_tests/router/router_oracle.hpp"
 #include "property_tests/suite/property_tables.hpp"
 
@@ -105,6 +107,125 @@ void selection_rule(Implementation& impl, const Descriptor& d) {
     compared += expect_selected(a, t, largest(q, t, d.k), "logits and the correction bias are selected by");
   require_some(compared, d.T);
   expect_weights(a, "weights are scores without the correction bias");
+}
+
+void arrange_always_selected(Descriptor& d) {
+  arrange_plain(d);
+  if (d.seed % 2 == 0) d.correction = Correction::normal;
+  if (d.config.n_always_selected == 0) d.config.n_always_selected = 1 + static_cast<std::int64_t>(d.seed % 2);
+  d.config.n_identity_experts = 0;
+  d.biased_weights = false;
+  d.norm = d.before_topk = true;
+  const std::int64_t most = d.config.n_always_selected + 1;
+  d.E = std::max<std::int64_t>(d.E, most + 2);
+  d.k = std::max(d.k, most);
+  if (d.logits != Logits::rough) d.logits = Logits::levels;
+}
+
+/// The last experts, the best of the others, and one sum for all of their scores.
+void always_selected(Implementation& impl, const Descriptor& d) {
+  const Call call = make_call(d);
+  const Answer a(impl, call);
+  Matrix q = choices_of(call);
+  std::int64_t compared = 0;
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    for (std::int64_t e = d.E - d.config.n_always_selected; e < d.E; ++e) q.at(t, e) = INFINITY;
+    compared +=
+        expect_selected(a, t, largest(q, t, d.k), "every token has the last n_always_selected experts");
+  }
+  require_some(compared, d.T);
+  expect_weights(a, "experts that every token has are in the sum that divides weights");
+}
+
+void arrange_sinkhorn(Descriptor& d) {
+  arrange_plain(d);
+  d.config.selection_scores = SelectionScores::sinkhorn;
+  d.config.n_always_selected = 0;
+  d.precision = DType::float32;
+  d.eval = d.biased_weights = false;
+  d.E = std::clamp<std::int64_t>(d.E, 3, 8);
+  d.k = std::min<std::int64_t>(d.k, 2);
+  d.T = std::clamp<std::int64_t>(d.T, 6, 24);
+  if (d.logits != Logits::rough) d.logits = d.seed % 2 == 0 ? Logits::skewed : Logits::levels;
+}
+
+/// The last experts' and tokens' factors of exp(z), in double, of each rank's tokens.
+void sinkhorn_selection(Implementation& impl, const Descriptor& d) {
+  const Call call = make_call(d);
+  const Answer a(impl, call);
+  const Matrix q = balanced_choices_of(call);
+  std::int64_t compared = 0;
+  for (std::int64_t t = 0; t < d.T; ++t)
+    compared += expect_selected(a, t, largest(q, t, d.k), "balanced logits are selected by");
+  require_some(compared, d.T);
+  expect_weights(a, "weights are scores that are not balanced");
+}
+
+void arrange_router_input(Descriptor& d) {
+  arrange_plain(d);
+  d.config.router_input_norm = true;
+  d.config.router_input_norm_eps = d.seed % 2 == 0 ? 1e-6 : 0.125;
+  d.config.per_expert_scale = false;
+  d.score = d.seed % 4 < 2 ? ScoreFunc::sigmoid : ScoreFunc::softmax;
+  d.before_topk = true;
+  d.norm = d.biased_weights = d.frozen = false;
+  d.aux = 0.0;
+  d.config.z_loss_coeff = 0.0;
+  d.logits = Logits::rough;
+  d.values = Values::rough;
+  d.poison = NonFinite::none;
+  d.D = std::max<std::int64_t>(d.D, 2);
+}
+
+/// Weights by the formula on normalised tokens; and gradients: those of the same gate on the tokens as they
+/// are normalised, through the norm.
+void router_input(Implementation& impl, const Descriptor& d) {
+  const Call call = full_call(impl, d);
+  const MoEConfig c = parse_moe_config(call.config);
+  const Answer a(impl, call);
+  expect_weights(a, "the gate sees tokens over their root mean square, times the scale");
+  if (!call.backward) return;
+  Call wide = call;  // the documented gate in double, on what the norm makes
+  for (const char* field : {"router_input_norm", "router_input_norm_eps"}) wide.config.erase(field);
+  const Matrix normed = router_input_of(call);
+  const Tensor x = call.tensors.at("inputs/x"), scale = call.tensors.at("params/input_scale");
+  wide.tensors.erase("params/input_scale");
+  wide = in_dtype(std::move(wide), DType::float64);
+  wide.options["gate_precision"] = "float64";
+  wide.tensors["inputs/replay_indices"] = a["outputs/indices"];
+  Tensor& given = wide.tensors.at("inputs/x");
+  for (std::int64_t i = 0; i < given.size(); ++i) given.set(i, normed.values[static_cast<std::size_t>(i)]);
+  const Evaluation plain = evaluate(wide);
+  const std::vector<double>& back = plain.results.at("grads/x").value;
+  std::vector<double> by_scale(static_cast<std::size_t>(d.D)), size(by_scale);
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    double squares = 0.0, inner = 0.0, magnitude = 0.0;
+    const auto at = [&](std::int64_t i) { return static_cast<std::size_t>(t * d.D + i); };
+    for (std::int64_t i = 0; i < d.D; ++i) {
+      const double term = back[at(i)] * scale[i] * x[t * d.D + i];
+      squares += x[t * d.D + i] * x[t * d.D + i];
+      inner += term;
+      magnitude += std::abs(term);
+      if (scale[i] == 0.0) continue;
+      by_scale[static_cast<std::size_t>(i)] += back[at(i)] * normed.values[at(i)] / scale[i];
+      size[static_cast<std::size_t>(i)] += std::abs(back[at(i)] * normed.values[at(i)] / scale[i]);
+    }
+    const auto width = static_cast<double>(d.D);
+    const double mean = squares / width + c.router_input_norm_eps, norm = std::sqrt(mean * width);
+    for (std::int64_t i = 0; i < d.D; ++i) {
+      const double own = x[t * d.D + i] / (mean * width);
+      const double want = (back[at(i)] * scale[i] - own * inner) / norm;
+      expect_near(
+          "grads/x", t * d.D + i, a.at("grads/x", t * d.D + i), want,
+          a.bound("grads/x", t * d.D + i) + 1e-11 * (std::abs(own) * magnitude / norm + std::abs(want)),
+          "the gradient passes the norm and its scale");
+    }
+  }
+  for (std::int64_t i = 0; i < d.D; ++i)
+    if (scale[i] != 0.0)
+      expect_near("grads/input_scale", i, a.at("grads/input_scale", i), by_scale[static_cast<std::size_t>(i)],
+                  a.bound("grads/input_scale", i) + 1e-11 * size[static_cast<std::size_t>(i)],
+                  "the scale's gradient is that of the gate's input times the normalised token");
 }
 
 void arrange_expert_scale(Descriptor& d) {
@@ -243,6 +364,31 @@ const Property kRouterConventionProperties[] = {
      {"bias on logits, sigmoid after"},
      arrange_selection,
      selection_rule},
+    {"C7",
+     "always_selected",
+     {Component::gate},
+     PropertyClass::bounded,
+     "the last n_always_selected experts are among the k of every token, and weighed with the others",
+     {"shared experts in the router's normalisation"},
+     arrange_always_selected,
+     always_selected},
+    {"C6",
+     "sinkhorn_selection",
+     {Component::gate},
+     PropertyClass::bounded,
+     "under selection_scores = sinkhorn the order of balanced exp(z) selects, and scores weigh",
+     {"sinkhorn"},
+     arrange_sinkhorn,
+     sinkhorn_selection},
+    {"C8",
+     "router_input",
+     {Component::gate},
+     PropertyClass::bounded,
+     "under router_input_norm the gate sees normalised tokens, whose gradients pass the norm and its scale",
+     {"root mean square", "the norm's gradient"},
+     arrange_router_input,
+     router_input,
+     Passes::either},
     {"C8",
      "expert_scale",
      {Component::gate},

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "reference_cpu/call/enumerators.hpp"
+#include "reference_cpu/call/ranks.hpp"
 
 namespace moeref {
 namespace {
@@ -72,9 +73,23 @@ Matrix matrix_of(const Tensor& tensor) {
   return {cols > 0 ? tensor.size() / cols : 0, cols, tensor.doubles()};
 }
 
+Matrix router_input_of(const Call& call) {
+  Matrix x = matrix_of(require(call.tensors, "inputs/x"));
+  const MoEConfig c = config_of(call);
+  if (!c.router_input_norm) return x;
+  const Tensor& scale = require(call.tensors, "params/input_scale");
+  const auto width = static_cast<double>(x.cols);
+  for (std::int64_t t = 0; t < x.rows; ++t) {
+    double squares = 0.0;
+    for (std::int64_t i = 0; i < x.cols; ++i) squares += x.at(t, i) * x.at(t, i);
+    const double norm = std::sqrt((squares / width + c.router_input_norm_eps) * width);
+    for (std::int64_t i = 0; i < x.cols; ++i) x.at(t, i) *= scale[i] / norm;
+  }
+  return x;
+}
+
 Matrix logits_of(const Call& call) {
-  const Matrix x = matrix_of(require(call.tensors, "inputs/x")),
-               w = matrix_of(require(call.tensors, "params/weight"));
+  const Matrix x = router_input_of(call), w = matrix_of(require(call.tensors, "params/weight"));
   const Tensor* bias = find(call.tensors, "params/bias");
   const MoEConfig c = config_of(call);
   Matrix z{x.rows, w.rows, std::vector<double>(static_cast<std::size_t>(x.rows * w.rows))};
@@ -118,6 +133,40 @@ Matrix choices_of(const Call& call) {
   add_correction(call, q);
   if (c.grouped())
     for (std::int64_t t = 0; t < q.rows; ++t) discard_groups(c, c.has_correction_bias(), q, t);
+  return q;
+}
+
+Matrix balanced_choices_of(const Call& call, int rounds) {
+  const MoEConfig c = config_of(call);
+  const ParallelOptions ranks = parse_call_options(call.options).parallel;
+  Matrix q = logits_of(call);
+  for (double& z : q.values) z = std::exp(z);
+  const auto offsets = rank_offsets(ranks.size(), ranks.tokens_per_rank, q.rows);
+  for (std::size_t r = 0; r + 1 < offsets.size(); ++r) {
+    const std::int64_t first = offsets[r], last = offsets[r + 1];
+    const auto n = static_cast<double>(last - first), experts = static_cast<double>(q.cols);
+    std::vector<double> by_expert(static_cast<std::size_t>(q.cols), 1.0),
+        by_token(static_cast<std::size_t>(q.rows));
+    double change = INFINITY;
+    for (int round = 0; round < rounds && change > c.sinkhorn_tolerance; ++round) {
+      for (std::int64_t t = first; t < last; ++t) {
+        double sum = 1e-8;
+        for (std::int64_t e = 0; e < q.cols; ++e) sum += by_expert[static_cast<std::size_t>(e)] * q.at(t, e);
+        by_token[static_cast<std::size_t>(t)] = 1.0 / n / sum;
+      }
+      change = 0.0;
+      for (std::int64_t e = 0; e < q.cols; ++e) {
+        double sum = 1e-8;
+        for (std::int64_t t = first; t < last; ++t) sum += by_token[static_cast<std::size_t>(t)] * q.at(t, e);
+        double& factor = by_expert[static_cast<std::size_t>(e)];
+        change += std::abs(factor - 1.0 / experts / sum) / experts;
+        factor = 1.0 / experts / sum;
+      }
+    }
+    for (std::int64_t t = first; t < last; ++t)
+      for (std::int64_t e = 0; e < q.cols; ++e)
+        q.at(t, e) *= by_expert[static_cast<std::size_t>(e)] * by_token[static_cast<std::size_t>(t)];
+  }
   return q;
 }
 

@@ -21,6 +21,9 @@ struct Matrix {
 /// Tensor [rows, cols] in double.
 Matrix matrix_of(const Tensor& tensor);
 
+/// What the gate multiplies by its weight [T, D]: x, or x normalised under router_input_norm.
+Matrix router_input_of(const Call& call);
+
 /// z [T, E] of a gate call, as it is scored: after logit_scale and logit_cap.
 Matrix logits_of(const Call& call);
 
@@ -37,6 +40,9 @@ Matrix weighed_scores_of(const Call& call);
 /// q [T, E] after groups are discarded: what the selection orders. For softmax, and where selection_scores
 /// says so, it is made of z.
 Matrix choices_of(const Call& call);
+
+/// d1_e exp(z_te) d0_t [T, E] under selection_scores = sinkhorn, of each rank's tokens; stops after `rounds`.
+Matrix balanced_choices_of(const Call& call, int rounds = 1000);
 
 /// The k largest of a row, lowest ids first among equal ones, ascending.
 std::vector<std::int64_t> largest(const Matrix& m, std::int64_t row, std::int64_t k);

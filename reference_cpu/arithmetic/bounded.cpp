@@ -99,13 +99,27 @@ Bounded add_in_any_order(const std::vector<Bounded>& terms, DType stored,
   return out;
 }
 
-void add_part(Bounded& sum, std::int64_t row, const Bounded& part, std::int64_t part_row) {
-  for (std::int64_t c = 0; c < sum.cols; ++c) {
-    const auto to = static_cast<std::size_t>(row * sum.cols + c);
+PartSum::PartSum(Bounded first) : sum_(std::move(first)) {
+  if (sum_.exact()) sum_.error.resize(sum_.count());
+  for (std::size_t i = 0; i < sum_.count(); ++i)
+    magnitude_.push_back(std::abs(sum_.value[i]) + sum_.error[i]);
+}
+
+void PartSum::add(std::int64_t row, const Bounded& part, std::int64_t part_row) {
+  for (std::int64_t c = 0; c < sum_.cols; ++c) {
+    const auto to = static_cast<std::size_t>(row * sum_.cols + c);
     const Real a = part.at(part_row, c);
-    sum.value[to] += a.value;
-    sum.error[to] += a.error;
+    sum_.value[to] += a.value;
+    sum_.error[to] += a.error;
+    magnitude_[to] += std::abs(a.value) + a.error;
   }
+}
+
+Bounded PartSum::total() && {
+  const double largest = precision(sum_.dtype).largest;
+  for (std::size_t i = 0; i < magnitude_.size(); ++i)
+    if (!(magnitude_[i] <= largest)) sum_.error[i] = INFINITY;
+  return std::move(sum_);
 }
 
 void add_row(Bounded& a, const Bounded& row) {

@@ -70,8 +70,18 @@ Bounded add(const Bounded& a, const Bounded& b);
 Bounded add_in_any_order(const std::vector<Bounded>& terms, DType stored,
                          const std::vector<std::int64_t>& others = {});
 
-/// Adds values and bounds without rounding: for parts of a sum whose bounds hold for the whole sum already.
-void add_part(Bounded& sum, std::int64_t row, const Bounded& part, std::int64_t part_row);
+/// Adds values and bounds without rounding: for parts of a sum whose bounds hold for the whole sum already,
+/// but for its overflow in any order of the parts.
+class PartSum {
+ public:
+  explicit PartSum(Bounded first);
+  void add(std::int64_t row, const Bounded& part, std::int64_t part_row);
+  Bounded total() &&;
+
+ private:
+  Bounded sum_;
+  std::vector<double> magnitude_;
+};
 
 /// Every row plus the same [1, cols] row, stored in a's dtype.
 void add_row(Bounded& a, const Bounded& row);

@@ -246,6 +246,27 @@ void check_blocks(const MoEConfig& c) {
              " multiples of " + std::to_string(format.block_k));
 }
 
+/// Shared experts among the routed ones.
+void check_always_selected(const MoEConfig& c) {
+  if (c.n_always_selected == 0) return;
+  const auto refuse = [&](bool wrong, const std::string& what) {
+    want(!wrong, "n_always_selected", c.n_always_selected, what);
+  };
+  refuse(c.n_always_selected >= c.n_activated_experts,
+         "want less than n_activated_experts = " + std::to_string(c.n_activated_experts));
+  refuse(c.grouped(), "want 0 where experts are selected within groups");
+  refuse(c.n_identity_experts > 0, "want 0 with n_identity_experts, which are the last experts too");
+  refuse(c.gate_bias_update_factor > 0.0,
+         "want 0 with a bias update, whose mean load is that of experts that are chosen");
+}
+
+/// Of scores alone.
+void check_sinkhorn(const MoEConfig& c) {
+  if (c.selection_scores != SelectionScores::sinkhorn) return;
+  want(!c.grouped() && !c.has_correction_bias() && c.n_always_selected == 0, "selection_scores",
+       write(c.selection_scores), "want no groups, no correction bias and no n_always_selected with it");
+}
+
 // What fields must be to each other.
 void check(const MoEConfig& c) {
   want(c.n_activated_experts >= 1 && c.n_activated_experts <= c.n_routed_experts, "n_activated_experts",
@@ -270,6 +291,10 @@ void check(const MoEConfig& c) {
        c.activation_limit,
        "want 0 or more with " + std::string(name(c.expert_activation)) + ", whose clamps are always on");
   check_blocks(c);
+  want(c.n_identity_experts < c.n_routed_experts, "n_identity_experts", c.n_identity_experts,
+       "want an expert with parameters among n_routed_experts = " + std::to_string(c.n_routed_experts));
+  check_always_selected(c);
+  check_sinkhorn(c);
   want(!c.aux_loss_accumulated || c.aux_loss_sequences == 1, "aux_loss_sequences", c.aux_loss_sequences,
        "want 1 with aux_loss_accumulated, whose loads are those of whole micro-batches");
   want(c.capacity_factor == 0.0 || c.expert_capacity == 0, "expert_capacity", c.expert_capacity,

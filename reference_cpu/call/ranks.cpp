@@ -21,10 +21,12 @@ std::vector<std::int64_t> rank_offsets(std::int64_t ranks, const std::vector<std
 }
 
 ExpertRange rank_experts(const MoEConfig& c, std::int64_t rank, std::int64_t ranks) {
-  if (c.n_routed_experts % ranks != 0)
-    throw InputError("call option 'ep_size' is " + std::to_string(ranks) +
-                     ": want a divisor of n_routed_experts = " + std::to_string(c.n_routed_experts));
-  const std::int64_t count = c.n_routed_experts / ranks;
+  const std::int64_t experts = c.experts_with_weights();
+  if (experts % ranks != 0)
+    throw InputError(
+        "call option 'ep_size' is " + std::to_string(ranks) + ": want a divisor of n_routed_experts" +
+        (c.n_identity_experts > 0 ? " - n_identity_experts" : "") + " = " + std::to_string(experts));
+  const std::int64_t count = experts / ranks;
   return {rank * count, count};
 }
 

@@ -54,6 +54,7 @@ void gate_params(Builder& b, const std::string& prefix, const MoEConfig& c) {
     b.param(prefix + "e_score_correction_bias", DType::float32, {c.n_routed_experts}, false);
   if (c.per_expert_scale)
     b.param(prefix + "per_expert_scale", c.gate_param_dtype(), {c.n_routed_experts}, c.train_gate);
+  if (c.router_input_norm) b.param(prefix + "input_scale", c.gate_param_dtype(), {c.dim}, c.train_gate);
 }
 
 /// Quantised weights are not trained.
@@ -67,7 +68,7 @@ void expert_matrices(Builder& b, const std::string& name, const MoEConfig& c, co
 }
 
 void experts_params(Builder& b, const std::string& prefix, const MoEConfig& c) {
-  const std::int64_t e = c.n_routed_experts;
+  const std::int64_t e = c.experts_with_weights();
   expert_matrices(b, prefix + "gate_and_up_projs", c, c.up_shape());
   expert_matrices(b, prefix + "down_projs", c, c.down_shape());
   if (!c.expert_bias) return;
@@ -188,7 +189,8 @@ void moe(Builder& b, const MoEConfig& c, const CallOptions& o, const Shape& toke
            false);
   // One token's choice may drop another's slot: results can be judged on the port's own choices alone.
   const bool drops = c.drops_slots() && !o.fake_balanced_gate;
-  b.output("indices", DType::int64, slots, drops);
+  b.output("indices", DType::int64, slots,
+           drops || (c.balances_selection(o.training) && !o.fake_balanced_gate));
   if (drops) b.output("dispatched_indices", DType::int64, slots);
   b.output("expert_load", DType::int64, {c.n_routed_experts}, false);
   if (o.training && c.aux_loss_coeff > 0.0 && !o.fake_balanced_gate) b.output("aux_loss", DType::float32, {});

@@ -54,16 +54,34 @@ std::vector<std::int64_t> tokens_of(const std::vector<std::int64_t>& slots, std:
   return out;
 }
 
+Bounded weighted_rows(const Bounded& x, const Routing& r, const std::vector<std::int64_t>& slots) {
+  Bounded rows = gather_rows(x, tokens_of(slots, r.weights.cols));
+  if (rows.exact()) rows.error.resize(rows.count());
+  for (std::int64_t row = 0; row < rows.rows; ++row) {
+    const Real weight = seen_weight(r, slots[static_cast<std::size_t>(row)]);
+    for (std::int64_t d = 0; d < rows.cols; ++d) rows.set(row, d, rows.at(row, d) * weight);
+  }
+  return rows;
+}
+
+void weighted_rows_backward(const Bounded& x, const Routing& r, const std::vector<std::int64_t>& slots,
+                            Bounded& rows, Bounded& d_weights) {
+  for (std::int64_t row = 0; row < rows.rows; ++row) {
+    const std::int64_t slot = slots[static_cast<std::size_t>(row)], token = slot / r.weights.cols;
+    const Real weight = seen_weight(r, slot);
+    Sum d_weight(kFloat);
+    for (std::int64_t d = 0; d < rows.cols; ++d) {
+      d_weight += widen(x.at(token, d), weight.held) * store(rows.at(row, d), weight.held);
+      rows.set(row, d, rows.at(row, d) * weight);
+    }
+    d_weights.set(slot, store(d_weight.total(), weight.held));
+  }
+}
+
 Bounded expert_input(const MoEConfig& c, const Bounded& x, const Routing& r,
                      const std::vector<std::int64_t>& slots) {
-  Bounded in = gather_rows(x, tokens_of(slots, r.weights.cols));
-  if (!c.router_weight_on_input) return in;
-  if (in.exact()) in.error.resize(in.count());
-  for (std::int64_t row = 0; row < in.rows; ++row) {
-    const Real weight = seen_weight(r, slots[static_cast<std::size_t>(row)]);
-    for (std::int64_t d = 0; d < in.cols; ++d) in.set(row, d, in.at(row, d) * weight);
-  }
-  return in;
+  return c.router_weight_on_input ? weighted_rows(x, r, slots)
+                                  : gather_rows(x, tokens_of(slots, r.weights.cols));
 }
 
 void scatter_rows(const Bounded& rows, const std::vector<std::int64_t>& to, Bounded& into) {

@@ -34,6 +34,13 @@ std::vector<std::int64_t> tokens_of(const std::vector<std::int64_t>& slots, std:
 Bounded expert_input(const MoEConfig& config, const Bounded& x, const Routing& routing,
                      const std::vector<std::int64_t>& slots);
 
+/// The tokens' rows times p of these slots, stored in x's type: what an expert that returns its input gives.
+Bounded weighted_rows(const Bounded& x, const Routing& routing, const std::vector<std::int64_t>& slots);
+
+/// From d of weighted_rows to d of the tokens' rows, and d of p.
+void weighted_rows_backward(const Bounded& x, const Routing& routing, const std::vector<std::int64_t>& slots,
+                            Bounded& rows, Bounded& d_weights);
+
 /// Row r of `rows` to row to[r].
 void scatter_rows(const Bounded& rows, const std::vector<std::int64_t>& to, Bounded& into);
 

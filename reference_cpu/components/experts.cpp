@@ -46,6 +46,12 @@ ExpertsForward experts_forward(const MoEConfig& c, const CallOptions& options, c
   parallel_for(range.count, [&](std::int64_t local) {
     const auto& mine = by_expert[static_cast<std::size_t>(local)];
     if (mine.empty()) return;
+    if (range.first + local >= c.experts_with_weights()) {
+      scatter_rows(c.apply_router_weight_after_down ? gather_rows(x, tokens_of(mine, k))
+                                                    : weighted_rows(x, routing, mine),
+                   mine, f.down);
+      return;
+    }
     const Expert& expert = load_expert(c, p, range.first + local, x.dtype);
 
     Bounded h = multiply(expert_input(c, x, routing, mine), false, expert.up, false, sums, x.dtype);

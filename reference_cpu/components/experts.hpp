@@ -50,7 +50,7 @@ ExpertsForward experts_forward(const MoEConfig& config, const CallOptions& optio
 
 /// y from the rows of the slots of a range of experts. Where other ranks hold a token's other slots, the
 /// bound of its y is this part's share of the bound that holds for the whole sum in any order: the parts are
-/// then added without further rounding (add_part).
+/// then added without further rounding (PartSum).
 Bounded combine(const MoEConfig& config, const ExpertsForward& forward, const Routing& routing,
                 ExpertRange range, DType stored);
 

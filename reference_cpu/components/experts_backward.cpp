@@ -68,6 +68,14 @@ void weight_gradient_into(BoundedTensor& param, std::int64_t expert, const Bound
   cast_block(param, b.dtype, at, count);
 }
 
+/// That of a weight after the down projection: the cotangent of y times what the expert gave.
+Sum output_weight_gradient(const ExpertsForward& f, std::int64_t slot, const Bounded& dy, std::int64_t row) {
+  Sum out(kFloat);
+  for (std::int64_t d = 0; d < dy.cols; ++d)
+    out += widen(dy.at(row, d), kFloat) * store(f.down.at(slot, d), kFloat);
+  return out;
+}
+
 }  // namespace
 
 ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options, const ExpertsParams& p,
@@ -95,9 +103,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options,
     const auto& mine = by_expert[static_cast<std::size_t>(local)];
     if (mine.empty()) return;  // its gradients stay exactly zero
     const std::int64_t e = range.first + local;
-    const Expert& expert = load_expert(c, p, e, x.dtype);
     const std::vector<std::int64_t> tokens = tokens_of(mine, k);
-    const Bounded h = gather_rows(f.up, mine), a = gather_rows(f.activation, mine);
     const auto rows = static_cast<std::int64_t>(mine.size());
 
     // The cotangent of o: dy, rounded by the fp32 sum of the slots, and times the weight where the weight
@@ -114,6 +120,19 @@ ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options,
                     widen(d_sum.at(row, d), kFloat) *
                         store(routing.weights.at(mine[static_cast<std::size_t>(row)]), kFloat));
 
+    if (e >= c.experts_with_weights()) {
+      for (std::int64_t row = 0; weight_after && row < rows; ++row) {
+        const std::int64_t slot = mine[static_cast<std::size_t>(row)];
+        out.weights.set(slot, store(output_weight_gradient(f, slot, d_sum, row).total(),
+                                    seen_weight(routing, slot).held));
+      }
+      if (!weight_after) weighted_rows_backward(x, routing, mine, d_out, out.weights);
+      scatter_rows(d_out, mine, dx_slots);
+      return;
+    }
+
+    const Expert& expert = load_expert(c, p, e, x.dtype);
+    const Bounded h = gather_rows(f.up, mine), a = gather_rows(f.activation, mine);
     const std::vector<std::int64_t> rank_rows = rows_of_ranks(tokens, ranks);
     const Bounded d_act = multiply(d_out, false, expert.down, true, sums, x.dtype);
     if (d_down_param) weight_gradient_into(*d_down_param, e, a, d_out, sums, rank_rows);
@@ -126,8 +145,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options,
       const Real weight = inner_weight(c, routing, slot);
       Sum d_weight(kFloat), through_bias(kFloat);
       if (weight_after) {
-        for (std::int64_t d = 0; d < dim; ++d)
-          d_weight += widen(d_sum.at(row, d), kFloat) * store(f.down.at(slot, d), kFloat);
+        d_weight += output_weight_gradient(f, slot, d_sum, row);
       } else if (weighs_inside) {
         for (std::int64_t i = 0; i < width; ++i)
           d_weight += widen(activate(act, act_params, h, row, i, width), weight.held) *
@@ -155,17 +173,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options,
       write_row(bias_gradient(weighted_d_out, x.dtype, x.dtype, rank_rows), *d_down_bias, e * dim);
     }
     Bounded d_in = multiply(dh, false, expert.up, true, sums, x.dtype);
-    for (std::int64_t row = 0; on_input && row < rows; ++row) {
-      const std::int64_t slot = mine[static_cast<std::size_t>(row)];
-      const Real weight = seen_weight(routing, slot);
-      Sum d_weight(kFloat);
-      for (std::int64_t d = 0; d < dim; ++d) {
-        d_weight += widen(x.at(tokens[static_cast<std::size_t>(row)], d), weight.held) *
-                    store(d_in.at(row, d), weight.held);
-        d_in.set(row, d, d_in.at(row, d) * weight);
-      }
-      out.weights.set(slot, store(d_weight.total(), weight.held));
-    }
+    if (on_input) weighted_rows_backward(x, routing, mine, d_in, out.weights);
     scatter_rows(d_in, mine, dx_slots);
   });
 

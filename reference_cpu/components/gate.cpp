@@ -6,6 +6,7 @@
 #include "reference_cpu/arithmetic/product.hpp"
 #include "reference_cpu/components/capacity.hpp"
 #include "reference_cpu/components/normalisation.hpp"
+#include "reference_cpu/components/router_input.hpp"
 #include "reference_cpu/components/routing_weights.hpp"
 #include "reference_cpu/components/selection.hpp"
 #include "reference_cpu/components/z_loss.hpp"
@@ -24,6 +25,7 @@ GateParams load_gate(const MoEConfig& c, const CallOptions& o, const NamedTensor
     const auto counts = load->as<std::int64_t>();
     p.accumulated_load.assign(counts.begin(), counts.end());
   }
+  if (c.router_input_norm) p.input_scale = load(require(tensors, prefix + "input_scale"), c.dim);
   if (c.per_expert_scale) {
     p.scale.emplace();
     const Bounded scale = load(require(tensors, prefix + "per_expert_scale"), c.n_routed_experts);
@@ -62,7 +64,7 @@ void put_weights(const GateParams& p, const FilledSlots& slots, const std::vecto
 GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& x,
                          const std::vector<bool>& mask, const GivenIds& given, const ForcedStages& forced) {
   const std::int64_t tokens = x.rows, k = c.n_activated_experts;
-  const Bounded input = cast(x, gate_compute_type(o, x.dtype));
+  const Bounded input = router_input(c, x, p.input_scale, gate_compute_type(o, x.dtype));
   GateForward f;
   f.logits = linear(input, p.weight, p.bias ? &*p.bias : nullptr, sums_of(input.dtype, o.float32_products),
                     input.dtype);
@@ -72,8 +74,10 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
   f.indices.resize(static_cast<std::size_t>(tokens * k));
   f.routing = routing_frame(c, tokens);
 
+  const std::optional<Bounded> balanced = balanced_choice(c, o, f.logits);
   parallel_for(tokens, [&](std::int64_t t) {
-    const TokenScores token = token_scores(c, o, p.correction, f.logits, t);
+    TokenScores token = token_scores(c, o, p.correction, f.logits, t);
+    take_choice(balanced, t, token);
     record_scores(f.routing, c, t, token);
     const std::span<std::int64_t> ids(f.indices.data() + t * k, static_cast<std::size_t>(k));
     const std::vector<std::int64_t> own =

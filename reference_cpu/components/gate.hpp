@@ -18,12 +18,13 @@ struct GateParams {
   std::optional<Bounded> bias;                  ///< [1, E] in the compute type
   std::optional<std::vector<Real>> correction;  ///< c [E], fp32, exact or carried through updates
   std::optional<std::vector<Real>> scale;       ///< factors on the experts' routing weights [E], as stored
+  Bounded input_scale;                          ///< factors on normalised tokens [1, D], as stored
   std::vector<std::int64_t> accumulated_load;   ///< of earlier micro-batches [E]; empty without any
   DType stored = DType::float64;  ///< the parameters' own type, in which their gradients are stored
 };
 
-/// Reads "{prefix}weight", "{prefix}bias", "{prefix}e_score_correction_bias", "{prefix}per_expert_scale" and
-/// "inputs/accumulated_expert_load".
+/// Reads "{prefix}weight", "{prefix}bias", "{prefix}e_score_correction_bias", "{prefix}per_expert_scale",
+/// "{prefix}input_scale" and "inputs/accumulated_expert_load".
 GateParams load_gate(const MoEConfig& config, const CallOptions& options, const NamedTensors& tensors,
                      const std::string& prefix, DType x);
 
@@ -63,10 +64,11 @@ GateForward gate_forward(const MoEConfig& config, const CallOptions& options, co
                          const ForcedStages& forced = {});
 
 struct GateBackward {
-  Bounded x;                     ///< [T, D]
-  Bounded weight;                ///< [E, D]
-  std::optional<Bounded> bias;   ///< [1, E]
-  std::optional<Bounded> scale;  ///< of per_expert_scale, [1, E]
+  Bounded x;                           ///< [T, D]
+  Bounded weight;                      ///< [E, D]
+  std::optional<Bounded> bias;         ///< [1, E]
+  std::optional<Bounded> scale;        ///< of per_expert_scale, [1, E]
+  std::optional<Bounded> input_scale;  ///< [1, D]
 };
 
 /// dw [T, k], the cotangent of the weights; the auxiliary loss adds its gradient to S on the way (SPEC 3.4).

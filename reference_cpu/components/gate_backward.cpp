@@ -5,6 +5,7 @@
 #include "reference_cpu/components/gate.hpp"
 #include "reference_cpu/components/normalisation.hpp"
 #include "reference_cpu/components/parallelism.hpp"
+#include "reference_cpu/components/router_input.hpp"
 #include "reference_cpu/components/routing_weights.hpp"
 #include "reference_cpu/components/score.hpp"
 #include "reference_cpu/components/z_loss.hpp"
@@ -125,9 +126,16 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
   const DType compute = f.logits.dtype;
   const Sums sums = sums_of(compute, o.float32_products);
   GateBackward out;
-  out.x = cast(multiply(dz, false, p.weight, false, sums, compute), x.dtype);
+  out.x = multiply(dz, false, p.weight, false, sums, compute);
   const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
-  out.weight = weight_gradient(dz, cast(x, compute), sums, compute, p.stored, ranks);
+  if (c.router_input_norm) {
+    RouterInputBackward back = router_input_backward(c, x, p.input_scale, out.x);
+    out.x = std::move(back.x);
+    out.input_scale = bias_gradient(back.scale_rows, back.scale_rows.dtype, p.stored, ranks);
+  }
+  out.x = cast(std::move(out.x), x.dtype);
+  out.weight =
+      weight_gradient(dz, router_input(c, x, p.input_scale, compute), sums, compute, p.stored, ranks);
   if (p.bias) out.bias = bias_gradient(dz, compute, p.stored, ranks);
   if (p.scale) out.scale = scale_gradient(c, o, p, f, dw);
   return out;

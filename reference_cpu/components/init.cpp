@@ -28,7 +28,7 @@ constexpr std::array<std::string_view, 4> kUntouched{
     "shared_expert_gate.weight", "shared_experts.gate_proj.bias", "shared_experts.up_proj.bias",
     "shared_experts.down_proj.bias"};
 
-constexpr std::string_view kOnes = "gate.per_expert_scale";
+constexpr std::array<std::string_view, 2> kOnes{"gate.per_expert_scale", "gate.input_scale"};
 
 constexpr std::string_view kOutputs = "outputs/";
 
@@ -71,9 +71,9 @@ NamedTensors init_weights(const MoEConfig& config, const CallOptions& options) {
   for (const TensorSpec& spec : parameters(config, options)) {
     Tensor& tensor = out.emplace(spec.name, Tensor(spec.dtype, spec.shape)).first->second;
     const std::string_view name = std::string_view(spec.name).substr(kOutputs.size());
-    if (contains(kUntouched, name) || name == kOnes) {
+    if (contains(kUntouched, name) || contains(kOnes, name)) {
       for (std::int64_t i = 0; i < tensor.size(); ++i)
-        tensor.set(i, name == kOnes ? 1.0 : options.fill_before);
+        tensor.set(i, contains(kOnes, name) ? 1.0 : options.fill_before);
     } else if (options.seed && contains(kDrawn, name)) {
       fill_normal(*options.seed, name, options.init_std, 0, tensor);
     }
@@ -89,16 +89,17 @@ NamedTensors init_weights(const MoEConfig& config, const CallOptions& options) {
 
 Tensor init_experts_local(const MoEConfig& config, const CallOptions& options, std::string_view name,
                           std::int64_t first_expert, std::int64_t count) {
-  if (first_expert < 0 || count < 0 || count > config.n_routed_experts - first_expert)
+  const std::int64_t experts = config.experts_with_weights();
+  if (first_expert < 0 || count < 0 || count > experts - first_expert)
     throw InputError("experts [" + std::to_string(first_expert) + ", +" + std::to_string(count) +
-                     ") are not among n_routed_experts = " + std::to_string(config.n_routed_experts));
+                     ") are not among the " + std::to_string(experts) + " that have parameters");
   const std::uint64_t seed = counter_seed(options);
   for (const TensorSpec& spec : parameters(config, options)) {
     if (!name.starts_with("experts.") || spec.name.substr(kOutputs.size()) != name) continue;
     Shape shape = spec.shape;
     shape[0] = count;
     Tensor out(spec.dtype, shape);
-    const std::int64_t per_expert = element_count(spec.shape) / config.n_routed_experts;
+    const std::int64_t per_expert = element_count(spec.shape) / experts;
     if (contains(kDrawn, name)) fill_normal(seed, name, options.init_std, first_expert * per_expert, out);
     return out;
   }

@@ -178,6 +178,8 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
       if (back.bias) grads["grads/gate.bias"] = to_result(*std::move(back.bias), {c.n_routed_experts});
       if (back.scale)
         grads["grads/gate.per_expert_scale"] = to_result(*std::move(back.scale), {c.n_routed_experts});
+      if (back.input_scale)
+        grads["grads/gate.input_scale"] = to_result(*std::move(back.input_scale), {c.dim});
     }
   }
   if (f.shared) shared_backward(c, o, tensors, x, f, dy, ranks, terms, grads);
@@ -187,9 +189,9 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
   std::vector<std::int64_t> slots;
   for (std::int64_t t = 0; t < x.rows; ++t)
     slots.push_back(mask[static_cast<std::size_t>(t)] ? c.n_activated_experts : 0);
-  Bounded dx = add_in_any_order(terms, x.dtype, slots);
-  for (std::int64_t t = 0; t < x.rows; ++t) add_part(dx, t, experts.x, t);
-  return dx;
+  PartSum dx(add_in_any_order(terms, x.dtype, slots));
+  for (std::int64_t t = 0; t < x.rows; ++t) dx.add(t, experts.x, t);
+  return std::move(dx).total();
 }
 
 }  // namespace moeref

@@ -43,9 +43,9 @@ RankWork receive(const Bounded& x, const Routing& r, std::vector<std::int64_t> t
 
 /// Adds a rank's rows to the rows of their tokens, in the order of the ranks: the way back of either
 /// exchange. The bounds of the parts hold for their sum in any order.
-void add_back(const Bounded& rows, const std::vector<std::int64_t>& tokens, Bounded& into) {
+void add_back(const Bounded& rows, const std::vector<std::int64_t>& tokens, PartSum& into) {
   for (std::size_t row = 0; row < tokens.size(); ++row)
-    add_part(into, tokens[row], rows, static_cast<std::int64_t>(row));
+    into.add(tokens[row], rows, static_cast<std::int64_t>(row));
 }
 
 }  // namespace
@@ -55,15 +55,17 @@ ParallelForward experts_forward_parallel(const MoEConfig& c, const CallOptions& 
   const ParallelOptions& o = options.parallel;
   const auto offsets = rank_offsets(o.ep_size, o.tokens_per_rank, x.rows);
   ParallelForward out;
-  Bounded sum(x.rows, c.expert_dim(), DType::float32);
+  PartSum sum(Bounded(x.rows, c.expert_dim(), DType::float32));
   for (std::int64_t r = 0; r < o.ep_size; ++r) {
-    const ExpertRange experts = rank_experts(c, r, o.ep_size);
+    ExpertRange experts = rank_experts(c, r, o.ep_size);
+    // Experts without parameters may be anywhere: the bounds hold for their rows' sum in any order.
+    if (r + 1 == o.ep_size) experts.count += c.n_identity_experts;
     RankWork& work = out.ranks.emplace_back(
         receive(x, routing, received_tokens(routing, o.exchange, experts, offsets), experts));
     work.forward = experts_forward(c, options, p, work.x, work.routing(), experts);
     add_back(combine(c, work.forward, work.routing(), experts, DType::float32), work.tokens, sum);
   }
-  out.y = cast(std::move(sum), x.dtype);
+  out.y = cast(std::move(sum).total(), x.dtype);
   return out;
 }
 
@@ -72,16 +74,16 @@ ExpertsBackward experts_backward_parallel(const MoEConfig& c, const CallOptions&
                                           const Bounded& dy, const std::string& prefix,
                                           std::map<std::string, BoundedTensor>& grads, std::int64_t others) {
   const RankWork& any = saved.ranks.front();
-  ExpertsBackward out{Bounded(dy.rows, c.expert_dim(), any.x.dtype),
-                      Bounded(dy.rows, any.weights.cols, any.weights.dtype)};
+  PartSum dx(Bounded(dy.rows, c.expert_dim(), any.x.dtype)),
+      d_weights(Bounded(dy.rows, any.weights.cols, any.weights.dtype));
   for (const RankWork& work : saved.ranks) {
     const ExpertsBackward part =
         experts_backward(c, options, p, work.x, work.routing(), work.experts, work.forward,
                          gather_rows(dy, work.tokens), prefix, grads, others);
-    add_back(part.x, work.tokens, out.x);
-    add_back(part.weights, work.tokens, out.weights);
+    add_back(part.x, work.tokens, dx);
+    add_back(part.weights, work.tokens, d_weights);
   }
-  return out;
+  return {std::move(dx).total(), std::move(d_weights).total()};
 }
 
 }  // namespace moeref

@@ -5,6 +5,7 @@
 
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "reference_cpu/components/selection.hpp"
+#include "reference_cpu/components/sinkhorn.hpp"
 
 namespace moeref {
 
@@ -33,15 +34,39 @@ void record_scores(RoutingScores& routing, const MoEConfig& c, std::int64_t t, c
       bound[static_cast<std::size_t>(at) + i] = row[i].error;
     }
   };
-  put(routing.score, routing.score_bound, token.choice, t * routing.experts);
+  std::vector<Real> choice = token.choice;
+  for (std::int64_t e = c.choosable_experts(); e < c.n_routed_experts; ++e)
+    choice[static_cast<std::size_t>(e)] = known(INFINITY, {});
+  put(routing.score, routing.score_bound, choice, t * routing.experts);
   put(routing.group, routing.group_bound, groups, t * routing.groups);
+}
+
+std::optional<Bounded> balanced_choice(const MoEConfig& c, const CallOptions& o, const Bounded& logits) {
+  if (!c.balances_selection(o.training)) return std::nullopt;
+  if (!c.maps_logits()) return sinkhorn(c, o.parallel, logits);
+  Bounded scored(logits.rows, logits.cols, score_compute_type(o));
+  for (std::int64_t t = 0; t < logits.rows; ++t) {
+    const TokenScores token = token_scores(c, o, std::nullopt, logits, t);
+    for (std::int64_t e = 0; e < logits.cols; ++e)
+      scored.set(t, e, token.logits[static_cast<std::size_t>(e)]);
+  }
+  return sinkhorn(c, o.parallel, scored);
+}
+
+void take_choice(const std::optional<Bounded>& balanced, std::int64_t t, TokenScores& token) {
+  for (std::size_t e = 0; balanced && e < token.choice.size(); ++e)
+    token.choice[e] = balanced->at(t, static_cast<std::int64_t>(e));
 }
 
 RoutingScores routing_of_logits(const MoEConfig& c, const CallOptions& o,
                                 const std::optional<std::vector<Real>>& correction, const Bounded& logits) {
   RoutingScores out = routing_frame(c, logits.rows);
-  parallel_for(logits.rows,
-               [&](std::int64_t t) { record_scores(out, c, t, token_scores(c, o, correction, logits, t)); });
+  const std::optional<Bounded> balanced = balanced_choice(c, o, logits);
+  parallel_for(logits.rows, [&](std::int64_t t) {
+    TokenScores token = token_scores(c, o, correction, logits, t);
+    take_choice(balanced, t, token);
+    record_scores(out, c, t, token);
+  });
   return out;
 }
 
@@ -52,7 +77,9 @@ std::optional<RoutingScores> routing_of_scores(const MoEConfig& c,
   const bool corrected = correction && !by_logits, adds = corrected && !weighs_corrected(c);
   // Before its normalisation the sum may be anything, a negative number too. Where it saturates a score does
   // not tell logits apart.
-  if ((corrected && c.normalises_scores()) || (!by_logits && c.selects_logits())) return std::nullopt;
+  if ((corrected && c.normalises_scores()) || (!by_logits && c.selects_logits()) ||
+      c.balances_selection(true))
+    return std::nullopt;
   RoutingScores out = routing_frame(c, scores.rows);
   parallel_for(scores.rows, [&](std::int64_t t) {
     TokenScores token;

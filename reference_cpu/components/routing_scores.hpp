@@ -14,8 +14,14 @@ namespace moeref {
 
 /// Room for the scores of so many tokens.
 RoutingScores routing_frame(const MoEConfig& config, std::int64_t tokens);
-/// Puts those of token t there.
+/// Puts those of token t there; infinity for experts that every token has.
 void record_scores(RoutingScores& routing, const MoEConfig& config, std::int64_t t, const TokenScores& token);
+
+/// q [T, E] of all tokens where the config balances them, from the logits z [T, E]; else nothing.
+std::optional<Bounded> balanced_choice(const MoEConfig& config, const CallOptions& options,
+                                       const Bounded& logits);
+/// One token's, as it is ordered, in place of what its own scores give.
+void take_choice(const std::optional<Bounded>& balanced, std::int64_t t, TokenScores& token);
 
 /// What the selection is made from where the logits z [T, E] are given.
 RoutingScores routing_of_logits(const MoEConfig& config, const CallOptions& options,

@@ -78,7 +78,11 @@ std::vector<std::int64_t> select_experts(std::span<const Real> choice, const MoE
       kept[static_cast<std::size_t>(g)] = true;
     q = discard_groups(q, kept, c.discards_to_zero());
   }
-  return top_k(q, c.n_activated_experts);
+  const auto choosable = static_cast<std::size_t>(c.choosable_experts());
+  std::vector<std::int64_t> ids =
+      top_k(std::span(q).first(choosable), c.n_activated_experts - c.n_always_selected);
+  for (std::int64_t e = c.choosable_experts(); e < c.n_routed_experts; ++e) ids.push_back(e);
+  return ids;
 }
 
 }  // namespace moeref

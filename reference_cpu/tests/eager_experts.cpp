@@ -1,5 +1,6 @@
 // The routed experts of the eager port: expert by expert, as the documented loop does, ranks one after the
 // other.
+#include "reference_cpu/call/ranks.hpp"
 #include "reference_cpu/tests/eager_port.hpp"
 
 namespace moeref::eager {
@@ -211,6 +212,27 @@ ExpertRows run_expert(const Workspace& w, const MoEConfig& c, const NamedTensors
   return out;
 }
 
+/// A slot whose expert is the identity, on its token's own rank: p x is rounded to x's type and added to y.
+void return_input(const Workspace& w, const MoEConfig& c, const Matrix& x, const Routed& r, std::int64_t slot,
+                  DType weight_type, const Matrix* dy, Matrix& y, Matrix& dx, Matrix& dweights) {
+  const bool after = c.apply_router_weight_after_down;
+  const std::int64_t k = r.weights.cols, token = slot / k, row = after ? slot : token;
+  const DType type = after ? DType::float32 : weight_type;
+  const Num p = cast(r.weights.at(token, slot % k), type);
+  Row products;
+  for (std::int64_t d = 0; d < x.cols; ++d) {
+    const Num in = x.at(token, d);
+    const Num term = after ? cast(in, type) * p : cast(in * p, w.o.fused ? wide(x.stored) : x.stored);
+    y.set(row, d, y.at(row, d) + cast(term, DType::float32));
+    if (!dy) continue;
+    const Num above = cast(dy->at(token, d), DType::float32);
+    const Num d_out = after ? above : cast(above, x.read);
+    products.push_back(cast(in, type) * cast(d_out, type));
+    dx.set(token, d, dx.at(token, d) + cast(d_out * p, x.read));
+  }
+  if (dy) dweights.set(token, slot % k, sum(products, type, w.o.order));
+}
+
 void put_expert(NamedTensors& out, const std::string& name, const Tensor& param, std::int64_t e,
                 const Matrix& m) {
   Tensor& to = out.try_emplace(name, param.dtype(), param.shape()).first->second;
@@ -254,8 +276,9 @@ Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& pa
                const Matrix* dy, std::vector<Matrix>& dx_parts, Matrix& dweights, NamedTensors& out) {
   const DType t = x.stored, kFloat = DType::float32;
   const DType weight_type = w.o.weights_in_float || parallel.ep_size > 1 ? kFloat : r.weights.read;
-  const std::int64_t k = r.weights.cols, dim = c.expert_dim(), e_count = c.n_routed_experts,
-                     ranks = parallel.ep_size;
+  const std::int64_t k = r.weights.cols, dim = c.expert_dim(), ranks = parallel.ep_size,
+                     e_count = c.n_routed_experts - c.n_identity_experts;
+  const auto tokens = rank_offsets(ranks, parallel.tokens_per_rank, x.rows);
   const bool after = c.apply_router_weight_after_down;
   const std::string to = "grads/" + prefix.substr(prefix.find('/') + 1);
   dweights = w.make(x.rows, k, r.weights.stored);
@@ -351,6 +374,15 @@ Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& pa
           dx.set(token, d, dx.at(token, d) + dx_rows.at(i, d));
         }
       dx_experts.push_back(std::move(dx));
+    }
+    if (c.n_identity_experts > 0) {
+      Matrix dx = w.make(x.rows, dim, t);
+      for (std::int64_t slot = tokens[rank] * k; slot < tokens[rank + 1] * k; ++slot)
+        if (r.ids[static_cast<std::size_t>(slot)] >= e_count &&
+            r.ids[static_cast<std::size_t>(slot)] < c.n_routed_experts &&
+            r.mask[static_cast<std::size_t>(slot / k)])
+          return_input(w, c, x, r, slot, weight_type, dy, y, dx, dweights);
+      if (dy) dx_experts.push_back(std::move(dx));
     }
     y_ranks.push_back(std::move(y));
     if (dx_experts.empty()) continue;

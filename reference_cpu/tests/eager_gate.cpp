@@ -96,7 +96,13 @@ std::vector<std::int64_t> choose(const MoEConfig& c, const Row& q) {
   for (const Num a : q) values.push_back(a.v);
   const bool without = c.score_func == ScoreFunc::softmax || (c.score_func == ScoreFunc::sqrtsoftplus &&
                                                               c.group_score == GroupScore::by_score_func);
-  if (c.n_expert_groups == 1 || without) return largest(values, c.n_activated_experts);
+  if (c.n_expert_groups == 1 || without) {
+    const auto shared = static_cast<std::size_t>(c.n_always_selected);
+    values.resize(values.size() - shared);
+    auto ids = largest(values, c.n_activated_experts - c.n_always_selected);
+    for (std::size_t i = 0; i < shared; ++i) ids.push_back(static_cast<std::int64_t>(values.size() + i));
+    return ids;
+  }
   const auto size = static_cast<std::size_t>(c.n_routed_experts / c.n_expert_groups);
   std::int64_t summed = c.score_func == ScoreFunc::sigmoid && !c.has_correction_bias() ? 1 : 2;
   if (c.group_score == GroupScore::largest) summed = 1;
@@ -161,6 +167,42 @@ Row divided(const MoEConfig& c, const Row& values, const std::vector<bool>& live
   }
   for (Num& a : out) a = a * c.route_scale;
   return out;
+}
+
+/// Megatron-Core's sinkhorn() of the tokens [first, last), in float.
+void balance(const MoEConfig& c, const std::vector<Row>& logits, std::int64_t first, std::int64_t last,
+             Order order, std::vector<Row>& q) {
+  const DType f = DType::float32;
+  const auto tokens = static_cast<std::size_t>(last - first),
+             experts = static_cast<std::size_t>(c.n_routed_experts);
+  std::vector<Row> cost(tokens);
+  for (std::size_t t = 0; t < tokens; ++t)
+    for (const Num z : logits[static_cast<std::size_t>(first) + t])
+      cost[t].push_back(apply(cast(z, f), [](auto v) { return std::exp(v); }));
+  Row d0(tokens, Num{1.0, f}), d1(experts, Num{1.0, f});
+  const auto evened = [&](const Row& terms, std::size_t n) {
+    const Num share{round_as(f, 1.0 / static_cast<double>(n)), f};
+    return share / (sum(terms, f, order) + 1e-8);
+  };
+  for (double error = 1e9; tokens > 0 && error > c.sinkhorn_tolerance;) {
+    for (std::size_t t = 0; t < tokens; ++t) {
+      Row terms;
+      for (std::size_t e = 0; e < experts; ++e) terms.push_back(d1[e] * cost[t][e]);
+      d0[t] = evened(terms, tokens);
+    }
+    Row changes;
+    for (std::size_t e = 0; e < experts; ++e) {
+      Row terms;
+      for (std::size_t t = 0; t < tokens; ++t) terms.push_back(d0[t] * cost[t][e]);
+      const Num next = evened(terms, experts);
+      changes.push_back(apply(d1[e] - next, [](auto v) { return std::abs(v); }));
+      d1[e] = next;
+    }
+    error = (sum(changes, f, order) / static_cast<double>(experts)).v;
+  }
+  for (std::size_t t = 0; t < tokens; ++t)
+    for (std::size_t e = 0; e < experts; ++e)
+      q[static_cast<std::size_t>(first) + t].push_back(d1[e] * cost[t][e] * d0[t]);
 }
 
 /// Which slots are kept, as a rank with the tokens [first, last) finds out: places in line at each expert.
@@ -273,6 +315,64 @@ Row z_loss_logits(const CallOptions& o, const Row& z) {
 
 }  // namespace
 
+namespace {
+
+/// What rms-norm without a weight makes of a token in float, and the factor that it multiplies by.
+Row normed(const MoEConfig& c, const Row& x, DType stored, Order order, Num& factor) {
+  Row squares, out;
+  for (const Num a : x) squares.push_back(square(cast(a, DType::float32)));
+  const Num mean =
+      sum(squares, DType::float32, order) / static_cast<double>(x.size()) + c.router_input_norm_eps;
+  factor = apply(mean, [](auto v) { return static_cast<decltype(v)>(std::pow(v, -0.5f)); });
+  for (const Num a : x) out.push_back(cast(cast(a, DType::float32) * factor, stored));
+  return out;
+}
+
+double inverse_root(const MoEConfig& c) { return 1.0 / std::sqrt(static_cast<double>(c.dim)); }
+
+/// The gate's input as Gemma 4 makes it, in `compute`.
+Matrix normed_input(const Workspace& w, const MoEConfig& c, const Matrix& x, const Tensor& scale,
+                    DType compute) {
+  Matrix out = w.make(x.rows, x.cols, compute);
+  const Matrix s = w.load(scale, 0, 1, c.dim, scale.dtype());
+  for (std::int64_t t = 0; t < x.rows; ++t) {
+    Num factor;
+    const Row n = normed(c, x.row(t), x.read, w.o.order, factor);
+    for (std::int64_t i = 0; i < x.cols; ++i)
+      out.set(t, i, n[static_cast<std::size_t>(i)] * s.at(0, i) * inverse_root(c));
+  }
+  return out;
+}
+
+/// Back through it: the gradient of x, and that of the scale into `out`.
+Matrix normed_input_gradient(const Workspace& w, const MoEConfig& c, const Matrix& x, const Tensor& scale,
+                             const Matrix& d, const std::string& name, NamedTensors& out) {
+  const DType f = DType::float32;
+  const Matrix s = w.load(scale, 0, 1, c.dim, scale.dtype());
+  const DType scaled = common(x.read, s.read);
+  Matrix dx = w.make(x.rows, x.cols, x.stored), to_scale = w.make(x.rows, x.cols, common(x.stored, s.stored));
+  for (std::int64_t t = 0; t < x.rows; ++t) {
+    Num factor;
+    const Row n = normed(c, x.row(t), x.read, w.o.order, factor);
+    Row dn, products;
+    for (std::int64_t i = 0; i < x.cols; ++i) {
+      const Num by_scaled = cast(d.at(t, i), scaled) * inverse_root(c);
+      to_scale.set(t, i, by_scaled * n[static_cast<std::size_t>(i)]);
+      dn.push_back(cast(cast(by_scaled * s.at(0, i), x.read), f));
+      products.push_back(dn.back() * cast(x.at(t, i), f));
+    }
+    // The power's gradient, then the mean's and the square's.
+    const Num d_mean = sum(products, f, w.o.order) * -0.5 * (factor * factor * factor);
+    const Num each = d_mean / static_cast<double>(x.cols);
+    for (std::int64_t i = 0; i < x.cols; ++i)
+      dx.set(t, i, dn[static_cast<std::size_t>(i)] * factor + each * 2.0 * cast(x.at(t, i), f));
+  }
+  if (!name.empty()) out[name] = to_tensor(w.sum_rows(to_scale), scale.shape(), scale.dtype());
+  return dx;
+}
+
+}  // namespace
+
 GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOptions& o,
                         const NamedTensors& tensors, const std::string& prefix, const Matrix& x,
                         const std::vector<bool>& mask, const Tensor* replay, const Row* correction) {
@@ -282,7 +382,9 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
   const DType softmax_type = kind(o.gate_precision.value_or(DType::float32));
   const std::int64_t e = c.n_routed_experts, k = c.n_activated_experts;
   GateResult g;
-  g.x = w.cast_to(x, compute);
+  g.given = x;
+  g.x = c.router_input_norm ? normed_input(w, c, x, require(tensors, prefix + "input_scale"), compute)
+                            : w.cast_to(x, compute);
   g.weight = w.load(require(tensors, prefix + "weight"), 0, e, c.dim, compute);
   Matrix bias;
   if (c.router_bias) bias = w.load(require(tensors, prefix + "bias"), 0, 1, e, compute);
@@ -322,6 +424,14 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
     }
   };
 
+  std::vector<Row> balanced(static_cast<std::size_t>(x.rows));
+  if (o.training && c.selection_scores == SelectionScores::sinkhorn) {
+    std::vector<Row> scored;
+    for (std::int64_t t = 0; t < x.rows; ++t) scored.push_back(mapped(c, g.logits.row(t), softmax_type));
+    const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
+    for (std::size_t r = 0; r + 1 < ranks.size(); ++r)
+      balance(c, scored, ranks[r], ranks[r + 1], w.o.order, balanced);
+  }
   for (std::int64_t t = 0; t < x.rows; ++t) {
     const Row z = mapped(c, g.logits.row(t), softmax_type);
     Row s;
@@ -337,7 +447,8 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
       for (std::size_t i = 0; i < q.size(); ++i) q[i] = q[i] + (*correction)[i];
     const Row seen = weighs_with_correction(c) ? q : s;
 
-    std::vector<std::int64_t> ids = choose(c, after_topk(c) ? z : q);
+    const Row& even = balanced[static_cast<std::size_t>(t)];
+    std::vector<std::int64_t> ids = choose(c, !even.empty() ? even : after_topk(c) ? z : q);
     if (replay)
       for (std::int64_t j = 0; j < k; ++j)
         ids[static_cast<std::size_t>(j)] = static_cast<std::int64_t>((*replay)[t * k + j]);
@@ -525,7 +636,10 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
       out[to + "per_expert_scale"] = to_tensor(d_scale, {e}, scale.stored);
     }
   }
-  return w.cast_to(w.multiply(dz, false, g.weight, false, compute), x_type);
+  const Matrix dx = w.multiply(dz, false, g.weight, false, compute);
+  if (!c.router_input_norm) return w.cast_to(dx, x_type);
+  const std::string to = c.train_gate ? "grads/" + prefix.substr(prefix.find('/') + 1) + "input_scale" : "";
+  return normed_input_gradient(w, c, g.given, require(tensors, prefix + "input_scale"), dx, to, out);
 }
 
 }  // namespace moeref::eager

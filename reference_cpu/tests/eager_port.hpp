@@ -66,6 +66,7 @@ struct GateResult {
   Matrix plain;      ///< S before normalisation, in its own type
   Matrix activated;  ///< what the score function gave
   Matrix selected;   ///< k values before normalisation
+  Matrix given;      ///< the tokens before they are normalised
   Matrix unscaled;   ///< routing weights before per_expert_scale, in the type of S before normalisation
   AuxLossResult aux;
 };

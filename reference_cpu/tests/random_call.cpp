@@ -162,6 +162,35 @@ void draw_loss_counts(std::uint64_t seed, MoEConfig& c) {
   c.aux_loss_accumulated = d.chance(0.3);
 }
 
+/// Experts that return their input, drawn apart likewise; the others stay as many as ranks divide.
+void draw_identity_experts(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0xC2B2AE3D27D4EB4Fu + 9);
+  if (d.chance(0.7) || c.n_routed_experts < 2) return;
+  c.n_identity_experts = c.n_routed_experts < 8 ? c.n_routed_experts / 2 : d.of<std::int64_t>({2, 4});
+}
+
+/// Experts that every token has, drawn apart likewise.
+void draw_always_selected(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0xFF51AFD7ED558CCDu + 11);
+  if (d.chance(0.7) || c.grouped() || c.n_identity_experts > 0 || c.gate_bias_update_factor > 0.0) return;
+  c.n_always_selected = std::min<std::int64_t>(1 + d.below(2), c.n_activated_experts - 1);
+}
+
+/// Balanced choices, drawn apart likewise.
+void draw_sinkhorn(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0xC4CEB9FE1A85EC53u + 13);
+  if (d.chance(0.8) || c.grouped() || c.has_correction_bias() || c.n_always_selected > 0) return;
+  c.selection_scores = SelectionScores::sinkhorn;
+  c.sinkhorn_tolerance = d.of({1e-4, 1e-4, 1e-2, 0.5});
+}
+
+/// Normalised tokens for the gate, drawn apart likewise. Ordinary numbers are not divided by nearly 0.
+void draw_router_input(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
+  Draw d(seed * 0x94D049BB133111EBu + 15);
+  c.router_input_norm = d.chance(0.5);
+  c.router_input_norm_eps = numbers == Numbers::ordinary ? 1e-2 : d.of({1e-6, 1e-5, 0.0, 0.5});
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -171,8 +200,9 @@ nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
     o["steps"] = 1 + d.below(3);
     o["micro_batches"] = 1 + d.below(2);
   }
-  if (has_routed_experts(component) && c.n_routed_experts % 2 == 0 && d.chance(0.3)) {
-    o["ep_size"] = c.n_routed_experts % 4 == 0 && d.chance(0.5) ? 4 : 2;
+  const std::int64_t spread = c.experts_with_weights();
+  if (has_routed_experts(component) && spread % 2 == 0 && d.chance(0.3)) {
+    o["ep_size"] = spread % 4 == 0 && d.chance(0.5) ? 4 : 2;
     o["exchange"] = d.of({"all_gather", "all_to_all"});
   }
   return o;
@@ -267,6 +297,10 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
       draw_slot_rules(stream, numbers, c);
       draw_capacity(stream, c);
       draw_loss_counts(stream, c);
+      draw_identity_experts(stream, c);
+      draw_always_selected(stream, c);
+      draw_sinkhorn(stream, c);
+      draw_router_input(stream, numbers, c);
     }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);

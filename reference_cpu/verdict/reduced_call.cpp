@@ -130,10 +130,13 @@ bool can_be_reduced(const Call& call) {
   if (options.parallel.size() > 1 || options.fake_balanced_gate) return false;
   if (call.component == Component::mlp) return true;
   const MoEConfig config = parse_moe_config(call.config);
-  // Where slots are dropped, those of a token depend on other tokens'.
-  if (call.component != Component::experts && config.drops_slots()) return false;
+  // Where slots are dropped or choices balanced, those of a token depend on other tokens'.
+  if (call.component != Component::experts &&
+      (config.drops_slots() || config.balances_selection(options.training)))
+    return false;
   if (call.component == Component::gate) return true;
-  return has_routed_experts(call.component) && config.weight_format == WeightFormat::none;
+  return has_routed_experts(call.component) && config.weight_format == WeightFormat::none &&
+         config.n_identity_experts == 0;
 }
 
 ReducedCall reduce_to_tokens(const Call& call, std::span<const std::int64_t> tokens) {

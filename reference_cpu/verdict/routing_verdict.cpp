@@ -52,13 +52,15 @@ bool certain(const Scores& s, const Members& members) {
   return !others || weakest > strongest;
 }
 
+/// 0 times a score that may be infinite or NaN is 0 in a port that replaces it, NaN in one that multiplies.
 Scores discarded(const Scores& s, const Members& groups, bool to_zero) {
   Scores out = s;
   const std::size_t size = s.value.size() / groups.size();
   for (std::size_t i = 0; i < s.value.size(); ++i)
     if (!groups[i / size]) {
+      const bool finite = std::isfinite(s.value[i]) && !s.anywhere(i);
       out.value[i] = to_zero ? 0.0 : -INFINITY;
-      out.bound[i] = 0.0;
+      out.bound[i] = !to_zero || finite ? 0.0 : INFINITY;
     }
   return out;
 }
@@ -177,13 +179,17 @@ bool settled_but_for_ties(const RoutingScores& r, std::int64_t token, std::span<
   }
   for (std::size_t i = 0; i < chosen.size(); ++i)
     for (std::size_t j = 0; chosen[i] && j < chosen.size(); ++j)
-      if (!chosen[j] && !(s.low(i) > s.high(j)) && !(s.value[i] == s.value[j])) return false;
+      if (!chosen[j] && !(s.low(i) > s.high(j)) &&
+          !(s.value[i] == s.value[j] && !s.anywhere(i) && !s.anywhere(j)))
+        return false;
   return true;
 }
 
 bool has_nan(const RoutingScores& routing, std::int64_t token) {
   const auto row = routing.score.begin() + token * routing.experts;
-  return std::any_of(row, row + routing.experts, [](double score) { return std::isnan(score); });
+  const bool multiplies = !routing.group.empty() && routing.discarded_groups_are_zero;
+  return std::any_of(row, row + routing.experts,
+                     [&](double score) { return std::isnan(score) || (multiplies && std::isinf(score)); });
 }
 
 }  // namespace moeref

@@ -38,7 +38,8 @@ SelectionVerdict judge_selection(const RoutingScores& routing, std::int64_t toke
 bool settled_but_for_ties(const RoutingScores& routing, std::int64_t token,
                           std::span<const std::int64_t> ids);
 
-/// Whether a score of token t is NaN, which has no place in an order: the tie rule does not apply to it.
+/// Whether a score of token t is NaN, or may become it as 0 times infinity where its group is discarded: the
+/// tie rule does not apply to what has no place in an order.
 bool has_nan(const RoutingScores& routing, std::int64_t token);
 
 }  // namespace moeref

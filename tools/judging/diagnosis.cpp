@@ -107,6 +107,13 @@ bool selects_logits(Call& call) {
          set_field(call, "selection_scores", name(SelectionScores::logits));
 }
 
+/// The choice is made of scores, without logits or Sinkhorn's balancing.
+bool selects_scores(Call& call) {
+  return routes(call) && set_field(call, "selection_scores", name(SelectionScores::by_score_func));
+}
+
+bool all_compete(Call& call) { return weighs(call) && set_field(call, "n_always_selected", 0); }
+
 bool gelu_by_erf(Call& call) {
   return has_routed_experts(call) &&
          parse_moe_config(call.config).expert_activation == ActivationKind::geglu &&
@@ -194,6 +201,8 @@ constexpr std::array kNeighbours{
     Neighbour{"gate_precision = bfloat16", gate_in<DType::bfloat16>},
     Neighbour{"router_weight_on_input = true", weight_on_input},
     Neighbour{"selection_scores = logits", selects_logits},
+    Neighbour{"selection_scores = by_score_func", selects_scores},
+    Neighbour{"n_always_selected = 0", all_compete},
     Neighbour{"expert_activation = geglu_erf", gelu_by_erf},
     Neighbour{"clamp_after_activation = true", clamps_after},
     Neighbour{"centred_bias_update = true", centres_bias},

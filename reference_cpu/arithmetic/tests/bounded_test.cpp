@@ -126,10 +126,24 @@ TEST(BoundedTest, GradientsThatMeetAreBoundedWhateverTheOrder) {
   EXPECT_GE(sum.error[0], 1.0);  // (256 + 1) rounds to 256 in bfloat16, and 256 - 256 is then 0
   const Bounded two = add_in_any_order({a, c}, DType::bfloat16, {1});
   EXPECT_DOUBLE_EQ(two.error[0], gamma(2, kBf16.unit) * 257.0);
-  Bounded whole = sum;
-  add_part(whole, 0, two, 0);
+  PartSum parts(sum);
+  parts.add(0, two, 0);
+  const Bounded whole = std::move(parts).total();
   EXPECT_EQ(whole.value[0], 258.0);
   EXPECT_DOUBLE_EQ(whole.error[0], sum.error[0] + two.error[0]);
+}
+
+TEST(BoundedTest, PartsThatOverflowInSomeOrderAreOpen) {
+  Bounded first(1, 3, DType::float16), second = first, third = first;
+  first.value = {40000.0, 40000.0, 20000.0};
+  second.value = {40000.0, -40000.0, 20000.0};
+  third.value = {0.0, 40000.0, 20000.0};
+  PartSum parts(first);
+  parts.add(0, second, 0);
+  parts.add(0, third, 0);
+  const Bounded whole = std::move(parts).total();
+  EXPECT_EQ(whole.value, (std::vector<double>{80000.0, 40000.0, 60000.0}));
+  EXPECT_EQ(whole.error, (std::vector<double>{INFINITY, INFINITY, 0.0}));
 }
 
 TEST(BoundedTest, GammaAndRoundUp) {

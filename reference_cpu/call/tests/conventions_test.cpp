@@ -22,7 +22,7 @@ Call call_of(Component component, const MoEConfig& c) {
 
 TEST(Conventions, EachOneOffItsDefaultIsNamedUnlessDeclared) {
   std::size_t seen = 0;
-  const MoEConfig defaults = small_config(8, 2, 32, 32);  // widths of whole blocks of quantised weights
+  const MoEConfig defaults = small_config(8, 3, 32, 32);  // widths of whole blocks of quantised weights
   visit_config_fields(defaults, [&](const auto& row, const auto& fallback) {
     if constexpr (std::remove_cvref_t<decltype(row)>::drawn) {
       if (!row.convention) return;

@@ -59,6 +59,24 @@ TEST(CapacityTest, TheLargestWeightsAreKept) {
             (IdList{1, 0, -1, 2, -1, -1}));
 }
 
+/// Expert choice (arXiv 2202.09368): all experts for every token, and C tokens for every expert.
+TEST(CapacityTest, ExpertsChooseTokens) {
+  MoEConfig c = small_config(2, 2);
+  c.softmax_before_topk = true;
+  c.expert_capacity = 1;
+  c.capacity_order = CapacityOrder::weight;
+  // Logits (3, 5), (1.5, 1), (0, -3): token 0 has expert 0's largest logit, token 2 its largest share.
+  c.router_bias = true;
+  const Evaluation e = evaluate(small_call(Component::gate, c,
+                                           {{"inputs/x", tensor({3, 1}, {1, 0, -1})},
+                                            {"params/weight", tensor({2, 1}, {1.5, 4})},
+                                            {"params/bias", tensor({2}, {1.5, 1})}}));
+  EXPECT_EQ(values_of(e, "outputs/indices"), (std::vector<double>{1, 0, 0, 1, 0, 1}));
+  EXPECT_EQ(values_of(e, "outputs/dispatched_indices"), (std::vector<double>{1, -1, -1, -1, 0, -1}));
+  EXPECT_NEAR(values_of(e, "outputs/weights")[0], 1.0 / (1.0 + std::exp(-2.0)), 1e-15);
+  EXPECT_NEAR(values_of(e, "outputs/weights")[4], 1.0 / (1.0 + std::exp(-3.0)), 1e-15);
+}
+
 TEST(CapacityTest, MaskedTokensTakeNoRoomAndDropNothing) {
   for (const CapacityOrder order : {CapacityOrder::token, CapacityOrder::weight})
     EXPECT_EQ(kept_of_three(limited(1, order), {false, true, false}), kIds);

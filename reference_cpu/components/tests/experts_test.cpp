@@ -88,6 +88,57 @@ TEST(ExpertsTest, TheWeightMayStandOnTheInput) {
   EXPECT_THROW(y(call), InputError);
 }
 
+TEST(ExpertsTest, IdentityExpertsReturnTheirInputTimesTheWeight) {
+  // Expert 0 squares; experts 1 and 2 have no parameters, and expert 2 is chosen twice.
+  for (const char* where : {"", "apply_router_weight_after_down", "router_weight_on_input"}) {
+    Call call = relu2(3, 2, tensor({3, 1}, {3, 5, 7}), tensor({3, 2}, {.5, .25, 2, 4, 1, 1}),
+                      ids({3, 2}, {0, 1, 2, 2, 1, 0}), {1, 1, 1}, {1, 1, 1});
+    call.tensors["params/gate_and_up_projs"] = call.tensors["params/down_projs"] = tensor({1, 1, 1}, {1});
+    call.config["n_identity_experts"] = 2;
+    if (*where) call.config[where] = true;
+    call.tensors["inputs/token_mask"] = flags({true, true, false});
+    call.tensors["cotangents/y"] = tensor({3, 1}, {10, 100, 1000});
+    call.backward = true;
+    const Evaluation e = evaluate(call);
+    const bool on_input = std::string(where) == "router_weight_on_input";
+    EXPECT_EQ(values_of(e, "outputs/y"), (std::vector<double>{(on_input ? 2.25 : 4.5) + .75, 30, 0}));
+    const std::vector<double> dw = values_of(e, "grads/weights"), dx = values_of(e, "grads/x");
+    EXPECT_EQ(dw, (std::vector<double>{90, 30, 500, 500, 0, 0}));
+    EXPECT_EQ(dx, (std::vector<double>{(on_input ? 15.0 : 30.0) + 2.5, 600, 0}));
+    EXPECT_EQ(values_of(e, "stages/up_projection")[1], 0.0);
+    EXPECT_EQ(values_of(e, "stages/down_projection")[1],
+              std::string(where) == "apply_router_weight_after_down" ? 3.0 : .75);
+    // The one expert with parameters cannot be spread over two ranks.
+    call.options["ep_size"] = 2;
+    EXPECT_THROW(evaluate(call), InputError);
+  }
+  MoEConfig c = small_config(2, 1);
+  c.n_identity_experts = 2;
+  EXPECT_THROW(parse_moe_config(to_json(c)), InputError);
+}
+
+TEST(ExpertsTest, GradientsOfIdentityExpertsAreCentralDifferences) {
+  for (const std::string place : {"inside", "after", "on input"}) {
+    MoEConfig c = small_config(3, 2, 2, 1);
+    c.n_identity_experts = 2;
+    c.expert_bias = true;
+    c.apply_router_weight_after_down = place == "after";
+    c.router_weight_on_input = place == "on input";
+    SCOPED_TRACE(place);
+    expect_central_differences(
+        small_call(Component::experts, c,
+                   {{"inputs/x", tensor({3, 2}, {.3, -1, .8, 1.2, -.4, .7})},
+                    {"inputs/weights", tensor({3, 2}, {.5, .25, 1.5, -.75, .6, .9})},
+                    {"inputs/indices", ids({3, 2}, {0, 2, 1, 2, 1, -1})},
+                    {"params/gate_and_up_projs", tensor({1, 2, 2}, {.7, -.9, .4, 1.1})},
+                    {"params/gate_up_proj_bias", tensor({1, 2}, {.2, -.1})},
+                    {"params/down_projs", tensor({1, 1, 2}, {.5, -.3})},
+                    {"params/down_proj_bias", tensor({1, 2}, {.1, -.2})},
+                    {"cotangents/y", tensor({3, 2}, {.9, -.4, .2, 1.3, -.8, .6})}},
+                   true));
+  }
+}
+
 TEST(ExpertsTest, Layouts) {
   MoEConfig c = small_config(1, 1, 1, 2);
   NamedTensors t{{"inputs/x", tensor({1, 1}, {1})},

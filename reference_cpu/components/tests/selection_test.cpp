@@ -6,6 +6,7 @@
 #include <cmath>
 #include <utility>
 
+#include "moeref/error.hpp"
 #include "reference_cpu/tests/small_call.hpp"
 #include "reference_cpu/tests/test_values.hpp"
 
@@ -34,6 +35,24 @@ TEST(TopK, GivesTheLowestIdAmongEquals) {
   EXPECT_EQ(top_k(std::vector<double>{1, 2, 2, 1, 2}, 2), (Ids{1, 2}));
   EXPECT_EQ(top_k(std::vector<double>{1, 1, 1, 1}, 3), (Ids{0, 1, 2}));
   EXPECT_EQ(top_k(std::vector<double>{0.0, -0.0, 0.0}, 2), (Ids{0, 1}));
+}
+
+TEST(SelectExperts, TheLastOnesMayBeChosenAlways) {
+  MoEConfig c = small_config(5, 3);
+  c.n_always_selected = 2;
+  EXPECT_EQ(select_experts(row({1, 3, 2, 9, -9}), c), (Ids{1, 3, 4}));
+  EXPECT_EQ(select_experts(row({NAN, 3, 2, 9, -9}), c), (Ids{0, 3, 4}));
+  EXPECT_EQ(parse_moe_config(to_json(c)), c);
+  for (const char* field : {"n_always_selected", "n_identity_experts", "gate_bias_update_factor"}) {
+    nlohmann::json wrong = to_json(c);
+    wrong[field] = 3;
+    EXPECT_THROW(parse_moe_config(wrong), InputError) << field;
+  }
+  nlohmann::json in_groups = to_json(c);
+  in_groups["n_routed_experts"] = 6;
+  in_groups["n_expert_groups"] = in_groups["n_limited_groups"] = 2;
+  in_groups["score_func"] = "sigmoid_with_bias";
+  EXPECT_THROW(parse_moe_config(in_groups), InputError);
 }
 
 TEST(GroupScores, ByConvention) {

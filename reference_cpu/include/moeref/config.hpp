@@ -80,15 +80,22 @@ struct MoEConfig {
   bool norm_after_dropping = false;
   AuxLossCounts aux_loss_counts = AuxLossCounts::every_choice;
   bool aux_loss_accumulated = false;
+  std::int64_t n_identity_experts = 0;  ///< of n_routed_experts, the last ones
+  std::int64_t n_always_selected = 0;   ///< likewise, and of n_activated_experts
+  double sinkhorn_tolerance = 1e-4;
+  bool router_input_norm = false;
+  double router_input_norm_eps = 1e-6;
 
+  /// The experts that have parameters, which come before those that return their input.
+  std::int64_t experts_with_weights() const { return n_routed_experts - n_identity_experts; }
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }
   bool gated_experts() const { return facts(expert_activation).gated; }
   /// Columns of gate_and_up_projs: 2I, or I without a gate.
   std::int64_t up_dim() const { return gated_experts() ? 2 * moe_inter_dim : moe_inter_dim; }
   /// The two matrices of each expert: gate_and_up_projs and down_projs.
-  ExpertsShape up_shape() const { return {n_routed_experts, expert_dim(), up_dim()}; }
-  ExpertsShape down_shape() const { return {n_routed_experts, moe_inter_dim, expert_dim()}; }
+  ExpertsShape up_shape() const { return {experts_with_weights(), expert_dim(), up_dim()}; }
+  ExpertsShape down_shape() const { return {experts_with_weights(), moe_inter_dim, expert_dim()}; }
   DType gate_param_dtype() const { return gate_dtype.value_or(dtype); }
   bool has_correction_bias() const { return gate_bias_update_factor > 0.0 || force_e_score_correction_bias; }
   /// The id of a null slot.
@@ -103,6 +110,12 @@ struct MoEConfig {
   bool selects_logits() const {
     return facts(score_func).selects_by_logits || selection_scores == SelectionScores::logits;
   }
+  /// Whether what a token chooses depends on the other tokens.
+  bool balances_selection(bool training) const {
+    return training && selection_scores == SelectionScores::sinkhorn;
+  }
+  /// The experts that scores are ordered to choose from, the first ones.
+  std::int64_t choosable_experts() const { return n_routed_experts - n_always_selected; }
   /// How many of a group's largest selection scores add up to the group's score.
   std::int64_t summed_per_group() const {
     if (group_score == GroupScore::largest) return 1;

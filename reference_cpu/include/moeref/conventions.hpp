@@ -40,6 +40,7 @@ enum class DiscardedGroups : std::uint8_t {
 enum class SelectionScores : std::uint8_t {
   by_score_func,  ///< scores plus the correction bias, or the logits of softmax
   logits,         ///< logits plus the correction bias; weights are still made of scores
+  sinkhorn,       ///< in training, exp of logits balanced over the call's tokens and experts
 };
 
 /// The factor of the auxiliary loss: f_i = factor load_i / n.
@@ -98,6 +99,7 @@ inline constexpr auto kDiscardedGroups = std::to_array<ConventionName<DiscardedG
 inline constexpr auto kSelectionScores = std::to_array<ConventionName<SelectionScores>>({
     {SelectionScores::by_score_func, "by_score_func"},
     {SelectionScores::logits, "logits"},
+    {SelectionScores::sinkhorn, "sinkhorn"},
 });
 inline constexpr auto kAuxLossFactors = std::to_array<ConventionName<AuxLossFactor>>({
     {AuxLossFactor::experts_over_k, "experts_over_k"},

@@ -108,6 +108,27 @@ TEST(RoutingVerdict, DiscardedGroupsAreZeroOrExcluded) {
   EXPECT_EQ(verdict(excluded, {0, 2}).selection, Selection::wrong);
 }
 
+TEST(RoutingVerdict, ADiscardedScoreThatIsNotFiniteMayBecomeNaN) {
+  const double inf = INFINITY;
+  // Group 1 is discarded: its expert 2 scores 0 times infinity, which beats or loses to expert 1.
+  for (const double bound : {0.0, inf}) {
+    const auto r = grouped(box(2, {5, 1, inf, -3}, {0, 0, bound, 0}), 1, true, {9, 8}, {0, 0});
+    EXPECT_EQ(verdict(r, {0, 1}).selection, Selection::own);
+    EXPECT_FALSE(verdict(r, {0, 1}).certified);
+    EXPECT_LE(verdict(r, {0, 2}).selection, Selection::explainable);
+    EXPECT_EQ(verdict(r, {0, 3}).selection, Selection::wrong);  // -3 becomes 0 in any port
+    EXPECT_TRUE(has_nan(r, 0));
+    EXPECT_FALSE(settled_but_for_ties(r, 0, std::vector<std::int64_t>{0, 1}));
+  }
+  // A score that may be anything finite or not, too; minus infinity replaces whatever was there.
+  const auto open = grouped(box(2, {5, 1, 2, -3}, {0, 0, inf, 0}), 1, true, {9, 8}, {0, 0});
+  EXPECT_LE(verdict(open, {0, 2}).selection, Selection::explainable);
+  const auto excluded = grouped(box(2, {5, 1, inf, -3}, {0, 0, inf, 0}), 1, false, {9, 8}, {0, 0});
+  EXPECT_TRUE(verdict(excluded, {0, 1}).certified);
+  EXPECT_EQ(verdict(excluded, {0, 2}).selection, Selection::wrong);
+  EXPECT_FALSE(has_nan(excluded, 0));
+}
+
 TEST(RoutingVerdict, EqualGroupsAreTied) {
   const RoutingScores r = grouped(box(1, {3, 1, 3, 1}, {0, 0, 0, 0}), 1, false, {4, 4}, {0, 0});
   EXPECT_EQ(verdict(r, {0}).selection, Selection::own);

@@ -16,7 +16,7 @@ import moeref
 import torch
 import transformers
 
-TOKENS, DIM, EXPERTS, SEEDS = 16, 16, 8, 5
+TOKENS, DIM, EXPERTS, CAPACITY, SEEDS = 16, 16, 8, 3, 5
 ENDS = re.compile(r"^class (\w+(?:Router|TopKGating|MoEV1Gate))\(", re.MULTILINE)
 NO_ROUTERS = {"GraniteDoclingDensityRouter": "scores the resolution of images"}
 
@@ -28,7 +28,7 @@ SETTINGS = {
     "moe_router_logit_softcapping": 2.0, "moe_norm_min": 1e-12, "expert_selection_fn": "sigmoid",
     "scoring_func": "sqrtsoftplus", "topk_method": "group_limited_greedy", "use_expert_bias": True, "rms_norm_eps": 1e-6,
     "zero_expert_num": 0, "vocab_size": 32, "n_shared_experts": 1, "router_bias": False, "moe_jitter_eps": None,
-    "router_jitter_noise": 0.01, "input_jitter_noise": 0.0, "expert_capacity": 3, "router_dtype": "float32",
+    "router_jitter_noise": 0.01, "input_jitter_noise": 0.0, "expert_capacity": CAPACITY, "router_dtype": "float32",
     "router_ignore_padding_tokens": False, "second_expert_policy": "all", "normalize_router_prob_before_dropping": False,
     "batch_prioritized_routing": False, "moe_eval_capacity_token_fraction": -1.0,
 }
@@ -40,23 +40,19 @@ class Row:
 
     `computes` is float32, x (the layer's type, scores too) or mixed: the product in the layer's type and scores in
     float32. `returns` is the type of the weights, float32 or x. `lacks` says what the config has no field for; then
-    the fields are those of the nearest rule, which holds under the settings `without`, where there are such.
+    the fields are those of the nearest rule.
     """
 
-    def __init__(self, models, fields, computes="mixed", returns="x", ks=(3, 1), settings=None, lacks="", without=None):
+    def __init__(self, models, fields, computes="mixed", returns="x", ks=(3, 1), settings=None, lacks=""):
         self.models, self.fields, self.computes, self.returns = models.split(), fields, computes, returns
-        self.ks, self.settings, self.lacks, self.without = ks, settings or {}, lacks, without
-
-    def other(self, fields=None, settings=None):
-        """The same classes under other fields or settings."""
-        return Row(" ".join(self.models), {**self.fields, **(fields or {})}, self.computes, self.returns, self.ks,
-                   {**self.settings, **(settings or {})})
+        self.ks, self.settings, self.lacks = ks, settings or {}, lacks
 
     def wrong(self):
         """A row that no class of this one may pass: other weights."""
         after = self.fields.get("score_func") == "softmax" and "softmax_before_topk" not in self.fields
         changed = "softmax_before_topk" if after else "norm_topk_prob"
-        return self.other({changed: not self.fields.get(changed, False), "norm_at_top1": "weights_and_scores"})
+        fields = {**self.fields, changed: not self.fields.get(changed, False), "norm_at_top1": "weights_and_scores"}
+        return Row(" ".join(self.models), fields, self.computes, self.returns, self.ks, self.settings)
 
 
 NORMALISED = {"norm_topk_prob": True, "norm_at_top1": "weights_and_scores"}
@@ -107,15 +103,13 @@ ROWS = [
     Row("Inkling2 Inkling2Loop", {"score_func": "sqrtsoftplus", **BIASED, **NORMALISED, **SCALED}, "float32", "float32"),
     Row("DeepseekV4", {"score_func": "sqrtsoftplus", **BIASED, **NORMALISED, **SCALED}),
     Row("DeepseekV4Hash", {"score_func": "sqrtsoftplus", **NORMALISED, **SCALED, "enable_routing_replay": True}),
-    Row("Gemma4Text DiffusionGemmaText", {**BEFORE, **NO_EPS, "per_expert_scale": True},
-        lacks="the router's input is normalised by its root mean square"),
-    Row("Inkling", {**SIGMOID, **NO_EPS, **SCALED}, "float32",
-        lacks="shared experts have logits of their own and a share of the normalisation"),
+    Row("Gemma4Text DiffusionGemmaText", {**BEFORE, **NO_EPS, "per_expert_scale": True, "router_input_norm": True}),
+    Row("Inkling", {**SIGMOID, **NO_EPS, **SCALED, "n_always_selected": 1}, "float32"),
     Row("Phimoe", BEFORE, ks=(2,), lacks="each expert's softmax leaves out logits that are far below the largest (sparsemixer)"),
-    Row("SwitchTransformersTop1", BEFORE, ks=(1,), lacks="tokens past an expert's capacity have no expert",
-        without={"expert_capacity": TOKENS}),
-    Row("NllbMoeTop2", {**BEFORE, **NORMALISED, "norm_denominator": "max_of_sum_and_eps", "norm_eps": 2.0**-23}, ks=(2,),
-        lacks="tokens past an expert's capacity have no expert", without={"expert_capacity": 2 * TOKENS}),
+    Row("SwitchTransformersTop1", {**BEFORE, "expert_capacity": CAPACITY}, ks=(1,)),
+    Row("NllbMoeTop2",
+        {**BEFORE, **NORMALISED, "norm_denominator": "max_of_sum_and_eps", "norm_eps": 2.0**-23, "expert_capacity": CAPACITY,
+         "capacity_order": "choice", "norm_after_dropping": True}, ks=(2,)),
     Row("Zaya", {}, ks=(), lacks="logits come from an MLP on states that pass from layer to layer, and one choice is no expert"),
 ]
 
@@ -150,7 +144,9 @@ def make(kind, module, row, k, dtype):
     for name, tensor in [*router.named_parameters(), *router.named_buffers()]:
         if name == "tid2eid":
             tensor.data = torch.stack([torch.randperm(EXPERTS)[:k] for _ in range(tensor.shape[0])])
-        elif name.endswith(("per_expert_scale", "global_scale")):
+        elif name == "global_scale":  # on the weights, beside route_scale
+            tensor.data.fill_(1.0)
+        elif name.endswith("scale"):
             tensor.data.uniform_(0.5, 1.5)
         elif tensor.is_floating_point():
             tensor.data.normal_(0.0, 0.1 if name.endswith("correction_bias") else DIM**-0.5)
@@ -185,6 +181,9 @@ def routed(router, module, x, k, correction, tokens):
     if name.startswith(("Gemma4", "DiffusionGemma")):
         return out[1], out[2]
     ids = next(t for t in out if t.dtype == torch.int64 and t.shape == (TOKENS, k))
+    if name == "InklingTopkRouter":
+        shared = EXPERTS + torch.arange(out[3].shape[1]).expand(TOKENS, -1)
+        return torch.cat((out[1], out[3]), 1), torch.cat((ids, shared), 1)
     return next(t for t in out if t.is_floating_point() and t.shape == (TOKENS, k)), ids
 
 
@@ -199,7 +198,9 @@ def judged(kind, module, row, k, dtype, seed):
     if correction is None and ("e_score_correction_bias" in takes or "expert_bias" in takes):
         correction = 0.1 * torch.randn(EXPERTS)
     weights, ids = routed(router, module, x, k, correction, tokens)
-    cotangent = torch.randn(TOKENS, k).to(weights.dtype)
+    shared = row.fields.get("n_always_selected", 0)  # beside EXPERTS and k
+    experts = EXPERTS + shared
+    cotangent = torch.randn(TOKENS, k + shared).to(weights.dtype)
     (weights * cotangent).sum().backward()
 
     weight, bias, scale = named(router, WEIGHT_NAMES), named(router, ("bias",)), named(router, ("per_expert_scale",))
@@ -207,20 +208,25 @@ def judged(kind, module, row, k, dtype, seed):
               "router_weights_fp32": row.returns == "float32"}
     if fields.get("route_scale") == "1 / k":
         fields["route_scale"] = 1.0 / k
-    config = {"n_routed_experts": EXPERTS, "n_shared_experts": 0, "n_activated_experts": k, "n_expert_groups": 1,
+    config = {"n_routed_experts": experts, "n_shared_experts": 0, "n_activated_experts": k + shared, "n_expert_groups": 1,
               "n_limited_groups": 1, "train_gate": True, "gate_bias_update_factor": 0.0, "aux_loss_coeff": 0.0,
               "route_scale": 1.0, "dim": DIM, "inter_dim": DIM, "moe_inter_dim": DIM, "norm_topk_prob": False, **fields}
     options = {"float32": {"gate_precision": "float32"}, "x": {"gate_precision": str(dtype)[6:]}, "mixed": {}}[row.computes]
-    given = {"inputs/x": x.detach(), "params/weight": weight.detach()[:EXPERTS], "cotangents/weights": cotangent}
+    given = {"inputs/x": x.detach(), "params/weight": weight.detach()[:experts], "cotangents/weights": cotangent}
     results = {"outputs/weights": weights.detach(), "outputs/indices": ids, "grads/x": x.grad,
-               "outputs/expert_load": torch.bincount(ids.flatten(), minlength=EXPERTS),
-               "grads/weight": weight.grad[:EXPERTS]}
+               "outputs/expert_load": torch.bincount(ids.flatten(), minlength=experts),
+               "grads/weight": weight.grad[:experts]}
     if config.get("force_e_score_correction_bias"):
-        given["params/e_score_correction_bias"] = correction.detach().float().flatten()
+        given["params/e_score_correction_bias"] = torch.nn.functional.pad(correction.detach().float().flatten(), (0, shared))
     if config.get("router_bias"):
         given["params/bias"], results["grads/bias"] = bias.detach(), bias.grad
     if config.get("per_expert_scale"):
         given["params/per_expert_scale"], results["grads/per_expert_scale"] = scale.detach(), scale.grad
+    if config.get("expert_capacity"):
+        results["outputs/dispatched_indices"] = torch.where(weights == 0, -1, ids)
+    if config.get("router_input_norm"):
+        scale = named(router, ("scale",))
+        given["params/input_scale"], results["grads/input_scale"] = scale.detach(), scale.grad
     if config.get("enable_routing_replay"):
         given["inputs/replay_indices"] = ids
     return moeref.judge("gate", config, given, results, options=options)
@@ -244,9 +250,6 @@ def tried(kind, module, row, dtype):
     if passed and verdicts(kind, module, row.wrong(), dtype)[0] == passed:
         raise SystemExit(f"{kind.__name__} passes whatever the row says")
     text = f"{passed} of {of} pass" if of else "not run"
-    if row.without:
-        passed_without, of_without, _ = verdicts(kind, module, row.other(settings=row.without), dtype)
-        text += f", {passed_without} of {of_without} with " + ", ".join(f"{n} = {v}" for n, v in row.without.items())
     return of > 0 and passed == of, text + (f" ({first})" if first else "")
 
 

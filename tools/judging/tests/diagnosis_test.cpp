@@ -51,6 +51,9 @@ TEST(Diagnosis, NamesRulesOfSlotsExpertsAndLosses) {
             "aux_loss_counts = first_choice");
   EXPECT_EQ(followed("bias_update__sigmoid", {{"centred_bias_update", true}}), "centred_bias_update = true");
   EXPECT_EQ(followed("gate__sigmoid_bias", {{"selection_scores", "logits"}}), "selection_scores = logits");
+  EXPECT_EQ(followed("gate__sinkhorn", {{"selection_scores", "by_score_func"}}),
+            "selection_scores = by_score_func");
+  EXPECT_EQ(followed("gate__always_selected", {{"n_always_selected", 0}}), "n_always_selected = 0");
 }
 
 TEST(Diagnosis, NamesWhichSlotsAreDropped) {

@@ -67,8 +67,11 @@ TEST(PortInterfaceTest, FullConfigsHaveEveryField) {
   every.capacity_order = CapacityOrder::weight;
   every.norm_after_dropping = every.aux_loss_accumulated = true;
   every.aux_loss_counts = AuxLossCounts::first_choice;
+  every.sinkhorn_tolerance = every.router_input_norm_eps = 0.5;
+  every.router_input_norm = true;
+  every.n_identity_experts = every.n_always_selected = 2;
   const json full = full_json(every), written = to_json(every);
-  EXPECT_EQ(written.size(), 56u)
+  EXPECT_EQ(written.size(), 61u)
       << "a new field: set it above to another value than its default, and write it in full_json()";
   EXPECT_EQ(full, written);
 }

@@ -1,0 +1,21 @@
+// What the gate multiplies by its weight: tokens as they are, or normalised (SPEC 10).
+#pragma once
+
+#include "moeref/config.hpp"
+#include "reference_cpu/arithmetic/bounded.hpp"
+
+namespace moeref {
+
+/// x / sqrt(mean x^2 + eps) in float32, stored in x's type, times scale [1, D] and D^-1/2; in `compute`. x
+/// [T, D] itself without router_input_norm, where `scale` is not looked at.
+Bounded router_input(const MoEConfig& config, const Bounded& x, const Bounded& scale, DType compute);
+
+/// From d [T, D], the cotangent of that, the one of x, in x's type; and, row by row, the terms whose sum over
+/// tokens is the gradient of scale.
+struct RouterInputBackward {
+  Bounded x, scale_rows;
+};
+RouterInputBackward router_input_backward(const MoEConfig& config, const Bounded& x, const Bounded& scale,
+                                          const Bounded& d);
+
+}  // namespace moeref

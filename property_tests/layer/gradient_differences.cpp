@@ -8,6 +8,7 @@
 
 #include "property_tests/layer/central_difference.hpp"
 #include "property_tests/layer/layer_calls.hpp"
+#include "property_tests/router/router_oracle.hpp"
 #include "property_tests/suite/property_tables.hpp"
 #include "reference_cpu/arithmetic/counter_generator.hpp"
 

@@ -52,15 +52,6 @@ Call with_tokens(Call call, std::span<const std::int64_t> order) {
   return call;
 }
 
-Call in_dtype(Call call, DType dtype) {
-  call.config["dtype"] = name(dtype);
-  call.config.erase("gate_dtype");
-  for (auto& [name, tensor] : call.tensors)
-    if (is_floating(tensor.dtype()) && !name.ends_with("e_score_correction_bias"))
-      tensor = tensor.cast(dtype);
-  return call;
-}
-
 Call replaying(Call call, const Answer& routed) {
   const bool balanced = parse_call_options(call.options).fake_balanced_gate;
   if (!balanced && (call.component == Component::gate || call.component == Component::moe)) {

@@ -37,10 +37,6 @@ nlohmann::json options_of_products(const Call& call);
 /// The call on these tokens in this order. x is [T, D].
 Call with_tokens(Call call, std::span<const std::int64_t> order);
 
-/// The call with every floating tensor, and the config, in another dtype; exact where that is wider. The
-/// correction bias is float32 in every call.
-Call in_dtype(Call call, DType dtype);
-
 /// The call with every token slot given the expert that the answer routed it to; the balanced gate deals the
 /// same ones again by itself.
 Call replaying(Call call, const Answer& routed);

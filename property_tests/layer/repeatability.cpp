@@ -6,6 +6,7 @@
 #include "moeref/component.hpp"
 #include "moeref/verdict.hpp"
 #include "property_tests/layer/layer_calls.hpp"
+#include "property_tests/router/router_oracle.hpp"
 #include "property_tests/suite/property_tables.hpp"
 
 namespace moeref {

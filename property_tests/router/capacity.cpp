@@ -217,7 +217,7 @@ void divided_after_dropping(Implementation& impl, const Descriptor& d) {
 /// Each expert takes its best tokens by S, which is a softmax over experts or a sigmoid, in the column that
 /// the token has for it.
 void expert_choice(Implementation& impl, const Descriptor& d) {
-  const Call call = full_call(impl, d);
+  const Call call = make_call(d);
   const ParallelOptions ranks = parse_call_options(call.options).parallel;
   const std::int64_t capacity = parse_moe_config(call.config).expert_capacity;
   const Answer a(impl, call), before(impl, before_dropping(call));

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "moeref/reference.hpp"
-#include "property_tests/layer/layer_calls.hpp"
 #include "property_tests/router/router_oracle.hpp"
 #include "property_tests/suite/property_tables.hpp"
 

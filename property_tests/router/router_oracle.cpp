@@ -197,6 +197,15 @@ std::vector<double> weights_of(const Call& call, const Matrix& weighed, std::int
   return w;
 }
 
+Call in_dtype(Call call, DType dtype) {
+  call.config["dtype"] = name(dtype);
+  call.config.erase("gate_dtype");
+  for (auto& [name, tensor] : call.tensors)
+    if (is_floating(tensor.dtype()) && !name.ends_with("e_score_correction_bias"))
+      tensor = tensor.cast(dtype);
+  return call;
+}
+
 bool is_real(const Call& call, std::int64_t token) {
   const Tensor* mask = find(call.tensors, "inputs/token_mask");
   return !mask || (*mask)[token] != 0.0;

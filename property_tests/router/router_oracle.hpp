@@ -73,6 +73,10 @@ void expect_weights(const Answer& answer, std::string_view text);
 /// without normalisation and auxiliary loss.
 void expect_gradient_of_x(const Answer& answer, const Descriptor& d, std::string_view text);
 
+/// The call with every floating tensor, and the config, in another dtype; exact where that is wider. The
+/// correction bias is float32 in every call.
+Call in_dtype(Call call, DType dtype);
+
 /// The config with fields replaced.
 Call with_config(Call call, const nlohmann::json& fields);
 

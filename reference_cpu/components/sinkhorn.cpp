@@ -75,6 +75,7 @@ void balance(const MoEConfig& c, const Bounded& logits, std::int64_t first, std:
     Factors next = next_round(grown, f.experts);
     const Real change = mean_change(f.experts, next.experts);
     f = std::move(next);
+    if (!(change.error < INFINITY)) return;  // open, and so it stays
     const bool may_go_on = !(change.value + change.error <= c.sinkhorn_tolerance);
     if (further == 0 && change.value > c.sinkhorn_tolerance) {
       if (!(change.value - change.error > c.sinkhorn_tolerance)) before.push_back(f);

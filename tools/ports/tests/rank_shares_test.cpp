@@ -33,7 +33,8 @@ Call on_ranks(Call call, const char* kind, std::int64_t ranks) {
 
 /// Whether E can be divided so.
 bool divides(const Call& call, std::int64_t ranks) {
-  return call.component == Component::mlp || parse_moe_config(call.config).n_routed_experts % ranks == 0;
+  return call.component == Component::mlp ||
+         parse_moe_config(call.config).experts_with_weights() % ranks == 0;
 }
 
 /// By tokens is what grows with the tokens, by experts what belongs to routed experts, and nothing else.

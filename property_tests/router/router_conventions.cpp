@@ -96,16 +96,20 @@ void arrange_selection(Descriptor& d) {
   if (d.logits != Logits::rough) d.logits = Logits::levels;
 }
 
+/// Every token has the experts of its k largest `q`, and weights are scores.
+void expect_choices(const Descriptor& d, const Answer& a, const Matrix& q, const char* selected_by,
+                    const char* weighed_by) {
+  std::int64_t compared = 0;
+  for (std::int64_t t = 0; t < d.T; ++t) compared += expect_selected(a, t, largest(q, t, d.k), selected_by);
+  require_some(compared, d.T);
+  expect_weights(a, weighed_by);
+}
+
 /// The order of z + c, which is not that of S + c; weights are scores.
 void selection_rule(Implementation& impl, const Descriptor& d) {
   const Call call = make_call(d);
-  const Answer a(impl, call);
-  const Matrix q = choices_of(call);
-  std::int64_t compared = 0;
-  for (std::int64_t t = 0; t < d.T; ++t)
-    compared += expect_selected(a, t, largest(q, t, d.k), "logits and the correction bias are selected by");
-  require_some(compared, d.T);
-  expect_weights(a, "weights are scores without the correction bias");
+  expect_choices(d, Answer(impl, call), choices_of(call), "logits and the correction bias are selected by",
+                 "weights are scores without the correction bias");
 }
 
 void arrange_always_selected(Descriptor& d) {
@@ -124,16 +128,11 @@ void arrange_always_selected(Descriptor& d) {
 /// The last experts, the best of the others, and one sum for all of their scores.
 void always_selected(Implementation& impl, const Descriptor& d) {
   const Call call = make_call(d);
-  const Answer a(impl, call);
   Matrix q = choices_of(call);
-  std::int64_t compared = 0;
-  for (std::int64_t t = 0; t < d.T; ++t) {
+  for (std::int64_t t = 0; t < d.T; ++t)
     for (std::int64_t e = d.E - d.config.n_always_selected; e < d.E; ++e) q.at(t, e) = INFINITY;
-    compared +=
-        expect_selected(a, t, largest(q, t, d.k), "every token has the last n_always_selected experts");
-  }
-  require_some(compared, d.T);
-  expect_weights(a, "experts that every token has are in the sum that divides weights");
+  expect_choices(d, Answer(impl, call), q, "every token has the last n_always_selected experts",
+                 "experts that every token has are in the sum that divides weights");
 }
 
 void arrange_sinkhorn(Descriptor& d) {
@@ -151,13 +150,8 @@ void arrange_sinkhorn(Descriptor& d) {
 /// The last experts' and tokens' factors of exp(z), in double, of each rank's tokens.
 void sinkhorn_selection(Implementation& impl, const Descriptor& d) {
   const Call call = make_call(d);
-  const Answer a(impl, call);
-  const Matrix q = balanced_choices_of(call);
-  std::int64_t compared = 0;
-  for (std::int64_t t = 0; t < d.T; ++t)
-    compared += expect_selected(a, t, largest(q, t, d.k), "balanced logits are selected by");
-  require_some(compared, d.T);
-  expect_weights(a, "weights are scores that are not balanced");
+  expect_choices(d, Answer(impl, call), balanced_choices_of(call), "balanced logits are selected by",
+                 "weights are scores that are not balanced");
 }
 
 void arrange_router_input(Descriptor& d) {

@@ -66,26 +66,14 @@ TEST_P(MaxRows, ARowMoreIsAnErrorOnAllRanksAndTheGroupGoesOn) {
     const Stream stream;
     RankedExperts heavy(c, spread(needed - 1), *group, stream.get()),
         light(lighter, spread(needed - 1), *group, stream.get(), heavy.windows());
-    for (int round = 0; round < 2; ++round) {
-      heavy.forward();
-      heavy.backward();
-      try {
-        heavy.wait();
-        ADD_FAILURE() << "rank " << world->rank() << " got no error";
-      } catch (const RowOverflow& e) {
-        EXPECT_EQ(e.rank, 1);
-        EXPECT_EQ(e.needed, needed);
-        EXPECT_EQ(e.room, needed - 1);
-        EXPECT_EQ(std::string(e.what()), "rank 1 of the group of experts needs room for " +
-                                             std::to_string(needed) + " rows of its experts: max_rows is " +
-                                             std::to_string(needed - 1));
-      }
-      world->meet();
-      light.forward();
-      light.backward();
-      EXPECT_NO_THROW(light.wait());
-      world->meet();
-    }
+    expect_overflow_then_fit(*world, heavy, light, [&](const RowOverflow& e) {
+      EXPECT_EQ(e.rank, 1);
+      EXPECT_EQ(e.needed, needed);
+      EXPECT_EQ(e.room, needed - 1);
+      EXPECT_EQ(std::string(e.what()), "rank 1 of the group of experts needs room for " +
+                                           std::to_string(needed) + " rows of its experts: max_rows is " +
+                                           std::to_string(needed - 1));
+    });
   });
 }
 

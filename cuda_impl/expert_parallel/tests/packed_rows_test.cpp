@@ -96,27 +96,14 @@ TEST_P(PackedRows, ARowMoreIsAnErrorOnAllRanksAndTheGroupGoesOn) {
       const Stream stream;
       RankedExperts heavy(c, room, *group, stream.get()),
           light(lighter, room, *group, stream.get(), heavy.windows());
-      for (int round = 0; round < 2; ++round) {
-        heavy.forward();
-        heavy.backward();
-        try {
-          heavy.wait();
-          ADD_FAILURE() << "rank " << world->rank() << " got no error";
-        } catch (const RowOverflow& e) {
-          EXPECT_EQ(e.rank, tokens ? exact.rank_of_token_rows : exact.rank_of_expert_rows);
-          EXPECT_EQ(e.needed, tokens ? exact.token_rows : exact.expert_rows);
-          EXPECT_EQ(e.room, e.needed - 1);
-          EXPECT_NE(std::string(e.what()).find(tokens ? "max_token_rows is" : "max_rows is"),
-                    std::string::npos)
-              << e.what();
-        }
-        world->meet();
-        light.forward();
-        light.backward();
-        EXPECT_NO_THROW(light.wait());
-        got[static_cast<std::size_t>(world->rank())] = light.own.bits();
-        world->meet();
-      }
+      expect_overflow_then_fit(*world, heavy, light, [&](const RowOverflow& e) {
+        EXPECT_EQ(e.rank, tokens ? exact.rank_of_token_rows : exact.rank_of_expert_rows);
+        EXPECT_EQ(e.needed, tokens ? exact.token_rows : exact.expert_rows);
+        EXPECT_EQ(e.room, e.needed - 1);
+        EXPECT_NE(std::string(e.what()).find(tokens ? "max_token_rows is" : "max_rows is"), std::string::npos)
+            << e.what();
+      });
+      got[static_cast<std::size_t>(world->rank())] = light.own.bits();
     });
     EXPECT_EQ(put_together(got), want);
   }

@@ -35,8 +35,12 @@ void ForwardPass::sort(cudaStream_t stream) const {
                  permutation_, work_.sort, stream);
 }
 
+bool ForwardPass::takes_tokens() const {
+  return product_kind(path_).streams_weights || gathers(config_, path_);
+}
+
 void ForwardPass::gather(int chunk, cudaStream_t stream) const {
-  if (product_kind(path_).streams_weights || gathers(config_, path_)) return;
+  if (takes_tokens()) return;
   permute(config_.dtype, input_.x, permutation_.slot_row,
           {config_.tokens, chunks_.period, chunks_.range(chunk)}, config_.slots, config_.dim, work_.rows,
           stream);
@@ -46,13 +50,12 @@ void ForwardPass::gather(int chunk, cudaStream_t stream) const {
 void ForwardPass::multiply(int chunk, cudaStream_t stream) const {
   if (config_.tokens == 0) return;
   const bool after_down = config_.apply_router_weight_after_down;
-  const bool by_token = product_kind(path_).streams_weights || gathers(config_, path_);
   GroupedShape shape =
       gathering(grouped_shape(config_, path_, permutation_, work_.tickets, chunk), work_.arrivals);
   shape.format = work_.numbers.format(config_);
   const ExpertsWeights w = work_.numbers.instead_of(weights_);
   up_product(shape,
-             {by_token ? input_.x : nullptr, work_.rows, w.gate_and_up, w.gate_and_up_bias, h_, work_.a,
+             {takes_tokens() ? input_.x : nullptr, work_.rows, w.gate_and_up, w.gate_and_up_bias, h_, work_.a,
               !after_down, w.gate_and_up_scales},
              config_.activation, config_.activation_parameters, stream);
   down_product(shape, {work_.a, w.down, w.down_bias, work_.rows, after_down, w.down_scales}, stream);

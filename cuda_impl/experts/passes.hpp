@@ -21,6 +21,8 @@ class ForwardPass {
   const int* rows_needed() const { return permutation_.rows_needed; }
 
  private:
+  bool takes_tokens() const;  // the up product, where they are
+
   const ExpertsConfig config_;
   const TokenChunks chunks_;
   const ExpertsWeights weights_;

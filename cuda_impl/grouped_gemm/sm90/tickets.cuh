@@ -64,11 +64,13 @@ class TicketReader {
   __device__ __forceinline__ int next() {
     const int slot = place_.slot();
     mbarrier_wait(Ring::full(at_, slot), place_.phase());
-    const bool reads =
-        !Warp || threadIdx.x % 32 == 0;  // of a warp lane 0 alone, whose arrival its read precedes
-    int ticket = 0;
-    if (reads) {
-      ticket = load_shared_word(Ring::ticket(at_, slot));
+    const bool reads = !Warp || threadIdx.x % 32 == 0;  // of a warp lane 0 alone
+    int ticket = -1;
+    if (reads) ticket = load_shared_word(Ring::ticket(at_, slot));
+    // Not before the ticket is in its register, which the comparison awaits: an arrival at the other block
+    // overtakes a load that is still queued behind those of an epilogue, and the slot was written anew before
+    // it was read. One unit in some thousands was then worked on twice, and another not at all.
+    if (ticket >= 0) {
       if constexpr (Ring::cluster == 2)
         mbarrier_arrive_at(Ring::empty(at_, slot), 0);
       else

@@ -94,6 +94,8 @@ void draw(const CaseSpec& spec, const TensorSpec& tensor, const std::optional<Mo
       break;
   }
   out = draw_reals(choice, stream, dtype_of(spec, tensor, config), tensor.shape, fan_in(tensor.shape));
+  if (tensor.name == "inputs/router_noise")  // about 1, as jitter is
+    for (std::int64_t i = 0; i < out.size(); ++i) out.set(i, 1.0 + out[i] / 8.0);
   if (tensor.name.ends_with("gate_up_proj_bias")) draw_gate_bias(spec, *config, tensor.name, out);
 }
 

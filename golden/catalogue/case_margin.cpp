@@ -73,21 +73,27 @@ void redraw(const CaseSpec& spec, const std::string& tensor, int attempt, std::i
       " draws: want a lower \"margin\" (0 if the case is about ties), fewer experts or a finer dtype");
 }
 
-/// The gate of a gate or moe call alone, for some rows of its x.
-Call gate_of(const Call& call, const Tensor& x, const std::vector<std::int64_t>& tokens) {
+/// Some rows of a tensor by tokens.
+Tensor rows_of(const Tensor& all, const std::vector<std::int64_t>& tokens) {
+  const std::int64_t width = all.shape().back();
+  Tensor out(all.dtype(), {static_cast<std::int64_t>(tokens.size()), width});
+  const auto row_bytes = static_cast<std::size_t>(width * size_of(all.dtype()));
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    std::ranges::copy(all.bytes().subspan(static_cast<std::size_t>(tokens[i]) * row_bytes, row_bytes),
+                      out.bytes().subspan(i * row_bytes).begin());
+  return out;
+}
+
+/// The gate of a gate or moe call alone, for some of its tokens.
+Call gate_of(const Call& call, const std::vector<std::int64_t>& tokens) {
   Call gate{Component::gate, call.config, nlohmann::json::object(), {}, false};
   for (const char* option : {"gate_precision", "training"})
     if (call.options.contains(option)) gate.options[option] = call.options[option];
   gate.config["aux_loss_coeff"] = 0.0;  // of all tokens alone
   gate.config.erase("z_loss_coeff");
   for (const char* limit : {"capacity_factor", "expert_capacity"}) gate.config.erase(limit);
-  const std::int64_t width = x.shape().back();
-  Tensor rows(x.dtype(), {static_cast<std::int64_t>(tokens.size()), width});
-  const auto row_bytes = static_cast<std::size_t>(width * size_of(x.dtype()));
-  for (std::size_t i = 0; i < tokens.size(); ++i)
-    std::ranges::copy(x.bytes().subspan(static_cast<std::size_t>(tokens[i]) * row_bytes, row_bytes),
-                      rows.bytes().subspan(i * row_bytes).begin());
-  gate.tensors.emplace("inputs/x", std::move(rows));
+  for (const char* name : {"inputs/x", "inputs/router_noise"})
+    if (const Tensor* all = find(call.tensors, name)) gate.tensors.emplace(name, rows_of(*all, tokens));
   const std::string prefix = call.component == Component::moe ? "params/gate." : "params/";
   for (const auto& [name, tensor] : call.tensors)
     if (name.starts_with(prefix)) gate.tensors.emplace("params/" + name.substr(prefix.size()), tensor);
@@ -100,7 +106,7 @@ void ensure_gate(const CaseSpec& spec, Call& call) {
   std::vector<std::int64_t> tokens(static_cast<std::size_t>(element_count(spec.tokens)));
   std::iota(tokens.begin(), tokens.end(), 0);
   for (int attempt = 1; !tokens.empty(); ++attempt) {
-    const Evaluation gate = evaluate(gate_of(call, x, tokens));
+    const Evaluation gate = evaluate(gate_of(call, tokens));
     std::vector<std::int64_t> close;
     for (const RoutingScores& routing : gate.routing)
       for (const std::int64_t i : close_tokens(routing, spec.margin))

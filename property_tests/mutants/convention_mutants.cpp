@@ -190,6 +190,35 @@ NamedTensors router_norm_taken_for_constant(Implementation& sound, const Call& c
   return out;
 }
 
+bool jitters(const Call& call) { return is(call, Component::gate) && call.config.contains("router_jitter"); }
+
+NamedTensors jitter_left_out(Implementation& sound, const Call& call) {
+  if (!jitters(call)) return sound.run(call);
+  Call other = call;
+  fill(other, "inputs/router_noise", 1.0);
+  return with_results_of(sound, call, other, "outputs/");
+}
+
+/// d x of what the gate saw, without the noise on the way back.
+NamedTensors jitter_left_out_backward(Implementation& sound, const Call& call) {
+  NamedTensors out = sound.run(call);
+  if (!jitters(call) || !call.backward) return out;
+  const Tensor& noise = call.tensors.at("inputs/router_noise");
+  change(out, "grads/x", [&](std::int64_t i, double d) { return noise[i] != 0.0 ? d / noise[i] : d; });
+  return out;
+}
+
+/// Noise of the token before.
+NamedTensors jitter_of_other_token(Implementation& sound, const Call& call) {
+  if (!jitters(call)) return sound.run(call);
+  Call other = call;
+  const Tensor& noise = call.tensors.at("inputs/router_noise");
+  Tensor& turned = other.tensors.at("inputs/router_noise");
+  const std::int64_t width = noise.shape().back();
+  for (std::int64_t i = 0; i < noise.size(); ++i) turned.set((i + width) % noise.size(), noise[i]);
+  return with_results_of(sound, call, other, "outputs/");
+}
+
 bool selects_by_sinkhorn(const Call& call) {
   return is(call, Component::gate) && parse_call_options(call.options).training &&
          call.config.value("selection_scores", "") == "sinkhorn";
@@ -463,6 +492,25 @@ std::span<const Mutant> convention_mutants() {
        .first_wrong = "grads/x",
        .property = "router_input",
        .run = router_norm_taken_for_constant},
+      {.name = "jitter_left_out",
+       .components = {Component::gate},
+       .does = "the gate sees tokens without their noise",
+       .first_wrong = "outputs/indices outputs/weights outputs/expert_load",
+       .property = "router_jitter",
+       .run = jitter_left_out},
+      {.name = "jitter_of_other_token",
+       .components = {Component::gate},
+       .does = "a token has the noise of the one before",
+       .first_wrong = "outputs/indices outputs/weights outputs/expert_load",
+       .property = "router_jitter",
+       .run = jitter_of_other_token},
+      {.name = "jitter_left_out_backward",
+       .components = {Component::gate},
+       .does = "the gradient of the gate's tokens does not pass their noise",
+       .shows = "G",
+       .first_wrong = "grads/x",
+       .property = "router_jitter",
+       .run = jitter_left_out_backward},
       {.name = "sinkhorn_left_out",
        .components = {Component::gate},
        .does = "logits are selected by as they are where they should be balanced",

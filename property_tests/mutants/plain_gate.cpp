@@ -123,7 +123,9 @@ NamedTensors plain_gate_gradients(const Call& call, const NamedTensors& results,
 
 NamedTensors with_gate_parts(Implementation& sound, const Call& call, const GateParts& parts) {
   NamedTensors out = sound.run(call);
-  if (!is(call, Component::gate) || !call.backward || call.config.contains("router_input_norm")) return out;
+  if (!is(call, Component::gate) || !call.backward || call.config.contains("router_input_norm") ||
+      call.config.contains("router_jitter"))
+    return out;
   add_difference(out, plain_gate_gradients(call, out, parts), plain_gate_gradients(call, out, {}),
                  {"grads/"});
   return out;

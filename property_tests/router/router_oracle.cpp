@@ -76,6 +76,8 @@ Matrix matrix_of(const Tensor& tensor) {
 Matrix router_input_of(const Call& call) {
   Matrix x = matrix_of(require(call.tensors, "inputs/x"));
   const MoEConfig c = config_of(call);
+  if (const Tensor* noise = find(call.tensors, "inputs/router_noise"))
+    for (std::size_t i = 0; i < x.values.size(); ++i) x.values[i] *= (*noise)[static_cast<std::int64_t>(i)];
   if (!c.router_input_norm) return x;
   const Tensor& scale = require(call.tensors, "params/input_scale");
   const auto width = static_cast<double>(x.cols);

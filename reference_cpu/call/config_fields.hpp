@@ -264,6 +264,9 @@ struct Fields<MoEConfig> {
         convention("router_input_norm_eps", &C::router_input_norm_eps, Between{0, 1, "want 0 to 1"},
                    "what is added to the mean square under router_input_norm", "gate bias_update moe",
                    Drawn{0, std::array{1e-5, 0.125}}),
+        convention("router_jitter", &C::router_jitter, any,
+                   "the gate sees tokens times noise that the call gives (inputs/router_noise)", "gate moe",
+                   Drawn{0, std::array{true}}),
     };
   }();
 };

@@ -107,6 +107,7 @@ void gate(Builder& b, const MoEConfig& c, const CallOptions& o, std::int64_t t) 
   b.output("weights", weights, slots);
   b.output("indices", DType::int64, slots);
   if (c.drops_slots()) b.output("dispatched_indices", DType::int64, slots);
+  if (c.router_jitter) b.input("router_noise", c.dtype, {t, c.dim});
   b.output("expert_load", DType::int64, {c.n_routed_experts});
   if (o.training && c.aux_loss_coeff > 0.0) b.output("aux_loss", DType::float32, {});
   if (o.training && c.z_loss_coeff > 0.0) b.output("z_loss", DType::float32, {});
@@ -184,6 +185,7 @@ void moe(Builder& b, const MoEConfig& c, const CallOptions& o, const Shape& toke
   accumulated_load(b, c, o.training && c.aux_loss_coeff > 0.0 && !o.fake_balanced_gate);
   moe_params(b, c, o);
   b.cotangent("y", c.dtype, x);
+  if (c.router_jitter && !o.fake_balanced_gate) b.input("router_noise", c.dtype, x);
   b.output("y", c.dtype, x);
   b.output("weights", c.router_weights_fp32 && !o.fake_balanced_gate ? DType::float32 : c.dtype, slots,
            false);

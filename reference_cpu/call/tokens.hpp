@@ -11,9 +11,9 @@
 namespace moeref {
 
 /// Inputs of gate, mlp, experts and moe whose first axes are the tokens.
-inline constexpr std::array<std::string_view, 8> kTokenInputs{
-    "inputs/x",       "inputs/token_mask",     "inputs/padding_mask", "inputs/weights",
-    "inputs/indices", "inputs/replay_indices", "cotangents/y",        "cotangents/weights"};
+inline constexpr std::array<std::string_view, 9> kTokenInputs{
+    "inputs/x",       "inputs/router_noise",   "inputs/token_mask", "inputs/padding_mask", "inputs/weights",
+    "inputs/indices", "inputs/replay_indices", "cotangents/y",      "cotangents/weights"};
 
 /// Their results whose first axis is the tokens.
 inline constexpr std::array<std::string_view, 5> kTokenResults{"outputs/y", "outputs/weights",

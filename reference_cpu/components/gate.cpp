@@ -26,6 +26,8 @@ GateParams load_gate(const MoEConfig& c, const CallOptions& o, const NamedTensor
     p.accumulated_load.assign(counts.begin(), counts.end());
   }
   if (c.router_input_norm) p.input_scale = load(require(tensors, prefix + "input_scale"), c.dim);
+  if (const Tensor* noise = find(tensors, "inputs/router_noise"); noise && c.router_jitter)
+    p.noise = load(*noise, c.dim);
   if (c.per_expert_scale) {
     p.scale.emplace();
     const Bounded scale = load(require(tensors, prefix + "per_expert_scale"), c.n_routed_experts);
@@ -64,7 +66,8 @@ void put_weights(const GateParams& p, const FilledSlots& slots, const std::vecto
 GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& x,
                          const std::vector<bool>& mask, const GivenIds& given, const ForcedStages& forced) {
   const std::int64_t tokens = x.rows, k = c.n_activated_experts;
-  const Bounded input = router_input(c, x, p.input_scale, gate_compute_type(o, x.dtype));
+  const Bounded input =
+      router_input(c, p.noise ? jittered(x, *p.noise) : x, p.input_scale, gate_compute_type(o, x.dtype));
   GateForward f;
   f.logits = linear(input, p.weight, p.bias ? &*p.bias : nullptr, sums_of(input.dtype, o.float32_products),
                     input.dtype);

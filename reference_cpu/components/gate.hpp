@@ -19,12 +19,13 @@ struct GateParams {
   std::optional<std::vector<Real>> correction;  ///< c [E], fp32, exact or carried through updates
   std::optional<std::vector<Real>> scale;       ///< factors on the experts' routing weights [E], as stored
   Bounded input_scale;                          ///< factors on normalised tokens [1, D], as stored
+  std::optional<Bounded> noise;                 ///< that the gate's tokens are multiplied by [T, D]
   std::vector<std::int64_t> accumulated_load;   ///< of earlier micro-batches [E]; empty without any
   DType stored = DType::float64;  ///< the parameters' own type, in which their gradients are stored
 };
 
 /// Reads "{prefix}weight", "{prefix}bias", "{prefix}e_score_correction_bias", "{prefix}per_expert_scale",
-/// "{prefix}input_scale" and "inputs/accumulated_expert_load".
+/// "{prefix}input_scale", "inputs/router_noise" and "inputs/accumulated_expert_load".
 GateParams load_gate(const MoEConfig& config, const CallOptions& options, const NamedTensors& tensors,
                      const std::string& prefix, DType x);
 

@@ -128,14 +128,16 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
   GateBackward out;
   out.x = multiply(dz, false, p.weight, false, sums, compute);
   const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
+  const Bounded seen = p.noise ? jittered(x, *p.noise) : x;
   if (c.router_input_norm) {
-    RouterInputBackward back = router_input_backward(c, x, p.input_scale, out.x);
+    RouterInputBackward back = router_input_backward(c, seen, p.input_scale, out.x);
     out.x = std::move(back.x);
     out.input_scale = bias_gradient(back.scale_rows, back.scale_rows.dtype, p.stored, ranks);
   }
   out.x = cast(std::move(out.x), x.dtype);
+  if (p.noise) out.x = jittered(out.x, *p.noise);
   out.weight =
-      weight_gradient(dz, router_input(c, x, p.input_scale, compute), sums, compute, p.stored, ranks);
+      weight_gradient(dz, router_input(c, seen, p.input_scale, compute), sums, compute, p.stored, ranks);
   if (p.bias) out.bias = bias_gradient(dz, compute, p.stored, ranks);
   if (p.scale) out.scale = scale_gradient(c, o, p, f, dw);
   return out;

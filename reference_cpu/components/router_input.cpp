@@ -22,6 +22,14 @@ double root(const Bounded& x) { return 1.0 / std::sqrt(static_cast<double>(x.col
 
 }  // namespace
 
+Bounded jittered(const Bounded& x, const Bounded& noise) {
+  Bounded out(x.rows, x.cols, x.dtype);
+  parallel_for(x.rows, [&](std::int64_t t) {
+    for (std::int64_t i = 0; i < x.cols; ++i) out.set(t, i, x.at(t, i) * noise.at(t, i));
+  });
+  return out;
+}
+
 Bounded router_input(const MoEConfig& c, const Bounded& x, const Bounded& scale, DType compute) {
   if (!c.router_input_norm) return cast(x, compute);
   Bounded out(x.rows, x.cols, compute);

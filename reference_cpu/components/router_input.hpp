@@ -1,10 +1,13 @@
-// What the gate multiplies by its weight: tokens as they are, or normalised (SPEC 10).
+// What the gate multiplies by its weight: tokens as they are, times noise, or normalised (SPEC 10).
 #pragma once
 
 #include "moeref/config.hpp"
 #include "reference_cpu/arithmetic/bounded.hpp"
 
 namespace moeref {
+
+/// x times noise, both [T, D], in x's type; of a cotangent the way back too.
+Bounded jittered(const Bounded& x, const Bounded& noise);
 
 /// x / sqrt(mean x^2 + eps) in float32, stored in x's type, times scale [1, D] and D^-1/2; in `compute`. x
 /// [T, D] itself without router_input_norm, where `scale` is not looked at.

@@ -317,6 +317,15 @@ Row z_loss_logits(const CallOptions& o, const Row& z) {
 
 namespace {
 
+/// As Megatron-Core multiplies the gate's input by noise of its own type; of a cotangent the way back too.
+Matrix jittered(const Workspace& w, const Matrix& x, const Tensor& noise) {
+  const Matrix n = w.load(noise, x.cols, noise.dtype());
+  Matrix out = w.make(x.rows, x.cols, x.stored);
+  for (std::int64_t t = 0; t < x.rows; ++t)
+    for (std::int64_t i = 0; i < x.cols; ++i) out.set(t, i, x.at(t, i) * n.at(t, i));
+  return out;
+}
+
 /// What rms-norm without a weight makes of a token in float, and the factor that it multiplies by.
 Row normed(const MoEConfig& c, const Row& x, DType stored, Order order, Num& factor) {
   Row squares, out;
@@ -382,9 +391,10 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
   const DType softmax_type = kind(o.gate_precision.value_or(DType::float32));
   const std::int64_t e = c.n_routed_experts, k = c.n_activated_experts;
   GateResult g;
-  g.given = x;
-  g.x = c.router_input_norm ? normed_input(w, c, x, require(tensors, prefix + "input_scale"), compute)
-                            : w.cast_to(x, compute);
+  g.noise = c.router_jitter ? find(tensors, "inputs/router_noise") : nullptr;
+  g.given = g.noise ? jittered(w, x, *g.noise) : x;
+  g.x = c.router_input_norm ? normed_input(w, c, g.given, require(tensors, prefix + "input_scale"), compute)
+                            : w.cast_to(g.given, compute);
   g.weight = w.load(require(tensors, prefix + "weight"), 0, e, c.dim, compute);
   Matrix bias;
   if (c.router_bias) bias = w.load(require(tensors, prefix + "bias"), 0, 1, e, compute);
@@ -636,10 +646,13 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
       out[to + "per_expert_scale"] = to_tensor(d_scale, {e}, scale.stored);
     }
   }
-  const Matrix dx = w.multiply(dz, false, g.weight, false, compute);
-  if (!c.router_input_norm) return w.cast_to(dx, x_type);
   const std::string to = c.train_gate ? "grads/" + prefix.substr(prefix.find('/') + 1) + "input_scale" : "";
-  return normed_input_gradient(w, c, g.given, require(tensors, prefix + "input_scale"), dx, to, out);
+  const Matrix back = w.multiply(dz, false, g.weight, false, compute);
+  const Matrix dx =
+      c.router_input_norm
+          ? normed_input_gradient(w, c, g.given, require(tensors, prefix + "input_scale"), back, to, out)
+          : w.cast_to(back, x_type);
+  return g.noise ? jittered(w, dx, *g.noise) : dx;
 }
 
 }  // namespace moeref::eager

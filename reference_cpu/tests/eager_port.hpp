@@ -62,12 +62,13 @@ struct GateResult {
   std::vector<std::int64_t> ids, dispatched, load;
   double aux_loss = 0.0, z_loss = 0.0;
   // What the backward pass needs.
-  Matrix x, weight;  ///< in the compute type
-  Matrix plain;      ///< S before normalisation, in its own type
-  Matrix activated;  ///< what the score function gave
-  Matrix selected;   ///< k values before normalisation
-  Matrix given;      ///< the tokens before they are normalised
-  Matrix unscaled;   ///< routing weights before per_expert_scale, in the type of S before normalisation
+  Matrix x, weight;               ///< in the compute type
+  Matrix plain;                   ///< S before normalisation, in its own type
+  Matrix activated;               ///< what the score function gave
+  Matrix selected;                ///< k values before normalisation
+  Matrix given;                   ///< the tokens before they are normalised
+  const Tensor* noise = nullptr;  ///< that they were multiplied by
+  Matrix unscaled;  ///< routing weights before per_expert_scale, in the type of S before normalisation
   AuxLossResult aux;
 };
 

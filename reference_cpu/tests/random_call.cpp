@@ -189,6 +189,7 @@ void draw_router_input(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
   Draw d(seed * 0x94D049BB133111EBu + 15);
   c.router_input_norm = d.chance(0.5);
   c.router_input_norm_eps = numbers == Numbers::ordinary ? 1e-2 : d.of({1e-6, 1e-5, 0.0, 0.5});
+  c.router_jitter = d.chance(0.3);
 }
 
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {

@@ -168,6 +168,10 @@ bool padding_counts(Call& call) {
   return masks > 0;
 }
 
+bool no_jitter(Call& call) {
+  return call.tensors.erase("inputs/router_noise") > 0 && set_field(call, "router_jitter", false);
+}
+
 bool float32_products_are_tf32(Call& call) {
   if (call.component == Component::metrics || call.component == Component::init) return false;
   if (call.options.contains("float32_products")) return false;
@@ -203,6 +207,7 @@ constexpr std::array kNeighbours{
     Neighbour{"selection_scores = logits", selects_logits},
     Neighbour{"selection_scores = by_score_func", selects_scores},
     Neighbour{"n_always_selected = 0", all_compete},
+    Neighbour{"router_jitter = false", no_jitter},
     Neighbour{"expert_activation = geglu_erf", gelu_by_erf},
     Neighbour{"clamp_after_activation = true", clamps_after},
     Neighbour{"centred_bias_update = true", centres_bias},

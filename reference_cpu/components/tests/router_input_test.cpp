@@ -48,6 +48,32 @@ TEST(RouterInputTest, GradientsAreCentralDifferences) {
   }
 }
 
+TEST(RouterInputTest, NoiseIsForTheGateAlone) {
+  MoEConfig c = small_config(1, 1, 2);
+  c.router_jitter = true;
+  c.score_func = ScoreFunc::sigmoid;
+  const Evaluation e = evaluate(small_call(Component::gate, c,
+                                           {{"inputs/x", tensor({1, 2}, {3, 5})},
+                                            {"inputs/router_noise", tensor({1, 2}, {2, .5})},
+                                            {"params/weight", tensor({1, 2}, {7, 11})}}));
+  EXPECT_EQ(values_of(e, "stages/logits")[0], 3 * 2 * 7 + 5 * .5 * 11);
+}
+
+TEST(RouterInputTest, GradientsWithNoiseAreCentralDifferences) {
+  for (const bool norm : {false, true}) {
+    MoEConfig c = norm ? normed(3, 3, 0.5) : small_config(3, 1, 3);
+    c.router_jitter = true;
+    c.n_activated_experts = 2;
+    c.norm_topk_prob = true;
+    NamedTensors tensors{{"inputs/x", tensor({2, 3}, {.3, -1, .8, 1.2, -.4, .7})},
+                         {"inputs/router_noise", tensor({2, 3}, {1.1, .9, 1.25, .8, -1, .5})},
+                         {"params/weight", tensor({3, 3}, {.9, -.4, .2, 1.3, -.8, .6, -.5, .3, 1.1})},
+                         {"cotangents/weights", tensor({2, 2}, {.9, -.4, .2, 1.3})}};
+    if (norm) tensors["params/input_scale"] = tensor({3}, {.5, 1.5, -.7});
+    expect_central_differences(small_call(Component::gate, c, std::move(tensors), true));
+  }
+}
+
 TEST(RouterInputTest, ScalesBeginAtOne) {
   const Evaluation e = evaluate(small_call(Component::init, normed(2, 3, 1e-6), {}, false, {{"seed", 1}}));
   EXPECT_EQ(values_of(e, "outputs/gate.input_scale"), (std::vector<double>{1, 1, 1}));

@@ -85,6 +85,7 @@ struct MoEConfig {
   double sinkhorn_tolerance = 1e-4;
   bool router_input_norm = false;
   double router_input_norm_eps = 1e-6;
+  bool router_jitter = false;
 
   /// The experts that have parameters, which come before those that return their input.
   std::int64_t experts_with_weights() const { return n_routed_experts - n_identity_experts; }

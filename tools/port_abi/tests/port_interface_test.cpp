@@ -68,10 +68,10 @@ TEST(PortInterfaceTest, FullConfigsHaveEveryField) {
   every.norm_after_dropping = every.aux_loss_accumulated = true;
   every.aux_loss_counts = AuxLossCounts::first_choice;
   every.sinkhorn_tolerance = every.router_input_norm_eps = 0.5;
-  every.router_input_norm = true;
+  every.router_input_norm = every.router_jitter = true;
   every.n_identity_experts = every.n_always_selected = 2;
   const json full = full_json(every), written = to_json(every);
-  EXPECT_EQ(written.size(), 61u)
+  EXPECT_EQ(written.size(), 62u)
       << "a new field: set it above to another value than its default, and write it in full_json()";
   EXPECT_EQ(full, written);
 }

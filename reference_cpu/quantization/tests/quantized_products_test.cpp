@@ -11,6 +11,7 @@
 #include <map>
 #include <tuple>
 
+#include "moeref/reference.hpp"
 #include "moeref/signature.hpp"
 #include "moeref/verdict.hpp"
 #include "reference_cpu/arithmetic/counter_generator.hpp"
@@ -107,6 +108,53 @@ INSTANTIATE_TEST_SUITE_P(All, QuantizedProducts,
                            return std::string(name(std::get<0>(info.param))) + "_" +
                                   std::string(name(std::get<1>(info.param)));
                          });
+
+/// What a port gives that multiplies codes of weights by rows in numbers.
+NamedTensors rows_in_numbers(Call call, bool stages) {
+  call.config.erase("activation_format");
+  call.backward = false;
+  NamedTensors out;
+  for (const auto& [name, result] : evaluate(call).results)
+    if (name.starts_with("outputs/") || (stages && name.starts_with("stages/")))
+      out[name] = Tensor::of(result.shape, std::span<const double>(result.value)).cast(result.dtype);
+  return out;
+}
+
+double middle_of(std::vector<double> values) {
+  std::ranges::nth_element(values, values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2));
+  return values[values.size() / 2];
+}
+
+/// Of ordinary calls: by y alone where the type's roundings are small beside a code's step, by h in all
+/// types.
+TEST(QuantizedProductsTest, tell_a_port_that_leaves_rows_in_numbers) {
+  for (const DType dtype : {DType::float64, DType::float32, DType::float16, DType::bfloat16}) {
+    int by_y = 0, by_h = 0, calls = 0;
+    std::vector<double> wider;  // the bound of y over that of the first contract
+    for (std::uint64_t seed = 0; seed < 24; ++seed) {
+      Call call = quantised_operands(Component::experts, dtype, seed, true);
+      for (auto it = call.tensors.begin(); it != call.tensors.end();)
+        it = it->first.starts_with("cotangents/") ? call.tensors.erase(it) : std::next(it);
+      call.backward = false;
+      ++calls;
+      by_y += judge(call, rows_in_numbers(call, false)).verdict == Verdict::fail;
+      by_h += judge(call, rows_in_numbers(call, true)).verdict == Verdict::fail;
+      Call first = call;
+      first.config.erase("activation_format");
+      const BoundedTensor own = evaluate(call).results.at("outputs/y"),
+                          numbers = evaluate(first).results.at("outputs/y");
+      for (std::size_t i = 0; i < own.bound.size(); ++i)
+        if (numbers.bound[i] > 0.0f) wider.push_back(own.bound[i] / numbers.bound[i]);
+    }
+    if (std::getenv("MOEREF_BOUNDS_TABLE"))
+      std::cout << "| " << name(dtype) << " | told by y | " << by_y << " of " << calls << " | by h | " << by_h
+                << " | bound of y over the first contract's | " << middle_of(wider) << " |\n";
+    EXPECT_EQ(by_h, calls) << name(dtype);
+    if (dtype != DType::bfloat16) {
+      EXPECT_GE(by_y, dtype == DType::float16 ? calls / 2 : calls) << name(dtype);
+    }
+  }
+}
 
 TEST(QuantizedProductsTest, formats_are_fields_of_the_config) {
   const Call call = quantised_operands(Component::experts, DType::bfloat16, 1);

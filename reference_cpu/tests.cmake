@@ -30,12 +30,15 @@ add_executable(reference_cpu_test
   components/tests/sinkhorn_test.cpp
   quantization/tests/dequantize_test.cpp
   quantization/tests/element_codec_test.cpp
+  quantization/tests/quantize_activations_test.cpp
   quantization/tests/quantize_test.cpp
   quantization/tests/quantized_call_test.cpp
+  quantization/tests/quantized_products_test.cpp
   tests/bounds_test.cpp
   tests/eager_experts.cpp
   tests/eager_gate.cpp
   tests/eager_port.cpp
+  tests/eager_quantised_product.cpp
   tests/gradient_check.cpp
   tests/random_call.cpp
   tests/tf32_bounds_test.cpp

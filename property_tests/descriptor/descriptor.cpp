@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "moeref/error.hpp"
 #include "property_tests/descriptor/extents.hpp"
@@ -70,14 +71,15 @@ void repair_groups(Descriptor& d) {
   if (d.grouped()) d.k = std::min(d.k, d.limited * (d.E / d.groups));
 }
 
-/// Weights are quantised in whole blocks, where the format has no others.
-void repair_weight_format(Descriptor& d) {
+/// Weights and activations are quantised in whole blocks, where the format has no others.
+void repair_formats(Descriptor& d) {
   if (!has_routed_experts(d.component)) d.config.weight_format = WeightFormat::none;
-  const WeightFormatFacts& format = facts(d.config.weight_format);
-  if (format.cut_blocks) return;
-  const auto whole = [&](std::int64_t& extent) {
-    extent = (extent + format.block_k - 1) / format.block_k * format.block_k;
-  };
+  if (d.config.weight_format == WeightFormat::none) d.config.activation_format = ActivationFormat::none;
+  const WeightFormatFacts& weights = facts(d.config.weight_format);
+  const ActivationFormatFacts& activations = facts(d.config.activation_format);
+  const std::int64_t block =
+      std::lcm(weights.cut_blocks ? 1 : weights.block_k, activations.cut_groups ? 1 : activations.group);
+  const auto whole = [&](std::int64_t& extent) { extent = (extent + block - 1) / block * block; };
   whole(d.latent > 0 ? d.latent : d.D);
   whole(d.I);
 }
@@ -138,7 +140,7 @@ void repair(Descriptor& d) {
   repair_group_rules(d);
   repair_groups(d);
   repair_gate(d);
-  repair_weight_format(d);
+  repair_formats(d);
   repair_ranks(d);
   if (d.poison != NonFinite::none && d.T == 0) d.poison = NonFinite::none;
   d.limit = std::max(d.limit, 0.0);

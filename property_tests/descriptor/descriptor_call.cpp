@@ -228,7 +228,8 @@ Call make_call(const Descriptor& d, bool backward) {
   if (const WeightFormat format = d.config.weight_format; format != WeightFormat::none) {
     Descriptor numbers = d;
     numbers.config.weight_format = WeightFormat::none;
-    return quantized_call(make_call(numbers, backward), format);
+    numbers.config.activation_format = ActivationFormat::none;
+    return quantized_call(make_call(numbers, backward), format, d.config.activation_format);
   }
   const bool mlp = d.component == Component::mlp;
   Call call{

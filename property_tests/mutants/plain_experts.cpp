@@ -57,8 +57,9 @@ struct Work {
   DType type;
   Numbers x, w, up, down, up_bias, down_bias, dy;
   const ExpertsParts& parts;
+  ActivationFormat format;
 
-  Work(const Call& call, const ExpertsParts& p)
+  Work(const Call& call, const ExpertsParts& p, ActivationFormat activations)
       : c(parse_moe_config(call.config)),
         tokens(token_count(call)),
         k(c.n_activated_experts),
@@ -68,12 +69,26 @@ struct Work {
         type(call.tensors.at("inputs/x").dtype()),
         x(call.tensors.at("inputs/x").doubles()),
         w(call.tensors.at("inputs/weights").doubles()),
-        up(seen(call.tensors, "params/gate_and_up_projs", type)),
-        down(seen(call.tensors, "params/down_projs", type)),
+        up(seen(call.tensors, "params/gate_and_up_projs", operands(activations))),
+        down(seen(call.tensors, "params/down_projs", operands(activations))),
         up_bias(seen(call.tensors, "params/gate_up_proj_bias", type)),
         down_bias(seen(call.tensors, "params/down_proj_bias", type)),
-        parts(p) {
+        parts(p),
+        format(activations) {
     if (call.backward) dy = call.tensors.at("cotangents/y").doubles();
+  }
+
+  /// Quantised operands are not rounded to the type of x.
+  DType operands(ActivationFormat activations) const {
+    return activations == ActivationFormat::none ? type : DType::float64;
+  }
+
+  /// A row as a product multiplies it.
+  Numbers operand(const Numbers& rows, std::int64_t row, std::int64_t width_of_rows, bool hidden) const {
+    if (format != ActivationFormat::none)
+      return parts.quantised(facts(format), {rows, width_of_rows, hidden}, row);
+    const auto first = rows.begin() + row * width_of_rows;
+    return {first, first + width_of_rows};
   }
 
   double sum(double a, double product) const { return parts.add ? parts.add(type, a, product) : a + product; }
@@ -89,12 +104,14 @@ void add_slot(const Work& s, std::int64_t token, std::int64_t slot, std::int64_t
              early = s.parts.weight_on_input || ruled;
   const double weight = s.w[static_cast<std::size_t>(slot)], p = early ? 1.0 : weight;
   const auto at = [](const Numbers& v, std::int64_t i) { return v[static_cast<std::size_t>(i)]; };
+  Numbers weighted;  // the token's row where its weight stands there
+  for (std::int64_t d = 0; early && d < s.dim; ++d) weighted.push_back(weight * at(s.x, token * s.dim + d));
+  const Numbers in = early ? s.operand(weighted, 0, s.dim, false) : s.operand(s.x, token, s.dim, false);
   Numbers h(static_cast<std::size_t>(s.up_dim));
   for (std::int64_t j = 0; j < s.up_dim; ++j) {
     double sum = 0.0;
     for (std::int64_t d = 0; d < s.dim; ++d)
-      sum = s.sum(sum, (early ? weight : 1.0) * at(s.x, token * s.dim + d) *
-                           at(s.up, (e * s.dim + d) * s.up_dim + j));
+      sum = s.sum(sum, at(in, d) * at(s.up, (e * s.dim + d) * s.up_dim + j));
     h[static_cast<std::size_t>(j)] = sum + (s.c.expert_bias ? at(s.up_bias, e * s.up_dim + j) : 0.0);
   }
   Numbers a(static_cast<std::size_t>(s.width));
@@ -103,6 +120,7 @@ void add_slot(const Work& s, std::int64_t token, std::int64_t slot, std::int64_t
     a[static_cast<std::size_t>(i)] =
         s.parts.value(s.c, col.gate < 0 ? 0.0 : at(h, col.gate), at(h, col.up)) * (after ? 1.0 : p);
   }
+  a = s.operand(a, 0, s.width, true);
   Numbers o(static_cast<std::size_t>(s.dim));
   for (std::int64_t d = 0; d < s.dim; ++d) {
     double sum = 0.0;
@@ -152,7 +170,7 @@ void add_slot(const Work& s, std::int64_t token, std::int64_t slot, std::int64_t
 
 NamedTensors run_experts(const Call& asked, const ExpertsParts& parts) {
   const Call call = dequantized_call(asked);
-  const Work s(call, parts);
+  const Work s(call, parts, parse_moe_config(asked.config).activation_format);
   const Tensor& ids = call.tensors.at("inputs/indices");
   Numbers y(s.x.size());
   std::optional<Gradients> g;
@@ -255,6 +273,35 @@ NamedTensors run_mlp(const Call& call, const ExpertsParts& parts) {
 }
 
 }  // namespace
+
+double PlainRows::largest(std::int64_t row, std::int64_t index, std::int64_t group) const {
+  double out = 0.0;
+  for (std::int64_t k = index * group; k < std::min((index + 1) * group, width); ++k)
+    out = std::max(out, std::abs(values[static_cast<std::size_t>(row * width + k)]));
+  return out;
+}
+
+double plain_scale(ScaleRule rule, double m) {
+  if (rule == ScaleRule::power_below) return std::exp2(std::floor(std::log2(m)) - 8.0);
+  const double quotient = static_cast<float>(m / 448.0);
+  return rule == ScaleRule::quotient ? quotient : std::exp2(std::ceil(std::log2(quotient)));
+}
+
+double plain_code(double quotient) {
+  const double size = std::min(std::abs(quotient), 448.0);
+  const double step = std::exp2(std::max(std::floor(std::log2(size)), -6.0) - 3.0);
+  return std::copysign(size == 0.0 ? 0.0 : std::nearbyint(size / step) * step, quotient);
+}
+
+std::vector<double> plain_quantised(const ActivationFormatFacts& f, const PlainRows& rows, std::int64_t row) {
+  std::vector<double> out;
+  for (std::int64_t k = 0; k < rows.width; ++k) {
+    const double m = rows.largest(row, k / f.group, f.group),
+                 scale = m == 0.0 ? 1.0 : plain_scale(f.scale, m);
+    out.push_back(plain_code(rows.values[static_cast<std::size_t>(row * rows.width + k)] / scale) * scale);
+  }
+  return out;
+}
 
 double plain_sigmoid(double z) { return 1.0 / (1.0 + std::exp(-z)); }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "moeref/config.hpp"
 #include "moeref/implementation.hpp"
@@ -15,11 +16,33 @@ double activation_value(const MoEConfig& config, double gate, double up);
 std::pair<double, double> activation_slope(const MoEConfig& config, double gate, double up);
 double plain_sigmoid(double z);
 
+/// Rows [rows, width] that a product multiplies: x, or one hidden row.
+struct PlainRows {
+  const std::vector<double>& values;
+  std::int64_t width;
+  bool hidden;
+
+  std::int64_t count() const { return static_cast<std::int64_t>(values.size()) / width; }
+  std::int64_t groups(std::int64_t group) const { return (width + group - 1) / group; }
+  /// The largest absolute value of a group of a row.
+  double largest(std::int64_t row, std::int64_t index, std::int64_t group) const;
+};
+/// The scale of a group whose largest value is m.
+double plain_scale(ScaleRule rule, double m);
+/// The number of e4m3 nearest to a quotient, ties to even, saturating.
+double plain_code(double quotient);
+/// One row as the numbers code * scale, as SPEC 11.1 has it.
+std::vector<double> plain_quantised(const ActivationFormatFacts& format, const PlainRows& rows,
+                                    std::int64_t row);
+
 struct ExpertsParts {
   double (*value)(const MoEConfig&, double gate, double up) = activation_value;
   std::pair<double, double> (*slope)(const MoEConfig&, double gate, double up) = activation_slope;
   /// A product added to a forward sum of the call's type.
   double (*add)(DType type, double sum, double product) = nullptr;
+  /// Of calls with an activation_format.
+  std::vector<double> (*quantised)(const ActivationFormatFacts&, const PlainRows&,
+                                   std::int64_t row) = plain_quantised;
   bool weight_on_input = false;  ///< the routing weight multiplies x in place of the activation
 };
 

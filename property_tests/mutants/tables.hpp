@@ -39,6 +39,7 @@ std::span<const Mutant> holes_mutants();
 std::span<const Mutant> inexpressible_mutants();
 std::span<const Mutant> convention_mutants();
 std::span<const Mutant> quantization_mutants();
+std::span<const Mutant> quantised_product_mutants();
 std::span<const Mutant> slot_mutants();
 std::span<const Mutant> capacity_mutants();
 
@@ -72,6 +73,7 @@ inline constexpr std::array kMutantTables{
     &inexpressible_mutants,
     &convention_mutants,
     &quantization_mutants,
+    &quantised_product_mutants,
     &slot_mutants,
     &capacity_mutants,
 };

@@ -28,6 +28,7 @@ static_assert(has_row_per_enumerator<kNullSlots>());
 static_assert(has_row_per_enumerator<kSelectionScores>());
 static_assert(has_row_per_enumerator<kCapacityOrders>());
 static_assert(has_row_per_enumerator<kAuxLossCounts>());
+static_assert(has_row_per_enumerator<kActivationFormats>());
 
 /// Whether the struct has exactly these members, in this order: one more could be left to its default.
 template <typename Struct, typename... Members>
@@ -236,14 +237,22 @@ void check_groups(const MoEConfig& c, std::int64_t group) {
        "want groups of two experts or more, since a group's score is the sum of its two largest");
 }
 
-/// A quantised weight's blocks along the contraction are whole, where the format has no others.
+/// Blocks of weights and groups of activations along the contraction are whole, where the format has no
+/// others. Activations are quantised beside quantised weights alone.
 void check_blocks(const MoEConfig& c) {
-  const WeightFormatFacts& format = facts(c.weight_format);
-  if (format.cut_blocks) return;
-  for (const std::int64_t k : {c.expert_dim(), c.moe_inter_dim})
-    want(k % format.block_k == 0, "weight_format", write(c.weight_format),
-         "want moe_inter_dim and " + std::string(c.moe_latent_size ? "moe_latent_size" : "dim") +
-             " multiples of " + std::to_string(format.block_k));
+  const auto whole = [&](std::string_view field, const json& value, std::int64_t block) {
+    for (const std::int64_t k : {c.expert_dim(), c.moe_inter_dim})
+      want(k % block == 0, field, value,
+           "want moe_inter_dim and " + std::string(c.moe_latent_size ? "moe_latent_size" : "dim") +
+               " multiples of " + std::to_string(block));
+  };
+  const WeightFormatFacts& weights = facts(c.weight_format);
+  if (!weights.cut_blocks) whole("weight_format", write(c.weight_format), weights.block_k);
+  const ActivationFormatFacts& activations = facts(c.activation_format);
+  want(!c.quantises_activations() || c.weight_format != WeightFormat::none, "activation_format",
+       write(c.activation_format),
+       "want none where weight_format is none: its products are of two quantised operands");
+  if (!activations.cut_groups) whole("activation_format", write(c.activation_format), activations.group);
 }
 
 /// Shared experts among the routed ones.

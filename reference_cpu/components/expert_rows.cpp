@@ -89,13 +89,14 @@ void scatter_rows(const Bounded& rows, const std::vector<std::int64_t>& to, Boun
     for (std::int64_t c = 0; c < rows.cols; ++c) into.set(to[r], c, rows.at(static_cast<std::int64_t>(r), c));
 }
 
-const Expert& load_expert(const MoEConfig& c, const ExpertsParams& p, std::int64_t e, DType compute) {
+const Expert& load_expert(const MoEConfig& c, const ExpertsParams& p, std::int64_t e, DType products,
+                          DType activations) {
   thread_local Expert expert;
-  load_matrix(expert.up, p.gate_and_up_projs, c.up_shape(), e, compute);
-  load_matrix(expert.down, p.down_projs, c.down_shape(), e, compute);
+  load_matrix(expert.up, p.gate_and_up_projs, c.up_shape(), e, products);
+  load_matrix(expert.down, p.down_projs, c.down_shape(), e, products);
   if (!p.gate_up_proj_bias) return expert;
-  load_into(expert.up_bias, *p.gate_up_proj_bias, e * c.up_dim(), 1, c.up_dim(), compute);
-  load_into(expert.down_bias, *p.down_proj_bias, e * c.expert_dim(), 1, c.expert_dim(), compute);
+  load_into(expert.up_bias, *p.gate_up_proj_bias, e * c.up_dim(), 1, c.up_dim(), activations);
+  load_into(expert.down_bias, *p.down_proj_bias, e * c.expert_dim(), 1, c.expert_dim(), activations);
   return expert;
 }
 

@@ -44,7 +44,7 @@ void weighted_rows_backward(const Bounded& x, const Routing& routing, const std:
 /// Row r of `rows` to row to[r].
 void scatter_rows(const Bounded& rows, const std::vector<std::int64_t>& to, Bounded& into);
 
-/// One expert's parameters, cast to the type of the activations.
+/// One expert's parameters, cast to the types of the products and of the activations.
 struct Expert {
   Bounded up, down;
   Bounded up_bias, down_bias;  ///< unused without expert_bias
@@ -53,7 +53,7 @@ struct Expert {
 /// The expert that this thread works on: tens of megabytes at real width, so that the memory is kept from one
 /// expert to the next.
 const Expert& load_expert(const MoEConfig& config, const ExpertsParams& params, std::int64_t expert,
-                          DType compute);
+                          DType products, DType activations);
 
 /// act(h) for one element of a slot's row.
 Real activate(const Activation& act, const ActivationParams& params, const Bounded& h, std::int64_t row,

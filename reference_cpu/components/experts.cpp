@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "reference_cpu/arithmetic/parallel_for.hpp"
 #include "reference_cpu/arithmetic/product.hpp"
 #include "reference_cpu/components/expert_rows.hpp"
+#include "reference_cpu/quantization/quantize_activations.hpp"
 
 namespace moeref {
 namespace {
@@ -32,7 +34,10 @@ ExpertsForward experts_forward(const MoEConfig& c, const CallOptions& options, c
   const Activation& act = activation(c.expert_activation);
   const ActivationParams act_params = activation_params(c);
   const bool weighs_inside = !c.apply_router_weight_after_down && !c.router_weight_on_input;
-  const Sums sums = sums_of(x.dtype, options.float32_products);
+  // Quantised operands are exact in float32, in which their products are added up whatever x's type is.
+  const DType products = c.quantises_activations() ? DType::float32 : x.dtype;
+  const Sums sums =
+      c.quantises_activations() ? Sums{DType::float32} : sums_of(x.dtype, options.float32_products);
   ExpertsForward f{Bounded(slots, c.up_dim(), x.dtype),
                    Bounded(slots, width, x.dtype),
                    Bounded(slots, c.expert_dim(), x.dtype),
@@ -52,9 +57,10 @@ ExpertsForward experts_forward(const MoEConfig& c, const CallOptions& options, c
                    mine, f.down);
       return;
     }
-    const Expert& expert = load_expert(c, p, range.first + local, x.dtype);
+    const Expert& expert = load_expert(c, p, range.first + local, products, x.dtype);
 
-    Bounded h = multiply(expert_input(c, x, routing, mine), false, expert.up, false, sums, x.dtype);
+    const Bounded in = quantize_activations(c.activation_format, expert_input(c, x, routing, mine));
+    Bounded h = multiply(in, false, expert.up, false, sums, x.dtype);
     if (c.expert_bias) add_row(h, expert.up_bias);
     scatter_rows(h, mine, f.up);
     if (given_up) h = gather_rows(*given_up, mine);
@@ -70,7 +76,8 @@ ExpertsForward experts_forward(const MoEConfig& c, const CallOptions& options, c
     scatter_rows(a, mine, f.activation);
     if (given_act) a = gather_rows(*given_act, mine);
 
-    Bounded o = multiply(a, false, expert.down, false, sums, x.dtype);
+    const Bounded hidden = quantize_activations(c.activation_format, std::move(a));
+    Bounded o = multiply(hidden, false, expert.down, false, sums, x.dtype);
     if (c.expert_bias)
       for (std::int64_t row = 0; row < o.rows; ++row) {
         const Real weight = inner_weight(c, routing, mine[static_cast<std::size_t>(row)]);

@@ -131,7 +131,7 @@ ExpertsBackward experts_backward(const MoEConfig& c, const CallOptions& options,
       return;
     }
 
-    const Expert& expert = load_expert(c, p, e, x.dtype);
+    const Expert& expert = load_expert(c, p, e, x.dtype, x.dtype);
     const Bounded h = gather_rows(f.up, mine), a = gather_rows(f.activation, mine);
     const std::vector<std::int64_t> rank_rows = rows_of_ranks(tokens, ranks);
     const Bounded d_act = multiply(d_out, false, expert.down, true, sums, x.dtype);

@@ -13,7 +13,7 @@
 namespace moeref {
 namespace {
 
-constexpr std::string_view kField = "weight_format";
+constexpr std::string_view kField = "weight_format", kActivationField = "activation_format";
 
 /// The experts' two matrices by their names in the call.
 std::vector<std::pair<std::string, ExpertsShape>> matrices_of(Component component, const MoEConfig& c) {
@@ -31,7 +31,7 @@ Tensor held_exactly(const std::vector<double>& values, const Shape& shape, DType
 
 }  // namespace
 
-Call quantized_call(Call call, WeightFormat format) {
+Call quantized_call(Call call, WeightFormat format, ActivationFormat activations) {
   if (!has_routed_experts(call.component))
     throw InputError("component '" + std::string(name(call.component)) + "' has no experts to quantise");
   for (const auto& [name, shape] : matrices_of(call.component, parse_moe_config(call.config))) {
@@ -39,6 +39,10 @@ Call quantized_call(Call call, WeightFormat format) {
     call.tensors.erase(name);
   }
   call.config[std::string(kField)] = moeref::name(format);
+  if (activations != ActivationFormat::none) {
+    call.config[std::string(kActivationField)] = moeref::name(activations);
+    parse_moe_config(call.config);
+  }
   return call;
 }
 
@@ -59,6 +63,7 @@ Call dequantized_call(Call call) {
       call.tensors.erase(name + std::string(stored.suffix));
   }
   call.config.erase(std::string(kField));
+  call.config.erase(std::string(kActivationField));
   return call;
 }
 

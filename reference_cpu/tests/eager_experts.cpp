@@ -168,10 +168,10 @@ ExpertRows run_expert(const Workspace& w, const MoEConfig& c, const NamedTensors
                       DType weight_type) {
   const std::int64_t k = r.weights.cols, dim = c.expert_dim(), width = c.moe_inter_dim, up_dim = c.up_dim();
   const auto rows = static_cast<std::int64_t>(slots.size());
-  const DType t = x.stored;
+  const DType t = x.stored, held = w.activations == ActivationFormat::none ? t : wide(t);
   ExpertRows out;
-  out.up = w.load(require(tensors, prefix + "gate_and_up_projs"), e * dim * up_dim, dim, up_dim, t);
-  out.down = w.load(require(tensors, prefix + "down_projs"), e * width * dim, width, dim, t);
+  out.up = w.load(require(tensors, prefix + "gate_and_up_projs"), e * dim * up_dim, dim, up_dim, held);
+  out.down = w.load(require(tensors, prefix + "down_projs"), e * width * dim, width, dim, held);
   if (c.expert_bias) {
     out.up_bias = w.load(require(tensors, prefix + "gate_up_proj_bias"), e * up_dim, 1, up_dim, t);
     out.down_bias = w.load(require(tensors, prefix + "down_proj_bias"), e * dim, 1, dim, t);
@@ -184,7 +184,7 @@ ExpertRows run_expert(const Workspace& w, const MoEConfig& c, const NamedTensors
       out.x.set(i, d,
                 c.router_weight_on_input ? from * cast(r.weights.at(slot / k, slot % k), weight_type) : from);
     }
-  out.h = w.multiply(out.x, false, out.up, false, t);
+  out.h = w.quantised_product(out.x, out.up, t);
   out.a = w.make(rows, width, t);
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::int64_t slot = slots[static_cast<std::size_t>(i)];
@@ -195,7 +195,7 @@ ExpertRows run_expert(const Workspace& w, const MoEConfig& c, const NamedTensors
     const Row a = activate(c, out.h.row(i), p);
     for (std::int64_t j = 0; j < width; ++j) out.a.set(i, j, a[static_cast<std::size_t>(j)]);
   }
-  const Matrix o = w.multiply(out.a, false, out.down, false, t);
+  const Matrix o = w.quantised_product(out.a, out.down, t);
   out.o = w.make(rows, dim, c.expert_bias ? common(t, weight_type) : t);
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::int64_t slot = slots[static_cast<std::size_t>(i)];

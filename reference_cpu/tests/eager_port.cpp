@@ -213,6 +213,7 @@ Call with_numbers(const Call& call) {
 
 NamedTensors EagerPort::run(const Call& asked) {
   const Call call = with_numbers(asked);
+  if (has_routed_experts(call.component)) w_.activations = parse_moe_config(asked.config).activation_format;
   NamedTensors out;
   switch (call.component) {
     case Component::gate:

@@ -38,7 +38,12 @@ class Workspace {
   /// Several matrices of one shape that meet in one tensor.
   Matrix accumulated(const std::vector<Matrix>& terms, DType t) const;
 
+  /// Rows [M, K], quantised as `activations` says, times W [K, N] in float (double where t is), stored in
+  /// `t`.
+  Matrix quantised_product(const Matrix& rows, const Matrix& weights, DType t) const;
+
   PortOptions o;
+  ActivationFormat activations = ActivationFormat::none;
 };
 
 Tensor to_tensor(const Matrix& m, Shape shape, DType dtype);

@@ -127,6 +127,12 @@ bool clamps_after(Call& call) {
          set_field(call, "clamp_after_activation", true);
 }
 
+/// Of quantised weights, whose products take numbers or quantised rows.
+template <ActivationFormat Format>
+bool quantises_rows(Call& call) {
+  return has_routed_experts(call) && set_field(call, "activation_format", name(Format));
+}
+
 bool centres_bias(Call& call) {
   return call.component == Component::bias_update && set_field(call, "centred_bias_update", true);
 }
@@ -210,6 +216,12 @@ constexpr std::array kNeighbours{
     Neighbour{"router_jitter = false", no_jitter},
     Neighbour{"expert_activation = geglu_erf", gelu_by_erf},
     Neighbour{"clamp_after_activation = true", clamps_after},
+    Neighbour{"activation_format = none", quantises_rows<ActivationFormat::none>},
+    Neighbour{"activation_format = fp8_e4m3_group128", quantises_rows<ActivationFormat::fp8_e4m3_group128>},
+    Neighbour{"activation_format = fp8_e4m3_group128_ue8m0",
+              quantises_rows<ActivationFormat::fp8_e4m3_group128_ue8m0>},
+    Neighbour{"activation_format = mxfp8", quantises_rows<ActivationFormat::mxfp8>},
+    Neighbour{"activation_format = mxfp8_rceil", quantises_rows<ActivationFormat::mxfp8_rceil>},
     Neighbour{"centred_bias_update = true", centres_bias},
     Neighbour{"aux_loss_factor = experts", loss_without_k},
     Neighbour{"aux_loss_counts = first_choice", loss_of_first_choices},

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "moeref/activation_format.hpp"
 #include "moeref/activation_kind.hpp"
 #include "moeref/conventions.hpp"
 #include "moeref/dtype.hpp"
@@ -64,6 +65,7 @@ struct MoEConfig {
   double logit_scale = 1.0;
   double logit_cap = 0.0;  ///< 0 = none
   WeightFormat weight_format = WeightFormat::none;
+  ActivationFormat activation_format = ActivationFormat::none;  ///< with a weight_format
   NullSlots null_slots = NullSlots::given;
   SelectionScores selection_scores = SelectionScores::by_score_func;
   bool router_weight_on_input = false;
@@ -91,6 +93,7 @@ struct MoEConfig {
   std::int64_t experts_with_weights() const { return n_routed_experts - n_identity_experts; }
   /// D': the width in which experts work, the latent size where there is one.
   std::int64_t expert_dim() const { return moe_latent_size.value_or(dim); }
+  bool quantises_activations() const { return activation_format != ActivationFormat::none; }
   bool gated_experts() const { return facts(expert_activation).gated; }
   /// Columns of gate_and_up_projs: 2I, or I without a gate.
   std::int64_t up_dim() const { return gated_experts() ? 2 * moe_inter_dim : moe_inter_dim; }

@@ -62,6 +62,14 @@ TEST(Diagnosis, NamesWhichSlotsAreDropped) {
             "norm_after_dropping = false");
 }
 
+TEST(Diagnosis, NamesHowRowsAreQuantised) {
+  EXPECT_EQ(followed("experts__mxfp8", {{"activation_format", "mxfp8"}}), "activation_format = mxfp8");
+  Call quantising = case_of("experts__bf16_fp8_block128");
+  const NamedTensors results = CpuReference().run(quantising);
+  quantising.config["activation_format"] = "fp8_e4m3_group128";
+  EXPECT_EQ(convention_followed(quantising, results, {}), "activation_format = none");
+}
+
 TEST(Diagnosis, NamesTwoRulesTogether) {
   EXPECT_EQ(followed("gate__sigmoid_groups_negative",
                      {{"discarded_groups", "minus_infinity"}, {"norm_topk_prob", true}}),

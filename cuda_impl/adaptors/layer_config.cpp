@@ -61,6 +61,17 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
   g.training = o.training;
   g.aux_loss_coeff = c.aux_loss_coeff;
   g.aux_loss_backward_scale = o.aux_loss_backward_scale;
+  g.norm_at_most = c.norm_denominator == NormDenominator::max_of_sum_and_eps;
+  g.norm_eps = c.norm_eps;
+  g.norm_top1_weights = c.norm_at_top1 == Top1Norm::weights_and_scores;
+  g.norm_top1_scores = c.norm_at_top1 != Top1Norm::none;
+  if (c.group_score != GroupScore::by_score_func) g.group_sum = static_cast<int>(c.summed_per_group());
+  if (c.discarded_groups != DiscardedGroups::by_score_func) g.discards_to_zero = c.discards_to_zero();
+  g.logit_scale = c.logit_scale;
+  g.logit_cap = c.logit_cap;
+  g.selects_logits = c.selection_scores == SelectionScores::logits;
+  g.always_selected = static_cast<int>(c.n_always_selected);
+  g.loss_over_slots = c.aux_loss_factor == AuxLossFactor::experts_over_k;
   return g;
 }
 

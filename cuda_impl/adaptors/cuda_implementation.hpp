@@ -28,6 +28,12 @@ inline constexpr auto kCudaConventions = std::to_array<std::string_view>({
     "centred_bias_update",
     "aux_loss_factor",
     "n_always_selected",
+    "clamp_after_activation",
+    "geglu_erf",
+    "silu",
+    "gelu",
+    "gelu_tanh",
+    "relu",
 });
 
 /// Computes on the current device, in the type of the call's activations (float32, bfloat16 or float16) with

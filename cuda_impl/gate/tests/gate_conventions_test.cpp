@@ -15,21 +15,6 @@ class GateConventions : public testing::TestWithParam<DType> {
   void SetUp() override { MOEREF_NEEDS_DEVICE(); }
 };
 
-/// The call under the documented rule where CUDA has no other.
-Call without_missing_rules(Call call) {
-  for (const std::string_view rule : all_conventions())
-    if (std::ranges::find(kCudaConventions, rule) == kCudaConventions.end())
-      call.config.erase(std::string(rule));
-  if (call.config.value("selection_scores", "") == "sinkhorn") call.config.erase("selection_scores");
-  const Shape tokens{call.tensors.at("inputs/x").extent(0)};
-  const Signature signature =
-      moeref::signature(call.component, call.config, call.options, tokens, call.backward);
-  std::erase_if(call.tensors, [&](const auto& tensor) {
-    return std::ranges::find(signature.inputs, tensor.first, &TensorSpec::name) == signature.inputs.end();
-  });
-  return call;
-}
-
 TEST_P(GateConventions, RandomCallsWithinTheBounds) {
   for (const Numbers numbers : {Numbers::ordinary, Numbers::adversarial}) {
     Judged total;

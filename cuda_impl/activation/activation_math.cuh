@@ -109,6 +109,94 @@ struct Relu2 {
   }
 };
 
+// min(silu(g), limit) times clamped u.
+struct SwigluClampedAfter {
+  static constexpr UpLayout layout = UpLayout::halves;
+  static constexpr bool in_mlp = false;
+  static __device__ bool clamps(const ActivationParameters& p) { return p.limit > 0; }
+  template <bool Clamp, bool Accurate = false>
+  static __device__ float forward(float g, float u, const ActivationParameters& p) {
+    const float silu = g * sigmoid<Accurate>(g);
+    return Clamp ? at_most(silu, p.limit) * at_most(at_least(u, -p.limit), p.limit) : silu * u;
+  }
+  template <bool Clamp, bool Accurate = false>
+  static __device__ ActivationGradient backward(float g, float u, float d, const ActivationParameters& p) {
+    const float s = sigmoid<Accurate>(g), slope = s + g * s * (1 - s);
+    float silu = g * s, open_gate = 1, open_up = 1;
+    if (Clamp) {
+      open_gate = silu <= p.limit, open_up = fabsf(u) <= p.limit;
+      silu = at_most(silu, p.limit), u = at_most(at_least(u, -p.limit), p.limit);
+    }
+    return {silu * u, d * u * slope * open_gate, d * silu * open_up};
+  }
+};
+
+/// A function of one number and its slope.
+struct ValueAndSlope {
+  float value, slope;
+};
+struct Silu {
+  template <bool Accurate>
+  static __device__ ValueAndSlope of(float x) {
+    const float s = sigmoid<Accurate>(x), silu = x * s;
+    return {silu, s + silu * (1 - s)};
+  }
+};
+struct Gelu {
+  template <bool>
+  static __device__ ValueAndSlope of(float x) {
+    const float phi = 0.5f * (1.0f + erff(0.70710678118654752f * x));
+    return {x * phi, phi + x * (0.39894228040143268f * expf(-0.5f * x * x))};
+  }
+};
+struct GeluTanh {
+  template <bool Accurate>
+  static __device__ ValueAndSlope of(float x) {
+    const float s = sigmoid<Accurate>(Geglu::c * (x + Geglu::c3 * x * x * x));
+    return {x * s, s + x * s * (1 - s) * Geglu::c * (1 + 3 * Geglu::c3 * x * x)};
+  }
+};
+struct Relu {
+  template <bool>
+  static __device__ ValueAndSlope of(float x) {
+    return {at_least(x, 0.0f), x > 0.0f ? 1.0f : 0.0f};
+  }
+};
+
+/// f(g) u.
+template <class F>
+struct GatedBy {
+  static constexpr UpLayout layout = UpLayout::halves;
+  static constexpr bool in_mlp = false;
+  static __device__ bool clamps(const ActivationParameters&) { return false; }
+  template <bool, bool Accurate = false>
+  static __device__ float forward(float g, float u, const ActivationParameters&) {
+    return F::template of<Accurate>(g).value * u;
+  }
+  template <bool, bool Accurate = false>
+  static __device__ ActivationGradient backward(float g, float u, float d, const ActivationParameters&) {
+    const ValueAndSlope f = F::template of<Accurate>(g);
+    return {f.value * u, d * u * f.slope, d * f.value};
+  }
+};
+
+/// f(u).
+template <class F>
+struct UpAlone {
+  static constexpr UpLayout layout = UpLayout::up_only;
+  static constexpr bool in_mlp = false;
+  static __device__ bool clamps(const ActivationParameters&) { return false; }
+  template <bool, bool Accurate = false>
+  static __device__ float forward(float, float u, const ActivationParameters&) {
+    return F::template of<Accurate>(u).value;
+  }
+  template <bool, bool Accurate = false>
+  static __device__ ActivationGradient backward(float, float u, float d, const ActivationParameters&) {
+    const ValueAndSlope f = F::template of<Accurate>(u);
+    return {f.value, 0, d * f.slope};
+  }
+};
+
 template <Activation>
 struct ActivationRow;
 template <>
@@ -121,6 +209,18 @@ template <>
 struct ActivationRow<Activation::geglu> : std::type_identity<Geglu> {};
 template <>
 struct ActivationRow<Activation::relu2> : std::type_identity<Relu2> {};
+template <>
+struct ActivationRow<Activation::geglu_erf> : std::type_identity<GatedBy<Gelu>> {};
+template <>
+struct ActivationRow<Activation::silu> : std::type_identity<UpAlone<Silu>> {};
+template <>
+struct ActivationRow<Activation::gelu> : std::type_identity<UpAlone<Gelu>> {};
+template <>
+struct ActivationRow<Activation::gelu_tanh> : std::type_identity<UpAlone<GeluTanh>> {};
+template <>
+struct ActivationRow<Activation::relu> : std::type_identity<UpAlone<Relu>> {};
+template <>
+struct ActivationRow<Activation::swiglu_clamped_after> : std::type_identity<SwigluClampedAfter> {};
 
 /// The functor of an activation. One without its row does not compile: the tables of products ask for all.
 template <Activation A>

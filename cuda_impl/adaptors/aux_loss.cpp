@@ -20,7 +20,8 @@ NamedTensors run_aux_loss(const Call& call, DeviceContext& device) {
   const Tensor& input = require(call.tensors, "inputs/original_scores");
   const DataType type = data_type(input.dtype());
   const AuxLossConfig c{input.extent(0), static_cast<int>(documented.n_routed_experts),
-                        static_cast<int>(documented.n_activated_experts), type};
+                        static_cast<int>(documented.n_activated_experts), type,
+                        documented.aux_loss_factor == AuxLossFactor::experts_over_k};
   CallTensors tensors(call, device);
   const DeviceTensor scores = tensors.upload("inputs/original_scores", type),
                      ids = tensors.upload("inputs/indices", DataType::int32),

@@ -34,9 +34,9 @@ NamedTensors run_bias_update(const Call& call, DeviceContext& device) {
                                                 DataType::float32);
   GateParameters parameters = gate.parameters();
   parameters.correction = correction.as<float>();
-  BiasUpdate update({experts, documented.train_gate, documented.gate_bias_update_factor},
-                    {cumulative.as<std::int64_t>(), master.as<float>(), correction.as<float>()},
-                    device.stream());
+  BiasUpdate update(
+      {experts, documented.train_gate, documented.gate_bias_update_factor, documented.centred_bias_update},
+      {cumulative.as<std::int64_t>(), master.as<float>(), correction.as<float>()}, device.stream());
   NamedTensors states;
   for (std::int64_t s = 0; s < options.steps; ++s) {
     for (std::int64_t m = 0; m < options.micro_batches; ++m) {

@@ -1,6 +1,7 @@
 #include "cuda_impl/adaptors/cuda_implementation.hpp"
 
 #include <array>
+#include <vector>
 
 #include "cuda_impl/adaptors/adaptors.hpp"
 #include "cuda_impl/adaptors/call_ranks.hpp"
@@ -31,7 +32,10 @@ constexpr std::array kAdaptors{
     Adaptor{Component::metrics, run_metrics, unsupported_metrics},
 };
 
-const std::string kConventions[] = {"weight_format"};
+const std::vector<std::string>& conventions() {
+  static const std::vector<std::string> all(kCudaConventions.begin(), kCudaConventions.end());
+  return all;
+}
 
 const Adaptor& adaptor(Component component) {
   for (const Adaptor& a : kAdaptors)
@@ -49,7 +53,7 @@ std::optional<std::string> unsupported_dtype(const Call& call, std::string_view 
 }
 
 std::optional<std::string> CudaImplementation::unsupported(const Call& call) const {
-  if (auto unknown = undeclared_convention(call, "the CUDA implementation", kConventions)) return unknown;
+  if (auto unknown = undeclared_convention(call, "the CUDA implementation", conventions())) return unknown;
   if (auto reason = device_missing()) return reason;
   if (const std::int64_t ranks = ranks_of(call); ranks > kMaxRanks)
     return std::to_string(ranks) + " ranks: the CUDA implementation runs " + std::to_string(kMaxRanks) +
@@ -59,7 +63,7 @@ std::optional<std::string> CudaImplementation::unsupported(const Call& call) con
 
 NamedTensors CudaImplementation::run(const Call& call) {
   check_inputs(call);
-  if (const auto unknown = undeclared_convention(call, "the CUDA implementation", kConventions))
+  if (const auto unknown = undeclared_convention(call, "the CUDA implementation", conventions()))
     throw ArgumentError(*unknown);
   const Adaptor& component = adaptor(call.component);
   if (component.on_ranks && ranks_of(call) > 1) return run_on_ranks(call, options_, component.run);

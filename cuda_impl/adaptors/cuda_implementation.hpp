@@ -1,15 +1,40 @@
 // The CUDA implementation behind the common interface of the CPU reference and all ports.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "cuda_impl/adaptors/device_tensors.hpp"
 #include "moeref/cuda/bootstrap.hpp"
 #include "moeref/implementation.hpp"
 
 namespace moeref::cuda {
+
+/// The conventions (SPEC.md 10) that the kernels have.
+inline constexpr auto kCudaConventions = std::to_array<std::string_view>({
+    "norm_denominator",
+    "norm_eps",
+    "norm_at_top1",
+    "group_score",
+    "discarded_groups",
+    "logit_scale",
+    "logit_cap",
+    "weight_format",
+    "null_slots",
+    "selection_scores",
+    "centred_bias_update",
+    "aux_loss_factor",
+    "n_always_selected",
+    "clamp_after_activation",
+    "geglu_erf",
+    "silu",
+    "gelu",
+    "gelu_tanh",
+    "relu",
+});
 
 /// Computes on the current device, in the type of the call's activations (float32, bfloat16 or float16) with
 /// fp32 sums; results in the types the kernels give. Nothing of the reference computes here: it lends the

@@ -21,6 +21,8 @@ std::optional<std::string> unsupported_gate_config(const Call& call) {
   if (c.n_activated_experts > 64)
     return "n_activated_experts is " + std::to_string(c.n_activated_experts) +
            ": the CUDA gate takes 64 at most";
+  if (c.selection_scores == SelectionScores::sinkhorn)
+    return "selection_scores is sinkhorn: the CUDA gate selects by scores or logits";
   for (const char* tensor : {"params/weight", "params/bias"})
     if (auto reason = unsupported_dtype(call, tensor)) return reason;
   return std::nullopt;

@@ -21,11 +21,11 @@ constexpr std::string_view enumerator() {
   return text.substr(text.rfind(':') + 1);
 }
 
-/// The enumerator of the CUDA components that has the name of the call's, one of the first `Count` of `All`.
-/// Names that differ do not compile.
+/// The enumerator of the CUDA components that has the name of the call's: theirs are the first `Count` of
+/// `All`. Names that differ do not compile.
 template <class Here, class Name, std::size_t Count, std::size_t All = Count>
 constexpr Here of_same_name(Name value) {
-  static_assert(has_enumerators<Here, Count>() && has_enumerators<Name, All>());
+  static_assert(has_enumerators<Here, All>() && has_enumerators<Name, Count>());
   static_assert([]<std::size_t... I>(std::index_sequence<I...>) {
     return ((enumerator<static_cast<Here>(I)>() == enumerator<static_cast<Name>(I)>()) && ...);
   }(std::make_index_sequence<Count>{}));
@@ -35,9 +35,8 @@ constexpr Here of_same_name(Name value) {
 }  // namespace
 
 Activation activation_of(ActivationKind kind) {
-  // Those beyond the documented system were declined as conventions.
-  static_assert(kActivationCount == kDocumentedActivations);
-  return of_same_name<Activation, ActivationKind, kActivationCount, kActivations.size()>(kind);
+  static_assert(kDocumentedActivationCount == kDocumentedActivations);
+  return of_same_name<Activation, ActivationKind, kActivations.size(), kActivationCount>(kind);
 }
 
 GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t tokens, DataType x_type,
@@ -61,6 +60,17 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
   g.training = o.training;
   g.aux_loss_coeff = c.aux_loss_coeff;
   g.aux_loss_backward_scale = o.aux_loss_backward_scale;
+  g.norm_at_most = c.norm_denominator == NormDenominator::max_of_sum_and_eps;
+  g.norm_eps = c.norm_eps;
+  g.norm_top1_weights = c.norm_at_top1 == Top1Norm::weights_and_scores;
+  g.norm_top1_scores = c.norm_at_top1 != Top1Norm::none;
+  if (c.group_score != GroupScore::by_score_func) g.group_sum = static_cast<int>(c.summed_per_group());
+  if (c.discarded_groups != DiscardedGroups::by_score_func) g.discards_to_zero = c.discards_to_zero();
+  g.logit_scale = c.logit_scale;
+  g.logit_cap = c.logit_cap;
+  g.selects_logits = c.selection_scores == SelectionScores::logits;
+  g.always_selected = static_cast<int>(c.n_always_selected);
+  g.loss_over_slots = c.aux_loss_factor == AuxLossFactor::experts_over_k;
   return g;
 }
 
@@ -71,7 +81,8 @@ ExpertsConfig experts_config(const MoEConfig& c, std::int64_t tokens, DataType t
           static_cast<int>(c.moe_inter_dim),
           static_cast<int>(c.n_routed_experts),
           static_cast<int>(c.n_activated_experts),
-          activation_of(c.expert_activation),
+          swiglu && c.clamp_after_activation && c.swiglu_limit > 0.0 ? Activation::swiglu_clamped_after
+                                                                     : activation_of(c.expert_activation),
           {static_cast<float>(c.activation_alpha),
            static_cast<float>(swiglu ? c.swiglu_limit : c.activation_limit)},
           c.apply_router_weight_after_down,

@@ -127,7 +127,7 @@ void aux_loss_forward(const AuxLossConfig& c, const AuxLossInput& in, const AuxS
     });
     check(cudaGetLastError(), "aux_loss_forward");
   }
-  finish_statistics(c.experts, c.slots,
+  finish_statistics(c.experts, c.loss_slots(),
                     {work.block_load, work.block_tokens, work.block_sums, false, blocks.blocks},
                     {statistics, {}, loss, nullptr}, stream);
 }
@@ -141,7 +141,7 @@ void aux_loss_backward(const AuxLossConfig& c, const AuxStatistics& statistics,
   const std::int64_t count = c.tokens * c.experts;
   if (count == 0) return;
   const auto blocks = static_cast<unsigned>(std::min<std::int64_t>((count + 255) / 256, 4096));
-  gradient_kernel<<<blocks, 256, 0, stream>>>(count, c.experts, c.slots, statistics, token_mask,
+  gradient_kernel<<<blocks, 256, 0, stream>>>(count, c.experts, c.loss_slots(), statistics, token_mask,
                                               c.scores_type, d_scores);
   check(cudaGetLastError(), "aux_loss_backward");
 }

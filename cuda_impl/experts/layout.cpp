@@ -43,7 +43,7 @@ std::int64_t expected_rows_of(const ExpertsConfig& c) {
 }
 
 ProductDemand demand_of(const ExpertsConfig& c) {
-  return {0, 0, c.dtype, c.dim, c.inter_dim, expected_rows_of(c), c.experts, c.weight_format};
+  return {0, 0, c.dtype, c.dim, c.inter_dim, expected_rows_of(c), c.experts, c.weight_format, c.activation};
 }
 
 /// Whether forward reads codes wherever it runs: the answer of every device that has a path.

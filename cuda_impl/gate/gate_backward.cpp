@@ -9,7 +9,7 @@ void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput
                    void* workspace, cudaStream_t stream) {
   forget_earlier_errors();
   check_config(c);
-  check_groups(c, w.correction != nullptr);
+  check_with_correction(c, w.correction != nullptr);
   check_matrix_type(d_weights_type, "d_weights_type");
   if (!saved) throw ArgumentError("saved is null: want what gate_forward saved");
   Arena scratch(workspace), kept(const_cast<void*>(saved));

@@ -9,7 +9,7 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
                   void* saved, void* workspace, cudaStream_t stream) {
   forget_earlier_errors();
   check_config(c);
-  check_groups(c, w.correction != nullptr);
+  check_with_correction(c, w.correction != nullptr);
   Arena scratch(workspace), kept(saved);
   const GateForwardWorkspace work(scratch, c);
   const GateSaved keep(kept, c);
@@ -43,7 +43,7 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
     finished.loss = out.aux_loss;
     finished.gradient = saved ? keep.aux_gradient : nullptr;
   }
-  finish_statistics(c.experts, c.slots, parts, finished, stream);
+  finish_statistics(c.experts, c.loss_slots(), parts, finished, stream);
 }
 
 void gate_aux_loss(const GateConfig& c, const AuxStatistics& sum, float* aux_loss, void* saved,
@@ -52,7 +52,8 @@ void gate_aux_loss(const GateConfig& c, const AuxStatistics& sum, float* aux_los
   check_config(c);
   Arena kept(saved);
   const GateSaved keep(kept, c);
-  aux_loss_from_statistics(c.experts, c.slots, sum, aux_loss, saved ? keep.aux_gradient : nullptr, stream);
+  aux_loss_from_statistics(c.experts, c.loss_slots(), sum, aux_loss, saved ? keep.aux_gradient : nullptr,
+                           stream);
 }
 
 }  // namespace moeref::cuda

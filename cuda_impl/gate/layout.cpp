@@ -22,9 +22,12 @@ static_assert(has_row_per_enumerator<kScoreRows>());
 
 const ScoreRow& row(const GateConfig& c) { return kScoreRows[static_cast<std::size_t>(c.score_function)]; }
 
-bool is_grouped(const GateConfig& c) { return c.groups > 1 && row(c).grouped; }
-bool is_group_top2(const GateConfig& c, bool has_correction) {
-  return !row(c).top2_if_corrected || has_correction;
+bool is_grouped(const GateConfig& c) {
+  return c.groups > 1 && (row(c).grouped || (c.group_sum > 0 && !row(c).chooses_by_logits));
+}
+int group_sum(const GateConfig& c, bool has_correction) {
+  if (c.group_sum > 0) return c.group_sum;
+  return !row(c).top2_if_corrected || has_correction ? 2 : 1;
 }
 
 }  // namespace
@@ -53,12 +56,24 @@ void check_config(const GateConfig& c) {
   if (c.precision && !is_matrix_type(*c.precision) && c.precision != DataType::float64)
     throw ArgumentError("precision is not of a floating type: want bfloat16, float16, float32 or float64");
   want(c.aux_loss_coeff >= 0.0, "aux_loss_coeff", c.aux_loss_coeff, "0 or more");
+  want(c.norm_eps >= 0.0, "norm_eps", c.norm_eps, "0 or more");
+  want(c.group_sum >= 0, "group_sum", std::int64_t{c.group_sum}, "0 or more");
+  want(c.logit_scale > 0.0, "logit_scale", c.logit_scale, "a number above 0");
+  want(c.logit_cap >= 0.0, "logit_cap", c.logit_cap, "0 or more");
+  want(c.always_selected >= 0 && c.always_selected < c.slots, "always_selected",
+       std::int64_t{c.always_selected}, "0 to slots - 1 = " + std::to_string(c.slots - 1));
+  want(c.always_selected == 0 || !is_grouped(c), "always_selected", std::int64_t{c.always_selected},
+       "0 where experts are selected within groups");
 }
 
-void check_groups(const GateConfig& c, bool has_correction) {
-  want(!is_grouped(c) || !is_group_top2(c, has_correction) || c.experts / c.groups >= 2, "groups",
-       std::int64_t{c.groups},
-       "groups of two experts or more, since a group's score is the sum of its two largest");
+void check_with_correction(const GateConfig& c, bool has_correction) {
+  want(!c.selects_logits || !has_correction || !row(c).weighs_corrected || !c.weight_uses_correction,
+       "selects_logits", std::int64_t{c.selects_logits},
+       "0 with weight_uses_correction, whose weights are what is ordered");
+  const int sum = group_sum(c, has_correction);
+  want(!is_grouped(c) || c.experts / c.groups >= sum, "groups", std::int64_t{c.groups},
+       "groups of " + std::to_string(sum) + " experts or more, since a group's score is the sum of its " +
+           std::to_string(sum) + " largest");
 }
 
 DataType scores_type(const GateConfig& c) {
@@ -78,18 +93,29 @@ RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   rule.formula = its.formula;
   rule.softmax_before_topk = its.chooses_by_logits && c.softmax_before_topk;
   rule.softmax_of_selected = its.chooses_by_logits && !c.softmax_before_topk;
-  rule.normalise = c.norm_topk_prob && c.slots > 1;
+  rule.normalise = c.normalises_weights();
+  rule.normalise_scores = c.normalises_scores();
   rule.corrected = has_correction && !its.chooses_by_logits;
   rule.weigh_corrected = rule.corrected && c.weight_uses_correction && its.weighs_corrected;
   rule.experts = c.experts;
   rule.slots = c.slots;
   rule.groups = is_grouped(c) ? c.groups : 1;
   rule.limited_groups = is_grouped(c) ? c.limited_groups : 1;
-  rule.group_top2 = is_group_top2(c, has_correction);
-  rule.discard_to_zero = its.discard_to_zero;
+  rule.group_top2 = group_sum(c, has_correction) == 2;
+  rule.discard_to_zero = c.discards_to_zero.value_or(its.discard_to_zero);
   rule.route_scale = c.route_scale;
   rule.compute = c.compute_type();
   rule.scores = scores_type(c);
+  rule.norm_at_most = c.norm_at_most;
+  rule.norm_eps = c.norm_eps;
+  rule.selects_logits = c.selects_logits && !its.chooses_by_logits;
+  rule.maps_logits = c.logit_scale != 1.0 || c.logit_cap > 0.0;
+  rule.logit_scale = c.logit_scale;
+  rule.logit_cap = c.logit_cap;
+  rule.group_sum = rule.groups > 1 ? group_sum(c, has_correction) : 0;
+  rule.always_selected = c.always_selected;
+  rule.beyond = rule.normalise_scores != rule.normalise || rule.norm_at_most || rule.norm_eps != 1e-20 ||
+                rule.selects_logits || rule.maps_logits || rule.group_sum > 2 || rule.always_selected > 0;
   return rule;
 }
 

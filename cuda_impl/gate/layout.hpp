@@ -18,8 +18,9 @@ void check_config(const GateConfig& config);
 DataType scores_type(const GateConfig& config);
 RoutingRule routing_rule(const GateConfig& config, bool has_correction);
 TokenBlocks token_blocks(const GateConfig& config);
-/// Throws ArgumentError where groups of one expert meet a group score of two.
-void check_groups(const GateConfig& config, bool has_correction);
+/// Throws ArgumentError where groups have fewer experts than their score adds, and where corrected weights
+/// meet a selection by logits.
+void check_with_correction(const GateConfig& config, bool has_correction);
 
 /// Bytes of a number in partial sums.
 std::size_t sum_bytes(const GateConfig& config);

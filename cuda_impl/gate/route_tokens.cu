@@ -4,7 +4,9 @@
 // (SPEC.md 3.1), selection (k rounds of a warp maximum, the lowest id among equals), weights and their
 // normalisation. Load is counted in shared integers; sums of scores are kept a lane and added over warps and
 // blocks in a fixed order. Floor: the logits, 4 T E bytes from the L2 (8 MiB, about 2 us at T = 16384, E =
-// 128); the k rounds of the selection, about 40 cycles each, dominate.
+// 128); the k rounds of the selection, about 40 cycles each, dominate. The instance for rules beyond the
+// documented system's (RoutingRule::beyond) has a branch for each, uniform over the launch, and at most 8
+// registers a thread more.
 #include "cuda_impl/gate/route_tokens.hpp"
 #include "cuda_impl/gate/score.cuh"
 #include "cuda_impl/gate/top_k.cuh"
@@ -61,9 +63,28 @@ __device__ void softmax_keys(int experts, const Acc (&z)[kItems], OrderKey<Acc> 
   }
 }
 
+/// The sum of the `count` largest of q [size], the largest first and the first among equals.
+template <class Acc>
+__device__ Acc sum_of_largest(const Acc* q, int size, int count) {
+  Acc sum = 0;
+  OrderKey<Acc> last = ~OrderKey<Acc>{0};
+  int last_at = -1;
+  for (int s = 0; s < count; ++s) {
+    OrderKey<Acc> best = 0;
+    int at = 0;
+    for (int i = 0; i < size; ++i) {
+      const OrderKey<Acc> key = order_key(q[i]);
+      if ((key < last || (key == last && i > last_at)) && key > best) best = key, at = i;
+    }
+    sum += q[at];
+    last = best, last_at = at;
+  }
+  return sum;
+}
+
 /// Discards the groups that are not among the best: `row` [E] holds q in shared memory, `marks` room for a
 /// key a group.
-template <class Acc, int kItems>
+template <bool kBeyond, class Acc, int kItems>
 __device__ void discard_groups(const RoutingRule& rule, const Acc* row, void* marks,
                                OrderKey<Acc> (&keys)[kItems]) {
   using Key = OrderKey<Acc>;
@@ -83,7 +104,10 @@ __device__ void discard_groups(const RoutingRule& rule, const Acc* row, void* ma
         second = q, second_key = key;
       at = at + 1 == size ? 0 : at + 1;
     }
-    group_keys[g] = order_key(rule.group_top2 ? best + second : best);
+    Acc score = rule.group_top2 ? best + second : best;
+    if constexpr (kBeyond)
+      if (rule.group_sum > 2) score = sum_of_largest(row + g * size, size, rule.group_sum);
+    group_keys[g] = order_key(score);
   }
   __syncwarp();
   // Rank by key, the lower group first among equals. Two rounds of barriers: all ranks are known before any
@@ -106,8 +130,16 @@ __device__ void discard_groups(const RoutingRule& rule, const Acc* row, void* ma
   }
 }
 
+/// Experts that every token has are not chosen.
+template <class Key, int kItems>
+__device__ void leave_out_the_last(const RoutingRule& rule, Key (&keys)[kItems]) {
+#pragma unroll
+  for (int j = 0; j < kItems; ++j)
+    if (static_cast<int>(threadIdx.x % 32) + 32 * j >= rule.experts - rule.always_selected) keys[j] = 0;
+}
+
 /// w of this lane's slots (lane and lane + 32) from the values at their ids.
-template <class Acc>
+template <bool kBeyond, class Acc>
 __device__ void weights_of(const RoutingRule& rule, Acc (&v)[2]) {
   const int lane = threadIdx.x % 32;
   const auto valid = [&](int i) { return lane + 32 * i < rule.slots; };
@@ -116,13 +148,14 @@ __device__ void weights_of(const RoutingRule& rule, Acc (&v)[2]) {
     warp_softmax(z, valid, v);
   }
   if (rule.normalise) {
-    const Acc sum = warp_sum((valid(0) ? v[0] : Acc(0)) + (valid(1) ? v[1] : Acc(0))) + Acc(1e-20);
+    const Acc sum =
+        denominator<kBeyond>(rule, warp_sum((valid(0) ? v[0] : Acc(0)) + (valid(1) ? v[1] : Acc(0))));
     v[0] /= sum, v[1] /= sum;
   }
   v[0] *= static_cast<Acc>(rule.route_scale), v[1] *= static_cast<Acc>(rule.route_scale);
 }
 
-template <class Acc, int kItems>
+template <class Acc, int kItems, bool kBeyond>
 __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
                              blocks_per_multiprocessor(kItems,
                                                        sizeof(Acc))) void route_kernel(const Arguments p) {
@@ -146,6 +179,8 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
     real_here += real;
     Acc z[kItems], s[kItems];
     load_logits(p, t, z);
+    if constexpr (kBeyond)
+      if (rule.maps_logits) map_logits(rule, z);
     const bool needs_scores = !rule.softmax_of_selected || p.out.block_sums;
     if (needs_scores) scores_of(rule.formula, rule.experts, z, s);
 
@@ -157,7 +192,7 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
 #pragma unroll
       for (int j = 0; j < kItems; ++j) {
         const int e = lane + 32 * j;
-        Acc q = rule.softmax_of_selected ? z[j] : s[j];
+        Acc q = rule.softmax_of_selected || (kBeyond && rule.selects_logits) ? z[j] : s[j];
         if (rule.corrected && e < rule.experts) q += static_cast<Acc>(p.in.correction[e]);
         keys[j] = e < rule.experts ? order_key(q) : 0;
         memory.row[e] = q;
@@ -166,7 +201,7 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
     }
     if (!p.in.replay_ids && rule.groups > 1) {
       __syncwarp();
-      discard_groups(rule, memory.row, memory.second_row, keys);
+      discard_groups<kBeyond>(rule, memory.row, memory.second_row, keys);
     }
     __syncwarp();
 #pragma unroll
@@ -175,7 +210,14 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
       for (int i = lane; i < rule.slots; i += 32) memory.ids[i] = p.in.replay_ids[t * rule.slots + i];
       __syncwarp();
     } else {
-      warp_top_k(keys, rule.slots, memory.ids);
+      int chosen = rule.slots;
+      if constexpr (kBeyond)
+        if (rule.always_selected > 0) chosen -= rule.always_selected, leave_out_the_last(rule, keys);
+      warp_top_k(keys, chosen, memory.ids);
+      if constexpr (kBeyond) {
+        for (int i = chosen + lane; i < rule.slots; i += 32) memory.ids[i] = rule.experts - rule.slots + i;
+        __syncwarp();
+      }
     }
 
     Acc w[2] = {};
@@ -192,7 +234,7 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
         for (int earlier = 0; earlier < slot; ++earlier) counts = counts && memory.ids[earlier] != id;
       if (counts) atomicAdd(&memory.histogram[id], 1);
     }
-    weights_of(rule, w);
+    weights_of<kBeyond>(rule, w);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int slot = lane + 32 * i;
@@ -206,11 +248,11 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
 
     if (p.out.block_sums) {
       Acc total = 1;
-      if (rule.normalise) {
+      if (kBeyond ? rule.normalise_scores : rule.normalise) {
         Acc sum = 0;
 #pragma unroll
         for (int j = 0; j < kItems; ++j) sum += lane + 32 * j < rule.experts ? s[j] : Acc(0);
-        total = warp_sum(sum) + Acc(1e-20);
+        total = denominator<kBeyond>(rule, warp_sum(sum));
       }
       // The mask multiplies, as in the documented system: padding whose score is NaN is seen in the loss.
 #pragma unroll
@@ -238,11 +280,12 @@ void route_tokens(const RoutingRule& rule, const TokenBlocks& blocks, std::int64
   if (tokens == 0) return;
   const Arguments arguments{rule, tokens, blocks.tokens_per_block, blocks.warps, in, out};
   with_items(blocks.items, rule.compute == DataType::float64, [&]<class Acc, int kItems>() {
-    launch_overlapped<route_kernel<Acc, kItems>>(
-        "route_tokens",
-        {static_cast<unsigned>(blocks.blocks), static_cast<unsigned>(blocks.warps * 32),
-         static_cast<std::size_t>(blocks.shared_bytes), stream},
-        arguments);
+    const LaunchShape shape{static_cast<unsigned>(blocks.blocks), static_cast<unsigned>(blocks.warps * 32),
+                            static_cast<std::size_t>(blocks.shared_bytes), stream};
+    if (rule.beyond)
+      launch_overlapped<route_kernel<Acc, kItems, true>>("route_tokens", shape, arguments);
+    else
+      launch_overlapped<route_kernel<Acc, kItems, false>>("route_tokens", shape, arguments);
   });
 }
 

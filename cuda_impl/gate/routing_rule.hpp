@@ -7,11 +7,13 @@
 
 namespace moeref::cuda {
 
+/// `beyond`: kernels have two instances, and only that for rules beyond the documented system's looks at the
+/// fields under it, so that the other takes no register more.
 struct RoutingRule {
   ScoreFormula formula;
   bool softmax_before_topk;
   bool softmax_of_selected;  // softmax otherwise: logits choose, w is the softmax over the k
-  bool normalise;            // norm_topk_prob and k > 1
+  bool normalise;            // the weights, and S as the auxiliary loss sees it
   bool weigh_corrected;      // the weights are gathered from S + c
   bool corrected;            // q = S + c
   int experts, slots;
@@ -21,6 +23,16 @@ struct RoutingRule {
   double route_scale;
   DataType compute;  // logits
   DataType scores;   // S as the auxiliary loss sees it, and the weights before their own type
+
+  bool beyond;
+  bool normalise_scores;  // S, and `normalise` the weights alone
+  bool norm_at_most;      // max(sum, norm_eps) divides, else sum + norm_eps, which is 1e-20 otherwise
+  double norm_eps;
+  bool selects_logits;  // q is the logit, plus c, beside any formula
+  bool maps_logits;     // z is logit_cap tanh(logit_scale z / logit_cap), or logit_scale z without a cap
+  double logit_scale, logit_cap;
+  int group_sum;        // beyond 2: so many of a group's largest q are added
+  int always_selected;  // the last experts, in the last slots
 };
 
 }  // namespace moeref::cuda

@@ -67,6 +67,26 @@ __device__ void warp_softmax(const Acc (&z)[kItems], Valid valid, Acc (&s)[kItem
   for (int j = 0; j < kItems; ++j) s[j] /= sum;
 }
 
+/// What a row of numbers is divided by whose sum is `sum`. NaN stays NaN.
+template <bool kBeyond, class Acc, class Rule>
+__device__ Acc denominator(const Rule& rule, Acc sum) {
+  if constexpr (!kBeyond) return sum + Acc(1e-20);
+  const Acc eps = static_cast<Acc>(rule.norm_eps);
+  return !rule.norm_at_most ? sum + eps : sum < eps ? eps : sum;
+}
+
+/// Logits as the score functions take them, in place; for rules that map them.
+template <class Acc, int kItems, class Rule>
+__device__ void map_logits(const Rule& rule, Acc (&z)[kItems]) {
+  const Acc scale = static_cast<Acc>(rule.logit_scale), cap = static_cast<Acc>(rule.logit_cap);
+#pragma unroll
+  for (int j = 0; j < kItems; ++j) {
+    if (static_cast<int>(threadIdx.x % 32) + 32 * j >= rule.experts) continue;
+    z[j] *= scale;
+    if (cap > Acc(0)) z[j] = cap * tanh(z[j] / cap);
+  }
+}
+
 /// S of one token.
 template <class Acc, int kItems>
 __device__ void scores_of(ScoreFormula formula, int experts, const Acc (&z)[kItems], Acc (&s)[kItems]) {

@@ -2,7 +2,8 @@
 // gradient of S, to the gradient of the logits. One warp per token, lane l holds experts l + 32 j.
 //
 // Scores are recomputed from the saved logits, values from the saved ids. Floor: logits read and their
-// gradient written, 4 T E bytes in bfloat16 (4 us at T = 16384, E = 256 and 4.3 TB/s).
+// gradient written, 4 T E bytes in bfloat16 (4 us at T = 16384, E = 256 and 4.3 TB/s). The instance for rules
+// beyond the documented system's (RoutingRule::beyond) takes 84 registers in place of 64 at E = 256.
 #include "cuda_impl/gate/product.hpp"
 #include "cuda_impl/gate/route_tokens.hpp"
 #include "cuda_impl/gate/score.cuh"
@@ -31,23 +32,26 @@ __device__ void store_gradient(const Arguments& p, std::int64_t t, int e, Acc v)
   }
 }
 
-/// Gradient of x_i / (sum x + 1e-20): d_i / sum, and the same for all i through the sum.
-template <class Acc, int kItems>
-__device__ void normalise_gradient(const Acc (&x)[kItems], Acc (&d)[kItems]) {
+/// Gradient of x_i / denominator(sum x): d_i / denominator, and the same for all i through the sum, unless
+/// eps divides.
+template <bool kBeyond, class Acc, int kItems>
+__device__ void normalise_gradient(const RoutingRule& rule, const Acc (&x)[kItems], Acc (&d)[kItems]) {
   Acc sum = 0, inner = 0;
 #pragma unroll
   for (int j = 0; j < kItems; ++j) sum += x[j];
-  sum = warp_sum(sum) + Acc(1e-20);
+  sum = warp_sum(sum);
+  const bool through_sum = !kBeyond || !rule.norm_at_most || !(sum < static_cast<Acc>(rule.norm_eps));
+  sum = denominator<kBeyond>(rule, sum);
 #pragma unroll
   for (int j = 0; j < kItems; ++j) inner += d[j] * (x[j] / sum / sum);
-  inner = warp_sum(inner);
+  inner = through_sum ? warp_sum(inner) : Acc(0);
 #pragma unroll
   for (int j = 0; j < kItems; ++j) d[j] = d[j] / sum - inner;
 }
 
 /// Gradient of this lane's selected values (slots lane and lane + 32) from that of the weights. What is not
 /// there has value and gradient 0.
-template <class Acc>
+template <bool kBeyond, class Acc>
 __device__ void values_gradient(const RoutingRule& rule, const bool (&there)[2], Acc (&v)[2], Acc (&d)[2]) {
   if (rule.softmax_of_selected) {
     const Acc z[2] = {v[0], v[1]};
@@ -55,14 +59,31 @@ __device__ void values_gradient(const RoutingRule& rule, const bool (&there)[2],
         z, [&](int i) { return there[i]; }, v);
   }
   const Acc w[2] = {there[0] ? v[0] : Acc(0), there[1] ? v[1] : Acc(0)};
-  if (rule.normalise) normalise_gradient(w, d);
+  if (rule.normalise) normalise_gradient<kBeyond>(rule, w, d);
   if (rule.softmax_of_selected) {
     const Acc inner = warp_sum((there[0] ? w[0] * d[0] : Acc(0)) + (there[1] ? w[1] * d[1] : Acc(0)));
     d[0] = w[0] * (d[0] - inner), d[1] = w[1] * (d[1] - inner);
   }
 }
 
+/// d loss / d logits from that by the mapped ones, in place.
 template <class Acc, int kItems>
+__device__ void mapped_gradient(const Arguments& p, std::int64_t t, Acc (&d)[kItems]) {
+  const RoutingRule& rule = p.rule;
+  const Acc scale = static_cast<Acc>(rule.logit_scale), cap = static_cast<Acc>(rule.logit_cap);
+#pragma unroll
+  for (int j = 0; j < kItems; ++j) {
+    const int e = threadIdx.x % 32 + 32 * j;
+    Acc slope = scale;
+    if (cap > Acc(0) && e < rule.experts) {
+      const Acc u = tanh(load_element<Acc>(p.in.logits, rule.compute, t * rule.experts + e) * scale / cap);
+      slope *= Acc(1) - u * u;
+    }
+    d[j] *= slope;
+  }
+}
+
+template <class Acc, int kItems, bool kBeyond>
 __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward_kernel(const Arguments p) {
   wait_for_earlier_kernels();
   extern __shared__ __align__(16) unsigned char shared[];
@@ -83,6 +104,8 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
       z[j] = e < rule.experts ? load_element<Acc>(p.in.logits, rule.compute, t * rule.experts + e)
                               : Acc(-INFINITY);
     }
+    if constexpr (kBeyond)
+      if (rule.maps_logits) map_logits(rule, z);
     const bool needs_scores = !rule.softmax_of_selected || p.in.aux_gradient;
     if (needs_scores) scores_of(rule.formula, rule.experts, z, s);
 
@@ -114,7 +137,7 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
       dv[i] = load_element<Acc>(p.in.d_weights, p.in.d_weights_type, t * rule.slots + slot) *
               static_cast<Acc>(rule.route_scale);
     }
-    values_gradient(rule, there, v, dv);
+    values_gradient<kBeyond>(rule, there, v, dv);
 #pragma unroll
     for (int i = 0; i < 2; ++i)
       if (lane + 32 * i < rule.slots) memory.slots[lane + 32 * i] = dv[i];
@@ -132,7 +155,7 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
         const int e = lane + 32 * j;
         d[j] = e < rule.experts ? static_cast<Acc>(p.in.aux_gradient[e] * p.in.aux_scale) : Acc(0);
       }
-      if (rule.normalise) normalise_gradient(weighed, d);
+      if (kBeyond ? rule.normalise_scores : rule.normalise) normalise_gradient<kBeyond>(rule, weighed, d);
     } else {
 #pragma unroll
       for (int j = 0; j < kItems; ++j) d[j] = Acc(0);
@@ -150,6 +173,8 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
       for (int j = 0; j < kItems; ++j) d[j] += memory.second_row[lane + 32 * j];
     }
 
+    if constexpr (kBeyond)
+      if (rule.maps_logits) mapped_gradient(p, t, d);
 #pragma unroll
     for (int j = 0; j < kItems; ++j) {
       const int e = lane + 32 * j;
@@ -175,11 +200,12 @@ void scores_backward(const RoutingRule& rule, const TokenBlocks& blocks, std::in
   if (tokens == 0) return;
   const Arguments arguments{rule, tokens, blocks.tokens_per_block, blocks.warps, in, out};
   with_items(blocks.items, rule.compute == DataType::float64, [&]<class Acc, int kItems>() {
-    launch_overlapped<backward_kernel<Acc, kItems>>(
-        "scores_backward",
-        {static_cast<unsigned>(blocks.blocks), static_cast<unsigned>(blocks.warps * 32),
-         static_cast<std::size_t>(blocks.shared_bytes), stream},
-        arguments);
+    const LaunchShape shape{static_cast<unsigned>(blocks.blocks), static_cast<unsigned>(blocks.warps * 32),
+                            static_cast<std::size_t>(blocks.shared_bytes), stream};
+    if (rule.beyond)
+      launch_overlapped<backward_kernel<Acc, kItems, true>>("scores_backward", shape, arguments);
+    else
+      launch_overlapped<backward_kernel<Acc, kItems, false>>("scores_backward", shape, arguments);
   });
 }
 

@@ -20,17 +20,18 @@ struct ProductDemand {
   std::int64_t rows = std::int64_t{1} << 31;  // of all experts together: tokens times slots
   int experts = 1;
   WeightFormat format = WeightFormat::none;  // of the caller's weights
+  Activation activation = Activation::swiglu;
 };
 
 constexpr bool serves_wgmma(const ProductDemand& d) {
   return d.major == 9 && d.minor == 0 && d.dtype == DataType::bfloat16 && d.dim % 8 == 0 &&
-         d.inter_dim % 8 == 0;
+         d.inter_dim % 8 == 0 && is_documented(d.activation);
 }
 constexpr bool serves_portable(const ProductDemand& d) { return d.major >= 8; }
 
 /// A lane reads 16 bytes along a row of weights: of columns, or of codes along K. Codes become bfloat16.
 constexpr bool serves_few_rows(const ProductDemand& d) {
-  if (d.major < 8 || d.dtype == DataType::float32) return false;
+  if (d.major < 8 || d.dtype == DataType::float32 || !is_documented(d.activation)) return false;
   const bool codes = d.format != WeightFormat::none;
   const int step = codes ? 128 / facts(d.format).bits() : 8;
   return d.dim % step == 0 && d.inter_dim % step == 0 && (!codes || d.dtype == DataType::bfloat16);

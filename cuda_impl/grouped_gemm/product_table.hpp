@@ -24,13 +24,13 @@ struct GroupedProducts {
   void (*weight_gradient)(const GroupedShape&, const WeightGradient&, cudaStream_t);
 };
 
-/// Of<A>::products for every activation A.
-template <template <Activation> class Of>
+/// Of<A>::products for the first `Count` activations A; null for the others.
+template <template <Activation> class Of, int Count = kActivationCount>
 constexpr ProductsByActivation by_activation() {
   return []<int... A>(std::integer_sequence<int, A...>) {
     return ProductsByActivation{&Of<static_cast<Activation>(A)>::products...};
   }
-  (std::make_integer_sequence<int, kActivationCount>{});
+  (std::make_integer_sequence<int, Count>{});
 }
 
 }  // namespace moeref::cuda

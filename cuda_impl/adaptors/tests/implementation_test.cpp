@@ -58,13 +58,11 @@ TEST(Implementation, DeclinesTypesAndRanksByName) {
 
 /// A rule that the kernels do not have is never left out in silence.
 TEST(Implementation, DeclinesConventionsWithADeviceOrWithout) {
-  for (const auto& [field, value] : {std::pair<const char*, nlohmann::json>{"norm_eps", 0.125},
-                                     {"logit_cap", 2.0},
-                                     {"discarded_groups", "minus_infinity"},
-                                     {"group_score", "largest"},
-                                     {"selection_scores", "logits"},
-                                     {"per_expert_scale", true},
-                                     {"norm_at_top1", "scores"}}) {
+  for (const auto& [field, value] : {std::pair<const char*, nlohmann::json>{"per_expert_scale", true},
+                                     {"z_loss_coeff", 0.25},
+                                     {"aux_loss_counts", "first_choice"},
+                                     {"expert_capacity", 2},
+                                     {"router_input_norm", true}}) {
     MoEConfig c;
     c.n_routed_experts = c.dim = c.inter_dim = c.moe_inter_dim = 4;
     c.n_activated_experts = 1;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <sstream>
@@ -13,6 +14,7 @@
 #include "moeref/config.hpp"
 #include "moeref/signature.hpp"
 #include "moeref/verdict.hpp"
+#include "reference_cpu/call/conventions.hpp"
 
 namespace moeref::cuda::test {
 
@@ -91,6 +93,22 @@ inline Call filled_call(Component component, const MoEConfig& c, std::int64_t to
     }
     call.tensors[spec.name] = std::move(tensor);
   }
+  return call;
+}
+
+/// The call under the documented rule where CUDA has no other; with n_identity_experts, which shapes depend
+/// on, as it is.
+inline Call without_missing_rules(Call call) {
+  for (const std::string_view rule : all_conventions())
+    if (rule != "n_identity_experts" && std::ranges::find(kCudaConventions, rule) == kCudaConventions.end())
+      call.config.erase(std::string(rule));
+  if (call.config.value("selection_scores", "") == "sinkhorn") call.config.erase("selection_scores");
+  Shape tokens = call.tensors.at("inputs/x").shape();
+  tokens.pop_back();
+  const Signature wanted = signature(call.component, call.config, call.options, tokens, call.backward);
+  std::erase_if(call.tensors, [&](const auto& tensor) {
+    return std::ranges::find(wanted.inputs, tensor.first, &TensorSpec::name) == wanted.inputs.end();
+  });
   return call;
 }
 

@@ -34,6 +34,12 @@ TEST_P(AuxLoss, EverySize) {
                   std::to_string(tokens) + " tokens");
 }
 
+TEST_P(AuxLoss, FactorOfExpertsAlone) {
+  MoEConfig c = gate_only(24, 4, 8, GetParam());
+  c.aux_loss_factor = AuxLossFactor::experts;
+  expect_passes(filled_call(Component::aux_loss, c, 77, 8), "E and not E / k");
+}
+
 TEST_P(AuxLoss, AllMasked) {
   Call call = filled_call(Component::aux_loss, gate_only(16, 4, 8, GetParam()), 30, 7);
   for (std::int64_t t = 0; t < 30; ++t) call.tensors["inputs/token_mask"].set(t, 0.0);

@@ -29,6 +29,16 @@ TEST(BiasUpdate, RanksSumTheirLoads) {
     expect_passes(filled_call(Component::bias_update, c, 50, 3, false, options), options.dump());
 }
 
+TEST(BiasUpdate, CentredSteps) {
+  MOEREF_NEEDS_DEVICE();
+  MoEConfig c = gate_only(24, 3, 24, DType::float32);
+  c.score_func = ScoreFunc::sigmoid;
+  c.gate_bias_update_factor = 0.01;
+  c.centred_bias_update = true;
+  for (const std::uint64_t seed : {4, 5, 6})
+    expect_passes(filled_call(Component::bias_update, c, 31, seed, false, {{"steps", 4}}), "centred");
+}
+
 struct State {
   explicit State(const std::vector<float>& bias) : load(bias.size()), master(bias.size()), correction(bias) {}
   DeviceArray<std::int64_t> load;

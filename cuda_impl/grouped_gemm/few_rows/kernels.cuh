@@ -208,6 +208,14 @@ struct AnyUp {
         return f(of<Geglu>());
       case Activation::relu2:
         return f(of<Relu2>());
+      // Portable's alone.
+      case Activation::geglu_erf:
+      case Activation::silu:
+      case Activation::gelu:
+      case Activation::gelu_tanh:
+      case Activation::relu:
+      case Activation::swiglu_clamped_after:
+        return;
     }
   }
   template <class Act>

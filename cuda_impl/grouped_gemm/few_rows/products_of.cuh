@@ -32,7 +32,7 @@ struct ProductsOf {
         }};
   };
   static constexpr GroupedProducts products = {
-      by_activation<With>(), down,
+      by_activation<With, kDocumentedActivationCount>(), down,
       [](const GroupedShape& g, const StoredProduct& p, int up_width, cudaStream_t stream) {
         kGradients.input_gradient(g, p, up_width, stream);
       },

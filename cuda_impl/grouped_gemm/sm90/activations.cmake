@@ -1,4 +1,4 @@
-# Sets MOEREF_SM90_ACTIVATION_SOURCES: one source per enumerator of Activation, so that they compile beside each other.
+# Sets MOEREF_SM90_ACTIVATION_SOURCES: one source per documented enumerator of Activation, so that they compile beside each other.
 set(enumerators ${CMAKE_CURRENT_SOURCE_DIR}/include/moeref/cuda/activation.hpp)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${enumerators})
 file(READ ${enumerators} activations)
@@ -6,6 +6,9 @@ if(NOT activations MATCHES "enum class Activation {([^}]*)}")
   message(FATAL_ERROR "${enumerators} has no enum class Activation { ... }")
 endif()
 string(REGEX MATCHALL "[a-z0-9_]+" activations "${CMAKE_MATCH_1}")
+file(STRINGS ${enumerators} documented REGEX "kDocumentedActivationCount = [0-9]+")
+string(REGEX MATCH "[0-9]+" documented "${documented}")
+list(SUBLIST activations 0 ${documented} activations)
 set(MOEREF_SM90_ACTIVATION_SOURCES)
 foreach(activation IN LISTS activations)
   set(source ${CMAKE_CURRENT_BINARY_DIR}/sm90/activation_${activation}.cu)

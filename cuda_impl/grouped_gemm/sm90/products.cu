@@ -94,9 +94,9 @@ template <int Strips, int Cluster>
 struct Products {
   template <Activation A>
   using Of = ProductsOf<A, Strips, Cluster>;
-  static constexpr GroupedProducts all = {by_activation<Of>(), down_product<Strips, Cluster>,
-                                          input_gradient_product<Strips, Cluster>,
-                                          weight_gradient_product<Cluster>};
+  static constexpr GroupedProducts all = {
+      by_activation<Of, kDocumentedActivationCount>(), down_product<Strips, Cluster>,
+      input_gradient_product<Strips, Cluster>, weight_gradient_product<Cluster>};
 };
 
 }  // namespace

@@ -1,6 +1,9 @@
 // The CUDA implementation as a port, libmoeref_cuda_port.so: expert, data and context parallelism by one
 // process per rank, which reach each other's memory by CUDA IPC or NCCL, or by threads of one process.
 // Tensors come in memory of the CPU. Over the emulated runtime: libmoeref_cuda_emulated_port.so.
+#include <string_view>
+#include <vector>
+
 #include "cuda_impl/adaptors/cuda_implementation.hpp"
 #include "tools/own_ports/cuda/cuda_benchmark.hpp"
 #include "tools/own_ports/cuda/exchange_bootstrap.hpp"
@@ -32,7 +35,16 @@ std::int32_t supports(const moeref_call* call, char* reason, std::size_t size) {
   return supports_with(implementation(), call, reason, size);
 }
 
-constexpr const char* kConventions[] = {"weight_format", nullptr};
+const char* const* conventions() {
+  static const std::vector<const char*> all = [] {
+    std::vector<const char*> out;
+    for (const std::string_view name : cuda::kCudaConventions) out.push_back(name.data());
+    out.push_back(nullptr);
+    return out;
+  }();
+  return all.data();
+}
+
 constexpr const char* kDTypes[] = {"float32", "bfloat16", "float16", nullptr};
 
 }  // namespace
@@ -42,7 +54,7 @@ extern "C" const moeref_port* moeref_port_entry(std::uint32_t abi_version) {
     moeref_port out = table_of_ours(MOEREF_PORT_NAME, MOEREF_VERSION);
     out.dtypes = kDTypes;
     out.accumulation = "float32";
-    out.conventions = kConventions;
+    out.conventions = conventions();
     out.max_ranks = 64;
     out.max_processes = 8;
     out.supports = supports;

@@ -3,12 +3,28 @@
 
 namespace moeref::cuda {
 
-/// In the order of the call's activations.
-enum class Activation { swiglu, swigluoai, quick_geglu, geglu, relu2 };
-constexpr int kActivationCount = 5;
+/// In the order of the call's activations; last swiglu with clamp_after_activation.
+enum class Activation {
+  swiglu,
+  swigluoai,
+  quick_geglu,
+  geglu,
+  relu2,
+  geglu_erf,
+  silu,
+  gelu,
+  gelu_tanh,
+  relu,
+  swiglu_clamped_after
+};
+constexpr int kActivationCount = 11;
+/// The documented ones, the first: all products have them. The others (SPEC.md 10) are portable's alone.
+constexpr int kDocumentedActivationCount = 5;
+constexpr bool is_documented(Activation a) { return static_cast<int>(a) < kDocumentedActivationCount; }
 
-/// `limit` is swiglu_limit for swiglu (0: no clamp) and activation_limit for swigluoai and quick_geglu
-/// (swigluoai clamps only when it is above 0, quick_geglu always); `alpha` is activation_alpha.
+/// `limit` is swiglu_limit for swiglu and swiglu_clamped_after (0: no clamp) and activation_limit for
+/// swigluoai and quick_geglu (swigluoai clamps only when it is above 0, quick_geglu always); `alpha` is
+/// activation_alpha.
 struct ActivationParameters {
   float alpha = 1.702f;
   float limit = 0.0f;

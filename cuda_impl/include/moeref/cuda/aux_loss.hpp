@@ -24,6 +24,9 @@ struct AuxLossConfig {
   int experts;          // E, 1 to 1024
   int slots;            // k, 1 to 64
   DataType scores_type = DataType::bfloat16;
+  bool over_slots = true;  // aux_loss_factor: f_i = load_i E / (k n), and not load_i E / n
+
+  int loss_slots() const { return over_slots ? slots : 1; }
 };
 
 struct AuxLossInput {

@@ -13,14 +13,15 @@ void accumulate_expert_load(int experts, const std::int64_t* load, std::int64_t*
                             cudaStream_t stream);
 
 /// With load = sum over ranks of loads [ranks, E]: master [E] += factor * sign(mean(load) - load), in fp32,
-/// then correction [E] = master. No centring; sign(0) = 0.
+/// then correction [E] = master. sign(0) = 0. If `centred` the mean of the steps over E is taken from each.
 void update_correction_bias(int experts, double factor, const std::int64_t* loads, int ranks, float* master,
-                            float* correction, cudaStream_t stream);
+                            float* correction, cudaStream_t stream, bool centred = false);
 
 struct BiasUpdateConfig {
   int experts;  // E, 1 to 1024
   bool train_gate;
-  double factor;  // gate_bias_update_factor
+  double factor;         // gate_bias_update_factor
+  bool centred = false;  // centred_bias_update
 };
 
 /// Device arrays of one gate, the caller's.

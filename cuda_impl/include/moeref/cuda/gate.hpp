@@ -41,12 +41,27 @@ struct GateConfig {
   bool training = true;
   double aux_loss_coeff = 0.0;
   double aux_loss_backward_scale = 1.0;  // the main-loss backward scale
+  // Conventions beyond the documented system (SPEC.md 10), under the names of their fields.
+  bool norm_at_most = false;  // norm_denominator: max(sum, norm_eps) divides, and not sum + norm_eps
+  double norm_eps = 1e-20;
+  bool norm_top1_weights = false, norm_top1_scores = false;  // norm_at_top1: what k = 1 divides
+  int group_sum = 0;  // group_score: how many of a group's largest q are added; 0: the score function's
+  std::optional<bool> discards_to_zero = std::nullopt;  // discarded_groups; none: the score function's
+  double logit_scale = 1.0, logit_cap = 0.0;            // 0: no cap
+  bool selects_logits = false;                          // selection_scores
+  int always_selected = 0;                              // n_always_selected, less than k
+  bool loss_over_slots = true;                          // aux_loss_factor: E / k, and not E
 
   /// The type that logits are computed and saved in.
   DataType compute_type() const { return precision.value_or(x_type); }
   /// The type of the routing weights.
   DataType weights_type() const { return weights_fp32 ? DataType::float32 : x_type; }
   bool has_aux_loss() const { return training && aux_loss_coeff > 0.0; }
+  /// Whether weights are divided by their sum, and whether S is.
+  bool normalises_weights() const { return norm_topk_prob && (slots > 1 || norm_top1_weights); }
+  bool normalises_scores() const { return norm_topk_prob && (slots > 1 || norm_top1_scores); }
+  /// What loads are divided by in the auxiliary loss.
+  int loss_slots() const { return loss_over_slots ? slots : 1; }
 };
 
 struct GateParameters {

@@ -1,0 +1,56 @@
+// The routed experts' activations that the documented system does not have (SPEC.md 10), against the
+// reference's bounds: beside the edges of tiles, with biases, either place of the weight, quantised weights,
+// and numbers past the clamps.
+#include "cuda_impl/adaptors/tests/judged.hpp"
+
+namespace moeref::cuda::test {
+namespace {
+
+constexpr ActivationKind kBeyond[] = {ActivationKind::geglu_erf, ActivationKind::silu,
+                                      ActivationKind::gelu,      ActivationKind::gelu_tanh,
+                                      ActivationKind::relu,      ActivationKind::swiglu};  // clamped after
+
+class ExpertsConventions : public testing::TestWithParam<DType> {
+ protected:
+  void SetUp() override { MOEREF_NEEDS_DEVICE(); }
+  static MoEConfig config(std::int64_t dim, std::int64_t inter_dim, ActivationKind activation) {
+    MoEConfig c = gate_only(5, 2, dim, GetParam());
+    c.moe_inter_dim = inter_dim;
+    c.expert_activation = activation;
+    c.swiglu_limit = 0.7;
+    c.clamp_after_activation = true;
+    return c;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Types, ExpertsConventions,
+                         testing::Values(DType::float32, DType::bfloat16, DType::float16),
+                         [](const auto& info) { return std::string(name(info.param)); });
+
+TEST_P(ExpertsConventions, ActivationsBiasesAndPlacesOfTheWeight) {
+  Judged total;
+  for (const ActivationKind activation : kBeyond)
+    for (const auto& [tokens, dim, inter_dim] :
+         {std::array<std::int64_t, 3>{1, 8, 8}, {33, 24, 16}, {70, 19, 13}, {150, 136, 72}}) {
+      MoEConfig c = config(dim, inter_dim, activation);
+      c.expert_bias = total.calls % 2;
+      c.apply_router_weight_after_down = total.calls % 3 == 0;
+      judge_call(filled_call(Component::experts, c, tokens, 70 + total.calls), "", total);
+    }
+  EXPECT_EQ(total.calls, 24);
+}
+
+TEST_P(ExpertsConventions, LargeNumbers) {
+  for (const ActivationKind activation : kBeyond) {
+    Call call = filled_call(Component::experts, config(16, 24, activation), 40, 5);
+    Tensor& x = call.tensors["inputs/x"];
+    for (std::int64_t i = 0; i < x.size(); ++i) x.set(i, round_to(x.dtype(), x[i] * 6.0));
+    expect_passes(call, "large numbers");
+  }
+}
+
+TEST_P(ExpertsConventions, TheSameBitsOnEveryRun) {
+  expect_repeatable(filled_call(Component::experts, config(40, 24, ActivationKind::gelu), 90, 6));
+}
+
+}  // namespace
+}  // namespace moeref::cuda::test

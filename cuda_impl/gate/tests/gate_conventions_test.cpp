@@ -1,0 +1,132 @@
+// The gate under rules that the documented system does not have (SPEC.md 10), against the reference's bounds:
+// random calls, and each rule at every number of experts per lane.
+#include "cuda_impl/adaptors/tests/judged.hpp"
+#include "reference_cpu/call/conventions.hpp"
+#include "reference_cpu/tests/random_call.hpp"
+
+namespace moeref::cuda::test {
+namespace {
+
+constexpr ScoreFunc kScoresOfRules[] = {ScoreFunc::softmax, ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias,
+                                        ScoreFunc::softmax_with_bias, ScoreFunc::sqrtsoftplus};
+
+class GateConventions : public testing::TestWithParam<DType> {
+ protected:
+  void SetUp() override { MOEREF_NEEDS_DEVICE(); }
+};
+
+TEST_P(GateConventions, RandomCallsWithinTheBounds) {
+  for (const Numbers numbers : {Numbers::ordinary, Numbers::adversarial}) {
+    Judged total;
+    for (std::uint64_t seed = 0; seed < 300; ++seed) {
+      const Call call = without_missing_rules(random_call(Component::gate, GetParam(), seed, numbers));
+      if (!conventions_of(call).empty()) judge_call(call, "seed " + std::to_string(seed), total);
+    }
+    EXPECT_GT(total.calls, 100);
+    RecordProperty("calls", total.calls);
+  }
+}
+
+struct Rule {
+  const char* name;
+  void (*set)(MoEConfig&);
+};
+constexpr Rule kRules[] = {
+    {"norm_eps", [](MoEConfig& c) { c.norm_eps = 0.125; }},
+    {"no_norm_eps", [](MoEConfig& c) { c.norm_eps = 0.0; }},
+    {"max_of_sum_and_eps",
+     [](MoEConfig& c) { c.norm_denominator = NormDenominator::max_of_sum_and_eps, c.norm_eps = 0.5; }},
+    {"top1_weights",
+     [](MoEConfig& c) { c.n_activated_experts = 1, c.norm_at_top1 = Top1Norm::weights_and_scores; }},
+    {"top1_scores", [](MoEConfig& c) { c.n_activated_experts = 1, c.norm_at_top1 = Top1Norm::scores; }},
+    {"logit_scale", [](MoEConfig& c) { c.logit_scale = 0.5; }},
+    {"logit_cap", [](MoEConfig& c) { c.logit_cap = 2.0, c.logit_scale = 1.5; }},
+    {"selection_by_logits", [](MoEConfig& c) { c.selection_scores = SelectionScores::logits; }},
+    {"aux_loss_factor", [](MoEConfig& c) { c.aux_loss_factor = AuxLossFactor::experts; }},
+    {"always_selected", [](MoEConfig& c) { c.n_always_selected = 2; }},
+};
+constexpr Rule kGroupRules[] = {
+    {"largest", [](MoEConfig& c) { c.group_score = GroupScore::largest; }},
+    {"top2_sum", [](MoEConfig& c) { c.group_score = GroupScore::top2_sum; }},
+    {"topk_over_g_sum", [](MoEConfig& c) { c.group_score = GroupScore::topk_over_g_sum; }},
+    {"zero", [](MoEConfig& c) { c.discarded_groups = DiscardedGroups::zero; }},
+    {"minus_infinity", [](MoEConfig& c) { c.discarded_groups = DiscardedGroups::minus_infinity; }},
+};
+
+MoEConfig ruled_config(std::int64_t experts, std::int64_t k, DType dtype, ScoreFunc score) {
+  MoEConfig c = gate_only(experts, k, 16, dtype);
+  c.score_func = score;
+  c.softmax_before_topk = experts % 3 == 0;
+  c.norm_topk_prob = true;
+  c.force_e_score_correction_bias = experts % 3 != 1;
+  c.aux_loss_coeff = 0.1;
+  c.route_scale = 2.5;
+  return c;
+}
+
+TEST_P(GateConventions, EachRuleAtEveryNumberOfExpertsALane) {
+  for (const Rule& rule : kRules) {
+    Judged total;
+    for (const std::int64_t experts : {24, 64, 96, 256, 512, 1024}) {
+      const ScoreFunc score = kScoresOfRules[(total.calls + (&rule - kRules)) % 5];
+      MoEConfig c = ruled_config(experts, 6, GetParam(), score);
+      rule.set(c);
+      judge_call(filled_call(Component::gate, c, 17, 300 + total.calls), rule.name, total);
+    }
+    EXPECT_EQ(total.calls, 6) << rule.name;
+  }
+}
+
+TEST_P(GateConventions, EachRuleOfGroups) {
+  for (const Rule& rule : kGroupRules) {
+    Judged total;
+    for (const std::int64_t experts : {32, 128, 256, 1024})
+      for (const ScoreFunc score : {ScoreFunc::sigmoid, ScoreFunc::sigmoid_with_bias,
+                                    ScoreFunc::softmax_with_bias, ScoreFunc::sqrtsoftplus}) {
+        MoEConfig c = ruled_config(experts, 6, GetParam(), score);
+        c.n_expert_groups = 8, c.n_limited_groups = 2;  // topk_over_g_sum adds three
+        rule.set(c);
+        if (score == ScoreFunc::sqrtsoftplus && c.discarded_groups == DiscardedGroups::by_score_func)
+          c.discarded_groups = DiscardedGroups::minus_infinity;
+        if (score == ScoreFunc::sqrtsoftplus && c.group_score == GroupScore::by_score_func)
+          c.group_score = GroupScore::largest;
+        judge_call(filled_call(Component::gate, c, 11, 400 + total.calls), rule.name, total);
+      }
+    EXPECT_EQ(total.calls, 16) << rule.name;
+  }
+}
+
+// Every biased score negative: whether a discarded group's expert, of score 0, may win.
+TEST_P(GateConventions, DiscardedGroupsOfNegativeScores) {
+  for (const DiscardedGroups discarded : {DiscardedGroups::zero, DiscardedGroups::minus_infinity}) {
+    MoEConfig c = ruled_config(32, 4, GetParam(), ScoreFunc::sigmoid_with_bias);
+    c.n_expert_groups = 4, c.n_limited_groups = 2;
+    c.discarded_groups = discarded;
+    Call call = filled_call(Component::gate, c, 40, 21);
+    for (std::int64_t e = 0; e < 32; ++e)
+      call.tensors["params/e_score_correction_bias"].set(e, -3.0 - 0.01 * e);
+    expect_passes(call, "negative scores", true);
+  }
+}
+
+TEST_P(GateConventions, NullSlotsAmongReplayedIds) {
+  for (const NullSlots null : {NullSlots::minus_one, NullSlots::n_routed_experts})
+    for (const ScoreFunc score : kScoresOfRules) {
+      MoEConfig c = ruled_config(40, 3, GetParam(), score);
+      c.enable_routing_replay = true;
+      c.null_slots = null;
+      Call call = filled_call(Component::gate, c, 21, 41);
+      Tensor ids(DType::int64, {21, 3});
+      for (std::int64_t i = 0; i < ids.size(); ++i)
+        ids.set(i, static_cast<double>(i % 4 == 1 || i < 3 ? c.null_id() : (i * 7 + i / 3) % 40));
+      call.tensors["inputs/replay_indices"] = ids;
+      expect_passes(call, "null slots");
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, GateConventions,
+                         testing::Values(DType::float32, DType::bfloat16, DType::float16),
+                         [](const auto& info) { return std::string(name(info.param)); });
+
+}  // namespace
+}  // namespace moeref::cuda::test

@@ -1,0 +1,48 @@
+// The layer under rules that the documented system does not have (SPEC.md 10), alone and on expert-parallel
+// ranks, against the reference's bounds.
+#include "cuda_impl/adaptors/tests/judged.hpp"
+#include "reference_cpu/tests/random_call.hpp"
+
+namespace moeref::cuda::test {
+namespace {
+
+class LayerConventions : public testing::TestWithParam<DType> {
+ protected:
+  void SetUp() override { MOEREF_NEEDS_DEVICE(); }
+};
+INSTANTIATE_TEST_SUITE_P(Types, LayerConventions,
+                         testing::Values(DType::float32, DType::bfloat16, DType::float16),
+                         [](const auto& info) { return std::string(name(info.param)); });
+
+TEST_P(LayerConventions, RandomCallsWithinTheBounds) {
+  Judged total, on_ranks;
+  for (std::uint64_t seed = 0; seed < 160; ++seed) {
+    const Call call = without_missing_rules(random_call(Component::moe, GetParam(), seed, Numbers::ordinary));
+    if (conventions_of(call).empty()) continue;
+    judge_call(call, "seed " + std::to_string(seed), call.options.contains("ep_size") ? on_ranks : total);
+  }
+  EXPECT_GT(total.calls, 50);
+  EXPECT_GT(on_ranks.calls, 5);
+}
+
+// Slots without an expert reach no rank.
+TEST_P(LayerConventions, RanksReplayNullSlots) {
+  for (const NullSlots null : {NullSlots::minus_one, NullSlots::n_routed_experts}) {
+    MoEConfig c = gate_only(8, 3, 16, GetParam());
+    c.score_func = ScoreFunc::sigmoid;
+    c.norm_topk_prob = c.enable_routing_replay = true;
+    c.norm_eps = 0.0;
+    c.null_slots = null;
+    for (const char* exchange : {"all_gather", "all_to_all"}) {
+      Call call = filled_call(Component::moe, c, 14, 9, true, {{"ep_size", 2}, {"exchange", exchange}});
+      Tensor ids(DType::int64, {14, 3});
+      for (std::int64_t i = 0; i < ids.size(); ++i)
+        ids.set(i, static_cast<double>(i % 4 == 1 || i < 3 ? c.null_id() : (i * 3 + i / 3) % 8));
+      call.tensors["inputs/replay_indices"] = ids;
+      expect_passes(call, exchange);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace moeref::cuda::test

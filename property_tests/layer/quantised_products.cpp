@@ -70,7 +70,8 @@ std::vector<double> as_codes(const ActivationFormatFacts& f, std::vector<double>
     for (const double value : group) m = std::max(m, std::abs(value));
     if (m == 0.0) continue;
     const double scale = scale_of_group(f.scale, m);
-    for (double& value : group) value = nearest_e4m3(value / scale) * scale;
+    for (double& value : group)
+      value = nearest_e4m3(static_cast<float>(value) / static_cast<float>(scale)) * scale;
   }
   return row;
 }

@@ -298,7 +298,8 @@ std::vector<double> plain_quantised(const ActivationFormatFacts& f, const PlainR
   for (std::int64_t k = 0; k < rows.width; ++k) {
     const double m = rows.largest(row, k / f.group, f.group),
                  scale = m == 0.0 ? 1.0 : plain_scale(f.scale, m);
-    out.push_back(plain_code(rows.values[static_cast<std::size_t>(row * rows.width + k)] / scale) * scale);
+    const double value = rows.values[static_cast<std::size_t>(row * rows.width + k)];
+    out.push_back(plain_code(static_cast<float>(value) / static_cast<float>(scale)) * scale);
   }
   return out;
 }

@@ -39,7 +39,8 @@ Quantised restored_row(const PlainRows& rows, std::int64_t row, std::int64_t gro
                        Stored&& stored, Code&& code) {
   Quantised out;
   for (std::int64_t k = 0; k < rows.width; ++k)
-    out.push_back(code(element_of(rows, row, k) / scale(k / group)) * stored(k / group));
+    out.push_back(code(static_cast<float>(element_of(rows, row, k)) / static_cast<float>(scale(k / group))) *
+                  stored(k / group));
   return out;
 }
 template <typename Scale>

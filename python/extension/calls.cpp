@@ -64,6 +64,14 @@ nb::tuple drawn(const Descriptor& descriptor, bool backward) {
   return nb::make_tuple(std::move(call), to_line(descriptor));
 }
 
+/// The row of a table of formats.
+template <typename Table>
+const auto& row_of(const Table& table, const std::string& format, const char* what) {
+  for (const auto& row : table)
+    if (row.name == format) return row;
+  throw InputError("'" + format + "' is no format of " + what + " (moeref list fields)");
+}
+
 }  // namespace
 
 void bind_calls(nb::module_& module) {
@@ -78,11 +86,11 @@ void bind_calls(nb::module_& module) {
       .def_prop_ro("backward", [](const Call& call) { return call.backward; })
       .def("arrays", [](const Call& call) { return arrays_of(call.tensors); })
       .def("quantised",
-           [](const Call& call, const std::string& format) {
-             for (const WeightFormatFacts& row : kWeightFormats)
-               if (row.name == format && row.kind != WeightFormat::none)
-                 return quantized_call(call, row.kind);
-             throw InputError("'" + format + "' is no format of quantised weights (moeref list fields)");
+           [](const Call& call, const std::string& weights, const std::string& activations) {
+             const WeightFormatFacts& row = row_of(kWeightFormats, weights, "quantised weights");
+             if (row.kind == WeightFormat::none) throw InputError("want quantised weights, not none");
+             return quantized_call(call, row.kind,
+                                   row_of(kActivationFormats, activations, "quantised activations").kind);
            })
       .def("dequantised", [](const Call& call) { return dequantized_call(call); });
   module.def("draw",

@@ -71,12 +71,18 @@ class Call:
         """{"inputs/x": array, ...}, read-only; bfloat16 as float32 with the same values."""
         return {name: values_of(bits, dtype) for name, (bits, dtype) in self.handle.arrays().items()}
 
-    def quantised(self, weight_format):
-        """This call of experts or moe with codes and scales in place of its experts' weights ("mxfp4", ...)."""
-        return Call(self.handle.quantised(weight_format))
+    def quantised(self, weight_format, activation_format="none"):
+        """This call of experts or moe with codes and scales in place of its experts' weights ("mxfp4", ...).
+
+        With an activation_format ("mxfp8", ...) the rows of both products are to be quantised too: a field of the config.
+        """
+        return Call(self.handle.quantised(weight_format, activation_format))
 
     def dequantised(self):
-        """This call with the exact numbers that its codes and scales stand for; without any it is the call itself."""
+        """This call with the exact numbers that its codes and scales stand for; without any it is the call itself.
+
+        An activation_format goes too, since its products are of two quantised operands.
+        """
         return Call(self.handle.dequantised())
 
     @property

@@ -68,7 +68,8 @@ class Group {
     scales_ = {std::ldexp(1.0, first_), std::ldexp(1.0, last_)};
   }
 
-  double value(double a) const { return coded(a / scale_) * scale_; }
+  /// Of the quotient in float32, as quantisers divide: one that lies past a tie by less is rounded to it.
+  double value(double a) const { return coded(static_cast<float>(a) / static_cast<float>(scale_)) * scale_; }
 
   /// How far from `value` the number of a quantiser can be that has a number within `error` of a.
   double bound(double a, double error, double value) const {

@@ -8,12 +8,12 @@
 namespace moeref {
 
 /// Rows [rows, K] as the numbers code * scale that stand for them, for a product in float32; `none` gives the
-/// rows as they are. The value is made from the rows' values: scale by ScaleRule, code of value / scale to
-/// nearest even, saturating. The bound covers every code and scale that a quantiser in float32 (three
-/// roundings to a scale, three to a quotient) can come to from a row within its own bound: where these agree
-/// on a code, it is that of the scale's roundings, none for a power of two; else it has the step between
-/// codes. Groups of zeros are zeros. Nothing is asked of a group that may hold a number that float32 does
-/// not, or whose largest number may be below 2^-100 and not 0: its bounds are infinite.
+/// rows as they are. The value is made from the rows' values: scale by ScaleRule, code of value / scale in
+/// float32 to nearest even, saturating. The bound covers every code and scale that a quantiser in float32
+/// (three roundings to a scale, three to a quotient) can come to from a row within its own bound: where these
+/// agree on a code, it is that of the scale's roundings, none for a power of two; else it has the step
+/// between codes. Groups of zeros are zeros. Nothing is asked of a group that may hold a number that float32
+/// does not, or whose largest number may be below 2^-100 and not 0: its bounds are infinite.
 Bounded quantize_activations(ActivationFormat format, Bounded rows);
 
 }  // namespace moeref

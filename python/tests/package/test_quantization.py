@@ -1,4 +1,4 @@
-"""Quantised weights against other implementations on the CPU, to the bit: codes, packing, scales, and what they stand for.
+"""Quantised weights and rows against other implementations on the CPU, to the bit: codes, packing, scales, what they stand for.
 
 Each test is skipped where its package is not installed: ml_dtypes, torchao, compressed-tensors, transformers.
 """
@@ -182,3 +182,73 @@ def test_mxfp4_of_transformers():
     numbers = mxfp4.convert_moe_packed_tensors(torch.from_numpy(of.codes.copy()), torch.from_numpy(of.scales.copy()),
                                                dtype=torch.float32)
     np.testing.assert_array_equal(of.numbers, numbers.numpy().transpose(0, 2, 1))
+
+
+def rows_as_codes(activation_format, rows):
+    """The numbers that rows [T, K] become in the first product, shown by experts whose weights are the identity."""
+    tokens, dim = rows.shape
+    config = {**plain_call().config, "n_routed_experts": 1, "dim": dim, "inter_dim": dim, "moe_inter_dim": dim,
+              "expert_activation": "relu"}
+    eye = np.eye(dim, dtype=np.float32)[None]
+    call = moeref.call("experts", config, {
+        "inputs/x": rows, "inputs/weights": np.ones((tokens, 1), np.float32), "inputs/indices": np.zeros((tokens, 1), np.int64),
+        "params/gate_and_up_projs": eye, "params/down_projs": eye}).quantised("mxfp8", activation_format)
+    assert call.config["activation_format"] == activation_format
+    return moeref.reference(call)["stages/up_projection"].value.reshape(tokens, dim)
+
+
+def rows_of_all_sizes(tokens=64, dim=256):
+    """Rows of bfloat16's values, where ties between codes are many, with groups far apart and one of zeros."""
+    draw = np.random.default_rng(5)
+    rows = (draw.standard_normal((tokens, dim)) * np.exp2(draw.integers(-9, 9, (tokens, dim // 32))).repeat(32, 1))
+    rows[3, 128:] = 0.0
+    return (rows.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
+
+
+@pytest.mark.parametrize("activation_format, mode", [("mxfp8", "FLOOR"), ("mxfp8_rceil", "RCEIL")])
+def test_rows_in_mxfp8_of_torchao(activation_format, mode):
+    torch = pytest.importorskip("torch")
+    mx_tensor = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor")
+    rows = rows_of_all_sizes()
+    scales, codes = mx_tensor.to_mx(torch.from_numpy(rows.copy()), torch.float8_e4m3fn, 32,
+                                    getattr(mx_tensor.ScaleCalculationMode, mode))
+    scales = np.exp2(scales.view(torch.uint8).numpy().astype(np.float64) - 127).reshape(64, -1)
+    numbers = codes.to(torch.float64).numpy().reshape(rows.shape) * scales.repeat(32, 1)
+    np.testing.assert_array_equal(rows_as_codes(activation_format, rows), numbers)
+
+
+def test_rows_in_fp8_groups_of_compressed_tensors():
+    torch = pytest.importorskip("torch")
+    quantization = pytest.importorskip("compressed_tensors.quantization")
+    from compressed_tensors.quantization.lifecycle.forward import quantize
+    from compressed_tensors.quantization.utils import calculate_qparams
+    args = quantization.QuantizationArgs(num_bits=8, type="float", symmetric=True, dynamic=True, strategy="group", group_size=128)
+    rows = rows_of_all_sizes()
+    given = torch.from_numpy(rows.copy())
+    groups = given.reshape(64, -1, 128)
+    scales, zeros = calculate_qparams(groups.amin(-1), groups.amax(-1), args)
+    codes = quantize(given, scales, zeros, args, dtype=torch.float8_e4m3fn)
+    numbers = codes.double().numpy() * scales.double().numpy().repeat(128, 1)
+    np.testing.assert_array_equal(rows_as_codes("fp8_e4m3_group128", rows), numbers)
+
+
+def test_rows_in_fp8_groups_with_powers_of_two_of_ml_dtypes():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    rows = rows_of_all_sizes()
+    largest = np.abs(rows.reshape(64, -1, 128)).max(-1).astype(np.float64)
+    scales = np.exp2(np.ceil(np.log2(np.where(largest == 0, 448, largest) / 448))).repeat(128, 1)
+    numbers = (rows / scales).astype(np.float32).astype(ml_dtypes.float8_e4m3fn).astype(np.float64) * scales
+    np.testing.assert_array_equal(rows_as_codes("fp8_e4m3_group128_ue8m0", rows), numbers)
+
+
+def test_a_port_that_leaves_rows_in_numbers_fails():
+    call = plain_call(dim=256, inter=128).quantised("fp8_e4m3_block128", "fp8_e4m3_group128")
+    numbers = moeref.reference(call.dequantised())["outputs/y"].value.astype(np.float32)
+    own = moeref.reference(call)["outputs/y"].value.astype(np.float32)
+    assert moeref.judge(call, results={"outputs/y": own})
+    assert not moeref.judge(call, results={"outputs/y": numbers})
+
+
+def test_a_format_of_rows_that_there_is_none_of():
+    with pytest.raises(moeref.InputError, match="'fp3' is no format of quantised activations"):
+        plain_call().quantised("mxfp8", "fp3")

@@ -54,6 +54,31 @@ TEST(GateArguments, ErrorsNameTheField) {
   });
 }
 
+TEST(GateArguments, ConventionsThatCannotBe) {
+  const auto with = [](const auto& set) {
+    GateConfig c{8, 64, 8, 2, ScoreFunction::sigmoid};
+    set(c);
+    return c;
+  };
+  expect_names(with([](GateConfig& c) { c.norm_eps = -1.0; }), "norm_eps");
+  expect_names(with([](GateConfig& c) { c.logit_scale = 0.0; }), "logit_scale");
+  expect_names(with([](GateConfig& c) { c.logit_cap = -1.0; }), "logit_cap");
+  expect_names(with([](GateConfig& c) { c.group_sum = -1; }), "group_sum");
+  expect_names(with([](GateConfig& c) { c.always_selected = 2; }), "always_selected");
+  expect_names(with([](GateConfig& c) { c.always_selected = 1, c.groups = c.limited_groups = 2; }),
+               "always_selected");
+  const float correction[8] = {};
+  const auto forward = [&](const GateConfig& c) {
+    return [&, c] {
+      gate_forward(c, {nullptr, nullptr, correction}, {nullptr}, {nullptr}, nullptr, nullptr, nullptr);
+    };
+  };
+  expect_names("groups",
+               forward(with([](GateConfig& c) { c.groups = c.limited_groups = 2, c.group_sum = 5; })));
+  expect_names("selects_logits",
+               forward(with([](GateConfig& c) { c.selects_logits = c.weight_uses_correction = true; })));
+}
+
 TEST(GateArguments, TypesThatNoKernelHas) {
   GateConfig c{8, 64, 8, 2};
   c.precision = DataType::float64;

@@ -212,7 +212,7 @@ ReducedCall reduce_to_expert(const Call& call, const Tensor& ids, std::int64_t e
   set_options_of_one_rank(out.call);
   out.call.config["moe_inter_dim"] = units.size();
   const auto rows = static_cast<std::int64_t>(tokens.size());
-  for (const char* name : {"inputs/x", "cotangents/y"})
+  for (const char* name : {"inputs/x", "inputs/router_noise", "cotangents/y"})
     if (const Tensor* tensor = find(call.tensors, name))
       out.call.tensors[name] = along(by_token(name, tensor->shape(), all), 0, tokens).of(*tensor);
   if (layer) {
@@ -275,7 +275,7 @@ ReducedCall reduce_to_shared_units(const Call& call, std::vector<std::int64_t> u
   leave_out_losses(out.call);
   config["gate_bias_update_factor"] = 0.0;
   config["router_bias"] = config["force_e_score_correction_bias"] = config["enable_routing_replay"] = false;
-  for (const char* field : {"moe_latent_size", "n_always_selected"}) config.erase(field);
+  for (const char* field : {"moe_latent_size", "n_always_selected", "router_jitter"}) config.erase(field);
   for (const char* name : {"inputs/x", "cotangents/y"})
     if (const Tensor* tensor = find(call.tensors, name)) out.call.tensors[name] = *tensor;
   for (const TensorSpec& spec : signature(out.call).inputs)

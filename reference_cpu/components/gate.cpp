@@ -66,8 +66,9 @@ void put_weights(const GateParams& p, const FilledSlots& slots, const std::vecto
 GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GateParams& p, const Bounded& x,
                          const std::vector<bool>& mask, const GivenIds& given, const ForcedStages& forced) {
   const std::int64_t tokens = x.rows, k = c.n_activated_experts;
+  Bounded noisy;
   const Bounded input =
-      router_input(c, p.noise ? jittered(x, *p.noise) : x, p.input_scale, gate_compute_type(o, x.dtype));
+      router_input(c, seen_tokens(x, p.noise, noisy), p.input_scale, gate_compute_type(o, x.dtype));
   GateForward f;
   f.logits = linear(input, p.weight, p.bias ? &*p.bias : nullptr, sums_of(input.dtype, o.float32_products),
                     input.dtype);

@@ -128,7 +128,8 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
   GateBackward out;
   out.x = multiply(dz, false, p.weight, false, sums, compute);
   const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
-  const Bounded seen = p.noise ? jittered(x, *p.noise) : x;
+  Bounded noisy;
+  const Bounded& seen = seen_tokens(x, p.noise, noisy);
   if (c.router_input_norm) {
     RouterInputBackward back = router_input_backward(c, seen, p.input_scale, out.x);
     out.x = std::move(back.x);

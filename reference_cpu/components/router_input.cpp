@@ -30,6 +30,10 @@ Bounded jittered(const Bounded& x, const Bounded& noise) {
   return out;
 }
 
+const Bounded& seen_tokens(const Bounded& x, const std::optional<Bounded>& noise, Bounded& held) {
+  return noise ? held = jittered(x, *noise) : x;
+}
+
 Bounded router_input(const MoEConfig& c, const Bounded& x, const Bounded& scale, DType compute) {
   if (!c.router_input_norm) return cast(x, compute);
   Bounded out(x.rows, x.cols, compute);

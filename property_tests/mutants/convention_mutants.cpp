@@ -137,6 +137,13 @@ NamedTensors shared_experts_outside_the_sum(Implementation& sound, const Call& c
   return out;
 }
 
+/// The outputs of a call whose tensor is ones.
+NamedTensors with_ones(Implementation& sound, const Call& call, const char* tensor) {
+  Call other = call;
+  fill(other, tensor, 1.0);
+  return with_results_of(sound, call, other, "outputs/");
+}
+
 bool norms_router_input(const Call& call) {
   return is(call, Component::gate) && call.config.contains("router_input_norm");
 }
@@ -171,10 +178,7 @@ NamedTensors router_norm_eps_fixed(Implementation& sound, const Call& call) {
 }
 
 NamedTensors router_norm_without_scale(Implementation& sound, const Call& call) {
-  if (!norms_router_input(call)) return sound.run(call);
-  Call other = call;
-  fill(other, "params/input_scale", 1.0);
-  return with_results_of(sound, call, other, "outputs/");
+  return norms_router_input(call) ? with_ones(sound, call, "params/input_scale") : sound.run(call);
 }
 
 /// d x = r s d, without the part through r.
@@ -193,10 +197,7 @@ NamedTensors router_norm_taken_for_constant(Implementation& sound, const Call& c
 bool jitters(const Call& call) { return is(call, Component::gate) && call.config.contains("router_jitter"); }
 
 NamedTensors jitter_left_out(Implementation& sound, const Call& call) {
-  if (!jitters(call)) return sound.run(call);
-  Call other = call;
-  fill(other, "inputs/router_noise", 1.0);
-  return with_results_of(sound, call, other, "outputs/");
+  return jitters(call) ? with_ones(sound, call, "inputs/router_noise") : sound.run(call);
 }
 
 /// d x of what the gate saw, without the noise on the way back.

@@ -287,10 +287,10 @@ double plain_scale(ScaleRule rule, double m) {
   return rule == ScaleRule::quotient ? quotient : std::exp2(std::ceil(std::log2(quotient)));
 }
 
-double plain_code(double quotient) {
+double plain_code(double quotient, double (*rounded)(double)) {
   const double size = std::min(std::abs(quotient), 448.0);
   const double step = std::exp2(std::max(std::floor(std::log2(size)), -6.0) - 3.0);
-  return std::copysign(size == 0.0 ? 0.0 : std::nearbyint(size / step) * step, quotient);
+  return std::copysign(size == 0.0 ? 0.0 : rounded(size / step) * step, quotient);
 }
 
 std::vector<double> plain_quantised(const ActivationFormatFacts& f, const PlainRows& rows, std::int64_t row) {

@@ -1,6 +1,7 @@
 // Experts and MLPs once more, in plain double arithmetic, with parts that a mutant may replace.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -29,8 +30,9 @@ struct PlainRows {
 };
 /// The scale of a group whose largest value is m.
 double plain_scale(ScaleRule rule, double m);
-/// The number of e4m3 nearest to a quotient, ties to even, saturating.
-double plain_code(double quotient);
+/// The number of e4m3 that a quotient is rounded to, the nearest with ties to even unless said otherwise;
+/// saturating.
+double plain_code(double quotient, double (*rounded)(double) = std::nearbyint);
 /// One row as the numbers code * scale, as SPEC 11.1 has it.
 std::vector<double> plain_quantised(const ActivationFormatFacts& format, const PlainRows& rows,
                                     std::int64_t row);

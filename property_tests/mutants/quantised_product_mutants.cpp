@@ -33,6 +33,8 @@ Quantised numbers_of_row(const PlainRows& rows, std::int64_t row) {
   return out;
 }
 
+double nearest_code(double quotient) { return plain_code(quotient); }
+
 /// A row by scales and codes of one's own: scale(group) for the code, stored(group) for the number.
 template <typename Scale, typename Stored, typename Code>
 Quantised restored_row(const PlainRows& rows, std::int64_t row, std::int64_t group, Scale&& scale,
@@ -45,7 +47,7 @@ Quantised restored_row(const PlainRows& rows, std::int64_t row, std::int64_t gro
 }
 template <typename Scale>
 Quantised restored_row(const PlainRows& rows, std::int64_t row, std::int64_t group, Scale&& scale) {
-  return restored_row(rows, row, group, scale, scale, plain_code);
+  return restored_row(rows, row, group, scale, scale, nearest_code);
 }
 
 double scale_or_one(ScaleRule rule, double m) { return m == 0.0 ? 1.0 : plain_scale(rule, m); }
@@ -70,7 +72,7 @@ Quantised next_groups_scale(const Format& f, const PlainRows& rows, std::int64_t
   const std::int64_t last = rows.groups(f.group) - 1;
   return restored_row(
       rows, row, f.group, own, [&](std::int64_t group) { return own(std::min(group + 1, last)); },
-      plain_code);
+      nearest_code);
 }
 
 Quantised one_scale_per_token(const Format& f, const PlainRows& rows, std::int64_t row) {
@@ -93,26 +95,19 @@ Quantised scales_transposed_by_token(const Format& f, const PlainRows& rows, std
         const std::int64_t at = group * rows.count() + row;
         return scale_or_one(f.scale, rows.largest(at / groups, at % groups, f.group));
       },
-      plain_code);
+      nearest_code);
 }
-
-/// The step between codes at a quotient.
-double step_at(double size) { return std::exp2(std::max(std::floor(std::log2(size)), -6.0) - 3.0); }
 
 Quantised rounded_toward_zero(const Format& f, const PlainRows& rows, std::int64_t row) {
   const auto own = own_scales(f, rows, row);
-  return restored_row(rows, row, f.group, own, own, [](double quotient) {
-    const double size = std::min(std::abs(quotient), 448.0), step = size == 0.0 ? 1.0 : step_at(size);
-    return std::copysign(std::floor(size / step) * step, quotient);
-  });
+  return restored_row(rows, row, f.group, own, own,
+                      [](double quotient) { return plain_code(quotient, std::floor); });
 }
 
 Quantised ties_away_from_zero(const Format& f, const PlainRows& rows, std::int64_t row) {
   const auto own = own_scales(f, rows, row);
-  return restored_row(rows, row, f.group, own, own, [](double quotient) {
-    const double size = std::min(std::abs(quotient), 448.0), step = size == 0.0 ? 1.0 : step_at(size);
-    return std::copysign(std::round(size / step) * step, quotient);
-  });
+  return restored_row(rows, row, f.group, own, own,
+                      [](double quotient) { return plain_code(quotient, std::round); });
 }
 
 /// A conversion that does not saturate has NaN past the last number but one half step.

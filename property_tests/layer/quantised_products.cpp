@@ -1,5 +1,5 @@
 // Products of quantised operands in closed form (SPEC 11.1): with weights of zeros and ones an expert shows
-// the numbers that its rows become. The quantiser is written once more here.
+// the numbers that its rows become.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -7,6 +7,7 @@
 
 #include "moeref/config.hpp"
 #include "property_tests/layer/layer_calls.hpp"
+#include "property_tests/layer/plain_quantiser.hpp"
 #include "property_tests/suite/property_tables.hpp"
 
 namespace moeref {
@@ -43,37 +44,6 @@ void set_ones(Call& call, const std::string& name, const ExpertsShape& s, const 
       else
         codes.set(at, one);
     }
-}
-
-double scale_of_group(ScaleRule rule, double m) {
-  if (rule == ScaleRule::quotient) return static_cast<float>(m / 448.0);
-  int exponent = 0;  // of m in [2^(exponent - 1), 2^exponent)
-  const double fraction = std::frexp(m, &exponent);
-  if (rule == ScaleRule::power_below) return std::ldexp(1.0, exponent - 9);
-  return std::ldexp(1.0, fraction > 0.875 ? exponent - 8 : exponent - 9);  // 448 = 0.875 2^9
-}
-
-double nearest_e4m3(double quotient) {
-  int exponent = 0;
-  std::frexp(quotient, &exponent);
-  const double step = std::ldexp(1.0, std::max(exponent, -5) - 4);
-  return std::clamp(std::nearbyint(quotient / step) * step, -448.0, 448.0);
-}
-
-/// The row as the numbers that its codes and scales stand for.
-std::vector<double> as_codes(const ActivationFormatFacts& f, std::vector<double> row) {
-  const auto width = static_cast<std::int64_t>(row.size());
-  for (std::int64_t first = 0; first < width; first += f.group) {
-    const std::span<double> group = std::span(row).subspan(
-        static_cast<std::size_t>(first), static_cast<std::size_t>(std::min(f.group, width - first)));
-    double m = 0.0;
-    for (const double value : group) m = std::max(m, std::abs(value));
-    if (m == 0.0) continue;
-    const double scale = scale_of_group(f.scale, m);
-    for (double& value : group)
-      value = nearest_e4m3(static_cast<float>(value) / static_cast<float>(scale)) * scale;
-  }
-  return row;
 }
 
 /// The columns of x that hidden unit n adds up; they are one where n is odd, so that small numbers show too.
@@ -113,13 +83,13 @@ void quantised_rows(Implementation& impl, const Descriptor& d) {
   for (std::int64_t t = 0; t < d.T; ++t) {
     std::vector<double> row, hidden;
     for (std::int64_t k = 0; k < dim; ++k) row.push_back(x[t * dim + k]);
-    row = as_codes(activations, row);
+    row = plain_quantised(activations, row);
     for (std::int64_t n = 0; n < width; ++n) {
       const std::int64_t a = first_of(n, dim), b = second_of(n, dim);
       const double sum = row[static_cast<std::size_t>(a)] + (a == b ? 0.0 : row[static_cast<std::size_t>(b)]);
       hidden.push_back(std::max(sum, 0.0));
     }
-    hidden = as_codes(activations, hidden);
+    hidden = plain_quantised(activations, hidden);
     for (std::int64_t i = 0; i < dim; ++i)
       expect_near("outputs/y", t * dim + i, answer.at("outputs/y", t * dim + i),
                   hidden[static_cast<std::size_t>(i % width)], answer.bound("outputs/y", t * dim + i),

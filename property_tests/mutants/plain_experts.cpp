@@ -85,10 +85,8 @@ struct Work {
 
   /// A row as a product multiplies it.
   Numbers operand(const Numbers& rows, std::int64_t row, std::int64_t width_of_rows, bool hidden) const {
-    if (format != ActivationFormat::none)
-      return parts.quantised(facts(format), {rows, width_of_rows, hidden}, row);
-    const auto first = rows.begin() + row * width_of_rows;
-    return {first, first + width_of_rows};
+    const PlainRows all{rows, width_of_rows, hidden};
+    return format == ActivationFormat::none ? all.row(row) : parts.quantised(facts(format), all, row);
   }
 
   double sum(double a, double product) const { return parts.add ? parts.add(type, a, product) : a + product; }
@@ -274,6 +272,11 @@ NamedTensors run_mlp(const Call& call, const ExpertsParts& parts) {
 
 }  // namespace
 
+std::vector<double> PlainRows::row(std::int64_t index) const {
+  const auto first = values.begin() + index * width;
+  return {first, first + width};
+}
+
 double PlainRows::largest(std::int64_t row, std::int64_t index, std::int64_t group) const {
   double out = 0.0;
   for (std::int64_t k = index * group; k < std::min((index + 1) * group, width); ++k)
@@ -281,27 +284,8 @@ double PlainRows::largest(std::int64_t row, std::int64_t index, std::int64_t gro
   return out;
 }
 
-double plain_scale(ScaleRule rule, double m) {
-  if (rule == ScaleRule::power_below) return std::exp2(std::floor(std::log2(m)) - 8.0);
-  const double quotient = static_cast<float>(m / 448.0);
-  return rule == ScaleRule::quotient ? quotient : std::exp2(std::ceil(std::log2(quotient)));
-}
-
-double plain_code(double quotient, double (*rounded)(double)) {
-  const double size = std::min(std::abs(quotient), 448.0);
-  const double step = std::exp2(std::max(std::floor(std::log2(size)), -6.0) - 3.0);
-  return std::copysign(size == 0.0 ? 0.0 : rounded(size / step) * step, quotient);
-}
-
 std::vector<double> plain_quantised(const ActivationFormatFacts& f, const PlainRows& rows, std::int64_t row) {
-  std::vector<double> out;
-  for (std::int64_t k = 0; k < rows.width; ++k) {
-    const double m = rows.largest(row, k / f.group, f.group),
-                 scale = m == 0.0 ? 1.0 : plain_scale(f.scale, m);
-    const double value = rows.values[static_cast<std::size_t>(row * rows.width + k)];
-    out.push_back(plain_code(static_cast<float>(value) / static_cast<float>(scale)) * scale);
-  }
-  return out;
+  return plain_quantised(f, rows.row(row));
 }
 
 double plain_sigmoid(double z) { return 1.0 / (1.0 + std::exp(-z)); }

@@ -1,13 +1,13 @@
 // Experts and MLPs once more, in plain double arithmetic, with parts that a mutant may replace.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <utility>
 #include <vector>
 
 #include "moeref/config.hpp"
 #include "moeref/implementation.hpp"
+#include "property_tests/layer/plain_quantiser.hpp"
 
 namespace moeref {
 
@@ -25,14 +25,10 @@ struct PlainRows {
 
   std::int64_t count() const { return static_cast<std::int64_t>(values.size()) / width; }
   std::int64_t groups(std::int64_t group) const { return (width + group - 1) / group; }
+  std::vector<double> row(std::int64_t index) const;
   /// The largest absolute value of a group of a row.
   double largest(std::int64_t row, std::int64_t index, std::int64_t group) const;
 };
-/// The scale of a group whose largest value is m.
-double plain_scale(ScaleRule rule, double m);
-/// The number of e4m3 that a quotient is rounded to, the nearest with ties to even unless said otherwise;
-/// saturating.
-double plain_code(double quotient, double (*rounded)(double) = std::nearbyint);
 /// One row as the numbers code * scale, as SPEC 11.1 has it.
 std::vector<double> plain_quantised(const ActivationFormatFacts& format, const PlainRows& rows,
                                     std::int64_t row);

@@ -27,12 +27,6 @@ double element_of(const PlainRows& rows, std::int64_t row, std::int64_t k) {
   return rows.values[static_cast<std::size_t>(row * rows.width + k)];
 }
 
-Quantised numbers_of_row(const PlainRows& rows, std::int64_t row) {
-  Quantised out;
-  for (std::int64_t k = 0; k < rows.width; ++k) out.push_back(element_of(rows, row, k));
-  return out;
-}
-
 double nearest_code(double quotient) { return plain_code(quotient); }
 
 /// A row by scales and codes of one's own: scale(group) for the code, stored(group) for the number.
@@ -60,11 +54,11 @@ auto own_scales(const Format& f, const PlainRows& rows, std::int64_t row) {
 }
 
 Quantised tokens_left_alone(const Format& f, const PlainRows& rows, std::int64_t row) {
-  return rows.hidden ? plain_quantised(f, rows, row) : numbers_of_row(rows, row);
+  return rows.hidden ? plain_quantised(f, rows, row) : rows.row(row);
 }
 
 Quantised hidden_left_alone(const Format& f, const PlainRows& rows, std::int64_t row) {
-  return rows.hidden ? numbers_of_row(rows, row) : plain_quantised(f, rows, row);
+  return rows.hidden ? rows.row(row) : plain_quantised(f, rows, row);
 }
 
 Quantised next_groups_scale(const Format& f, const PlainRows& rows, std::int64_t row) {

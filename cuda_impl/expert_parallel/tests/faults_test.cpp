@@ -1,6 +1,6 @@
 // Ranks that die, stop, fail or are late at any step of a layer's two exchanges: the others come to an end
-// with an error, and what comes next works. Drawn; MOEREF_FAULT_DRAWS says how many, a failing draw says its
-// number. Everything that uses a device runs in processes of its own.
+// with an error, and what comes next works. Drawn; MOEREF_FAULT_DRAWS says how many, MOEREF_FAULT_FIRST from
+// which on, a failing draw says its number. Everything that uses a device runs in processes of its own.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -237,6 +237,11 @@ Draw draw(std::uint64_t number, Ranks ranks, int devices) {
   return d;
 }
 
+int number_of(const char* variable, int otherwise) {
+  const char* const value = std::getenv(variable);
+  return value ? std::atoi(value) : otherwise;
+}
+
 class Faults : public testing::TestWithParam<Ranks> {};
 INSTANTIATE_TEST_SUITE_P(Ways, Faults, testing::Values(Ranks::threads, Ranks::processes, Ranks::over_nccl),
                          [](const auto& info) { return kRanksNames[static_cast<int>(info.param)]; });
@@ -255,9 +260,10 @@ TEST_P(Faults, EverySurvivorComesToAnEnd) {
   MOEREF_SKIP(std::string(found.missing));
   if (GetParam() == Ranks::over_nccl && found.devices < 2)
     GTEST_SKIP() << "NCCL wants 2 CUDA devices, here is one: nothing was tested";
-  const char* const wanted = std::getenv("MOEREF_FAULT_DRAWS");
-  const int draws = wanted ? std::atoi(wanted) : 12;
-  for (int number = static_cast<int>(GetParam()); number < draws; number += 3) {
+  const int first = number_of("MOEREF_FAULT_FIRST", 0),
+            end_of_draws = first + number_of("MOEREF_FAULT_DRAWS", 12);
+  for (int number = first; number < end_of_draws; ++number) {
+    if (number % 3 != static_cast<int>(GetParam())) continue;
     const Draw d = draw(static_cast<std::uint64_t>(number), GetParam(), found.devices);
     SCOPED_TRACE(testing::Message() << "draw " << number << ": " << testing::PrintToString(d));
     const Ending end = d.ranks == Ranks::processes ? end_of_processes(d) : end_of_threads(d);

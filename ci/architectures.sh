@@ -34,6 +34,7 @@ grouped_gemm/portable/bfloat16|token_product.*__nv_bfloat16 weight_gradient.*__n
 grouped_gemm/portable/float16|token_product.*6__half weight_gradient.*6__half
 grouped_gemm/portable/float32|token_product weight_gradient
 moeref_cuda_sm90.dir/sm90/activation_|token_product.*SharedLayoutILi1E token_product.*SharedLayoutILi2E
+moeref_cuda_sm90.dir/grouped_gemm/planes/float32|token_product.*PlanesTile weight_gradient.*PlanesTile
 moeref_cuda_sm90.dir/grouped_gemm/sm90/products|token_product.*SharedLayoutILi1E token_product.*SharedLayoutILi2E weight_gradient
 gate/tensor_core_product|__nv_bfloat16 6__half
 permutation/unpermute|__nv_bfloat16 6__half

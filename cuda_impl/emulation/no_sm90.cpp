@@ -1,4 +1,5 @@
 // The products of sm_90 where there are none: choose_path never takes them on another device.
+#include "cuda_impl/grouped_gemm/planes/products.hpp"
 #include "cuda_impl/grouped_gemm/sm90/products.hpp"
 
 namespace moeref::cuda::sm90 {
@@ -6,3 +7,9 @@ namespace moeref::cuda::sm90 {
 const GroupedProducts kOneBlockProducts{}, kClusterProducts{}, kTurnProducts{};
 
 }  // namespace moeref::cuda::sm90
+
+namespace moeref::cuda::planes {
+
+const GroupedProducts kProducts{};
+
+}  // namespace moeref::cuda::planes

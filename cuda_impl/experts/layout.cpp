@@ -29,7 +29,10 @@ void check_config(const ExpertsConfig& c) {
         "path is few_rows: want 16-bit numbers and widths that are multiples of 8, or bfloat16 and codes of "
         "whole "
         "16 bytes");
-  if (is_wgmma(c.path)) {
+  if (c.path == ExpertsPath::wgmma_planes) {
+    if (c.dtype != DataType::float32)
+      throw ArgumentError("path is wgmma_planes: want float32, which it takes apart");
+  } else if (is_wgmma(c.path)) {
     want(c.dim % 8 == 0, "dim", c.dim, "a multiple of 8 (16 bytes of bfloat16) for wgmma");
     want(c.inter_dim % 8 == 0, "inter_dim", c.inter_dim, "a multiple of 8 (16 bytes of bfloat16) for wgmma");
     if (c.dtype != DataType::bfloat16) throw ArgumentError("dtype is float32: want bfloat16 for wgmma");

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "cuda_impl/grouped_gemm/few_rows/products.hpp"
+#include "cuda_impl/grouped_gemm/planes/products.hpp"
 #include "cuda_impl/grouped_gemm/portable/products.hpp"
 #include "cuda_impl/grouped_gemm/sm90/products.hpp"
 #include "cuda_impl/quantization/format_facts.hpp"
@@ -26,6 +27,9 @@ struct ProductDemand {
 constexpr bool serves_wgmma(const ProductDemand& d) {
   return d.major == 9 && d.minor == 0 && d.dtype == DataType::bfloat16 && d.dim % 8 == 0 &&
          d.inter_dim % 8 == 0 && is_documented(d.activation);
+}
+constexpr bool serves_planes(const ProductDemand& d) {
+  return d.major == 9 && d.minor == 0 && d.dtype == DataType::float32;
 }
 constexpr bool serves_portable(const ProductDemand& d) { return d.major >= 8; }
 
@@ -56,6 +60,9 @@ constexpr bool has_few_rows(const ProductDemand& d) {
 /// gained 2 to 5 points of the dense rate, 256 (two tiles of 128) lost up to 2; between them is interpolated
 /// (tools/bench/results/2026-11-29-h200-turns.md).
 constexpr bool has_full_tiles(const ProductDemand& d) { return d.rows >= std::int64_t{d.experts} * 640; }
+/// The tensor cores round six sums for each 16 of K, below 2^-23 each: over a short K that may be more than a
+/// sum in order does.
+constexpr bool long_sums(const ProductDemand& d) { return d.dim >= 32 && d.inter_dim >= 32; }
 constexpr bool any_experts(const ProductDemand&) { return true; }
 constexpr bool never(const ProductDemand&) { return false; }
 /// A copy beside the up product costs it L2 and power, which pays where the copy is long beside the product:
@@ -89,6 +96,8 @@ inline constexpr ProductKind kProductKinds[] = {
      large_experts, false, narrow_experts, 320, 128, nullptr, &sm90::kClusterProducts, nullptr},
     {ExpertsPath::wgmma, "wgmma", "wgmma, 256 x 160", serves_wgmma, any_experts, false, narrow_experts, 160,
      128, nullptr, &sm90::kOneBlockProducts, nullptr},
+    {ExpertsPath::wgmma_planes, "wgmma_planes", "wgmma on three bfloat16 planes, 256 x 128", serves_planes,
+     long_sums, false, never, 256, 128, &planes::kProducts, nullptr, nullptr},
     {ExpertsPath::portable, "portable", "portable, 128 x 128", serves_portable, any_experts, false, never,
      128, 128, &portable::kFloat32Products, &portable::kBfloat16Products, &portable::kFloat16Products},
 };
@@ -110,7 +119,9 @@ constexpr const ProductKind& product_kind(ExpertsPath path) {
 }
 
 constexpr bool is_wgmma(ExpertsPath path) {
-  return path != ExpertsPath::automatic && product_kind(path).serves == serves_wgmma;
+  if (path == ExpertsPath::automatic) return false;
+  const auto serves = product_kind(path).serves;
+  return serves == serves_wgmma || serves == serves_planes;
 }
 
 /// How command lines and reports call a path.

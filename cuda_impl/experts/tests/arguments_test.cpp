@@ -78,7 +78,12 @@ TEST(ExpertsArguments, PathFollowsTheTable) {
   EXPECT_EQ(path(9, 0, bf16, 2048, 768, wgmma_clusters), wgmma_clusters);
   EXPECT_EQ(path(9, 0, bf16, 2048, 768, portable), portable);
   EXPECT_EQ(path(9, 0, bf16, 2044, 768), portable);
-  EXPECT_EQ(path(9, 0, fp32, 2048, 768), portable);
+  EXPECT_EQ(path(9, 0, fp32, 2048, 768), wgmma_planes);
+  EXPECT_EQ(path(9, 0, fp32, 2047, 33), wgmma_planes);
+  EXPECT_EQ(path(9, 0, fp32, 2048, 31), portable);
+  EXPECT_EQ(path(9, 0, fp32, 2048, 768, portable), portable);
+  EXPECT_EQ(path(9, 0, bf16, 2048, 768, wgmma_planes), automatic);
+  EXPECT_EQ(path(8, 0, fp32, 2048, 768), portable);
   EXPECT_EQ(path(8, 0, bf16, 2048, 768), portable);
   EXPECT_EQ(path(12, 0, bf16, 2048, 768), portable);
   EXPECT_EQ(path(8, 0, bf16, 2048, 768, wgmma), automatic);  // none serves
@@ -96,7 +101,7 @@ TEST(ExpertsArguments, FewRowsStreamWeights) {
   EXPECT_EQ(path(256, 4096, WeightFormat::none), few_rows);
   EXPECT_EQ(path(257, 4096, WeightFormat::none), wgmma_clusters);
   EXPECT_EQ(path(8, 1020, WeightFormat::none), portable);
-  EXPECT_EQ(path(8, 1024, WeightFormat::none, DataType::float32), portable);
+  EXPECT_EQ(path(8, 1024, WeightFormat::none, DataType::float32), wgmma_planes);
   EXPECT_EQ(path(64 * 128, 1024, WeightFormat::mxfp4), few_rows);
   EXPECT_EQ(path(64 * 128 + 1, 1024, WeightFormat::mxfp4), wgmma);
   EXPECT_EQ(path(8, 1040, WeightFormat::mxfp4), wgmma);  // lanes of 32 codes

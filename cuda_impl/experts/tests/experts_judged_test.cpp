@@ -47,6 +47,7 @@ class ExpertsJudged : public testing::TestWithParam<Path> {
 INSTANTIATE_TEST_SUITE_P(EveryPath, ExpertsJudged,
                          testing::Values(Path{ExpertsPath::portable, "float32", "portable_float32"},
                                          Path{ExpertsPath::portable, "bfloat16", "portable_bfloat16"},
+                                         Path{ExpertsPath::wgmma_planes, "float32", "planes"},
                                          Path{ExpertsPath::automatic, "float16", "automatic_float16"},
                                          Path{ExpertsPath::wgmma, "bfloat16", "wgmma"},
                                          Path{ExpertsPath::wgmma_clusters, "bfloat16", "clusters"},

@@ -23,6 +23,7 @@ constexpr Setting kSettings[] = {{ExpertsPath::wgmma_clusters, DataType::bfloat1
                                  {ExpertsPath::wgmma_turns, DataType::bfloat16, "turns"},
                                  {ExpertsPath::few_rows, DataType::bfloat16, "few_rows_bfloat16"},
                                  {ExpertsPath::few_rows, DataType::float16, "few_rows_float16"},
+                                 {ExpertsPath::wgmma_planes, DataType::float32, "planes"},
                                  {ExpertsPath::portable, DataType::bfloat16, "portable_bfloat16"},
                                  {ExpertsPath::portable, DataType::float32, "portable_float32"},
                                  {ExpertsPath::portable, DataType::float16, "portable_float16"}};
@@ -97,13 +98,13 @@ TEST_P(ExpertsVariant, RowsAtEveryTileEdge) {
   expect_forward_and_backward(with_counts(config(0, 72, 40, 0, 0), counts, bias(), 11));
 }
 
-// Widths around the tiles' 64, 128 and 256 columns, and K around its blocks of 32 and 64; on the portable
-// path odd ones, too.
+// Widths around the tiles' 64, 128 and 256 columns, and K around its blocks of 32 and 64; on paths
+// that take any also odd ones.
 TEST_P(ExpertsVariant, WidthsAtEveryTileEdge) {
   MOEREF_NEEDS(setting());
   std::vector<std::pair<int, int>> widths{{8, 8},    {64, 64},   {128, 128}, {136, 120},
                                           {256, 56}, {264, 136}, {248, 192}, {520, 264}};
-  if (setting().path == ExpertsPath::portable)
+  if (setting().path == ExpertsPath::portable || setting().path == ExpertsPath::wgmma_planes)
     widths.insert(widths.end(),
                   {{1, 1}, {3, 5}, {31, 33}, {33, 31}, {63, 65}, {65, 63}, {96, 36}, {129, 127}});
   for (const auto& [dim, inter_dim] : widths) {

@@ -46,12 +46,12 @@ const HostCase& drawn(const Load& load) {
   return *mine;
 }
 
-HostCase case_of(const Load& load, const Kind& kind, ExpertsPath path) {
+HostCase case_of(const Load& load, const Kind& kind, ExpertsPath path, DataType dtype = DataType::bfloat16) {
   HostCase c = drawn(load);
   ExpertsConfig& f = c.config;
   f.activation = kind.activation, f.activation_parameters = kind.parameters;
   f.apply_router_weight_after_down = kind.after_down;
-  f.dtype = DataType::bfloat16, f.path = path;
+  f.dtype = dtype, f.path = path;
   c.gate_up.resize(std::size_t(f.experts) * f.dim * f.up_width());
   c.gate_up_bias.resize(kind.bias ? std::size_t(f.experts) * f.up_width() : 0);
   if (!kind.bias) c.down_bias.clear();
@@ -68,13 +68,13 @@ class ExpertsSchedule : public testing::TestWithParam<std::tuple<Load, Kind>> {
   void SetUp() override { MOEREF_SKIP(wgmma_missing()); }
 };
 
-TEST_P(ExpertsSchedule, SeveralUnitsPerBlock) {
-  const auto& [load, kind] = GetParam();
-  DeviceExperts portable(case_of(load, kind, ExpertsPath::portable));
+void expect_agrees_with_portable(const Load& load, const Kind& kind, DataType dtype,
+                                 const std::vector<ExpertsPath>& paths) {
+  DeviceExperts portable(case_of(load, kind, ExpertsPath::portable, dtype));
   run(portable);
-  for (const ExpertsPath path : {ExpertsPath::wgmma, ExpertsPath::wgmma_clusters, ExpertsPath::wgmma_turns}) {
+  for (const ExpertsPath path : paths) {
     SCOPED_TRACE(word_of(path));
-    DeviceExperts device(case_of(load, kind, path));
+    DeviceExperts device(case_of(load, kind, path, dtype));
     run(device);
     const ExpertsConfig& f = device.config;
     const auto compare = [&](const char* name, const DeviceMatrix& got, const DeviceMatrix& want,
@@ -90,6 +90,17 @@ TEST_P(ExpertsSchedule, SeveralUnitsPerBlock) {
     const std::vector<float> got = device.dweights.get(), want = portable.dweights.get();
     expect_close("dweights", f.dtype, {got.begin(), got.end()}, {want.begin(), want.end()}, want.size());
   }
+}
+
+TEST_P(ExpertsSchedule, SeveralUnitsPerBlock) {
+  const auto& [load, kind] = GetParam();
+  expect_agrees_with_portable(load, kind, DataType::bfloat16,
+                              {ExpertsPath::wgmma, ExpertsPath::wgmma_clusters, ExpertsPath::wgmma_turns});
+}
+
+TEST_P(ExpertsSchedule, SeveralUnitsPerBlockInPlanes) {
+  const auto& [load, kind] = GetParam();
+  expect_agrees_with_portable(load, kind, DataType::float32, {ExpertsPath::wgmma_planes});
 }
 
 // Which block takes a unit of work changes no bit.

@@ -3,6 +3,6 @@
 
 namespace moeref::cuda::portable {
 
-constinit const GroupedProducts kBfloat16Products = kProductsOf<__nv_bfloat16>;
+constinit const GroupedProducts kBfloat16Products = kProductsOf<PortableTile<__nv_bfloat16>>;
 
 }  // namespace moeref::cuda::portable

@@ -3,6 +3,6 @@
 
 namespace moeref::cuda::portable {
 
-constinit const GroupedProducts kFloat16Products = kProductsOf<__half>;
+constinit const GroupedProducts kFloat16Products = kProductsOf<PortableTile<__half>>;
 
 }  // namespace moeref::cuda::portable

@@ -3,6 +3,6 @@
 
 namespace moeref::cuda::portable {
 
-constinit const GroupedProducts kFloat32Products = kProductsOf<float>;
+constinit const GroupedProducts kFloat32Products = kProductsOf<PortableTile<float>>;
 
 }  // namespace moeref::cuda::portable

@@ -68,6 +68,14 @@ class Operand {
     (KMajor ? elements_ : lines_) -= Tile::depth;
   }
 
+  /// The same of the next kTile rows, or of the next columns where these are adjacent.
+  __device__ __forceinline__ Operand next_tile() const {
+    Operand next = *this;
+    next.from_ += KMajor ? kTile / kApart * apart_ : std::int64_t{kTile};
+    (KMajor ? next.lines_ : next.elements_) -= kTile;
+    return next;
+  }
+
  private:
   static constexpr int kApart = kThreads<T> / Tile::chunks, kCopies = Tile::lines / kApart;
   static constexpr int kBytesApart = kApart * Tile::chunks * 16;

@@ -70,6 +70,19 @@ __device__ __forceinline__ void wgmma(float (&d)[Registers], std::uint64_t desc_
   if constexpr (N == 256) MOEREF_WGMMA(256, 128, 129, 130, 131, 132);
 }
 
+/// The same for N = 128 with 16 columns of A in registers, as mma.m16n8k16 holds them: K 2 (lane % 4) and the
+/// next of rows lane / 4 and 8 below, then the same 8 of K further.
+template <int TransposeB>
+__device__ __forceinline__ void wgmma_left_in_registers(float (&d)[64], const std::uint32_t (&a)[4],
+                                                        std::uint64_t desc_b, int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" MOEREF_R128
+      "}, {%64, %65, %66, %67}, %68, p, 1, 1, %70;\n}\n"
+      : MOEREF_D128
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc_b), "r"(accumulate), "n"(TransposeB));
+}
+
 #undef MOEREF_WGMMA
 #undef MOEREF_A8
 

@@ -19,10 +19,12 @@ namespace moeref::cuda {
 
 /// Which kernels compute the grouped products; `automatic` follows the table in
 /// grouped_gemm/product_kinds.hpp. The wgmma ones need compute capability 9.0, bfloat16 and widths that are
-/// multiples of 8; portable runs from 8.0 up with any widths. few_rows is for inference at a few tokens: it
+/// multiples of 8; wgmma_planes, of 9.0 too, multiplies float32 of any widths as three bfloat16
+/// each, within the bound of an fp32 sum in order; portable runs from 8.0 up with any widths, and its float32 are
+/// fp32 multiply-adds, K ascending. few_rows is for inference at a few tokens: it
 /// reads the weights once at the memory's rate, as numbers of 16 bits or as codes; its gradients are
 /// portable's.
-enum class ExpertsPath { automatic, few_rows, wgmma_turns, wgmma_clusters, wgmma, portable };
+enum class ExpertsPath { automatic, few_rows, wgmma_turns, wgmma_clusters, wgmma, wgmma_planes, portable };
 
 struct ExpertsConfig {
   std::int64_t tokens;  // T, at least 0; tokens * slots < 2^31

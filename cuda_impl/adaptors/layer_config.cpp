@@ -1,5 +1,6 @@
 #include "cuda_impl/adaptors/layer_config.hpp"
 
+#include <iterator>
 #include <string_view>
 #include <utility>
 
@@ -70,6 +71,11 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
   g.logit_cap = c.logit_cap;
   g.selects_logits = c.selection_scores == SelectionScores::logits;
   g.always_selected = static_cast<int>(c.n_always_selected);
+  g.capacity = {
+      c.expert_capacity, c.capacity_factor, c.min_capacity,
+      of_same_name<CapacityOrder, moeref::CapacityOrder, std::size(kCapacityOrders)>(c.capacity_order)};
+  g.norm_after_dropping = c.norm_after_dropping;
+  g.null_id = static_cast<int>(c.null_id());
   g.loss_over_slots = c.aux_loss_factor == AuxLossFactor::experts_over_k;
   return g;
 }

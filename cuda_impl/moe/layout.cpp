@@ -49,7 +49,8 @@ void check_groups(const LayerConfig& c, const LayerGroups& groups) {
 LayerValues::LayerValues(Arena& arena, const LayerConfig& c)
     : mask(arena.take<std::uint8_t>(static_cast<std::size_t>(c.gate.tokens))),
       ids(arena.take<int>(slots(c))),
-      weights(arena.take<float>(slots(c))) {
+      weights(arena.take<float>(slots(c))),
+      dispatched(c.drops_slots() ? arena.take<int>(slots(c)) : ids) {
   if (c.latent) latent = arena.take_bytes(latent_bytes(c)), routed = arena.take_bytes(latent_bytes(c));
   if (c.shared_gate) shared_scale = arena.take<float>(static_cast<std::size_t>(c.gate.tokens));
 }

@@ -33,6 +33,7 @@ inline constexpr auto kCudaConventions = std::to_array<std::string_view>({
     "expert_capacity",
     "capacity_order",
     "norm_after_dropping",
+    "router_weight_on_input",
     "clamp_after_activation",
     "geglu_erf",
     "silu",

@@ -94,7 +94,10 @@ ExpertsConfig experts_config(const MoEConfig& c, std::int64_t tokens, DataType t
           c.apply_router_weight_after_down,
           type,
           path,
-          of_same_name<WeightFormat, moeref::WeightFormat, kWeightFormatCount>(c.weight_format)};
+          of_same_name<WeightFormat, moeref::WeightFormat, kWeightFormatCount>(c.weight_format),
+          0,
+          0,
+          c.router_weight_on_input};
 }
 
 MLPConfig mlp_config(const moeref::MLPConfig& c, std::int64_t tokens, DataType type) {

@@ -41,9 +41,13 @@ bool ForwardPass::takes_tokens() const {
 
 void ForwardPass::gather(int chunk, cudaStream_t stream) const {
   if (takes_tokens()) return;
-  permute(config_.dtype, input_.x, permutation_.slot_row,
-          {config_.tokens, chunks_.period, chunks_.range(chunk)}, config_.slots, config_.dim, work_.rows,
-          stream);
+  const PeriodicTokens which{config_.tokens, chunks_.period, chunks_.range(chunk)};
+  if (config_.router_weight_on_input)
+    permute_weighted(config_.dtype, input_.x, input_.weights, permutation_.slot_row, which, config_.slots,
+                     config_.dim, work_.rows, permutation_.row_weight, stream);
+  else
+    permute(config_.dtype, input_.x, permutation_.slot_row, which, config_.slots, config_.dim, work_.rows,
+            stream);
 }
 
 // `rows` holds X by row, where it does not stay where it is, then the rows of the result.

@@ -11,6 +11,18 @@ void want(bool right, const char* field, std::int64_t value, const char* wanted)
   if (!right) throw ArgumentError(std::string(field) + " is " + std::to_string(value) + ": want " + wanted);
 }
 
+std::int64_t expected_rows_of(const ExpertsConfig& c) {
+  return c.expected_rows > 0 ? c.expected_rows : slots_of(c);
+}
+
+ProductDemand demand_of(const ExpertsConfig& c, int major = 0) {
+  return {major,        0,
+          c.dtype,      c.dim,
+          c.inter_dim,  expected_rows_of(c),
+          c.experts,    c.weight_format,
+          c.activation, c.router_weight_on_input};
+}
+
 }  // namespace
 
 void check_config(const ExpertsConfig& c) {
@@ -23,12 +35,12 @@ void check_config(const ExpertsConfig& c) {
   want(c.max_rows >= 0 && c.max_rows <= slots_of(c), "max_rows", c.max_rows, "0 to tokens * slots");
   want(c.expected_rows >= 0, "expected_rows", c.expected_rows, "0 or more");
   check_matrix_type(c.dtype, "dtype");
-  if (c.path == ExpertsPath::few_rows &&
-      !serves_few_rows({8, 0, c.dtype, c.dim, c.inter_dim, rows_of(c), c.experts, c.weight_format}))
+  if (c.path == ExpertsPath::few_rows && !serves_few_rows(demand_of(c, 8)))
     throw ArgumentError(
         "path is few_rows: want 16-bit numbers and widths that are multiples of 8, or bfloat16 and codes of "
-        "whole "
-        "16 bytes");
+        "whole 16 bytes; a documented activation; and no router_weight_on_input");
+  want(!c.router_weight_on_input || !c.apply_router_weight_after_down, "router_weight_on_input",
+       c.router_weight_on_input, "0 with apply_router_weight_after_down");
   if (is_wgmma(c.path)) {
     want(c.dim % 8 == 0, "dim", c.dim, "a multiple of 8 (16 bytes of bfloat16) for wgmma");
     want(c.inter_dim % 8 == 0, "inter_dim", c.inter_dim, "a multiple of 8 (16 bytes of bfloat16) for wgmma");
@@ -38,19 +50,9 @@ void check_config(const ExpertsConfig& c) {
 
 namespace {
 
-std::int64_t expected_rows_of(const ExpertsConfig& c) {
-  return c.expected_rows > 0 ? c.expected_rows : slots_of(c);
-}
-
-ProductDemand demand_of(const ExpertsConfig& c) {
-  return {0, 0, c.dtype, c.dim, c.inter_dim, expected_rows_of(c), c.experts, c.weight_format, c.activation};
-}
-
 /// Whether forward reads codes wherever it runs: the answer of every device that has a path.
 bool reads_codes(const ExpertsConfig& c) {
-  ProductDemand demand = demand_of(c);
-  demand.major = 8;
-  const ExpertsPath path = choose_path(demand, c.path);
+  const ExpertsPath path = choose_path(demand_of(c, 8), c.path);
   return path != ExpertsPath::automatic && product_kind(path).streams_weights;
 }
 
@@ -106,7 +108,9 @@ void clear_tickets(int* tickets, cudaStream_t stream) {
   check(cudaMemsetAsync(tickets, 0, sizeof(int), stream), "cudaMemsetAsync");
 }
 
-bool gathers(const ExpertsConfig& c, ExpertsPath path) { return product_kind(path).gathers(demand_of(c)); }
+bool gathers(const ExpertsConfig& c, ExpertsPath path) {
+  return !c.router_weight_on_input && product_kind(path).gathers(demand_of(c));
+}
 
 GroupedShape gathering(GroupedShape g, int* arrivals) {
   g.arrivals = arrivals + g.chunk * (1 + g.permutation.most_tiles);

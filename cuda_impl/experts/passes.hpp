@@ -44,7 +44,7 @@ class BackwardPass {
 
   void gather_dy(int chunk, cudaStream_t stream) const;
   void activation_gradient(int chunk, cudaStream_t stream) const;  // dA', dH, A' and the parts of d_weights
-  void router_weights(cudaStream_t stream) const;
+  void router_weights(cudaStream_t stream) const;  // with router_weight_on_input: input_gradient's
   void down_weights(cudaStream_t stream) const;
   void gather_x(cudaStream_t stream) const;
   void up_weights(cudaStream_t stream) const;

@@ -97,6 +97,12 @@ TEST_P(QuantizedExperts, NumbersForProductsThatReadNoCodes) {
                       {ExpertsPath::portable});
 }
 
+// Products of codes read X by token, where no weight of a slot is.
+TEST_P(QuantizedExperts, WeightsOnTheInputOfNumbers) {
+  expect_agrees(with(call(9, 128, 128, "bfloat16"),
+                     {{"backward", true}, {"config", {{"router_weight_on_input", true}}}}));
+}
+
 TEST_P(QuantizedExperts, GradientsAfterProductsOfCodes) {
   expect_agrees(
       with(call(37, 128, 128, "bfloat16"), {{"backward", true}, {"config", {{"expert_bias", true}}}}),

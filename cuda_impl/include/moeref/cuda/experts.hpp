@@ -39,6 +39,8 @@ struct ExpertsConfig {
   // Of rows, that is slots with an expert: for how many there is room, and how many an even routing gives. 0:
   // tokens * slots. With expert parallelism alone, which says when there is too little room.
   std::int64_t max_rows = 0, expected_rows = 0;
+  // Conventions beyond the documented system (SPEC.md 10), under the names of their fields.
+  bool router_weight_on_input = false;  // p x enters the expert, and p stands nowhere else
 
   /// Width of H: 2I for gated activations, I for others.
   int up_width() const { return is_gated(activation) ? 2 * inter_dim : inter_dim; }

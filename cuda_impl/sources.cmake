@@ -5,7 +5,7 @@ set(MOEREF_CUDA_SOURCES
   bias_update/bias_update.cu
   capacity/capacity.cu
   device/device.cu
-  permutation/unpermute.cu permutation/permute.cu
+  permutation/input_slots.cu permutation/unpermute.cu permutation/permute.cu
   expert_parallel/combine.cu expert_parallel/dispatch.cu expert_parallel/exchange_pass.cpp
   expert_parallel/expert_parallel.cpp expert_parallel/layout.cpp expert_parallel/packed_places.cu
   experts/experts_backward.cpp experts/experts_forward.cpp experts/layout.cpp

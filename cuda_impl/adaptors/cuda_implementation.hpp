@@ -34,6 +34,7 @@ inline constexpr auto kCudaConventions = std::to_array<std::string_view>({
     "capacity_order",
     "norm_after_dropping",
     "router_weight_on_input",
+    "n_identity_experts",
     "clamp_after_activation",
     "geglu_erf",
     "silu",

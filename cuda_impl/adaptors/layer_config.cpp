@@ -85,7 +85,7 @@ ExpertsConfig experts_config(const MoEConfig& c, std::int64_t tokens, DataType t
   return {tokens,
           static_cast<int>(c.expert_dim()),
           static_cast<int>(c.moe_inter_dim),
-          static_cast<int>(c.n_routed_experts),
+          static_cast<int>(c.experts_with_weights()),
           static_cast<int>(c.n_activated_experts),
           swiglu && c.clamp_after_activation && c.swiglu_limit > 0.0 ? Activation::swiglu_clamped_after
                                                                      : activation_of(c.expert_activation),
@@ -97,7 +97,8 @@ ExpertsConfig experts_config(const MoEConfig& c, std::int64_t tokens, DataType t
           of_same_name<WeightFormat, moeref::WeightFormat, kWeightFormatCount>(c.weight_format),
           0,
           0,
-          c.router_weight_on_input};
+          c.router_weight_on_input,
+          static_cast<int>(c.n_identity_experts)};
 }
 
 MLPConfig mlp_config(const moeref::MLPConfig& c, std::int64_t tokens, DataType type) {

@@ -127,7 +127,9 @@ void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const Exp
   pass.gather_x(stream);
   pass.up_weights(stream);
   pass.input_gradient(stream);
-  unpermute(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, d.x, stream);
+  unpermute(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, d.x, stream,
+            input_slots(c, in, d_output));
+  input_slot_gradients(c.dtype, input_slots(c, in, in.x), d_output, c.tokens, c.dim, d.weights, stream);
 }
 
 }  // namespace moeref::cuda

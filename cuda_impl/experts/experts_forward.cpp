@@ -78,7 +78,8 @@ void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const Expe
   pass.sort(stream);
   pass.gather(0, stream);
   pass.multiply(0, stream);
-  unpermute(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, output, stream);
+  unpermute(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, output, stream,
+            input_slots(c, in, in.x));
 }
 
 }  // namespace moeref::cuda

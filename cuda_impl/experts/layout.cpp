@@ -30,6 +30,7 @@ void check_config(const ExpertsConfig& c) {
   want(c.dim > 0, "dim", c.dim, "1 or more");
   want(c.inter_dim > 0 && c.inter_dim < 1 << 30, "inter_dim", c.inter_dim, "1 to 2^30 - 1");
   want(c.experts >= 1 && c.experts <= 1024, "experts", c.experts, "1 to 1024");
+  want(c.identity_experts >= 0, "identity_experts", c.identity_experts, "0 or more");
   want(c.slots >= 1, "slots", c.slots, "1 or more");
   want(c.tokens < (std::int64_t{1} << 31) / c.slots - 4096, "tokens", c.tokens, "tokens * slots under 2^31");
   want(c.max_rows >= 0 && c.max_rows <= slots_of(c), "max_rows", c.max_rows, "0 to tokens * slots");

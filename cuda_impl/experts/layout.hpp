@@ -5,6 +5,7 @@
 #include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
 #include "cuda_impl/grouped_gemm/product_kinds.hpp"
 #include "cuda_impl/memory/arena.hpp"
+#include "cuda_impl/permutation/input_slots.hpp"
 #include "moeref/cuda/experts.hpp"
 
 namespace moeref::cuda {
@@ -21,6 +22,10 @@ inline std::int64_t slots_of(const ExpertsConfig& config) { return config.tokens
 /// There is room for.
 inline std::int64_t rows_of(const ExpertsConfig& config) {
   return config.max_rows > 0 ? config.max_rows : slots_of(config);
+}
+/// The slots of experts that return their input; `rows` [T, D] is x, or the cotangent of the output.
+inline InputSlots input_slots(const ExpertsConfig& c, const ExpertsInput& in, const void* rows) {
+  return {rows, in.ids, in.weights, in.token_mask, c.slots, c.experts, c.identity_experts};
 }
 /// For the experts of one device, whose rows are all of its slots.
 void check_no_limit(const ExpertsConfig& config);

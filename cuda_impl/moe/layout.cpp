@@ -28,7 +28,7 @@ void same(const char* field, std::int64_t gate, std::int64_t experts) {
 
 void check_config(const LayerConfig& c) {
   same("tokens", c.gate.tokens, c.experts.tokens);
-  same("experts", c.gate.experts, c.experts.experts);
+  same("experts", c.gate.experts, c.experts.experts + c.experts.identity_experts);
   same("slots", c.gate.slots, c.experts.slots);
   if (!c.latent) same("dim", c.gate.dim, c.experts.dim);
   if (c.gate.x_type != c.experts.dtype)

@@ -70,6 +70,27 @@ TEST_P(ExpertsConventions, WeightsOnTheInput) {
   EXPECT_EQ(total.calls, 24);
 }
 
+// With the weight in each of its places; the others are as many as the ranks divide.
+TEST_P(ExpertsConventions, ExpertsThatReturnTheirInput) {
+  Judged total;
+  for (const auto& [tokens, dim, inter_dim] :
+       {std::array<std::int64_t, 3>{1, 8, 8}, {33, 24, 16}, {70, 19, 13}})
+    for (const bool after : {false, true})
+      for (const std::int64_t ranks : {1, 2, 4}) {
+        MoEConfig c = config(dim, inter_dim, ActivationKind::swiglu);
+        c.n_routed_experts = 7;
+        c.n_activated_experts = 3;
+        c.n_identity_experts = 3;
+        c.apply_router_weight_after_down = after;
+        c.router_weight_on_input = !after && dim == 24;
+        c.clamp_after_activation = false;
+        c.expert_bias = total.calls % 2;
+        judge_call(filled_call(Component::experts, c, tokens, 120 + total.calls, true, on_ranks(ranks)), "",
+                   total);
+      }
+  EXPECT_EQ(total.calls, 18);
+}
+
 TEST_P(ExpertsConventions, TheSameBitsOnEveryRun) {
   expect_repeatable(filled_call(Component::experts, config(40, 24, ActivationKind::gelu), 90, 6));
 }

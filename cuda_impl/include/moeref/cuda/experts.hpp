@@ -28,7 +28,7 @@ struct ExpertsConfig {
   std::int64_t tokens;  // T, at least 0; tokens * slots < 2^31
   int dim;              // D, at least 1
   int inter_dim;        // I, at least 1
-  int experts;          // E, 1 to 1024
+  int experts;          // E, 1 to 1024, those with weights
   int slots;            // k, at least 1
   Activation activation = Activation::swiglu;
   ActivationParameters activation_parameters = {};
@@ -41,6 +41,7 @@ struct ExpertsConfig {
   std::int64_t max_rows = 0, expected_rows = 0;
   // Conventions beyond the documented system (SPEC.md 10), under the names of their fields.
   bool router_weight_on_input = false;  // p x enters the expert, and p stands nowhere else
+  int identity_experts = 0;             // n_identity_experts: ids E and above that return p x, Z of them
 
   /// Width of H: 2I for gated activations, I for others.
   int up_width() const { return is_gated(activation) ? 2 * inter_dim : inter_dim; }
@@ -59,14 +60,14 @@ struct ExpertsWeights {
 
 struct ExpertsInput {
   const void* x;                   // [T, D]
-  const int* ids;                  // [T, k]; outside [0, E): the slot contributes nothing
+  const int* ids;                  // [T, k]; outside [0, E + Z): the slot contributes nothing
   const float* weights;            // [T, k]
   const std::uint8_t* token_mask;  // [T], 1 = real token; or null
 };
 
 struct ExpertsGradients {
   void* x;                 // [T, D]
-  float* weights;          // [T, k], 0 for slots without a row
+  float* weights;          // [T, k], 0 for slots that contribute nothing
   void* gate_and_up;       // [E, D, up_width], 0 for experts without tokens; null: not wanted, as of codes
   void* down;              // [E, I, D] or null
   void* gate_and_up_bias;  // [E, up_width] or null

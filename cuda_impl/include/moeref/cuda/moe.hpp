@@ -20,9 +20,10 @@
 namespace moeref::cuda {
 
 struct LayerConfig {
-  GateConfig gate;        // with dim = D and x_type = the layer's type
-  ExpertsConfig experts;  // the same tokens, experts, slots; dim = the latent size, or D without one
-  bool latent = false;    // fc1 and fc2 around the experts
+  GateConfig gate;  // with dim = D and x_type = the layer's type
+  ExpertsConfig
+      experts;          // the same tokens, slots, experts with identity_experts; dim = the latent size, or D
+  bool latent = false;  // fc1 and fc2 around the experts
   bool fake_balanced_gate =
       false;  // in the gate's place: no scores, no load, no auxiliary loss, no gradients
   double fake_gate_noise = 0.0;

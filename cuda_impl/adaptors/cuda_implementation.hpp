@@ -23,6 +23,7 @@ inline constexpr auto kCudaConventions = std::to_array<std::string_view>({
     "logit_scale",
     "logit_cap",
     "weight_format",
+    "activation_format",
     "null_slots",
     "selection_scores",
     "centred_bias_update",

@@ -82,23 +82,25 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
 
 ExpertsConfig experts_config(const MoEConfig& c, std::int64_t tokens, DataType type, ExpertsPath path) {
   const bool swiglu = c.expert_activation == ActivationKind::swiglu;
-  return {tokens,
-          static_cast<int>(c.expert_dim()),
-          static_cast<int>(c.moe_inter_dim),
-          static_cast<int>(c.experts_with_weights()),
-          static_cast<int>(c.n_activated_experts),
-          swiglu && c.clamp_after_activation && c.swiglu_limit > 0.0 ? Activation::swiglu_clamped_after
-                                                                     : activation_of(c.expert_activation),
-          {static_cast<float>(c.activation_alpha),
-           static_cast<float>(swiglu ? c.swiglu_limit : c.activation_limit)},
-          c.apply_router_weight_after_down,
-          type,
-          path,
-          of_same_name<WeightFormat, moeref::WeightFormat, kWeightFormatCount>(c.weight_format),
-          0,
-          0,
-          c.router_weight_on_input,
-          static_cast<int>(c.n_identity_experts)};
+  return {
+      tokens,
+      static_cast<int>(c.expert_dim()),
+      static_cast<int>(c.moe_inter_dim),
+      static_cast<int>(c.experts_with_weights()),
+      static_cast<int>(c.n_activated_experts),
+      swiglu && c.clamp_after_activation && c.swiglu_limit > 0.0 ? Activation::swiglu_clamped_after
+                                                                 : activation_of(c.expert_activation),
+      {static_cast<float>(c.activation_alpha),
+       static_cast<float>(swiglu ? c.swiglu_limit : c.activation_limit)},
+      c.apply_router_weight_after_down,
+      type,
+      path,
+      of_same_name<WeightFormat, moeref::WeightFormat, kWeightFormatCount>(c.weight_format),
+      0,
+      0,
+      c.router_weight_on_input,
+      of_same_name<ActivationFormat, moeref::ActivationFormat, kActivationFormatCount>(c.activation_format),
+      static_cast<int>(c.n_identity_experts)};
 }
 
 MLPConfig mlp_config(const moeref::MLPConfig& c, std::int64_t tokens, DataType type) {

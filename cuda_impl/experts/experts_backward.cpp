@@ -22,6 +22,7 @@ BackwardPass::BackwardPass(const ExpertsConfig& c, const TokenChunks& chunks, co
       path_(selected_path(c)),
       work_(laid_out<BackwardWorkspace>(workspace, c, x)),
       h_(laid_out<Saved>(const_cast<void*>(saved), c, chunks).h),
+      o_(laid_out<Saved>(const_cast<void*>(saved), c, chunks).o),
       permutation_(carve_permutation(permutation_shape(c, path_, chunks),
                                      laid_out<Saved>(const_cast<void*>(saved), c, chunks).permutation)) {
   check_aligned(d_output, "d_output");
@@ -52,6 +53,9 @@ void BackwardPass::activation_gradient(int chunk, cudaStream_t stream) const {
 
 void BackwardPass::router_weights(cudaStream_t stream) const {
   if (config_.router_weight_on_input) return;
+  if (quantises(config_) && config_.apply_router_weight_after_down)
+    return output_weight_gradient(config_.dtype, permutation_, slots_of(config_), config_.slots, d_output_,
+                                  o_, config_.dim, gradients_.weights, stream);
   router_weight_gradient(config_.dtype, permutation_, slots_of(config_), config_.slots, work_.dot_parts,
                          dot_parts_of(config_, path_), input_.ids, d_output_, weights_.down_bias, config_.dim,
                          gradients_.weights, stream);

@@ -14,6 +14,7 @@ ForwardPass::ForwardPass(const ExpertsConfig& c, const TokenChunks& chunks, cons
       input_(in),
       path_(selected_path(c)),
       h_(laid_out<Saved>(saved, c, chunks).h),
+      o_(quantises(c) && c.apply_router_weight_after_down ? laid_out<Saved>(saved, c, chunks).o : nullptr),
       work_(laid_out<ForwardWorkspace>(workspace, c, chunks)),
       permutation_(
           carve_permutation(permutation_shape(c, path_, chunks),
@@ -53,6 +54,7 @@ void ForwardPass::gather(int chunk, cudaStream_t stream) const {
 // `rows` holds X by row, where it does not stay where it is, then the rows of the result.
 void ForwardPass::multiply(int chunk, cudaStream_t stream) const {
   if (config_.tokens == 0) return;
+  if (quantises(config_)) return multiply_quantised(chunk, stream);
   const bool after_down = config_.apply_router_weight_after_down;
   GroupedShape shape =
       gathering(grouped_shape(config_, path_, permutation_, work_.tickets, chunk), work_.arrivals);

@@ -1,5 +1,6 @@
 #include "cuda_impl/experts/layout.hpp"
 
+#include <algorithm>
 #include <string>
 
 #include "moeref/cuda/error.hpp"
@@ -20,7 +21,8 @@ ProductDemand demand_of(const ExpertsConfig& c, int major = 0) {
           c.dtype,      c.dim,
           c.inter_dim,  expected_rows_of(c),
           c.experts,    c.weight_format,
-          c.activation, c.router_weight_on_input};
+          c.activation, c.router_weight_on_input,
+          quantises(c)};
 }
 
 }  // namespace
@@ -36,6 +38,13 @@ void check_config(const ExpertsConfig& c) {
   want(c.max_rows >= 0 && c.max_rows <= slots_of(c), "max_rows", c.max_rows, "0 to tokens * slots");
   want(c.expected_rows >= 0, "expected_rows", c.expected_rows, "0 or more");
   check_matrix_type(c.dtype, "dtype");
+  if (quantises(c)) {
+    const int whole = cuts_groups(c.activation_format) ? 1 : group_columns(c.activation_format);
+    want(c.weight_format != WeightFormat::none, "activation_format",
+         static_cast<std::int64_t>(c.activation_format), "0 (none) without a weight_format");
+    want(c.dim % whole == 0, "dim", c.dim, "whole groups of the activation_format");
+    want(c.inter_dim % whole == 0, "inter_dim", c.inter_dim, "whole groups of the activation_format");
+  }
   if (c.path == ExpertsPath::few_rows && !serves_few_rows(demand_of(c, 8)))
     throw ArgumentError(
         "path is few_rows: want 16-bit numbers and widths that are multiples of 8, or bfloat16 and codes of "
@@ -130,20 +139,21 @@ static std::size_t matrix(const ExpertsConfig& c, std::int64_t width) {
 // The bytes of the permutation and of arrivals do not depend on the tiles.
 Saved::Saved(Arena& arena, const ExpertsConfig& c, const TokenChunks& chunks)
     : h(arena.take_bytes(matrix(c, c.up_width()))),
-      permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))) {}
+      permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))),
+      o(arena.take_bytes(quantises(c) && c.apply_router_weight_after_down ? matrix(c, c.dim) : 0)) {}
 
-Numbers::Numbers(Arena& arena, const ExpertsConfig& c, bool wanted) {
+Numbers::Numbers(Arena& arena, const ExpertsConfig& c, DataType t, bool wanted) : type(t) {
   if (!wanted || c.weight_format == WeightFormat::none) return;
-  const std::size_t of_width = static_cast<std::size_t>(c.experts) * c.dim * bytes_of(c.dtype);
+  const std::size_t of_width = static_cast<std::size_t>(c.experts) * c.dim * bytes_of(type);
   gate_and_up = arena.take_bytes(of_width * c.up_width());
   down = arena.take_bytes(of_width * c.inter_dim);
 }
 
 void Numbers::make(const ExpertsConfig& c, const ExpertsWeights& w, cudaStream_t stream) const {
   if (!gate_and_up) return;
-  dequantize({c.weight_format, w.gate_and_up, w.gate_and_up_scales, c.experts, c.dim, c.up_width()}, c.dtype,
+  dequantize({c.weight_format, w.gate_and_up, w.gate_and_up_scales, c.experts, c.dim, c.up_width()}, type,
              gate_and_up, stream);
-  dequantize({c.weight_format, w.down, w.down_scales, c.experts, c.inter_dim, c.dim}, c.dtype, down, stream);
+  dequantize({c.weight_format, w.down, w.down_scales, c.experts, c.inter_dim, c.dim}, type, down, stream);
 }
 
 ExpertsWeights Numbers::instead_of(const ExpertsWeights& w) const {
@@ -158,7 +168,9 @@ ForwardWorkspace::ForwardWorkspace(Arena& arena, const ExpertsConfig& c, const T
       tickets(arena.take<int>(1)),
       arrivals(static_cast<int*>(
           arena.take_bytes(arrivals_bytes(permutation_shape(c, ExpertsPath::portable, chunks))))),
-      numbers(arena, c, !reads_codes(c)) {}
+      numbers(arena, c, quantises(c) ? DataType::float32 : c.dtype, !reads_codes(c)),
+      operand(arena.take<float>(quantises(c) ? rows_of(c) * std::max(c.dim, c.inter_dim) : 0)),
+      sums(arena.take<float>(quantises(c) ? rows_of(c) * std::max(c.up_width(), c.dim) : 0)) {}
 
 BackwardWorkspace::BackwardWorkspace(Arena& arena, const ExpertsConfig& c, RowsOfX x)
     : dh(arena.take_bytes(matrix(c, c.up_width()))),
@@ -167,7 +179,7 @@ BackwardWorkspace::BackwardWorkspace(Arena& arena, const ExpertsConfig& c, RowsO
       x_rows(x == RowsOfX::apart ? arena.take_bytes(matrix(c, c.dim)) : rows),
       dot_parts(arena.take<float>(rows_of(c) * dot_parts_of(c, ExpertsPath::portable))),
       tickets(arena.take<int>(1)),
-      numbers(arena, c, true) {}
+      numbers(arena, c, c.dtype, true) {}
 
 std::size_t saved_bytes(const ExpertsConfig& config) {
   check_config(config);

@@ -22,13 +22,14 @@ class ForwardPass {
 
  private:
   bool takes_tokens() const;  // the up product, where they are
+  void multiply_quantised(int chunk, cudaStream_t stream) const;
 
   const ExpertsConfig config_;
   const TokenChunks chunks_;
   const ExpertsWeights weights_;
   const ExpertsInput input_;
   const ExpertsPath path_;
-  void* const h_;
+  void *const h_, *const o_;  // of `saved`, or null
   ForwardWorkspace work_;
   Permutation permutation_;
 };
@@ -65,7 +66,7 @@ class BackwardPass {
   const ExpertsGradients gradients_;
   const ExpertsPath path_;
   BackwardWorkspace work_;
-  const void* const h_;
+  const void *const h_, *const o_;
   Permutation permutation_;
 };
 

@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "moeref/cuda/activation.hpp"
+#include "moeref/cuda/activation_format.hpp"
 #include "moeref/cuda/dtype.hpp"
 #include "moeref/cuda/weight_format.hpp"
 
@@ -41,7 +42,9 @@ struct ExpertsConfig {
   std::int64_t max_rows = 0, expected_rows = 0;
   // Conventions beyond the documented system (SPEC.md 10), under the names of their fields.
   bool router_weight_on_input = false;  // p x enters the expert, and p stands nowhere else
-  int identity_experts = 0;             // n_identity_experts: ids E and above that return p x, Z of them
+  // What both products multiply are rows of codes and weights of codes, whose numbers add up in float32.
+  ActivationFormat activation_format = ActivationFormat::none;  // with a weight_format
+  int identity_experts = 0;  // n_identity_experts: ids E and above that return p x, Z of them
 
   /// Width of H: 2I for gated activations, I for others.
   int up_width() const { return is_gated(activation) ? 2 * inter_dim : inter_dim; }
@@ -74,7 +77,8 @@ struct ExpertsGradients {
   void* down_bias;         // [E, D] or null
 };
 
-/// Bytes that forward saves for backward: H [T k, up_width] and the permutation; X is the caller's.
+/// Bytes that forward saves for backward: H [T k, up_width] and the permutation; X is the caller's. With an
+/// activation_format and apply_router_weight_after_down also the rows before that weight [T k, D].
 std::size_t saved_bytes(const ExpertsConfig& config);
 std::size_t forward_workspace_bytes(const ExpertsConfig& config);
 std::size_t backward_workspace_bytes(const ExpertsConfig& config);

@@ -3,15 +3,16 @@ set(MOEREF_CUDA_SOURCES
   activation/activation.cu
   aux_loss/aux_loss.cu aux_loss/statistics.cu
   bias_update/bias_update.cu
+  capacity/capacity.cu
   device/device.cu
-  permutation/unpermute.cu permutation/permute.cu
+  permutation/input_slots.cu permutation/unpermute.cu permutation/permute.cu
   expert_parallel/combine.cu expert_parallel/dispatch.cu expert_parallel/exchange_pass.cpp
   expert_parallel/expert_parallel.cpp expert_parallel/layout.cpp expert_parallel/packed_places.cu
   experts/experts_backward.cpp experts/experts_forward.cpp experts/layout.cpp
   fake_balanced_gate/fake_balanced_gate.cu
-  gate/fma_product.cu gate/gate_backward.cpp gate/gate_forward.cpp gate/layout.cpp gate/route_tokens.cu
+  gate/fma_product.cu gate/gate_backward.cpp gate/gate_forward.cpp gate/kept_slots.cu gate/layout.cpp gate/route_tokens.cu
   gate/scores_backward.cu gate/tensor_core_product.cu
-  experts/bias_gradient.cu experts/router_weight_gradient.cu
+  experts/bias_gradient.cu experts/quantised_forward.cpp experts/quantised_rows.cu experts/weight_gradients_by_row.cu experts/router_weight_gradient.cu
   grouped_gemm/grouped_gemm.cpp
   grouped_gemm/few_rows/bfloat16.cu grouped_gemm/few_rows/float16.cu grouped_gemm/few_rows/float_codes.cu
   grouped_gemm/few_rows/group_codes.cu grouped_gemm/few_rows/products.cpp
@@ -24,7 +25,7 @@ set(MOEREF_CUDA_SOURCES
   parallel/barrier.cu parallel/copy_rows.cu parallel/group.cpp parallel/group_creation.cpp parallel/nccl_link.cpp parallel/nccl_passes.cpp
   parallel/peers.cpp parallel/thread_bootstrap.cpp
   permutation/sort_by_expert.cu
-  quantization/dequantize.cu
+  quantization/dequantize.cu quantization/quantize_rows.cu
   token_blocks/token_blocks.cpp)
 set(MOEREF_CUDA_PORT_SOURCES
   adaptors/aux_loss.cpp adaptors/bias_update.cpp adaptors/call_ranks.cpp

@@ -1,6 +1,6 @@
 find_package(GTest REQUIRED)
 include(GoogleTest)
-add_executable(moeref_cuda_test experts/tests/arguments_test.cpp experts/tests/experts_test.cpp experts/tests/schedule_test.cpp moe/tests/layer_graph_test.cpp permutation/tests/permutation_test.cpp)
+add_executable(moeref_cuda_test capacity/tests/capacity_test.cpp experts/tests/arguments_test.cpp experts/tests/experts_test.cpp experts/tests/schedule_test.cpp moe/tests/layer_graph_test.cpp permutation/tests/permutation_test.cpp)
 add_executable(moeref_cuda_parallel_test expert_parallel/tests/expert_parallel_test.cpp expert_parallel/tests/max_rows_test.cpp expert_parallel/tests/packed_rows_test.cpp parallel/tests/group_test.cpp expert_parallel/tests/random_steps_test.cpp)
 target_link_libraries(moeref_cuda_parallel_test PRIVATE moeref::cuda GTest::gtest_main)
 target_compile_options(moeref_cuda_parallel_test PRIVATE -Wall -Wextra)

@@ -29,7 +29,7 @@ Tensor by_slot(DeviceContext& device, void* rows, const ExpertsConfig& c, std::i
 }
 
 /// The stages that the kernels leave in memory. The rows after the down projection are stored with a weight
-/// that comes after it, so that stage is shown only where the weight comes before.
+/// that comes after it, and none of an expert that returns its input, so that stage is not shown there.
 void add_stages(DeviceContext& device, const ExpertsConfig& c, void* saved, void* workspace,
                 NamedTensors& out) {
   Arena kept(saved), scratch(workspace);
@@ -40,7 +40,7 @@ void add_stages(DeviceContext& device, const ExpertsConfig& c, void* saved, void
       carve_permutation(permutation_shape(c, selected_path(c), chunks), keep.permutation);
   out["stages/up_projection"] = by_slot(device, keep.h, c, c.up_width(), rows.slot_row);
   out["stages/activation"] = by_slot(device, work.a, c, c.inter_dim, rows.slot_row);
-  if (!c.apply_router_weight_after_down)
+  if (!c.apply_router_weight_after_down && c.identity_experts == 0)
     out["stages/down_projection"] = by_slot(device, work.rows, c, c.dim, rows.slot_row);
 }
 

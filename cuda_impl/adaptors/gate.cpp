@@ -50,6 +50,8 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
   GateOutput out{tensors.result("outputs/indices", DataType::int32, slots).as<int>()};
   out.weights = tensors.result("outputs/weights", c.weights_type(), slots).data;
   out.load = tensors.result("outputs/expert_load", DataType::int64, {c.experts}).as<std::int64_t>();
+  if (c.capacity.drops_slots())
+    out.dispatched_ids = tensors.result("outputs/dispatched_indices", DataType::int32, slots).as<int>();
   if (c.has_aux_loss()) out.aux_loss = tensors.result("outputs/aux_loss", DataType::float32, {}).as<float>();
   const bool summed = device.ranks() && c.has_aux_loss();
   if (summed) {

@@ -1,5 +1,6 @@
 #include "cuda_impl/adaptors/layer_config.hpp"
 
+#include <iterator>
 #include <string_view>
 #include <utility>
 
@@ -70,25 +71,36 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
   g.logit_cap = c.logit_cap;
   g.selects_logits = c.selection_scores == SelectionScores::logits;
   g.always_selected = static_cast<int>(c.n_always_selected);
+  g.capacity = {
+      c.expert_capacity, c.capacity_factor, c.min_capacity,
+      of_same_name<CapacityOrder, moeref::CapacityOrder, std::size(kCapacityOrders)>(c.capacity_order)};
+  g.norm_after_dropping = c.norm_after_dropping;
+  g.null_id = static_cast<int>(c.null_id());
   g.loss_over_slots = c.aux_loss_factor == AuxLossFactor::experts_over_k;
   return g;
 }
 
 ExpertsConfig experts_config(const MoEConfig& c, std::int64_t tokens, DataType type, ExpertsPath path) {
   const bool swiglu = c.expert_activation == ActivationKind::swiglu;
-  return {tokens,
-          static_cast<int>(c.expert_dim()),
-          static_cast<int>(c.moe_inter_dim),
-          static_cast<int>(c.n_routed_experts),
-          static_cast<int>(c.n_activated_experts),
-          swiglu && c.clamp_after_activation && c.swiglu_limit > 0.0 ? Activation::swiglu_clamped_after
-                                                                     : activation_of(c.expert_activation),
-          {static_cast<float>(c.activation_alpha),
-           static_cast<float>(swiglu ? c.swiglu_limit : c.activation_limit)},
-          c.apply_router_weight_after_down,
-          type,
-          path,
-          of_same_name<WeightFormat, moeref::WeightFormat, kWeightFormatCount>(c.weight_format)};
+  return {
+      tokens,
+      static_cast<int>(c.expert_dim()),
+      static_cast<int>(c.moe_inter_dim),
+      static_cast<int>(c.experts_with_weights()),
+      static_cast<int>(c.n_activated_experts),
+      swiglu && c.clamp_after_activation && c.swiglu_limit > 0.0 ? Activation::swiglu_clamped_after
+                                                                 : activation_of(c.expert_activation),
+      {static_cast<float>(c.activation_alpha),
+       static_cast<float>(swiglu ? c.swiglu_limit : c.activation_limit)},
+      c.apply_router_weight_after_down,
+      type,
+      path,
+      of_same_name<WeightFormat, moeref::WeightFormat, kWeightFormatCount>(c.weight_format),
+      0,
+      0,
+      c.router_weight_on_input,
+      of_same_name<ActivationFormat, moeref::ActivationFormat, kActivationFormatCount>(c.activation_format),
+      static_cast<int>(c.n_identity_experts)};
 }
 
 MLPConfig mlp_config(const moeref::MLPConfig& c, std::int64_t tokens, DataType type) {

@@ -114,6 +114,8 @@ NamedTensors run_moe(const Call& call, DeviceContext& device) {
           .data;
   if (!options.fake_balanced_gate)
     out.load = tensors.result("outputs/expert_load", DataType::int64, {c.gate.experts}).as<std::int64_t>();
+  if (c.drops_slots())
+    out.dispatched_ids = tensors.result("outputs/dispatched_indices", DataType::int32, slots).as<int>();
   if (!options.fake_balanced_gate && c.gate.has_aux_loss())
     out.aux_loss = tensors.result("outputs/aux_loss", DataType::float32, {}).as<float>();
 

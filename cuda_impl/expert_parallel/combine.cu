@@ -31,8 +31,8 @@ __global__ void to_ranks(const ReceivedRows in, int slots, const RankPlace place
       static_cast<float*>(weights_to.of[rank])[row * slots + j] = d_weights[token * slots + j];
 }
 
-template <class T, int N, int InFlight>
-__global__ void sum_ranks(const ReturnedRows in, int ranks, T* out) {
+template <class T, int N, bool WithInput, int InFlight>
+__global__ void sum_ranks(const ReturnedRows in, int ranks, T* out, const InputSlots input) {
   const std::int64_t token = blockIdx.x;
   const int* place = in.place + token * ranks;
   for (int c = threadIdx.x * N; c < in.width; c += blockDim.x * N) {
@@ -40,6 +40,7 @@ __global__ void sum_ranks(const ReturnedRows in, int ranks, T* out) {
     add_rows<InFlight>(
         static_cast<const T*>(in.rows), in.width, ranks, c,
         [&](int p) { return place[p] < 0 ? std::int64_t{-1} : std::int64_t{in.begin[p]} + place[p]; }, sum);
+    if constexpr (WithInput) add_input<T>(input, token, in.width, c, sum);
     store<N>(out + token * in.width + c, sum);
   }
 }
@@ -92,14 +93,16 @@ void combine_to_ranks(const ReceivedRows& in, int slots, RankPlace place, RowRan
   check(cudaGetLastError(), "combine_to_ranks");
 }
 
-void sum_returned(const ReturnedRows& in, std::int64_t tokens, int ranks, void* out, cudaStream_t stream) {
+void sum_returned(const ReturnedRows& in, std::int64_t tokens, int ranks, void* out, cudaStream_t stream,
+                  const InputSlots& input) {
   if (tokens == 0) return;
   const bool eights = cuda::in_eights(in.width, in.rows, out);
   with_type(in.dtype, [&]<class T>() {
-    with_rows_in_flight(ranks, [&]<int InFlight>() {
-      const auto kernel = eights ? sum_ranks<T, 8, InFlight> : sum_ranks<T, 1, InFlight>;
+    with_sums_of(ranks, input, [&]<bool WithInput, int InFlight>() {
+      const auto kernel =
+          eights ? sum_ranks<T, 8, WithInput, InFlight> : sum_ranks<T, 1, WithInput, InFlight>;
       kernel<<<static_cast<unsigned>(tokens), add_rows_threads(in.width, eights), 0, stream>>>(
-          in, ranks, static_cast<T*>(out));
+          in, ranks, static_cast<T*>(out), input);
     });
   });
   check(cudaGetLastError(), "sum_returned");

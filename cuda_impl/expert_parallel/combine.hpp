@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "cuda_impl/expert_parallel/dispatch.hpp"
+#include "cuda_impl/permutation/input_slots.hpp"
 #include "moeref/cuda/dtype.hpp"
 #include "moeref/cuda/expert_parallel.hpp"
 
@@ -48,9 +49,10 @@ struct ReturnedRows {
   int width;
 };
 
-/// out[t] = sum over the ranks that the token went to, in their order and in fp32; 0 where it went nowhere.
+/// out[t] = sum over the ranks that the token went to, in their order, and over the token's input slots, in
+/// fp32; 0 where there is neither.
 void sum_returned(const ReturnedRows& returned, std::int64_t tokens, int ranks, void* out,
-                  cudaStream_t stream);
+                  cudaStream_t stream, const InputSlots& input = {});
 
 /// out [T, k]: what the rank that holds the expert of a slot found; 0 for slots that went nowhere.
 /// returned [.., k]: what rank p sent begins at row begin[p].

@@ -125,18 +125,18 @@ void ExchangePass::return_range(const ExpertRows& rows, RowRange range, Outbox o
   group_.send(transient, what, returned ? &*returned : nullptr, sender);
 }
 
-void ExchangePass::return_rows(const ExpertRows& rows, void* out) {
+void ExchangePass::return_rows(const ExpertRows& rows, void* out, const InputSlots& input) {
   return_range(rows, {0, config_.max_tokens}, Outbox::direct, nullptr, main_);
-  meet_and_sum(out);
+  meet_and_sum(out, input);
 }
 
 void ExchangePass::send_back(const ExpertRows& rows, RowRange range, const float* d_weights) {
   return_range(rows, range, Outbox::staged, d_weights, side_);
 }
 
-void ExchangePass::sum_all(void* out) {
+void ExchangePass::sum_all(void* out, const InputSlots& input) {
   group_.wait(main_, group_.mark(side_));
-  meet_and_sum(out);
+  meet_and_sum(out, input);
 }
 
 void ExchangePass::tell_rows_needed(const int* rows_needed) {
@@ -148,14 +148,14 @@ void ExchangePass::tell_rows_needed(const int* rows_needed) {
   rows_are_told_ = true;
 }
 
-void ExchangePass::meet_and_sum(void* out) {
+void ExchangePass::meet_and_sum(void* out, const InputSlots& input) {
   const ExpertsConfig& e = config_.experts;
   group_.meet(main_);
   if (rows_are_told_)
     group_.check_room(windows_.transient->received<int>(back_.rows_needed), RoomFor::expert_rows,
                       config_.max_rows, main_);
   sum_returned({sent_.place, sent_.rows.back, windows_.transient->received<char>(back_.rows), e.dtype, e.dim},
-               e.tokens, config_.ranks, out, main_);
+               e.tokens, config_.ranks, out, main_, input);
 }
 
 void ExchangePass::gather_weights(const DispatchInput& input, float* out) {

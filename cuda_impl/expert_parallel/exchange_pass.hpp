@@ -43,12 +43,12 @@ class ExchangePass {
   }
 
   /// All of the experts' rows, summed for each row that was received, back to where that came from, and there
-  /// summed into out [T, D].
-  void return_rows(const ExpertRows& rows, void* out);
+  /// summed into out [T, D], with the tokens' input slots.
+  void return_rows(const ExpertRows& rows, void* out, const InputSlots& input = {});
   /// The same in two steps: rows of the range begin to return while main goes on, in backward with the
   /// gradients of their weights [n M, k]; and, after it did so for all, main waits for them and sums.
   void send_back(const ExpertRows& rows, RowRange range, const float* d_weights = nullptr);
-  void sum_all(void* out);
+  void sum_all(void* out, const InputSlots& input = {});
   /// Forward, before rows return: how many the own experts needed, for all ranks; where a rank has no room
   /// for them, all ranks find it with the rows. Nothing where there is room for the worst case, or where rows
   /// are packed, which all ranks knew before.
@@ -70,7 +70,7 @@ class ExchangePass {
   /// The sums on main, what has to be sent on `sender`, which goes on after them.
   void return_range(const ExpertRows& rows, RowRange range, Outbox outbox, const float* d_weights,
                     cudaStream_t sender);
-  void meet_and_sum(void* out);
+  void meet_and_sum(void* out, const InputSlots& input);
   /// Of packed rows: all ranks tell each other how many there are, and agree on where they lie.
   void agree_on_places(const DispatchInput& input, const RouteWorkspace& workspace);
   const int* arrived() const {

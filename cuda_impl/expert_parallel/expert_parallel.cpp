@@ -36,9 +36,9 @@ void experts_forward(const ExpertParallelConfig& c, const ExpertsWeights& w, con
     if (exchange.in_chunks()) exchange.send_back(experts.rows(), exchange.chunks().range(chunk));
   });
   if (exchange.in_chunks())
-    exchange.sum_all(output);
+    exchange.sum_all(output, input_slots(c.experts, input, input.x));
   else
-    exchange.return_rows(experts.rows(), output);
+    exchange.return_rows(experts.rows(), output, input_slots(c.experts, input, input.x));
 }
 
 void experts_backward(const ExpertParallelConfig& c, const ExpertsWeights& w, const ExpertsInput& input,
@@ -75,8 +75,10 @@ void experts_backward(const ExpertParallelConfig& c, const ExpertsWeights& w, co
   experts.input_gradient(stream);
   exchange.send_back(experts.rows(), {0, c.max_tokens}, work.d_weights);
   experts.up_weights(stream);
-  exchange.sum_all(d.x);
+  exchange.sum_all(d.x, input_slots(c.experts, input, d_output));
   exchange.gather_weights({input.ids, input.weights, input.token_mask}, d.weights);
+  input_slot_gradients(c.experts.dtype, input_slots(c.experts, input, input.x), d_output, c.experts.tokens,
+                       c.experts.dim, d.weights, stream);
 }
 
 }  // namespace moeref::cuda

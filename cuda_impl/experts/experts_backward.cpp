@@ -1,5 +1,6 @@
 // dA' with the activation's backward, weight gradients, dX, and the gradients of routing weights and biases.
-// p multiplies before or after the down projection: the gradients are the same expressions either way.
+// p multiplies before or after the down projection: the gradients are the same expressions either way. Where
+// it multiplies the input, row_weight is 1, and the gradient of p is found beside that of x.
 #include "cuda_impl/experts/gradients.hpp"
 #include "cuda_impl/experts/passes.hpp"
 #include "cuda_impl/memory/apart.hpp"
@@ -21,6 +22,7 @@ BackwardPass::BackwardPass(const ExpertsConfig& c, const TokenChunks& chunks, co
       path_(selected_path(c)),
       work_(laid_out<BackwardWorkspace>(workspace, c, x)),
       h_(laid_out<Saved>(const_cast<void*>(saved), c, chunks).h),
+      o_(laid_out<Saved>(const_cast<void*>(saved), c, chunks).o),
       permutation_(carve_permutation(permutation_shape(c, path_, chunks),
                                      laid_out<Saved>(const_cast<void*>(saved), c, chunks).permutation)) {
   check_aligned(d_output, "d_output");
@@ -50,6 +52,10 @@ void BackwardPass::activation_gradient(int chunk, cudaStream_t stream) const {
 }
 
 void BackwardPass::router_weights(cudaStream_t stream) const {
+  if (config_.router_weight_on_input) return;
+  if (quantises(config_) && config_.apply_router_weight_after_down)
+    return output_weight_gradient(config_.dtype, permutation_, slots_of(config_), config_.slots, d_output_,
+                                  o_, config_.dim, gradients_.weights, stream);
   router_weight_gradient(config_.dtype, permutation_, slots_of(config_), config_.slots, work_.dot_parts,
                          dot_parts_of(config_, path_), input_.ids, d_output_, weights_.down_bias, config_.dim,
                          gradients_.weights, stream);
@@ -66,7 +72,11 @@ void BackwardPass::down_weights(cudaStream_t stream) const {
 }
 
 void BackwardPass::gather_x(cudaStream_t stream) const {
-  gather(input_.x, {0, chunks_.period}, work_.x_rows, stream);
+  const RowRange all{0, chunks_.period};
+  if (!config_.router_weight_on_input) return gather(input_.x, all, work_.x_rows, stream);
+  permute_weighted(config_.dtype, input_.x, input_.weights, permutation_.slot_row,
+                   {config_.tokens, chunks_.period, all}, config_.slots, config_.dim, work_.x_rows,
+                   permutation_.row_weight, stream);
 }
 
 void BackwardPass::up_weights(cudaStream_t stream) const {
@@ -87,6 +97,9 @@ void BackwardPass::input_gradient(cudaStream_t stream) const {
   for (int chunk = 0; chunk < chunks_.count; ++chunk)
     input_gradient_product(shape(chunk), {work_.dh, weights, nullptr, work_.rows, false}, config_.up_width(),
                            stream);
+  if (config_.router_weight_on_input)
+    input_weight_gradient(config_.dtype, permutation_, slots_of(config_), config_.slots, input_.x,
+                          input_.weights, config_.dim, work_.rows, gradients_.weights, stream);
 }
 
 /// Where no token is.
@@ -118,7 +131,9 @@ void experts_backward(const ExpertsConfig& c, const ExpertsWeights& w, const Exp
   pass.gather_x(stream);
   pass.up_weights(stream);
   pass.input_gradient(stream);
-  unpermute(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, d.x, stream);
+  unpermute(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, d.x, stream,
+            input_slots(c, in, d_output));
+  input_slot_gradients(c.dtype, input_slots(c, in, in.x), d_output, c.tokens, c.dim, d.weights, stream);
 }
 
 }  // namespace moeref::cuda

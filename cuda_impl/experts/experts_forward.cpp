@@ -14,6 +14,7 @@ ForwardPass::ForwardPass(const ExpertsConfig& c, const TokenChunks& chunks, cons
       input_(in),
       path_(selected_path(c)),
       h_(laid_out<Saved>(saved, c, chunks).h),
+      o_(quantises(c) && c.apply_router_weight_after_down ? laid_out<Saved>(saved, c, chunks).o : nullptr),
       work_(laid_out<ForwardWorkspace>(workspace, c, chunks)),
       permutation_(
           carve_permutation(permutation_shape(c, path_, chunks),
@@ -41,14 +42,19 @@ bool ForwardPass::takes_tokens() const {
 
 void ForwardPass::gather(int chunk, cudaStream_t stream) const {
   if (takes_tokens()) return;
-  permute(config_.dtype, input_.x, permutation_.slot_row,
-          {config_.tokens, chunks_.period, chunks_.range(chunk)}, config_.slots, config_.dim, work_.rows,
-          stream);
+  const PeriodicTokens which{config_.tokens, chunks_.period, chunks_.range(chunk)};
+  if (config_.router_weight_on_input)
+    permute_weighted(config_.dtype, input_.x, input_.weights, permutation_.slot_row, which, config_.slots,
+                     config_.dim, work_.rows, permutation_.row_weight, stream);
+  else
+    permute(config_.dtype, input_.x, permutation_.slot_row, which, config_.slots, config_.dim, work_.rows,
+            stream);
 }
 
 // `rows` holds X by row, where it does not stay where it is, then the rows of the result.
 void ForwardPass::multiply(int chunk, cudaStream_t stream) const {
   if (config_.tokens == 0) return;
+  if (quantises(config_)) return multiply_quantised(chunk, stream);
   const bool after_down = config_.apply_router_weight_after_down;
   GroupedShape shape =
       gathering(grouped_shape(config_, path_, permutation_, work_.tickets, chunk), work_.arrivals);
@@ -74,7 +80,8 @@ void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const Expe
   pass.sort(stream);
   pass.gather(0, stream);
   pass.multiply(0, stream);
-  unpermute(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, output, stream);
+  unpermute(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, output, stream,
+            input_slots(c, in, in.x));
 }
 
 }  // namespace moeref::cuda

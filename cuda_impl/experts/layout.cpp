@@ -1,5 +1,6 @@
 #include "cuda_impl/experts/layout.hpp"
 
+#include <algorithm>
 #include <string>
 
 #include "moeref/cuda/error.hpp"
@@ -11,6 +12,19 @@ void want(bool right, const char* field, std::int64_t value, const char* wanted)
   if (!right) throw ArgumentError(std::string(field) + " is " + std::to_string(value) + ": want " + wanted);
 }
 
+std::int64_t expected_rows_of(const ExpertsConfig& c) {
+  return c.expected_rows > 0 ? c.expected_rows : slots_of(c);
+}
+
+ProductDemand demand_of(const ExpertsConfig& c, int major = 0) {
+  return {major,        0,
+          c.dtype,      c.dim,
+          c.inter_dim,  expected_rows_of(c),
+          c.experts,    c.weight_format,
+          c.activation, c.router_weight_on_input,
+          quantises(c)};
+}
+
 }  // namespace
 
 void check_config(const ExpertsConfig& c) {
@@ -18,17 +32,25 @@ void check_config(const ExpertsConfig& c) {
   want(c.dim > 0, "dim", c.dim, "1 or more");
   want(c.inter_dim > 0 && c.inter_dim < 1 << 30, "inter_dim", c.inter_dim, "1 to 2^30 - 1");
   want(c.experts >= 1 && c.experts <= 1024, "experts", c.experts, "1 to 1024");
+  want(c.identity_experts >= 0, "identity_experts", c.identity_experts, "0 or more");
   want(c.slots >= 1, "slots", c.slots, "1 or more");
   want(c.tokens < (std::int64_t{1} << 31) / c.slots - 4096, "tokens", c.tokens, "tokens * slots under 2^31");
   want(c.max_rows >= 0 && c.max_rows <= slots_of(c), "max_rows", c.max_rows, "0 to tokens * slots");
   want(c.expected_rows >= 0, "expected_rows", c.expected_rows, "0 or more");
   check_matrix_type(c.dtype, "dtype");
-  if (c.path == ExpertsPath::few_rows &&
-      !serves_few_rows({8, 0, c.dtype, c.dim, c.inter_dim, rows_of(c), c.experts, c.weight_format}))
+  if (quantises(c)) {
+    const int whole = cuts_groups(c.activation_format) ? 1 : group_columns(c.activation_format);
+    want(c.weight_format != WeightFormat::none, "activation_format",
+         static_cast<std::int64_t>(c.activation_format), "0 (none) without a weight_format");
+    want(c.dim % whole == 0, "dim", c.dim, "whole groups of the activation_format");
+    want(c.inter_dim % whole == 0, "inter_dim", c.inter_dim, "whole groups of the activation_format");
+  }
+  if (c.path == ExpertsPath::few_rows && !serves_few_rows(demand_of(c, 8)))
     throw ArgumentError(
         "path is few_rows: want 16-bit numbers and widths that are multiples of 8, or bfloat16 and codes of "
-        "whole "
-        "16 bytes");
+        "whole 16 bytes; a documented activation; and no router_weight_on_input");
+  want(!c.router_weight_on_input || !c.apply_router_weight_after_down, "router_weight_on_input",
+       c.router_weight_on_input, "0 with apply_router_weight_after_down");
   if (c.path == ExpertsPath::wgmma_planes) {
     if (c.dtype != DataType::float32)
       throw ArgumentError("path is wgmma_planes: want float32, which it takes apart");
@@ -41,19 +63,9 @@ void check_config(const ExpertsConfig& c) {
 
 namespace {
 
-std::int64_t expected_rows_of(const ExpertsConfig& c) {
-  return c.expected_rows > 0 ? c.expected_rows : slots_of(c);
-}
-
-ProductDemand demand_of(const ExpertsConfig& c) {
-  return {0, 0, c.dtype, c.dim, c.inter_dim, expected_rows_of(c), c.experts, c.weight_format, c.activation};
-}
-
 /// Whether forward reads codes wherever it runs: the answer of every device that has a path.
 bool reads_codes(const ExpertsConfig& c) {
-  ProductDemand demand = demand_of(c);
-  demand.major = 8;
-  const ExpertsPath path = choose_path(demand, c.path);
+  const ExpertsPath path = choose_path(demand_of(c, 8), c.path);
   return path != ExpertsPath::automatic && product_kind(path).streams_weights;
 }
 
@@ -109,7 +121,9 @@ void clear_tickets(int* tickets, cudaStream_t stream) {
   check(cudaMemsetAsync(tickets, 0, sizeof(int), stream), "cudaMemsetAsync");
 }
 
-bool gathers(const ExpertsConfig& c, ExpertsPath path) { return product_kind(path).gathers(demand_of(c)); }
+bool gathers(const ExpertsConfig& c, ExpertsPath path) {
+  return !c.router_weight_on_input && product_kind(path).gathers(demand_of(c));
+}
 
 GroupedShape gathering(GroupedShape g, int* arrivals) {
   g.arrivals = arrivals + g.chunk * (1 + g.permutation.most_tiles);
@@ -128,20 +142,21 @@ static std::size_t matrix(const ExpertsConfig& c, std::int64_t width) {
 // The bytes of the permutation and of arrivals do not depend on the tiles.
 Saved::Saved(Arena& arena, const ExpertsConfig& c, const TokenChunks& chunks)
     : h(arena.take_bytes(matrix(c, c.up_width()))),
-      permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))) {}
+      permutation(arena.take_bytes(permutation_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))),
+      o(arena.take_bytes(quantises(c) && c.apply_router_weight_after_down ? matrix(c, c.dim) : 0)) {}
 
-Numbers::Numbers(Arena& arena, const ExpertsConfig& c, bool wanted) {
+Numbers::Numbers(Arena& arena, const ExpertsConfig& c, DataType t, bool wanted) : type(t) {
   if (!wanted || c.weight_format == WeightFormat::none) return;
-  const std::size_t of_width = static_cast<std::size_t>(c.experts) * c.dim * bytes_of(c.dtype);
+  const std::size_t of_width = static_cast<std::size_t>(c.experts) * c.dim * bytes_of(type);
   gate_and_up = arena.take_bytes(of_width * c.up_width());
   down = arena.take_bytes(of_width * c.inter_dim);
 }
 
 void Numbers::make(const ExpertsConfig& c, const ExpertsWeights& w, cudaStream_t stream) const {
   if (!gate_and_up) return;
-  dequantize({c.weight_format, w.gate_and_up, w.gate_and_up_scales, c.experts, c.dim, c.up_width()}, c.dtype,
+  dequantize({c.weight_format, w.gate_and_up, w.gate_and_up_scales, c.experts, c.dim, c.up_width()}, type,
              gate_and_up, stream);
-  dequantize({c.weight_format, w.down, w.down_scales, c.experts, c.inter_dim, c.dim}, c.dtype, down, stream);
+  dequantize({c.weight_format, w.down, w.down_scales, c.experts, c.inter_dim, c.dim}, type, down, stream);
 }
 
 ExpertsWeights Numbers::instead_of(const ExpertsWeights& w) const {
@@ -156,7 +171,9 @@ ForwardWorkspace::ForwardWorkspace(Arena& arena, const ExpertsConfig& c, const T
       tickets(arena.take<int>(1)),
       arrivals(static_cast<int*>(
           arena.take_bytes(arrivals_bytes(permutation_shape(c, ExpertsPath::portable, chunks))))),
-      numbers(arena, c, !reads_codes(c)) {}
+      numbers(arena, c, quantises(c) ? DataType::float32 : c.dtype, !reads_codes(c)),
+      operand(arena.take<float>(quantises(c) ? rows_of(c) * std::max(c.dim, c.inter_dim) : 0)),
+      sums(arena.take<float>(quantises(c) ? rows_of(c) * std::max(c.up_width(), c.dim) : 0)) {}
 
 BackwardWorkspace::BackwardWorkspace(Arena& arena, const ExpertsConfig& c, RowsOfX x)
     : dh(arena.take_bytes(matrix(c, c.up_width()))),
@@ -165,7 +182,7 @@ BackwardWorkspace::BackwardWorkspace(Arena& arena, const ExpertsConfig& c, RowsO
       x_rows(x == RowsOfX::apart ? arena.take_bytes(matrix(c, c.dim)) : rows),
       dot_parts(arena.take<float>(rows_of(c) * dot_parts_of(c, ExpertsPath::portable))),
       tickets(arena.take<int>(1)),
-      numbers(arena, c, true) {}
+      numbers(arena, c, c.dtype, true) {}
 
 std::size_t saved_bytes(const ExpertsConfig& config) {
   check_config(config);

@@ -5,6 +5,7 @@
 #include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
 #include "cuda_impl/grouped_gemm/product_kinds.hpp"
 #include "cuda_impl/memory/arena.hpp"
+#include "cuda_impl/permutation/input_slots.hpp"
 #include "moeref/cuda/experts.hpp"
 
 namespace moeref::cuda {
@@ -22,6 +23,10 @@ inline std::int64_t slots_of(const ExpertsConfig& config) { return config.tokens
 inline std::int64_t rows_of(const ExpertsConfig& config) {
   return config.max_rows > 0 ? config.max_rows : slots_of(config);
 }
+/// The slots of experts that return their input; `rows` [T, D] is x, or the cotangent of the output.
+inline InputSlots input_slots(const ExpertsConfig& c, const ExpertsInput& in, const void* rows) {
+  return {rows, in.ids, in.weights, in.token_mask, c.slots, c.experts, c.identity_experts};
+}
 /// For the experts of one device, whose rows are all of its slots.
 void check_no_limit(const ExpertsConfig& config);
 /// `tickets`: of the workspace, after clear_tickets().
@@ -29,6 +34,7 @@ GroupedShape grouped_shape(const ExpertsConfig& config, ExpertsPath path, const 
                            int* tickets, int chunk = 0);
 /// Before the first product of a pass; the products leave it so.
 void clear_tickets(int* tickets, cudaStream_t stream);
+inline bool quantises(const ExpertsConfig& c) { return c.activation_format != ActivationFormat::none; }
 /// Whether the up product brings X to its rows.
 bool gathers(const ExpertsConfig& config, ExpertsPath path);
 /// The same shape for an up product that gathers. `arrivals`: of the workspace, 0 for every chunk.
@@ -49,12 +55,14 @@ struct ExpertRows {
 struct Saved {
   void* h;
   void* permutation;
+  void* o;  // [R, D], the rows before their weights, where backward cannot find their products with dY again
   Saved(Arena& arena, const ExpertsConfig& config, const TokenChunks& chunks);
 };
 /// The weights as numbers where the caller's are codes that the pass's products cannot read.
 struct Numbers {
   void *gate_and_up = nullptr, *down = nullptr;  // null where the caller's weights are multiplied as they are
-  Numbers(Arena& arena, const ExpertsConfig& config, bool wanted);
+  DataType type;
+  Numbers(Arena& arena, const ExpertsConfig& config, DataType type, bool wanted);
   void make(const ExpertsConfig& config, const ExpertsWeights& weights, cudaStream_t stream) const;
   /// What the products take, and its format.
   ExpertsWeights instead_of(const ExpertsWeights& weights) const;
@@ -68,6 +76,7 @@ struct ForwardWorkspace {
   int* tickets;       // of the products, in the workspace, which no other pass uses at the same time
   int* arrivals;      // [chunks, 1 + most_tiles]
   Numbers numbers;
+  float *operand, *sums;  // of products of quantised rows: [R, D or I], [R, up_width or D]
   ForwardWorkspace(Arena& arena, const ExpertsConfig& config, const TokenChunks& chunks);
 };
 /// Where the rows of X go in a backward pass: with those of dY, which are no longer needed by then, or to

@@ -22,13 +22,14 @@ class ForwardPass {
 
  private:
   bool takes_tokens() const;  // the up product, where they are
+  void multiply_quantised(int chunk, cudaStream_t stream) const;
 
   const ExpertsConfig config_;
   const TokenChunks chunks_;
   const ExpertsWeights weights_;
   const ExpertsInput input_;
   const ExpertsPath path_;
-  void* const h_;
+  void *const h_, *const o_;  // of `saved`, or null
   ForwardWorkspace work_;
   Permutation permutation_;
 };
@@ -44,7 +45,7 @@ class BackwardPass {
 
   void gather_dy(int chunk, cudaStream_t stream) const;
   void activation_gradient(int chunk, cudaStream_t stream) const;  // dA', dH, A' and the parts of d_weights
-  void router_weights(cudaStream_t stream) const;
+  void router_weights(cudaStream_t stream) const;  // with router_weight_on_input: input_gradient's
   void down_weights(cudaStream_t stream) const;
   void gather_x(cudaStream_t stream) const;
   void up_weights(cudaStream_t stream) const;
@@ -65,7 +66,7 @@ class BackwardPass {
   const ExpertsGradients gradients_;
   const ExpertsPath path_;
   BackwardWorkspace work_;
-  const void* const h_;
+  const void *const h_, *const o_;
   Permutation permutation_;
 };
 

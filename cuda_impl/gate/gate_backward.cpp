@@ -22,6 +22,11 @@ void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput
     if (!holds_planes(c)) return Operand{work.d_logits, compute, row_stride, col_stride};
     return Operand{work.d_logits, DataType::bfloat16, row_stride, col_stride, kPlanes, c.tokens * stride};
   };
+  if (c.capacity.drops_slots()) {
+    kept_slots_backward(kept_slots(c, keep.dispatched, keep.raw_weights), d_weights, d_weights_type,
+                        work.d_kept, stream);
+    d_weights = work.d_kept, d_weights_type = accumulator_type(c);
+  }
   scores_backward(
       routing_rule(c, w.correction != nullptr), blocks, c.tokens,
       {keep.logits, w.correction, in.token_mask, ids, d_weights, d_weights_type,

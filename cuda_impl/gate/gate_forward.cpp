@@ -1,9 +1,28 @@
-// Logits, then everything else over them, then the sums of the blocks: three launches.
+// Logits, then everything else over them, then the sums of the blocks: three launches; and where experts are
+// of limited capacity, the slots that they take and the weights of these.
 #include "cuda_impl/aux_loss/statistics.hpp"
 #include "cuda_impl/gate/layout.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
+namespace {
+
+/// The caller's array, or else the one of the workspace.
+template <class T>
+T* or_else(T* wanted, T* otherwise) {
+  return wanted ? wanted : otherwise;
+}
+
+/// After the selection, whose weights went to `raw` where they are divided after dropping.
+void drop_slots(const GateConfig& c, const GateInput& in, const GateOutput& out, const float* order,
+                const void* raw, int* dispatched, void* workspace, cudaStream_t stream) {
+  limit_capacity(capacity_shape(c), c.capacity, out.ids, order, in.token_mask, c.null_id, dispatched,
+                 workspace, stream);
+  weigh_kept_slots(kept_slots(c, dispatched, raw),
+                   {scores_type(c), out.weights, c.weights_type(), out.weights_float}, stream);
+}
+
+}  // namespace
 
 void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput& in, const GateOutput& out,
                   void* saved, void* workspace, cudaStream_t stream) {
@@ -25,6 +44,9 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
   routed.weights = out.weights;
   routed.weights_type = c.weights_type();
   routed.weights_float = out.weights_float;
+  void* const raw = saved ? keep.raw_weights : work.raw_weights;
+  if (c.capacity.drops_slots()) routed.weights_float = or_else(out.weights_float, work.order_weights);
+  if (c.divides_after_dropping()) routed.weights = raw, routed.weights_type = accumulator_type(c);
   routed.logits = saved ? keep.logits : nullptr;
   routed.block_load = work.block_load;
   routed.block_tokens = work.block_tokens;
@@ -33,6 +55,15 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
                {work.partial_logits, partial_sums, w.bias, c.parameter_type, w.correction, in.token_mask,
                 in.replay_ids},
                routed, stream);
+  if (c.capacity.drops_slots()) {
+    int* const dispatched = saved ? keep.dispatched : or_else(out.dispatched_ids, work.dispatched);
+    drop_slots(c, in, out, routed.weights_float, raw, dispatched, work.capacity, stream);
+    if (out.dispatched_ids && dispatched != out.dispatched_ids)
+      check(cudaMemcpyAsync(out.dispatched_ids, dispatched,
+                            static_cast<std::size_t>(c.tokens) * c.slots * sizeof(int),
+                            cudaMemcpyDeviceToDevice, stream),
+            "cudaMemcpyAsync");
+  }
 
   AuxStatistics statistics{work.real_tokens, out.load ? out.load : work.load, nullptr};
   if (wants_sums) statistics.score_sum = work.score_sum;

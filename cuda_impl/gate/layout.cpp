@@ -64,6 +64,12 @@ void check_config(const GateConfig& c) {
        std::int64_t{c.always_selected}, "0 to slots - 1 = " + std::to_string(c.slots - 1));
   want(c.always_selected == 0 || !is_grouped(c), "always_selected", std::int64_t{c.always_selected},
        "0 where experts are selected within groups");
+  want(c.capacity.expert_capacity >= 0, "expert_capacity", c.capacity.expert_capacity, "0 or more");
+  want(c.capacity.capacity_factor >= 0.0, "capacity_factor", c.capacity.capacity_factor, "0 or more");
+  want(c.capacity.capacity_factor == 0.0 || c.capacity.expert_capacity == 0, "expert_capacity",
+       c.capacity.expert_capacity, "0 with capacity_factor");
+  want(c.capacity.min_capacity >= 0, "min_capacity", c.capacity.min_capacity, "0 or more");
+  want(c.null_id == -1 || c.null_id == c.experts, "null_id", std::int64_t{c.null_id}, "-1 or experts");
 }
 
 void check_with_correction(const GateConfig& c, bool has_correction) {
@@ -93,7 +99,8 @@ RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   rule.formula = its.formula;
   rule.softmax_before_topk = its.chooses_by_logits && c.softmax_before_topk;
   rule.softmax_of_selected = its.chooses_by_logits && !c.softmax_before_topk;
-  rule.normalise = c.normalises_weights();
+  rule.raw_weights = c.divides_after_dropping();
+  rule.normalise = c.normalises_weights() && !rule.raw_weights;
   rule.normalise_scores = c.normalises_scores();
   rule.corrected = has_correction && !its.chooses_by_logits;
   rule.weigh_corrected = rule.corrected && c.weight_uses_correction && its.weighs_corrected;
@@ -103,7 +110,7 @@ RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   rule.limited_groups = is_grouped(c) ? c.limited_groups : 1;
   rule.group_top2 = group_sum(c, has_correction) == 2;
   rule.discard_to_zero = c.discards_to_zero.value_or(its.discard_to_zero);
-  rule.route_scale = c.route_scale;
+  rule.route_scale = rule.raw_weights ? 1.0 : c.route_scale;
   rule.compute = c.compute_type();
   rule.scores = scores_type(c);
   rule.norm_at_most = c.norm_at_most;
@@ -115,7 +122,8 @@ RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   rule.group_sum = rule.groups > 1 ? group_sum(c, has_correction) : 0;
   rule.always_selected = c.always_selected;
   rule.beyond = rule.normalise_scores != rule.normalise || rule.norm_at_most || rule.norm_eps != 1e-20 ||
-                rule.selects_logits || rule.maps_logits || rule.group_sum > 2 || rule.always_selected > 0;
+                rule.selects_logits || rule.maps_logits || rule.group_sum > 2 || rule.always_selected > 0 ||
+                rule.raw_weights;
   return rule;
 }
 
@@ -154,9 +162,32 @@ std::size_t sum_bytes(const GateConfig& c) { return c.compute_type() == DataType
 ProductShape logits_shape(const GateConfig& c) { return split_product(c.tokens, c.experts, c.dim); }
 ProductShape weight_gradient_shape(const GateConfig& c) { return split_product(c.experts, c.dim, c.tokens); }
 
+CapacityShape capacity_shape(const GateConfig& c) { return {c.tokens, c.experts, c.slots}; }
+
+KeptSlots kept_slots(const GateConfig& c, const int* dispatched, const void* values) {
+  return {c.tokens,
+          c.slots,
+          c.experts,
+          dispatched,
+          c.divides_after_dropping() ? values : nullptr,
+          accumulator_type(c),
+          c.norm_at_most,
+          c.norm_eps,
+          c.route_scale};
+}
+
+static std::size_t dropping_slots(const GateConfig& c) {
+  return c.capacity.drops_slots() ? static_cast<std::size_t>(c.tokens * c.slots) : 0;
+}
+static std::size_t raw_weight_bytes(const GateConfig& c) {
+  return c.divides_after_dropping() ? dropping_slots(c) * sum_bytes(c) : 0;
+}
+
 GateSaved::GateSaved(Arena& arena, const GateConfig& c)
     : logits(arena.take<char>(c.tokens * c.experts * bytes_of(c.compute_type()))),
-      aux_gradient(arena.take<double>(c.experts)) {}
+      aux_gradient(arena.take<double>(c.experts)),
+      dispatched(arena.take<int>(dropping_slots(c))),
+      raw_weights(arena.take_bytes(raw_weight_bytes(c))) {}
 
 GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
     : weight_planes(arena.take_bytes(plane_bytes(c))),
@@ -167,15 +198,20 @@ GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
       block_sums(arena.take<char>(token_blocks(c).blocks * c.experts * sum_bytes(c))),
       load(arena.take<std::int64_t>(c.experts)),
       real_tokens(arena.take<std::int64_t>(1)),
-      score_sum(arena.take<double>(c.experts)) {}
+      score_sum(arena.take<double>(c.experts)),
+      capacity(arena.take_bytes(c.capacity.drops_slots() ? capacity_workspace_bytes(capacity_shape(c)) : 0)),
+      dispatched(arena.take<int>(dropping_slots(c))),
+      order_weights(arena.take<float>(dropping_slots(c))),
+      raw_weights(arena.take_bytes(raw_weight_bytes(c))) {}
 
 GateBackwardWorkspace::GateBackwardWorkspace(Arena& arena, const GateConfig& c)
     : weight_planes(arena.take_bytes(plane_bytes(c))),
       d_logits(arena.take<char>(c.tokens * logit_stride(c) *
                                 (holds_planes(c) ? kPlanes * 2 : bytes_of(c.compute_type())))),
       block_sums(arena.take<char>(token_blocks(c).blocks * c.experts * sum_bytes(c))),
-      weight_parts(arena.take<char>(std::int64_t{weight_gradient_shape(c).splits} * c.experts * c.dim *
-                                    sum_bytes(c))) {}
+      weight_parts(
+          arena.take<char>(std::int64_t{weight_gradient_shape(c).splits} * c.experts * c.dim * sum_bytes(c))),
+      d_kept(arena.take_bytes(dropping_slots(c) * sum_bytes(c))) {}
 
 template <class Layout>
 static std::size_t layout_bytes(const GateConfig& config) {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cuda_impl/gate/kept_slots.hpp"
 #include "cuda_impl/gate/product.hpp"
 #include "cuda_impl/gate/route_tokens.hpp"
 #include "cuda_impl/memory/arena.hpp"
@@ -24,6 +25,13 @@ void check_with_correction(const GateConfig& config, bool has_correction);
 
 /// Bytes of a number in partial sums.
 std::size_t sum_bytes(const GateConfig& config);
+/// What scores and weights are computed in.
+inline DataType accumulator_type(const GateConfig& c) {
+  return c.compute_type() == DataType::float64 ? DataType::float64 : DataType::float32;
+}
+CapacityShape capacity_shape(const GateConfig& config);
+/// The slots that experts take. `values`: GateSaved::raw_weights.
+KeptSlots kept_slots(const GateConfig& config, const int* dispatched, const void* values);
 /// Columns of the gradient of the logits in memory: E, filled with zeros to a multiple of 8.
 inline std::int64_t logit_stride(const GateConfig& c) { return (c.experts + 7) / 8 * 8; }
 /// How many planes of x's type an fp32 W is held in for products with it, 0 where it is taken as it is: what
@@ -41,6 +49,8 @@ ProductShape weight_gradient_shape(const GateConfig& config);
 struct GateSaved {
   void* logits;          // [T, E] in the compute type
   double* aux_gradient;  // [E], f_i / n
+  int* dispatched;       // [T, k] where slots are dropped
+  void* raw_weights;     // [T, k] in accumulator_type(), where they are divided after dropping
   GateSaved(Arena& arena, const GateConfig& config);
 };
 struct GateForwardWorkspace {
@@ -50,6 +60,10 @@ struct GateForwardWorkspace {
   void* block_sums;
   std::int64_t *load, *real_tokens;  // where the caller wants none
   double* score_sum;
+  void* capacity;
+  int* dispatched;       // where nothing is saved and the caller wants none
+  float* order_weights;  // [T, k], those that slots are ordered by, where the caller wants none
+  void* raw_weights;     // where nothing is saved
   GateForwardWorkspace(Arena& arena, const GateConfig& config);
 };
 struct GateBackwardWorkspace {
@@ -57,6 +71,7 @@ struct GateBackwardWorkspace {
   void* d_logits;
   void* block_sums;
   void* weight_parts;
+  void* d_kept;  // [T, k] in accumulator_type(), where slots are dropped
   GateBackwardWorkspace(Arena& arena, const GateConfig& config);
 };
 

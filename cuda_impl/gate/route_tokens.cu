@@ -240,7 +240,9 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
       const int slot = lane + 32 * i;
       if (slot >= rule.slots) continue;
       const std::int64_t at = t * rule.slots + slot;
-      const Acc stored = there[i] ? round_to(round_to(w[i], rule.scores), p.out.weights_type) : Acc(0);
+      Acc stored = there[i] ? round_to(round_to(w[i], rule.scores), p.out.weights_type) : Acc(0);
+      if constexpr (kBeyond)
+        if (rule.raw_weights && there[i]) stored = w[i];
       p.out.ids[at] = memory.ids[slot];
       if (p.out.weights) store_element(p.out.weights, p.out.weights_type, at, stored);
       if (p.out.weights_float) p.out.weights_float[at] = static_cast<float>(stored);

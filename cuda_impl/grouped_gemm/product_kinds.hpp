@@ -22,11 +22,13 @@ struct ProductDemand {
   int experts = 1;
   WeightFormat format = WeightFormat::none;  // of the caller's weights
   Activation activation = Activation::swiglu;
+  bool weighs_input = false;    // X has to lie by row, times the routing weights
+  bool quantises_rows = false;  // products of codes by codes, which portable's in float32 stand for
 };
 
 constexpr bool serves_wgmma(const ProductDemand& d) {
   return d.major == 9 && d.minor == 0 && d.dtype == DataType::bfloat16 && d.dim % 8 == 0 &&
-         d.inter_dim % 8 == 0 && is_documented(d.activation);
+         d.inter_dim % 8 == 0 && is_documented(d.activation) && !d.quantises_rows;
 }
 constexpr bool serves_planes(const ProductDemand& d) {
   return d.major == 9 && d.minor == 0 && d.dtype == DataType::float32;
@@ -35,7 +37,9 @@ constexpr bool serves_portable(const ProductDemand& d) { return d.major >= 8; }
 
 /// A lane reads 16 bytes along a row of weights: of columns, or of codes along K. Codes become bfloat16.
 constexpr bool serves_few_rows(const ProductDemand& d) {
-  if (d.major < 8 || d.dtype == DataType::float32 || !is_documented(d.activation)) return false;
+  if (d.major < 8 || d.dtype == DataType::float32 || !is_documented(d.activation) || d.weighs_input ||
+      d.quantises_rows)
+    return false;
   const bool codes = d.format != WeightFormat::none;
   const int step = codes ? 128 / facts(d.format).bits() : 8;
   return d.dim % step == 0 && d.inter_dim % step == 0 && (!codes || d.dtype == DataType::bfloat16);

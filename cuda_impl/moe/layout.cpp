@@ -28,7 +28,7 @@ void same(const char* field, std::int64_t gate, std::int64_t experts) {
 
 void check_config(const LayerConfig& c) {
   same("tokens", c.gate.tokens, c.experts.tokens);
-  same("experts", c.gate.experts, c.experts.experts);
+  same("experts", c.gate.experts, c.experts.experts + c.experts.identity_experts);
   same("slots", c.gate.slots, c.experts.slots);
   if (!c.latent) same("dim", c.gate.dim, c.experts.dim);
   if (c.gate.x_type != c.experts.dtype)
@@ -49,7 +49,8 @@ void check_groups(const LayerConfig& c, const LayerGroups& groups) {
 LayerValues::LayerValues(Arena& arena, const LayerConfig& c)
     : mask(arena.take<std::uint8_t>(static_cast<std::size_t>(c.gate.tokens))),
       ids(arena.take<int>(slots(c))),
-      weights(arena.take<float>(slots(c))) {
+      weights(arena.take<float>(slots(c))),
+      dispatched(c.drops_slots() ? arena.take<int>(slots(c)) : ids) {
   if (c.latent) latent = arena.take_bytes(latent_bytes(c)), routed = arena.take_bytes(latent_bytes(c));
   if (c.shared_gate) shared_scale = arena.take<float>(static_cast<std::size_t>(c.gate.tokens));
 }

@@ -30,6 +30,7 @@ struct LayerValues {
   std::uint8_t* mask;                         // [T]
   int* ids;                                   // [T, k]
   float* weights;                             // [T, k]
+  int* dispatched;                            // [T, k], those that experts get: `ids` where none is dropped
   void *latent = nullptr, *routed = nullptr;  // [T, L]: the experts' input and output
   float* shared_scale = nullptr;              // [T] sigmoid(x w_sg^T)
   LayerValues(Arena& arena, const LayerConfig& config);

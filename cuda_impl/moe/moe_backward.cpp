@@ -22,7 +22,7 @@ void routed_backward(const LayerConfig& c, const LayerWeights& w, const LayerInp
     linear_weight_gradient(fc2_shape(c), dy, keep.values.routed, d.fc2_weight, blas, stream);
     if (d.fc2_bias) column_sum(c.dtype(), tokens, c.gate.dim, dy, nullptr, d.fc2_bias, work.sums, stream);
   }
-  const ExpertsInput routed{x, keep.values.ids, keep.values.weights,
+  const ExpertsInput routed{x, keep.values.dispatched, keep.values.weights,
                             in.padding_mask ? keep.values.mask : nullptr};
   if (is_spread(c))
     experts_backward(c.expert_parallel(), w.experts, routed, d_routed, *groups.expert, groups.windows,

@@ -23,14 +23,16 @@ void route(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, co
     const bool summed = context && c.gate.has_aux_loss();
     const AuxStatistics statistics = summed ? work.statistics : AuxStatistics{};
     gate_forward(c.gate, w.gate, {in.x, mask, in.replay_ids},
-                 {values.ids, out.weights, values.weights, out.load, out.aux_loss, statistics}, saved,
-                 work.part, stream);
+                 {values.ids, out.weights, values.weights, out.load, out.aux_loss, statistics,
+                  c.drops_slots() ? values.dispatched : nullptr},
+                 saved, work.part, stream);
     if (summed) {
       context->sum(statistics.real_tokens, 1 + c.gate.experts, statistics.score_sum, c.gate.experts, stream);
       gate_aux_loss(c.gate, statistics, out.aux_loss, saved, stream);
     }
   }
   if (out.ids) copy_ids(out.ids, values.ids);
+  if (out.dispatched_ids && c.drops_slots()) copy_ids(out.dispatched_ids, values.dispatched);
 }
 
 }  // namespace
@@ -59,7 +61,7 @@ void layer_forward(const LayerConfig& c, const LayerWeights& w, const LayerInput
     linear_with_bias(fc1_shape(c), in.x, w.fc1_weight, w.fc1_bias, values.latent, blas, stream);
     x = values.latent, y = values.routed;
   }
-  const ExpertsInput routed{x, values.ids, values.weights, mask};
+  const ExpertsInput routed{x, values.dispatched, values.weights, mask};
   if (is_spread(c))
     experts_forward(c.expert_parallel(), w.experts, routed, y, *groups.expert, groups.windows, keep.experts,
                     work.part, stream);

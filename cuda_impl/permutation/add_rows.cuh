@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "cuda_impl/memory/element.cuh"
+#include "cuda_impl/permutation/input_slots.hpp"
 
 namespace moeref::cuda {
 
@@ -32,6 +33,21 @@ __device__ __forceinline__ void add_rows(const T* __restrict__ rows, int width, 
   }
 }
 
+/// sum[i] += column c + i of what the token's experts that return their input add, slot by slot.
+template <class T, int N>
+__device__ __forceinline__ void add_input(const InputSlots& in, std::int64_t token, int width, int c,
+                                          float (&sum)[N]) {
+  float v[N];
+  bool read = false;
+  for (int j = 0; j < in.slots; ++j) {
+    if (!in.has(token, j)) continue;
+    if (!read) load<N>(static_cast<const T*>(in.rows) + token * width + c, v), read = true;
+    const float weight = in.weights[token * in.slots + j];
+#pragma unroll
+    for (int i = 0; i < N; ++i) sum[i] += weight * v[i];
+  }
+}
+
 /// Calls f.template operator()<InFlight>() for sums of up to `count` rows.
 template <class F>
 void with_rows_in_flight(int count, const F& f) {
@@ -41,6 +57,17 @@ void with_rows_in_flight(int count, const F& f) {
     f.template operator()<4>();
   else
     f.template operator()<8>();
+}
+
+/// Calls f.template operator()<WithInput, InFlight>() for sums of up to `count` rows.
+template <class F>
+void with_sums_of(int count, const InputSlots& in, const F& f) {
+  with_rows_in_flight(count, [&]<int InFlight>() {
+    if (in.experts > 0)
+      f.template operator()<true, InFlight>();
+    else
+      f.template operator()<false, InFlight>();
+  });
 }
 
 /// Threads of such a block, 512 at most, all of which have something to do as often as they go over the row.

@@ -8,8 +8,9 @@
 namespace moeref::cuda {
 namespace {
 
-template <class T, int N, int InFlight>
-__global__ void gather_sum(const T* rows, const int* slot_row, int slots, int dim, T* out) {
+template <class T, int N, bool WithInput, int InFlight>
+__global__ void gather_sum(const T* rows, const int* slot_row, int slots, int dim, T* out,
+                           const InputSlots input) {
   wait_for_earlier_kernels();
   const std::int64_t token = blockIdx.x;
   const int* mine = slot_row + token * slots;
@@ -17,6 +18,7 @@ __global__ void gather_sum(const T* rows, const int* slot_row, int slots, int di
     float sum[N] = {};
     add_rows<InFlight>(
         rows, dim, slots, c, [&](int j) { return std::int64_t{mine[j]}; }, sum);
+    if constexpr (WithInput) add_input<T>(input, token, dim, c, sum);
     store<N>(out + token * dim + c, sum);
   }
 }
@@ -24,17 +26,22 @@ __global__ void gather_sum(const T* rows, const int* slot_row, int slots, int di
 }  // namespace
 
 void unpermute(DataType dtype, const void* rows, const int* slot_row, std::int64_t tokens, int slots, int dim,
-               void* out, cudaStream_t stream) {
+               void* out, cudaStream_t stream, const InputSlots& input) {
   if (tokens == 0) return;
   with_type(dtype, [&]<class T>() {
     const bool eights = in_eights(dim, rows, out);
-    with_rows_in_flight(slots, [&]<int InFlight>() {
+    with_sums_of(slots, input, [&]<bool WithInput, int InFlight>() {
       const LaunchShape shape{static_cast<unsigned>(tokens),
                               static_cast<unsigned>(add_rows_threads(dim, eights)), 0, stream};
-      const auto launch =
-          eights ? launch_overlapped<gather_sum<T, 8, InFlight>, const T*, const int*, int, int, T*>
-                 : launch_overlapped<gather_sum<T, 1, InFlight>, const T*, const int*, int, int, T*>;
-      launch("unpermute", shape, static_cast<const T*>(rows), slot_row, slots, dim, static_cast<T*>(out));
+      const auto launch = [&]<int N>() {
+        launch_overlapped<gather_sum<T, N, WithInput, InFlight>>("unpermute", shape,
+                                                                 static_cast<const T*>(rows), slot_row, slots,
+                                                                 dim, static_cast<T*>(out), input);
+      };
+      if (eights)
+        launch.template operator()<8>();
+      else
+        launch.template operator()<1>();
     });
   });
 }

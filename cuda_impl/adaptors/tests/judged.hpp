@@ -96,11 +96,10 @@ inline Call filled_call(Component component, const MoEConfig& c, std::int64_t to
   return call;
 }
 
-/// The call under the documented rule where CUDA has no other; with n_identity_experts, which shapes depend
-/// on, as it is.
+/// The call under the documented rule where CUDA has no other.
 inline Call without_missing_rules(Call call) {
   for (const std::string_view rule : all_conventions())
-    if (rule != "n_identity_experts" && std::ranges::find(kCudaConventions, rule) == kCudaConventions.end())
+    if (std::ranges::find(kCudaConventions, rule) == kCudaConventions.end())
       call.config.erase(std::string(rule));
   if (call.config.value("selection_scores", "") == "sinkhorn") call.config.erase("selection_scores");
   Shape tokens = call.tensors.at("inputs/x").shape();

@@ -21,6 +21,10 @@ class ExpertsConventions : public testing::TestWithParam<DType> {
     c.clamp_after_activation = true;
     return c;
   }
+  static nlohmann::json on_ranks(std::int64_t ranks) {
+    if (ranks == 1) return nlohmann::json::object();
+    return {{"ep_size", ranks}, {"exchange", ranks == 2 ? "all_gather" : "all_to_all"}};
+  }
 };
 INSTANTIATE_TEST_SUITE_P(Types, ExpertsConventions,
                          testing::Values(DType::float32, DType::bfloat16, DType::float16),
@@ -46,6 +50,45 @@ TEST_P(ExpertsConventions, LargeNumbers) {
     for (std::int64_t i = 0; i < x.size(); ++i) x.set(i, round_to(x.dtype(), x[i] * 6.0));
     expect_passes(call, "large numbers");
   }
+}
+
+// Widths of whole eights and others, ranks in one chunk and in several.
+TEST_P(ExpertsConventions, WeightsOnTheInput) {
+  Judged total;
+  for (const auto& [tokens, dim, inter_dim] :
+       {std::array<std::int64_t, 3>{1, 8, 8}, {33, 24, 16}, {70, 19, 13}, {60, 64, 32}})
+    for (const ActivationKind activation : {ActivationKind::swiglu, ActivationKind::relu2})
+      for (const std::int64_t ranks : {1, 2, 4}) {
+        MoEConfig c = config(dim, inter_dim, activation);
+        c.n_routed_experts = 8;
+        c.router_weight_on_input = true;
+        c.clamp_after_activation = false;
+        c.expert_bias = total.calls % 2;
+        judge_call(filled_call(Component::experts, c, tokens, 90 + total.calls, true, on_ranks(ranks)), "",
+                   total);
+      }
+  EXPECT_EQ(total.calls, 24);
+}
+
+// With the weight in each of its places; the others are as many as the ranks divide.
+TEST_P(ExpertsConventions, ExpertsThatReturnTheirInput) {
+  Judged total;
+  for (const auto& [tokens, dim, inter_dim] :
+       {std::array<std::int64_t, 3>{1, 8, 8}, {33, 24, 16}, {70, 19, 13}})
+    for (const bool after : {false, true})
+      for (const std::int64_t ranks : {1, 2, 4}) {
+        MoEConfig c = config(dim, inter_dim, ActivationKind::swiglu);
+        c.n_routed_experts = 7;
+        c.n_activated_experts = 3;
+        c.n_identity_experts = 3;
+        c.apply_router_weight_after_down = after;
+        c.router_weight_on_input = !after && dim == 24;
+        c.clamp_after_activation = false;
+        c.expert_bias = total.calls % 2;
+        judge_call(filled_call(Component::experts, c, tokens, 120 + total.calls, true, on_ranks(ranks)), "",
+                   total);
+      }
+  EXPECT_EQ(total.calls, 18);
 }
 
 TEST_P(ExpertsConventions, TheSameBitsOnEveryRun) {

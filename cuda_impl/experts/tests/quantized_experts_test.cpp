@@ -3,6 +3,7 @@
 #include "cuda_impl/adaptors/tests/judged_call.hpp"
 #include "cuda_impl/experts/layout.hpp"
 #include "cuda_impl/grouped_gemm/product_kinds.hpp"
+#include "moeref/activation_format.hpp"
 #include "moeref/weight_format.hpp"
 
 namespace moeref::cuda::test {
@@ -97,10 +98,54 @@ TEST_P(QuantizedExperts, NumbersForProductsThatReadNoCodes) {
                       {ExpertsPath::portable});
 }
 
+// Products of codes read X by token, where no weight of a slot is.
+TEST_P(QuantizedExperts, WeightsOnTheInputOfNumbers) {
+  expect_agrees(with(call(9, 128, 128, "bfloat16"),
+                     {{"backward", true}, {"config", {{"router_weight_on_input", true}}}}));
+}
+
 TEST_P(QuantizedExperts, GradientsAfterProductsOfCodes) {
   expect_agrees(
       with(call(37, 128, 128, "bfloat16"), {{"backward", true}, {"config", {{"expert_bias", true}}}}),
       {ExpertsPath::few_rows});
+}
+
+// Both operands of products: x is known exactly, so that stages tell every code and scale of it.
+TEST_P(QuantizedExperts, RowsAreQuantisedToo) {
+  int drawn = static_cast<int>(GetParam());
+  for (const moeref::ActivationFormat format : moeref::kQuantisedActivations) {
+    const bool after = ++drawn % 2 == 0;
+    expect_agrees(with(call(6, 128, 128, drawn % 3 == 0 ? "float32" : "bfloat16"),
+                       {{"backward", true},
+                        {"config",
+                         {{"activation_format", moeref::facts(format).name},
+                          {"expert_bias", drawn % 4 < 2},
+                          {"apply_router_weight_after_down", after}}}}));
+  }
+}
+
+TEST_P(QuantizedExperts, QuantisedRowsOnRanks) {
+  if (GetParam() > moeref::WeightFormat::mxfp8) GTEST_SKIP() << "two formats of weights are enough";
+  for (const bool after : {false, true})
+    expect_agrees(with(call(13, 128, 128, "bfloat16"),
+                       {{"backward", true},
+                        {"call", {{"ep_size", after ? 2 : 3}, {"exchange", "all_to_all"}}},
+                        {"config",
+                         {{"activation_format", "fp8_e4m3_group128"},
+                          {"router_weight_on_input", !after},
+                          {"apply_router_weight_after_down", after}}}}));
+}
+
+TEST_P(QuantizedExperts, CutGroupsAndOtherActivationsOfQuantisedRows) {
+  if (!moeref::facts(GetParam()).cut_blocks) GTEST_SKIP() << "widths are whole blocks";
+  for (const char* activation : {"quick_geglu", "relu2", "gelu", "swigluoai"})
+    for (const char* format : {"fp8_e4m3_group128", "fp8_e4m3_group128_ue8m0"})
+      expect_agrees(with(call(7, 200, 77, "float16"), {{"backward", true},
+                                                       {"config",
+                                                        {{"activation_format", format},
+                                                         {"activation_limit", 1.5},
+                                                         {"expert_activation", activation},
+                                                         {"expert_bias", true}}}}));
 }
 
 TEST_P(QuantizedExperts, SameBitsAgain) {

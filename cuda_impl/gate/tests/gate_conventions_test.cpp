@@ -53,6 +53,23 @@ constexpr Rule kGroupRules[] = {
     {"minus_infinity", [](MoEConfig& c) { c.discarded_groups = DiscardedGroups::minus_infinity; }},
 };
 
+constexpr Rule kCapacityRules[] = {
+    {"expert_capacity", [](MoEConfig& c) { c.expert_capacity = 1; }},
+    {"capacity_by_choice",
+     [](MoEConfig& c) {
+       c.capacity_factor = 0.5, c.min_capacity = 2, c.capacity_order = CapacityOrder::choice;
+     }},
+    {"capacity_by_weight",
+     [](MoEConfig& c) { c.expert_capacity = 2, c.capacity_order = CapacityOrder::weight; }},
+    {"norm_after_dropping", [](MoEConfig& c) { c.expert_capacity = 1, c.norm_after_dropping = true; }},
+    {"norm_after_dropping_by_weight",
+     [](MoEConfig& c) {
+       c.capacity_factor = 0.3, c.capacity_order = CapacityOrder::weight, c.norm_after_dropping = true;
+       c.norm_denominator = NormDenominator::max_of_sum_and_eps, c.norm_eps = 0.25;
+       c.null_slots = NullSlots::n_routed_experts;
+     }},
+};
+
 MoEConfig ruled_config(std::int64_t experts, std::int64_t k, DType dtype, ScoreFunc score) {
   MoEConfig c = gate_only(experts, k, 16, dtype);
   c.score_func = score;
@@ -122,6 +139,21 @@ TEST_P(GateConventions, NullSlotsAmongReplayedIds) {
       call.tensors["inputs/replay_indices"] = ids;
       expect_passes(call, "null slots");
     }
+}
+
+// On ranks, too, each of which drops among its own tokens, and in float64.
+TEST_P(GateConventions, EachRuleOfCapacity) {
+  for (const Rule& rule : kCapacityRules) {
+    Judged total;
+    for (const ScoreFunc score : kScoresOfRules)
+      for (const nlohmann::json& options : {nlohmann::json{{"cp_size", 2}, {"tokens_per_rank", {27, 13}}},
+                                            nlohmann::json{{"gate_precision", "float64"}}}) {
+        MoEConfig c = ruled_config(total.calls % 3 == 0 ? 24 : 7, 4, GetParam(), score);
+        rule.set(c);
+        judge_call(filled_call(Component::gate, c, 40, 500 + total.calls, true, options), rule.name, total);
+      }
+    EXPECT_EQ(total.calls, 10) << rule.name;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, GateConventions,

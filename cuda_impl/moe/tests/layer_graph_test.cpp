@@ -29,7 +29,7 @@ struct Batch {
 };
 
 /// Latent projections, shared experts with their gate, groups-free sigmoid routing with a correction bias
-/// that moves, padding, biases: everything a step can launch.
+/// that moves, padding, biases, experts of limited capacity: everything a step can launch.
 class Step {
  public:
   static constexpr int kTokens = 333, kDim = 64, kLatent = 48, kInter = 40, kExperts = 12, kSlots = 3,
@@ -125,6 +125,8 @@ class Step {
     c.gate = {kTokens, kDim, kExperts, kSlots, ScoreFunction::sigmoid};
     c.gate.norm_topk_prob = true;
     c.gate.aux_loss_coeff = 0.01;
+    c.gate.capacity = {0, 1.25, 0, CapacityOrder::weight};
+    c.gate.norm_after_dropping = true;
     c.experts = {kTokens, kLatent, kInter, kExperts, kSlots};
     c.experts.path = path;
     c.latent = true;

@@ -44,5 +44,34 @@ TEST_P(LayerConventions, RanksReplayNullSlots) {
   }
 }
 
+// Of limited capacity as the others, behind a latent projection too.
+TEST_P(LayerConventions, ExpertsThatReturnTheirInput) {
+  for (const int ranks : {1, 2})
+    for (const bool latent : {false, true}) {
+      MoEConfig c = gate_only(9, 3, 16, GetParam());
+      c.n_identity_experts = 3;
+      c.expert_capacity = latent ? 0 : 9;
+      if (latent) c.moe_latent_size = 12;
+      nlohmann::json options = nlohmann::json::object();
+      if (ranks > 1) options = {{"ep_size", ranks}, {"exchange", "all_gather"}};
+      expect_passes(filled_call(Component::moe, c, 30, 12, true, options), "experts that return their input");
+    }
+}
+
+TEST_P(LayerConventions, ExpertsOfLimitedCapacity) {
+  for (const CapacityOrder order : {CapacityOrder::token, CapacityOrder::choice, CapacityOrder::weight})
+    for (const int ranks : {1, 2}) {
+      MoEConfig c = gate_only(8, 3, 16, GetParam());
+      c.norm_topk_prob = true;
+      c.capacity_factor = 0.5;
+      c.capacity_order = order;
+      c.norm_after_dropping = ranks == 2;
+      c.aux_loss_coeff = 0.1;
+      nlohmann::json options = nlohmann::json::object();
+      if (ranks > 1) options = {{"ep_size", ranks}, {"exchange", "all_to_all"}};
+      expect_passes(filled_call(Component::moe, c, 40, 11, true, options), "limited capacity");
+    }
+}
+
 }  // namespace
 }  // namespace moeref::cuda::test

@@ -64,6 +64,7 @@ struct ExpertParallelConfig {
   /// What this rank's own experts may get: M tokens from each rank, or those there is room for.
   ExpertsConfig own() const {
     ExpertsConfig c = experts;
+    c.identity_experts = 0;  // of tokens where they are
     c.tokens = packed() ? most_arrivals() : ranks * max_tokens, c.experts = experts.experts / ranks;
     c.max_rows = std::min(max_rows, c.tokens * c.slots), c.expected_rows = max_tokens * experts.slots;
     return c;
@@ -89,7 +90,7 @@ std::size_t saved_bytes(const ExpertParallelConfig& config);
 std::size_t forward_workspace_bytes(const ExpertParallelConfig& config);
 std::size_t backward_workspace_bytes(const ExpertParallelConfig& config);
 
-/// `parameters` of this rank's experts; x, ids (of all experts, -1 or out of range: no expert), weights and
+/// `parameters` of this rank's experts; x, ids (of all experts, -1 or out of range: none), weights and
 /// mask of its tokens; output [T, D]. Collective. `saved` (256-byte aligned) may be null when no backward
 /// follows. Throws ArgumentError for a field out of range, windows that are too small or a group of another
 /// size, GroupError when a rank has ended. Where rows do not fit max_rows see there.

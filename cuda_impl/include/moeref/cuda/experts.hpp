@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "moeref/cuda/activation.hpp"
+#include "moeref/cuda/activation_format.hpp"
 #include "moeref/cuda/dtype.hpp"
 #include "moeref/cuda/weight_format.hpp"
 
@@ -20,17 +21,16 @@ namespace moeref::cuda {
 /// Which kernels compute the grouped products; `automatic` follows the table in
 /// grouped_gemm/product_kinds.hpp. The wgmma ones need compute capability 9.0, bfloat16 and widths that are
 /// multiples of 8; wgmma_planes, of 9.0 too, multiplies float32 of any widths as three bfloat16
-/// each, within the bound of an fp32 sum in order; portable runs from 8.0 up with any widths, and its float32 are
-/// fp32 multiply-adds, K ascending. few_rows is for inference at a few tokens: it
-/// reads the weights once at the memory's rate, as numbers of 16 bits or as codes; its gradients are
-/// portable's.
+/// each, within the bound of an fp32 sum in order; portable runs from 8.0 up with any widths, and its float32
+/// are fp32 multiply-adds, K ascending. few_rows is for inference at a few tokens: it reads the weights once
+/// at the memory's rate, as numbers of 16 bits or as codes; its gradients are portable's.
 enum class ExpertsPath { automatic, few_rows, wgmma_turns, wgmma_clusters, wgmma, wgmma_planes, portable };
 
 struct ExpertsConfig {
   std::int64_t tokens;  // T, at least 0; tokens * slots < 2^31
   int dim;              // D, at least 1
   int inter_dim;        // I, at least 1
-  int experts;          // E, 1 to 1024
+  int experts;          // E, 1 to 1024, those with weights
   int slots;            // k, at least 1
   Activation activation = Activation::swiglu;
   ActivationParameters activation_parameters = {};
@@ -41,6 +41,11 @@ struct ExpertsConfig {
   // Of rows, that is slots with an expert: for how many there is room, and how many an even routing gives. 0:
   // tokens * slots. With expert parallelism alone, which says when there is too little room.
   std::int64_t max_rows = 0, expected_rows = 0;
+  // Conventions beyond the documented system (SPEC.md 10), under the names of their fields.
+  bool router_weight_on_input = false;  // p x enters the expert, and p stands nowhere else
+  // What both products multiply are rows of codes and weights of codes, whose numbers add up in float32.
+  ActivationFormat activation_format = ActivationFormat::none;  // with a weight_format
+  int identity_experts = 0;  // n_identity_experts: ids E and above that return p x, Z of them
 
   /// Width of H: 2I for gated activations, I for others.
   int up_width() const { return is_gated(activation) ? 2 * inter_dim : inter_dim; }
@@ -59,21 +64,22 @@ struct ExpertsWeights {
 
 struct ExpertsInput {
   const void* x;                   // [T, D]
-  const int* ids;                  // [T, k]; outside [0, E): the slot contributes nothing
+  const int* ids;                  // [T, k]; outside [0, E + Z): the slot contributes nothing
   const float* weights;            // [T, k]
   const std::uint8_t* token_mask;  // [T], 1 = real token; or null
 };
 
 struct ExpertsGradients {
   void* x;                 // [T, D]
-  float* weights;          // [T, k], 0 for slots without a row
+  float* weights;          // [T, k], 0 for slots that contribute nothing
   void* gate_and_up;       // [E, D, up_width], 0 for experts without tokens; null: not wanted, as of codes
   void* down;              // [E, I, D] or null
   void* gate_and_up_bias;  // [E, up_width] or null
   void* down_bias;         // [E, D] or null
 };
 
-/// Bytes that forward saves for backward: H [T k, up_width] and the permutation; X is the caller's.
+/// Bytes that forward saves for backward: H [T k, up_width] and the permutation; X is the caller's. With an
+/// activation_format and apply_router_weight_after_down also the rows before that weight [T k, D].
 std::size_t saved_bytes(const ExpertsConfig& config);
 std::size_t forward_workspace_bytes(const ExpertsConfig& config);
 std::size_t backward_workspace_bytes(const ExpertsConfig& config);

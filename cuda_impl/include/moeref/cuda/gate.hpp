@@ -16,6 +16,7 @@
 #include <optional>
 
 #include "moeref/cuda/aux_loss.hpp"
+#include "moeref/cuda/capacity.hpp"
 #include "moeref/cuda/dtype.hpp"
 
 namespace moeref::cuda {
@@ -51,6 +52,9 @@ struct GateConfig {
   bool selects_logits = false;                          // selection_scores
   int always_selected = 0;                              // n_always_selected, less than k
   bool loss_over_slots = true;                          // aux_loss_factor: E / k, and not E
+  CapacityRule capacity = {};
+  bool norm_after_dropping = false;
+  int null_id = -1;  // of dropped slots in dispatched_ids: -1, or E (null_slots)
 
   /// The type that logits are computed and saved in.
   DataType compute_type() const { return precision.value_or(x_type); }
@@ -60,6 +64,10 @@ struct GateConfig {
   /// Whether weights are divided by their sum, and whether S is.
   bool normalises_weights() const { return norm_topk_prob && (slots > 1 || norm_top1_weights); }
   bool normalises_scores() const { return norm_topk_prob && (slots > 1 || norm_top1_scores); }
+  /// Whether weights are divided by the sum over the slots that experts take.
+  bool divides_after_dropping() const {
+    return norm_after_dropping && capacity.drops_slots() && normalises_weights();
+  }
   /// What loads are divided by in the auxiliary loss.
   int loss_slots() const { return loss_over_slots ? slots : 1; }
 };
@@ -81,11 +89,13 @@ struct GateInput {
 /// replayed.
 struct GateOutput {
   int* ids;                        // [T, k]
-  void* weights = nullptr;         // [T, k] in weights_type()
+  void* weights = nullptr;         // [T, k] in weights_type(); 0 where the slot is dropped
   float* weights_float = nullptr;  // [T, k] the same numbers, as the routed experts take them
   std::int64_t* load = nullptr;    // [E] real tokens of each expert
   float* aux_loss = nullptr;       // one number, without the coefficient; written only if has_aux_loss()
   AuxStatistics statistics = {};   // this rank's, to be summed over context-parallel ranks
+  int* dispatched_ids = nullptr;   // [T, k] those that experts get, where capacity.drops_slots(): null_id for
+                                   // slots that no expert has room for. Loads and the loss count `ids`
 };
 
 /// Any pointer may be null: that gradient is not computed.
@@ -97,7 +107,8 @@ struct GateGradients {
 };
 
 /// Bytes that forward saves for backward: first the logits [T, E] in the compute type, then the auxiliary
-/// loss's gradient [E].
+/// loss's gradient [E]; where slots are dropped the ids that experts get [T, k], and with norm_after_dropping
+/// the weights before their division [T, k].
 std::size_t gate_saved_bytes(const GateConfig& config);
 std::size_t gate_forward_workspace_bytes(const GateConfig& config);
 std::size_t gate_backward_workspace_bytes(const GateConfig& config);

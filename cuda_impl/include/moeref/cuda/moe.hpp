@@ -20,9 +20,10 @@
 namespace moeref::cuda {
 
 struct LayerConfig {
-  GateConfig gate;        // with dim = D and x_type = the layer's type
-  ExpertsConfig experts;  // the same tokens, experts, slots; dim = the latent size, or D without one
-  bool latent = false;    // fc1 and fc2 around the experts
+  GateConfig gate;  // with dim = D and x_type = the layer's type
+  ExpertsConfig
+      experts;          // the same tokens, slots, experts with identity_experts; dim = the latent size, or D
+  bool latent = false;  // fc1 and fc2 around the experts
   bool fake_balanced_gate =
       false;  // in the gate's place: no scores, no load, no auxiliary loss, no gradients
   double fake_gate_noise = 0.0;
@@ -41,6 +42,8 @@ struct LayerConfig {
   std::int64_t max_expert_token_rows = 0;  // see ExpertParallelConfig::max_token_rows
 
   DataType dtype() const { return experts.dtype; }
+  /// Whether experts get other ids than were selected.
+  bool drops_slots() const { return gate.capacity.drops_slots() && !fake_balanced_gate; }
   ExpertParallelConfig expert_parallel() const {
     return {experts,       expert_ranks,    max_tokens,           exchange,
             expert_chunks, max_expert_rows, max_expert_token_rows};
@@ -78,10 +81,11 @@ struct LayerInput {
 /// that of this rank's tokens.
 struct LayerOutput {
   void* y;
-  int* ids = nullptr;            // [T, k]
-  void* weights = nullptr;       // [T, k] in gate.weights_type()
-  std::int64_t* load = nullptr;  // [E]
-  float* aux_loss = nullptr;     // one number, if gate.has_aux_loss()
+  int* ids = nullptr;             // [T, k]
+  void* weights = nullptr;        // [T, k] in gate.weights_type()
+  std::int64_t* load = nullptr;   // [E]
+  float* aux_loss = nullptr;      // one number, if gate.has_aux_loss()
+  int* dispatched_ids = nullptr;  // [T, k] those that experts get, if gate.capacity.drops_slots()
 };
 
 /// Same places as the weights; null where there is none. With a null gate weight the gate is frozen: its own

@@ -47,7 +47,8 @@ NamedTensors run_bias_update(const Call& call, DeviceContext& device) {
                          mask = tensors.upload_if_there("inputs/token_mask" + at, DataType::uint8),
                          replay = tensors.upload_if_there("inputs/replay_indices" + at, DataType::int32),
                          ids = tensors.result("outputs/indices" + at, DataType::int32, {input.extent(0), k});
-      const GateConfig c = gate_config(documented, options, input.extent(0), type, gate.type);
+      GateConfig c = gate_config(documented, options, input.extent(0), type, gate.type);
+      c.router_jitter = false;  // its tokens come as the gate sees them
       GateOutput out{ids.as<int>()};
       out.load = device.output(DataType::int64, {experts}).as<std::int64_t>();
       gate_forward(c, parameters, {x.data, mask.as<std::uint8_t>(), replay.as<int>()}, out, nullptr,

@@ -46,7 +46,8 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
   const DeviceTensor x = tensors.upload("inputs/x", type),
                      mask = tensors.upload_if_there("inputs/token_mask", DataType::uint8),
                      replay = tensors.upload_if_there("inputs/replay_indices", DataType::int32);
-  const GateInput in{x.data, mask.as<std::uint8_t>(), replay.as<int>()};
+  GateInput in{x.data, mask.as<std::uint8_t>(), replay.as<int>()};
+  if (c.router_jitter) in.noise = tensors.upload("inputs/router_noise", type).data;
   GateOutput out{tensors.result("outputs/indices", DataType::int32, slots).as<int>()};
   out.weights = tensors.result("outputs/weights", c.weights_type(), slots).data;
   out.load = tensors.result("outputs/expert_load", DataType::int64, {c.experts}).as<std::int64_t>();
@@ -67,12 +68,8 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
   }
   if (call.backward) {
     const DeviceTensor dw = tensors.upload("cotangents/weights", DataType::float32);
-    GateGradients d;
+    GateGradients d = documented.train_gate ? gate.gradients(tensors) : GateGradients{};
     d.x = tensors.result("grads/x", type, input.shape()).data;
-    if (documented.train_gate) {
-      d.weight = tensors.gradient("weight", gate.weight).data;
-      d.bias = tensors.gradient("bias", gate.bias).data;
-    }
     gate_backward(c, gate.parameters(), in, out.ids, dw.data, DataType::float32, saved, d,
                   device.workspace(gate_backward_workspace_bytes(c)), device.stream());
   }

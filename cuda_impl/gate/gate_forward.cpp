@@ -9,13 +9,14 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
                   void* saved, void* workspace, cudaStream_t stream) {
   forget_earlier_errors();
   check_config(c);
-  check_with_correction(c, w.correction != nullptr);
+  check_given(c, w, in);
   Arena scratch(workspace), kept(saved);
   const GateForwardWorkspace work(scratch, c);
   const GateSaved keep(kept, c);
   const TokenBlocks blocks = token_blocks(c);
   const ProductShape shape = logits_shape(c);
-  const int partial_sums = product(shape, {in.x, c.x_type, c.dim, 1},
+  if (makes_input(c)) make_gate_input(c, {c, w, in}, work.input, stream);
+  const int partial_sums = product(shape, {makes_input(c) ? work.input : in.x, input_type(c), c.dim, 1},
                                    weight_operand(c, w.weight, work.weight_planes, 1, c.dim, stream),
                                    c.compute_type(), {.partial = work.partial_logits}, stream);
 

@@ -60,13 +60,18 @@ void check_config(const GateConfig& c) {
   want(c.group_sum >= 0, "group_sum", std::int64_t{c.group_sum}, "0 or more");
   want(c.logit_scale > 0.0, "logit_scale", c.logit_scale, "a number above 0");
   want(c.logit_cap >= 0.0, "logit_cap", c.logit_cap, "0 or more");
+  want(c.router_input_norm_eps >= 0.0, "router_input_norm_eps", c.router_input_norm_eps, "0 or more");
   want(c.always_selected >= 0 && c.always_selected < c.slots, "always_selected",
        std::int64_t{c.always_selected}, "0 to slots - 1 = " + std::to_string(c.slots - 1));
   want(c.always_selected == 0 || !is_grouped(c), "always_selected", std::int64_t{c.always_selected},
        "0 where experts are selected within groups");
 }
 
-void check_with_correction(const GateConfig& c, bool has_correction) {
+void check_given(const GateConfig& c, const GateParameters& w, const GateInput& in) {
+  const bool has_correction = w.correction != nullptr;
+  if (c.router_jitter && !in.noise) throw ArgumentError("noise is null: want [T, D] with router_jitter");
+  if (c.router_input_norm && !w.input_scale)
+    throw ArgumentError("input_scale is null: want [D] with router_input_norm");
   want(!c.selects_logits || !has_correction || !row(c).weighs_corrected || !c.weight_uses_correction,
        "selects_logits", std::int64_t{c.selects_logits},
        "0 with weight_uses_correction, whose weights are what is ordered");
@@ -125,9 +130,10 @@ TokenBlocks token_blocks(const GateConfig& c) {
 
 // float16 has no exponents for the lower planes of an fp32 value.
 int weight_planes(const GateConfig& c) {
-  if (c.parameter_type != DataType::float32 || c.dim % 8 != 0 || bytes_of(c.x_type) != 2) return 0;
-  if (c.compute_type() == c.x_type) return 1;
-  return c.compute_type() == DataType::float32 && c.x_type == DataType::bfloat16 ? kPlanes : 0;
+  const DataType input = input_type(c);
+  if (c.parameter_type != DataType::float32 || c.dim % 8 != 0 || bytes_of(input) != 2) return 0;
+  if (c.compute_type() == input) return 1;
+  return c.compute_type() == DataType::float32 && input == DataType::bfloat16 ? kPlanes : 0;
 }
 
 Operand weight_operand(const GateConfig& c, const void* weight, void* planes, std::int64_t row_stride,
@@ -135,18 +141,22 @@ Operand weight_operand(const GateConfig& c, const void* weight, void* planes, st
   const int count = weight_planes(c);
   if (count == 0) return {weight, c.parameter_type, row_stride, col_stride};
   const std::int64_t elements = std::int64_t{c.experts} * c.dim;
-  split_in_planes(static_cast<const float*>(weight), elements, c.x_type, count, planes, stream);
-  return {planes, c.x_type, row_stride, col_stride, count, elements};
+  split_in_planes(static_cast<const float*>(weight), elements, input_type(c), count, planes, stream);
+  return {planes, input_type(c), row_stride, col_stride, count, elements};
 }
 
 bool holds_planes(const GateConfig& c) {
-  return c.compute_type() == DataType::float32 && c.x_type == DataType::bfloat16 &&
+  return c.compute_type() == DataType::float32 && input_type(c) == DataType::bfloat16 &&
          (c.parameter_type == DataType::bfloat16 || weight_planes(c) > 0);
 }
 
 static std::size_t plane_bytes(const GateConfig& c) {
   return static_cast<std::size_t>(weight_planes(c)) * static_cast<std::size_t>(c.experts) *
          static_cast<std::size_t>(c.dim) * 2;
+}
+
+static std::size_t input_bytes(const GateConfig& c) {
+  return makes_input(c) ? static_cast<std::size_t>(c.tokens * c.dim) * bytes_of(input_type(c)) : 0;
 }
 
 std::size_t sum_bytes(const GateConfig& c) { return c.compute_type() == DataType::float64 ? 8 : 4; }
@@ -159,7 +169,8 @@ GateSaved::GateSaved(Arena& arena, const GateConfig& c)
       aux_gradient(arena.take<double>(c.experts)) {}
 
 GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
-    : weight_planes(arena.take_bytes(plane_bytes(c))),
+    : input(arena.take_bytes(input_bytes(c))),
+      weight_planes(arena.take_bytes(plane_bytes(c))),
       partial_logits(arena.take<char>(std::max(1, cuda::weight_planes(c)) * logits_shape(c).splits *
                                       c.tokens * c.experts * sum_bytes(c))),
       block_load(arena.take<int>(std::int64_t{token_blocks(c).blocks} * c.experts)),
@@ -170,7 +181,12 @@ GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
       score_sum(arena.take<double>(c.experts)) {}
 
 GateBackwardWorkspace::GateBackwardWorkspace(Arena& arena, const GateConfig& c)
-    : weight_planes(arena.take_bytes(plane_bytes(c))),
+    : input(arena.take_bytes(input_bytes(c))),
+      d_input(arena.take_bytes(input_bytes(c))),
+      inverse_roots(arena.take<float>(c.router_input_norm ? c.tokens : 0)),
+      scale_parts(arena.take<float>(c.router_input_norm ? std::int64_t{gate_input_scale_parts(c)} * c.dim
+                                                        : std::int64_t{0})),
+      weight_planes(arena.take_bytes(plane_bytes(c))),
       d_logits(arena.take<char>(c.tokens * logit_stride(c) *
                                 (holds_planes(c) ? kPlanes * 2 : bytes_of(c.compute_type())))),
       block_sums(arena.take<char>(token_blocks(c).blocks * c.experts * sum_bytes(c))),

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cuda_impl/gate/gate_input.hpp"
 #include "cuda_impl/gate/product.hpp"
 #include "cuda_impl/gate/route_tokens.hpp"
 #include "cuda_impl/memory/arena.hpp"
@@ -18,9 +19,9 @@ void check_config(const GateConfig& config);
 DataType scores_type(const GateConfig& config);
 RoutingRule routing_rule(const GateConfig& config, bool has_correction);
 TokenBlocks token_blocks(const GateConfig& config);
-/// Throws ArgumentError where groups have fewer experts than their score adds, and where corrected weights
-/// meet a selection by logits.
-void check_with_correction(const GateConfig& config, bool has_correction);
+/// Throws ArgumentError where groups have fewer experts than their score adds, where corrected weights meet a
+/// selection by logits, and where the config asks for what is not given.
+void check_given(const GateConfig& config, const GateParameters& parameters, const GateInput& input);
 
 /// Bytes of a number in partial sums.
 std::size_t sum_bytes(const GateConfig& config);
@@ -44,6 +45,7 @@ struct GateSaved {
   GateSaved(Arena& arena, const GateConfig& config);
 };
 struct GateForwardWorkspace {
+  void* input;  // [T, D] in input_type(), where it is not x
   void* weight_planes;
   void* partial_logits;
   int *block_load, *block_tokens;
@@ -53,6 +55,8 @@ struct GateForwardWorkspace {
   GateForwardWorkspace(Arena& arena, const GateConfig& config);
 };
 struct GateBackwardWorkspace {
+  void *input, *d_input;  // [T, D] in input_type(), where that is not x
+  float *inverse_roots, *scale_parts;
   void* weight_planes;
   void* d_logits;
   void* block_sums;

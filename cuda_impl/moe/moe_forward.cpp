@@ -22,7 +22,7 @@ void route(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, co
   } else {
     const bool summed = context && c.gate.has_aux_loss();
     const AuxStatistics statistics = summed ? work.statistics : AuxStatistics{};
-    gate_forward(c.gate, w.gate, {in.x, mask, in.replay_ids},
+    gate_forward(c.gate, w.gate, {in.x, mask, in.replay_ids, in.router_noise},
                  {values.ids, out.weights, values.weights, out.load, out.aux_loss, statistics}, saved,
                  work.part, stream);
     if (summed) {

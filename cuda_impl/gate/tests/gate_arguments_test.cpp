@@ -67,6 +67,7 @@ TEST(GateArguments, ConventionsThatCannotBe) {
   expect_names(with([](GateConfig& c) { c.always_selected = 2; }), "always_selected");
   expect_names(with([](GateConfig& c) { c.always_selected = 1, c.groups = c.limited_groups = 2; }),
                "always_selected");
+  expect_names(with([](GateConfig& c) { c.router_input_norm_eps = -1.0; }), "router_input_norm_eps");
   const float correction[8] = {};
   const auto forward = [&](const GateConfig& c) {
     return [&, c] {
@@ -77,6 +78,8 @@ TEST(GateArguments, ConventionsThatCannotBe) {
                forward(with([](GateConfig& c) { c.groups = c.limited_groups = 2, c.group_sum = 5; })));
   expect_names("selects_logits",
                forward(with([](GateConfig& c) { c.selects_logits = c.weight_uses_correction = true; })));
+  expect_names("noise", forward(with([](GateConfig& c) { c.router_jitter = true; })));
+  expect_names("input_scale", forward(with([](GateConfig& c) { c.router_input_norm = true; })));
 }
 
 TEST(GateArguments, TypesThatNoKernelHas) {

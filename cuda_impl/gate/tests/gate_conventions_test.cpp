@@ -44,6 +44,10 @@ constexpr Rule kRules[] = {
     {"selection_by_logits", [](MoEConfig& c) { c.selection_scores = SelectionScores::logits; }},
     {"aux_loss_factor", [](MoEConfig& c) { c.aux_loss_factor = AuxLossFactor::experts; }},
     {"always_selected", [](MoEConfig& c) { c.n_always_selected = 2; }},
+    {"router_jitter", [](MoEConfig& c) { c.router_jitter = true; }},
+    {"router_input_norm", [](MoEConfig& c) { c.router_input_norm = true; }},
+    {"router_input_norm of jittered tokens",
+     [](MoEConfig& c) { c.router_input_norm = c.router_jitter = true, c.router_input_norm_eps = 0.5; }},
 };
 constexpr Rule kGroupRules[] = {
     {"largest", [](MoEConfig& c) { c.group_score = GroupScore::largest; }},

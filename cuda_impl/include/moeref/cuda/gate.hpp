@@ -51,6 +51,9 @@ struct GateConfig {
   bool selects_logits = false;                          // selection_scores
   int always_selected = 0;                              // n_always_selected, less than k
   bool loss_over_slots = true;                          // aux_loss_factor: E / k, and not E
+  bool router_jitter = false;                           // the gate sees x times GateInput::noise, in x_type
+  bool router_input_norm = false;  // and that divided by the root of its mean square, times input_scale
+  double router_input_norm_eps = 1e-6;
 
   /// The type that logits are computed and saved in.
   DataType compute_type() const { return precision.value_or(x_type); }
@@ -68,6 +71,7 @@ struct GateParameters {
   const void* weight;                 // [E, D] in parameter_type
   const void* bias = nullptr;         // [E] in parameter_type, or null
   const float* correction = nullptr;  // [E] e_score_correction_bias, or null where the gate has none
+  const void* input_scale = nullptr;  // [D] in parameter_type, with router_input_norm
 };
 
 struct GateInput {
@@ -75,6 +79,7 @@ struct GateInput {
   const std::uint8_t* token_mask = nullptr;  // [T], 1 = real token; or null: all are
   const int* replay_ids = nullptr;           // [T, k] ids to use instead of a selection, or null. One outside
                                              // [0, E) gets weight 0, no load and no gradient
+  const void* noise = nullptr;               // [T, D] in x_type, with router_jitter; has no gradient
 };
 
 /// Any pointer but `ids` may be null. Slots are in descending order of the selection's scores, or as
@@ -90,10 +95,11 @@ struct GateOutput {
 
 /// Any pointer may be null: that gradient is not computed.
 struct GateGradients {
-  void* x = nullptr;       // [T, D] in x_type
-  void* weight = nullptr;  // [E, D] in parameter_type
-  void* bias = nullptr;    // [E] in parameter_type
-  bool add_to_x = false;   // add to what `x` holds, in fp32 (fp64 under precision float64), rounded once
+  void* x = nullptr;            // [T, D] in x_type
+  void* weight = nullptr;       // [E, D] in parameter_type
+  void* bias = nullptr;         // [E] in parameter_type
+  bool add_to_x = false;        // add to what `x` holds, in fp32 (fp64 under precision float64), rounded once
+  void* input_scale = nullptr;  // [D] in parameter_type
 };
 
 /// Bytes that forward saves for backward: first the logits [T, E] in the compute type, then the auxiliary

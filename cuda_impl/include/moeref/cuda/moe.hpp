@@ -70,8 +70,9 @@ struct LayerWeights {
 struct LayerInput {
   const void* x;                               // [T, D]
   const std::uint8_t* padding_mask = nullptr;  // [T], 1 = padding: gate and experts skip it; or null
-  const int* replay_ids = nullptr;  // [T, k] ids to use instead of a selection, see GateInput; or null
-  FakeGateDraws fake_draws = {};    // for the fake gate with noise, or nulls: its own stream
+  const int* replay_ids = nullptr;     // [T, k] ids to use instead of a selection, see GateInput; or null
+  FakeGateDraws fake_draws = {};       // for the fake gate with noise, or nulls: its own stream
+  const void* router_noise = nullptr;  // [T, D], with gate.router_jitter
 };
 
 /// Any but `y` may be null. The fake gate gives ids and weights, the latter in the layer's type. The load is
@@ -88,7 +89,7 @@ struct LayerOutput {
 /// gradients are not computed, what flows through it to x is.
 struct LayerGradients {
   void* x;  // [T, D]
-  void *gate_weight = nullptr, *gate_bias = nullptr;
+  void *gate_weight = nullptr, *gate_bias = nullptr, *gate_input_scale = nullptr;
   ExpertsGradients experts{};  // x and weights are not used
   MLPGradients shared{};       // x and row_scale are not used
   void* shared_gate = nullptr;

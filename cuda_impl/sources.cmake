@@ -9,7 +9,7 @@ set(MOEREF_CUDA_SOURCES
   expert_parallel/expert_parallel.cpp expert_parallel/layout.cpp expert_parallel/packed_places.cu
   experts/experts_backward.cpp experts/experts_forward.cpp experts/layout.cpp
   fake_balanced_gate/fake_balanced_gate.cu
-  gate/fma_product.cu gate/gate_backward.cpp gate/gate_forward.cpp gate/gate_input.cu gate/layout.cpp gate/route_tokens.cu
+  gate/expert_scale.cu gate/fma_product.cu gate/gate_backward.cpp gate/gate_forward.cpp gate/gate_input.cu gate/layout.cpp gate/route_tokens.cu
   gate/scores_backward.cu gate/tensor_core_product.cu
   experts/bias_gradient.cu experts/router_weight_gradient.cu
   grouped_gemm/grouped_gemm.cpp

@@ -27,6 +27,7 @@ inline constexpr auto kCudaConventions = std::to_array<std::string_view>({
     "selection_scores",
     "centred_bias_update",
     "aux_loss_factor",
+    "per_expert_scale",
     "router_input_norm",
     "router_input_norm_eps",
     "router_jitter",

@@ -16,12 +16,12 @@ namespace moeref::cuda {
 /// where the two differ; `otherwise` for a call without a gate.
 DataType gate_type(const Call& call, const std::string& prefix, DataType otherwise);
 
-/// "weight", "bias", "e_score_correction_bias" and "input_scale" under `prefix`; absent where the config has
-/// none.
+/// "weight", "bias", "e_score_correction_bias", "input_scale" and "per_expert_scale" under `prefix`; absent
+/// where the config has none.
 struct GateTensors {
   std::string prefix;
   DataType type = DataType::float32;
-  DeviceTensor weight, bias, correction, input_scale;
+  DeviceTensor weight, bias, correction, input_scale, expert_scale;
 
   GateTensors() = default;  // of a layer without a gate
   GateTensors(const Call& call, CallTensors& tensors, const MoEConfig& c, const std::string& prefix = "")
@@ -33,10 +33,12 @@ struct GateTensors {
     if (c.router_bias) bias = read("bias", type);
     if (c.has_correction_bias()) correction = read("e_score_correction_bias", DataType::float32);
     if (c.router_input_norm) input_scale = read("input_scale", type);
+    if (c.per_expert_scale)  // which a bias update has not
+      expert_scale = tensors.upload_if_there("params/" + prefix + "per_expert_scale", type);
   }
 
   GateParameters parameters() const {
-    return {weight.data, bias.data, correction.as<float>(), input_scale.data};
+    return {weight.data, bias.data, correction.as<float>(), input_scale.data, expert_scale.data};
   }
   /// Those of the parameters, that of x left out.
   GateGradients gradients(CallTensors& tensors) const {
@@ -47,6 +49,7 @@ struct GateTensors {
     d.weight = result("weight", weight);
     d.bias = result("bias", bias);
     d.input_scale = result("input_scale", input_scale);
+    d.expert_scale = result("per_expert_scale", expert_scale);
     return d;
   }
 };

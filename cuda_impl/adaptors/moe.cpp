@@ -56,7 +56,7 @@ struct LayerTensors {
     if (train_gate) {
       const GateGradients of_gate = gate.gradients(tensors);
       d.gate_weight = of_gate.weight, d.gate_bias = of_gate.bias;
-      d.gate_input_scale = of_gate.input_scale;
+      d.gate_input_scale = of_gate.input_scale, d.gate_expert_scale = of_gate.expert_scale;
     }
     d.experts = experts.gradients(tensors, "experts.");
     d.shared = shared.gradients(tensors, "shared_experts.");

@@ -32,7 +32,7 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
   routed.block_sums = wants_sums ? work.block_sums : nullptr;
   route_tokens(routing_rule(c, w.correction != nullptr), blocks, c.tokens,
                {work.partial_logits, partial_sums, w.bias, c.parameter_type, w.correction, in.token_mask,
-                in.replay_ids},
+                in.replay_ids, c.per_expert_scale ? w.expert_scale : nullptr},
                routed, stream);
 
   AuxStatistics statistics{work.real_tokens, out.load ? out.load : work.load, nullptr};

@@ -72,6 +72,8 @@ void check_given(const GateConfig& c, const GateParameters& w, const GateInput& 
   if (c.router_jitter && !in.noise) throw ArgumentError("noise is null: want [T, D] with router_jitter");
   if (c.router_input_norm && !w.input_scale)
     throw ArgumentError("input_scale is null: want [D] with router_input_norm");
+  if (c.per_expert_scale && !w.expert_scale)
+    throw ArgumentError("expert_scale is null: want [E] with per_expert_scale");
   want(!c.selects_logits || !has_correction || !row(c).weighs_corrected || !c.weight_uses_correction,
        "selects_logits", std::int64_t{c.selects_logits},
        "0 with weight_uses_correction, whose weights are what is ordered");
@@ -120,7 +122,8 @@ RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   rule.group_sum = rule.groups > 1 ? group_sum(c, has_correction) : 0;
   rule.always_selected = c.always_selected;
   rule.beyond = rule.normalise_scores != rule.normalise || rule.norm_at_most || rule.norm_eps != 1e-20 ||
-                rule.selects_logits || rule.maps_logits || rule.group_sum > 2 || rule.always_selected > 0;
+                rule.selects_logits || rule.maps_logits || rule.group_sum > 2 || rule.always_selected > 0 ||
+                c.per_expert_scale;
   return rule;
 }
 
@@ -190,6 +193,7 @@ GateBackwardWorkspace::GateBackwardWorkspace(Arena& arena, const GateConfig& c)
       d_logits(arena.take<char>(c.tokens * logit_stride(c) *
                                 (holds_planes(c) ? kPlanes * 2 : bytes_of(c.compute_type())))),
       block_sums(arena.take<char>(token_blocks(c).blocks * c.experts * sum_bytes(c))),
+      scale_terms(arena.take<float>(c.per_expert_scale ? c.tokens * c.slots : 0)),
       weight_parts(arena.take<char>(std::int64_t{weight_gradient_shape(c).splits} * c.experts * c.dim *
                                     sum_bytes(c))) {}
 

@@ -60,6 +60,7 @@ struct GateBackwardWorkspace {
   void* weight_planes;
   void* d_logits;
   void* block_sums;
+  float* scale_terms;  // [T, k] with per_expert_scale
   void* weight_parts;
   GateBackwardWorkspace(Arena& arena, const GateConfig& config);
 };

@@ -9,6 +9,7 @@
 // registers a thread more.
 #include "cuda_impl/gate/route_tokens.hpp"
 #include "cuda_impl/gate/score.cuh"
+#include "cuda_impl/gate/slot_weights.cuh"
 #include "cuda_impl/gate/top_k.cuh"
 #include "cuda_impl/memory/overlapped_launch.cuh"
 #include "cuda_impl/token_blocks/block_memory.cuh"
@@ -38,7 +39,7 @@ __device__ void load_logits(const Arguments& p, std::int64_t t, Acc (&z)[kItems]
     for (int s = 1; s < p.in.splits; ++s) sum += partial[s * p.tokens * experts + e];
     z[j] = round_to(sum, p.rule.compute);
     if (p.in.bias)
-      z[j] = round_to(z[j] + round_to(load_element<Acc>(p.in.bias, p.in.bias_type, e), p.rule.compute),
+      z[j] = round_to(z[j] + round_to(load_element<Acc>(p.in.bias, p.in.parameter_type, e), p.rule.compute),
                       p.rule.compute);
     if (p.out.logits) store_element(p.out.logits, p.rule.compute, t * experts + e, z[j]);
   }
@@ -138,21 +139,13 @@ __device__ void leave_out_the_last(const RoutingRule& rule, Key (&keys)[kItems])
     if (static_cast<int>(threadIdx.x % 32) + 32 * j >= rule.experts - rule.always_selected) keys[j] = 0;
 }
 
-/// w of this lane's slots (lane and lane + 32) from the values at their ids.
-template <bool kBeyond, class Acc>
-__device__ void weights_of(const RoutingRule& rule, Acc (&v)[2]) {
-  const int lane = threadIdx.x % 32;
-  const auto valid = [&](int i) { return lane + 32 * i < rule.slots; };
-  if (rule.softmax_of_selected) {
-    const Acc z[2] = {v[0], v[1]};
-    warp_softmax(z, valid, v);
-  }
-  if (rule.normalise) {
-    const Acc sum =
-        denominator<kBeyond>(rule, warp_sum((valid(0) ? v[0] : Acc(0)) + (valid(1) ? v[1] : Acc(0))));
-    v[0] /= sum, v[1] /= sum;
-  }
-  v[0] *= static_cast<Acc>(rule.route_scale), v[1] *= static_cast<Acc>(rule.route_scale);
+/// The factors of the experts that slots have.
+template <class Acc>
+__device__ void scale_by_expert(const RouteInput& in, const int* ids, const bool (&there)[2], Acc (&w)[2]) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+    if (there[i])
+      w[i] *= load_element<Acc>(in.expert_scale, in.parameter_type, ids[threadIdx.x % 32 + 32 * i]);
 }
 
 template <class Acc, int kItems, bool kBeyond>
@@ -235,6 +228,8 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
       if (counts) atomicAdd(&memory.histogram[id], 1);
     }
     weights_of<kBeyond>(rule, w);
+    if constexpr (kBeyond)
+      if (p.in.expert_scale) scale_by_expert(p.in, memory.ids, there, w);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int slot = lane + 32 * i;

@@ -13,11 +13,12 @@ namespace moeref::cuda {
 struct RouteInput {
   const void* partial_logits;  // [splits, T, E], double where rule.compute is float64, else float
   int splits;
-  const void* bias;  // [E] in bias_type, or null
-  DataType bias_type;
+  const void* bias;  // [E] in parameter_type, or null
+  DataType parameter_type;
   const float* correction;         // [E] or null
   const std::uint8_t* token_mask;  // [T] or null
   const int* replay_ids;           // [T, k] or null
+  const void* expert_scale;        // [E] in parameter_type or null, for rules beyond
 };
 
 /// Any pointer but `ids`, `block_load` and `block_tokens` may be null.
@@ -45,13 +46,16 @@ struct ScoresBackwardInput {
   DataType d_weights_type;
   const double* aux_gradient;  // [E], f_i / n, or null
   double aux_scale;
+  const void* expert_scale;  // [E] in parameter_type or null, for rules beyond
+  DataType parameter_type;
 };
 
 struct ScoresBackwardOutput {
   void* d_logits;  // [T, stride] in rule.compute, or bfloat16 planes [kPlanes, T, stride]; zero past column E
   std::int64_t stride;
   bool planes;
-  void* block_sums;  // [blocks, E] sums over the block's tokens, in the type of the partial logits, or null
+  void* block_sums;    // [blocks, E] sums over the block's tokens, in the type of the partial logits, or null
+  float* scale_terms;  // [T, k] dw times w without the experts' factors, or null
 };
 
 void scores_backward(const RoutingRule& rule, const TokenBlocks& blocks, std::int64_t tokens,

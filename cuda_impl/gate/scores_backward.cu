@@ -7,6 +7,7 @@
 #include "cuda_impl/gate/product.hpp"
 #include "cuda_impl/gate/route_tokens.hpp"
 #include "cuda_impl/gate/score.cuh"
+#include "cuda_impl/gate/slot_weights.cuh"
 #include "cuda_impl/memory/overlapped_launch.cuh"
 #include "cuda_impl/token_blocks/block_memory.cuh"
 
@@ -63,6 +64,24 @@ __device__ void values_gradient(const RoutingRule& rule, const bool (&there)[2],
   if (rule.softmax_of_selected) {
     const Acc inner = warp_sum((there[0] ? w[0] * d[0] : Acc(0)) + (there[1] ? w[1] * d[1] : Acc(0)));
     d[0] = w[0] * (d[0] - inner), d[1] = w[1] * (d[1] - inner);
+  }
+}
+
+/// What each slot adds to the gradient of its expert's factor, from the values at the slots' ids.
+template <class Acc>
+__device__ void store_scale_terms(const Arguments& p, std::int64_t t, const bool (&there)[2],
+                                  const Acc (&v)[2]) {
+  const Acc none = p.rule.softmax_of_selected ? Acc(-INFINITY) : Acc(0);
+  Acc w[2] = {there[0] ? v[0] : none, there[1] ? v[1] : none};
+  weights_of<true>(p.rule, w);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int slot = threadIdx.x % 32 + 32 * i;
+    if (slot >= p.rule.slots) continue;
+    const std::int64_t at = t * p.rule.slots + slot;
+    p.out.scale_terms[at] =
+        there[i] ? static_cast<float>(load_element<Acc>(p.in.d_weights, p.in.d_weights_type, at) * w[i])
+                 : 0.0f;
   }
 }
 
@@ -136,7 +155,11 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
       v[i] = memory.row[id];
       dv[i] = load_element<Acc>(p.in.d_weights, p.in.d_weights_type, t * rule.slots + slot) *
               static_cast<Acc>(rule.route_scale);
+      if constexpr (kBeyond)
+        if (p.in.expert_scale) dv[i] *= load_element<Acc>(p.in.expert_scale, p.in.parameter_type, id);
     }
+    if constexpr (kBeyond)
+      if (p.out.scale_terms) store_scale_terms(p, t, there, v);
     values_gradient<kBeyond>(rule, there, v, dv);
 #pragma unroll
     for (int i = 0; i < 2; ++i)

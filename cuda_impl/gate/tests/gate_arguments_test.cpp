@@ -80,6 +80,7 @@ TEST(GateArguments, ConventionsThatCannotBe) {
                forward(with([](GateConfig& c) { c.selects_logits = c.weight_uses_correction = true; })));
   expect_names("noise", forward(with([](GateConfig& c) { c.router_jitter = true; })));
   expect_names("input_scale", forward(with([](GateConfig& c) { c.router_input_norm = true; })));
+  expect_names("expert_scale", forward(with([](GateConfig& c) { c.per_expert_scale = true; })));
 }
 
 TEST(GateArguments, TypesThatNoKernelHas) {

@@ -44,6 +44,7 @@ constexpr Rule kRules[] = {
     {"selection_by_logits", [](MoEConfig& c) { c.selection_scores = SelectionScores::logits; }},
     {"aux_loss_factor", [](MoEConfig& c) { c.aux_loss_factor = AuxLossFactor::experts; }},
     {"always_selected", [](MoEConfig& c) { c.n_always_selected = 2; }},
+    {"per_expert_scale", [](MoEConfig& c) { c.per_expert_scale = true; }},
     {"router_jitter", [](MoEConfig& c) { c.router_jitter = true; }},
     {"router_input_norm", [](MoEConfig& c) { c.router_input_norm = true; }},
     {"router_input_norm of jittered tokens",

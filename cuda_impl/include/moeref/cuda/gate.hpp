@@ -54,6 +54,7 @@ struct GateConfig {
   bool router_jitter = false;                           // the gate sees x times GateInput::noise, in x_type
   bool router_input_norm = false;  // and that divided by the root of its mean square, times input_scale
   double router_input_norm_eps = 1e-6;
+  bool per_expert_scale = false;  // weights times their experts' factors, after route_scale
 
   /// The type that logits are computed and saved in.
   DataType compute_type() const { return precision.value_or(x_type); }
@@ -68,10 +69,11 @@ struct GateConfig {
 };
 
 struct GateParameters {
-  const void* weight;                 // [E, D] in parameter_type
-  const void* bias = nullptr;         // [E] in parameter_type, or null
-  const float* correction = nullptr;  // [E] e_score_correction_bias, or null where the gate has none
-  const void* input_scale = nullptr;  // [D] in parameter_type, with router_input_norm
+  const void* weight;                  // [E, D] in parameter_type
+  const void* bias = nullptr;          // [E] in parameter_type, or null
+  const float* correction = nullptr;   // [E] e_score_correction_bias, or null where the gate has none
+  const void* input_scale = nullptr;   // [D] in parameter_type, with router_input_norm
+  const void* expert_scale = nullptr;  // [E] in parameter_type, with per_expert_scale
 };
 
 struct GateInput {
@@ -100,6 +102,7 @@ struct GateGradients {
   void* bias = nullptr;         // [E] in parameter_type
   bool add_to_x = false;        // add to what `x` holds, in fp32 (fp64 under precision float64), rounded once
   void* input_scale = nullptr;  // [D] in parameter_type
+  void* expert_scale = nullptr;  // [E] in parameter_type
 };
 
 /// Bytes that forward saves for backward: first the logits [T, E] in the compute type, then the auxiliary

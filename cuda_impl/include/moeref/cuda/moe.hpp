@@ -89,7 +89,8 @@ struct LayerOutput {
 /// gradients are not computed, what flows through it to x is.
 struct LayerGradients {
   void* x;  // [T, D]
-  void *gate_weight = nullptr, *gate_bias = nullptr, *gate_input_scale = nullptr;
+  void *gate_weight = nullptr, *gate_bias = nullptr, *gate_input_scale = nullptr,
+       *gate_expert_scale = nullptr;
   ExpertsGradients experts{};  // x and weights are not used
   MLPGradients shared{};       // x and row_scale are not used
   void* shared_gate = nullptr;

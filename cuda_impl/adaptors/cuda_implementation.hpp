@@ -28,6 +28,7 @@ inline constexpr auto kCudaConventions = std::to_array<std::string_view>({
     "centred_bias_update",
     "aux_loss_factor",
     "per_expert_scale",
+    "z_loss_coeff",
     "router_input_norm",
     "router_input_norm_eps",
     "router_jitter",

@@ -52,19 +52,19 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
   out.weights = tensors.result("outputs/weights", c.weights_type(), slots).data;
   out.load = tensors.result("outputs/expert_load", DataType::int64, {c.experts}).as<std::int64_t>();
   if (c.has_aux_loss()) out.aux_loss = tensors.result("outputs/aux_loss", DataType::float32, {}).as<float>();
-  const bool summed = device.ranks() && c.has_aux_loss();
+  if (c.has_z_loss()) out.z_loss = tensors.result("outputs/z_loss", DataType::float32, {}).as<float>();
+  const bool summed = device.ranks() && c.has_loss();
+  const std::int64_t counts = GateStatistics::count_of_counts(c), sums = GateStatistics::count_of_sums(c);
   if (summed) {
-    out.statistics.real_tokens = device.output(DataType::int64, {1 + c.experts}).as<std::int64_t>();
-    out.statistics.load = out.statistics.real_tokens + 1;
-    out.statistics.score_sum = device.output(DataType::float64, {c.experts}).as<double>();
+    out.statistics.counts = device.output(DataType::int64, {counts}).as<std::int64_t>();
+    out.statistics.sums = device.output(DataType::float64, {sums}).as<double>();
   }
   void* saved = device.workspace(gate_saved_bytes(c));
   gate_forward(c, gate.parameters(), in, out, saved, device.workspace(gate_forward_workspace_bytes(c)),
                device.stream());
   if (summed) {
-    device.ranks()->group->sum(out.statistics.real_tokens, 1 + c.experts, out.statistics.score_sum, c.experts,
-                               device.stream());
-    gate_aux_loss(c, out.statistics, out.aux_loss, saved, device.stream());
+    device.ranks()->group->sum(out.statistics.counts, counts, out.statistics.sums, sums, device.stream());
+    gate_losses(c, out.statistics, out.aux_loss, out.z_loss, saved, device.stream());
   }
   if (call.backward) {
     const DeviceTensor dw = tensors.upload("cotangents/weights", DataType::float32);

@@ -72,6 +72,7 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
   g.always_selected = static_cast<int>(c.n_always_selected);
   g.loss_over_slots = c.aux_loss_factor == AuxLossFactor::experts_over_k;
   g.per_expert_scale = c.per_expert_scale;
+  g.z_loss_coeff = c.z_loss_coeff;
   g.router_jitter = c.router_jitter;
   g.router_input_norm = c.router_input_norm;
   g.router_input_norm_eps = c.router_input_norm_eps;

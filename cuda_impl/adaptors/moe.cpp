@@ -115,6 +115,8 @@ NamedTensors run_moe(const Call& call, DeviceContext& device) {
     out.load = tensors.result("outputs/expert_load", DataType::int64, {c.gate.experts}).as<std::int64_t>();
   if (!options.fake_balanced_gate && c.gate.has_aux_loss())
     out.aux_loss = tensors.result("outputs/aux_loss", DataType::float32, {}).as<float>();
+  if (!options.fake_balanced_gate && c.gate.has_z_loss())
+    out.z_loss = tensors.result("outputs/z_loss", DataType::float32, {}).as<float>();
 
   void* saved = device.workspace(layer_saved_bytes(c));
   Blas blas;

@@ -30,7 +30,8 @@ void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput
       routing_rule(c, w.correction != nullptr), blocks, c.tokens,
       {keep.logits, w.correction, in.token_mask, ids, d_weights, d_weights_type,
        c.has_aux_loss() ? keep.aux_gradient : nullptr, c.aux_loss_coeff * c.aux_loss_backward_scale,
-       c.per_expert_scale ? w.expert_scale : nullptr, parameter_type},
+       c.per_expert_scale ? w.expert_scale : nullptr, parameter_type,
+       c.has_z_loss() ? keep.z_inverse_n : nullptr, c.z_loss_coeff * c.aux_loss_backward_scale},
       {work.d_logits, stride, holds_planes(c), d.bias ? work.block_sums : nullptr,
        wants_expert_scale ? work.scale_terms : nullptr},
       stream);

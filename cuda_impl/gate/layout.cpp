@@ -56,6 +56,7 @@ void check_config(const GateConfig& c) {
   if (c.precision && !is_matrix_type(*c.precision) && c.precision != DataType::float64)
     throw ArgumentError("precision is not of a floating type: want bfloat16, float16, float32 or float64");
   want(c.aux_loss_coeff >= 0.0, "aux_loss_coeff", c.aux_loss_coeff, "0 or more");
+  want(c.z_loss_coeff >= 0.0, "z_loss_coeff", c.z_loss_coeff, "0 or more");
   want(c.norm_eps >= 0.0, "norm_eps", c.norm_eps, "0 or more");
   want(c.group_sum >= 0, "group_sum", std::int64_t{c.group_sum}, "0 or more");
   want(c.logit_scale > 0.0, "logit_scale", c.logit_scale, "a number above 0");
@@ -123,7 +124,7 @@ RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   rule.always_selected = c.always_selected;
   rule.beyond = rule.normalise_scores != rule.normalise || rule.norm_at_most || rule.norm_eps != 1e-20 ||
                 rule.selects_logits || rule.maps_logits || rule.group_sum > 2 || rule.always_selected > 0 ||
-                c.per_expert_scale;
+                c.per_expert_scale || c.has_z_loss();
   return rule;
 }
 
@@ -169,7 +170,8 @@ ProductShape weight_gradient_shape(const GateConfig& c) { return split_product(c
 
 GateSaved::GateSaved(Arena& arena, const GateConfig& c)
     : logits(arena.take<char>(c.tokens * c.experts * bytes_of(c.compute_type()))),
-      aux_gradient(arena.take<double>(c.experts)) {}
+      aux_gradient(arena.take<double>(c.experts)),
+      z_inverse_n(arena.take<double>(c.has_z_loss() ? 1 : 0)) {}
 
 GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
     : input(arena.take_bytes(input_bytes(c))),
@@ -181,7 +183,8 @@ GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
       block_sums(arena.take<char>(token_blocks(c).blocks * c.experts * sum_bytes(c))),
       load(arena.take<std::int64_t>(c.experts)),
       real_tokens(arena.take<std::int64_t>(1)),
-      score_sum(arena.take<double>(c.experts)) {}
+      score_sum(arena.take<double>(c.experts)),
+      block_squares(arena.take<double>(c.has_z_loss() ? token_blocks(c).blocks : 0)) {}
 
 GateBackwardWorkspace::GateBackwardWorkspace(Arena& arena, const GateConfig& c)
     : input(arena.take_bytes(input_bytes(c))),

@@ -42,6 +42,7 @@ ProductShape weight_gradient_shape(const GateConfig& config);
 struct GateSaved {
   void* logits;          // [T, E] in the compute type
   double* aux_gradient;  // [E], f_i / n
+  double* z_inverse_n;   // one number, with the z-loss
   GateSaved(Arena& arena, const GateConfig& config);
 };
 struct GateForwardWorkspace {
@@ -52,6 +53,7 @@ struct GateForwardWorkspace {
   void* block_sums;
   std::int64_t *load, *real_tokens;  // where the caller wants none
   double* score_sum;
+  double* block_squares;  // of the z-loss
   GateForwardWorkspace(Arena& arena, const GateConfig& config);
 };
 struct GateBackwardWorkspace {

@@ -148,6 +148,18 @@ __device__ void scale_by_expert(const RouteInput& in, const int* ids, const bool
       w[i] *= load_element<Acc>(in.expert_scale, in.parameter_type, ids[threadIdx.x % 32 + 32 * i]);
 }
 
+/// The sum over the block's warps, first warp first. All threads call it.
+template <class Acc, int kItems>
+__device__ void store_squares(const Arguments& p, BlockMemory<Acc, kItems>& memory, Acc squares) {
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) memory.row[0] = squares;
+  __syncthreads();
+  if (threadIdx.x > 0) return;
+  double sum = 0;
+  for (int w = 0; w < p.warps; ++w) sum += memory.rows[w * 2 * memory.kWidth];
+  p.out.block_squares[blockIdx.x] = sum;
+}
+
 template <class Acc, int kItems, bool kBeyond>
 __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
                              blocks_per_multiprocessor(kItems,
@@ -163,7 +175,7 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
   if (threadIdx.x == 0) real_tokens = 0;
   __syncthreads();
 
-  Acc sums[kItems] = {};
+  Acc sums[kItems] = {}, squares = 0;
   int real_here = 0;
   const std::int64_t first = blockIdx.x * p.tokens_per_block,
                      last = min(first + p.tokens_per_block, p.tokens);
@@ -172,8 +184,13 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
     real_here += real;
     Acc z[kItems], s[kItems];
     load_logits(p, t, z);
-    if constexpr (kBeyond)
+    if constexpr (kBeyond) {
+      if (p.out.block_squares && real) {
+        const Acc lse = warp_log_sum_exp(z, [&](int j) { return lane + 32 * j < rule.experts; });
+        squares += lse * lse;
+      }
       if (rule.maps_logits) map_logits(rule, z);
+    }
     const bool needs_scores = !rule.softmax_of_selected || p.out.block_sums;
     if (needs_scores) scores_of(rule.formula, rule.experts, z, s);
 
@@ -266,6 +283,8 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
   if (p.out.block_sums)
     memory.store_sums(sums, rule.experts, p.warps,
                       static_cast<Acc*>(p.out.block_sums) + std::int64_t{blockIdx.x} * rule.experts);
+  if constexpr (kBeyond)
+    if (p.out.block_squares) store_squares(p, memory, squares);
 }
 
 }  // namespace

@@ -27,10 +27,11 @@ struct RouteOutput {
   void* weights;
   DataType weights_type;
   float* weights_float;
-  void* logits;       // [T, E] in rule.compute
-  int* block_load;    // [blocks, E] real tokens of each expert
-  int* block_tokens;  // [blocks] real tokens
-  void* block_sums;   // [blocks, E] sums of m_t S_ti, in the type of the partial logits
+  void* logits;           // [T, E] in rule.compute
+  int* block_load;        // [blocks, E] real tokens of each expert
+  int* block_tokens;      // [blocks] real tokens
+  void* block_sums;       // [blocks, E] sums of m_t S_ti, in the type of the partial logits
+  double* block_squares;  // [blocks] sums of m_t logsumexp(z_t)^2, for rules beyond
 };
 
 /// Logits, scores, groups, top-k, weights, load and score sums in one pass.
@@ -48,6 +49,8 @@ struct ScoresBackwardInput {
   double aux_scale;
   const void* expert_scale;  // [E] in parameter_type or null, for rules beyond
   DataType parameter_type;
+  const double* z_inverse_n;  // one number or null, for rules beyond: 1 / n of the z-loss
+  double z_scale;             // its coefficient
 };
 
 struct ScoresBackwardOutput {

@@ -102,6 +102,22 @@ __device__ void mapped_gradient(const Arguments& p, std::int64_t t, Acc (&d)[kIt
   }
 }
 
+/// Adds d z-loss / d logits of a real token.
+template <class Acc, int kItems>
+__device__ void add_z_gradient(const Arguments& p, std::int64_t t, Acc (&d)[kItems]) {
+  const int lane = threadIdx.x % 32, experts = p.rule.experts;
+  const auto valid = [&](int j) { return lane + 32 * j < experts; };
+  Acc z[kItems];
+#pragma unroll
+  for (int j = 0; j < kItems; ++j)
+    z[j] = valid(j) ? load_element<Acc>(p.in.logits, p.rule.compute, t * experts + lane + 32 * j) : Acc(0);
+  const Acc lse = warp_log_sum_exp(z, valid);
+  const Acc factor = static_cast<Acc>(2.0 * p.in.z_scale * *p.in.z_inverse_n) * lse;
+#pragma unroll
+  for (int j = 0; j < kItems; ++j)
+    if (valid(j)) d[j] += factor * exp(z[j] - lse);
+}
+
 template <class Acc, int kItems, bool kBeyond>
 __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward_kernel(const Arguments p) {
   wait_for_earlier_kernels();
@@ -196,8 +212,10 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
       for (int j = 0; j < kItems; ++j) d[j] += memory.second_row[lane + 32 * j];
     }
 
-    if constexpr (kBeyond)
+    if constexpr (kBeyond) {
       if (rule.maps_logits) mapped_gradient(p, t, d);
+      if (p.in.z_inverse_n && real) add_z_gradient(p, t, d);
+    }
 #pragma unroll
     for (int j = 0; j < kItems; ++j) {
       const int e = lane + 32 * j;

@@ -67,6 +67,7 @@ TEST(GateArguments, ConventionsThatCannotBe) {
   expect_names(with([](GateConfig& c) { c.always_selected = 2; }), "always_selected");
   expect_names(with([](GateConfig& c) { c.always_selected = 1, c.groups = c.limited_groups = 2; }),
                "always_selected");
+  expect_names(with([](GateConfig& c) { c.z_loss_coeff = -1.0; }), "z_loss_coeff");
   expect_names(with([](GateConfig& c) { c.router_input_norm_eps = -1.0; }), "router_input_norm_eps");
   const float correction[8] = {};
   const auto forward = [&](const GateConfig& c) {

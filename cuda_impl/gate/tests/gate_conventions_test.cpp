@@ -45,10 +45,7 @@ constexpr Rule kRules[] = {
     {"aux_loss_factor", [](MoEConfig& c) { c.aux_loss_factor = AuxLossFactor::experts; }},
     {"always_selected", [](MoEConfig& c) { c.n_always_selected = 2; }},
     {"per_expert_scale", [](MoEConfig& c) { c.per_expert_scale = true; }},
-    {"router_jitter", [](MoEConfig& c) { c.router_jitter = true; }},
-    {"router_input_norm", [](MoEConfig& c) { c.router_input_norm = true; }},
-    {"router_input_norm of jittered tokens",
-     [](MoEConfig& c) { c.router_input_norm = c.router_jitter = true, c.router_input_norm_eps = 0.5; }},
+    {"z_loss", [](MoEConfig& c) { c.z_loss_coeff = 0.5; }},
 };
 constexpr Rule kGroupRules[] = {
     {"largest", [](MoEConfig& c) { c.group_score = GroupScore::largest; }},
@@ -127,6 +124,17 @@ TEST_P(GateConventions, NullSlotsAmongReplayedIds) {
       call.tensors["inputs/replay_indices"] = ids;
       expect_passes(call, "null slots");
     }
+}
+
+// Sums of all ranks, one of which has no token; the z-loss with and without the auxiliary loss.
+TEST_P(GateConventions, LossesOfContextParallelRanks) {
+  for (const double aux : {0.0, 0.7}) {
+    MoEConfig c = ruled_config(24, 4, GetParam(), ScoreFunc::sigmoid);
+    c.aux_loss_coeff = aux, c.z_loss_coeff = 0.3, c.logit_cap = 1.0;
+    expect_passes(
+        filled_call(Component::gate, c, 45, 52, true, {{"cp_size", 3}, {"tokens_per_rank", {0, 30, 15}}}),
+        "cp_size 3");
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, GateConventions,

@@ -55,12 +55,15 @@ struct GateConfig {
   bool router_input_norm = false;  // and that divided by the root of its mean square, times input_scale
   double router_input_norm_eps = 1e-6;
   bool per_expert_scale = false;  // weights times their experts' factors, after route_scale
+  double z_loss_coeff = 0.0;
 
   /// The type that logits are computed and saved in.
   DataType compute_type() const { return precision.value_or(x_type); }
   /// The type of the routing weights.
   DataType weights_type() const { return weights_fp32 ? DataType::float32 : x_type; }
   bool has_aux_loss() const { return training && aux_loss_coeff > 0.0; }
+  bool has_z_loss() const { return training && z_loss_coeff > 0.0; }
+  bool has_loss() const { return has_aux_loss() || has_z_loss(); }
   /// Whether weights are divided by their sum, and whether S is.
   bool normalises_weights() const { return norm_topk_prob && (slots > 1 || norm_top1_weights); }
   bool normalises_scores() const { return norm_topk_prob && (slots > 1 || norm_top1_scores); }
@@ -84,6 +87,18 @@ struct GateInput {
   const void* noise = nullptr;               // [T, D] in x_type, with router_jitter; has no gradient
 };
 
+/// What the losses are made of. Under context parallelism each of the two arrays is summed over the ranks.
+struct GateStatistics {
+  std::int64_t* counts = nullptr;  // [1 + E]: real tokens, the load
+  double* sums = nullptr;          // sum_t m_t S_ti [E] if has_aux_loss(), sum_t m_t logsumexp(z_t)^2 if
+                                   // has_z_loss()
+
+  static std::int64_t count_of_counts(const GateConfig& c) { return 1 + c.experts; }
+  static std::int64_t count_of_sums(const GateConfig& c) {
+    return (c.has_aux_loss() ? c.experts : 0) + (c.has_z_loss() ? 1 : 0);
+  }
+};
+
 /// Any pointer but `ids` may be null. Slots are in descending order of the selection's scores, or as
 /// replayed.
 struct GateOutput {
@@ -92,7 +107,8 @@ struct GateOutput {
   float* weights_float = nullptr;  // [T, k] the same numbers, as the routed experts take them
   std::int64_t* load = nullptr;    // [E] real tokens of each expert
   float* aux_loss = nullptr;       // one number, without the coefficient; written only if has_aux_loss()
-  AuxStatistics statistics = {};   // this rank's, to be summed over context-parallel ranks
+  GateStatistics statistics = {};  // this rank's, both or neither; for gate_losses
+  float* z_loss = nullptr;         // one number, without the coefficient; written only if has_z_loss()
 };
 
 /// Any pointer may be null: that gradient is not computed.
@@ -106,7 +122,7 @@ struct GateGradients {
 };
 
 /// Bytes that forward saves for backward: first the logits [T, E] in the compute type, then the auxiliary
-/// loss's gradient [E].
+/// loss's gradient [E] and 1 / n of the z-loss.
 std::size_t gate_saved_bytes(const GateConfig& config);
 std::size_t gate_forward_workspace_bytes(const GateConfig& config);
 std::size_t gate_backward_workspace_bytes(const GateConfig& config);
@@ -118,15 +134,16 @@ void gate_forward(const GateConfig& config, const GateParameters& parameters, co
                   const GateOutput& output, void* saved, void* workspace, cudaStream_t stream);
 
 /// Under context parallelism, after gate_forward: `sum` holds the statistics summed over the ranks. Writes
-/// the auxiliary loss of the whole sequence, and to `saved` (may be null) the gradient that gate_backward
-/// uses.
-void gate_aux_loss(const GateConfig& config, const AuxStatistics& sum, float* aux_loss, void* saved,
-                   cudaStream_t stream);
+/// the losses of the whole sequence that the config has (either may be null), and to `saved` (may be null)
+/// what gate_backward needs of them.
+void gate_losses(const GateConfig& config, const GateStatistics& sum, float* aux_loss, float* z_loss,
+                 void* saved, cudaStream_t stream);
 
 /// Gradients for the cotangent `d_weights` [T, k] of the weights, of type `d_weights_type`, after
 /// gate_forward with the same config, parameters, input and `saved`, whose ids are `ids` [T, k]. If
 /// has_aux_loss(), S also receives aux_loss_coeff * aux_loss_backward_scale * f_i m_t / n, for any
-/// d_weights.
+/// d_weights; if has_z_loss(), z receives z_loss_coeff * aux_loss_backward_scale * 2 / n logsumexp(z_t)
+/// softmax(z_t)_i m_t.
 void gate_backward(const GateConfig& config, const GateParameters& parameters, const GateInput& input,
                    const int* ids, const void* d_weights, DataType d_weights_type, const void* saved,
                    const GateGradients& gradients, void* workspace, cudaStream_t stream);

@@ -52,8 +52,8 @@ struct LayerConfig {
 struct LayerGroups {
   Group* expert = nullptr;             // of expert_ranks
   ExpertParallelWindows windows = {};  // sizes by expert_parallel()
-  Group* context = nullptr;  // ranks whose tokens are one sequence: their auxiliary loss and its gradient are
-                             // those of all tokens (SPEC.md 3.4)
+  Group* context = nullptr;  // ranks whose tokens are one sequence: their losses and the gradients of these
+                             // are those of all tokens (SPEC.md 3.4, 10)
 };
 
 /// Null where the config or the absence of biases leaves one out. Matrices in the layer's type, the gate's in
@@ -83,6 +83,7 @@ struct LayerOutput {
   void* weights = nullptr;       // [T, k] in gate.weights_type()
   std::int64_t* load = nullptr;  // [E]
   float* aux_loss = nullptr;     // one number, if gate.has_aux_loss()
+  float* z_loss = nullptr;       // one number, if gate.has_z_loss()
 };
 
 /// Same places as the weights; null where there is none. With a null gate weight the gate is frozen: its own

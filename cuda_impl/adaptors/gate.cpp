@@ -23,6 +23,10 @@ std::optional<std::string> unsupported_gate_config(const Call& call) {
            ": the CUDA gate takes 64 at most";
   if (c.selection_scores == SelectionScores::sinkhorn)
     return "selection_scores is sinkhorn: the CUDA gate selects by scores or logits";
+  if (c.aux_loss_sequences > 1 && c.aux_loss_coeff > 0.0 &&
+      parse_call_options(call.options).parallel.size() > 1)
+    return "aux_loss_sequences is " + std::to_string(c.aux_loss_sequences) +
+           " on several ranks: the CUDA gate adds their statistics to those of one sequence";
   for (const char* tensor : {"params/weight", "params/bias"})
     if (auto reason = unsupported_dtype(call, tensor)) return reason;
   return std::nullopt;
@@ -47,6 +51,9 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
                      mask = tensors.upload_if_there("inputs/token_mask", DataType::uint8),
                      replay = tensors.upload_if_there("inputs/replay_indices", DataType::int32);
   GateInput in{x.data, mask.as<std::uint8_t>(), replay.as<int>()};
+  if (c.loss_rule().accumulates)
+    in.accumulated_load =
+        tensors.upload("inputs/accumulated_expert_load", DataType::int64).as<std::int64_t>();
   if (c.router_jitter) in.noise = tensors.upload("inputs/router_noise", type).data;
   GateOutput out{tensors.result("outputs/indices", DataType::int32, slots).as<int>()};
   out.weights = tensors.result("outputs/weights", c.weights_type(), slots).data;
@@ -64,7 +71,7 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
                device.stream());
   if (summed) {
     device.ranks()->group->sum(out.statistics.counts, counts, out.statistics.sums, sums, device.stream());
-    gate_losses(c, out.statistics, out.aux_loss, out.z_loss, saved, device.stream());
+    gate_losses(c, in, out.statistics, out.aux_loss, out.z_loss, saved, device.stream());
   }
   if (call.backward) {
     const DeviceTensor dw = tensors.upload("cotangents/weights", DataType::float32);

@@ -106,6 +106,9 @@ NamedTensors run_moe(const Call& call, DeviceContext& device) {
   LayerInput in{x.data, padding.as<std::uint8_t>(), replay.as<int>()};
   if (c.gate.router_jitter && !options.fake_balanced_gate)
     in.router_noise = tensors.upload("inputs/router_noise", type).data;
+  if (c.gate.loss_rule().accumulates && !options.fake_balanced_gate)
+    in.accumulated_load =
+        tensors.upload("inputs/accumulated_expert_load", DataType::int64).as<std::int64_t>();
   LayerOutput out{tensors.result("outputs/y", type, input.shape()).data};
   out.ids = tensors.result("outputs/indices", DataType::int32, slots).as<int>();
   out.weights =

@@ -1,4 +1,6 @@
 // The gradient of the logits, then one product for each of x and the weight.
+#include <algorithm>
+
 #include "cuda_impl/gate/expert_scale.hpp"
 #include "cuda_impl/gate/layout.hpp"
 #include "moeref/cuda/error.hpp"
@@ -31,7 +33,8 @@ void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput
       {keep.logits, w.correction, in.token_mask, ids, d_weights, d_weights_type,
        c.has_aux_loss() ? keep.aux_gradient : nullptr, c.aux_loss_coeff * c.aux_loss_backward_scale,
        c.per_expert_scale ? w.expert_scale : nullptr, parameter_type,
-       c.has_z_loss() ? keep.z_inverse_n : nullptr, c.z_loss_coeff * c.aux_loss_backward_scale},
+       c.has_z_loss() ? keep.z_inverse_n : nullptr, c.z_loss_coeff * c.aux_loss_backward_scale,
+       std::max<std::int64_t>(c.tokens / c.loss_rule().sequences, 1)},
       {work.d_logits, stride, holds_planes(c), d.bias ? work.block_sums : nullptr,
        wants_expert_scale ? work.scale_terms : nullptr},
       stream);

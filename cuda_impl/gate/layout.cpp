@@ -57,6 +57,10 @@ void check_config(const GateConfig& c) {
     throw ArgumentError("precision is not of a floating type: want bfloat16, float16, float32 or float64");
   want(c.aux_loss_coeff >= 0.0, "aux_loss_coeff", c.aux_loss_coeff, "0 or more");
   want(c.z_loss_coeff >= 0.0, "z_loss_coeff", c.z_loss_coeff, "0 or more");
+  want(c.loss_sequences >= 1 && c.tokens % c.loss_sequences == 0, "loss_sequences",
+       std::int64_t{c.loss_sequences}, "a divisor of tokens = " + std::to_string(c.tokens));
+  want(c.loss_sequences == 1 || !c.loss_accumulated, "loss_sequences", std::int64_t{c.loss_sequences},
+       "1 with loss_accumulated");
   want(c.norm_eps >= 0.0, "norm_eps", c.norm_eps, "0 or more");
   want(c.group_sum >= 0, "group_sum", std::int64_t{c.group_sum}, "0 or more");
   want(c.logit_scale > 0.0, "logit_scale", c.logit_scale, "a number above 0");
@@ -73,6 +77,8 @@ void check_given(const GateConfig& c, const GateParameters& w, const GateInput& 
   if (c.router_jitter && !in.noise) throw ArgumentError("noise is null: want [T, D] with router_jitter");
   if (c.router_input_norm && !w.input_scale)
     throw ArgumentError("input_scale is null: want [D] with router_input_norm");
+  if (c.loss_rule().accumulates && !in.accumulated_load)
+    throw ArgumentError("accumulated_load is null: want [E] with loss_accumulated");
   if (c.per_expert_scale && !w.expert_scale)
     throw ArgumentError("expert_scale is null: want [E] with per_expert_scale");
   want(!c.selects_logits || !has_correction || !row(c).weighs_corrected || !c.weight_uses_correction,
@@ -124,12 +130,22 @@ RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   rule.always_selected = c.always_selected;
   rule.beyond = rule.normalise_scores != rule.normalise || rule.norm_at_most || rule.norm_eps != 1e-20 ||
                 rule.selects_logits || rule.maps_logits || rule.group_sum > 2 || rule.always_selected > 0 ||
-                c.per_expert_scale || c.has_z_loss();
+                c.per_expert_scale || c.has_z_loss() || c.loss_rule().first_choice ||
+                c.loss_rule().sequences > 1;
   return rule;
 }
 
 TokenBlocks token_blocks(const GateConfig& c) {
   return token_blocks(c.tokens, c.experts, c.compute_type() == DataType::float64);
+}
+TokenBlocks route_blocks(const GateConfig& c) {
+  return token_blocks(c.tokens, c.experts, c.compute_type() == DataType::float64, c.loss_rule().sequences);
+}
+
+AuxLossRule loss_rule(const GateConfig& c, const GateInput& in) {
+  AuxLossRule rule = c.loss_rule();
+  if (rule.accumulates) rule.accumulated = in.accumulated_load;
+  return rule;
 }
 
 // float16 has no exponents for the lower planes of an fp32 value.
@@ -170,7 +186,7 @@ ProductShape weight_gradient_shape(const GateConfig& c) { return split_product(c
 
 GateSaved::GateSaved(Arena& arena, const GateConfig& c)
     : logits(arena.take<char>(c.tokens * c.experts * bytes_of(c.compute_type()))),
-      aux_gradient(arena.take<double>(c.experts)),
+      aux_gradient(arena.take<double>(std::int64_t{c.loss_rule().sequences} * c.experts)),
       z_inverse_n(arena.take<double>(c.has_z_loss() ? 1 : 0)) {}
 
 GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
@@ -178,13 +194,16 @@ GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
       weight_planes(arena.take_bytes(plane_bytes(c))),
       partial_logits(arena.take<char>(std::max(1, cuda::weight_planes(c)) * logits_shape(c).splits *
                                       c.tokens * c.experts * sum_bytes(c))),
-      block_load(arena.take<int>(std::int64_t{token_blocks(c).blocks} * c.experts)),
-      block_tokens(arena.take<int>(token_blocks(c).blocks)),
-      block_sums(arena.take<char>(token_blocks(c).blocks * c.experts * sum_bytes(c))),
+      block_load(arena.take<int>(std::int64_t{route_blocks(c).blocks} * c.experts)),
+      block_tokens(arena.take<int>(route_blocks(c).blocks)),
+      block_sums(arena.take<char>(route_blocks(c).blocks * c.experts * sum_bytes(c))),
       load(arena.take<std::int64_t>(c.experts)),
       real_tokens(arena.take<std::int64_t>(1)),
       score_sum(arena.take<double>(c.experts)),
-      block_squares(arena.take<double>(c.has_z_loss() ? token_blocks(c).blocks : 0)) {}
+      block_squares(arena.take<double>(c.has_z_loss() ? route_blocks(c).blocks : 0)),
+      block_first_choices(
+          arena.take<int>(c.loss_rule().first_choice ? std::int64_t{route_blocks(c).blocks} * c.experts : 0)),
+      sequences(arena, c.experts, c.loss_rule()) {}
 
 GateBackwardWorkspace::GateBackwardWorkspace(Arena& arena, const GateConfig& c)
     : input(arena.take_bytes(input_bytes(c))),

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cuda_impl/aux_loss/statistics.hpp"
 #include "cuda_impl/gate/gate_input.hpp"
 #include "cuda_impl/gate/product.hpp"
 #include "cuda_impl/gate/route_tokens.hpp"
@@ -19,6 +20,10 @@ void check_config(const GateConfig& config);
 DataType scores_type(const GateConfig& config);
 RoutingRule routing_rule(const GateConfig& config, bool has_correction);
 TokenBlocks token_blocks(const GateConfig& config);
+/// Of the forward pass, by sequences of the auxiliary loss.
+TokenBlocks route_blocks(const GateConfig& config);
+/// With the earlier loads that the config asks for.
+AuxLossRule loss_rule(const GateConfig& config, const GateInput& input);
 /// Throws ArgumentError where groups have fewer experts than their score adds, where corrected weights meet a
 /// selection by logits, and where the config asks for what is not given.
 void check_given(const GateConfig& config, const GateParameters& parameters, const GateInput& input);
@@ -41,7 +46,7 @@ ProductShape weight_gradient_shape(const GateConfig& config);
 
 struct GateSaved {
   void* logits;          // [T, E] in the compute type
-  double* aux_gradient;  // [E], f_i / n
+  double* aux_gradient;  // [B, E], f_i / (n B)
   double* z_inverse_n;   // one number, with the z-loss
   GateSaved(Arena& arena, const GateConfig& config);
 };
@@ -54,6 +59,8 @@ struct GateForwardWorkspace {
   std::int64_t *load, *real_tokens;  // where the caller wants none
   double* score_sum;
   double* block_squares;  // of the z-loss
+  int* block_first_choices;
+  SequenceStatistics sequences;
   GateForwardWorkspace(Arena& arena, const GateConfig& config);
 };
 struct GateBackwardWorkspace {

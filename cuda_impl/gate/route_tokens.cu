@@ -23,6 +23,8 @@ struct Arguments {
   int warps;
   RouteInput in;
   RouteOutput out;
+  std::int64_t tokens_per_sequence;
+  int blocks_per_sequence;
 };
 
 /// Logits of one token: partial sums in order, rounded where the documented system stores them.
@@ -171,14 +173,23 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
   const RoutingRule& rule = p.rule;
   BlockMemory<Acc, kItems> memory(shared, p.warps, warp);
   for (int e = threadIdx.x; e < rule.experts; e += blockDim.x) memory.histogram[e] = 0;
+  int* first_choices = nullptr;
+  if constexpr (kBeyond)
+    if (p.out.block_first_choices) {
+      first_choices = p.out.block_first_choices + std::int64_t{blockIdx.x} * rule.experts;
+      for (int e = threadIdx.x; e < rule.experts; e += blockDim.x) first_choices[e] = 0;
+    }
   __shared__ int real_tokens;
   if (threadIdx.x == 0) real_tokens = 0;
   __syncthreads();
 
   Acc sums[kItems] = {}, squares = 0;
   int real_here = 0;
-  const std::int64_t first = blockIdx.x * p.tokens_per_block,
-                     last = min(first + p.tokens_per_block, p.tokens);
+  std::int64_t first = blockIdx.x * p.tokens_per_block, last = min(first + p.tokens_per_block, p.tokens);
+  if constexpr (kBeyond) {
+    const TokenRange own = tokens_of_block(p.tokens_per_sequence, p.blocks_per_sequence, p.tokens_per_block);
+    first = own.first, last = own.last;
+  }
   for (std::int64_t t = first + warp; t < last; t += p.warps) {
     const bool real = !p.in.token_mask || p.in.token_mask[t] != 0;
     real_here += real;
@@ -243,6 +254,7 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
       if (p.in.replay_ids)
         for (int earlier = 0; earlier < slot; ++earlier) counts = counts && memory.ids[earlier] != id;
       if (counts) atomicAdd(&memory.histogram[id], 1);
+      if (kBeyond && first_choices && counts && slot == 0) atomicAdd(&first_choices[id], 1);
     }
     weights_of<kBeyond>(rule, w);
     if constexpr (kBeyond)
@@ -292,7 +304,8 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
 void route_tokens(const RoutingRule& rule, const TokenBlocks& blocks, std::int64_t tokens,
                   const RouteInput& in, const RouteOutput& out, cudaStream_t stream) {
   if (tokens == 0) return;
-  const Arguments arguments{rule, tokens, blocks.tokens_per_block, blocks.warps, in, out};
+  const Arguments arguments{rule, tokens, blocks.tokens_per_block,    blocks.warps,
+                            in,   out,    blocks.tokens_per_sequence, blocks.blocks_per_sequence};
   with_items(blocks.items, rule.compute == DataType::float64, [&]<class Acc, int kItems>() {
     const LaunchShape shape{static_cast<unsigned>(blocks.blocks), static_cast<unsigned>(blocks.warps * 32),
                             static_cast<std::size_t>(blocks.shared_bytes), stream};

@@ -27,11 +27,12 @@ struct RouteOutput {
   void* weights;
   DataType weights_type;
   float* weights_float;
-  void* logits;           // [T, E] in rule.compute
-  int* block_load;        // [blocks, E] real tokens of each expert
-  int* block_tokens;      // [blocks] real tokens
-  void* block_sums;       // [blocks, E] sums of m_t S_ti, in the type of the partial logits
-  double* block_squares;  // [blocks] sums of m_t logsumexp(z_t)^2, for rules beyond
+  void* logits;              // [T, E] in rule.compute
+  int* block_load;           // [blocks, E] real tokens of each expert
+  int* block_tokens;         // [blocks] real tokens
+  void* block_sums;          // [blocks, E] sums of m_t S_ti, in the type of the partial logits
+  int* block_first_choices;  // [blocks, E] real tokens by their first slot, for rules beyond
+  double* block_squares;     // [blocks] sums of m_t logsumexp(z_t)^2, for rules beyond
 };
 
 /// Logits, scores, groups, top-k, weights, load and score sums in one pass.
@@ -45,12 +46,13 @@ struct ScoresBackwardInput {
   const int* ids;         // [T, k]
   const void* d_weights;  // [T, k]
   DataType d_weights_type;
-  const double* aux_gradient;  // [E], f_i / n, or null
+  const double* aux_gradient;  // [E], f_i / n, of each sequence; or null
   double aux_scale;
   const void* expert_scale;  // [E] in parameter_type or null, for rules beyond
   DataType parameter_type;
-  const double* z_inverse_n;  // one number or null, for rules beyond: 1 / n of the z-loss
-  double z_scale;             // its coefficient
+  const double* z_inverse_n;         // one number or null, for rules beyond: 1 / n of the z-loss
+  double z_scale;                    // its coefficient
+  std::int64_t tokens_per_sequence;  // of aux_gradient, for rules beyond
 };
 
 struct ScoresBackwardOutput {

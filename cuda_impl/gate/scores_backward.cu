@@ -189,10 +189,11 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
     __syncwarp();
 
     if (aux) {
+      const std::int64_t row = kBeyond ? t / p.in.tokens_per_sequence * rule.experts : 0;
 #pragma unroll
       for (int j = 0; j < kItems; ++j) {
         const int e = lane + 32 * j;
-        d[j] = e < rule.experts ? static_cast<Acc>(p.in.aux_gradient[e] * p.in.aux_scale) : Acc(0);
+        d[j] = e < rule.experts ? static_cast<Acc>(p.in.aux_gradient[row + e] * p.in.aux_scale) : Acc(0);
       }
       if (kBeyond ? rule.normalise_scores : rule.normalise) normalise_gradient<kBeyond>(rule, weighed, d);
     } else {

@@ -56,6 +56,9 @@ struct GateConfig {
   double router_input_norm_eps = 1e-6;
   bool per_expert_scale = false;  // weights times their experts' factors, after route_scale
   double z_loss_coeff = 0.0;
+  bool loss_first_choice = false;  // aux_loss_counts
+  int loss_sequences = 1;          // aux_loss_sequences, a divisor of T; not under context parallelism
+  bool loss_accumulated = false;   // aux_loss_accumulated, of one sequence
 
   /// The type that logits are computed and saved in.
   DataType compute_type() const { return precision.value_or(x_type); }
@@ -67,8 +70,12 @@ struct GateConfig {
   /// Whether weights are divided by their sum, and whether S is.
   bool normalises_weights() const { return norm_topk_prob && (slots > 1 || norm_top1_weights); }
   bool normalises_scores() const { return norm_topk_prob && (slots > 1 || norm_top1_scores); }
-  /// What loads are divided by in the auxiliary loss.
-  int loss_slots() const { return loss_over_slots ? slots : 1; }
+  /// Of the auxiliary loss that there is, but for the earlier loads themselves.
+  AuxLossRule loss_rule() const {
+    return has_aux_loss()
+               ? aux_loss_rule(slots, loss_over_slots, loss_first_choice, loss_sequences, loss_accumulated)
+               : AuxLossRule{};
+  }
 };
 
 struct GateParameters {
@@ -85,15 +92,18 @@ struct GateInput {
   const int* replay_ids = nullptr;           // [T, k] ids to use instead of a selection, or null. One outside
                                              // [0, E) gets weight 0, no load and no gradient
   const void* noise = nullptr;               // [T, D] in x_type, with router_jitter; has no gradient
+  const std::int64_t* accumulated_load = nullptr;  // [E], with loss_accumulated and an auxiliary loss
 };
 
 /// What the losses are made of. Under context parallelism each of the two arrays is summed over the ranks.
 struct GateStatistics {
-  std::int64_t* counts = nullptr;  // [1 + E]: real tokens, the load
+  std::int64_t* counts = nullptr;  // real tokens, the load [E], and the first choices [E] where these count
   double* sums = nullptr;          // sum_t m_t S_ti [E] if has_aux_loss(), sum_t m_t logsumexp(z_t)^2 if
                                    // has_z_loss()
 
-  static std::int64_t count_of_counts(const GateConfig& c) { return 1 + c.experts; }
+  static std::int64_t count_of_counts(const GateConfig& c) {
+    return 1 + c.experts * (c.loss_rule().first_choice ? 2 : 1);
+  }
   static std::int64_t count_of_sums(const GateConfig& c) {
     return (c.has_aux_loss() ? c.experts : 0) + (c.has_z_loss() ? 1 : 0);
   }
@@ -122,7 +132,7 @@ struct GateGradients {
 };
 
 /// Bytes that forward saves for backward: first the logits [T, E] in the compute type, then the auxiliary
-/// loss's gradient [E] and 1 / n of the z-loss.
+/// loss's gradient [E] of each sequence and 1 / n of the z-loss.
 std::size_t gate_saved_bytes(const GateConfig& config);
 std::size_t gate_forward_workspace_bytes(const GateConfig& config);
 std::size_t gate_backward_workspace_bytes(const GateConfig& config);
@@ -133,11 +143,11 @@ std::size_t gate_backward_workspace_bytes(const GateConfig& config);
 void gate_forward(const GateConfig& config, const GateParameters& parameters, const GateInput& input,
                   const GateOutput& output, void* saved, void* workspace, cudaStream_t stream);
 
-/// Under context parallelism, after gate_forward: `sum` holds the statistics summed over the ranks. Writes
-/// the losses of the whole sequence that the config has (either may be null), and to `saved` (may be null)
-/// what gate_backward needs of them.
-void gate_losses(const GateConfig& config, const GateStatistics& sum, float* aux_loss, float* z_loss,
-                 void* saved, cudaStream_t stream);
+/// Under context parallelism, after gate_forward with the same config and input: `sum` holds the statistics
+/// summed over the ranks. Writes the losses of the whole sequence that the config has (either may be null),
+/// and to `saved` (may be null) what gate_backward needs of them.
+void gate_losses(const GateConfig& config, const GateInput& input, const GateStatistics& sum, float* aux_loss,
+                 float* z_loss, void* saved, cudaStream_t stream);
 
 /// Gradients for the cotangent `d_weights` [T, k] of the weights, of type `d_weights_type`, after
 /// gate_forward with the same config, parameters, input and `saved`, whose ids are `ids` [T, k]. If

@@ -73,6 +73,7 @@ struct LayerInput {
   const int* replay_ids = nullptr;     // [T, k] ids to use instead of a selection, see GateInput; or null
   FakeGateDraws fake_draws = {};       // for the fake gate with noise, or nulls: its own stream
   const void* router_noise = nullptr;  // [T, D], with gate.router_jitter
+  const std::int64_t* accumulated_load = nullptr;  // [E], see GateInput
 };
 
 /// Any but `y` may be null. The fake gate gives ids and weights, the latter in the layer's type. The load is

@@ -45,7 +45,7 @@ endif()
 # The gate and the components around it, on random calls of the reference's own tests.
 if(TARGET moeref::cuda_port)
   add_executable(moeref_cuda_router_test aux_loss/tests/aux_loss_test.cpp bias_update/tests/bias_update_test.cpp fake_balanced_gate/tests/fake_balanced_gate_test.cpp
-    gate/tests/gate_arguments_test.cpp gate/tests/gate_conventions_test.cpp gate/tests/gate_device_test.cpp gate/tests/gate_test.cpp init/tests/init_test.cpp metrics/tests/metrics_test.cpp
+    gate/tests/gate_arguments_test.cpp gate/tests/gate_conventions_test.cpp gate/tests/gate_device_test.cpp gate/tests/gate_input_test.cpp gate/tests/gate_test.cpp init/tests/init_test.cpp metrics/tests/metrics_test.cpp
     ${repository}/reference_cpu/tests/random_call.cpp)
   target_link_libraries(moeref_cuda_router_test PRIVATE moeref::cuda_port GTest::gtest_main)
   target_compile_options(moeref_cuda_router_test PRIVATE -Wall -Wextra)

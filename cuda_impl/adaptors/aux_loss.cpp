@@ -19,21 +19,29 @@ NamedTensors run_aux_loss(const Call& call, DeviceContext& device) {
   const MoEConfig documented = parse_moe_config(call.config);
   const Tensor& input = require(call.tensors, "inputs/original_scores");
   const DataType type = data_type(input.dtype());
-  const AuxLossConfig c{input.extent(0), static_cast<int>(documented.n_routed_experts),
-                        static_cast<int>(documented.n_activated_experts), type,
-                        documented.aux_loss_factor == AuxLossFactor::experts_over_k};
+  const AuxLossConfig c{input.extent(0),
+                        static_cast<int>(documented.n_routed_experts),
+                        static_cast<int>(documented.n_activated_experts),
+                        type,
+                        documented.aux_loss_factor == AuxLossFactor::experts_over_k,
+                        documented.aux_loss_counts == AuxLossCounts::first_choice,
+                        static_cast<int>(documented.aux_loss_sequences),
+                        documented.aux_loss_accumulated};
   CallTensors tensors(call, device);
   const DeviceTensor scores = tensors.upload("inputs/original_scores", type),
                      ids = tensors.upload("inputs/indices", DataType::int32),
                      mask = tensors.upload_if_there("inputs/token_mask", DataType::uint8);
   const DeviceTensor load = tensors.result("outputs/expert_load", DataType::int64, {c.experts}),
                      loss = tensors.result("outputs/aux_loss", DataType::float32, {}),
-                     real_tokens = device.output(DataType::int64, {1});
-  const AuxStatistics statistics{real_tokens.as<std::int64_t>(), load.as<std::int64_t>(), nullptr};
-  aux_loss_forward(c, {scores.data, ids.as<int>(), mask.as<std::uint8_t>()}, statistics, loss.as<float>(),
-                   device.workspace(aux_loss_workspace_bytes(c)), device.stream());
+                     gradient = device.output(DataType::float64, {c.sequences, c.experts});
+  AuxLossInput in{scores.data, ids.as<int>(), mask.as<std::uint8_t>()};
+  if (c.accumulated)
+    in.accumulated_load =
+        tensors.upload("inputs/accumulated_expert_load", DataType::int64).as<std::int64_t>();
+  aux_loss_forward(c, in, {nullptr, load.as<std::int64_t>(), nullptr}, loss.as<float>(),
+                   gradient.as<double>(), device.workspace(aux_loss_workspace_bytes(c)), device.stream());
   if (call.backward)
-    aux_loss_backward(c, statistics, mask.as<std::uint8_t>(),
+    aux_loss_backward(c, gradient.as<double>(), mask.as<std::uint8_t>(),
                       tensors.result("grads/original_scores", type, input.shape()).data, device.stream());
   return tensors.download();
 }

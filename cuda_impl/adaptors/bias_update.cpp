@@ -49,6 +49,9 @@ NamedTensors run_bias_update(const Call& call, DeviceContext& device) {
                          ids = tensors.result("outputs/indices" + at, DataType::int32, {input.extent(0), k});
       GateConfig c = gate_config(documented, options, input.extent(0), type, gate.type);
       c.capacity = {};  // of the gate's results, ids and load alone are looked at, which drop no slot
+      // Its calls have neither noise nor weights nor losses.
+      c.router_jitter = c.per_expert_scale = false;
+      c.aux_loss_coeff = c.z_loss_coeff = 0.0;
       GateOutput out{ids.as<int>()};
       out.load = device.output(DataType::int64, {experts}).as<std::int64_t>();
       gate_forward(c, parameters, {x.data, mask.as<std::uint8_t>(), replay.as<int>()}, out, nullptr,

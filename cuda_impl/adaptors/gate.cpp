@@ -23,6 +23,13 @@ std::optional<std::string> unsupported_gate_config(const Call& call) {
            ": the CUDA gate takes 64 at most";
   if (c.selection_scores == SelectionScores::sinkhorn)
     return "selection_scores is sinkhorn: the CUDA gate selects by scores or logits";
+  if (c.per_expert_scale && c.norm_after_dropping)
+    return "per_expert_scale with norm_after_dropping: the CUDA gate divides after dropping what has no "
+           "scale";
+  if (c.aux_loss_sequences > 1 && c.aux_loss_coeff > 0.0 &&
+      parse_call_options(call.options).parallel.size() > 1)
+    return "aux_loss_sequences is " + std::to_string(c.aux_loss_sequences) +
+           " on several ranks: the CUDA gate adds their statistics to those of one sequence";
   for (const char* tensor : {"params/weight", "params/bias"})
     if (auto reason = unsupported_dtype(call, tensor)) return reason;
   return std::nullopt;
@@ -46,35 +53,35 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
   const DeviceTensor x = tensors.upload("inputs/x", type),
                      mask = tensors.upload_if_there("inputs/token_mask", DataType::uint8),
                      replay = tensors.upload_if_there("inputs/replay_indices", DataType::int32);
-  const GateInput in{x.data, mask.as<std::uint8_t>(), replay.as<int>()};
+  GateInput in{x.data, mask.as<std::uint8_t>(), replay.as<int>()};
+  if (c.loss_rule().accumulates)
+    in.accumulated_load =
+        tensors.upload("inputs/accumulated_expert_load", DataType::int64).as<std::int64_t>();
+  if (c.router_jitter) in.noise = tensors.upload("inputs/router_noise", type).data;
   GateOutput out{tensors.result("outputs/indices", DataType::int32, slots).as<int>()};
   out.weights = tensors.result("outputs/weights", c.weights_type(), slots).data;
   out.load = tensors.result("outputs/expert_load", DataType::int64, {c.experts}).as<std::int64_t>();
   if (c.capacity.drops_slots())
     out.dispatched_ids = tensors.result("outputs/dispatched_indices", DataType::int32, slots).as<int>();
   if (c.has_aux_loss()) out.aux_loss = tensors.result("outputs/aux_loss", DataType::float32, {}).as<float>();
-  const bool summed = device.ranks() && c.has_aux_loss();
+  if (c.has_z_loss()) out.z_loss = tensors.result("outputs/z_loss", DataType::float32, {}).as<float>();
+  const bool summed = device.ranks() && c.has_loss();
+  const std::int64_t counts = GateStatistics::count_of_counts(c), sums = GateStatistics::count_of_sums(c);
   if (summed) {
-    out.statistics.real_tokens = device.output(DataType::int64, {1 + c.experts}).as<std::int64_t>();
-    out.statistics.load = out.statistics.real_tokens + 1;
-    out.statistics.score_sum = device.output(DataType::float64, {c.experts}).as<double>();
+    out.statistics.counts = device.output(DataType::int64, {counts}).as<std::int64_t>();
+    out.statistics.sums = device.output(DataType::float64, {sums}).as<double>();
   }
   void* saved = device.workspace(gate_saved_bytes(c));
   gate_forward(c, gate.parameters(), in, out, saved, device.workspace(gate_forward_workspace_bytes(c)),
                device.stream());
   if (summed) {
-    device.ranks()->group->sum(out.statistics.real_tokens, 1 + c.experts, out.statistics.score_sum, c.experts,
-                               device.stream());
-    gate_aux_loss(c, out.statistics, out.aux_loss, saved, device.stream());
+    device.ranks()->group->sum(out.statistics.counts, counts, out.statistics.sums, sums, device.stream());
+    gate_losses(c, in, out.statistics, out.aux_loss, out.z_loss, saved, device.stream());
   }
   if (call.backward) {
     const DeviceTensor dw = tensors.upload("cotangents/weights", DataType::float32);
-    GateGradients d;
+    GateGradients d = documented.train_gate ? gate.gradients(tensors) : GateGradients{};
     d.x = tensors.result("grads/x", type, input.shape()).data;
-    if (documented.train_gate) {
-      d.weight = tensors.gradient("weight", gate.weight).data;
-      d.bias = tensors.gradient("bias", gate.bias).data;
-    }
     gate_backward(c, gate.parameters(), in, out.ids, dw.data, DataType::float32, saved, d,
                   device.workspace(gate_backward_workspace_bytes(c)), device.stream());
   }

@@ -16,20 +16,42 @@ namespace moeref::cuda {
 /// where the two differ; `otherwise` for a call without a gate.
 DataType gate_type(const Call& call, const std::string& prefix, DataType otherwise);
 
-/// "weight", "bias" and "e_score_correction_bias".
+/// "weight", "bias", "e_score_correction_bias", "input_scale" and "per_expert_scale" under `prefix`; absent
+/// where the config has none.
 struct GateTensors {
-  DataType type;
-  DeviceTensor weight, bias, correction;
+  std::string prefix;
+  DataType type = DataType::float32;
+  DeviceTensor weight, bias, correction, input_scale, expert_scale;
 
-  GateTensors(const Call& call, CallTensors& tensors, const MoEConfig& c)
-      : type(gate_type(call, "params/", DataType::float32)) {
-    weight = tensors.upload("params/weight", type);
-    if (c.router_bias) bias = tensors.upload("params/bias", type);
-    if (c.has_correction_bias())
-      correction = tensors.upload("params/e_score_correction_bias", DataType::float32);
+  GateTensors() = default;  // of a layer without a gate
+  GateTensors(const Call& call, CallTensors& tensors, const MoEConfig& c, const std::string& prefix = "")
+      : prefix(prefix), type(gate_type(call, "params/" + prefix, DataType::float32)) {
+    const auto read = [&](const char* name, DataType as) {
+      return tensors.upload("params/" + prefix + name, as);
+    };
+    weight = read("weight", type);
+    if (c.router_bias) bias = read("bias", type);
+    if (c.has_correction_bias()) correction = read("e_score_correction_bias", DataType::float32);
+    if (c.router_input_norm) input_scale = read("input_scale", type);
+    if (c.per_expert_scale)  // which a bias update has not
+      expert_scale = tensors.upload_if_there("params/" + prefix + "per_expert_scale", type);
   }
 
-  GateParameters parameters() const { return {weight.data, bias.data, correction.as<float>()}; }
+  GateParameters parameters() const {
+    return {weight.data, bias.data, correction.as<float>(), input_scale.data, expert_scale.data};
+  }
+  /// Those of the parameters, that of x left out.
+  GateGradients gradients(CallTensors& tensors) const {
+    const auto result = [&](const char* name, const DeviceTensor& parameter) {
+      return tensors.gradient(prefix + name, parameter).data;
+    };
+    GateGradients d;
+    d.weight = result("weight", weight);
+    d.bias = result("bias", bias);
+    d.input_scale = result("input_scale", input_scale);
+    d.expert_scale = result("per_expert_scale", expert_scale);
+    return d;
+  }
 };
 
 /// Sizes and types, for gate and bias_update.

@@ -77,6 +77,14 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
   g.norm_after_dropping = c.norm_after_dropping;
   g.null_id = static_cast<int>(c.null_id());
   g.loss_over_slots = c.aux_loss_factor == AuxLossFactor::experts_over_k;
+  g.per_expert_scale = c.per_expert_scale;
+  g.z_loss_coeff = c.z_loss_coeff;
+  g.loss_first_choice = c.aux_loss_counts == AuxLossCounts::first_choice;
+  g.loss_sequences = static_cast<int>(c.aux_loss_sequences);
+  g.loss_accumulated = c.aux_loss_accumulated;
+  g.router_jitter = c.router_jitter;
+  g.router_input_norm = c.router_input_norm;
+  g.router_input_norm_eps = c.router_input_norm_eps;
   return g;
 }
 

@@ -14,22 +14,18 @@ namespace {
 
 /// The layer's parameters under their documented names; absent where the config has none.
 struct LayerTensors {
-  DeviceTensor gate_weight, gate_bias, correction;
+  GateTensors gate;
   ExpertsTensors experts;
   MLPTensors shared;
   DeviceTensor shared_gate, fc1_weight, fc1_bias, fc2_weight, fc2_bias;
 
-  LayerTensors(CallTensors& tensors, const MoEConfig& c, const CallOptions& o, DataType type,
-               DataType gate_dtype)
+  LayerTensors(const Call& call, CallTensors& tensors, const MoEConfig& c, const CallOptions& o,
+               DataType type)
       : experts(tensors, "experts.", c, type) {
     const auto read = [&](const char* name, DataType as) {
       return tensors.upload(std::string("params/") + name, as);
     };
-    if (!o.fake_balanced_gate) {
-      gate_weight = read("gate.weight", gate_dtype);
-      if (c.router_bias) gate_bias = read("gate.bias", gate_dtype);
-      if (c.has_correction_bias()) correction = read("gate.e_score_correction_bias", DataType::float32);
-    }
+    if (!o.fake_balanced_gate) gate = GateTensors(call, tensors, c, "gate.");
     if (c.n_shared_experts > 0) {
       shared = MLPTensors(
           tensors, "shared_experts.",
@@ -46,7 +42,7 @@ struct LayerTensors {
 
   LayerWeights weights() const {
     LayerWeights w;
-    w.gate = {gate_weight.data, gate_bias.data, correction.as<float>()};
+    w.gate = gate.parameters();
     w.experts = experts.weights();
     w.shared = shared.weights();
     w.shared_gate = shared_gate.data;
@@ -58,8 +54,9 @@ struct LayerTensors {
   LayerGradients gradients(CallTensors& tensors, bool train_gate) const {
     LayerGradients d{};
     if (train_gate) {
-      d.gate_weight = tensors.gradient("gate.weight", gate_weight).data;
-      d.gate_bias = tensors.gradient("gate.bias", gate_bias).data;
+      const GateGradients of_gate = gate.gradients(tensors);
+      d.gate_weight = of_gate.weight, d.gate_bias = of_gate.bias;
+      d.gate_input_scale = of_gate.input_scale, d.gate_expert_scale = of_gate.expert_scale;
     }
     d.experts = experts.gradients(tensors, "experts.");
     d.shared = shared.gradients(tensors, "shared_experts.");
@@ -105,8 +102,13 @@ NamedTensors run_moe(const Call& call, DeviceContext& device) {
   const DeviceTensor x = tensors.upload("inputs/x", type),
                      padding = tensors.upload_if_there("inputs/padding_mask", DataType::uint8),
                      replay = tensors.upload_if_there("inputs/replay_indices", DataType::int32);
-  const LayerTensors parameters(tensors, documented, options, type, gate);
-  const LayerInput in{x.data, padding.as<std::uint8_t>(), replay.as<int>()};
+  const LayerTensors parameters(call, tensors, documented, options, type);
+  LayerInput in{x.data, padding.as<std::uint8_t>(), replay.as<int>()};
+  if (c.gate.router_jitter && !options.fake_balanced_gate)
+    in.router_noise = tensors.upload("inputs/router_noise", type).data;
+  if (c.gate.loss_rule().accumulates && !options.fake_balanced_gate)
+    in.accumulated_load =
+        tensors.upload("inputs/accumulated_expert_load", DataType::int64).as<std::int64_t>();
   LayerOutput out{tensors.result("outputs/y", type, input.shape()).data};
   out.ids = tensors.result("outputs/indices", DataType::int32, slots).as<int>();
   out.weights =
@@ -118,6 +120,8 @@ NamedTensors run_moe(const Call& call, DeviceContext& device) {
     out.dispatched_ids = tensors.result("outputs/dispatched_indices", DataType::int32, slots).as<int>();
   if (!options.fake_balanced_gate && c.gate.has_aux_loss())
     out.aux_loss = tensors.result("outputs/aux_loss", DataType::float32, {}).as<float>();
+  if (!options.fake_balanced_gate && c.gate.has_z_loss())
+    out.z_loss = tensors.result("outputs/z_loss", DataType::float32, {}).as<float>();
 
   void* saved = device.workspace(layer_saved_bytes(c));
   Blas blas;

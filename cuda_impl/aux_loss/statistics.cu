@@ -21,6 +21,17 @@ struct Memory {
   long long tokens;
 };
 
+/// The sum over all threads, in thread 0.
+__device__ double sum_over_block(double v, Memory& memory) {
+  const int e = threadIdx.x;
+  memory.sums[e] = v;
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (e < half) memory.sums[e] += memory.sums[e + half];
+  }
+  return memory.sums[0];
+}
+
 /// loss = sum_i f_i P_i and gradient = f_i / n; thread e holds expert e's load and sum. All threads call it.
 __device__ void store_loss(int experts, int slots, long long tokens, long long load, double sum,
                            Memory& memory, float* loss, double* gradient) {
@@ -29,12 +40,8 @@ __device__ void store_loss(int experts, int slots, long long tokens, long long l
   const double f = static_cast<double>(load) * experts / (static_cast<double>(slots) * n);
   if (e < experts && gradient) gradient[e] = f / n;
   if (!loss) return;
-  memory.sums[e] = e < experts ? f * (sum / n) : 0.0;
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (e < half) memory.sums[e] += memory.sums[e + half];
-  }
-  if (e == 0) *loss = static_cast<float>(memory.sums[0]);
+  const double total = sum_over_block(e < experts ? f * (sum / n) : 0.0, memory);
+  if (e == 0) *loss = static_cast<float>(total);
 }
 
 __device__ void store(const AuxStatistics& to, int experts, long long tokens, long long load, double sum) {
@@ -44,11 +51,15 @@ __device__ void store(const AuxStatistics& to, int experts, long long tokens, lo
   if (e < experts && to.score_sum) to.score_sum[e] = sum;
 }
 
+/// What thread e < E finds of expert e.
+struct Totals {
+  long long tokens, count;
+  double sum;
+};
+
+/// All threads call it, and meet at its end.
 template <class Acc>
-__global__ __launch_bounds__(kThreads) void finish_kernel(int experts, int slots, BlockStatistics parts,
-                                                          FinishedStatistics out) {
-  wait_for_earlier_kernels();
-  __shared__ Memory memory;
+__device__ __forceinline__ Totals add_blocks(int experts, const BlockStatistics& parts, Memory& memory) {
   const int width = (experts + 31) / 32 * 32, groups = kThreads / width;
   const int e = threadIdx.x % width, p = threadIdx.x / width;
   double sum = 0;
@@ -77,6 +88,15 @@ __global__ __launch_bounds__(kThreads) void finish_kernel(int experts, int slots
     }
   const long long tokens = memory.tokens;
   __syncthreads();
+  return {tokens, count, sum};
+}
+
+template <class Acc>
+__global__ __launch_bounds__(kThreads) void finish_kernel(int experts, int slots, BlockStatistics parts,
+                                                          FinishedStatistics out) {
+  wait_for_earlier_kernels();
+  __shared__ Memory memory;
+  const auto [tokens, count, sum] = add_blocks<Acc>(experts, parts, memory);
   store(out.first, experts, tokens, count, sum);
   store(out.second, experts, tokens, count, sum);
   if (out.loss || out.gradient)
@@ -92,26 +112,102 @@ __global__ __launch_bounds__(kThreads) void loss_kernel(int experts, int slots, 
   store_loss(experts, slots, *statistics.real_tokens, load, sum, memory, loss, gradient);
 }
 
-}  // namespace
-
-void finish_statistics(int experts, int slots, const BlockStatistics& parts, const FinishedStatistics& out,
-                       cudaStream_t stream) {
-  const LaunchShape shape{1, kThreads, 0, stream};
-  if (parts.fp64)
-    launch_overlapped<finish_kernel<double>>("finish_statistics", shape, experts, slots, parts, out);
-  else
-    launch_overlapped<finish_kernel<float>>("finish_statistics", shape, experts, slots, parts, out);
+/// Block s adds what the blocks of sequence s found.
+template <class Acc>
+__global__ __launch_bounds__(kThreads) void sequence_kernel(int experts, BlockStatistics parts,
+                                                            AuxStatistics out) {
+  __shared__ Memory memory;
+  const std::int64_t first = std::int64_t{blockIdx.x} * parts.blocks,
+                     row = std::int64_t{blockIdx.x} * experts;
+  parts.load += first * experts, parts.tokens += first;
+  if (parts.sums) parts.sums = static_cast<const Acc*>(parts.sums) + first * experts;
+  const Totals all = add_blocks<Acc>(experts, parts, memory);
+  store({out.real_tokens + blockIdx.x, out.load + row, out.score_sum + row}, experts, all.tokens, all.count,
+        all.sum);
+  if (!parts.first_choices) return;
+  parts.load = parts.first_choices + first * experts, parts.sums = nullptr;
+  const Totals chosen = add_blocks<Acc>(experts, parts, memory);
+  if (threadIdx.x < experts) out.first_choices[row + threadIdx.x] = chosen.count;
 }
 
-void aux_loss_from_statistics(int experts, int slots, const AuxStatistics& statistics, float* loss,
-                              double* gradient, cudaStream_t stream) {
+/// The loss under any rule from statistics of each sequence, its gradient, and the sums over sequences.
+/// Thread e holds expert e.
+__global__ __launch_bounds__(kThreads) void sequence_loss_kernel(int experts, AuxLossRule rule,
+                                                                 AuxStatistics in, FinishedStatistics out) {
+  __shared__ Memory memory;
+  const int e = threadIdx.x;
+  double earlier = 0;  // tokens of earlier micro-batches
+  if (rule.accumulated) {
+    for (int i = 0; i < experts; ++i) earlier += static_cast<double>(rule.accumulated[i]);
+    earlier /= rule.counted;
+  }
+  long long tokens = 0, load = 0, first_choices = 0;
+  double sum = 0, loss = 0;
+  for (int s = 0; s < rule.sequences; ++s) {
+    const std::int64_t at = std::int64_t{s} * experts + e, real = in.real_tokens[s];
+    const double n = real > 0 ? static_cast<double>(real) : 1.0;
+    tokens += real;
+    if (e >= experts) continue;
+    load += in.load[at];
+    if (rule.first_choice) first_choices += in.first_choices[at];
+    const std::int64_t counted = (rule.first_choice ? in.first_choices[at] : in.load[at]) +
+                                 (rule.accumulated ? rule.accumulated[e] : 0);
+    const double f = static_cast<double>(counted) * experts / (rule.slots * (n + earlier));
+    if (out.gradient) out.gradient[at] = f / (n * rule.sequences);
+    if (!in.score_sum) continue;
+    sum += in.score_sum[at];
+    loss += f * (in.score_sum[at] / n);
+  }
+  for (const AuxStatistics& to : {out.first, out.second}) {
+    store(to, experts, tokens, load, sum);
+    if (e < experts && to.first_choices) to.first_choices[e] = first_choices;
+  }
+  if (!out.loss) return;
+  loss = sum_over_block(loss, memory);
+  if (e == 0) *out.loss = static_cast<float>(loss / rule.sequences);
+}
+
+}  // namespace
+
+void finish_statistics(int experts, const AuxLossRule& rule, const BlockStatistics& parts,
+                       const FinishedStatistics& out, const SequenceStatistics& sequences,
+                       cudaStream_t stream) {
+  if (!rule.documented()) {
+    const auto count = static_cast<unsigned>(rule.sequences);
+    if (parts.fp64)
+      sequence_kernel<double><<<count, kThreads, 0, stream>>>(experts, parts, sequences.all);
+    else
+      sequence_kernel<float><<<count, kThreads, 0, stream>>>(experts, parts, sequences.all);
+    check(cudaGetLastError(), "finish_statistics, sequences");
+    sequence_loss_kernel<<<1, kThreads, 0, stream>>>(experts, rule, sequences.all, out);
+    check(cudaGetLastError(), "finish_statistics, their loss");
+    return;
+  }
+  const LaunchShape shape{1, kThreads, 0, stream};
+  if (parts.fp64)
+    launch_overlapped<finish_kernel<double>>("finish_statistics", shape, experts, rule.slots, parts, out);
+  else
+    launch_overlapped<finish_kernel<float>>("finish_statistics", shape, experts, rule.slots, parts, out);
+}
+
+void aux_loss_from_statistics(int experts, const AuxLossRule& rule, const AuxStatistics& statistics,
+                              float* loss, double* gradient, cudaStream_t stream) {
   forget_earlier_errors();
   if (experts < 1 || experts > kThreads)
     throw ArgumentError("experts is " + std::to_string(experts) + ": want 1 to 1024");
-  if (slots < 1) throw ArgumentError("slots is " + std::to_string(slots) + ": want 1 or more");
+  if (rule.slots < 1) throw ArgumentError("slots is " + std::to_string(rule.slots) + ": want 1 or more");
+  if (rule.sequences != 1)
+    throw ArgumentError("sequences is " + std::to_string(rule.sequences) +
+                        ": want 1, that of the statistics");
   if (!statistics.real_tokens || !statistics.load || (loss && !statistics.score_sum))
     throw ArgumentError("statistics are not complete: want real_tokens, load and score_sum");
-  loss_kernel<<<1, kThreads, 0, stream>>>(experts, slots, statistics, loss, gradient);
+  if (rule.first_choice && !statistics.first_choices)
+    throw ArgumentError("statistics are not complete: want first_choices, which the rule counts");
+  if (rule.documented())
+    loss_kernel<<<1, kThreads, 0, stream>>>(experts, rule.slots, statistics, loss, gradient);
+  else
+    sequence_loss_kernel<<<1, kThreads, 0, stream>>>(experts, rule, statistics,
+                                                     FinishedStatistics{{}, {}, loss, gradient});
   check(cudaGetLastError(), "aux_loss_from_statistics");
 }
 

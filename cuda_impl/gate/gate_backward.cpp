@@ -1,4 +1,7 @@
 // The gradient of the logits, then one product for each of x and the weight.
+#include <algorithm>
+
+#include "cuda_impl/gate/expert_scale.hpp"
 #include "cuda_impl/gate/layout.hpp"
 #include "moeref/cuda/error.hpp"
 
@@ -9,15 +12,18 @@ void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput
                    void* workspace, cudaStream_t stream) {
   forget_earlier_errors();
   check_config(c);
-  check_with_correction(c, w.correction != nullptr);
+  check_given(c, w, in);
   check_matrix_type(d_weights_type, "d_weights_type");
   if (!saved) throw ArgumentError("saved is null: want what gate_forward saved");
   Arena scratch(workspace), kept(const_cast<void*>(saved));
   const GateBackwardWorkspace work(scratch, c);
   const GateSaved keep(kept, c);
   const TokenBlocks blocks = token_blocks(c);
-  const DataType compute = c.compute_type(), x_type = c.x_type, parameter_type = c.parameter_type;
+  const DataType compute = c.compute_type(), input = input_type(c), parameter_type = c.parameter_type;
+  const GateInputTokens tokens(c, w, in);
   const std::int64_t stride = logit_stride(c);
+  const bool made = makes_input(c), wants_input_scale = c.router_input_norm && d.input_scale,
+             wants_expert_scale = c.per_expert_scale && d.expert_scale;
   const auto d_logits = [&](std::int64_t row_stride, std::int64_t col_stride) {
     if (!holds_planes(c)) return Operand{work.d_logits, compute, row_stride, col_stride};
     return Operand{work.d_logits, DataType::bfloat16, row_stride, col_stride, kPlanes, c.tokens * stride};
@@ -30,16 +36,28 @@ void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput
   scores_backward(
       routing_rule(c, w.correction != nullptr), blocks, c.tokens,
       {keep.logits, w.correction, in.token_mask, ids, d_weights, d_weights_type,
-       c.has_aux_loss() ? keep.aux_gradient : nullptr, c.aux_loss_coeff * c.aux_loss_backward_scale},
-      {work.d_logits, stride, holds_planes(c), d.bias ? work.block_sums : nullptr}, stream);
-  if (d.x)
+       c.has_aux_loss() ? keep.aux_gradient : nullptr, c.aux_loss_coeff * c.aux_loss_backward_scale,
+       c.per_expert_scale ? w.expert_scale : nullptr, parameter_type,
+       c.has_z_loss() ? keep.z_inverse_n : nullptr, c.z_loss_coeff * c.aux_loss_backward_scale,
+       std::max<std::int64_t>(c.tokens / c.loss_rule().sequences, 1)},
+      {work.d_logits, stride, holds_planes(c), d.bias ? work.block_sums : nullptr,
+       wants_expert_scale ? work.scale_terms : nullptr},
+      stream);
+  if (wants_expert_scale) expert_scale_gradient(c, ids, work.scale_terms, d.expert_scale, stream);
+  if (d.x || wants_input_scale)
     product(whole_product(c.tokens, c.dim, c.experts), d_logits(stride, 1),
             weight_operand(c, w.weight, work.weight_planes, c.dim, 1, stream), compute,
-            {.stored = d.x, .type = x_type, .add = d.add_to_x}, stream);
+            {.stored = made ? work.d_input : d.x, .type = input, .add = !made && d.add_to_x}, stream);
+  if (made && (d.x || wants_input_scale))
+    gate_input_gradient(c, tokens, work.d_input, d.x, d.add_to_x, work.inverse_roots, stream);
+  if (wants_input_scale)
+    gate_input_scale_gradient(c, tokens, work.d_input, work.inverse_roots, work.scale_parts, d.input_scale,
+                              stream);
   if (d.weight) {
+    if (made) make_gate_input(c, tokens, work.input, stream);
     const ProductShape shape = weight_gradient_shape(c);
-    product(shape, d_logits(1, stride), {in.x, x_type, c.dim, 1}, compute, {.partial = work.weight_parts},
-            stream);
+    product(shape, d_logits(1, stride), {made ? work.input : in.x, input, c.dim, 1}, compute,
+            {.partial = work.weight_parts}, stream);
     sum_parts(work.weight_parts, shape.splits, std::int64_t{c.experts} * c.dim, compute, parameter_type,
               d.weight, stream);
   }

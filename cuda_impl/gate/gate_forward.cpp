@@ -1,7 +1,8 @@
-// Logits, then everything else over them, then the sums of the blocks: three launches; and where experts are
-// of limited capacity, the slots that they take and the weights of these.
+// Logits, then everything else over them, then the sums of the blocks: three launches; one more for the
+// z-loss; and where experts are of limited capacity, the slots that they take and the weights of these.
 #include "cuda_impl/aux_loss/statistics.hpp"
 #include "cuda_impl/gate/layout.hpp"
+#include "cuda_impl/gate/z_loss.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
@@ -22,23 +23,34 @@ void drop_slots(const GateConfig& c, const GateInput& in, const GateOutput& out,
                    {scores_type(c), out.weights, c.weights_type(), out.weights_float}, stream);
 }
 
+AuxStatistics aux_statistics(const GateConfig& c, const GateStatistics& s) {
+  if (!s.counts) return {};
+  return {s.counts, s.counts + 1, c.has_aux_loss() ? s.sums : nullptr,
+          c.loss_rule().first_choice ? s.counts + 1 + c.experts : nullptr};
+}
+double* squares(const GateConfig& c, const GateStatistics& s) {
+  return s.sums ? s.sums + (c.has_aux_loss() ? c.experts : 0) : nullptr;
+}
+
 }  // namespace
 
 void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput& in, const GateOutput& out,
                   void* saved, void* workspace, cudaStream_t stream) {
   forget_earlier_errors();
   check_config(c);
-  check_with_correction(c, w.correction != nullptr);
+  check_given(c, w, in);
   Arena scratch(workspace), kept(saved);
   const GateForwardWorkspace work(scratch, c);
   const GateSaved keep(kept, c);
-  const TokenBlocks blocks = token_blocks(c);
+  const TokenBlocks blocks = route_blocks(c);
   const ProductShape shape = logits_shape(c);
-  const int partial_sums = product(shape, {in.x, c.x_type, c.dim, 1},
+  if (makes_input(c)) make_gate_input(c, {c, w, in}, work.input, stream);
+  const int partial_sums = product(shape, {makes_input(c) ? work.input : in.x, input_type(c), c.dim, 1},
                                    weight_operand(c, w.weight, work.weight_planes, 1, c.dim, stream),
                                    c.compute_type(), {.partial = work.partial_logits}, stream);
 
-  const bool wants_sums = c.has_aux_loss() || out.statistics.score_sum;
+  const AuxStatistics for_ranks = aux_statistics(c, out.statistics);
+  const bool wants_sums = c.has_aux_loss();
   RouteOutput routed{};
   routed.ids = out.ids;
   routed.weights = out.weights;
@@ -51,9 +63,11 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
   routed.block_load = work.block_load;
   routed.block_tokens = work.block_tokens;
   routed.block_sums = wants_sums ? work.block_sums : nullptr;
+  routed.block_first_choices = c.loss_rule().first_choice ? work.block_first_choices : nullptr;
+  routed.block_squares = c.has_z_loss() ? work.block_squares : nullptr;
   route_tokens(routing_rule(c, w.correction != nullptr), blocks, c.tokens,
                {work.partial_logits, partial_sums, w.bias, c.parameter_type, w.correction, in.token_mask,
-                in.replay_ids},
+                in.replay_ids, c.per_expert_scale ? w.expert_scale : nullptr},
                routed, stream);
   if (c.capacity.drops_slots()) {
     int* const dispatched = saved ? keep.dispatched : or_else(out.dispatched_ids, work.dispatched);
@@ -67,24 +81,31 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
 
   AuxStatistics statistics{work.real_tokens, out.load ? out.load : work.load, nullptr};
   if (wants_sums) statistics.score_sum = work.score_sum;
-  BlockStatistics parts{work.block_load, work.block_tokens, routed.block_sums, sum_bytes(c) == 8,
-                        blocks.blocks};
-  FinishedStatistics finished{statistics, out.statistics, nullptr, nullptr};
+  BlockStatistics parts{work.block_load,   work.block_tokens,          routed.block_sums,
+                        sum_bytes(c) == 8, blocks.blocks_per_sequence, routed.block_first_choices};
+  FinishedStatistics finished{statistics, for_ranks, nullptr, nullptr};
   if (c.has_aux_loss()) {
     finished.loss = out.aux_loss;
     finished.gradient = saved ? keep.aux_gradient : nullptr;
   }
-  finish_statistics(c.experts, c.loss_slots(), parts, finished, stream);
+  finish_statistics(c.experts, loss_rule(c, in), parts, finished, work.sequences, stream);
+  if (c.has_z_loss())
+    finish_z_loss(work.block_squares, work.block_tokens, blocks.blocks,
+                  {squares(c, out.statistics), out.z_loss, saved ? keep.z_inverse_n : nullptr}, stream);
 }
 
-void gate_aux_loss(const GateConfig& c, const AuxStatistics& sum, float* aux_loss, void* saved,
-                   cudaStream_t stream) {
+void gate_losses(const GateConfig& c, const GateInput& in, const GateStatistics& sum, float* aux_loss,
+                 float* z_loss, void* saved, cudaStream_t stream) {
   forget_earlier_errors();
   check_config(c);
   Arena kept(saved);
   const GateSaved keep(kept, c);
-  aux_loss_from_statistics(c.experts, c.loss_slots(), sum, aux_loss, saved ? keep.aux_gradient : nullptr,
-                           stream);
+  if (c.has_aux_loss())
+    aux_loss_from_statistics(c.experts, loss_rule(c, in), aux_statistics(c, sum), aux_loss,
+                             saved ? keep.aux_gradient : nullptr, stream);
+  if (c.has_z_loss())
+    z_loss_from_sums(squares(c, sum), sum.counts, {nullptr, z_loss, saved ? keep.z_inverse_n : nullptr},
+                     stream);
 }
 
 }  // namespace moeref::cuda

@@ -56,10 +56,16 @@ void check_config(const GateConfig& c) {
   if (c.precision && !is_matrix_type(*c.precision) && c.precision != DataType::float64)
     throw ArgumentError("precision is not of a floating type: want bfloat16, float16, float32 or float64");
   want(c.aux_loss_coeff >= 0.0, "aux_loss_coeff", c.aux_loss_coeff, "0 or more");
+  want(c.z_loss_coeff >= 0.0, "z_loss_coeff", c.z_loss_coeff, "0 or more");
+  want(c.loss_sequences >= 1 && c.tokens % c.loss_sequences == 0, "loss_sequences",
+       std::int64_t{c.loss_sequences}, "a divisor of tokens = " + std::to_string(c.tokens));
+  want(c.loss_sequences == 1 || !c.loss_accumulated, "loss_sequences", std::int64_t{c.loss_sequences},
+       "1 with loss_accumulated");
   want(c.norm_eps >= 0.0, "norm_eps", c.norm_eps, "0 or more");
   want(c.group_sum >= 0, "group_sum", std::int64_t{c.group_sum}, "0 or more");
   want(c.logit_scale > 0.0, "logit_scale", c.logit_scale, "a number above 0");
   want(c.logit_cap >= 0.0, "logit_cap", c.logit_cap, "0 or more");
+  want(c.router_input_norm_eps >= 0.0, "router_input_norm_eps", c.router_input_norm_eps, "0 or more");
   want(c.always_selected >= 0 && c.always_selected < c.slots, "always_selected",
        std::int64_t{c.always_selected}, "0 to slots - 1 = " + std::to_string(c.slots - 1));
   want(c.always_selected == 0 || !is_grouped(c), "always_selected", std::int64_t{c.always_selected},
@@ -69,10 +75,20 @@ void check_config(const GateConfig& c) {
   want(c.capacity.capacity_factor == 0.0 || c.capacity.expert_capacity == 0, "expert_capacity",
        c.capacity.expert_capacity, "0 with capacity_factor");
   want(c.capacity.min_capacity >= 0, "min_capacity", c.capacity.min_capacity, "0 or more");
+  want(!c.divides_after_dropping() || !c.per_expert_scale, "per_expert_scale", c.per_expert_scale,
+       "0 with norm_after_dropping");
   want(c.null_id == -1 || c.null_id == c.experts, "null_id", std::int64_t{c.null_id}, "-1 or experts");
 }
 
-void check_with_correction(const GateConfig& c, bool has_correction) {
+void check_given(const GateConfig& c, const GateParameters& w, const GateInput& in) {
+  const bool has_correction = w.correction != nullptr;
+  if (c.router_jitter && !in.noise) throw ArgumentError("noise is null: want [T, D] with router_jitter");
+  if (c.router_input_norm && !w.input_scale)
+    throw ArgumentError("input_scale is null: want [D] with router_input_norm");
+  if (c.loss_rule().accumulates && !in.accumulated_load)
+    throw ArgumentError("accumulated_load is null: want [E] with loss_accumulated");
+  if (c.per_expert_scale && !w.expert_scale)
+    throw ArgumentError("expert_scale is null: want [E] with per_expert_scale");
   want(!c.selects_logits || !has_correction || !row(c).weighs_corrected || !c.weight_uses_correction,
        "selects_logits", std::int64_t{c.selects_logits},
        "0 with weight_uses_correction, whose weights are what is ordered");
@@ -123,19 +139,30 @@ RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   rule.always_selected = c.always_selected;
   rule.beyond = rule.normalise_scores != rule.normalise || rule.norm_at_most || rule.norm_eps != 1e-20 ||
                 rule.selects_logits || rule.maps_logits || rule.group_sum > 2 || rule.always_selected > 0 ||
-                rule.raw_weights;
+                rule.raw_weights || c.per_expert_scale || c.has_z_loss() || c.loss_rule().first_choice ||
+                c.loss_rule().sequences > 1;
   return rule;
 }
 
 TokenBlocks token_blocks(const GateConfig& c) {
   return token_blocks(c.tokens, c.experts, c.compute_type() == DataType::float64);
 }
+TokenBlocks route_blocks(const GateConfig& c) {
+  return token_blocks(c.tokens, c.experts, c.compute_type() == DataType::float64, c.loss_rule().sequences);
+}
+
+AuxLossRule loss_rule(const GateConfig& c, const GateInput& in) {
+  AuxLossRule rule = c.loss_rule();
+  if (rule.accumulates) rule.accumulated = in.accumulated_load;
+  return rule;
+}
 
 // float16 has no exponents for the lower planes of an fp32 value.
 int weight_planes(const GateConfig& c) {
-  if (c.parameter_type != DataType::float32 || c.dim % 8 != 0 || bytes_of(c.x_type) != 2) return 0;
-  if (c.compute_type() == c.x_type) return 1;
-  return c.compute_type() == DataType::float32 && c.x_type == DataType::bfloat16 ? kPlanes : 0;
+  const DataType input = input_type(c);
+  if (c.parameter_type != DataType::float32 || c.dim % 8 != 0 || bytes_of(input) != 2) return 0;
+  if (c.compute_type() == input) return 1;
+  return c.compute_type() == DataType::float32 && input == DataType::bfloat16 ? kPlanes : 0;
 }
 
 Operand weight_operand(const GateConfig& c, const void* weight, void* planes, std::int64_t row_stride,
@@ -143,18 +170,22 @@ Operand weight_operand(const GateConfig& c, const void* weight, void* planes, st
   const int count = weight_planes(c);
   if (count == 0) return {weight, c.parameter_type, row_stride, col_stride};
   const std::int64_t elements = std::int64_t{c.experts} * c.dim;
-  split_in_planes(static_cast<const float*>(weight), elements, c.x_type, count, planes, stream);
-  return {planes, c.x_type, row_stride, col_stride, count, elements};
+  split_in_planes(static_cast<const float*>(weight), elements, input_type(c), count, planes, stream);
+  return {planes, input_type(c), row_stride, col_stride, count, elements};
 }
 
 bool holds_planes(const GateConfig& c) {
-  return c.compute_type() == DataType::float32 && c.x_type == DataType::bfloat16 &&
+  return c.compute_type() == DataType::float32 && input_type(c) == DataType::bfloat16 &&
          (c.parameter_type == DataType::bfloat16 || weight_planes(c) > 0);
 }
 
 static std::size_t plane_bytes(const GateConfig& c) {
   return static_cast<std::size_t>(weight_planes(c)) * static_cast<std::size_t>(c.experts) *
          static_cast<std::size_t>(c.dim) * 2;
+}
+
+static std::size_t input_bytes(const GateConfig& c) {
+  return makes_input(c) ? static_cast<std::size_t>(c.tokens * c.dim) * bytes_of(input_type(c)) : 0;
 }
 
 std::size_t sum_bytes(const GateConfig& c) { return c.compute_type() == DataType::float64 ? 8 : 4; }
@@ -185,30 +216,42 @@ static std::size_t raw_weight_bytes(const GateConfig& c) {
 
 GateSaved::GateSaved(Arena& arena, const GateConfig& c)
     : logits(arena.take<char>(c.tokens * c.experts * bytes_of(c.compute_type()))),
-      aux_gradient(arena.take<double>(c.experts)),
+      aux_gradient(arena.take<double>(std::int64_t{c.loss_rule().sequences} * c.experts)),
+      z_inverse_n(arena.take<double>(c.has_z_loss() ? 1 : 0)),
       dispatched(arena.take<int>(dropping_slots(c))),
       raw_weights(arena.take_bytes(raw_weight_bytes(c))) {}
 
 GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
-    : weight_planes(arena.take_bytes(plane_bytes(c))),
+    : input(arena.take_bytes(input_bytes(c))),
+      weight_planes(arena.take_bytes(plane_bytes(c))),
       partial_logits(arena.take<char>(std::max(1, cuda::weight_planes(c)) * logits_shape(c).splits *
                                       c.tokens * c.experts * sum_bytes(c))),
-      block_load(arena.take<int>(std::int64_t{token_blocks(c).blocks} * c.experts)),
-      block_tokens(arena.take<int>(token_blocks(c).blocks)),
-      block_sums(arena.take<char>(token_blocks(c).blocks * c.experts * sum_bytes(c))),
+      block_load(arena.take<int>(std::int64_t{route_blocks(c).blocks} * c.experts)),
+      block_tokens(arena.take<int>(route_blocks(c).blocks)),
+      block_sums(arena.take<char>(route_blocks(c).blocks * c.experts * sum_bytes(c))),
       load(arena.take<std::int64_t>(c.experts)),
       real_tokens(arena.take<std::int64_t>(1)),
       score_sum(arena.take<double>(c.experts)),
       capacity(arena.take_bytes(c.capacity.drops_slots() ? capacity_workspace_bytes(capacity_shape(c)) : 0)),
       dispatched(arena.take<int>(dropping_slots(c))),
       order_weights(arena.take<float>(dropping_slots(c))),
-      raw_weights(arena.take_bytes(raw_weight_bytes(c))) {}
+      raw_weights(arena.take_bytes(raw_weight_bytes(c))),
+      block_squares(arena.take<double>(c.has_z_loss() ? route_blocks(c).blocks : 0)),
+      block_first_choices(
+          arena.take<int>(c.loss_rule().first_choice ? std::int64_t{route_blocks(c).blocks} * c.experts : 0)),
+      sequences(arena, c.experts, c.loss_rule()) {}
 
 GateBackwardWorkspace::GateBackwardWorkspace(Arena& arena, const GateConfig& c)
-    : weight_planes(arena.take_bytes(plane_bytes(c))),
+    : input(arena.take_bytes(input_bytes(c))),
+      d_input(arena.take_bytes(input_bytes(c))),
+      inverse_roots(arena.take<float>(c.router_input_norm ? c.tokens : 0)),
+      scale_parts(arena.take<float>(c.router_input_norm ? std::int64_t{gate_input_scale_parts(c)} * c.dim
+                                                        : std::int64_t{0})),
+      weight_planes(arena.take_bytes(plane_bytes(c))),
       d_logits(arena.take<char>(c.tokens * logit_stride(c) *
                                 (holds_planes(c) ? kPlanes * 2 : bytes_of(c.compute_type())))),
       block_sums(arena.take<char>(token_blocks(c).blocks * c.experts * sum_bytes(c))),
+      scale_terms(arena.take<float>(c.per_expert_scale ? c.tokens * c.slots : 0)),
       weight_parts(
           arena.take<char>(std::int64_t{weight_gradient_shape(c).splits} * c.experts * c.dim * sum_bytes(c))),
       d_kept(arena.take_bytes(dropping_slots(c) * sum_bytes(c))) {}

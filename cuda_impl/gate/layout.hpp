@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cuda_impl/aux_loss/statistics.hpp"
+#include "cuda_impl/gate/gate_input.hpp"
 #include "cuda_impl/gate/kept_slots.hpp"
 #include "cuda_impl/gate/product.hpp"
 #include "cuda_impl/gate/route_tokens.hpp"
@@ -19,9 +21,13 @@ void check_config(const GateConfig& config);
 DataType scores_type(const GateConfig& config);
 RoutingRule routing_rule(const GateConfig& config, bool has_correction);
 TokenBlocks token_blocks(const GateConfig& config);
-/// Throws ArgumentError where groups have fewer experts than their score adds, and where corrected weights
-/// meet a selection by logits.
-void check_with_correction(const GateConfig& config, bool has_correction);
+/// Of the forward pass, by sequences of the auxiliary loss.
+TokenBlocks route_blocks(const GateConfig& config);
+/// With the earlier loads that the config asks for.
+AuxLossRule loss_rule(const GateConfig& config, const GateInput& input);
+/// Throws ArgumentError where groups have fewer experts than their score adds, where corrected weights meet a
+/// selection by logits, and where the config asks for what is not given.
+void check_given(const GateConfig& config, const GateParameters& parameters, const GateInput& input);
 
 /// Bytes of a number in partial sums.
 std::size_t sum_bytes(const GateConfig& config);
@@ -48,12 +54,14 @@ ProductShape weight_gradient_shape(const GateConfig& config);
 
 struct GateSaved {
   void* logits;          // [T, E] in the compute type
-  double* aux_gradient;  // [E], f_i / n
+  double* aux_gradient;  // [B, E], f_i / (n B)
+  double* z_inverse_n;   // one number, with the z-loss
   int* dispatched;       // [T, k] where slots are dropped
   void* raw_weights;     // [T, k] in accumulator_type(), where they are divided after dropping
   GateSaved(Arena& arena, const GateConfig& config);
 };
 struct GateForwardWorkspace {
+  void* input;  // [T, D] in input_type(), where it is not x
   void* weight_planes;
   void* partial_logits;
   int *block_load, *block_tokens;
@@ -61,15 +69,21 @@ struct GateForwardWorkspace {
   std::int64_t *load, *real_tokens;  // where the caller wants none
   double* score_sum;
   void* capacity;
-  int* dispatched;       // where nothing is saved and the caller wants none
-  float* order_weights;  // [T, k], those that slots are ordered by, where the caller wants none
-  void* raw_weights;     // where nothing is saved
+  int* dispatched;        // where nothing is saved and the caller wants none
+  float* order_weights;   // [T, k], those that slots are ordered by, where the caller wants none
+  void* raw_weights;      // where nothing is saved
+  double* block_squares;  // of the z-loss
+  int* block_first_choices;
+  SequenceStatistics sequences;
   GateForwardWorkspace(Arena& arena, const GateConfig& config);
 };
 struct GateBackwardWorkspace {
+  void *input, *d_input;  // [T, D] in input_type(), where that is not x
+  float *inverse_roots, *scale_parts;
   void* weight_planes;
   void* d_logits;
   void* block_sums;
+  float* scale_terms;  // [T, k] with per_expert_scale
   void* weight_parts;
   void* d_kept;  // [T, k] in accumulator_type(), where slots are dropped
   GateBackwardWorkspace(Arena& arena, const GateConfig& config);

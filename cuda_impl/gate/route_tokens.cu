@@ -9,6 +9,7 @@
 // registers a thread more.
 #include "cuda_impl/gate/route_tokens.hpp"
 #include "cuda_impl/gate/score.cuh"
+#include "cuda_impl/gate/slot_weights.cuh"
 #include "cuda_impl/gate/top_k.cuh"
 #include "cuda_impl/memory/overlapped_launch.cuh"
 #include "cuda_impl/token_blocks/block_memory.cuh"
@@ -22,6 +23,8 @@ struct Arguments {
   int warps;
   RouteInput in;
   RouteOutput out;
+  std::int64_t tokens_per_sequence;
+  int blocks_per_sequence;
 };
 
 /// Logits of one token: partial sums in order, rounded where the documented system stores them.
@@ -38,7 +41,7 @@ __device__ void load_logits(const Arguments& p, std::int64_t t, Acc (&z)[kItems]
     for (int s = 1; s < p.in.splits; ++s) sum += partial[s * p.tokens * experts + e];
     z[j] = round_to(sum, p.rule.compute);
     if (p.in.bias)
-      z[j] = round_to(z[j] + round_to(load_element<Acc>(p.in.bias, p.in.bias_type, e), p.rule.compute),
+      z[j] = round_to(z[j] + round_to(load_element<Acc>(p.in.bias, p.in.parameter_type, e), p.rule.compute),
                       p.rule.compute);
     if (p.out.logits) store_element(p.out.logits, p.rule.compute, t * experts + e, z[j]);
   }
@@ -138,21 +141,25 @@ __device__ void leave_out_the_last(const RoutingRule& rule, Key (&keys)[kItems])
     if (static_cast<int>(threadIdx.x % 32) + 32 * j >= rule.experts - rule.always_selected) keys[j] = 0;
 }
 
-/// w of this lane's slots (lane and lane + 32) from the values at their ids.
-template <bool kBeyond, class Acc>
-__device__ void weights_of(const RoutingRule& rule, Acc (&v)[2]) {
-  const int lane = threadIdx.x % 32;
-  const auto valid = [&](int i) { return lane + 32 * i < rule.slots; };
-  if (rule.softmax_of_selected) {
-    const Acc z[2] = {v[0], v[1]};
-    warp_softmax(z, valid, v);
-  }
-  if (rule.normalise) {
-    const Acc sum =
-        denominator<kBeyond>(rule, warp_sum((valid(0) ? v[0] : Acc(0)) + (valid(1) ? v[1] : Acc(0))));
-    v[0] /= sum, v[1] /= sum;
-  }
-  v[0] *= static_cast<Acc>(rule.route_scale), v[1] *= static_cast<Acc>(rule.route_scale);
+/// The factors of the experts that slots have.
+template <class Acc>
+__device__ void scale_by_expert(const RouteInput& in, const int* ids, const bool (&there)[2], Acc (&w)[2]) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+    if (there[i])
+      w[i] *= load_element<Acc>(in.expert_scale, in.parameter_type, ids[threadIdx.x % 32 + 32 * i]);
+}
+
+/// The sum over the block's warps, first warp first. All threads call it.
+template <class Acc, int kItems>
+__device__ void store_squares(const Arguments& p, BlockMemory<Acc, kItems>& memory, Acc squares) {
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) memory.row[0] = squares;
+  __syncthreads();
+  if (threadIdx.x > 0) return;
+  double sum = 0;
+  for (int w = 0; w < p.warps; ++w) sum += memory.rows[w * 2 * memory.kWidth];
+  p.out.block_squares[blockIdx.x] = sum;
 }
 
 template <class Acc, int kItems, bool kBeyond>
@@ -166,21 +173,35 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
   const RoutingRule& rule = p.rule;
   BlockMemory<Acc, kItems> memory(shared, p.warps, warp);
   for (int e = threadIdx.x; e < rule.experts; e += blockDim.x) memory.histogram[e] = 0;
+  int* first_choices = nullptr;
+  if constexpr (kBeyond)
+    if (p.out.block_first_choices) {
+      first_choices = p.out.block_first_choices + std::int64_t{blockIdx.x} * rule.experts;
+      for (int e = threadIdx.x; e < rule.experts; e += blockDim.x) first_choices[e] = 0;
+    }
   __shared__ int real_tokens;
   if (threadIdx.x == 0) real_tokens = 0;
   __syncthreads();
 
-  Acc sums[kItems] = {};
+  Acc sums[kItems] = {}, squares = 0;
   int real_here = 0;
-  const std::int64_t first = blockIdx.x * p.tokens_per_block,
-                     last = min(first + p.tokens_per_block, p.tokens);
+  std::int64_t first = blockIdx.x * p.tokens_per_block, last = min(first + p.tokens_per_block, p.tokens);
+  if constexpr (kBeyond) {
+    const TokenRange own = tokens_of_block(p.tokens_per_sequence, p.blocks_per_sequence, p.tokens_per_block);
+    first = own.first, last = own.last;
+  }
   for (std::int64_t t = first + warp; t < last; t += p.warps) {
     const bool real = !p.in.token_mask || p.in.token_mask[t] != 0;
     real_here += real;
     Acc z[kItems], s[kItems];
     load_logits(p, t, z);
-    if constexpr (kBeyond)
+    if constexpr (kBeyond) {
+      if (p.out.block_squares && real) {
+        const Acc lse = warp_log_sum_exp(z, [&](int j) { return lane + 32 * j < rule.experts; });
+        squares += lse * lse;
+      }
       if (rule.maps_logits) map_logits(rule, z);
+    }
     const bool needs_scores = !rule.softmax_of_selected || p.out.block_sums;
     if (needs_scores) scores_of(rule.formula, rule.experts, z, s);
 
@@ -233,8 +254,11 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
       if (p.in.replay_ids)
         for (int earlier = 0; earlier < slot; ++earlier) counts = counts && memory.ids[earlier] != id;
       if (counts) atomicAdd(&memory.histogram[id], 1);
+      if (kBeyond && first_choices && counts && slot == 0) atomicAdd(&first_choices[id], 1);
     }
     weights_of<kBeyond>(rule, w);
+    if constexpr (kBeyond)
+      if (p.in.expert_scale) scale_by_expert(p.in, memory.ids, there, w);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int slot = lane + 32 * i;
@@ -273,6 +297,8 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
   if (p.out.block_sums)
     memory.store_sums(sums, rule.experts, p.warps,
                       static_cast<Acc*>(p.out.block_sums) + std::int64_t{blockIdx.x} * rule.experts);
+  if constexpr (kBeyond)
+    if (p.out.block_squares) store_squares(p, memory, squares);
 }
 
 }  // namespace
@@ -280,7 +306,8 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
 void route_tokens(const RoutingRule& rule, const TokenBlocks& blocks, std::int64_t tokens,
                   const RouteInput& in, const RouteOutput& out, cudaStream_t stream) {
   if (tokens == 0) return;
-  const Arguments arguments{rule, tokens, blocks.tokens_per_block, blocks.warps, in, out};
+  const Arguments arguments{rule, tokens, blocks.tokens_per_block,    blocks.warps,
+                            in,   out,    blocks.tokens_per_sequence, blocks.blocks_per_sequence};
   with_items(blocks.items, rule.compute == DataType::float64, [&]<class Acc, int kItems>() {
     const LaunchShape shape{static_cast<unsigned>(blocks.blocks), static_cast<unsigned>(blocks.warps * 32),
                             static_cast<std::size_t>(blocks.shared_bytes), stream};

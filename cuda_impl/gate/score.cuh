@@ -67,6 +67,20 @@ __device__ void warp_softmax(const Acc (&z)[kItems], Valid valid, Acc (&s)[kItem
   for (int j = 0; j < kItems; ++j) s[j] /= sum;
 }
 
+/// log sum exp of the warp's numbers.
+template <class Acc, int kItems, class Valid>
+__device__ Acc warp_log_sum_exp(const Acc (&z)[kItems], Valid valid) {
+  Acc largest = -INFINITY, sum = 0;
+#pragma unroll
+  for (int j = 0; j < kItems; ++j)
+    if (valid(j)) largest = fmax(largest, z[j]);
+  largest = warp_largest(largest);
+#pragma unroll
+  for (int j = 0; j < kItems; ++j)
+    if (valid(j)) sum += exp(z[j] - largest);
+  return largest + log(warp_sum(sum));
+}
+
 /// What a row of numbers is divided by whose sum is `sum`. NaN stays NaN.
 template <bool kBeyond, class Acc, class Rule>
 __device__ Acc denominator(const Rule& rule, Acc sum) {

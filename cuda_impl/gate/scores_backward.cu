@@ -7,6 +7,7 @@
 #include "cuda_impl/gate/product.hpp"
 #include "cuda_impl/gate/route_tokens.hpp"
 #include "cuda_impl/gate/score.cuh"
+#include "cuda_impl/gate/slot_weights.cuh"
 #include "cuda_impl/memory/overlapped_launch.cuh"
 #include "cuda_impl/token_blocks/block_memory.cuh"
 
@@ -66,6 +67,24 @@ __device__ void values_gradient(const RoutingRule& rule, const bool (&there)[2],
   }
 }
 
+/// What each slot adds to the gradient of its expert's factor, from the values at the slots' ids.
+template <class Acc>
+__device__ void store_scale_terms(const Arguments& p, std::int64_t t, const bool (&there)[2],
+                                  const Acc (&v)[2]) {
+  const Acc none = p.rule.softmax_of_selected ? Acc(-INFINITY) : Acc(0);
+  Acc w[2] = {there[0] ? v[0] : none, there[1] ? v[1] : none};
+  weights_of<true>(p.rule, w);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int slot = threadIdx.x % 32 + 32 * i;
+    if (slot >= p.rule.slots) continue;
+    const std::int64_t at = t * p.rule.slots + slot;
+    p.out.scale_terms[at] =
+        there[i] ? static_cast<float>(load_element<Acc>(p.in.d_weights, p.in.d_weights_type, at) * w[i])
+                 : 0.0f;
+  }
+}
+
 /// d loss / d logits from that by the mapped ones, in place.
 template <class Acc, int kItems>
 __device__ void mapped_gradient(const Arguments& p, std::int64_t t, Acc (&d)[kItems]) {
@@ -81,6 +100,22 @@ __device__ void mapped_gradient(const Arguments& p, std::int64_t t, Acc (&d)[kIt
     }
     d[j] *= slope;
   }
+}
+
+/// Adds d z-loss / d logits of a real token.
+template <class Acc, int kItems>
+__device__ void add_z_gradient(const Arguments& p, std::int64_t t, Acc (&d)[kItems]) {
+  const int lane = threadIdx.x % 32, experts = p.rule.experts;
+  const auto valid = [&](int j) { return lane + 32 * j < experts; };
+  Acc z[kItems];
+#pragma unroll
+  for (int j = 0; j < kItems; ++j)
+    z[j] = valid(j) ? load_element<Acc>(p.in.logits, p.rule.compute, t * experts + lane + 32 * j) : Acc(0);
+  const Acc lse = warp_log_sum_exp(z, valid);
+  const Acc factor = static_cast<Acc>(2.0 * p.in.z_scale * *p.in.z_inverse_n) * lse;
+#pragma unroll
+  for (int j = 0; j < kItems; ++j)
+    if (valid(j)) d[j] += factor * exp(z[j] - lse);
 }
 
 template <class Acc, int kItems, bool kBeyond>
@@ -136,7 +171,11 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
       v[i] = memory.row[id];
       dv[i] = load_element<Acc>(p.in.d_weights, p.in.d_weights_type, t * rule.slots + slot) *
               static_cast<Acc>(rule.route_scale);
+      if constexpr (kBeyond)
+        if (p.in.expert_scale) dv[i] *= load_element<Acc>(p.in.expert_scale, p.in.parameter_type, id);
     }
+    if constexpr (kBeyond)
+      if (p.out.scale_terms) store_scale_terms(p, t, there, v);
     values_gradient<kBeyond>(rule, there, v, dv);
 #pragma unroll
     for (int i = 0; i < 2; ++i)
@@ -150,10 +189,11 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
     __syncwarp();
 
     if (aux) {
+      const std::int64_t row = kBeyond ? t / p.in.tokens_per_sequence * rule.experts : 0;
 #pragma unroll
       for (int j = 0; j < kItems; ++j) {
         const int e = lane + 32 * j;
-        d[j] = e < rule.experts ? static_cast<Acc>(p.in.aux_gradient[e] * p.in.aux_scale) : Acc(0);
+        d[j] = e < rule.experts ? static_cast<Acc>(p.in.aux_gradient[row + e] * p.in.aux_scale) : Acc(0);
       }
       if (kBeyond ? rule.normalise_scores : rule.normalise) normalise_gradient<kBeyond>(rule, weighed, d);
     } else {
@@ -173,8 +213,10 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc))) void backward
       for (int j = 0; j < kItems; ++j) d[j] += memory.second_row[lane + 32 * j];
     }
 
-    if constexpr (kBeyond)
+    if constexpr (kBeyond) {
       if (rule.maps_logits) mapped_gradient(p, t, d);
+      if (p.in.z_inverse_n && real) add_z_gradient(p, t, d);
+    }
 #pragma unroll
     for (int j = 0; j < kItems; ++j) {
       const int e = lane + 32 * j;

@@ -69,11 +69,9 @@ LayerForwardWorkspace::LayerForwardWorkspace(Arena& arena, const LayerConfig& c)
            shares(c) ? mlp_forward_workspace_bytes(shared_config(c)) : std::size_t{0}}))),
       blas(arena.take_bytes(c.latent ? Blas::workspace_bytes : 0)),
       values(arena, c) {
-  if (c.fake_balanced_gate || !c.gate.has_aux_loss()) return;
-  const auto experts = static_cast<std::size_t>(c.gate.experts);
-  statistics.real_tokens = arena.take<std::int64_t>(1 + experts);
-  if (statistics.real_tokens) statistics.load = statistics.real_tokens + 1;
-  statistics.score_sum = arena.take<double>(experts);
+  if (c.fake_balanced_gate || !c.gate.has_loss()) return;
+  statistics.counts = arena.take<std::int64_t>(GateStatistics::count_of_counts(c.gate));
+  statistics.sums = arena.take<double>(GateStatistics::count_of_sums(c.gate));
 }
 
 LayerBackwardWorkspace::LayerBackwardWorkspace(Arena& arena, const LayerConfig& c)

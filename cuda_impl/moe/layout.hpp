@@ -45,8 +45,8 @@ struct LayerSaved {
 /// The parts run one after another on one stream, so that they share one workspace.
 struct LayerForwardWorkspace {
   void *part, *blas;
-  LayerValues values;             // where nothing is saved
-  AuxStatistics statistics = {};  // of the auxiliary loss: real tokens and load [1 + E], score sums [E]
+  LayerValues values;  // where nothing is saved
+  GateStatistics statistics = {};
   LayerForwardWorkspace(Arena& arena, const LayerConfig& config);
 };
 struct LayerBackwardWorkspace {

@@ -70,9 +70,12 @@ void layer_backward(const LayerConfig& c, const LayerWeights& w, const LayerInpu
   const LayerBackwardWorkspace work(scratch, c);
   routed_backward(c, w, in, dy, keep, d, work, groups, blas, stream);
   if (!c.fake_balanced_gate)
-    gate_backward(c.gate, w.gate, {in.x, in.padding_mask ? keep.values.mask : nullptr, in.replay_ids},
+    gate_backward(c.gate, w.gate,
+                  {in.x, in.padding_mask ? keep.values.mask : nullptr, in.replay_ids, in.router_noise,
+                   in.accumulated_load},
                   keep.values.ids, work.d_weights, DataType::float32, keep.gate,
-                  {d.x, d.gate_weight, d.gate_bias, true}, work.part, stream);
+                  {d.x, d.gate_weight, d.gate_bias, true, d.gate_input_scale, d.gate_expert_scale}, work.part,
+                  stream);
   if (c.shared_inter_dim > 0) shared_backward(c, w, in, dy, keep, d, work, blas, stream);
 }
 

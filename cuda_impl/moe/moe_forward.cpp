@@ -20,15 +20,20 @@ void route(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, co
     fake_balanced_gate(fake, in.x, in.fake_draws, values.ids, out.weights, values.weights, stream);
     if (in.replay_ids) copy_ids(values.ids, in.replay_ids);
   } else {
-    const bool summed = context && c.gate.has_aux_loss();
-    const AuxStatistics statistics = summed ? work.statistics : AuxStatistics{};
-    gate_forward(c.gate, w.gate, {in.x, mask, in.replay_ids},
-                 {values.ids, out.weights, values.weights, out.load, out.aux_loss, statistics,
+    const bool summed = context && c.gate.has_loss();
+    if (summed && c.gate.loss_rule().sequences > 1)
+      throw ArgumentError("loss_sequences is " + std::to_string(c.gate.loss_sequences) +
+                          ": want 1 where ranks share a sequence");
+    const GateStatistics statistics = summed ? work.statistics : GateStatistics{};
+    const GateInput given{in.x, mask, in.replay_ids, in.router_noise, in.accumulated_load};
+    gate_forward(c.gate, w.gate, given,
+                 {values.ids, out.weights, values.weights, out.load, out.aux_loss, statistics, out.z_loss,
                   c.drops_slots() ? values.dispatched : nullptr},
                  saved, work.part, stream);
     if (summed) {
-      context->sum(statistics.real_tokens, 1 + c.gate.experts, statistics.score_sum, c.gate.experts, stream);
-      gate_aux_loss(c.gate, statistics, out.aux_loss, saved, stream);
+      context->sum(statistics.counts, statistics.count_of_counts(c.gate), statistics.sums,
+                   statistics.count_of_sums(c.gate), stream);
+      gate_losses(c.gate, given, statistics, out.aux_loss, out.z_loss, saved, stream);
     }
   }
   if (out.ids) copy_ids(out.ids, values.ids);

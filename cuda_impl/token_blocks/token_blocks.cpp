@@ -4,7 +4,7 @@
 
 namespace moeref::cuda {
 
-TokenBlocks token_blocks(std::int64_t tokens, int experts, bool fp64) {
+TokenBlocks token_blocks(std::int64_t tokens, int experts, bool fp64, int sequences) {
   TokenBlocks b{};
   b.items = 1;
   while (32 * b.items < experts) b.items *= 2;
@@ -13,10 +13,14 @@ TokenBlocks token_blocks(std::int64_t tokens, int experts, bool fp64) {
   b.warps = most_warps(b.items, size);
   // As many warps as an H200 holds at once.
   const int at_once = blocks_per_multiprocessor(b.items, size);
-  const std::int64_t wanted = std::min(256, 2048 * at_once / b.warps);
-  const std::int64_t least = std::max<std::int64_t>(4 / at_once * b.warps, (tokens + wanted - 1) / wanted);
+  const std::int64_t wanted = std::max(1, std::min(256, 2048 * at_once / b.warps) / sequences);
+  b.tokens_per_sequence = tokens / sequences;
+  const std::int64_t least =
+      std::max<std::int64_t>(4 / at_once * b.warps, (b.tokens_per_sequence + wanted - 1) / wanted);
   b.tokens_per_block = (least + b.warps - 1) / b.warps * b.warps;
-  b.blocks = static_cast<int>((tokens + b.tokens_per_block - 1) / b.tokens_per_block);
+  b.blocks_per_sequence =
+      static_cast<int>((b.tokens_per_sequence + b.tokens_per_block - 1) / b.tokens_per_block);
+  b.blocks = b.blocks_per_sequence * sequences;
   b.shared_bytes = b.warps * shared_bytes_of_warp(b.items, size) + 4 * experts;
   return b;
 }

@@ -14,6 +14,9 @@ struct TokenBlocks {
   int blocks;
   std::int64_t tokens_per_block;
   int shared_bytes;
+  // With several sequences of equal length no block has tokens of two.
+  std::int64_t tokens_per_sequence;
+  int blocks_per_sequence;
 };
 
 /// Shared memory of a block: for each warp two rows of numbers [32 * items], `slots` numbers and as many ids;
@@ -33,7 +36,20 @@ constexpr int most_warps(int items, int size) {
 /// Of the pass that waits for its warps' reductions: two where that costs no spilled registers.
 constexpr int blocks_per_multiprocessor(int items, int size) { return items <= 4 && size == 4 ? 2 : 1; }
 
-TokenBlocks token_blocks(std::int64_t tokens, int experts, bool fp64);
+TokenBlocks token_blocks(std::int64_t tokens, int experts, bool fp64, int sequences = 1);
+
+/// The tokens of a block of one of several sequences.
+struct TokenRange {
+  std::int64_t first, last;
+};
+#ifdef __CUDACC__
+__device__ inline TokenRange tokens_of_block(std::int64_t tokens_per_sequence, int blocks_per_sequence,
+                                             std::int64_t tokens_per_block) {
+  const std::int64_t start = blockIdx.x / blocks_per_sequence * tokens_per_sequence,
+                     first = start + blockIdx.x % blocks_per_sequence * tokens_per_block;
+  return {first, min(first + tokens_per_block, start + tokens_per_sequence)};
+}
+#endif
 
 /// Calls run<Acc, kItems>() for the number of experts per lane.
 template <class Run>

@@ -15,7 +15,8 @@ class AuxLoss : public testing::TestWithParam<DType> {
 TEST_P(AuxLoss, RandomCallsWithinTheBounds) {
   Judged total;
   for (std::uint64_t seed = 0; seed < 150; ++seed)
-    judge_call(random_call(Component::aux_loss, GetParam(), seed, Numbers::adversarial, Rules::documented),
+    judge_call(random_call(Component::aux_loss, GetParam(), seed, Numbers::adversarial,
+                           seed % 2 ? Rules::any : Rules::documented),
                "seed " + std::to_string(seed), total);
   EXPECT_GT(total.calls, 100);
 }
@@ -38,6 +39,24 @@ TEST_P(AuxLoss, FactorOfExpertsAlone) {
   MoEConfig c = gate_only(24, 4, 8, GetParam());
   c.aux_loss_factor = AuxLossFactor::experts;
   expect_passes(filled_call(Component::aux_loss, c, 77, 8), "E and not E / k");
+}
+
+// Sequences of more tokens than a block, cut within one; first choices; loads of earlier micro-batches.
+TEST_P(AuxLoss, OtherCounts) {
+  const auto judged = [&](auto set, std::int64_t tokens, const char* what) {
+    MoEConfig c = gate_only(24, 4, 8, GetParam());
+    set(c);
+    expect_passes(filled_call(Component::aux_loss, c, tokens, 13), what);
+  };
+  judged([](MoEConfig& c) { c.aux_loss_sequences = 3; }, 3 * 77, "sequences");
+  judged([](MoEConfig& c) { c.aux_loss_counts = AuxLossCounts::first_choice; }, 150, "first choices");
+  judged([](MoEConfig& c) { c.aux_loss_accumulated = true; }, 150, "accumulated");
+  judged(
+      [](MoEConfig& c) {
+        c.aux_loss_counts = AuxLossCounts::first_choice, c.aux_loss_factor = AuxLossFactor::experts;
+        c.aux_loss_accumulated = true;
+      },
+      150, "accumulated first choices");
 }
 
 TEST_P(AuxLoss, AllMasked) {
@@ -68,7 +87,7 @@ TEST(AuxLossRanks, SummedStatisticsGiveTheWhole) {
     const AuxLossConfig c{count, experts, slots, DataType::float32};
     DeviceArray<char> work(aux_loss_workspace_bytes(c));
     aux_loss_forward(c, {device_scores.data() + first * experts, device_ids.data() + first * slots},
-                     {n.data(), load.data(), sum.data()}, loss, work.data(), nullptr);
+                     {n.data(), load.data(), sum.data()}, loss, nullptr, work.data(), nullptr);
     check(cudaDeviceSynchronize(), "aux_loss_forward");
   };
   DeviceArray<std::int64_t> n(1), load(experts), n1(1), load1(experts), n2(1), load2(experts);
@@ -82,7 +101,7 @@ TEST(AuxLossRanks, SummedStatisticsGiveTheWhole) {
   m[0] += n2.get()[0];
   for (int e = 0; e < experts; ++e) l[e] += load2.get()[e], s[e] += sum2.get()[e];
   n1.set(m), load1.set(l), sum1.set(s);
-  aux_loss_from_statistics(experts, slots, {n1.data(), load1.data(), sum1.data()}, parts.data(),
+  aux_loss_from_statistics(experts, {.slots = slots}, {n1.data(), load1.data(), sum1.data()}, parts.data(),
                            gradient.data(), nullptr);
   EXPECT_EQ(parts.get()[0], whole.get()[0]);
   EXPECT_EQ(load.get(), l);

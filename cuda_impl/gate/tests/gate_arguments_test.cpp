@@ -67,6 +67,11 @@ TEST(GateArguments, ConventionsThatCannotBe) {
   expect_names(with([](GateConfig& c) { c.always_selected = 2; }), "always_selected");
   expect_names(with([](GateConfig& c) { c.always_selected = 1, c.groups = c.limited_groups = 2; }),
                "always_selected");
+  expect_names(with([](GateConfig& c) { c.loss_sequences = 3; }), "loss_sequences");
+  expect_names(with([](GateConfig& c) { c.loss_sequences = 2, c.loss_accumulated = true; }),
+               "loss_sequences");
+  expect_names(with([](GateConfig& c) { c.z_loss_coeff = -1.0; }), "z_loss_coeff");
+  expect_names(with([](GateConfig& c) { c.router_input_norm_eps = -1.0; }), "router_input_norm_eps");
   const float correction[8] = {};
   const auto forward = [&](const GateConfig& c) {
     return [&, c] {
@@ -77,6 +82,11 @@ TEST(GateArguments, ConventionsThatCannotBe) {
                forward(with([](GateConfig& c) { c.groups = c.limited_groups = 2, c.group_sum = 5; })));
   expect_names("selects_logits",
                forward(with([](GateConfig& c) { c.selects_logits = c.weight_uses_correction = true; })));
+  expect_names("noise", forward(with([](GateConfig& c) { c.router_jitter = true; })));
+  expect_names("input_scale", forward(with([](GateConfig& c) { c.router_input_norm = true; })));
+  expect_names("accumulated_load",
+               forward(with([](GateConfig& c) { c.loss_accumulated = true, c.aux_loss_coeff = 1.0; })));
+  expect_names("expert_scale", forward(with([](GateConfig& c) { c.per_expert_scale = true; })));
 }
 
 TEST(GateArguments, TypesThatNoKernelHas) {
@@ -101,7 +111,14 @@ TEST(AuxLossArguments, ErrorsNameTheField) {
   expect_names("experts", [] { aux_loss_workspace_bytes({1, 1025, 2}); });
   expect_names("slots", [] { aux_loss_workspace_bytes({1, 8, 65}); });
   expect_names("scores_type", [] { aux_loss_workspace_bytes({1, 8, 2, DataType::float64}); });
-  expect_names("statistics", [] { aux_loss_from_statistics(8, 2, {}, nullptr, nullptr, nullptr); });
+  expect_names("statistics", [] { aux_loss_from_statistics(8, {}, {}, nullptr, nullptr, nullptr); });
+  expect_names("sequences", [] { aux_loss_workspace_bytes({8, 8, 2, DataType::float32, true, false, 3}); });
+  std::int64_t counts[8] = {};
+  double sums[8] = {};
+  expect_names("statistics", [&] {
+    aux_loss_from_statistics(8, {.first_choice = true}, {counts, counts, sums}, nullptr, nullptr, nullptr);
+  });
+  expect_names("gradient", [] { aux_loss_backward({8, 8, 2}, nullptr, nullptr, nullptr, nullptr); });
 }
 
 }  // namespace

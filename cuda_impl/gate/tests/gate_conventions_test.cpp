@@ -44,6 +44,11 @@ constexpr Rule kRules[] = {
     {"selection_by_logits", [](MoEConfig& c) { c.selection_scores = SelectionScores::logits; }},
     {"aux_loss_factor", [](MoEConfig& c) { c.aux_loss_factor = AuxLossFactor::experts; }},
     {"always_selected", [](MoEConfig& c) { c.n_always_selected = 2; }},
+    {"per_expert_scale", [](MoEConfig& c) { c.per_expert_scale = true; }},
+    {"sequences",
+     [](MoEConfig& c) { c.aux_loss_sequences = 17, c.aux_loss_factor = AuxLossFactor::experts; }},
+    {"first_choice", [](MoEConfig& c) { c.aux_loss_counts = AuxLossCounts::first_choice; }},
+    {"z_loss", [](MoEConfig& c) { c.z_loss_coeff = 0.5; }},
 };
 constexpr Rule kGroupRules[] = {
     {"largest", [](MoEConfig& c) { c.group_score = GroupScore::largest; }},
@@ -153,6 +158,36 @@ TEST_P(GateConventions, EachRuleOfCapacity) {
         judge_call(filled_call(Component::gate, c, 40, 500 + total.calls, true, options), rule.name, total);
       }
     EXPECT_EQ(total.calls, 10) << rule.name;
+  }
+}
+
+// Slots that are dropped beside what else follows the selection.
+TEST_P(GateConventions, CapacityBesideScalesAndLosses) {
+  for (const CapacityOrder order : {CapacityOrder::token, CapacityOrder::choice, CapacityOrder::weight}) {
+    MoEConfig c = ruled_config(12, 3, GetParam(), ScoreFunc::sigmoid);
+    c.capacity_factor = 0.6, c.capacity_order = order;
+    c.per_expert_scale = c.router_input_norm = c.router_jitter = c.aux_loss_accumulated = true;
+    c.aux_loss_coeff = c.z_loss_coeff = 0.2;
+    expect_passes(filled_call(Component::gate, c, 40, 54), "capacity, scales and losses");
+  }
+}
+
+// Sequences of more tokens than a block has.
+TEST_P(GateConventions, LongSequences) {
+  MoEConfig c = ruled_config(40, 3, GetParam(), ScoreFunc::softmax_with_bias);
+  c.aux_loss_sequences = 2, c.z_loss_coeff = 0.1;
+  expect_passes(filled_call(Component::gate, c, 2 * 70, 53), "two sequences");
+}
+
+// Sums of all ranks, one of which has no token; the z-loss with and without the auxiliary loss.
+TEST_P(GateConventions, LossesOfContextParallelRanks) {
+  for (const double aux : {0.0, 0.7}) {
+    MoEConfig c = ruled_config(24, 4, GetParam(), ScoreFunc::sigmoid);
+    c.aux_loss_coeff = aux, c.z_loss_coeff = 0.3, c.logit_cap = 1.0;
+    c.aux_loss_accumulated = true, c.aux_loss_counts = AuxLossCounts::first_choice;
+    expect_passes(
+        filled_call(Component::gate, c, 45, 52, true, {{"cp_size", 3}, {"tokens_per_rank", {0, 30, 15}}}),
+        "cp_size 3");
   }
 }
 

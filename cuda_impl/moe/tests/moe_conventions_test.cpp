@@ -73,5 +73,19 @@ TEST_P(LayerConventions, ExpertsOfLimitedCapacity) {
     }
 }
 
+// All rules of the gate that CUDA has beside each other, on ranks with tokens of their own.
+TEST_P(LayerConventions, RanksUnderRulesOfTheGate) {
+  MoEConfig c = gate_only(8, 3, 40, GetParam());
+  c.score_func = ScoreFunc::sigmoid;
+  c.norm_topk_prob = true;
+  c.aux_loss_coeff = c.z_loss_coeff = 0.1;
+  c.aux_loss_accumulated = true, c.aux_loss_counts = AuxLossCounts::first_choice;
+  c.router_input_norm = c.router_jitter = c.per_expert_scale = true;
+  for (const char* exchange : {"all_gather", "all_to_all"})
+    expect_passes(filled_call(Component::moe, c, 14, 10, true,
+                              {{"ep_size", 2}, {"exchange", exchange}, {"aux_loss_backward_scale", 4.0}}),
+                  exchange);
+}
+
 }  // namespace
 }  // namespace moeref::cuda::test

@@ -93,9 +93,10 @@ Row measure(const Shape& s, const Variant& v, int repeat) {
         routed, nullptr);
   });
   r.finish = median_ms(repeat, [&](int) {
-    finish_statistics(c.experts, c.slots,
+    finish_statistics(c.experts, c.loss_rule(),
                       {memory.block_load, memory.block_tokens, routed.block_sums, false, blocks.blocks},
-                      {{nullptr, load.data, nullptr}, {}, v.aux ? aux_loss.data : nullptr, nullptr}, nullptr);
+                      {{nullptr, load.data, nullptr}, {}, v.aux ? aux_loss.data : nullptr, nullptr},
+                      memory.sequences, nullptr);
   });
   return r;
 }
@@ -122,7 +123,7 @@ std::vector<std::pair<std::string, double>> measure_others(int repeat) {
   time("fake_balanced_gate, noise",
        [&](int) { fake_balanced_gate(fake, scores.data, {}, ids.data, nullptr, weights.data, nullptr); });
   time("aux_loss forward", [&](int) {
-    aux_loss_forward(aux, {scores.data, ids.data}, {real_tokens.data, load.data, nullptr}, loss.data,
+    aux_loss_forward(aux, {scores.data, ids.data}, {real_tokens.data, load.data, nullptr}, loss.data, nullptr,
                      work.data, nullptr);
   });
   time("bias_update", [&](int) {

@@ -54,13 +54,23 @@ struct GateConfig {
   bool loss_over_slots = true;                          // aux_loss_factor: E / k, and not E
   CapacityRule capacity = {};
   bool norm_after_dropping = false;
-  int null_id = -1;  // of dropped slots in dispatched_ids: -1, or E (null_slots)
+  int null_id = -1;                // of dropped slots in dispatched_ids: -1, or E (null_slots)
+  bool router_jitter = false;      // the gate sees x times GateInput::noise, in x_type
+  bool router_input_norm = false;  // and that divided by the root of its mean square, times input_scale
+  double router_input_norm_eps = 1e-6;
+  bool per_expert_scale = false;  // weights times their experts' factors, after route_scale
+  double z_loss_coeff = 0.0;
+  bool loss_first_choice = false;  // aux_loss_counts
+  int loss_sequences = 1;          // aux_loss_sequences, a divisor of T; not under context parallelism
+  bool loss_accumulated = false;   // aux_loss_accumulated, of one sequence
 
   /// The type that logits are computed and saved in.
   DataType compute_type() const { return precision.value_or(x_type); }
   /// The type of the routing weights.
   DataType weights_type() const { return weights_fp32 ? DataType::float32 : x_type; }
   bool has_aux_loss() const { return training && aux_loss_coeff > 0.0; }
+  bool has_z_loss() const { return training && z_loss_coeff > 0.0; }
+  bool has_loss() const { return has_aux_loss() || has_z_loss(); }
   /// Whether weights are divided by their sum, and whether S is.
   bool normalises_weights() const { return norm_topk_prob && (slots > 1 || norm_top1_weights); }
   bool normalises_scores() const { return norm_topk_prob && (slots > 1 || norm_top1_scores); }
@@ -68,14 +78,20 @@ struct GateConfig {
   bool divides_after_dropping() const {
     return norm_after_dropping && capacity.drops_slots() && normalises_weights();
   }
-  /// What loads are divided by in the auxiliary loss.
-  int loss_slots() const { return loss_over_slots ? slots : 1; }
+  /// Of the auxiliary loss that there is, but for the earlier loads themselves.
+  AuxLossRule loss_rule() const {
+    return has_aux_loss()
+               ? aux_loss_rule(slots, loss_over_slots, loss_first_choice, loss_sequences, loss_accumulated)
+               : AuxLossRule{};
+  }
 };
 
 struct GateParameters {
-  const void* weight;                 // [E, D] in parameter_type
-  const void* bias = nullptr;         // [E] in parameter_type, or null
-  const float* correction = nullptr;  // [E] e_score_correction_bias, or null where the gate has none
+  const void* weight;                  // [E, D] in parameter_type
+  const void* bias = nullptr;          // [E] in parameter_type, or null
+  const float* correction = nullptr;   // [E] e_score_correction_bias, or null where the gate has none
+  const void* input_scale = nullptr;   // [D] in parameter_type, with router_input_norm
+  const void* expert_scale = nullptr;  // [E] in parameter_type, with per_expert_scale
 };
 
 struct GateInput {
@@ -83,6 +99,22 @@ struct GateInput {
   const std::uint8_t* token_mask = nullptr;  // [T], 1 = real token; or null: all are
   const int* replay_ids = nullptr;           // [T, k] ids to use instead of a selection, or null. One outside
                                              // [0, E) gets weight 0, no load and no gradient
+  const void* noise = nullptr;               // [T, D] in x_type, with router_jitter; has no gradient
+  const std::int64_t* accumulated_load = nullptr;  // [E], with loss_accumulated and an auxiliary loss
+};
+
+/// What the losses are made of. Under context parallelism each of the two arrays is summed over the ranks.
+struct GateStatistics {
+  std::int64_t* counts = nullptr;  // real tokens, the load [E], and the first choices [E] where these count
+  double* sums = nullptr;          // sum_t m_t S_ti [E] if has_aux_loss(), sum_t m_t logsumexp(z_t)^2 if
+                                   // has_z_loss()
+
+  static std::int64_t count_of_counts(const GateConfig& c) {
+    return 1 + c.experts * (c.loss_rule().first_choice ? 2 : 1);
+  }
+  static std::int64_t count_of_sums(const GateConfig& c) {
+    return (c.has_aux_loss() ? c.experts : 0) + (c.has_z_loss() ? 1 : 0);
+  }
 };
 
 /// Any pointer but `ids` may be null. Slots are in descending order of the selection's scores, or as
@@ -93,22 +125,25 @@ struct GateOutput {
   float* weights_float = nullptr;  // [T, k] the same numbers, as the routed experts take them
   std::int64_t* load = nullptr;    // [E] real tokens of each expert
   float* aux_loss = nullptr;       // one number, without the coefficient; written only if has_aux_loss()
-  AuxStatistics statistics = {};   // this rank's, to be summed over context-parallel ranks
+  GateStatistics statistics = {};  // this rank's, both or neither; for gate_losses
+  float* z_loss = nullptr;         // one number, without the coefficient; written only if has_z_loss()
   int* dispatched_ids = nullptr;   // [T, k] those that experts get, where capacity.drops_slots(): null_id for
                                    // slots that no expert has room for. Loads and the loss count `ids`
 };
 
 /// Any pointer may be null: that gradient is not computed.
 struct GateGradients {
-  void* x = nullptr;       // [T, D] in x_type
-  void* weight = nullptr;  // [E, D] in parameter_type
-  void* bias = nullptr;    // [E] in parameter_type
-  bool add_to_x = false;   // add to what `x` holds, in fp32 (fp64 under precision float64), rounded once
+  void* x = nullptr;            // [T, D] in x_type
+  void* weight = nullptr;       // [E, D] in parameter_type
+  void* bias = nullptr;         // [E] in parameter_type
+  bool add_to_x = false;        // add to what `x` holds, in fp32 (fp64 under precision float64), rounded once
+  void* input_scale = nullptr;  // [D] in parameter_type
+  void* expert_scale = nullptr;  // [E] in parameter_type
 };
 
 /// Bytes that forward saves for backward: first the logits [T, E] in the compute type, then the auxiliary
-/// loss's gradient [E]; where slots are dropped the ids that experts get [T, k], and with norm_after_dropping
-/// the weights before their division [T, k].
+/// loss's gradient [E] of each sequence and 1 / n of the z-loss; where slots are dropped the ids that experts
+/// get [T, k], and with norm_after_dropping the weights before their division [T, k].
 std::size_t gate_saved_bytes(const GateConfig& config);
 std::size_t gate_forward_workspace_bytes(const GateConfig& config);
 std::size_t gate_backward_workspace_bytes(const GateConfig& config);
@@ -119,16 +154,17 @@ std::size_t gate_backward_workspace_bytes(const GateConfig& config);
 void gate_forward(const GateConfig& config, const GateParameters& parameters, const GateInput& input,
                   const GateOutput& output, void* saved, void* workspace, cudaStream_t stream);
 
-/// Under context parallelism, after gate_forward: `sum` holds the statistics summed over the ranks. Writes
-/// the auxiliary loss of the whole sequence, and to `saved` (may be null) the gradient that gate_backward
-/// uses.
-void gate_aux_loss(const GateConfig& config, const AuxStatistics& sum, float* aux_loss, void* saved,
-                   cudaStream_t stream);
+/// Under context parallelism, after gate_forward with the same config and input: `sum` holds the statistics
+/// summed over the ranks. Writes the losses of the whole sequence that the config has (either may be null),
+/// and to `saved` (may be null) what gate_backward needs of them.
+void gate_losses(const GateConfig& config, const GateInput& input, const GateStatistics& sum, float* aux_loss,
+                 float* z_loss, void* saved, cudaStream_t stream);
 
 /// Gradients for the cotangent `d_weights` [T, k] of the weights, of type `d_weights_type`, after
 /// gate_forward with the same config, parameters, input and `saved`, whose ids are `ids` [T, k]. If
 /// has_aux_loss(), S also receives aux_loss_coeff * aux_loss_backward_scale * f_i m_t / n, for any
-/// d_weights.
+/// d_weights; if has_z_loss(), z receives z_loss_coeff * aux_loss_backward_scale * 2 / n logsumexp(z_t)
+/// softmax(z_t)_i m_t.
 void gate_backward(const GateConfig& config, const GateParameters& parameters, const GateInput& input,
                    const int* ids, const void* d_weights, DataType d_weights_type, const void* saved,
                    const GateGradients& gradients, void* workspace, cudaStream_t stream);

@@ -55,8 +55,8 @@ struct LayerConfig {
 struct LayerGroups {
   Group* expert = nullptr;             // of expert_ranks
   ExpertParallelWindows windows = {};  // sizes by expert_parallel()
-  Group* context = nullptr;  // ranks whose tokens are one sequence: their auxiliary loss and its gradient are
-                             // those of all tokens (SPEC.md 3.4)
+  Group* context = nullptr;  // ranks whose tokens are one sequence: their losses and the gradients of these
+                             // are those of all tokens (SPEC.md 3.4, 10)
 };
 
 /// Null where the config or the absence of biases leaves one out. Matrices in the layer's type, the gate's in
@@ -73,8 +73,10 @@ struct LayerWeights {
 struct LayerInput {
   const void* x;                               // [T, D]
   const std::uint8_t* padding_mask = nullptr;  // [T], 1 = padding: gate and experts skip it; or null
-  const int* replay_ids = nullptr;  // [T, k] ids to use instead of a selection, see GateInput; or null
-  FakeGateDraws fake_draws = {};    // for the fake gate with noise, or nulls: its own stream
+  const int* replay_ids = nullptr;     // [T, k] ids to use instead of a selection, see GateInput; or null
+  FakeGateDraws fake_draws = {};       // for the fake gate with noise, or nulls: its own stream
+  const void* router_noise = nullptr;  // [T, D], with gate.router_jitter
+  const std::int64_t* accumulated_load = nullptr;  // [E], see GateInput
 };
 
 /// Any but `y` may be null. The fake gate gives ids and weights, the latter in the layer's type. The load is
@@ -85,6 +87,7 @@ struct LayerOutput {
   void* weights = nullptr;        // [T, k] in gate.weights_type()
   std::int64_t* load = nullptr;   // [E]
   float* aux_loss = nullptr;      // one number, if gate.has_aux_loss()
+  float* z_loss = nullptr;        // one number, if gate.has_z_loss()
   int* dispatched_ids = nullptr;  // [T, k] those that experts get, if gate.capacity.drops_slots()
 };
 
@@ -92,7 +95,8 @@ struct LayerOutput {
 /// gradients are not computed, what flows through it to x is.
 struct LayerGradients {
   void* x;  // [T, D]
-  void *gate_weight = nullptr, *gate_bias = nullptr;
+  void *gate_weight = nullptr, *gate_bias = nullptr, *gate_input_scale = nullptr,
+       *gate_expert_scale = nullptr;
   ExpertsGradients experts{};  // x and weights are not used
   MLPGradients shared{};       // x and row_scale are not used
   void* shared_gate = nullptr;

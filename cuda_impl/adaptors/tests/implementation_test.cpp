@@ -61,7 +61,6 @@ TEST(Implementation, DeclinesConventionsWithADeviceOrWithout) {
   for (const auto& [field, value] : {std::pair<const char*, nlohmann::json>{"per_expert_scale", true},
                                      {"z_loss_coeff", 0.25},
                                      {"aux_loss_counts", "first_choice"},
-                                     {"expert_capacity", 2},
                                      {"router_input_norm", true}}) {
     MoEConfig c;
     c.n_routed_experts = c.dim = c.inter_dim = c.moe_inter_dim = 4;

@@ -75,8 +75,8 @@ void check_config(const GateConfig& c) {
   want(c.capacity.capacity_factor == 0.0 || c.capacity.expert_capacity == 0, "expert_capacity",
        c.capacity.expert_capacity, "0 with capacity_factor");
   want(c.capacity.min_capacity >= 0, "min_capacity", c.capacity.min_capacity, "0 or more");
-  want(!c.divides_after_dropping() || !c.per_expert_scale, "per_expert_scale", c.per_expert_scale,
-       "0 with norm_after_dropping");
+  want(!c.divides_after_dropping() || !c.per_expert_scale, "per_expert_scale",
+       std::int64_t{c.per_expert_scale}, "0 with norm_after_dropping");
   want(c.null_id == -1 || c.null_id == c.experts, "null_id", std::int64_t{c.null_id}, "-1 or experts");
 }
 

@@ -10,7 +10,7 @@ set(MOEREF_CUDA_SOURCES
   experts/experts_backward.cpp experts/experts_forward.cpp experts/layout.cpp
   fake_balanced_gate/fake_balanced_gate.cu
   gate/expert_scale.cu gate/fma_product.cu gate/gate_backward.cpp gate/gate_forward.cpp gate/gate_input.cu gate/layout.cpp gate/route_tokens.cu
-  gate/scores_backward.cu gate/tensor_core_product.cu gate/z_loss.cu
+  gate/scores_backward.cu gate/sinkhorn.cu gate/tensor_core_product.cu gate/z_loss.cu
   experts/bias_gradient.cu experts/router_weight_gradient.cu
   grouped_gemm/grouped_gemm.cpp
   grouped_gemm/few_rows/bfloat16.cu grouped_gemm/few_rows/float16.cu grouped_gemm/few_rows/float_codes.cu

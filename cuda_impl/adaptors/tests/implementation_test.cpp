@@ -58,11 +58,8 @@ TEST(Implementation, DeclinesTypesAndRanksByName) {
 
 /// A rule that the kernels do not have is never left out in silence.
 TEST(Implementation, DeclinesConventionsWithADeviceOrWithout) {
-  for (const auto& [field, value] : {std::pair<const char*, nlohmann::json>{"per_expert_scale", true},
-                                     {"z_loss_coeff", 0.25},
-                                     {"aux_loss_counts", "first_choice"},
-                                     {"expert_capacity", 2},
-                                     {"router_input_norm", true}}) {
+  for (const auto& [field, value] :
+       {std::pair<const char*, nlohmann::json>{"capacity_factor", 1.25}, {"expert_capacity", 2}}) {
     MoEConfig c;
     c.n_routed_experts = c.dim = c.inter_dim = c.moe_inter_dim = 4;
     c.n_activated_experts = 1;

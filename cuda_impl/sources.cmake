@@ -11,7 +11,7 @@ set(MOEREF_CUDA_SOURCES
   experts/experts_backward.cpp experts/experts_forward.cpp experts/layout.cpp
   fake_balanced_gate/fake_balanced_gate.cu
   gate/expert_scale.cu gate/fma_product.cu gate/gate_backward.cpp gate/gate_forward.cpp gate/gate_input.cu gate/kept_slots.cu
-  gate/layout.cpp gate/route_tokens.cu gate/scores_backward.cu gate/tensor_core_product.cu gate/z_loss.cu
+  gate/layout.cpp gate/route_tokens.cu gate/scores_backward.cu gate/sinkhorn.cu gate/tensor_core_product.cu gate/z_loss.cu
   experts/bias_gradient.cu experts/quantised_forward.cpp experts/quantised_rows.cu experts/router_weight_gradient.cu
   experts/weight_gradients_by_row.cu
   grouped_gemm/grouped_gemm.cpp

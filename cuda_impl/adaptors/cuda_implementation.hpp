@@ -26,6 +26,7 @@ inline constexpr auto kCudaConventions = std::to_array<std::string_view>({
     "activation_format",
     "null_slots",
     "selection_scores",
+    "sinkhorn_tolerance",
     "centred_bias_update",
     "aux_loss_factor",
     "per_expert_scale",

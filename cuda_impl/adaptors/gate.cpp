@@ -21,8 +21,6 @@ std::optional<std::string> unsupported_gate_config(const Call& call) {
   if (c.n_activated_experts > 64)
     return "n_activated_experts is " + std::to_string(c.n_activated_experts) +
            ": the CUDA gate takes 64 at most";
-  if (c.selection_scores == SelectionScores::sinkhorn)
-    return "selection_scores is sinkhorn: the CUDA gate selects by scores or logits";
   if (c.per_expert_scale && c.norm_after_dropping)
     return "per_expert_scale with norm_after_dropping: the CUDA gate divides after dropping what has no "
            "scale";

@@ -82,6 +82,8 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
   g.loss_first_choice = c.aux_loss_counts == AuxLossCounts::first_choice;
   g.loss_sequences = static_cast<int>(c.aux_loss_sequences);
   g.loss_accumulated = c.aux_loss_accumulated;
+  g.balances = c.selection_scores == SelectionScores::sinkhorn;
+  g.sinkhorn_tolerance = c.sinkhorn_tolerance;
   g.router_jitter = c.router_jitter;
   g.router_input_norm = c.router_input_norm;
   g.router_input_norm_eps = c.router_input_norm_eps;

@@ -65,10 +65,15 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
   routed.block_sums = wants_sums ? work.block_sums : nullptr;
   routed.block_first_choices = c.loss_rule().first_choice ? work.block_first_choices : nullptr;
   routed.block_squares = c.has_z_loss() ? work.block_squares : nullptr;
-  route_tokens(routing_rule(c, w.correction != nullptr), blocks, c.tokens,
-               {work.partial_logits, partial_sums, w.bias, c.parameter_type, w.correction, in.token_mask,
-                in.replay_ids, c.per_expert_scale ? w.expert_scale : nullptr},
-               routed, stream);
+  const RoutingRule rule = routing_rule(c, w.correction != nullptr);
+  RouteInput logits{work.partial_logits, partial_sums,  w.bias,        c.parameter_type,
+                    w.correction,        in.token_mask, in.replay_ids, nullptr};
+  if (c.per_expert_scale) logits.expert_scale = w.expert_scale;
+  if (c.balances_selection() && !in.replay_ids) {
+    balance(rule, c.tokens, logits, c.sinkhorn_tolerance, work.balanced, stream);
+    logits.token_factors = work.balanced.tokens, logits.expert_factors = work.balanced.experts;
+  }
+  route_tokens(rule, blocks, c.tokens, logits, routed, stream);
   if (c.capacity.drops_slots()) {
     int* const dispatched = saved ? keep.dispatched : or_else(out.dispatched_ids, work.dispatched);
     drop_slots(c, in, out, routed.weights_float, raw, dispatched, work.capacity, stream);

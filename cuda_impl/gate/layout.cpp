@@ -57,7 +57,7 @@ void check_config(const GateConfig& c) {
     throw ArgumentError("precision is not of a floating type: want bfloat16, float16, float32 or float64");
   want(c.aux_loss_coeff >= 0.0, "aux_loss_coeff", c.aux_loss_coeff, "0 or more");
   want(c.z_loss_coeff >= 0.0, "z_loss_coeff", c.z_loss_coeff, "0 or more");
-  want(c.loss_sequences >= 1 && c.tokens % c.loss_sequences == 0, "loss_sequences",
+  want(c.loss_sequences >= 1 && c.tokens % c.loss_rule().sequences == 0, "loss_sequences",
        std::int64_t{c.loss_sequences}, "a divisor of tokens = " + std::to_string(c.tokens));
   want(c.loss_sequences == 1 || !c.loss_accumulated, "loss_sequences", std::int64_t{c.loss_sequences},
        "1 with loss_accumulated");
@@ -68,6 +68,9 @@ void check_config(const GateConfig& c) {
   want(c.router_input_norm_eps >= 0.0, "router_input_norm_eps", c.router_input_norm_eps, "0 or more");
   want(c.always_selected >= 0 && c.always_selected < c.slots, "always_selected",
        std::int64_t{c.always_selected}, "0 to slots - 1 = " + std::to_string(c.slots - 1));
+  want(!c.balances || (!is_grouped(c) && c.always_selected == 0), "balances", std::int64_t{c.balances},
+       "0 where experts are selected within groups or always");
+  want(c.sinkhorn_tolerance > 0.0, "sinkhorn_tolerance", c.sinkhorn_tolerance, "a number above 0");
   want(c.always_selected == 0 || !is_grouped(c), "always_selected", std::int64_t{c.always_selected},
        "0 where experts are selected within groups");
   want(c.capacity.expert_capacity >= 0, "expert_capacity", c.capacity.expert_capacity, "0 or more");
@@ -92,6 +95,7 @@ void check_given(const GateConfig& c, const GateParameters& w, const GateInput& 
   want(!c.selects_logits || !has_correction || !row(c).weighs_corrected || !c.weight_uses_correction,
        "selects_logits", std::int64_t{c.selects_logits},
        "0 with weight_uses_correction, whose weights are what is ordered");
+  want(!c.balances || !has_correction, "balances", std::int64_t{c.balances}, "0 with a correction bias");
   const int sum = group_sum(c, has_correction);
   want(!is_grouped(c) || c.experts / c.groups >= sum, "groups", std::int64_t{c.groups},
        "groups of " + std::to_string(sum) + " experts or more, since a group's score is the sum of its " +
@@ -140,7 +144,7 @@ RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   rule.beyond = rule.normalise_scores != rule.normalise || rule.norm_at_most || rule.norm_eps != 1e-20 ||
                 rule.selects_logits || rule.maps_logits || rule.group_sum > 2 || rule.always_selected > 0 ||
                 rule.raw_weights || c.per_expert_scale || c.has_z_loss() || c.loss_rule().first_choice ||
-                c.loss_rule().sequences > 1;
+                c.loss_rule().sequences > 1 || c.balances_selection();
   return rule;
 }
 
@@ -239,7 +243,12 @@ GateForwardWorkspace::GateForwardWorkspace(Arena& arena, const GateConfig& c)
       block_squares(arena.take<double>(c.has_z_loss() ? route_blocks(c).blocks : 0)),
       block_first_choices(
           arena.take<int>(c.loss_rule().first_choice ? std::int64_t{route_blocks(c).blocks} * c.experts : 0)),
-      sequences(arena, c.experts, c.loss_rule()) {}
+      sequences(arena, c.experts, c.loss_rule()) {
+  const std::int64_t tokens = c.balances_selection() ? c.tokens : 0;
+  balanced.grown = arena.take<float>(tokens * c.experts);
+  balanced.tokens = arena.take<float>(tokens);
+  balanced.experts = arena.take<float>(tokens > 0 ? c.experts : 0);
+}
 
 GateBackwardWorkspace::GateBackwardWorkspace(Arena& arena, const GateConfig& c)
     : input(arena.take_bytes(input_bytes(c))),

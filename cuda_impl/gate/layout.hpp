@@ -10,6 +10,7 @@
 #include "cuda_impl/gate/kept_slots.hpp"
 #include "cuda_impl/gate/product.hpp"
 #include "cuda_impl/gate/route_tokens.hpp"
+#include "cuda_impl/gate/sinkhorn.hpp"
 #include "cuda_impl/memory/arena.hpp"
 #include "moeref/cuda/gate.hpp"
 
@@ -75,6 +76,7 @@ struct GateForwardWorkspace {
   double* block_squares;  // of the z-loss
   int* block_first_choices;
   SequenceStatistics sequences;
+  BalancedFactors balanced;
   GateForwardWorkspace(Arena& arena, const GateConfig& config);
 };
 struct GateBackwardWorkspace {

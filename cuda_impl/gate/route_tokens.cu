@@ -5,8 +5,9 @@
 // normalisation. Load is counted in shared integers; sums of scores are kept a lane and added over warps and
 // blocks in a fixed order. Floor: the logits, 4 T E bytes from the L2 (8 MiB, about 2 us at T = 16384, E =
 // 128); the k rounds of the selection, about 40 cycles each, dominate. The instance for rules beyond the
-// documented system's (RoutingRule::beyond) has a branch for each, uniform over the launch, and at most 8
+// documented system's (RoutingRule::beyond) has a branch for each, uniform over the launch, and at most 14
 // registers a thread more.
+#include "cuda_impl/gate/load_logits.cuh"
 #include "cuda_impl/gate/route_tokens.hpp"
 #include "cuda_impl/gate/score.cuh"
 #include "cuda_impl/gate/slot_weights.cuh"
@@ -27,23 +28,18 @@ struct Arguments {
   int blocks_per_sequence;
 };
 
-/// Logits of one token: partial sums in order, rounded where the documented system stores them.
+/// Keys of the balanced choice.
 template <class Acc, int kItems>
-__device__ void load_logits(const Arguments& p, std::int64_t t, Acc (&z)[kItems]) {
-  const int lane = threadIdx.x % 32, experts = p.rule.experts;
-  const Acc* partial = static_cast<const Acc*>(p.in.partial_logits) + t * experts;
+__device__ void balanced_keys(const Arguments& p, std::int64_t t, const Acc (&z)[kItems],
+                              OrderKey<Acc> (&keys)[kItems]) {
+  const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int j = 0; j < kItems; ++j) {
     const int e = lane + 32 * j;
-    z[j] = -INFINITY;
-    if (e >= experts) continue;
-    Acc sum = partial[e];
-    for (int s = 1; s < p.in.splits; ++s) sum += partial[s * p.tokens * experts + e];
-    z[j] = round_to(sum, p.rule.compute);
-    if (p.in.bias)
-      z[j] = round_to(z[j] + round_to(load_element<Acc>(p.in.bias, p.in.parameter_type, e), p.rule.compute),
-                      p.rule.compute);
-    if (p.out.logits) store_element(p.out.logits, p.rule.compute, t * experts + e, z[j]);
+    keys[j] = e < p.rule.experts
+                  ? order_key(static_cast<Acc>(p.in.expert_factors[e] * exp(static_cast<float>(z[j])) *
+                                               p.in.token_factors[t]))
+                  : 0;
   }
 }
 
@@ -207,7 +203,9 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
 
     // q, its keys, and in shared memory what the weights are gathered from.
     OrderKey<Acc> keys[kItems];
-    if (rule.softmax_before_topk) {
+    if (kBeyond && p.in.token_factors) {
+      balanced_keys(p, t, z, keys);
+    } else if (rule.softmax_before_topk) {
       softmax_keys(rule.experts, z, keys);
     } else {
 #pragma unroll

@@ -15,10 +15,11 @@ struct RouteInput {
   int splits;
   const void* bias;  // [E] in parameter_type, or null
   DataType parameter_type;
-  const float* correction;         // [E] or null
-  const std::uint8_t* token_mask;  // [T] or null
-  const int* replay_ids;           // [T, k] or null
-  const void* expert_scale;        // [E] in parameter_type or null, for rules beyond
+  const float* correction;             // [E] or null
+  const std::uint8_t* token_mask;      // [T] or null
+  const int* replay_ids;               // [T, k] or null
+  const void* expert_scale = nullptr;  // [E] in parameter_type or null, for rules beyond
+  const float *token_factors = nullptr, *expert_factors = nullptr;  // [T], [E] of balance(), or null
 };
 
 /// Any pointer but `ids`, `block_load` and `block_tokens` may be null.

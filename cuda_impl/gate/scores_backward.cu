@@ -3,7 +3,7 @@
 //
 // Scores are recomputed from the saved logits, values from the saved ids. Floor: logits read and their
 // gradient written, 4 T E bytes in bfloat16 (4 us at T = 16384, E = 256 and 4.3 TB/s). The instance for rules
-// beyond the documented system's (RoutingRule::beyond) takes 84 registers in place of 64 at E = 256.
+// beyond the documented system's (RoutingRule::beyond) takes 108 registers in place of 64 at E = 256.
 #include "cuda_impl/gate/product.hpp"
 #include "cuda_impl/gate/route_tokens.hpp"
 #include "cuda_impl/gate/score.cuh"

@@ -101,7 +101,6 @@ inline Call without_missing_rules(Call call) {
   for (const std::string_view rule : all_conventions())
     if (std::ranges::find(kCudaConventions, rule) == kCudaConventions.end())
       call.config.erase(std::string(rule));
-  if (call.config.value("selection_scores", "") == "sinkhorn") call.config.erase("selection_scores");
   Shape tokens = call.tensors.at("inputs/x").shape();
   tokens.pop_back();
   const Signature wanted = signature(call.component, call.config, call.options, tokens, call.backward);

@@ -67,7 +67,9 @@ TEST(GateArguments, ConventionsThatCannotBe) {
   expect_names(with([](GateConfig& c) { c.always_selected = 2; }), "always_selected");
   expect_names(with([](GateConfig& c) { c.always_selected = 1, c.groups = c.limited_groups = 2; }),
                "always_selected");
-  expect_names(with([](GateConfig& c) { c.loss_sequences = 3; }), "loss_sequences");
+  expect_names(with([](GateConfig& c) { c.balances = true, c.always_selected = 1; }), "balances");
+  expect_names(with([](GateConfig& c) { c.sinkhorn_tolerance = 0.0; }), "sinkhorn_tolerance");
+  expect_names(with([](GateConfig& c) { c.loss_sequences = 3, c.aux_loss_coeff = 1.0; }), "loss_sequences");
   expect_names(with([](GateConfig& c) { c.loss_sequences = 2, c.loss_accumulated = true; }),
                "loss_sequences");
   expect_names(with([](GateConfig& c) { c.z_loss_coeff = -1.0; }), "z_loss_coeff");
@@ -86,6 +88,7 @@ TEST(GateArguments, ConventionsThatCannotBe) {
   expect_names("input_scale", forward(with([](GateConfig& c) { c.router_input_norm = true; })));
   expect_names("accumulated_load",
                forward(with([](GateConfig& c) { c.loss_accumulated = true, c.aux_loss_coeff = 1.0; })));
+  expect_names("balances", forward(with([](GateConfig& c) { c.balances = true; })));
   expect_names("expert_scale", forward(with([](GateConfig& c) { c.per_expert_scale = true; })));
 }
 

@@ -42,6 +42,11 @@ constexpr Rule kRules[] = {
     {"logit_scale", [](MoEConfig& c) { c.logit_scale = 0.5; }},
     {"logit_cap", [](MoEConfig& c) { c.logit_cap = 2.0, c.logit_scale = 1.5; }},
     {"selection_by_logits", [](MoEConfig& c) { c.selection_scores = SelectionScores::logits; }},
+    {"sinkhorn",
+     [](MoEConfig& c) {
+       c.selection_scores = SelectionScores::sinkhorn, c.force_e_score_correction_bias = false;
+       c.sinkhorn_tolerance = 1e-2;
+     }},
     {"aux_loss_factor", [](MoEConfig& c) { c.aux_loss_factor = AuxLossFactor::experts; }},
     {"always_selected", [](MoEConfig& c) { c.n_always_selected = 2; }},
     {"per_expert_scale", [](MoEConfig& c) { c.per_expert_scale = true; }},
@@ -170,6 +175,18 @@ TEST_P(GateConventions, CapacityBesideScalesAndLosses) {
     c.aux_loss_coeff = c.z_loss_coeff = 0.2;
     expect_passes(filled_call(Component::gate, c, 40, 54), "capacity, scales and losses");
   }
+}
+
+// More tokens than warps, and the tolerance of the default.
+TEST_P(GateConventions, BalancedChoice) {
+  Judged total;
+  for (const ScoreFunc score : kScoresOfRules) {
+    MoEConfig c = ruled_config(40, 3, GetParam(), score);
+    c.selection_scores = SelectionScores::sinkhorn, c.force_e_score_correction_bias = false;
+    judge_call(filled_call(Component::gate, c, 70, 54), "sinkhorn", total);
+  }
+  EXPECT_EQ(total.calls, 5);
+  EXPECT_LT(total.ambiguous, GetParam() == DType::float32 ? 10 : 350);
 }
 
 // Sequences of more tokens than a block has.

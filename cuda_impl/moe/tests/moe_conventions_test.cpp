@@ -81,6 +81,7 @@ TEST_P(LayerConventions, RanksUnderRulesOfTheGate) {
   c.aux_loss_coeff = c.z_loss_coeff = 0.1;
   c.aux_loss_accumulated = true, c.aux_loss_counts = AuxLossCounts::first_choice;
   c.router_input_norm = c.router_jitter = c.per_expert_scale = true;
+  c.selection_scores = SelectionScores::sinkhorn;
   for (const char* exchange : {"all_gather", "all_to_all"})
     expect_passes(filled_call(Component::moe, c, 14, 10, true,
                               {{"ep_size", 2}, {"exchange", exchange}, {"aux_loss_backward_scale", 4.0}}),

@@ -60,14 +60,17 @@ struct GateConfig {
   double router_input_norm_eps = 1e-6;
   bool per_expert_scale = false;  // weights times their experts' factors, after route_scale
   double z_loss_coeff = 0.0;
+  bool balances = false;  // selection_scores: in training Sinkhorn's balancing of this rank's tokens
+  double sinkhorn_tolerance = 1e-4;
   bool loss_first_choice = false;  // aux_loss_counts
-  int loss_sequences = 1;          // aux_loss_sequences, a divisor of T; not under context parallelism
+  int loss_sequences = 1;          // aux_loss_sequences, a divisor of T where there is the loss; of one rank
   bool loss_accumulated = false;   // aux_loss_accumulated, of one sequence
 
   /// The type that logits are computed and saved in.
   DataType compute_type() const { return precision.value_or(x_type); }
   /// The type of the routing weights.
   DataType weights_type() const { return weights_fp32 ? DataType::float32 : x_type; }
+  bool balances_selection() const { return training && balances; }
   bool has_aux_loss() const { return training && aux_loss_coeff > 0.0; }
   bool has_z_loss() const { return training && z_loss_coeff > 0.0; }
   bool has_loss() const { return has_aux_loss() || has_z_loss(); }

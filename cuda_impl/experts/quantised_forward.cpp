@@ -1,6 +1,6 @@
 // The products of a forward pass whose operands are both quantised (SPEC.md 11.1): each row becomes the
-// numbers of its codes, and the weights those of theirs, in float32, in which the portable products add them
-// up.
+// numbers of its codes, and the weights those of theirs, in float32, whose products add them up: on the
+// path of the config, by multiply-adds or by planes.
 #include "cuda_impl/experts/passes.hpp"
 #include "cuda_impl/experts/quantised_rows.hpp"
 #include "cuda_impl/quantization/quantize_rows.hpp"

@@ -6,11 +6,13 @@ bfloat16, and the reference judges its routing weights, its choice and its gradi
 torch, transformers and the package moeref, on a CPU.
 """
 import collections
+import contextlib
 import importlib
 import inspect
 import pathlib
 import re
 import types
+import unittest.mock
 
 import moeref
 import torch
@@ -106,7 +108,7 @@ ROWS = [
     Row("Gemma4Text DiffusionGemmaText", {**BEFORE, **NO_EPS, "per_expert_scale": True, "router_input_norm": True}),
     Row("Inkling", {**SIGMOID, **NO_EPS, **SCALED, "n_always_selected": 1}, "float32"),
     Row("Phimoe", BEFORE, ks=(2,), lacks="each expert's softmax leaves out logits that are far below the largest (sparsemixer)"),
-    Row("SwitchTransformersTop1", {**BEFORE, "expert_capacity": CAPACITY}, ks=(1,)),
+    Row("SwitchTransformersTop1", {**BEFORE, "expert_capacity": CAPACITY, "router_jitter": True}, ks=(1,)),
     Row("NllbMoeTop2",
         {**BEFORE, **NORMALISED, "norm_denominator": "max_of_sum_and_eps", "norm_eps": 2.0**-23, "expert_capacity": CAPACITY,
          "capacity_order": "choice", "norm_after_dropping": True}, ks=(2,)),
@@ -134,7 +136,7 @@ def row_of(name):
 
 
 def make(kind, module, row, k, dtype):
-    """The router in evaluation mode with random parameters."""
+    """The router with random parameters."""
     settings = types.SimpleNamespace(**{**SETTINGS, **row.settings, "num_experts_per_tok": k, "moe_topk": k, "top_k_experts": k})
     torch.set_default_dtype(dtype)
     try:
@@ -150,7 +152,7 @@ def make(kind, module, row, k, dtype):
             tensor.data.uniform_(0.5, 1.5)
         elif tensor.is_floating_point():
             tensor.data.normal_(0.0, 0.1 if name.endswith("correction_bias") else DIM**-0.5)
-    return router.eval()
+    return router
 
 
 def named(router, names):
@@ -163,6 +165,8 @@ def routed(router, module, x, k, correction, tokens):
     name = type(router).__name__
     extra = {"input_ids": tokens, "e_score_correction_bias": correction, "expert_bias": correction}
     arguments = [extra[p] for p in list(inspect.signature(router.forward).parameters)[1:] if p in extra]
+    if name == "SwitchTransformersTop1Router":
+        x = x * 1  # which it multiplies in place
     out = router(x[None] if name in ("AfmoeTokenChoiceRouter", "SwitchTransformersTop1Router") else x, *arguments)
     if name == "DbrxRouter":
         rule = types.SimpleNamespace(top_k=k, moe_normalize_expert_weights=1)
@@ -187,6 +191,14 @@ def routed(router, module, x, k, correction, tokens):
     return next(t for t in out if t.is_floating_point() and t.shape == (TOKENS, k)), ids
 
 
+@contextlib.contextmanager
+def given_noise(router, dtype):
+    """Yields the noise that a router in training multiplies its tokens by, of the layer's type, in place of what it draws."""
+    noise = torch.empty(TOKENS, DIM, dtype=dtype).uniform_(0.5, 1.5)
+    with unittest.mock.patch.object(torch.Tensor, "uniform_", lambda drawn, *_: drawn.copy_(noise)):
+        yield noise
+
+
 def judged(kind, module, row, k, dtype, seed):
     """The reference's verdict on one call, forward and backward."""
     torch.manual_seed(seed)
@@ -197,7 +209,8 @@ def judged(kind, module, row, k, dtype, seed):
     takes = list(inspect.signature(router.forward).parameters)
     if correction is None and ("e_score_correction_bias" in takes or "expert_bias" in takes):
         correction = 0.1 * torch.randn(EXPERTS)
-    weights, ids = routed(router, module, x, k, correction, tokens)
+    with given_noise(router.train(bool(row.fields.get("router_jitter"))), dtype) as noise:
+        weights, ids = routed(router, module, x, k, correction, tokens)
     shared = row.fields.get("n_always_selected", 0)  # beside EXPERTS and k
     experts = EXPERTS + shared
     cotangent = torch.randn(TOKENS, k + shared).to(weights.dtype)
@@ -227,6 +240,8 @@ def judged(kind, module, row, k, dtype, seed):
     if config.get("router_input_norm"):
         scale = named(router, ("scale",))
         given["params/input_scale"], results["grads/input_scale"] = scale.detach(), scale.grad
+    if config.get("router_jitter"):
+        given["inputs/router_noise"] = noise
     if config.get("enable_routing_replay"):
         given["inputs/replay_indices"] = ids
     return moeref.judge("gate", config, given, results, options=options)
@@ -285,7 +300,7 @@ Made by `router_classes.py`. Every class in the models' files whose name says th
 random parameters and ran forward and backward on {TOKENS} random tokens, {SEEDS} times for each k, in float32 and in bfloat16. The reference
 judged its choice, its weights and its gradients under the fields of its row (`moeref list fields`). A field that its model's config
 sets has the value that was tried. Where the config lacks a field for what a class does, the row is the nearest, and its failures show
-what is missing. Each class that passes was seen to fail under a row with other weights. In bfloat16 the first failure is named; classes that compute in the layer's type round where the reference's rows have float32.
+what is missing. Each class that passes was seen to fail under a row with other weights. A class with router_jitter ran in training, with noise of half to one and a half that the call gives. In bfloat16 the first failure is named; classes that compute in the layer's type round where the reference's rows have float32.
 
 **{expressible} of {len(classes)}** classes are expressible, {bfloat16_too} of them within the bounds of bfloat16, too.
 Left out: {", ".join(f"{name} ({why})" for name, why in NO_ROUTERS.items())}.

@@ -43,6 +43,33 @@ std::string name_of(const testing::TestParamInfo<moeref::WeightFormat>& info) {
 }
 INSTANTIATE_TEST_SUITE_P(Formats, QuantizedExperts, testing::ValuesIn(moeref::kQuantisedFormats), name_of);
 
+/// The formats whose facts are so.
+std::vector<moeref::WeightFormat> formats_where(bool (*is_so)(const moeref::WeightFormatFacts&)) {
+  std::vector<moeref::WeightFormat> out;
+  for (const moeref::WeightFormat format : moeref::kQuantisedFormats)
+    if (is_so(moeref::facts(format))) out.push_back(format);
+  return out;
+}
+
+class PowersOfTwoAsScales : public QuantizedExperts {};
+INSTANTIATE_TEST_SUITE_P(Formats, PowersOfTwoAsScales,
+                         testing::ValuesIn(formats_where([](const moeref::WeightFormatFacts& f) {
+                           return f.scale == ScaleType::e8m0;
+                         })),
+                         name_of);
+class CutBlocks : public QuantizedExperts {};
+INSTANTIATE_TEST_SUITE_P(Formats, CutBlocks,
+                         testing::ValuesIn(formats_where([](const moeref::WeightFormatFacts& f) {
+                           return f.cut_blocks;
+                         })),
+                         name_of);
+// One format of weights with blocks along both widths and one along K: the rows' formats are what differs.
+class QuantisedRows : public QuantizedExperts {};
+INSTANTIATE_TEST_SUITE_P(Formats, QuantisedRows,
+                         testing::Values(moeref::WeightFormat::fp8_e4m3_block128,
+                                         moeref::WeightFormat::mxfp8),
+                         name_of);
+
 // Rows per expert around the kernel's 8, 16 and 32; widths that leave lanes of the last step of K and of the
 // last columns without work.
 TEST_P(QuantizedExperts, CodesAreReadAtEveryTileEdge) {
@@ -62,8 +89,7 @@ TEST_P(QuantizedExperts, CodesAreReadAtEveryTileEdge) {
 
 // Scales from the smallest that there is to those that, with a code's own power of two, bfloat16 does not
 // hold.
-TEST_P(QuantizedExperts, ScalesOfEverySize) {
-  if (moeref::facts(GetParam()).scale != ScaleType::e8m0) GTEST_SKIP() << "scales are no powers of two alone";
+TEST_P(PowersOfTwoAsScales, ScalesOfEverySize) {
   Call drawn = build_call(parse_case_spec(call(9, 128, 128, "bfloat16")));
   for (const auto& [up, down] : {std::pair{0, 127}, {1, 200}, {127, 0}, {136, 118}, {128, 129}, {150, 90}}) {
     SCOPED_TRACE(testing::Message() << "scales " << up << " and " << down);
@@ -124,8 +150,7 @@ TEST_P(QuantizedExperts, RowsAreQuantisedToo) {
   }
 }
 
-TEST_P(QuantizedExperts, QuantisedRowsOnRanks) {
-  if (GetParam() > moeref::WeightFormat::mxfp8) GTEST_SKIP() << "two formats of weights are enough";
+TEST_P(QuantisedRows, OnRanks) {
   for (const bool after : {false, true})
     expect_agrees(with(call(13, 128, 128, "bfloat16"),
                        {{"backward", true},
@@ -136,8 +161,7 @@ TEST_P(QuantizedExperts, QuantisedRowsOnRanks) {
                           {"apply_router_weight_after_down", after}}}}));
 }
 
-TEST_P(QuantizedExperts, CutGroupsAndOtherActivationsOfQuantisedRows) {
-  if (!moeref::facts(GetParam()).cut_blocks) GTEST_SKIP() << "widths are whole blocks";
+TEST_P(CutBlocks, CutGroupsAndOtherActivationsOfQuantisedRows) {
   for (const char* activation : {"quick_geglu", "relu2", "gelu", "swigluoai"})
     for (const char* format : {"fp8_e4m3_group128", "fp8_e4m3_group128_ue8m0"})
       expect_agrees(with(call(7, 200, 77, "float16"), {{"backward", true},

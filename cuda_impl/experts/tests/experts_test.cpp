@@ -214,6 +214,37 @@ TEST_P(Experts, InfinitiesStayInTheirExpert) {
   }
 }
 
+// What is infinite and what is NaN, of the first tile of an expert and of its last, is as in fp64: planes of
+// an infinite number alone would say NaN everywhere.
+TEST_P(Experts, InfinitiesComeOutAsInfinities) {
+  MOEREF_NEEDS(GetParam());
+  HostCase c = with_counts(in_setting({0, 64, 64, 0, 0, Activation::relu2}), {70, 200, 70}, false, 39);
+  for (bf16& w : c.down) w = __float2bfloat16(std::abs(__bfloat162float(w)));
+  const auto first = std::find(c.ids.begin(), c.ids.end(), 0) - c.ids.begin(),
+             last = c.ids.rend() - std::find(c.ids.rbegin(), c.ids.rend(), 1) - 1;
+  c.x[first * 64] = c.x[last * 64 + 63] = __float2bfloat16(INFINITY);
+  const auto second = std::find(c.ids.begin() + first + 1, c.ids.end(), 0) - c.ids.begin();
+  c.d_output[second * 64 + 3] = __float2bfloat16(-INFINITY);
+  const HostResult want = host_experts(c);
+  DeviceExperts device(c);
+  device.forward(), device.backward();
+  const auto word = [](double v) { return std::isnan(v) ? "NaN" : std::isinf(v) ? "infinite" : "finite"; };
+  const auto compare = [&](const char* name, const std::vector<double>& got,
+                           const std::vector<double>& right) {
+    ASSERT_EQ(got.size(), right.size());
+    int others = 0, infinite = 0;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      infinite += std::isinf(right[i]);
+      if (std::strcmp(word(got[i]), word(right[i])) != 0 || (std::isinf(right[i]) && got[i] != right[i]))
+        others++;
+    }
+    EXPECT_EQ(others, 0) << name;
+    EXPECT_GT(infinite, 0) << name;
+  };
+  compare("output", device.output.values(), want.output);
+  compare("ddown", device.ddown.values(), want.ddown);
+}
+
 void expect_same_bits(const DeviceExperts& a, const DeviceExperts& b) {
   const auto x = a.bits(), y = b.bits();
   for (std::size_t i = 0; i < x.size(); ++i) EXPECT_TRUE(x[i].second == y[i].second) << x[i].first;

@@ -1,7 +1,7 @@
 // Numbers of fp32 as sums of three bfloat16, from tiles in shared memory to where wgmma reads its operands.
 //
 // x = h + m + l exactly: h = bf16(x) leaves 15 bits and a sign, m = bf16(x - h) leaves 6, l has them. (Below
-// 2^-110 l loses bits; from 3.39e38 on h is infinite and the product NaN.)
+// 2^-110 l loses bits; from 3.39e38 on h is infinite, and so m is NaN.)
 #pragma once
 
 #include "cuda_impl/grouped_gemm/portable/operand.cuh"

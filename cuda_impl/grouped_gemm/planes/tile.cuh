@@ -7,6 +7,9 @@
 // registers, of the first 128 while the tensor cores are at the other 128 of the block before, and of those
 // while they are at the first.
 //
+// Planes of an infinite number multiply to NaN where the number itself would not, so a tile with a sum that
+// is not finite is computed once more by multiply-adds.
+//
 // Floor on an H200: 790 / 6 = 132 TFLOP/s. A block of K takes the tensor cores 3072 cycles, and shared memory
 // 2500 of them: half by wgmma's right operand, the rest by numbers that come, are read, and return as planes.
 #pragma once
@@ -32,15 +35,15 @@ struct PlanesTile {
   static __device__ __forceinline__ const float* multiply(portable::Operand<float, AKMajor> a,
                                                           portable::Operand<float, BKMajor> b, int k_extent,
                                                           int used_rows, char* shared) {
-    return used_rows > portable::kTile ? strips<2>(a, b, k_extent, shared)
-                                       : strips<1>(a, b, k_extent, shared);
+    return used_rows > portable::kTile ? strips<2>(a, b, k_extent, used_rows, shared)
+                                       : strips<1>(a, b, k_extent, used_rows, shared);
   }
 
  private:
   template <int kUsed, bool AKMajor, bool BKMajor>
   static __device__ __forceinline__ const float* strips(portable::Operand<float, AKMajor> a,
                                                         portable::Operand<float, BKMajor> b, int k_extent,
-                                                        char* shared) {
+                                                        int used_rows, char* shared) {
     using A = typename portable::Operand<float, AKMajor>::Tile;
     using B = typename portable::Operand<float, BKMajor>::Tile;
     static_assert(A::depth == kDepth && A::bytes == kOperandBytes && B::bytes == kOperandBytes);
@@ -86,14 +89,47 @@ struct PlanesTile {
     }
     sm90::wgmma_wait<0>();
     wait_copies<0>();
-    __syncthreads();
-    float* const result = reinterpret_cast<float*>(stages);
+    bool finite = true;
 #pragma unroll
     for (int strip = 0; strip < kUsed; ++strip) {
       sm90::fence_accumulator(sum[strip]);
-      put(sum[strip], result + (strip * portable::kTile + first) * portable::kResultStride);
+#pragma unroll
+      for (int i = 0; i < 64; ++i) finite = finite && isfinite(sum[strip][i]);
     }
+    if (!__syncthreads_and(finite))
+      return by_multiply_adds<kUsed>(a.rewound(blocks_of_k), b.rewound(blocks_of_k), k_extent, used_rows,
+                                     shared);
+    float* const result = reinterpret_cast<float*>(stages);
+#pragma unroll
+    for (int strip = 0; strip < kUsed; ++strip)
+      put(sum[strip], result + (strip * portable::kTile + first) * portable::kResultStride);
     __syncthreads();
+    return result;
+  }
+
+  /// The strips one after another, the last first; each result moves to its place behind the memory that the
+  /// next one takes.
+  template <int kUsed, bool AKMajor, bool BKMajor>
+  static __device__ __noinline__ const float* by_multiply_adds(portable::Operand<float, AKMajor> a,
+                                                               portable::Operand<float, BKMajor> b,
+                                                               int k_extent, int used_rows, char* shared) {
+    using Exact = portable::PortableTile<float>;
+    constexpr int half = portable::kTile * portable::kResultStride / 2;  // elements that move at once
+    constexpr int behind = (shared_bytes / 4 - kUsed * 2 * half) / 4 * 4;
+    static_assert(behind >= half && behind + (kUsed - 1) * 2 * half >= Exact::shared_bytes / 4);
+    float* const result = reinterpret_cast<float*>(shared) + behind;
+#pragma unroll 1
+    for (int strip = kUsed - 1; strip >= 0; --strip) {
+      const float* const from = Exact::multiply(strip > 0 ? a.next_tile() : a, b, k_extent,
+                                                used_rows - strip * portable::kTile, shared);
+#pragma unroll 1
+      for (int part = 1; part >= 0; --part) {
+        for (int i = static_cast<int>(threadIdx.x) * 4; i < half; i += 4 * portable::kThreads<float>)
+          *reinterpret_cast<float4*>(result + (strip * 2 + part) * half + i) =
+              *reinterpret_cast<const float4*>(from + part * half + i);
+        __syncthreads();
+      }
+    }
     return result;
   }
 

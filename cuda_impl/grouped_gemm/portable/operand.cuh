@@ -68,6 +68,14 @@ class Operand {
     (KMajor ? elements_ : lines_) -= Tile::depth;
   }
 
+  /// The same from the beginning, after `blocks` blocks.
+  __device__ __forceinline__ Operand rewound(int blocks) const {
+    Operand again = *this;
+    again.from_ -= blocks * next_;
+    (KMajor ? again.elements_ : again.lines_) += blocks * Tile::depth;
+    return again;
+  }
+
   /// The same of the next kTile rows, or of the next columns where these are adjacent.
   __device__ __forceinline__ Operand next_tile() const {
     Operand next = *this;

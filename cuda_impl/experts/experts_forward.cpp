@@ -19,6 +19,7 @@ ForwardPass::ForwardPass(const ExpertsConfig& c, const TokenChunks& chunks, cons
       permutation_(
           carve_permutation(permutation_shape(c, path_, chunks),
                             saved ? laid_out<Saved>(saved, c, chunks).permutation : work_.permutation)) {
+  if (reads_codes(c, path_)) work_.numbers.gate_and_up = nullptr;
   check_aligned(in.x, "x");
   check_aligned(w.gate_and_up, "gate_and_up_projs");
   check_aligned(w.down, "down_projs");

@@ -61,12 +61,20 @@ void check_config(const ExpertsConfig& c) {
   }
 }
 
+bool reads_codes(const ExpertsConfig& c, ExpertsPath path) {
+  return c.weight_format != WeightFormat::none && product_kind(path).reads_codes(demand_of(c));
+}
+
 namespace {
 
-/// Whether forward reads codes wherever it runs: the answer of every device that has a path.
-bool reads_codes(const ExpertsConfig& c) {
-  const ExpertsPath path = choose_path(demand_of(c, 8), c.path);
-  return path != ExpertsPath::automatic && product_kind(path).streams_weights;
+/// Whether forward reads codes wherever it runs: on every device that has a path.
+bool always_reads_codes(const ExpertsConfig& c) {
+  bool always = true;
+  for (const int major : {8, 9}) {
+    const ExpertsPath path = choose_path(demand_of(c, major), c.path);
+    always = always && (path == ExpertsPath::automatic || reads_codes(c, path));
+  }
+  return always;
 }
 
 }  // namespace
@@ -171,7 +179,7 @@ ForwardWorkspace::ForwardWorkspace(Arena& arena, const ExpertsConfig& c, const T
       tickets(arena.take<int>(1)),
       arrivals(static_cast<int*>(
           arena.take_bytes(arrivals_bytes(permutation_shape(c, ExpertsPath::portable, chunks))))),
-      numbers(arena, c, quantises(c) ? DataType::float32 : c.dtype, !reads_codes(c)),
+      numbers(arena, c, quantises(c) ? DataType::float32 : c.dtype, !always_reads_codes(c)),
       operand(arena.take<float>(quantises(c) ? rows_of(c) * std::max(c.dim, c.inter_dim) : 0)),
       sums(arena.take<float>(quantises(c) ? rows_of(c) * std::max(c.up_width(), c.dim) : 0)) {}
 

@@ -35,6 +35,8 @@ GroupedShape grouped_shape(const ExpertsConfig& config, ExpertsPath path, const 
 /// Before the first product of a pass; the products leave it so.
 void clear_tickets(int* tickets, cudaStream_t stream);
 inline bool quantises(const ExpertsConfig& c) { return c.activation_format != ActivationFormat::none; }
+/// Whether products of this path read the config's codes.
+bool reads_codes(const ExpertsConfig& config, ExpertsPath path);
 /// Whether the up product brings X to its rows.
 bool gathers(const ExpertsConfig& config, ExpertsPath path);
 /// The same shape for an up product that gathers. `arrivals`: of the workspace, 0 for every chunk.
@@ -58,7 +60,8 @@ struct Saved {
   void* o;  // [R, D], the rows before their weights, where backward cannot find their products with dY again
   Saved(Arena& arena, const ExpertsConfig& config, const TokenChunks& chunks);
 };
-/// The weights as numbers where the caller's are codes that the pass's products cannot read.
+/// The weights as numbers where the caller's are codes that the pass's products cannot read. They have their
+/// memory wherever products of some device cannot.
 struct Numbers {
   void *gate_and_up = nullptr, *down = nullptr;  // null where the caller's weights are multiplied as they are
   DataType type;

@@ -64,6 +64,13 @@ constexpr bool has_few_rows(const ProductDemand& d) {
 /// gained 2 to 5 points of the dense rate, 256 (two tiles of 128) lost up to 2; between them is interpolated
 /// (tools/bench/results/2026-11-29-h200-turns.md).
 constexpr bool has_full_tiles(const ProductDemand& d) { return d.rows >= std::int64_t{d.experts} * 640; }
+/// Runs of 32 codes along K.
+constexpr bool has_whole_runs(const ProductDemand& d) {
+  return d.format != WeightFormat::none && d.dim % 32 == 0 && d.inter_dim % 32 == 0 && !d.weighs_input;
+}
+/// Warps that turn codes into numbers beside the products spare the pass that writes all of them, and then
+/// their bytes.
+constexpr bool prefers_turns(const ProductDemand& d) { return has_full_tiles(d) || has_whole_runs(d); }
 /// The tensor cores round six sums for each 16 of K, below 2^-23 each: over a short K that may be more than a
 /// sum in order does.
 constexpr bool long_sums(const ProductDemand& d) { return d.dim >= 32 && d.inter_dim >= 32; }
@@ -73,6 +80,10 @@ constexpr bool never(const ProductDemand&) { return false; }
 /// both together took 5 % less at an inner width of 768, 2 % less at 2048, as long at 2880, and 2 % longer at
 /// 14336 (tools/bench/results/2026-11-29-h200-gather.md).
 constexpr bool narrow_experts(const ProductDemand& d) { return d.inter_dim <= 2048; }
+/// The warps that would copy turn codes into numbers.
+constexpr bool narrow_experts_of_numbers(const ProductDemand& d) {
+  return narrow_experts(d) && d.format == WeightFormat::none;
+}
 
 struct ProductKind {
   ExpertsPath path;
@@ -80,9 +91,10 @@ struct ProductKind {
   const char* name;
   bool (*serves)(const ProductDemand&);
   bool (*preferred)(const ProductDemand&);
-  /// Forward reads codes, or else weights of a quantised format become numbers first; it reads each token
-  /// where it is, or else X has to lie by row; and its blocks draw no tickets.
+  /// Forward reads each token where it is, or else X has to lie by row; and its blocks draw no tickets.
   bool streams_weights;
+  /// Forward reads codes, or else weights of a quantised format become numbers first.
+  bool (*reads_codes)(const ProductDemand&);
   /// Whether the up product brings X to its rows itself; else a copy comes before.
   bool (*gathers)(const ProductDemand&);
   int tile_rows;    // most rows of a row tile of the token products
@@ -92,18 +104,19 @@ struct ProductKind {
 
 /// `automatic` is the first that serves and is preferred.
 inline constexpr ProductKind kProductKinds[] = {
-    {ExpertsPath::few_rows, "few_rows", "few rows, 128 x 32", serves_few_rows, has_few_rows, true, never, 128,
-     128, nullptr, &few_rows::kBfloat16Products, &few_rows::kFloat16Products},
+    {ExpertsPath::few_rows, "few_rows", "few rows, 128 x 32", serves_few_rows, has_few_rows, true,
+     any_experts, never, 128, 128, nullptr, &few_rows::kBfloat16Products, &few_rows::kFloat16Products},
     {ExpertsPath::wgmma_turns, "wgmma_turns", "wgmma, 128 x 160 by turns, clusters of 2", serves_wgmma,
-     has_full_tiles, false, narrow_experts, 160, 128, nullptr, &sm90::kTurnProducts, nullptr},
+     prefers_turns, false, has_whole_runs, narrow_experts_of_numbers, 160, 128, nullptr, &sm90::kTurnProducts,
+     nullptr},
     {ExpertsPath::wgmma_clusters, "wgmma_clusters", "wgmma, 256 x 160, clusters of 2", serves_wgmma,
-     large_experts, false, narrow_experts, 320, 128, nullptr, &sm90::kClusterProducts, nullptr},
-    {ExpertsPath::wgmma, "wgmma", "wgmma, 256 x 160", serves_wgmma, any_experts, false, narrow_experts, 160,
-     128, nullptr, &sm90::kOneBlockProducts, nullptr},
+     large_experts, false, never, narrow_experts, 320, 128, nullptr, &sm90::kClusterProducts, nullptr},
+    {ExpertsPath::wgmma, "wgmma", "wgmma, 256 x 160", serves_wgmma, any_experts, false, never, narrow_experts,
+     160, 128, nullptr, &sm90::kOneBlockProducts, nullptr},
     {ExpertsPath::wgmma_planes, "wgmma_planes", "wgmma on three bfloat16 planes, 256 x 128", serves_planes,
-     long_sums, false, never, 256, 128, &planes::kProducts, nullptr, nullptr},
+     long_sums, false, never, never, 256, 128, &planes::kProducts, nullptr, nullptr},
     {ExpertsPath::portable, "portable", "portable, 128 x 128", serves_portable, any_experts, false, never,
-     128, 128, &portable::kFloat32Products, &portable::kBfloat16Products, &portable::kFloat16Products},
+     never, 128, 128, &portable::kFloat32Products, &portable::kBfloat16Products, &portable::kFloat16Products},
 };
 
 /// The path asked for, or the one that `automatic` stands for; `automatic` where none serves.

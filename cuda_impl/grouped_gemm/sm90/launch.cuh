@@ -29,9 +29,10 @@ void launch(const char* name, cudaStream_t stream, const Arguments&... arguments
   launch_overlapped<Kernel>(name, {blocks, kThreads, Layout::total, stream, Layout::cluster}, arguments...);
 }
 
-template <class Epilogue, int Strips, int Cluster>
-using TokenLayout = SharedLayout<Strips, kBlockRows, Strips == 2 ? 4 : 5,
-                                 (Epilogue::shares_staging ? 1 : 2) * Epilogue::staging_bytes, Cluster>;
+template <class Epilogue, int Strips, int Cluster, bool Coded = false>
+using TokenLayout = SharedLayout<Strips, kBlockRows, Strips == 2 || Coded ? 4 : 5,
+                                 (Epilogue::shares_staging ? 1 : 2) * Epilogue::staging_bytes, Cluster,
+                                 Coded ? kConverterWarps : 0, Coded ? kCodeBytes : 0>;
 
 /// For M of `m_extent` columns, as the epilogue counts them.
 template <class Layout, class Epilogue>
@@ -47,18 +48,23 @@ inline CUtensorMap weights_mn_major(const void* w, int experts, int k, int m) {
 inline CUtensorMap weights_k_major(const void* w, int experts, int m, int k) {
   return tensor_map(static_cast<const bf16*>(w), experts, m, k, 128, 64);
 }
+/// weights [E, M, K] as codes.
+template <class Product>
+CodeSource coded_weights(const GroupedShape& g, const Product& p, int k, int m) {
+  return {g.format, static_cast<const std::uint8_t*>(p.weights), p.scales.blocks, p.scales.experts, k, m};
+}
 
 /// rows [R, width]: box of 32 rows.
 inline CUtensorMap token_rows(const GroupedShape& g, const void* rows, int width) {
   return tensor_map(static_cast<const bf16*>(rows), 1, g.rows, width, kTokenBox, 64);
 }
 
-template <class Act, int Strips, int Cluster>
-void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParameters& parameters,
-               cudaStream_t stream) {
+template <class Act, int Strips, int Cluster, bool Coded>
+void launch_up_of(const GroupedShape& g, const UpProduct& u, const ActivationParameters& parameters,
+                  cudaStream_t stream) {
   using Epilogue =
       std::conditional_t<Act::layout == UpLayout::halves, FragmentForward<Act>, ActivationForward<Act>>;
-  using Layout = TokenLayout<Epilogue, Strips, Cluster>;
+  using Layout = TokenLayout<Epilogue, Strips, Cluster, Coded>;
   const int width = Act::layout == UpLayout::up_only ? g.inter_dim : 2 * g.inter_dim;
   const typename Epilogue::Arguments e{static_cast<bf16*>(u.h),
                                        static_cast<bf16*>(u.a),
@@ -66,17 +72,32 @@ void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParame
                                        u.weighted ? g.permutation.row_weight : nullptr,
                                        g.inter_dim,
                                        parameters};
-  const CUtensorMap weights = weights_mn_major(u.weights, g.experts, g.dim, width);
   const int m_extent = Act::layout == UpLayout::interleaved ? width : g.inter_dim;
   TokenProductShape shape = token_shape<Layout, Epilogue>(g, g.dim, m_extent);
-  shape.copy = {static_cast<const uint4*>(u.tokens),
-                static_cast<uint4*>(u.rows),
-                g.permutation.row_token,
-                g.dim / 8,
-                g.arrivals,
-                g.arrivals + 1};
-  launch<token_product<Layout, true, Epilogue>, Layout>("up_product", stream, weights,
-                                                        token_rows(g, u.rows, g.dim), shape, e);
+  if constexpr (Coded) {
+    launch<token_product<Layout, CodedWeights, Epilogue>, Layout>(
+        "up_product", stream, coded_weights(g, u, g.dim, width), token_rows(g, u.rows, g.dim), shape, e);
+  } else {
+    shape.copy = {static_cast<const uint4*>(u.tokens),
+                  static_cast<uint4*>(u.rows),
+                  g.permutation.row_token,
+                  g.dim / 8,
+                  g.arrivals,
+                  g.arrivals + 1};
+    launch<token_product<Layout, WeightsByTma<true>, Epilogue>, Layout>(
+        "up_product", stream, weights_mn_major(u.weights, g.experts, g.dim, width),
+        token_rows(g, u.rows, g.dim), shape, e);
+  }
+}
+
+/// Codes only by turns (product_kinds.hpp).
+template <class Act, int Strips, int Cluster>
+void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParameters& parameters,
+               cudaStream_t stream) {
+  if constexpr (Strips == 1)
+    if (g.format != WeightFormat::none)
+      return launch_up_of<Act, Strips, Cluster, true>(g, u, parameters, stream);
+  launch_up_of<Act, Strips, Cluster, false>(g, u, parameters, stream);
 }
 
 template <class Act, int Strips, int Cluster>
@@ -92,7 +113,7 @@ void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
                                        g.inter_dim,
                                        parameters};
   const CUtensorMap weights = weights_k_major(d.weights, g.experts, g.inter_dim, g.dim);
-  launch<token_product<Layout, false, Epilogue>, Layout>(
+  launch<token_product<Layout, WeightsByTma<false>, Epilogue>, Layout>(
       "down_gradient_product", stream, weights, token_rows(g, d.dy, g.dim),
       token_shape<Layout, Epilogue>(g, g.dim, g.inter_dim), e);
 }

@@ -21,7 +21,8 @@ constexpr int kThreads = 384, kProducerRegisters = 40, kConsumerRegisters = 232;
 constexpr int kBlock64Bytes = 64 * kBlockK * 2;  // one m64 (or n64, MN-major) block of a stage
 
 /// Strips: 2 of a tile that the warpgroups share, or 1 where they take turns. Staging: bytes for epilogues.
-template <int Strips, int MaxN, int Stages, int Staging, int Cluster>
+/// Converters: warps that bring operand A, from codes that they keep in CodeBytes.
+template <int Strips, int MaxN, int Stages, int Staging, int Cluster, int Converters = 0, int CodeBytes = 0>
 struct SharedLayout {
   static_assert(Strips == 1 || Strips == 2);
   static_assert(Cluster == 1 || Cluster == 2);
@@ -29,9 +30,10 @@ struct SharedLayout {
   static constexpr bool by_turns = Strips == 1;
   static constexpr int a_bytes = Strips * kStrip * kBlockK * 2, b_bytes = MaxN * kBlockK * 2,
                        stage_bytes = a_bytes + b_bytes;
-  static constexpr int staging = Stages * stage_bytes, barriers = staging + Staging,
-                       tickets = barriers + 16 * Stages + 32;
-  using Ring = TicketRing<Cluster, 9>;  // eight consumer warps and the producer
+  static constexpr int staging = Stages * stage_bytes, codes = staging + Staging,
+                       barriers = codes + CodeBytes, tickets = barriers + 16 * Stages + 32;
+  static constexpr int arrivals = 1 + Converters;    // at a stage that is full
+  using Ring = TicketRing<Cluster, 9 + Converters>;  // eight consumer warps and the producer
   static constexpr int total = tickets + Ring::bytes;
   static_assert(b_bytes % 1024 == 0 && total <= 232448);
 
@@ -80,7 +82,7 @@ template <class Layout>
 __device__ void initialise_barriers(std::uint32_t base) {
   if (threadIdx.x == 0) {
     for (int s = 0; s < Layout::stages; ++s) {
-      mbarrier_init(Layout::full(base, s), 1);
+      mbarrier_init(Layout::full(base, s), Layout::arrivals);
       mbarrier_init(Layout::empty(base, s), 4 * Layout::strips * Layout::cluster);  // one per consumer warp
     }
     for (int warpgroup = 0; warpgroup < 2; ++warpgroup) {

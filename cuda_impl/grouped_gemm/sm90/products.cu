@@ -30,11 +30,21 @@ void stored_product(const char* name, const GroupedShape& g, const StoredProduct
                     cudaStream_t stream) {
   using Epilogue = std::conditional_t<Strips == 1, StoreRowsInBulk<Scaled>, StoreRows<Scaled>>;
   using Layout = TokenLayout<Epilogue, Strips, Cluster>;
-  launch<token_product<Layout, WeightsMnMajor, Epilogue>, Layout>(
+  launch<token_product<Layout, WeightsByTma<WeightsMnMajor>, Epilogue>, Layout>(
       name, stream,
       WeightsMnMajor ? weights_mn_major(p.weights, g.experts, k_extent, width)
                      : weights_k_major(p.weights, g.experts, width, k_extent),
       token_rows(g, p.rows, k_extent), token_shape<Layout, Epilogue>(g, k_extent, width), store(g, p, width));
+}
+
+/// O rows = A' W_down from codes, by turns.
+template <bool Scaled>
+void coded_down_product(const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
+  using Epilogue = StoreRowsInBulk<Scaled>;
+  using Layout = TokenLayout<Epilogue, 1, 2, true>;
+  launch<token_product<Layout, CodedWeights, Epilogue>, Layout>(
+      "down_product", stream, coded_weights(g, p, g.inter_dim, g.dim), token_rows(g, p.rows, g.inter_dim),
+      token_shape<Layout, Epilogue>(g, g.inter_dim, g.dim), store(g, p, g.dim));
 }
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -73,8 +83,11 @@ void weight_gradient_of(const GroupedShape& g, const WeightGradient& p, cudaStre
 
 template <int Strips, int Cluster>
 void down_product(const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
-  const auto run = p.bias || p.scale_product ? stored_product<Strips, Cluster, true, true>
-                                             : stored_product<Strips, Cluster, true, false>;
+  const bool scaled = p.bias || p.scale_product;
+  if (g.format != WeightFormat::none)
+    return (scaled ? coded_down_product<true> : coded_down_product<false>)(g, p, stream);
+  const auto run =
+      scaled ? stored_product<Strips, Cluster, true, true> : stored_product<Strips, Cluster, true, false>;
   run("down_product", g, p, g.inter_dim, g.dim, stream);
 }
 

@@ -10,7 +10,8 @@
 // * take turns, a tile each: five stages of 36 KiB; the two blocks of a cluster take neighbouring strips of
 //   the same tokens. One multiplies while the other is in its epilogue.
 //
-// Where the tokens still have to come to their rows, idle warps bring them there (row_copy.cuh).
+// Where the tokens still have to come to their rows, idle warps bring them there (row_copy.cuh); or, where
+// the weights are codes, these warps turn them into numbers (code_converter.cuh).
 // Units run expert by expert, token tiles fastest, so that the blocks in flight share weights and tokens in
 // L2; each column of weights begins with another token tile, or a block would meet a remainder at every turn
 // or never (512 rows as 320 + 192: a fifth of the time). Both operands come by TMA. Floor: 2 R K M flops at
@@ -18,6 +19,7 @@
 #pragma once
 
 #include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
+#include "cuda_impl/grouped_gemm/sm90/code_converter.cuh"
 #include "cuda_impl/grouped_gemm/sm90/epilogue_store.cuh"
 #include "cuda_impl/grouped_gemm/sm90/row_copy.cuh"
 
@@ -43,6 +45,20 @@ __host__ __device__ constexpr int strips_of(int m_extent) {
 template <class Layout>
 constexpr int kUnitStrips = Layout::by_turns ? Layout::cluster : Layout::strips;
 
+/// Operand A by TMA: weights [E, K, M] where MnMajor, else [E, M, K].
+template <bool MnMajor>
+struct WeightsByTma {
+  using Source = CUtensorMap;
+  static constexpr bool mn_major = MnMajor, coded = false;
+  static constexpr int producer_registers = kProducerRegisters, consumer_registers = kConsumerRegisters;
+};
+/// Or from codes [E, M, K].
+struct CodedWeights {
+  using Source = CodeSource;
+  static constexpr bool mn_major = false, coded = true;
+  static constexpr int producer_registers = 96, consumer_registers = 208;
+};
+
 /// A unit's row tile, of all blocks of the cluster, and how many rows it has; its rows and first strip for
 /// the cluster's block `rank`, no rows where the first block takes all.
 struct Unit {
@@ -67,12 +83,12 @@ __device__ __forceinline__ Unit locate(const TokenProductShape& s, int work, int
 }
 
 /// Strip `i` of a unit's weights into operand A, of both blocks of a cluster where `Shared` is 2.
-template <int Shared, class Epilogue, bool WeightsMnMajor>
+template <int Shared, class Epilogue, bool MnMajor>
 __device__ __forceinline__ void load_strip(const CUtensorMap& weights, std::uint32_t a, std::uint32_t full,
                                            const TileOutput& tile, int i, int m_half, int k) {
   const std::uint32_t to = a + i * 2 * kBlock64Bytes;
   const int strip = tile.strip + i;
-  if constexpr (!WeightsMnMajor) {
+  if constexpr (!MnMajor) {
     load_box<Shared>(to, weights, full, k, strip * kStrip, tile.expert);
   } else if constexpr (Epilogue::paired_columns) {
     load_box<Shared>(to, weights, full, strip * 64, k, tile.expert);
@@ -83,10 +99,10 @@ __device__ __forceinline__ void load_strip(const CUtensorMap& weights, std::uint
   }
 }
 
-template <class Layout, bool WeightsMnMajor, class Epilogue>
-__device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const CUtensorMap& tokens,
-                                               const TokenProductShape& s, int m_half, std::uint32_t base,
-                                               int total) {
+template <class Layout, class Weights, class Epilogue>
+__device__ __forceinline__ void produce_tokens(const typename Weights::Source& weights,
+                                               const CUtensorMap& tokens, const TokenProductShape& s,
+                                               int m_half, std::uint32_t base, int total) {
   // Blocks of a cluster share the weights, or, where each has its own strips, the tokens.
   constexpr int cluster = Layout::cluster, share_weights = Layout::by_turns ? 1 : cluster,
                 share_tokens = Layout::by_turns ? cluster : 1;
@@ -99,18 +115,21 @@ __device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const
   for (int work = tickets.next(); work < total; work = tickets.next()) {
     const Unit unit = locate<Layout>(s, work, rank);
     const TileOutput& tile = unit.output;
-    if (Epilogue::may_gather && s.copy.tokens) await_rows(s.copy.arrived + unit.tile, unit.tile_rows);
+    if (Epilogue::may_gather && !Weights::coded && s.copy.tokens)
+      await_rows(s.copy.arrived + unit.tile, unit.tile_rows);
     const int boxes = (tile.rows + kTokenBox - 1) / kTokenBox;
     for (int kb = 0; kb < k_blocks; ++kb) {
       const std::uint32_t full = Layout::full(base, pipe.stage), a = Layout::a(base, pipe.stage),
                           b = Layout::b(base, pipe.stage);
       if (kb == draw_at) tickets.draw();
       mbarrier_wait(Layout::empty(base, pipe.stage), pipe.phase);
-      mbarrier_arrive_expect(full, Layout::a_bytes + boxes * kTokenBox * kBlockK * 2);
+      mbarrier_arrive_expect(full, (Weights::coded ? 0 : Layout::a_bytes) + boxes * kTokenBox * kBlockK * 2);
+      if constexpr (!Weights::coded) {
 #pragma unroll
-      for (int i = 0; i < Layout::strips / share_weights; ++i)
-        load_strip<share_weights, Epilogue, WeightsMnMajor>(
-            weights, a, full, tile, share_weights == 2 ? rank : i, m_half, kb * kBlockK);
+        for (int i = 0; i < Layout::strips / share_weights; ++i)
+          load_strip<share_weights, Epilogue, Weights::mn_major>(
+              weights, a, full, tile, share_weights == 2 ? rank : i, m_half, kb * kBlockK);
+      }
       for (int box = share_tokens == 2 ? rank : 0; box < boxes; box += share_tokens)
         load_box<share_tokens>(b + box * kTokenBox * kBlockK * 2, tokens, full, kb * kBlockK,
                                int(tile.row) + box * kTokenBox, 0);
@@ -119,9 +138,24 @@ __device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const
   }
 }
 
+/// The strips of this block's units from codes: by the warps from thread `first` on.
+template <class Layout, class Epilogue>
+__device__ __forceinline__ void convert_codes(const CodedWeights::Source& weights, const TokenProductShape& s,
+                                              int m_half, std::uint32_t base, int total, int first) {
+  const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK, rank = rank_in_cluster<Layout>();
+  with_code_format(weights.format, [&]<WeightFormat kFormat>() {
+    CodeConverter<Layout, kFormat> converter(weights, base, static_cast<int>(threadIdx.x) - first);
+    TicketReader<typename Layout::Ring, true> tickets(base + Layout::tickets);
+    for (int work = tickets.next(); work < total; work = tickets.next()) {
+      const TileOutput tile = locate<Layout>(s, work, rank).output;
+      converter.convert_strip(tile.expert, tile.strip, Epilogue::paired_columns ? m_half : 0, k_blocks);
+    }
+  });
+}
+
 /// A warpgroup's part in every unit of work: both of a block multiply each, a strip each, and read the next
 /// ticket before the epilogue.
-template <class Layout, bool WeightsMnMajor, class Epilogue>
+template <class Layout, class Weights, class Epilogue>
 __device__ __forceinline__ void consume_together(const TokenProductShape& s,
                                                  const typename Epilogue::Arguments& epilogue, char* shared,
                                                  std::uint32_t base, int total, int warpgroup) {
@@ -147,11 +181,11 @@ __device__ __forceinline__ void consume_together(const TokenProductShape& s,
       find_next();  // not before: the producer hands out the ticket when it has filled the stages
       continue;
     }
-    accumulate<Layout, WeightsMnMajor, false>(acc, base, warpgroup, (tile.rows + 15) / 16 * 16, k_blocks,
-                                              pipe, [&] {
-                                                prepared = Epilogue::prepare(epilogue, tile);
-                                                find_next();
-                                              });
+    accumulate<Layout, Weights::mn_major, false>(acc, base, warpgroup, (tile.rows + 15) / 16 * 16, k_blocks,
+                                                 pipe, [&] {
+                                                   prepared = Epilogue::prepare(epilogue, tile);
+                                                   find_next();
+                                                 });
     Epilogue::run(epilogue, prepared, acc, tile,
                   shared + Layout::staging + warpgroup * Epilogue::staging_bytes, warpgroup);
   }
@@ -160,7 +194,7 @@ __device__ __forceinline__ void consume_together(const TokenProductShape& s,
 /// The warpgroups take every other unit, so that one multiplies while the other is in its epilogue. A
 /// warpgroup waits for a stage only when the other has got its unit's last one: the stage's barrier would
 /// else be a phase behind, and its parity would pass for that of the phase waited for.
-template <class Layout, bool WeightsMnMajor, class Epilogue>
+template <class Layout, class Weights, class Epilogue>
 __device__ __forceinline__ void consume_in_turn(const TokenProductShape& s,
                                                 const typename Epilogue::Arguments& epilogue, char* shared,
                                                 std::uint32_t base, int total, int warpgroup) {
@@ -188,11 +222,11 @@ __device__ __forceinline__ void consume_in_turn(const TokenProductShape& s,
       if (Epilogue::shares_staging) await_turn(Layout::turn_to_store(base, warpgroup));
     } else {
       typename Epilogue::Prepared prepared;
-      accumulate<Layout, WeightsMnMajor, false>(acc, base, 0, (tile.rows + 15) / 16 * 16, k_blocks, pipe,
-                                                [&] {
-                                                  pass_turn(Layout::turn_to_multiply(base, 1 - warpgroup));
-                                                  prepared = Epilogue::prepare(epilogue, tile);
-                                                });
+      accumulate<Layout, Weights::mn_major, false>(acc, base, 0, (tile.rows + 15) / 16 * 16, k_blocks, pipe,
+                                                   [&] {
+                                                     pass_turn(Layout::turn_to_multiply(base, 1 - warpgroup));
+                                                     prepared = Epilogue::prepare(epilogue, tile);
+                                                   });
       if (Epilogue::shares_staging) await_turn(Layout::turn_to_store(base, warpgroup));
       Epilogue::run(
           epilogue, prepared, acc, tile,
@@ -205,10 +239,10 @@ __device__ __forceinline__ void consume_in_turn(const TokenProductShape& s,
   Epilogue::finish();
 }
 
-template <class Layout, bool WeightsMnMajor, class Epilogue>
+template <class Layout, class Weights, class Epilogue>
 __global__ void __launch_bounds__(kThreads, 1)
-    token_product(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap tokens,
-                  const __grid_constant__ TokenProductShape s,
+    token_product(const __grid_constant__ typename Weights::Source weights,
+                  const __grid_constant__ CUtensorMap tokens, const __grid_constant__ TokenProductShape s,
                   const __grid_constant__ typename Epilogue::Arguments epilogue) {
   extern __shared__ __align__(1024) char shared[];
   const std::uint32_t base = kept_shared_address(shared);
@@ -216,19 +250,22 @@ __global__ void __launch_bounds__(kThreads, 1)
   wait_for_earlier_kernels();
   const int total = s.tiles.expert_tile_begin[s.experts] * s.units_per_tile;
   if (threadIdx.x >= 256) {
-    set_registers_down<kProducerRegisters>();
+    set_registers_down<Weights::producer_registers>();
     if (threadIdx.x == 256)
-      produce_tokens<Layout, WeightsMnMajor, Epilogue>(weights, tokens, s, Epilogue::m_extent(epilogue), base,
-                                                       total);
-    if (Epilogue::may_gather && s.copy.tokens && threadIdx.x >= 288)
+      produce_tokens<Layout, Weights, Epilogue>(weights, tokens, s, Epilogue::m_extent(epilogue), base,
+                                                total);
+    if constexpr (Weights::coded) {
+      if (threadIdx.x >= 288)
+        convert_codes<Layout, Epilogue>(weights, s, Epilogue::m_extent(epilogue), base, total, 288);
+    } else if (Epilogue::may_gather && s.copy.tokens && threadIdx.x >= 288)
       copy_rows(s.copy, s.tiles, s.tile_rows, s.experts);
   } else {
-    set_registers_up<kConsumerRegisters>();
+    set_registers_up<Weights::consumer_registers>();
     const int warpgroup = uniform(threadIdx.x / 128);
     if constexpr (Layout::by_turns)
-      consume_in_turn<Layout, WeightsMnMajor, Epilogue>(s, epilogue, shared, base, total, warpgroup);
+      consume_in_turn<Layout, Weights, Epilogue>(s, epilogue, shared, base, total, warpgroup);
     else
-      consume_together<Layout, WeightsMnMajor, Epilogue>(s, epilogue, shared, base, total, warpgroup);
+      consume_together<Layout, Weights, Epilogue>(s, epilogue, shared, base, total, warpgroup);
   }
   leave<Layout>();
 }

@@ -1,0 +1,254 @@
+// Weights stored as codes, on their way to operand A of a token product: three warps copy the codes of a
+// strip, 64 of K at a time, turn them into the bfloat16 that dequantize() would write, and put these where
+// TMA puts numbers, so that both give the same bits.
+//
+// A thread has up to three runs of 32 codes of each stage. It copies, reads and scales its own alone, and so
+// waits for nobody: the codes of four stages are on their way, or read. Codes of 4 bits take about three
+// instructions each, those of 8 about four, 85 codes a thread and stage; floor: what the tensor cores take
+// for a stage, 640 cycles of a full tile.
+#pragma once
+
+#include "cuda_impl/grouped_gemm/sm90/pipeline.cuh"
+#include "cuda_impl/memory/ptx_sm80.cuh"
+#include "cuda_impl/quantization/format_facts.hpp"
+
+namespace moeref::cuda::sm90 {
+
+/// Codes [E, n, k] and their scales, as in weight_format.hpp; k a multiple of 32, codes aligned to 16 bytes.
+struct CodeSource {
+  WeightFormat format;
+  const std::uint8_t* codes;
+  const void* scales;
+  const float* expert_scales;
+  int k, n;
+};
+
+constexpr int kConverterWarps = 3, kConverterThreads = 32 * kConverterWarps;
+constexpr int kRun = 32, kRuns = kStrip * kBlockK / kRun;  // of a stage
+constexpr int kRunsOfThread = (kRuns + kConverterThreads - 1) / kConverterThreads;
+constexpr int kCodeStages = 4, kCodeStageBytes = kRuns * kRun, kCodeBytes = kCodeStages * kCodeStageBytes;
+
+/// f<format>() of a format with codes.
+template <class F>
+__device__ __forceinline__ void with_code_format(WeightFormat format, const F& f) {
+  using enum WeightFormat;
+  switch (format) {
+    case none:
+      break;
+    case fp8_e4m3_block128:
+      return f.template operator()<fp8_e4m3_block128>();
+    case mxfp8:
+      return f.template operator()<mxfp8>();
+    case mxfp4:
+      return f.template operator()<mxfp4>();
+    case nvfp4:
+      return f.template operator()<nvfp4>();
+    case int4_group32:
+      return f.template operator()<int4_group32>();
+    case int4_group128:
+      return f.template operator()<int4_group128>();
+  }
+}
+
+__device__ __forceinline__ std::uint32_t multiply_bf16(std::uint32_t a, std::uint32_t b) {
+  std::uint32_t c;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));
+  return c;
+}
+__device__ __forceinline__ std::uint32_t bf16_twice(std::uint32_t bits) { return bits * 0x10001u; }
+/// Two codes of e4m3, the first in the low byte, as floats. (0x7f and 0xff are NaN.)
+__device__ __forceinline__ float2 from_e4m3_pair(std::uint32_t codes) {
+  std::uint32_t halves;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<std::uint16_t>(codes)));
+  return __half22float2(*reinterpret_cast<const __half2*>(&halves));
+}
+/// Eight codes of e2m1 or int4, the first in the lowest bits, as bfloat16.
+template <CodeKind kKind>
+__device__ __forceinline__ void from_nibbles(std::uint32_t word, std::uint32_t (&pairs)[4]) {
+  if constexpr (kKind == CodeKind::int4) {
+    const std::uint32_t even = word & 0x0f0f0f0fu, odd = word >> 4 & 0x0f0f0f0fu;
+    const std::uint32_t both[2] = {__byte_perm(even, odd, 0x5140), __byte_perm(even, odd, 0x7362)};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      // 128 + code, less 136.
+      const std::uint32_t code = __byte_perm(both[j / 2], 0x43434343u, j % 2 == 0 ? 0x4140 : 0x4342);
+      asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pairs[j]) : "r"(code), "r"(0x3f803f80u), "r"(0xc308c308u));
+    }
+  } else {
+    // Each code in the upper half of a byte, its sign where bfloat16 has it; its size moves to the end of the
+    // exponent and the beginning of the fraction, which is the number times 2^-126.
+    const std::uint32_t even = word << 4 & 0xf0f0f0f0u, odd = word & 0xf0f0f0f0u;
+    const std::uint32_t both[2] = {__byte_perm(even, odd, 0x5140), __byte_perm(even, odd, 0x7362)};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const std::uint32_t code = __byte_perm(both[j / 2], 0, j % 2 == 0 ? 0x1404 : 0x3424);
+      const std::uint32_t small = (code & 0x82008200u) | (code >> 6 & ~0x82008200u);
+      pairs[j] = multiply_bf16(small, 0x7e807e80u);  // 2^126
+    }
+  }
+}
+
+template <class Layout, WeightFormat kFormat>
+class CodeConverter {
+  static constexpr FormatFacts format = facts(kFormat);
+  static constexpr int kBits = format.bits(), kCopies = kRun * kBits / 8 / 16;
+  static_assert(Layout::strips == 1);
+
+ public:
+  /// `thread` of kConverterThreads.
+  __device__ __forceinline__ CodeConverter(const CodeSource& w, std::uint32_t base, int thread)
+      : w_(w), base_(base), thread_(thread), blocks_((w.k + format.block_k - 1) / format.block_k) {
+    pipe_.phase = 1;  // the first pass over the stages finds them empty
+  }
+
+  /// Strip `strip` of expert `e`: 128 outputs, or, where `half` is not 0, 64 and those `half` further.
+  __device__ __forceinline__ void convert_strip(int e, int strip, int half, int k_blocks) {
+    place(e, strip, half);
+#pragma unroll
+    for (int ahead = 0; ahead < kCodeStages - 1; ++ahead) copy(ahead, k_blocks);
+    std::uint32_t scales[kRunsOfThread], next[kRunsOfThread];
+    load_scales(0, next);
+    const float of_expert = format.expert_scale ? w_.expert_scales[e] : 1.0f;
+    for (int kb = 0; kb < k_blocks; ++kb) {
+#pragma unroll
+      for (int j = 0; j < kRunsOfThread; ++j) scales[j] = next[j];
+      load_scales(kb + 1, next);
+      wait_copies<kCodeStages - 2>();
+      mbarrier_wait(Layout::empty(base_, pipe_.stage), pipe_.phase);
+#pragma unroll
+      for (int j = 0; j < kRunsOfThread; ++j)
+        if (is_run(j)) convert_run(j, kb, scales[j], of_expert);
+      copy(kb + kCodeStages - 1, k_blocks);
+      fence_shared_for_async();
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) mbarrier_arrive(Layout::full(base_, pipe_.stage));
+      pipe_.advance();
+    }
+    wait_copies<0>();
+  }
+
+ private:
+  __device__ __forceinline__ int run(int j) const { return thread_ + j * kConverterThreads; }
+  __device__ __forceinline__ bool is_run(int j) const { return run(j) < kRuns; }  // alike in a warp
+  __device__ __forceinline__ int row(int j) const { return run(j) / 2; }
+  /// In K, of all runs of this thread.
+  __device__ __forceinline__ int place_in_k(int kb) const { return kb * kBlockK + thread_ % 2 * kRun; }
+
+  __device__ __forceinline__ void place(int e, int strip, int half) {
+    const int row_bytes = static_cast<int>(std::int64_t{w_.k} * kBits / 8),
+              scale_rows = (w_.n + format.block_n - 1) / format.block_n;
+#pragma unroll
+    for (int j = 0; j < kRunsOfThread; ++j) {
+      const int side = half == 0 ? strip * kStrip + row(j) : strip * 64 + row(j) % 64,
+                output = side + (half != 0 && row(j) >= 64 ? half : 0);
+      there_[j] = is_run(j) && side < (half == 0 ? w_.n : half);
+      codes_[j] =
+          w_.codes + (std::int64_t{e} * w_.n + output) * row_bytes + place_in_k(0) * kBits / 8;
+      scales_[j] = (std::int64_t{e} * scale_rows + output / format.block_n) * blocks_;
+    }
+  }
+
+  __device__ __forceinline__ std::uint32_t code_place(int j, int kb, int copy) const {
+    return base_ + Layout::codes + kb % kCodeStages * kCodeStageBytes + (copy * kRuns + run(j)) * 16;
+  }
+  __device__ __forceinline__ void copy(int kb, int k_blocks) const {
+    if (kb < k_blocks) {
+#pragma unroll
+      for (int j = 0; j < kRunsOfThread; ++j)
+        if (is_run(j))
+#pragma unroll
+          for (int c = 0; c < kCopies; ++c)
+            copy_async(code_place(j, kb, c),
+                       codes_[j] + std::int64_t{kb} * (kBlockK * kBits / 8) + c * 16,
+                       there_[j] && place_in_k(kb) < w_.k);
+    }
+    commit_copies();  // an empty group too: the count of groups says which have arrived
+  }
+
+  /// As stored, two of a run where a block is shorter; 0 of what is not there, where int4 has codes that are
+  /// not 0.
+  __device__ __forceinline__ void load_scales(int kb, std::uint32_t (&to)[kRunsOfThread]) const {
+    const int at = place_in_k(kb);
+#pragma unroll
+    for (int j = 0; j < kRunsOfThread; ++j) {
+      to[j] = 0;
+      if (!there_[j] || at >= w_.k) continue;
+      const std::int64_t i = scales_[j] + at / format.block_k;
+      if constexpr (format.scale == ScaleKind::float32)
+        to[j] = static_cast<const std::uint32_t*>(w_.scales)[i];
+      else if constexpr (format.scale == ScaleKind::bfloat16)
+        to[j] = static_cast<const std::uint16_t*>(w_.scales)[i];
+      else if constexpr (format.scale == ScaleKind::e4m3)
+        to[j] = static_cast<const std::uint16_t*>(w_.scales)[i / 2];
+      else
+        to[j] = static_cast<const std::uint8_t*>(w_.scales)[i];
+    }
+  }
+
+  __device__ __forceinline__ void convert_run(int j, int kb, std::uint32_t scale, float of_expert) const {
+    const std::uint32_t to = Layout::a(base_, pipe_.stage) + row(j) * 128;
+    const auto store = [&](int chunk, const std::uint32_t(&v)[4]) {
+      asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
+                       to + (((thread_ % 2 * 4 + chunk) ^ (row(j) & 7)) << 4)),
+                   "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
+                   : "memory");
+    };
+#pragma unroll
+    for (int c = 0; c < kCopies; ++c) {
+      const uint4 four = load_shared(code_place(j, kb, c));
+      const std::uint32_t words[4] = {four.x, four.y, four.z, four.w};
+      if constexpr (format.code == CodeKind::e4m3) {
+        const float factor = format.scale == ScaleKind::e8m0 ? power_of_code(scale) : __uint_as_float(scale);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          std::uint32_t pairs[4];
+#pragma unroll
+          for (int p = 0; p < 4; ++p) {
+            const float2 v = from_e4m3_pair(words[half * 2 + p / 2] >> p % 2 * 16);
+            pairs[p] = pack_bf16(v.x * factor, v.y * factor);
+          }
+          store(c * 2 + half, pairs);
+        }
+      } else {
+#pragma unroll
+        for (int word = 0; word < 4; ++word) {
+          std::uint32_t pairs[4];
+          from_nibbles<format.code>(words[word], pairs);
+#pragma unroll
+          for (std::uint32_t& pair : pairs) pair = scaled(pair, scale, word / 2, of_expert);
+          store(word, pairs);
+        }
+      }
+    }
+  }
+
+  /// Of e8m0: 2^-127 has no normal exponent.
+  static __device__ __forceinline__ float power_of_code(std::uint32_t code) {
+    return __uint_as_float(code == 0 ? 0x400000u : code << 23);
+  }
+  /// Numbers of 4 bits by their scale, or the run's second one: exact in bfloat16, but for int4, which rounds
+  /// once, and for a factor of the expert, which rounds in fp32 first.
+  static __device__ __forceinline__ std::uint32_t scaled(std::uint32_t pair, std::uint32_t scale, int second,
+                                                         float of_expert) {
+    if constexpr (format.scale == ScaleKind::e8m0)
+      return multiply_bf16(pair, bf16_twice(scale == 0 ? 0x40u : scale << 7));
+    else if constexpr (format.scale == ScaleKind::bfloat16)
+      return multiply_bf16(pair, bf16_twice(scale));
+    else {
+      const float2 both = from_e4m3_pair(scale);
+      const float factor = second ? both.y : both.x;
+      const float x = __uint_as_float(pair << 16) * factor, y = __uint_as_float(pair & 0xffff0000u) * factor;
+      return format.expert_scale ? pack_bf16(x * of_expert, y * of_expert) : pack_bf16(x, y);
+    }
+  }
+
+  const CodeSource& w_;
+  std::uint32_t base_;
+  int thread_, blocks_;
+  PipelineState<Layout> pipe_;
+  bool there_[kRunsOfThread];
+  const std::uint8_t* codes_[kRunsOfThread];  // of the thread's runs of the strip, at the beginning of K
+  std::int64_t scales_[kRunsOfThread];        // index of the strip's first one
+};
+
+}  // namespace moeref::cuda::sm90

@@ -85,14 +85,6 @@ __global__ void backward(const KeptSlots k, const void* d_weights, DataType type
         token.kept(j) ? load_element<Acc>(d_weights, type, token.first + j) : Acc(0);
 }
 
-template <class F>
-void with_accumulator(DataType type, const F& f) {
-  if (type == DataType::float64)
-    f.template operator()<double>();
-  else
-    f.template operator()<float>();
-}
-
 LaunchShape launch_shape(const KeptSlots& k, cudaStream_t stream) {
   return {static_cast<unsigned>((k.tokens + kTokensPerBlock - 1) / kTokensPerBlock), kTokensPerBlock, 0,
           stream};

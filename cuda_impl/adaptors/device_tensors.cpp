@@ -19,13 +19,6 @@ constexpr TypeRow kTypes[] = {{DType::float64, DataType::float64},   {DType::flo
                               {DType::int64, DataType::int64},       {DType::boolean, DataType::uint8},
                               {DType::uint8, DataType::uint8}};
 
-/// The inverse of data_type(); int32 too is int64 on the host.
-DType host_dtype(DataType type) {
-  for (const TypeRow& row : kTypes)
-    if (row.device == type) return row.call;
-  return DType::int64;
-}
-
 std::size_t up(std::size_t bytes) { return (bytes + kGuard - 1) / kGuard * kGuard; }
 
 }  // namespace
@@ -40,6 +33,12 @@ DataType data_type(DType dtype) {
   for (const TypeRow& row : kTypes)
     if (row.call == dtype) return row.device;
   throw ArgumentError("dtype is " + std::string(name(dtype)) + ": no kernel computes in it");
+}
+
+DType host_dtype(DataType type) {
+  for (const TypeRow& row : kTypes)
+    if (row.device == type) return row.call;
+  return DType::int64;
 }
 
 DeviceContext::DeviceContext(const DeviceOptions& options, const CallRanks* ranks)

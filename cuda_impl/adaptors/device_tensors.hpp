@@ -19,6 +19,8 @@ bool is_computed(DType dtype);
 
 /// The type on the device of a tensor of the call. Throws ArgumentError for a type that no kernel reads.
 DataType data_type(DType dtype);
+/// Its inverse; int32 too is int64 on the host.
+DType host_dtype(DataType type);
 
 /// A dense row-major array on the device. Memory belongs to the DeviceContext that made it; 256-byte aligned.
 struct DeviceTensor {

@@ -21,9 +21,6 @@ std::optional<std::string> unsupported_gate_config(const Call& call) {
   if (c.n_activated_experts > 64)
     return "n_activated_experts is " + std::to_string(c.n_activated_experts) +
            ": the CUDA gate takes 64 at most";
-  if (c.per_expert_scale && c.norm_after_dropping)
-    return "per_expert_scale with norm_after_dropping: the CUDA gate divides after dropping what has no "
-           "scale";
   if (c.aux_loss_sequences > 1 && c.aux_loss_coeff > 0.0 &&
       parse_call_options(call.options).parallel.size() > 1)
     return "aux_loss_sequences is " + std::to_string(c.aux_loss_sequences) +

@@ -3,9 +3,8 @@
 #include <type_traits>
 
 #include "cuda_impl/experts/gradients.hpp"
-#include "cuda_impl/memory/element.cuh"
 #include "cuda_impl/memory/overlapped_launch.cuh"
-#include "cuda_impl/token_blocks/warp_reduce.cuh"
+#include "cuda_impl/token_blocks/warp_dot.cuh"
 
 namespace moeref::cuda {
 namespace {
@@ -16,27 +15,20 @@ __global__ void dot_with_tokens(const int* slot_row, std::int64_t total, int slo
                                 const float* weights, int dim, Row* rows, float* out) {
   wait_for_earlier_kernels();
   const std::int64_t slot = std::int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32;
-  const int lane = threadIdx.x % 32;
   if (slot >= total) return;
   const std::int64_t row = slot_row[slot];
   float sum = 0;
   if (row >= 0) {
-    const T* mine = tokens + slot / slots * dim;
-    for (int c = lane * N; c < dim; c += 32 * N) {
-      float a[N], d[N];
-      load<N>(mine + c, a);
-      load<N>(rows + row * dim + c, d);
-#pragma unroll
-      for (int i = 0; i < N; ++i) sum += a[i] * d[i];
+    const auto weigh = [&](int at, float(&v)[N]) {
       if constexpr (!std::is_const_v<Row>) {
 #pragma unroll
-        for (int i = 0; i < N; ++i) d[i] *= weights[slot];
-        store<N>(rows + row * dim + c, d);
+        for (int i = 0; i < N; ++i) v[i] *= weights[slot];
+        store<N>(rows + row * dim + at, v);
       }
-    }
-    sum = warp_sum(sum);
+    };
+    sum = warp_dot<N, T>(tokens + slot / slots * dim, rows + row * dim, dim, weigh);
   }
-  if (lane == 0) out[slot] = sum;
+  if (threadIdx.x % 32 == 0) out[slot] = sum;
 }
 
 template <class T, class Row>

@@ -171,10 +171,7 @@ void fma_product(const ProductShape& s, const Operand& a, const Operand& b, Data
   const std::int64_t rows = (s.m + kBM - 1) / kBM, cols = (s.n + kBN - 1) / kBN;
   const dim3 grid(static_cast<unsigned>(rows * cols), static_cast<unsigned>(s.splits));
   const Arguments arguments{a, b, s.m, s.n, s.k, s.k_per_split, cols, via, out};
-  if (via == DataType::float64)
-    product_kernel<double><<<grid, kThreads, 0, stream>>>(arguments);
-  else
-    product_kernel<float><<<grid, kThreads, 0, stream>>>(arguments);
+  with_accumulator(via, [&]<class Acc>() { product_kernel<Acc><<<grid, kThreads, 0, stream>>>(arguments); });
   check(cudaGetLastError(), "fma_product");
 }
 
@@ -205,12 +202,10 @@ void sum_parts(const void* parts, int count_of_parts, std::int64_t count, DataTy
                void* out, cudaStream_t stream) {
   if (count == 0) return;
   const LaunchShape shape{static_cast<unsigned>((count + 255) / 256), 256, 0, stream};
-  if (via == DataType::float64)
-    launch_overlapped<sum_parts_kernel<double>>("sum_parts", shape, static_cast<const double*>(parts),
-                                                count_of_parts, count, via, type, out);
-  else
-    launch_overlapped<sum_parts_kernel<float>>("sum_parts", shape, static_cast<const float*>(parts),
-                                               count_of_parts, count, via, type, out);
+  with_accumulator(via, [&]<class Acc>() {
+    launch_overlapped<sum_parts_kernel<Acc>>("sum_parts", shape, static_cast<const Acc*>(parts),
+                                             count_of_parts, count, via, type, out);
+  });
 }
 
 }  // namespace moeref::cuda

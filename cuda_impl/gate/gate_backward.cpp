@@ -28,21 +28,24 @@ void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput
     if (!holds_planes(c)) return Operand{work.d_logits, compute, row_stride, col_stride};
     return Operand{work.d_logits, DataType::bfloat16, row_stride, col_stride, kPlanes, c.tokens * stride};
   };
+  RoutingRule rule = routing_rule(c, w.correction != nullptr);
+  const void* expert_scale = c.per_expert_scale ? w.expert_scale : nullptr;
+  float* scale_terms = wants_expert_scale ? work.scale_terms : nullptr;
   if (c.capacity.drops_slots()) {
-    kept_slots_backward(kept_slots(c, keep.dispatched, keep.raw_weights), d_weights, d_weights_type,
-                        work.d_kept, stream);
+    const KeptSlots slots = kept_slots(c, w, keep.dispatched, keep.raw_weights);
+    kept_slots_backward(slots, d_weights, d_weights_type, {work.d_kept, scale_terms}, stream);
     d_weights = work.d_kept, d_weights_type = accumulator_type(c);
+    // Weights that are divided there have their factors behind the division.
+    if (slots.values) rule.route_scale = 1.0, expert_scale = nullptr, scale_terms = nullptr;
   }
-  scores_backward(
-      routing_rule(c, w.correction != nullptr), blocks, c.tokens,
-      {keep.logits, w.correction, in.token_mask, ids, d_weights, d_weights_type,
-       c.has_aux_loss() ? keep.aux_gradient : nullptr, c.aux_loss_coeff * c.aux_loss_backward_scale,
-       c.per_expert_scale ? w.expert_scale : nullptr, parameter_type,
-       c.has_z_loss() ? keep.z_inverse_n : nullptr, c.z_loss_coeff * c.aux_loss_backward_scale,
-       std::max<std::int64_t>(c.tokens / c.loss_rule().sequences, 1)},
-      {work.d_logits, stride, holds_planes(c), d.bias ? work.block_sums : nullptr,
-       wants_expert_scale ? work.scale_terms : nullptr},
-      stream);
+  scores_backward(rule, blocks, c.tokens,
+                  {keep.logits, w.correction, in.token_mask, ids, d_weights, d_weights_type,
+                   c.has_aux_loss() ? keep.aux_gradient : nullptr,
+                   c.aux_loss_coeff * c.aux_loss_backward_scale, expert_scale, parameter_type,
+                   c.has_z_loss() ? keep.z_inverse_n : nullptr, c.z_loss_coeff * c.aux_loss_backward_scale,
+                   std::max<std::int64_t>(c.tokens / c.loss_rule().sequences, 1)},
+                  {work.d_logits, stride, holds_planes(c), d.bias ? work.block_sums : nullptr, scale_terms},
+                  stream);
   if (wants_expert_scale) expert_scale_gradient(c, ids, work.scale_terms, d.expert_scale, stream);
   if (d.x || wants_input_scale)
     product(whole_product(c.tokens, c.dim, c.experts), d_logits(stride, 1),

@@ -15,11 +15,11 @@ T* or_else(T* wanted, T* otherwise) {
 }
 
 /// After the selection, whose weights went to `raw` where they are divided after dropping.
-void drop_slots(const GateConfig& c, const GateInput& in, const GateOutput& out, const float* order,
-                const void* raw, int* dispatched, void* workspace, cudaStream_t stream) {
+void drop_slots(const GateConfig& c, const GateParameters& w, const GateInput& in, const GateOutput& out,
+                const float* order, const void* raw, int* dispatched, void* workspace, cudaStream_t stream) {
   limit_capacity(capacity_shape(c), c.capacity, out.ids, order, in.token_mask, c.null_id, dispatched,
                  workspace, stream);
-  weigh_kept_slots(kept_slots(c, dispatched, raw),
+  weigh_kept_slots(kept_slots(c, w, dispatched, raw),
                    {scores_type(c), out.weights, c.weights_type(), out.weights_float}, stream);
 }
 
@@ -76,7 +76,7 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
   route_tokens(rule, blocks, c.tokens, logits, routed, stream);
   if (c.capacity.drops_slots()) {
     int* const dispatched = saved ? keep.dispatched : or_else(out.dispatched_ids, work.dispatched);
-    drop_slots(c, in, out, routed.weights_float, raw, dispatched, work.capacity, stream);
+    drop_slots(c, w, in, out, routed.weights_float, raw, dispatched, work.capacity, stream);
     if (out.dispatched_ids && dispatched != out.dispatched_ids)
       check(cudaMemcpyAsync(out.dispatched_ids, dispatched,
                             static_cast<std::size_t>(c.tokens) * c.slots * sizeof(int),

@@ -19,6 +19,10 @@ struct TokenSlots {
     return id >= 0 && id < k.experts;
   }
   __device__ Acc value(int j) const { return static_cast<const Acc*>(k.values)[first + j]; }
+  __device__ Acc expert_scale(int j) const {  // of a slot that is kept
+    return k.expert_scale ? load_element<Acc>(k.expert_scale, k.parameter_type, k.dispatched[first + j])
+                          : Acc(1);
+  }
   __device__ Acc kept_sum() const {
     Acc sum = 0;
     for (int j = 0; j < k.slots; ++j)
@@ -38,42 +42,47 @@ __global__ void weigh(const KeptSlots k, const KeptWeights out) {
     const bool kept = token.kept(j);
     if (kept && !k.values) continue;
     Acc w = 0;
-    if (kept)
-      w = round_to(round_to(token.value(j) / sum * static_cast<Acc>(k.route_scale), out.scores),
-                   out.weights_type);
+    if (kept) {
+      w = token.value(j) / sum * static_cast<Acc>(k.route_scale) * token.expert_scale(j);
+      w = round_to(round_to(w, out.scores), out.weights_type);
+    }
     if (out.weights) store_element(out.weights, out.weights_type, token.first + j, w);
     if (out.weights_float) out.weights_float[token.first + j] = static_cast<float>(w);
   }
 }
 
+/// Of values that are divided. Through the sum all of them get the same.
 template <class Acc>
-__global__ void backward(const KeptSlots k, const void* d_weights, DataType type, Acc* d_values) {
+__device__ void divided_backward(const TokenSlots<Acc>& token, const void* d_weights, DataType type,
+                                 const KeptGradients& out) {
+  const KeptSlots& k = token.k;
+  const Acc sum = token.kept_sum(), total = denominator<true>(k, sum),
+            scale = static_cast<Acc>(k.route_scale);
+  const auto d_weight = [&](int j) { return load_element<Acc>(d_weights, type, token.first + j); };
+  const auto d_divided = [&](int j) { return d_weight(j) * token.expert_scale(j) * scale; };
+  Acc inner = 0;
+  const bool through_sum = !k.norm_at_most || !(sum < static_cast<Acc>(k.norm_eps));
+  for (int j = 0; through_sum && j < k.slots; ++j)
+    if (token.kept(j)) inner += d_divided(j) * (token.value(j) / total / total);
+  for (int j = 0; j < k.slots; ++j) {
+    const std::int64_t at = token.first + j;
+    const bool kept = token.kept(j);
+    static_cast<Acc*>(out.values)[at] = kept ? d_divided(j) / total - inner : Acc(0);
+    if (out.scale_terms)
+      out.scale_terms[at] = kept ? static_cast<float>(d_weight(j) * (token.value(j) / total * scale)) : 0.0f;
+  }
+}
+
+template <class Acc>
+__global__ void backward(const KeptSlots k, const void* d_weights, DataType type, const KeptGradients out) {
   wait_for_earlier_kernels();
   const std::int64_t t = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (t >= k.tokens) return;
   const TokenSlots<Acc> token{k, t * k.slots};
-  Acc total = 1, inner = 0, scale = 1;
-  if (k.values) {
-    const Acc sum = token.kept_sum();
-    total = denominator<true>(k, sum), scale = static_cast<Acc>(k.route_scale);
-    const bool through_sum = !k.norm_at_most || !(sum < static_cast<Acc>(k.norm_eps));
-    for (int j = 0; through_sum && j < k.slots; ++j)
-      if (token.kept(j))
-        inner +=
-            load_element<Acc>(d_weights, type, token.first + j) * scale * (token.value(j) / total / total);
-  }
-  for (int j = 0; j < k.slots; ++j) {
-    const Acc d = load_element<Acc>(d_weights, type, token.first + j) * scale;
-    d_values[token.first + j] = !token.kept(j) ? Acc(0) : k.values ? d / total - inner : d;
-  }
-}
-
-template <class F>
-void with_accumulator(DataType type, const F& f) {
-  if (type == DataType::float64)
-    f.template operator()<double>();
-  else
-    f.template operator()<float>();
+  if (k.values) return divided_backward(token, d_weights, type, out);
+  for (int j = 0; j < k.slots; ++j)
+    static_cast<Acc*>(out.values)[token.first + j] =
+        token.kept(j) ? load_element<Acc>(d_weights, type, token.first + j) : Acc(0);
 }
 
 LaunchShape launch_shape(const KeptSlots& k, cudaStream_t stream) {
@@ -90,12 +99,11 @@ void weigh_kept_slots(const KeptSlots& k, const KeptWeights& out, cudaStream_t s
   });
 }
 
-void kept_slots_backward(const KeptSlots& k, const void* d_weights, DataType type, void* d_values,
+void kept_slots_backward(const KeptSlots& k, const void* d_weights, DataType type, const KeptGradients& out,
                          cudaStream_t stream) {
   if (k.tokens == 0) return;
   with_accumulator(k.values_type, [&]<class Acc>() {
-    launch_overlapped<backward<Acc>>("kept_slots_backward", launch_shape(k, stream), k, d_weights, type,
-                                     static_cast<Acc*>(d_values));
+    launch_overlapped<backward<Acc>>("kept_slots_backward", launch_shape(k, stream), k, d_weights, type, out);
   });
 }
 

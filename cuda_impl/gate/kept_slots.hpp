@@ -1,5 +1,6 @@
 // The routing weights where experts are of limited capacity: 0 in the slots that are dropped, and with
-// norm_after_dropping divided by the sum over those that are kept (SPEC.md 10); and back.
+// norm_after_dropping divided by the sum over those that are kept, then times their factors (SPEC.md 10); and
+// back.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -13,11 +14,14 @@ namespace moeref::cuda {
 struct KeptSlots {
   std::int64_t tokens;
   int slots, experts;
-  const int* dispatched;  // [T, k], outside [0, E): dropped, or without an expert before
-  const void* values;     // [T, k] in values_type: what the sum divides; null: weights are divided already
-  DataType values_type;   // float32 or float64
-  bool norm_at_most;      // what divides: see RoutingRule
-  double norm_eps, route_scale;
+  const int* dispatched;         // [T, k], outside [0, E): dropped, or without an expert before
+  DataType values_type;          // float32 or float64
+  const void* values = nullptr;  // [T, k] what the sum divides; null: weights are divided already, and what
+                                 // follows is not read
+  bool norm_at_most = false;     // what divides: see RoutingRule
+  double norm_eps = 0.0, route_scale = 1.0;
+  const void* expert_scale = nullptr;  // [E] in parameter_type, or null
+  DataType parameter_type = DataType::float32;
 };
 
 struct KeptWeights {
@@ -28,9 +32,15 @@ struct KeptWeights {
 };
 void weigh_kept_slots(const KeptSlots& kept, const KeptWeights& out, cudaStream_t stream);
 
-/// d_values [T, k] in values_type from the cotangent d_weights [T, k] of the weights: that of the values; or
-/// d_weights itself, where weights are divided already. 0 where a slot is dropped.
+/// Both are 0 where a slot is dropped.
+struct KeptGradients {
+  void* values;        // [T, k] in values_type: that of KeptSlots::values, or the cotangent of the weights
+                       // itself where these are null
+  float* scale_terms;  // [T, k] that cotangent times the weights without the experts' factors, or null;
+                       // written where there are values
+};
+/// From the cotangent d_weights [T, k] of the weights.
 void kept_slots_backward(const KeptSlots& kept, const void* d_weights, DataType d_weights_type,
-                         void* d_values, cudaStream_t stream);
+                         const KeptGradients& out, cudaStream_t stream);
 
 }  // namespace moeref::cuda

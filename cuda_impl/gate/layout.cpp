@@ -78,8 +78,6 @@ void check_config(const GateConfig& c) {
   want(c.capacity.capacity_factor == 0.0 || c.capacity.expert_capacity == 0, "expert_capacity",
        c.capacity.expert_capacity, "0 with capacity_factor");
   want(c.capacity.min_capacity >= 0, "min_capacity", c.capacity.min_capacity, "0 or more");
-  want(!c.divides_after_dropping() || !c.per_expert_scale, "per_expert_scale",
-       std::int64_t{c.per_expert_scale}, "0 with norm_after_dropping");
   want(c.null_id == -1 || c.null_id == c.experts, "null_id", std::int64_t{c.null_id}, "-1 or experts");
 }
 
@@ -130,7 +128,7 @@ RoutingRule routing_rule(const GateConfig& c, bool has_correction) {
   rule.limited_groups = is_grouped(c) ? c.limited_groups : 1;
   rule.group_top2 = group_sum(c, has_correction) == 2;
   rule.discard_to_zero = c.discards_to_zero.value_or(its.discard_to_zero);
-  rule.route_scale = rule.raw_weights ? 1.0 : c.route_scale;
+  rule.route_scale = c.route_scale;
   rule.compute = c.compute_type();
   rule.scores = scores_type(c);
   rule.norm_at_most = c.norm_at_most;
@@ -199,16 +197,18 @@ ProductShape weight_gradient_shape(const GateConfig& c) { return split_product(c
 
 CapacityShape capacity_shape(const GateConfig& c) { return {c.tokens, c.experts, c.slots}; }
 
-KeptSlots kept_slots(const GateConfig& c, const int* dispatched, const void* values) {
-  return {c.tokens,
-          c.slots,
-          c.experts,
-          dispatched,
-          c.divides_after_dropping() ? values : nullptr,
-          accumulator_type(c),
-          c.norm_at_most,
-          c.norm_eps,
-          c.route_scale};
+KeptSlots kept_slots(const GateConfig& c, const GateParameters& w, const int* dispatched,
+                     const void* values) {
+  KeptSlots kept{.tokens = c.tokens,
+                 .slots = c.slots,
+                 .experts = c.experts,
+                 .dispatched = dispatched,
+                 .values_type = accumulator_type(c)};
+  if (!c.divides_after_dropping()) return kept;
+  kept.values = values;
+  kept.norm_at_most = c.norm_at_most, kept.norm_eps = c.norm_eps, kept.route_scale = c.route_scale;
+  if (c.per_expert_scale) kept.expert_scale = w.expert_scale, kept.parameter_type = c.parameter_type;
+  return kept;
 }
 
 static std::size_t dropping_slots(const GateConfig& c) {

@@ -38,7 +38,8 @@ inline DataType accumulator_type(const GateConfig& c) {
 }
 CapacityShape capacity_shape(const GateConfig& config);
 /// The slots that experts take. `values`: GateSaved::raw_weights.
-KeptSlots kept_slots(const GateConfig& config, const int* dispatched, const void* values);
+KeptSlots kept_slots(const GateConfig& config, const GateParameters& parameters, const int* dispatched,
+                     const void* values);
 /// Columns of the gradient of the logits in memory: E, filled with zeros to a multiple of 8.
 inline std::int64_t logit_stride(const GateConfig& c) { return (c.experts + 7) / 8 * 8; }
 /// How many planes of x's type an fp32 W is held in for products with it, 0 where it is taken as it is: what

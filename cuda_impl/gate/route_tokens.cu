@@ -254,7 +254,9 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
       if (counts) atomicAdd(&memory.histogram[id], 1);
       if (kBeyond && first_choices && counts && slot == 0) atomicAdd(&first_choices[id], 1);
     }
-    weights_of<kBeyond>(rule, w);
+    unscaled_weights_of<kBeyond>(rule, w);
+    const Acc unscaled[2] = {w[0], w[1]};
+    w[0] *= static_cast<Acc>(rule.route_scale), w[1] *= static_cast<Acc>(rule.route_scale);
     if constexpr (kBeyond)
       if (p.in.expert_scale) scale_by_expert(p.in, memory.ids, there, w);
 #pragma unroll
@@ -262,12 +264,13 @@ __global__ __launch_bounds__(32 * most_warps(kItems, sizeof(Acc)),
       const int slot = lane + 32 * i;
       if (slot >= rule.slots) continue;
       const std::int64_t at = t * rule.slots + slot;
-      Acc stored = there[i] ? round_to(round_to(w[i], rule.scores), p.out.weights_type) : Acc(0);
+      Acc stored = there[i] ? round_to(round_to(w[i], rule.scores), p.out.weights_type) : Acc(0),
+          order = stored;
       if constexpr (kBeyond)
-        if (rule.raw_weights && there[i]) stored = w[i];
+        if (rule.raw_weights && there[i]) stored = unscaled[i], order = w[i];
       p.out.ids[at] = memory.ids[slot];
       if (p.out.weights) store_element(p.out.weights, p.out.weights_type, at, stored);
-      if (p.out.weights_float) p.out.weights_float[at] = static_cast<float>(stored);
+      if (p.out.weights_float) p.out.weights_float[at] = static_cast<float>(order);
     }
 
     if (p.out.block_sums) {

@@ -25,9 +25,9 @@ struct RouteInput {
 /// Any pointer but `ids`, `block_load` and `block_tokens` may be null.
 struct RouteOutput {
   int* ids;
-  void* weights;
+  void* weights;  // [T, k], under raw_weights before any factor
   DataType weights_type;
-  float* weights_float;
+  float* weights_float;      // [T, k] the same numbers, under raw_weights with their factors
   void* logits;              // [T, E] in rule.compute
   int* block_load;           // [blocks, E] real tokens of each expert
   int* block_tokens;         // [blocks] real tokens

@@ -33,7 +33,7 @@ struct RoutingRule {
   double logit_scale, logit_cap;
   int group_sum;        // beyond 2: so many of a group's largest q are added
   int always_selected;  // the last experts, in the last slots
-  bool raw_weights;     // as they are before they are divided, not rounded: kept_slots.hpp divides them
+  bool raw_weights;     // neither divided nor rounded: kept_slots.hpp divides them
 };
 
 }  // namespace moeref::cuda

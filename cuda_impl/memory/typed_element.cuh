@@ -11,6 +11,15 @@
 
 namespace moeref::cuda {
 
+/// Calls run<Acc>() with what numbers of the type are added in.
+template <class Run>
+void with_accumulator(DataType type, const Run& run) {
+  if (type == DataType::float64)
+    run.template operator()<double>();
+  else
+    run.template operator()<float>();
+}
+
 #ifdef __CUDACC__
 __device__ inline __nv_bfloat16 to_bfloat16(float v) { return __float2bfloat16_rn(v); }
 __device__ inline __half to_float16(float v) { return __float2half_rn(v); }

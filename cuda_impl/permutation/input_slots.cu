@@ -1,9 +1,8 @@
 // One warp per slot; the order of the sums depends on the shape alone.
 #include "cuda_impl/permutation/input_slots.hpp"
 
-#include "cuda_impl/memory/element.cuh"
 #include "cuda_impl/memory/overlapped_launch.cuh"
-#include "cuda_impl/token_blocks/warp_reduce.cuh"
+#include "cuda_impl/token_blocks/warp_dot.cuh"
 
 namespace moeref::cuda {
 namespace {
@@ -15,18 +14,8 @@ __global__ void dot_rows(const InputSlots in, const T* dy, std::int64_t total, i
   if (slot >= total) return;
   const std::int64_t token = slot / in.slots;
   if (!in.has(token, static_cast<int>(slot % in.slots))) return;
-  const int lane = threadIdx.x % 32;
-  const T* x = static_cast<const T*>(in.rows) + token * dim;
-  float sum = 0;
-  for (int c = lane * N; c < dim; c += 32 * N) {
-    float a[N], d[N];
-    load<N>(x + c, a);
-    load<N>(dy + token * dim + c, d);
-#pragma unroll
-    for (int i = 0; i < N; ++i) sum += a[i] * d[i];
-  }
-  sum = warp_sum(sum);
-  if (lane == 0) out[slot] = sum;
+  const float sum = warp_dot<N>(static_cast<const T*>(in.rows) + token * dim, dy + token * dim, dim);
+  if (threadIdx.x % 32 == 0) out[slot] = sum;
 }
 
 }  // namespace

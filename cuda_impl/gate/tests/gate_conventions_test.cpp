@@ -72,6 +72,11 @@ constexpr Rule kCapacityRules[] = {
     {"capacity_by_weight",
      [](MoEConfig& c) { c.expert_capacity = 2, c.capacity_order = CapacityOrder::weight; }},
     {"norm_after_dropping", [](MoEConfig& c) { c.expert_capacity = 1, c.norm_after_dropping = true; }},
+    {"scales_after_dropping",
+     [](MoEConfig& c) {
+       c.expert_capacity = 2, c.capacity_order = CapacityOrder::weight;
+       c.norm_after_dropping = c.per_expert_scale = true;
+     }},
     {"norm_after_dropping_by_weight",
      [](MoEConfig& c) {
        c.capacity_factor = 0.3, c.capacity_order = CapacityOrder::weight, c.norm_after_dropping = true;
@@ -175,6 +180,30 @@ TEST_P(GateConventions, CapacityBesideScalesAndLosses) {
     c.aux_loss_coeff = c.z_loss_coeff = 0.2;
     expect_passes(filled_call(Component::gate, c, 40, 54), "capacity, scales and losses");
   }
+}
+
+// Most tokens lose all of their slots: 12 experts take 24 slots of 40 tokens at most. Of negative factors the
+// order by weight is another than that of the scores, also of a negative route_scale.
+TEST_P(GateConventions, ScalesOfWeightsDividedAfterDropping) {
+  Judged total;
+  for (const CapacityOrder order : {CapacityOrder::token, CapacityOrder::choice, CapacityOrder::weight})
+    for (const ScoreFunc score : kScoresOfRules)
+      for (const double route_scale : {1.0, 2.5, -1.5})
+        for (const bool after_topk : {false, true}) {
+          if (after_topk && score != ScoreFunc::softmax) continue;
+          MoEConfig c = ruled_config(12, 3, GetParam(), score);
+          c.softmax_before_topk = !after_topk;
+          c.expert_capacity = 1 + total.calls % 2, c.capacity_order = order;
+          c.per_expert_scale = c.norm_after_dropping = true;
+          c.route_scale = route_scale;
+          if (total.calls % 4 == 0)
+            c.norm_denominator = NormDenominator::max_of_sum_and_eps, c.norm_eps = 0.25;
+          Call call = filled_call(Component::gate, c, 40, 600 + total.calls);
+          Tensor& scale = call.tensors.at("params/per_expert_scale");
+          scale.set(0, 0.0), scale.set(5, -2.0), scale.set(11, 3.0);
+          judge_call(call, "scales of weights divided after dropping", total);
+        }
+  EXPECT_EQ(total.calls, 3 * 6 * 3);
 }
 
 // More tokens than warps, and the tolerance of the default.

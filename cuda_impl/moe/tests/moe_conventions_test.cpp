@@ -66,6 +66,7 @@ TEST_P(LayerConventions, ExpertsOfLimitedCapacity) {
       c.capacity_factor = 0.5;
       c.capacity_order = order;
       c.norm_after_dropping = ranks == 2;
+      c.per_expert_scale = order != CapacityOrder::choice;
       c.aux_loss_coeff = 0.1;
       nlohmann::json options = nlohmann::json::object();
       if (ranks > 1) options = {{"ep_size", ranks}, {"exchange", "all_to_all"}};

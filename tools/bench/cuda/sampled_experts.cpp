@@ -6,18 +6,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cuda_impl/adaptors/device_tensors.hpp"
 #include "moeref/config.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/reference.hpp"
 
 namespace moeref::cuda::bench {
 namespace {
-
-DType host_type(DataType type) {
-  return type == DataType::bfloat16  ? DType::bfloat16
-         : type == DataType::float16 ? DType::float16
-                                     : DType::float32;
-}
 
 /// Rows of a matrix [.., width] on the device, one after another.
 Tensor rows(const void* matrix, DType type, const std::vector<std::int64_t>& which, moeref::Shape extents) {
@@ -52,7 +47,7 @@ class Sample {
 
   Call call(bool backward) const {
     const Shape& s = timed_.shape;
-    const DType host = host_type(timed_.dtype);
+    const DType host = host_dtype(timed_.dtype);
     const auto count = static_cast<std::int64_t>(tokens_.size()),
                experts = static_cast<std::int64_t>(experts_.size());
     Call out;
@@ -108,7 +103,7 @@ double ratio(const Evaluation& evaluation, const char* tensor, const Tensor& got
 
 double largest_ratio(const TimedExperts& timed) {
   const std::int64_t last = timed.shape.tokens - 1;
-  const DType type = host_type(timed.dtype);
+  const DType type = host_dtype(timed.dtype);
   const Sample forward(timed, {0, last / 3, last});
   const double of_output =
       ratio(evaluate(forward.call(false)), "outputs/y", forward.row_of(timed.output, type, timed.shape.dim));

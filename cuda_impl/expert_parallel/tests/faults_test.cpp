@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cstdio>
 #include <map>
 #include <random>
 #include <tuple>
@@ -266,7 +267,12 @@ TEST_P(Faults, EverySurvivorComesToAnEnd) {
     if (number % 3 != static_cast<int>(GetParam())) continue;
     const Draw d = draw(static_cast<std::uint64_t>(number), GetParam(), found.devices);
     SCOPED_TRACE(testing::Message() << "draw " << number << ": " << testing::PrintToString(d));
+    const auto begin = steady_clock::now();
     const Ending end = d.ranks == Ranks::processes ? end_of_processes(d) : end_of_threads(d);
+    std::printf("draw %d: %lld ms\n", number,
+                static_cast<long long>(
+                    std::chrono::duration_cast<milliseconds>(steady_clock::now() - begin).count()));
+    std::fflush(stdout);  // so that a run that is cut off says how far it came
     EXPECT_LT(end.took, 20 * kTimeout);
     for (std::size_t r = 0; r < end.drawn.size(); ++r) {
       const std::string& how = end.drawn[r];

@@ -87,6 +87,46 @@ TEST_P(QuantizedExperts, CodesAreReadAtEveryTileEdge) {
     expect_agrees(call(tokens, dim, inter_dim, "bfloat16"), {ExpertsPath::few_rows});
 }
 
+/// The least width of whole blocks and of whole runs of 32 codes.
+int whole_width(const moeref::WeightFormatFacts& format) {
+  return format.cut_blocks ? 32 : std::max(32, static_cast<int>(format.block_k));
+}
+
+// Warps that turn codes into numbers beside the tensor cores write what dequantize() writes: results have the
+// bits of products of numbers, at the edges of tiles, strips and stages.
+TEST_P(QuantizedExperts, TensorCoresFromCodesGiveTheBitsOfNumbers) {
+  MOEREF_SKIP(wgmma_missing());
+  struct Extents {
+    int tokens, dim, inter_dim;  // widths in whole ones
+  };
+  const int step = whole_width(moeref::facts(GetParam()));
+  for (const auto& [tokens, dim, inter_dim] :
+       {Extents{1, 1, 1}, {23, 3, 5}, {330, 2, 1}, {700, 5, 3}, {1300, 9, 10}})
+    for (const char* activation : {"swiglu", "quick_geglu", "relu2"}) {
+      const json descriptor = with(call(tokens, dim * step, inter_dim * step, "bfloat16"),
+                                   {{"config",
+                                     {{"expert_activation", activation},
+                                      {"activation_limit", 1.5},
+                                      {"expert_bias", tokens % 2 == 0},
+                                      {"apply_router_weight_after_down", tokens % 3 == 0}}}});
+      SCOPED_TRACE(descriptor.dump());
+      const Call drawn = build_call(parse_case_spec(descriptor));
+      CudaImplementation by_codes({ExpertsPath::wgmma_turns}), by_numbers({ExpertsPath::wgmma});
+      const NamedTensors got = by_codes.run(drawn), want = by_numbers.run(drawn);
+      ASSERT_FALSE(want.empty());
+      for (const auto& [name, tensor] : want) EXPECT_TRUE(tensor == got.at(name)) << name;
+    }
+}
+
+TEST_P(QuantizedExperts, TensorCoresFromCodes) {
+  MOEREF_SKIP(wgmma_missing());
+  const int step = whole_width(moeref::facts(GetParam()));
+  for (const bool backward : {false, true})
+    expect_agrees(with(call(37, 3 * step, step, "bfloat16"),
+                       {{"backward", backward}, {"config", {{"expert_bias", true}}}}),
+                  {ExpertsPath::wgmma_turns});
+}
+
 // Scales from the smallest that there is to those that, with a code's own power of two, bfloat16 does not
 // hold.
 TEST_P(PowersOfTwoAsScales, ScalesOfEverySize) {
@@ -98,9 +138,12 @@ TEST_P(PowersOfTwoAsScales, ScalesOfEverySize) {
       Tensor& scales = drawn.tensors.at(name);
       for (std::int64_t i = 0; i < scales.size(); ++i) scales.set(i, scale);
     }
-    CudaImplementation cuda({ExpertsPath::few_rows});
-    const CaseVerdict verdict = judge(drawn, cuda.run(drawn));
-    EXPECT_NE(verdict.verdict, Verdict::fail) << report(verdict);
+    for (const ExpertsPath path : {ExpertsPath::few_rows, ExpertsPath::wgmma_turns}) {
+      if (is_wgmma(path) && !wgmma_missing().empty()) continue;
+      CudaImplementation cuda({path});
+      const CaseVerdict verdict = judge(drawn, cuda.run(drawn));
+      EXPECT_NE(verdict.verdict, Verdict::fail) << word_of(path) << ": " << report(verdict);
+    }
   }
 }
 

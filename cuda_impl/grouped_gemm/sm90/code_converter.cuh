@@ -142,8 +142,7 @@ class CodeConverter {
       const int side = half == 0 ? strip * kStrip + row(j) : strip * 64 + row(j) % 64,
                 output = side + (half != 0 && row(j) >= 64 ? half : 0);
       there_[j] = is_run(j) && side < (half == 0 ? w_.n : half);
-      codes_[j] =
-          w_.codes + (std::int64_t{e} * w_.n + output) * row_bytes + place_in_k(0) * kBits / 8;
+      codes_[j] = w_.codes + (std::int64_t{e} * w_.n + output) * row_bytes + place_in_k(0) * kBits / 8;
       scales_[j] = (std::int64_t{e} * scale_rows + output / format.block_n) * blocks_;
     }
   }
@@ -158,8 +157,7 @@ class CodeConverter {
         if (is_run(j))
 #pragma unroll
           for (int c = 0; c < kCopies; ++c)
-            copy_async(code_place(j, kb, c),
-                       codes_[j] + std::int64_t{kb} * (kBlockK * kBits / 8) + c * 16,
+            copy_async(code_place(j, kb, c), codes_[j] + std::int64_t{kb} * (kBlockK * kBits / 8) + c * 16,
                        there_[j] && place_in_k(kb) < w_.k);
     }
     commit_copies();  // an empty group too: the count of groups says which have arrived

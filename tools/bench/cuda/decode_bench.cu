@@ -6,8 +6,8 @@
 // A graph of eight passes with routings of their own is replayed, so that neither launches from the host nor
 // weights that are still in L2 count. Bytes are codes and scales, or numbers, of the experts that a pass
 // touches, once; share is of the rate at which the device copies, bytes read and written. "tiles" is the path
-// taken where rows are many; of quantised formats it turns all weights into numbers first. Each shape's
-// results of both paths are compared once: a relative difference beyond 1e-2 is an error.
+// taken where rows are many, "numbers" the one that turns all codes into numbers first. Results of the paths
+// are compared: a relative difference beyond 1e-2 is an error.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "cuda_impl/experts/layout.hpp"
+#include "cuda_impl/grouped_gemm/product_kinds.hpp"
 #include "cuda_impl/quantization/format_facts.hpp"
 #include "moeref/cuda/experts.hpp"
 #include "reference_cpu/include/moeref/weight_format.hpp"
@@ -202,16 +203,14 @@ void measure(const Shape& s, WeightFormat format, const Options& options, double
     const double bytes = touched * (up.bytes() + down.bytes()) / s.experts;
     std::vector<std::vector<unsigned short>> results;
     std::printf("| %s | %s | %d | %.0f | %.0f |", s.name, word, tokens, touched, bytes / 1e6);
-    for (const ExpertsPath path : {ExpertsPath::few_rows, ExpertsPath::automatic}) {
+    ExpertsConfig many = c;
+    many.tokens = 1 << 20;
+    const ExpertsPath tiles = selected_path(many);
+    const ExpertsPath by_numbers = is_wgmma(tiles) ? ExpertsPath::wgmma : ExpertsPath::portable;
+    for (const ExpertsPath path : {ExpertsPath::few_rows, tiles, by_numbers}) {
       c.path = path;
-      if (path == ExpertsPath::automatic) {
-        // The first that serves beside it.
-        ExpertsConfig many = c;
-        many.tokens = 1 << 20, many.weight_format = WeightFormat::none;
-        c.path = selected_path(many);
-      }
-      const bool few = path == ExpertsPath::few_rows;
-      if (!few && format != WeightFormat::none && tokens != options.tokens.back()) {
+      const bool few = path == ExpertsPath::few_rows, numbers = path == by_numbers;
+      if ((few && tokens > 2048) || (numbers && format == WeightFormat::none)) {
         std::printf(" | |");
         continue;
       }
@@ -227,12 +226,12 @@ void measure(const Shape& s, WeightFormat format, const Options& options, double
       check(cudaMemcpy(results.back().data(), output.data, tokens * D * 2, cudaMemcpyDeviceToHost), "copy");
     }
     double error = 0, norm = 0;
-    for (std::size_t i = 0; results.size() == 2 && i < results[0].size(); ++i) {
+    for (std::size_t i = 0; results.size() > 1 && i < results[0].size(); ++i) {
       const double a = to_number(results[0][i]), b = to_number(results[1][i]);
       error += (a - b) * (a - b), norm += b * b;
     }
     std::printf(" %s |", automatic == ExpertsPath::few_rows ? "few_rows" : "tiles");
-    if (results.size() == 2) std::printf(" %.1e |", std::sqrt(error / norm));
+    if (results.size() > 1) std::printf(" %.1e |", std::sqrt(error / norm));
     std::printf("\n");
     std::fflush(stdout);
     if (!(error <= 1e-4 * norm)) throw CudaError("the two paths differ");
@@ -264,8 +263,8 @@ int run(int argc, char** argv) {
   const double rate = copy_rate(options.repeat);
   std::printf("copy %.2f TB/s, medians of %d\n\n", rate / 1e6, options.repeat);
   std::printf(
-      "| shape | format | T | experts | MB | few_rows us | share | tiles us | share | chosen | differ |\n"
-      "|---|---|---|---|---|---|---|---|---|---|---|\n");
+      "| shape | format | T | experts | MB | few_rows us | share | tiles us | share | numbers us | share | "
+      "chosen | differ |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (const Shape& s : kShapes)
     for (const WeightFormat format : options.formats)
       if (options.shapes.empty() ||

@@ -1,5 +1,6 @@
 // How the matrices of routed experts are stored: as numbers, or quantised (SPEC.md 11): codes of 8 or 4 bits
-// by output, [E, N, K], and scales of blocks of them.
+// by output, [E, N, K], and scales of blocks of them. Nobody looks for those that are NaN (0x7f and 0xff of
+// e4m3, 255 of e8m0): what comes from them is not specified.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -56,7 +56,9 @@ struct WeightsByTma {
 struct CodedWeights {
   using Source = CodeSource;
   static constexpr bool mn_major = false, coded = true;
-  static constexpr int producer_registers = 96, consumer_registers = 208;
+  static constexpr int producer_registers = 88, consumer_registers = 208;
+  // A block has what it is launched with: whoever waits for more waits for ever.
+  static_assert(128 * producer_registers + 256 * consumer_registers <= kThreads * 168);
 };
 
 /// A unit's row tile, of all blocks of the cluster, and how many rows it has; its rows and first strip for

@@ -103,7 +103,7 @@ TEST(ExpertsArguments, FewRowsStreamWeights) {
   EXPECT_EQ(path(8, 1020, WeightFormat::none), portable);
   EXPECT_EQ(path(8, 1024, WeightFormat::none, DataType::float32), wgmma_planes);
   EXPECT_EQ(path(64 * 128, 1024, WeightFormat::mxfp4), few_rows);
-  EXPECT_EQ(path(64 * 128 + 1, 1024, WeightFormat::mxfp4), wgmma);
+  EXPECT_EQ(path(64 * 128 + 1, 1024, WeightFormat::mxfp4), wgmma_turns);
   EXPECT_EQ(path(8, 1040, WeightFormat::mxfp4), wgmma);  // lanes of 32 codes
   EXPECT_EQ(path(8, 1040, WeightFormat::mxfp8), few_rows);
   EXPECT_EQ(path(8, 1024, WeightFormat::mxfp4, DataType::float16), portable);

@@ -1,11 +1,11 @@
-// Weights stored as codes, on their way to operand A of a token product: three warps copy the codes of a
+// Weights stored as codes, on their way to operand A of a token product: eight warps copy the codes of a
 // strip, 64 of K at a time, turn them into the bfloat16 that dequantize() would write, and put these where
 // TMA puts numbers, so that both give the same bits.
 //
-// A thread has up to three runs of 32 codes of each stage. It copies, reads and scales its own alone, and so
-// waits for nobody: the codes of four stages are on their way, or read. Codes of 4 bits take about three
-// instructions each, those of 8 about four, 85 codes a thread and stage; floor: what the tensor cores take
-// for a stage, 640 cycles of a full tile.
+// A thread has a run of 32 codes of each stage. It copies, reads and scales its own alone, and so waits for
+// nobody: the codes of four stages are on their way, or read, and the scales of three. Codes of 4 bits take
+// about three instructions each, those of 8 about four; floor: what the tensor cores take for a stage, 640
+// cycles of a full tile.
 #pragma once
 
 #include "cuda_impl/grouped_gemm/sm90/pipeline.cuh"
@@ -23,9 +23,8 @@ struct CodeSource {
   int k, n;
 };
 
-constexpr int kConverterWarps = 3, kConverterThreads = 32 * kConverterWarps;
-constexpr int kRun = 32, kRuns = kStrip * kBlockK / kRun;  // of a stage
-constexpr int kRunsOfThread = (kRuns + kConverterThreads - 1) / kConverterThreads;
+constexpr int kRun = 32, kRuns = kStrip * kBlockK / kRun;  // of a stage, each a thread's
+constexpr int kConverterWarps = kRuns / 32;
 constexpr int kCodeStages = 4, kCodeStageBytes = kRuns * kRun, kCodeBytes = kCodeStages * kCodeStageBytes;
 
 /// f<format>() of a format with codes.
@@ -92,32 +91,39 @@ template <class Layout, WeightFormat kFormat>
 class CodeConverter {
   static constexpr FormatFacts format = facts(kFormat);
   static constexpr int kBits = format.bits(), kCopies = kRun * kBits / 8 / 16;
+  static constexpr int kScaleBytes = format.scale == ScaleKind::float32    ? 4
+                                     : format.scale == ScaleKind::bfloat16 ? 2
+                                                                           : 1;
   static_assert(Layout::strips == 1);
 
  public:
-  /// `thread` of kConverterThreads.
-  __device__ __forceinline__ CodeConverter(const CodeSource& w, std::uint32_t base, int thread)
-      : w_(w), base_(base), thread_(thread), blocks_((w.k + format.block_k - 1) / format.block_k) {
+  /// `run` of kRuns is this thread's.
+  __device__ __forceinline__ CodeConverter(const CodeSource& w, std::uint32_t base, int run)
+      : w_(w), base_(base), run_(run) {
     pipe_.phase = 1;  // the first pass over the stages finds them empty
   }
 
   /// Strip `strip` of expert `e`: 128 outputs, or, where `half` is not 0, 64 and those `half` further.
-  __device__ __forceinline__ void convert_strip(int e, int strip, int half, int k_blocks) {
+  /// before_stage(kb, stage, phase) is called before this thread waits for the stage.
+  template <class BeforeStage>
+  __device__ __forceinline__ void convert_strip(int e, int strip, int half, int k_blocks,
+                                                const BeforeStage& before_stage) {
     place(e, strip, half);
 #pragma unroll
     for (int ahead = 0; ahead < kCodeStages - 1; ++ahead) copy(ahead, k_blocks);
-    std::uint32_t scales[kRunsOfThread], next[kRunsOfThread];
-    load_scales(0, next);
+    std::uint32_t scales[kScaleStages];
+#pragma unroll
+    for (int ahead = 0; ahead < kScaleStages; ++ahead) scales[ahead] = load_scale(ahead);
     const float of_expert = format.expert_scale ? w_.expert_scales[e] : 1.0f;
     for (int kb = 0; kb < k_blocks; ++kb) {
+      const std::uint32_t scale = scales[0];
 #pragma unroll
-      for (int j = 0; j < kRunsOfThread; ++j) scales[j] = next[j];
-      load_scales(kb + 1, next);
+      for (int i = 1; i < kScaleStages; ++i) scales[i - 1] = scales[i];
+      scales[kScaleStages - 1] = load_scale(kb + kScaleStages);
+      before_stage(kb, pipe_.stage, pipe_.phase);
       wait_copies<kCodeStages - 2>();
       mbarrier_wait(Layout::empty(base_, pipe_.stage), pipe_.phase);
-#pragma unroll
-      for (int j = 0; j < kRunsOfThread; ++j)
-        if (is_run(j)) convert_run(j, kb, scales[j], of_expert);
+      convert_run(kb, scale, of_expert);
       copy(kb + kCodeStages - 1, k_blocks);
       fence_shared_for_async();
       __syncwarp();
@@ -128,72 +134,60 @@ class CodeConverter {
   }
 
  private:
-  __device__ __forceinline__ int run(int j) const { return thread_ + j * kConverterThreads; }
-  __device__ __forceinline__ bool is_run(int j) const { return run(j) < kRuns; }  // alike in a warp
-  __device__ __forceinline__ int row(int j) const { return run(j) / 2; }
-  /// In K, of all runs of this thread.
-  __device__ __forceinline__ int place_in_k(int kb) const { return kb * kBlockK + thread_ % 2 * kRun; }
+  static constexpr int kScaleStages = 3;
+  __device__ __forceinline__ int row() const { return run_ / 2; }
+  __device__ __forceinline__ int place_in_k(int kb) const { return kb * kBlockK + run_ % 2 * kRun; }
 
   __device__ __forceinline__ void place(int e, int strip, int half) {
     const int row_bytes = static_cast<int>(std::int64_t{w_.k} * kBits / 8),
-              scale_rows = (w_.n + format.block_n - 1) / format.block_n;
-#pragma unroll
-    for (int j = 0; j < kRunsOfThread; ++j) {
-      const int side = half == 0 ? strip * kStrip + row(j) : strip * 64 + row(j) % 64,
-                output = side + (half != 0 && row(j) >= 64 ? half : 0);
-      there_[j] = is_run(j) && side < (half == 0 ? w_.n : half);
-      codes_[j] = w_.codes + (std::int64_t{e} * w_.n + output) * row_bytes + place_in_k(0) * kBits / 8;
-      scales_[j] = (std::int64_t{e} * scale_rows + output / format.block_n) * blocks_;
-    }
+              scale_rows = (w_.n + format.block_n - 1) / format.block_n,
+              blocks = (w_.k + format.block_k - 1) / format.block_k;
+    const int side = half == 0 ? strip * kStrip + row() : strip * 64 + row() % 64,
+              output = side + (half != 0 && row() >= 64 ? half : 0);
+    there_ = side < (half == 0 ? w_.n : half);
+    codes_ = w_.codes + (std::int64_t{e} * w_.n + output) * row_bytes + place_in_k(0) * kBits / 8;
+    scales_ = static_cast<const char*>(w_.scales) +
+              (std::int64_t{e} * scale_rows + output / format.block_n) * blocks * kScaleBytes;
   }
 
-  __device__ __forceinline__ std::uint32_t code_place(int j, int kb, int copy) const {
-    return base_ + Layout::codes + kb % kCodeStages * kCodeStageBytes + (copy * kRuns + run(j)) * 16;
+  __device__ __forceinline__ std::uint32_t code_place(int kb, int copy) const {
+    return base_ + Layout::codes + kb % kCodeStages * kCodeStageBytes + (copy * kRuns + run_) * 16;
   }
   __device__ __forceinline__ void copy(int kb, int k_blocks) const {
     if (kb < k_blocks) {
 #pragma unroll
-      for (int j = 0; j < kRunsOfThread; ++j)
-        if (is_run(j))
-#pragma unroll
-          for (int c = 0; c < kCopies; ++c)
-            copy_async(code_place(j, kb, c), codes_[j] + std::int64_t{kb} * (kBlockK * kBits / 8) + c * 16,
-                       there_[j] && place_in_k(kb) < w_.k);
+      for (int c = 0; c < kCopies; ++c)
+        copy_async(code_place(kb, c), codes_ + std::int64_t{kb} * (kBlockK * kBits / 8) + c * 16,
+                   there_ && place_in_k(kb) < w_.k);
     }
     commit_copies();  // an empty group too: the count of groups says which have arrived
   }
 
   /// As stored, two of a run where a block is shorter; 0 of what is not there, where int4 has codes that are
   /// not 0.
-  __device__ __forceinline__ void load_scales(int kb, std::uint32_t (&to)[kRunsOfThread]) const {
+  __device__ __forceinline__ std::uint32_t load_scale(int kb) const {
     const int at = place_in_k(kb);
-#pragma unroll
-    for (int j = 0; j < kRunsOfThread; ++j) {
-      to[j] = 0;
-      if (!there_[j] || at >= w_.k) continue;
-      const std::int64_t i = scales_[j] + at / format.block_k;
-      if constexpr (format.scale == ScaleKind::float32)
-        to[j] = static_cast<const std::uint32_t*>(w_.scales)[i];
-      else if constexpr (format.scale == ScaleKind::bfloat16)
-        to[j] = static_cast<const std::uint16_t*>(w_.scales)[i];
-      else if constexpr (format.scale == ScaleKind::e4m3)
-        to[j] = static_cast<const std::uint16_t*>(w_.scales)[i / 2];
-      else
-        to[j] = static_cast<const std::uint8_t*>(w_.scales)[i];
-    }
+    if (!there_ || at >= w_.k) return 0;
+    const char* from = scales_ + at / format.block_k * kScaleBytes;
+    if constexpr (format.scale == ScaleKind::float32)
+      return *reinterpret_cast<const std::uint32_t*>(from);
+    else if constexpr (format.scale == ScaleKind::e8m0)
+      return *reinterpret_cast<const std::uint8_t*>(from);
+    else
+      return *reinterpret_cast<const std::uint16_t*>(from);
   }
 
-  __device__ __forceinline__ void convert_run(int j, int kb, std::uint32_t scale, float of_expert) const {
-    const std::uint32_t to = Layout::a(base_, pipe_.stage) + row(j) * 128;
+  __device__ __forceinline__ void convert_run(int kb, std::uint32_t scale, float of_expert) const {
+    const std::uint32_t to = Layout::a(base_, pipe_.stage) + row() * 128;
     const auto store = [&](int chunk, const std::uint32_t(&v)[4]) {
       asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
-                       to + (((thread_ % 2 * 4 + chunk) ^ (row(j) & 7)) << 4)),
+                       to + (((run_ % 2 * 4 + chunk) ^ (row() & 7)) << 4)),
                    "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
                    : "memory");
     };
 #pragma unroll
     for (int c = 0; c < kCopies; ++c) {
-      const uint4 four = load_shared(code_place(j, kb, c));
+      const uint4 four = load_shared(code_place(kb, c));
       const std::uint32_t words[4] = {four.x, four.y, four.z, four.w};
       if constexpr (format.code == CodeKind::e4m3) {
         const float factor = format.scale == ScaleKind::e8m0 ? power_of_code(scale) : __uint_as_float(scale);
@@ -242,11 +236,11 @@ class CodeConverter {
 
   const CodeSource& w_;
   std::uint32_t base_;
-  int thread_, blocks_;
+  int run_;
   PipelineState<Layout> pipe_;
-  bool there_[kRunsOfThread];
-  const std::uint8_t* codes_[kRunsOfThread];  // of the thread's runs of the strip, at the beginning of K
-  std::int64_t scales_[kRunsOfThread];        // index of the strip's first one
+  bool there_;
+  const std::uint8_t* codes_;  // of the thread's run of the strip, at the beginning of K
+  const char* scales_;         // of its output, at the beginning of K
 };
 
 }  // namespace moeref::cuda::sm90

@@ -20,6 +20,7 @@ constexpr int kStoreBytes = kStoreRows * kStoreColumns * 2;
 /// Slots are numbered through: `right`, the first warpgroup's `left`, the second's.
 template <int N, int RightSlots, int Cluster>
 struct GradientLayout {
+  static constexpr int threads = kThreads;
   static constexpr int n = N, right_slots = RightSlots, cluster = Cluster, boxes = N / 64;
   static constexpr int right_bytes = N * kBlockK * 2, slots = RightSlots + 2 * kLeftSlots;
   static constexpr int left = RightSlots * right_bytes, staging = left + 2 * kLeftSlots * kLeftBytes,

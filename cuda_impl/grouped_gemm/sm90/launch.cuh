@@ -26,7 +26,8 @@ template <auto Kernel, class Layout, class... Arguments>
 void launch(const char* name, cudaStream_t stream, const Arguments&... arguments) {
   check(cudaFuncSetAttribute(Kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Layout::total), name);
   const unsigned blocks = multiprocessors() / Layout::cluster * Layout::cluster;
-  launch_overlapped<Kernel>(name, {blocks, kThreads, Layout::total, stream, Layout::cluster}, arguments...);
+  launch_overlapped<Kernel>(name, {blocks, Layout::threads, Layout::total, stream, Layout::cluster},
+                            arguments...);
 }
 
 template <class Epilogue, int Strips, int Cluster, bool Coded = false>

@@ -21,7 +21,7 @@ constexpr int kThreads = 384, kProducerRegisters = 40, kConsumerRegisters = 232;
 constexpr int kBlock64Bytes = 64 * kBlockK * 2;  // one m64 (or n64, MN-major) block of a stage
 
 /// Strips: 2 of a tile that the warpgroups share, or 1 where they take turns. Staging: bytes for epilogues.
-/// Converters: warps that bring operand A, from codes that they keep in CodeBytes.
+/// Converters: warps that bring operand A, from codes that they keep in CodeBytes; from thread 256 on.
 template <int Strips, int MaxN, int Stages, int Staging, int Cluster, int Converters = 0, int CodeBytes = 0>
 struct SharedLayout {
   static_assert(Strips == 1 || Strips == 2);
@@ -32,8 +32,10 @@ struct SharedLayout {
                        stage_bytes = a_bytes + b_bytes;
   static constexpr int staging = Stages * stage_bytes, codes = staging + Staging,
                        barriers = codes + CodeBytes, tickets = barriers + 16 * Stages + 32;
-  static constexpr int arrivals = 1 + Converters;    // at a stage that is full
-  using Ring = TicketRing<Cluster, 9 + Converters>;  // eight consumer warps and the producer
+  static constexpr int arrivals = 1 + Converters;  // at a stage that is full
+  static constexpr int threads = Converters > 0 ? 256 + 32 * Converters : kThreads;
+  // Eight consumer warps and the producer, which is one of the converters where there are some.
+  using Ring = TicketRing<Cluster, 8 + (Converters > 0 ? Converters : 1)>;
   static constexpr int total = tickets + Ring::bytes;
   static_assert(b_bytes % 1024 == 0 && total <= 232448);
 

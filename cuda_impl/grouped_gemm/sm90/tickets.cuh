@@ -93,12 +93,14 @@ class TicketReader {
 template <class Ring>
 class TicketKeeper {
  public:
-  __device__ TicketKeeper(Tickets from, int count, int rank, std::uint32_t at)
+  /// Of a block one `keeps`; others do nothing, and stand beside it where each lane of a warp has one.
+  __device__ TicketKeeper(Tickets from, int count, int rank, std::uint32_t at, bool keeps = true)
       : counter_(from.counter),
         end_(count + int(gridDim.x) / Ring::cluster - 1),
         draws_(rank == 0),
         at_(at),
         reader_(at) {
+    if (!keeps) return;
     for (int slot = 0; slot < Ring::slots; ++slot) expect(slot);
     draw();
   }

@@ -10,12 +10,13 @@
 // * take turns, a tile each: five stages of 36 KiB; the two blocks of a cluster take neighbouring strips of
 //   the same tokens. One multiplies while the other is in its epilogue.
 //
-// Where the tokens still have to come to their rows, idle warps bring them there (row_copy.cuh); or, where
-// the weights are codes, these warps turn them into numbers (code_converter.cuh).
-// Units run expert by expert, token tiles fastest, so that the blocks in flight share weights and tokens in
-// L2; each column of weights begins with another token tile, or a block would meet a remainder at every turn
-// or never (512 rows as 320 + 192: a fifth of the time). Both operands come by TMA. Floor: 2 R K M flops at
-// the dense rate; each weight read once. Measured figures: tools/bench/results.
+// Where the tokens still have to come to their rows, idle warps bring them there (row_copy.cuh). Where the
+// weights are codes, there are four stages of 36 KiB, and two warpgroups in the producer's place turn them
+// into numbers (code_converter.cuh). Units run expert by expert, token tiles fastest, so that the blocks in
+// flight share weights and tokens in L2; each column of weights begins with another token tile, or a block
+// would meet a remainder at every turn or never (512 rows as 320 + 192: a fifth of the time). Both operands
+// come by TMA. Floor: 2 R K M flops at the dense rate; each weight read once. Measured figures:
+// tools/bench/results.
 #pragma once
 
 #include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
@@ -56,9 +57,8 @@ struct WeightsByTma {
 struct CodedWeights {
   using Source = CodeSource;
   static constexpr bool mn_major = false, coded = true;
-  static constexpr int producer_registers = 88, consumer_registers = 208;
-  // A block has what it is launched with: whoever waits for more waits for ever.
-  static_assert(128 * producer_registers + 256 * consumer_registers <= kThreads * 168);
+  // A block has what it is launched with, 128 for each of 512 threads: whoever wants more waits for ever.
+  static constexpr int producer_registers = 48, consumer_registers = 208;
 };
 
 /// A unit's row tile, of all blocks of the cluster, and how many rows it has; its rows and first strip for
@@ -102,9 +102,9 @@ __device__ __forceinline__ void load_strip(const CUtensorMap& weights, std::uint
 }
 
 template <class Layout, class Weights, class Epilogue>
-__device__ __forceinline__ void produce_tokens(const typename Weights::Source& weights,
-                                               const CUtensorMap& tokens, const TokenProductShape& s,
-                                               int m_half, std::uint32_t base, int total) {
+__device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const CUtensorMap& tokens,
+                                               const TokenProductShape& s, int m_half, std::uint32_t base,
+                                               int total) {
   // Blocks of a cluster share the weights, or, where each has its own strips, the tokens.
   constexpr int cluster = Layout::cluster, share_weights = Layout::by_turns ? 1 : cluster,
                 share_tokens = Layout::by_turns ? cluster : 1;
@@ -125,13 +125,11 @@ __device__ __forceinline__ void produce_tokens(const typename Weights::Source& w
                           b = Layout::b(base, pipe.stage);
       if (kb == draw_at) tickets.draw();
       mbarrier_wait(Layout::empty(base, pipe.stage), pipe.phase);
-      mbarrier_arrive_expect(full, (Weights::coded ? 0 : Layout::a_bytes) + boxes * kTokenBox * kBlockK * 2);
-      if constexpr (!Weights::coded) {
+      mbarrier_arrive_expect(full, Layout::a_bytes + boxes * kTokenBox * kBlockK * 2);
 #pragma unroll
-        for (int i = 0; i < Layout::strips / share_weights; ++i)
-          load_strip<share_weights, Epilogue, Weights::mn_major>(
-              weights, a, full, tile, share_weights == 2 ? rank : i, m_half, kb * kBlockK);
-      }
+      for (int i = 0; i < Layout::strips / share_weights; ++i)
+        load_strip<share_weights, Epilogue, Weights::mn_major>(
+            weights, a, full, tile, share_weights == 2 ? rank : i, m_half, kb * kBlockK);
       for (int box = share_tokens == 2 ? rank : 0; box < boxes; box += share_tokens)
         load_box<share_tokens>(b + box * kTokenBox * kBlockK * 2, tokens, full, kb * kBlockK,
                                int(tile.row) + box * kTokenBox, 0);
@@ -140,17 +138,44 @@ __device__ __forceinline__ void produce_tokens(const typename Weights::Source& w
   }
 }
 
-/// The strips of this block's units from codes: by the warps from thread `first` on.
+/// Both operands where the weights are codes. The first of the converters' warps keeps the tickets and has
+/// the tokens loaded, both by its first lane.
 template <class Layout, class Epilogue>
-__device__ __forceinline__ void convert_codes(const CodedWeights::Source& weights, const TokenProductShape& s,
-                                              int m_half, std::uint32_t base, int total, int first) {
-  const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK, rank = rank_in_cluster<Layout>();
+__device__ __forceinline__ void produce_from_codes(const CodeSource& weights, const CUtensorMap& tokens,
+                                                   const TokenProductShape& s, int m_half, std::uint32_t base,
+                                                   int total) {
+  const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK, rank = rank_in_cluster<Layout>(),
+            half = Epilogue::paired_columns ? m_half : 0, run = static_cast<int>(threadIdx.x) - 256;
   with_code_format(weights.format, [&]<WeightFormat kFormat>() {
-    CodeConverter<Layout, kFormat> converter(weights, base, static_cast<int>(threadIdx.x) - first);
-    TicketReader<typename Layout::Ring, true> tickets(base + Layout::tickets);
-    for (int work = tickets.next(); work < total; work = tickets.next()) {
+    CodeConverter<Layout, kFormat> converter(weights, base, run);
+    if (run >= 32) {
+      TicketReader<typename Layout::Ring, true> tickets(base + Layout::tickets);
+      for (int work = tickets.next(); work < total; work = tickets.next()) {
+        const TileOutput tile = locate<Layout>(s, work, rank).output;
+        converter.convert_strip(tile.expert, tile.strip, half, k_blocks, [](int, int, std::uint32_t) {});
+      }
+      return;
+    }
+    const bool leads = run == 0;
+    const int draw_at = max(0, k_blocks - Layout::stages);
+    TicketKeeper<typename Layout::Ring> tickets(s.tickets, total, rank, base + Layout::tickets, leads);
+    const auto next = [&] { return uniform(leads ? tickets.next() : 0); };
+    for (int work = next(); work < total; work = next()) {
       const TileOutput tile = locate<Layout>(s, work, rank).output;
-      converter.convert_strip(tile.expert, tile.strip, Epilogue::paired_columns ? m_half : 0, k_blocks);
+      const int boxes = (tile.rows + kTokenBox - 1) / kTokenBox;
+      converter.convert_strip(
+          tile.expert, tile.strip, half, k_blocks, [&](int kb, int stage, std::uint32_t phase) {
+            if (leads) {
+              const std::uint32_t full = Layout::full(base, stage), b = Layout::b(base, stage);
+              if (kb == draw_at) tickets.draw();
+              mbarrier_wait(Layout::empty(base, stage), phase);
+              mbarrier_arrive_expect(full, boxes * kTokenBox * kBlockK * 2);
+              for (int box = rank; box < boxes; box += Layout::cluster)
+                load_box<Layout::cluster>(b + box * kTokenBox * kBlockK * 2, tokens, full, kb * kBlockK,
+                                          int(tile.row) + box * kTokenBox, 0);
+            }
+            __syncwarp();
+          });
     }
   });
 }
@@ -242,7 +267,7 @@ __device__ __forceinline__ void consume_in_turn(const TokenProductShape& s,
 }
 
 template <class Layout, class Weights, class Epilogue>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(Layout::threads, 1)
     token_product(const __grid_constant__ typename Weights::Source weights,
                   const __grid_constant__ CUtensorMap tokens, const __grid_constant__ TokenProductShape s,
                   const __grid_constant__ typename Epilogue::Arguments epilogue) {
@@ -253,14 +278,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int total = s.tiles.expert_tile_begin[s.experts] * s.units_per_tile;
   if (threadIdx.x >= 256) {
     set_registers_down<Weights::producer_registers>();
-    if (threadIdx.x == 256)
-      produce_tokens<Layout, Weights, Epilogue>(weights, tokens, s, Epilogue::m_extent(epilogue), base,
-                                                total);
     if constexpr (Weights::coded) {
-      if (threadIdx.x >= 288)
-        convert_codes<Layout, Epilogue>(weights, s, Epilogue::m_extent(epilogue), base, total, 288);
-    } else if (Epilogue::may_gather && s.copy.tokens && threadIdx.x >= 288)
-      copy_rows(s.copy, s.tiles, s.tile_rows, s.experts);
+      produce_from_codes<Layout, Epilogue>(weights, tokens, s, Epilogue::m_extent(epilogue), base, total);
+    } else {
+      if (threadIdx.x == 256)
+        produce_tokens<Layout, Weights, Epilogue>(weights, tokens, s, Epilogue::m_extent(epilogue), base,
+                                                  total);
+      if (Epilogue::may_gather && s.copy.tokens && threadIdx.x >= 288)
+        copy_rows(s.copy, s.tiles, s.tile_rows, s.experts);
+    }
   } else {
     set_registers_up<Weights::consumer_registers>();
     const int warpgroup = uniform(threadIdx.x / 128);

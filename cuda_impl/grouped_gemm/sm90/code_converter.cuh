@@ -1,15 +1,14 @@
-// Weights stored as codes, on their way to operand A of a token product: eight warps copy the codes of a
+// Weights stored as codes, on their way to operand A of a token product: eight warps load the codes of a
 // strip, 64 of K at a time, turn them into the bfloat16 that dequantize() would write, and put these where
 // TMA puts numbers, so that both give the same bits.
 //
-// A thread has a run of 32 codes of each stage. It copies, reads and scales its own alone, and so waits for
-// nobody: the codes of four stages are on their way, or read, and the scales of three. Codes of 4 bits take
-// about three instructions each, those of 8 about four; floor: what the tensor cores take for a stage, 640
-// cycles of a full tile.
+// A thread has a run of 32 codes of each stage, and those of the next two on their way to its registers: a
+// copy to shared memory would be one of the writes that the fence before a stage is full waits for. Integer
+// instructions, at half rate, are what a stage costs: 150 (int4) to 290 (nvfp4) instructions a warp, two
+// warps a scheduler; floor: 640 cycles, what the tensor cores take for a stage of a full tile.
 #pragma once
 
 #include "cuda_impl/grouped_gemm/sm90/pipeline.cuh"
-#include "cuda_impl/memory/ptx_sm80.cuh"
 #include "cuda_impl/quantization/format_facts.hpp"
 
 namespace moeref::cuda::sm90 {
@@ -25,7 +24,6 @@ struct CodeSource {
 
 constexpr int kRun = 32, kRuns = kStrip * kBlockK / kRun;  // of a stage, each a thread's
 constexpr int kConverterWarps = kRuns / 32;
-constexpr int kCodeStages = 4, kCodeStageBytes = kRuns * kRun, kCodeBytes = kCodeStages * kCodeStageBytes;
 
 /// f<format>() of a format with codes.
 template <class F>
@@ -74,15 +72,14 @@ __device__ __forceinline__ void from_nibbles(std::uint32_t word, std::uint32_t (
       asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pairs[j]) : "r"(code), "r"(0x3f803f80u), "r"(0xc308c308u));
     }
   } else {
-    // Each code in the upper half of a byte, its sign where bfloat16 has it; its size moves to the end of the
-    // exponent and the beginning of the fraction, which is the number times 2^-126.
-    const std::uint32_t even = word << 4 & 0xf0f0f0f0u, odd = word & 0xf0f0f0f0u;
+    // A code's size at the end of bfloat16's exponent and the beginning of its fraction is the number times
+    // 2^-126; a product brings code there and its sign to the sign, without the integer unit.
+    const std::uint32_t even = word & 0x0f0f0f0fu, odd = word >> 4 & 0x0f0f0f0fu;
     const std::uint32_t both[2] = {__byte_perm(even, odd, 0x5140), __byte_perm(even, odd, 0x7362)};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const std::uint32_t code = __byte_perm(both[j / 2], 0, j % 2 == 0 ? 0x1404 : 0x3424);
-      const std::uint32_t small = (code & 0x82008200u) | (code >> 6 & ~0x82008200u);
-      pairs[j] = multiply_bf16(small, 0x7e807e80u);  // 2^126
+      const std::uint32_t code = __byte_perm(both[j / 2], 0, j % 2 == 0 ? 0x4140 : 0x4342);
+      pairs[j] = multiply_bf16(code * 0x1040u & 0x81c081c0u, 0x7e807e80u);  // 2^126
     }
   }
 }
@@ -104,37 +101,37 @@ class CodeConverter {
   }
 
   /// Strip `strip` of expert `e`: 128 outputs, or, where `half` is not 0, 64 and those `half` further.
-  /// before_stage(kb, stage, phase) is called before this thread waits for the stage.
-  template <class BeforeStage>
+  /// when_empty(kb, stage) is called by each thread when the stage may be filled.
+  template <class WhenEmpty>
   __device__ __forceinline__ void convert_strip(int e, int strip, int half, int k_blocks,
-                                                const BeforeStage& before_stage) {
+                                                const WhenEmpty& when_empty) {
     place(e, strip, half);
+    Run runs[kAhead];
 #pragma unroll
-    for (int ahead = 0; ahead < kCodeStages - 1; ++ahead) copy(ahead, k_blocks);
-    std::uint32_t scales[kScaleStages];
-#pragma unroll
-    for (int ahead = 0; ahead < kScaleStages; ++ahead) scales[ahead] = load_scale(ahead);
+    for (int ahead = 0; ahead < kAhead; ++ahead) load(runs[ahead], ahead);
     const float of_expert = format.expert_scale ? w_.expert_scales[e] : 1.0f;
-    for (int kb = 0; kb < k_blocks; ++kb) {
-      const std::uint32_t scale = scales[0];
+    for (int first = 0; first < k_blocks; first += kAhead)
 #pragma unroll
-      for (int i = 1; i < kScaleStages; ++i) scales[i - 1] = scales[i];
-      scales[kScaleStages - 1] = load_scale(kb + kScaleStages);
-      before_stage(kb, pipe_.stage, pipe_.phase);
-      wait_copies<kCodeStages - 2>();
-      mbarrier_wait(Layout::empty(base_, pipe_.stage), pipe_.phase);
-      convert_run(kb, scale, of_expert);
-      copy(kb + kCodeStages - 1, k_blocks);
-      fence_shared_for_async();
-      __syncwarp();
-      if (threadIdx.x % 32 == 0) mbarrier_arrive(Layout::full(base_, pipe_.stage));
-      pipe_.advance();
-    }
-    wait_copies<0>();
+      for (int i = 0; i < kAhead; ++i) {  // unrolled: a move of what is on its way would wait for it
+        const int kb = first + i;
+        if (kb >= k_blocks) break;
+        mbarrier_wait(Layout::empty(base_, pipe_.stage), pipe_.phase);
+        when_empty(kb, pipe_.stage);
+        convert(runs[i], of_expert);
+        load(runs[i], kb + kAhead);
+        fence_shared_for_async();
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) mbarrier_arrive(Layout::full(base_, pipe_.stage));
+        pipe_.advance();
+      }
   }
 
  private:
-  static constexpr int kScaleStages = 3;
+  static constexpr int kAhead = 2;
+  struct Run {
+    uint4 codes[kCopies];
+    std::uint32_t scale;
+  };
   __device__ __forceinline__ int row() const { return run_ / 2; }
   __device__ __forceinline__ int place_in_k(int kb) const { return kb * kBlockK + run_ % 2 * kRun; }
 
@@ -150,25 +147,19 @@ class CodeConverter {
               (std::int64_t{e} * scale_rows + output / format.block_n) * blocks * kScaleBytes;
   }
 
-  __device__ __forceinline__ std::uint32_t code_place(int kb, int copy) const {
-    return base_ + Layout::codes + kb % kCodeStages * kCodeStageBytes + (copy * kRuns + run_) * 16;
-  }
-  __device__ __forceinline__ void copy(int kb, int k_blocks) const {
-    if (kb < k_blocks) {
+  __device__ __forceinline__ void load(Run& to, int kb) const {
+    const bool there = there_ && place_in_k(kb) < w_.k;
 #pragma unroll
-      for (int c = 0; c < kCopies; ++c)
-        copy_async(code_place(kb, c), codes_ + std::int64_t{kb} * (kBlockK * kBits / 8) + c * 16,
-                   there_ && place_in_k(kb) < w_.k);
-    }
-    commit_copies();  // an empty group too: the count of groups says which have arrived
+    for (int c = 0; c < kCopies; ++c)
+      to.codes[c] = there ? __ldg(reinterpret_cast<const uint4*>(
+                                codes_ + std::int64_t{kb} * (kBlockK * kBits / 8) + c * 16))
+                          : uint4{};
+    to.scale = there ? load_scale(kb) : 0;
   }
 
-  /// As stored, two of a run where a block is shorter; 0 of what is not there, where int4 has codes that are
-  /// not 0.
+  /// As stored, two of a run where a block is shorter. (Of what is not there 0, as int4's code 0 is -8.)
   __device__ __forceinline__ std::uint32_t load_scale(int kb) const {
-    const int at = place_in_k(kb);
-    if (!there_ || at >= w_.k) return 0;
-    const char* from = scales_ + at / format.block_k * kScaleBytes;
+    const char* from = scales_ + place_in_k(kb) / format.block_k * kScaleBytes;
     if constexpr (format.scale == ScaleKind::float32)
       return *reinterpret_cast<const std::uint32_t*>(from);
     else if constexpr (format.scale == ScaleKind::e8m0)
@@ -177,7 +168,7 @@ class CodeConverter {
       return *reinterpret_cast<const std::uint16_t*>(from);
   }
 
-  __device__ __forceinline__ void convert_run(int kb, std::uint32_t scale, float of_expert) const {
+  __device__ __forceinline__ void convert(const Run& run, float of_expert) const {
     const std::uint32_t to = Layout::a(base_, pipe_.stage) + row() * 128;
     const auto store = [&](int chunk, const std::uint32_t(&v)[4]) {
       asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
@@ -187,10 +178,11 @@ class CodeConverter {
     };
 #pragma unroll
     for (int c = 0; c < kCopies; ++c) {
-      const uint4 four = load_shared(code_place(kb, c));
+      const uint4& four = run.codes[c];
       const std::uint32_t words[4] = {four.x, four.y, four.z, four.w};
       if constexpr (format.code == CodeKind::e4m3) {
-        const float factor = format.scale == ScaleKind::e8m0 ? power_of_code(scale) : __uint_as_float(scale);
+        const float factor =
+            format.scale == ScaleKind::e8m0 ? power_of_code(run.scale) : __uint_as_float(run.scale);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           std::uint32_t pairs[4];
@@ -207,7 +199,7 @@ class CodeConverter {
           std::uint32_t pairs[4];
           from_nibbles<format.code>(words[word], pairs);
 #pragma unroll
-          for (std::uint32_t& pair : pairs) pair = scaled(pair, scale, word / 2, of_expert);
+          for (std::uint32_t& pair : pairs) pair = scaled(pair, run.scale, word / 2, of_expert);
           store(word, pairs);
         }
       }

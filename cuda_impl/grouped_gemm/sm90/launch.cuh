@@ -31,9 +31,9 @@ void launch(const char* name, cudaStream_t stream, const Arguments&... arguments
 }
 
 template <class Epilogue, int Strips, int Cluster, bool Coded = false>
-using TokenLayout = SharedLayout<Strips, kBlockRows, Strips == 2 || Coded ? 4 : 5,
+using TokenLayout = SharedLayout<Strips, kBlockRows, Strips == 2 ? 4 : 5,
                                  (Epilogue::shares_staging ? 1 : 2) * Epilogue::staging_bytes, Cluster,
-                                 Coded ? kConverterWarps : 0, Coded ? kCodeBytes : 0>;
+                                 Coded ? kConverterWarps : 0>;
 
 /// For M of `m_extent` columns, as the epilogue counts them.
 template <class Layout, class Epilogue>

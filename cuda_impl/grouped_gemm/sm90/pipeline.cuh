@@ -21,8 +21,8 @@ constexpr int kThreads = 384, kProducerRegisters = 40, kConsumerRegisters = 232;
 constexpr int kBlock64Bytes = 64 * kBlockK * 2;  // one m64 (or n64, MN-major) block of a stage
 
 /// Strips: 2 of a tile that the warpgroups share, or 1 where they take turns. Staging: bytes for epilogues.
-/// Converters: warps that bring operand A, from codes that they keep in CodeBytes; from thread 256 on.
-template <int Strips, int MaxN, int Stages, int Staging, int Cluster, int Converters = 0, int CodeBytes = 0>
+/// Converters: warps that bring operand A, from thread 256 on.
+template <int Strips, int MaxN, int Stages, int Staging, int Cluster, int Converters = 0>
 struct SharedLayout {
   static_assert(Strips == 1 || Strips == 2);
   static_assert(Cluster == 1 || Cluster == 2);
@@ -30,8 +30,8 @@ struct SharedLayout {
   static constexpr bool by_turns = Strips == 1;
   static constexpr int a_bytes = Strips * kStrip * kBlockK * 2, b_bytes = MaxN * kBlockK * 2,
                        stage_bytes = a_bytes + b_bytes;
-  static constexpr int staging = Stages * stage_bytes, codes = staging + Staging,
-                       barriers = codes + CodeBytes, tickets = barriers + 16 * Stages + 32;
+  static constexpr int staging = Stages * stage_bytes, barriers = staging + Staging,
+                       tickets = barriers + 16 * Stages + 32;
   static constexpr int arrivals = 1 + Converters;  // at a stage that is full
   static constexpr int threads = Converters > 0 ? 256 + 32 * Converters : kThreads;
   // Eight consumer warps and the producer, which is one of the converters where there are some.

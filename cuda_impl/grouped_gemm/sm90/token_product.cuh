@@ -11,12 +11,11 @@
 //   the same tokens. One multiplies while the other is in its epilogue.
 //
 // Where the tokens still have to come to their rows, idle warps bring them there (row_copy.cuh). Where the
-// weights are codes, there are four stages of 36 KiB, and two warpgroups in the producer's place turn them
-// into numbers (code_converter.cuh). Units run expert by expert, token tiles fastest, so that the blocks in
-// flight share weights and tokens in L2; each column of weights begins with another token tile, or a block
-// would meet a remainder at every turn or never (512 rows as 320 + 192: a fifth of the time). Both operands
-// come by TMA. Floor: 2 R K M flops at the dense rate; each weight read once. Measured figures:
-// tools/bench/results.
+// weights are codes, two warpgroups in the producer's place turn them into numbers (code_converter.cuh).
+// Units run expert by expert, token tiles fastest, so that the blocks in flight share weights and tokens in
+// L2; each column of weights begins with another token tile, or a block would meet a remainder at every turn
+// or never (512 rows as 320 + 192: a fifth of the time). Both operands come by TMA. Floor: 2 R K M flops at
+// the dense rate; each weight read once. Measured figures: tools/bench/results.
 #pragma once
 
 #include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
@@ -58,7 +57,7 @@ struct CodedWeights {
   using Source = CodeSource;
   static constexpr bool mn_major = false, coded = true;
   // A block has what it is launched with, 128 for each of 512 threads: whoever wants more waits for ever.
-  static constexpr int producer_registers = 48, consumer_registers = 208;
+  static constexpr int producer_registers = 56, consumer_registers = 200;
 };
 
 /// A unit's row tile, of all blocks of the cluster, and how many rows it has; its rows and first strip for
@@ -138,44 +137,33 @@ __device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const
   }
 }
 
-/// Both operands where the weights are codes. The first of the converters' warps keeps the tickets and has
-/// the tokens loaded, both by its first lane.
+/// Both operands where the weights are codes. The converters' warps have the tokens loaded in turn, a stage
+/// each; the first lane of all keeps the tickets.
 template <class Layout, class Epilogue>
 __device__ __forceinline__ void produce_from_codes(const CodeSource& weights, const CUtensorMap& tokens,
                                                    const TokenProductShape& s, int m_half, std::uint32_t base,
                                                    int total) {
   const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK, rank = rank_in_cluster<Layout>(),
-            half = Epilogue::paired_columns ? m_half : 0, run = static_cast<int>(threadIdx.x) - 256;
+            half = Epilogue::paired_columns ? m_half : 0, run = static_cast<int>(threadIdx.x) - 256,
+            draw_at = max(0, k_blocks - Layout::stages);
+  const bool leads = run == 0;
+  TicketKeeper<typename Layout::Ring> kept(s.tickets, total, rank, base + Layout::tickets, leads);
+  TicketReader<typename Layout::Ring, true> read(base + Layout::tickets);
+  const auto next = [&] { return run >= 32 ? read.next() : uniform(leads ? kept.next() : 0); };
   with_code_format(weights.format, [&]<WeightFormat kFormat>() {
     CodeConverter<Layout, kFormat> converter(weights, base, run);
-    if (run >= 32) {
-      TicketReader<typename Layout::Ring, true> tickets(base + Layout::tickets);
-      for (int work = tickets.next(); work < total; work = tickets.next()) {
-        const TileOutput tile = locate<Layout>(s, work, rank).output;
-        converter.convert_strip(tile.expert, tile.strip, half, k_blocks, [](int, int, std::uint32_t) {});
-      }
-      return;
-    }
-    const bool leads = run == 0;
-    const int draw_at = max(0, k_blocks - Layout::stages);
-    TicketKeeper<typename Layout::Ring> tickets(s.tickets, total, rank, base + Layout::tickets, leads);
-    const auto next = [&] { return uniform(leads ? tickets.next() : 0); };
     for (int work = next(); work < total; work = next()) {
       const TileOutput tile = locate<Layout>(s, work, rank).output;
       const int boxes = (tile.rows + kTokenBox - 1) / kTokenBox;
-      converter.convert_strip(
-          tile.expert, tile.strip, half, k_blocks, [&](int kb, int stage, std::uint32_t phase) {
-            if (leads) {
-              const std::uint32_t full = Layout::full(base, stage), b = Layout::b(base, stage);
-              if (kb == draw_at) tickets.draw();
-              mbarrier_wait(Layout::empty(base, stage), phase);
-              mbarrier_arrive_expect(full, boxes * kTokenBox * kBlockK * 2);
-              for (int box = rank; box < boxes; box += Layout::cluster)
-                load_box<Layout::cluster>(b + box * kTokenBox * kBlockK * 2, tokens, full, kb * kBlockK,
-                                          int(tile.row) + box * kTokenBox, 0);
-            }
-            __syncwarp();
-          });
+      converter.convert_strip(tile.expert, tile.strip, half, k_blocks, [&](int kb, int stage) {
+        if (leads && kb == draw_at) kept.draw();
+        if (run != kb % kConverterWarps * 32) return;
+        const std::uint32_t full = Layout::full(base, stage), b = Layout::b(base, stage);
+        mbarrier_arrive_expect(full, boxes * kTokenBox * kBlockK * 2);
+        for (int box = rank; box < boxes; box += Layout::cluster)
+          load_box<Layout::cluster>(b + box * kTokenBox * kBlockK * 2, tokens, full, kb * kBlockK,
+                                    int(tile.row) + box * kTokenBox, 0);
+      });
     }
   });
 }

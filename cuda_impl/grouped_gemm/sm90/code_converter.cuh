@@ -160,12 +160,15 @@ class CodeConverter {
   /// As stored, two of a run where a block is shorter. (Of what is not there 0, as int4's code 0 is -8.)
   __device__ __forceinline__ std::uint32_t load_scale(int kb) const {
     const char* from = scales_ + place_in_k(kb) / format.block_k * kScaleBytes;
+    const auto byte = [from](int i) -> std::uint32_t {
+      return reinterpret_cast<const std::uint8_t*>(from)[i];
+    };
     if constexpr (format.scale == ScaleKind::float32)
       return *reinterpret_cast<const std::uint32_t*>(from);
-    else if constexpr (format.scale == ScaleKind::e8m0)
-      return *reinterpret_cast<const std::uint8_t*>(from);
-    else
+    else if constexpr (format.scale == ScaleKind::bfloat16)
       return *reinterpret_cast<const std::uint16_t*>(from);
+    else
+      return format.block_k < kRun ? byte(0) | byte(1) << 8 : byte(0);
   }
 
   __device__ __forceinline__ void convert(const Run& run, float of_expert) const {

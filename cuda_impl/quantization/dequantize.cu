@@ -71,21 +71,21 @@ struct Matrices {
     unsigned words[4], scales[scales_of_run];
   };
 
-  __device__ __forceinline__ void load_words(Run& to, std::int64_t row, int at) const {
-    const uint4 four = __ldcs(reinterpret_cast<const uint4*>(codes + (row * k + at) * bits / 8));
+  /// Where an output's codes are, its row counted over experts. Rows of 4-bit codes have whole bytes.
+  __device__ __forceinline__ const std::uint8_t* place(std::int64_t row, int at) const {
+    return codes + (row * k + at) * bits / 8;
+  }
+  static __device__ __forceinline__ void load_run(Run& to, const std::uint8_t* from) {
+    const uint4 four = __ldcs(reinterpret_cast<const uint4*>(from));
     to.words[0] = four.x, to.words[1] = four.y, to.words[2] = four.z, to.words[3] = four.w;
   }
-  /// For rows of any width; behind the end of K the last code again, since no such number is stored.
-  __device__ __forceinline__ void load_codes(Run& to, std::int64_t row, int at) const {
+  /// Of rows of any width: behind the end of K the last byte again, since no such number is stored.
+  static __device__ __forceinline__ void load_bytes(Run& to, const std::uint8_t* from, int last) {
 #pragma unroll
     for (int word = 0; word < 4; ++word) {
       to.words[word] = 0;
 #pragma unroll
-      for (int i = 0; i < in_word; ++i) {
-        const std::int64_t place = row * k + min(at + word * in_word + i, k - 1);
-        const unsigned byte = codes[place * bits / 8];
-        to.words[word] |= (bits == 8 ? byte : place % 2 == 0 ? byte & 15u : byte >> 4) << i * bits;
-      }
+      for (int i = 0; i < 4; ++i) to.words[word] |= unsigned{from[min(word * 4 + i, last)]} << 8 * i;
     }
   }
   /// As they are stored.
@@ -138,12 +138,15 @@ __global__ void __launch_bounds__(Matrices<kFormat>::threads)
   const unsigned rows = min(kTileK, w.k - k0), outputs = min(kTileN, w.n - n0);
   if (2 * pair < outputs && at < rows) {
     const int x = n0 + 2 * static_cast<int>(pair), y = min(x + 1, w.n - 1), from = k0 + static_cast<int>(at);
-    const std::int64_t row = std::int64_t{e} * w.n;
+    const std::uint8_t *codes_x = w.place(std::int64_t{e} * w.n + x, from),
+                       *codes_y = w.place(std::int64_t{e} * w.n + y, from);
     typename M::Run of_x, of_y;
-    if (w.in_runs)
-      w.load_words(of_x, row + x, from), w.load_words(of_y, row + y, from);
-    else
-      w.load_codes(of_x, row + x, from), w.load_codes(of_y, row + y, from);
+    if (w.in_runs) {
+      M::load_run(of_x, codes_x), M::load_run(of_y, codes_y);
+    } else {
+      const int last = (w.k - from) / (8 / M::bits) - 1;
+      M::load_bytes(of_x, codes_x, last), M::load_bytes(of_y, codes_y, last);
+    }
     w.load_scales(of_x, e, x, from);
     w.load_scales(of_y, e, y, from);
     const float of_expert = M::format.expert_scale && w.experts != nullptr ? w.experts[e] : 1.0f;

@@ -8,6 +8,9 @@
 struct __half {
   unsigned short bits;
 };
+struct alignas(4) __half2 {
+  __half x, y;
+};
 
 inline float __half2float(__half v) {
   const unsigned sign = (v.bits & 0x8000u) << 16, exponent = v.bits >> 10 & 31, fraction = v.bits & 0x3ffu;
@@ -29,3 +32,4 @@ inline __half __float2half_rn(float v) {
   const unsigned rounded = size + 0xfffu + (size >> 13 & 1);
   return {static_cast<unsigned short>(sign | ((rounded - 0x38000000u) >> 13))};
 }
+inline __half2 __floats2half2_rn(float x, float y) { return {__float2half_rn(x), __float2half_rn(y)}; }

@@ -69,13 +69,19 @@ inline void __nanosleep(unsigned ns) {  // and leaves the core to the ranks that
   std::this_thread::sleep_for(std::chrono::nanoseconds(ns));
 }
 
+/// A load that the device does not do where the address is not aligned to what is loaded.
 template <class T>
-T __ldg(const T* p) {
+T load_aligned(const T* p) {
+  if (reinterpret_cast<std::uintptr_t>(p) % alignof(T) != 0) emulated::fail("a load that is not aligned");
   return *p;
 }
 template <class T>
+T __ldg(const T* p) {
+  return load_aligned(p);
+}
+template <class T>
 T __ldcs(const T* p) {
-  return *p;
+  return load_aligned(p);
 }
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
   const unsigned long long bytes = static_cast<unsigned long long>(b) << 32 | a;

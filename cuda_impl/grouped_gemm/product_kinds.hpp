@@ -53,10 +53,11 @@ constexpr bool large_experts(const ProductDemand& d) {
 }
 /// By rows that an expert has on average. Numbers: up to 2 where experts are large gained 3 to 17 % over
 /// tiles on an H200 and lost beyond; small ones gained at one token alone, where blocks of tiles are too few
-/// (20 %), and lost up to 4 % beside. Codes: at 16 ten times as fast as turning all into numbers; that they
-/// no longer gain at 64 is extrapolated (tools/bench/results/2026-11-29-h200-decode.md).
+/// (20 %), and lost up to 4 % beside. Codes: up to 32 or 48 gained over tiles of codes
+/// (tools/bench/results/2026-11-29-h200-decode.md, -codes.md).
 constexpr bool has_few_rows(const ProductDemand& d) {
-  if (d.format != WeightFormat::none) return d.rows <= std::int64_t{d.experts} * 64;
+  if (d.format != WeightFormat::none)
+    return d.rows <= std::int64_t{d.experts} * (facts(d.format).bits() == 4 ? 32 : 48);
   return d.rows * 8 <= d.experts || (large_experts(d) && d.rows <= std::int64_t{d.experts} * 2);
 }
 /// Warpgroups that take turns load more for each flop than those that share a tile, 26 KiB for 128 x 160 x 64
@@ -68,9 +69,12 @@ constexpr bool has_full_tiles(const ProductDemand& d) { return d.rows >= std::in
 constexpr bool has_whole_runs(const ProductDemand& d) {
   return d.format != WeightFormat::none && d.dim % 32 == 0 && d.inter_dim % 32 == 0 && !d.weighs_input;
 }
-/// Warps that turn codes into numbers beside the products spare the pass that writes all of them, and then
-/// their bytes.
-constexpr bool prefers_turns(const ProductDemand& d) { return has_full_tiles(d) || has_whole_runs(d); }
+/// Warps that turn codes into numbers beside the products spare the pass that writes all of them, and do it
+/// anew for each tile: with one of 160 rows an expert that gained 3 to 48 %, with two it gained 6 % or lost
+/// 24, with more it lost (tools/bench/results/2026-11-29-h200-codes.md).
+constexpr bool prefers_turns(const ProductDemand& d) {
+  return has_whole_runs(d) ? d.rows <= std::int64_t{d.experts} * 160 : has_full_tiles(d);
+}
 /// The tensor cores round six sums for each 16 of K, below 2^-23 each: over a short K that may be more than a
 /// sum in order does.
 constexpr bool long_sums(const ProductDemand& d) { return d.dim >= 32 && d.inter_dim >= 32; }

@@ -296,9 +296,13 @@ TEST(Group, RanksThatFailTogetherLoseNoMemory) {
     return free;
   };
   EXPECT_THROW(fail_together(), std::exception);  // and what the runtime allocates once
-  const std::size_t before = free_memory();
-  for (int i = 0; i < 20; ++i) EXPECT_THROW(fail_together(), std::exception);
-  EXPECT_EQ(free_memory(), before);
+  // Others may use the device too: what is lost is lost every time.
+  for (int looks = 0; looks < 4; ++looks) {
+    const std::size_t before = free_memory();
+    for (int i = 0; i < 20; ++i) EXPECT_THROW(fail_together(), std::exception);
+    if (free_memory() >= before) return;
+  }
+  ADD_FAILURE() << "20 failures of 3 ranks lose memory every time";
 }
 
 }  // namespace

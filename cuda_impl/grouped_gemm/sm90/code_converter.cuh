@@ -2,10 +2,10 @@
 // strip, 64 of K at a time, turn them into the bfloat16 that dequantize() would write, and put these where
 // TMA puts numbers, so that both give the same bits.
 //
-// A thread has a run of 32 codes of each stage, and those of the next two on their way to its registers: a
-// copy to shared memory would be one of the writes that the fence before a stage is full waits for. Integer
-// instructions, at half rate, are what a stage costs: 150 (int4) to 290 (nvfp4) instructions a warp, two
-// warps a scheduler; floor: 640 cycles, what the tensor cores take for a stage of a full tile.
+// A thread has a run of 32 codes of each stage, and those of the next two on their way to its registers.
+// Floor: 640 cycles, what the tensor cores take for a stage of a full tile; 130 (int4) to 270 (nvfp4)
+// instructions a warp, two warps a scheduler, would take less. Measured on an H200: 1210 (mxfp4) to 2235
+// (mxfp8), so that warps wait, and for what is open (tools/bench/results/2026-11-29-h200-codes.md).
 #pragma once
 
 #include "cuda_impl/grouped_gemm/sm90/pipeline.cuh"

@@ -10,12 +10,14 @@
 // * take turns, a tile each: five stages of 36 KiB; the two blocks of a cluster take neighbouring strips of
 //   the same tokens. One multiplies while the other is in its epilogue.
 //
-// Where the tokens still have to come to their rows, idle warps bring them there (row_copy.cuh). Where the
-// weights are codes, two warpgroups in the producer's place turn them into numbers (code_converter.cuh).
+// Both operands come by TMA. Where the tokens still have to come to their rows, idle warps bring them there
+// (row_copy.cuh). Where the weights are codes, two warpgroups in the producer's place turn them into numbers
+// (code_converter.cuh).
+//
 // Units run expert by expert, token tiles fastest, so that the blocks in flight share weights and tokens in
 // L2; each column of weights begins with another token tile, or a block would meet a remainder at every turn
-// or never (512 rows as 320 + 192: a fifth of the time). Both operands come by TMA. Floor: 2 R K M flops at
-// the dense rate; each weight read once. Measured figures: tools/bench/results.
+// or never (512 rows as 320 + 192: a fifth of the time). Floor: 2 R K M flops at the dense rate; each weight
+// read once. Measured figures: tools/bench/results.
 #pragma once
 
 #include "cuda_impl/grouped_gemm/grouped_gemm.hpp"

@@ -5,7 +5,8 @@
 // A thread has a run of 32 codes of each stage, and those of the next two on their way to its registers.
 // Floor: 640 cycles, what the tensor cores take for a stage of a full tile; 130 (int4) to 270 (nvfp4)
 // instructions a warp, two warps a scheduler, would take less. Measured on an H200: 1210 (mxfp4) to 2235
-// (mxfp8), so that warps wait, and for what is open (tools/bench/results/2026-11-29-h200-codes.md).
+// (mxfp8): the fence before a stage is full waits for what the thread has asked for of the next ones
+// (tools/bench/results/2026-11-29-h200-codes.md).
 #pragma once
 
 #include "cuda_impl/grouped_gemm/sm90/pipeline.cuh"

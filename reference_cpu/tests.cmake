@@ -37,8 +37,12 @@ add_executable(reference_cpu_test
   tests/bounds_test.cpp
   tests/eager_experts.cpp
   tests/eager_gate.cpp
+  tests/eager_losses.cpp
   tests/eager_port.cpp
   tests/eager_quantised_product.cpp
+  tests/eager_router_input.cpp
+  tests/eager_score.cpp
+  tests/eager_selection.cpp
   tests/gradient_check.cpp
   tests/random_call.cpp
   tests/tf32_bounds_test.cpp

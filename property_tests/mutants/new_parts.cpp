@@ -30,6 +30,14 @@ Call with_live(Call call, const std::function<bool(std::int64_t)>& live) {
   return call;
 }
 
+NamedTensors without_convention(Implementation& sound, const Call& call, const char* field) {
+  if (!is_one_of(call, {Component::gate, Component::moe}) || !call.config.contains(field))
+    return sound.run(call);
+  Call other = call;
+  other.config.erase(field);
+  return sound.run(other);
+}
+
 void change_rows(NamedTensors& results, std::string_view name,
                  const std::function<double(std::int64_t, std::int64_t, double)>& f) {
   const auto found = results.find(name);

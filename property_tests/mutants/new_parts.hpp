@@ -1,4 +1,5 @@
-// What several tables of mutants share: calls with other experts, losses of other scores, layers in parts.
+// What several tables of mutants share: conventions at their defaults, calls with other experts, losses of
+// other scores, layers in parts.
 #pragma once
 
 #include <cmath>
@@ -35,6 +36,9 @@ std::int64_t context_ranks_of(const Call& call);
 
 /// The call with its mask, in whichever mode the component has, set to live(token).
 Call with_live(Call call, const std::function<bool(std::int64_t)>& live);
+
+/// The results of a gate or layer call with a convention at its default, for ports that never look at it.
+NamedTensors without_convention(Implementation& sound, const Call& call, const char* field);
 
 /// Elements (row, column, value) of a result whose last axis are the columns.
 void change_rows(NamedTensors& results, std::string_view name,

@@ -37,7 +37,11 @@ std::span<const Mutant> other_suite_mutants();
 std::span<const Mutant> cheating_mutants();
 std::span<const Mutant> holes_mutants();
 std::span<const Mutant> inexpressible_mutants();
-std::span<const Mutant> convention_mutants();
+std::span<const Mutant> score_convention_mutants();
+std::span<const Mutant> router_input_convention_mutants();
+std::span<const Mutant> selection_convention_mutants();
+std::span<const Mutant> loss_convention_mutants();
+std::span<const Mutant> group_convention_mutants();
 std::span<const Mutant> quantization_mutants();
 std::span<const Mutant> quantised_product_mutants();
 std::span<const Mutant> slot_mutants();
@@ -71,7 +75,11 @@ inline constexpr std::array kMutantTables{
     &cheating_mutants,
     &holes_mutants,
     &inexpressible_mutants,
-    &convention_mutants,
+    &score_convention_mutants,
+    &router_input_convention_mutants,
+    &selection_convention_mutants,
+    &loss_convention_mutants,
+    &group_convention_mutants,
     &quantization_mutants,
     &quantised_product_mutants,
     &slot_mutants,

@@ -57,6 +57,8 @@ struct Num {
   double v = 0.0;
   DType t = DType::float32;
 };
+/// A row of a matrix, or the terms of a sum.
+using Row = std::vector<Num>;
 
 inline Num cast(Num a, DType t) { return {round_as(t, a.v), t}; }
 

@@ -6,7 +6,6 @@
 namespace moeref::eager {
 namespace {
 
-using Row = std::vector<Num>;
 using Ids = std::vector<std::int64_t>;
 
 constexpr double kSqrt2OverPi = 0.7978845608028654, kCubic = 0.044715;

@@ -44,6 +44,18 @@ NamedTensors discarded_groups_of_score_func(Implementation& sound, const Call& c
   return without_convention(sound, call, "discarded_groups");
 }
 
+NamedTensors group_sum_rounds_up(Implementation& sound, const Call& call) {
+  if (!is(call, Component::gate) || call.config.value("group_score", "") != "topk_over_g_sum")
+    return sound.run(call);
+  const MoEConfig c = parse_moe_config(call.config);
+  if (!c.grouped()) return sound.run(call);
+  const std::int64_t k = c.n_activated_experts, g = c.n_limited_groups,
+                     size = c.n_routed_experts / c.n_expert_groups;
+  const std::int64_t up = std::min((k + g - 1) / g, size);
+  if (up == k / g || up > 2) return sound.run(call);
+  return sound.run(with_config(call, {{"group_score", "top2_sum"}}));
+}
+
 NamedTensors logits_never_scaled(Implementation& sound, const Call& call) {
   return without_convention(sound, call, "logit_scale");
 }
@@ -118,6 +130,12 @@ std::span<const Mutant> score_convention_mutants() {
        .first_wrong = "outputs/indices",
        .property = "group_rule",
        .run = discarded_groups_of_score_func},
+      {.name = "group_sum_rounds_up",
+       .components = {Component::gate},
+       .does = "k / g is rounded up where a group's score is the sum of its k / g largest",
+       .first_wrong = "outputs/indices",
+       .property = "group_rule",
+       .run = group_sum_rounds_up},
       {.name = "logits_never_scaled",
        .components = {Component::gate},
        .does = "logits are scored without their factor",

@@ -41,7 +41,6 @@ std::span<const Mutant> score_convention_mutants();
 std::span<const Mutant> router_input_convention_mutants();
 std::span<const Mutant> selection_convention_mutants();
 std::span<const Mutant> loss_convention_mutants();
-std::span<const Mutant> group_convention_mutants();
 std::span<const Mutant> quantization_mutants();
 std::span<const Mutant> quantised_product_mutants();
 std::span<const Mutant> slot_mutants();
@@ -79,7 +78,6 @@ inline constexpr std::array kMutantTables{
     &router_input_convention_mutants,
     &selection_convention_mutants,
     &loss_convention_mutants,
-    &group_convention_mutants,
     &quantization_mutants,
     &quantised_product_mutants,
     &slot_mutants,

@@ -63,9 +63,9 @@ __device__ __forceinline__ float2 from_e4m3_pair(std::uint32_t codes) {
 /// Eight codes of e2m1 or int4, the first in the lowest bits, as bfloat16.
 template <CodeKind kKind>
 __device__ __forceinline__ void from_nibbles(std::uint32_t word, std::uint32_t (&pairs)[4]) {
+  const std::uint32_t even = word & 0x0f0f0f0fu, odd = word >> 4 & 0x0f0f0f0fu;
+  const std::uint32_t both[2] = {__byte_perm(even, odd, 0x5140), __byte_perm(even, odd, 0x7362)};
   if constexpr (kKind == CodeKind::int4) {
-    const std::uint32_t even = word & 0x0f0f0f0fu, odd = word >> 4 & 0x0f0f0f0fu;
-    const std::uint32_t both[2] = {__byte_perm(even, odd, 0x5140), __byte_perm(even, odd, 0x7362)};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       // 128 + code, less 136.
@@ -75,8 +75,6 @@ __device__ __forceinline__ void from_nibbles(std::uint32_t word, std::uint32_t (
   } else {
     // A code's size at the end of bfloat16's exponent and the beginning of its fraction is the number times
     // 2^-126; a product brings code there and its sign to the sign, without the integer unit.
-    const std::uint32_t even = word & 0x0f0f0f0fu, odd = word >> 4 & 0x0f0f0f0fu;
-    const std::uint32_t both[2] = {__byte_perm(even, odd, 0x5140), __byte_perm(even, odd, 0x7362)};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const std::uint32_t code = __byte_perm(both[j / 2], 0, j % 2 == 0 ? 0x4140 : 0x4342);

@@ -49,10 +49,14 @@ inline CUtensorMap weights_mn_major(const void* w, int experts, int k, int m) {
 inline CUtensorMap weights_k_major(const void* w, int experts, int m, int k) {
   return tensor_map(static_cast<const bf16*>(w), experts, m, k, 128, 64);
 }
-/// weights [E, M, K] as codes.
-template <class Product>
-CodeSource coded_weights(const GroupedShape& g, const Product& p, int k, int m) {
-  return {g.format, static_cast<const std::uint8_t*>(p.weights), p.scales.blocks, p.scales.experts, k, m};
+/// Operand A, M outputs by K, as WeightsByTma or CodedWeights have it.
+template <class Weights, class Product>
+typename Weights::Source weights_of(const GroupedShape& g, const Product& p, int k, int m) {
+  if constexpr (Weights::coded)
+    return {g.format, static_cast<const std::uint8_t*>(p.weights), p.scales.blocks, p.scales.experts, k, m};
+  else
+    return Weights::mn_major ? weights_mn_major(p.weights, g.experts, k, m)
+                             : weights_k_major(p.weights, g.experts, m, k);
 }
 
 /// rows [R, width]: box of 32 rows.
@@ -60,12 +64,12 @@ inline CUtensorMap token_rows(const GroupedShape& g, const void* rows, int width
   return tensor_map(static_cast<const bf16*>(rows), 1, g.rows, width, kTokenBox, 64);
 }
 
-template <class Act, int Strips, int Cluster, bool Coded>
+template <class Weights, class Act, int Strips, int Cluster>
 void launch_up_of(const GroupedShape& g, const UpProduct& u, const ActivationParameters& parameters,
                   cudaStream_t stream) {
   using Epilogue =
       std::conditional_t<Act::layout == UpLayout::halves, FragmentForward<Act>, ActivationForward<Act>>;
-  using Layout = TokenLayout<Epilogue, Strips, Cluster, Coded>;
+  using Layout = TokenLayout<Epilogue, Strips, Cluster, Weights::coded>;
   const int width = Act::layout == UpLayout::up_only ? g.inter_dim : 2 * g.inter_dim;
   const typename Epilogue::Arguments e{static_cast<bf16*>(u.h),
                                        static_cast<bf16*>(u.a),
@@ -75,20 +79,14 @@ void launch_up_of(const GroupedShape& g, const UpProduct& u, const ActivationPar
                                        parameters};
   const int m_extent = Act::layout == UpLayout::interleaved ? width : g.inter_dim;
   TokenProductShape shape = token_shape<Layout, Epilogue>(g, g.dim, m_extent);
-  if constexpr (Coded) {
-    launch<token_product<Layout, CodedWeights, Epilogue>, Layout>(
-        "up_product", stream, coded_weights(g, u, g.dim, width), token_rows(g, u.rows, g.dim), shape, e);
-  } else {
-    shape.copy = {static_cast<const uint4*>(u.tokens),
-                  static_cast<uint4*>(u.rows),
-                  g.permutation.row_token,
-                  g.dim / 8,
-                  g.arrivals,
-                  g.arrivals + 1};
-    launch<token_product<Layout, WeightsByTma<true>, Epilogue>, Layout>(
-        "up_product", stream, weights_mn_major(u.weights, g.experts, g.dim, width),
-        token_rows(g, u.rows, g.dim), shape, e);
-  }
+  shape.copy = {static_cast<const uint4*>(u.tokens),
+                static_cast<uint4*>(u.rows),
+                g.permutation.row_token,
+                g.dim / 8,
+                g.arrivals,
+                g.arrivals + 1};
+  launch<token_product<Layout, Weights, Epilogue>, Layout>(
+      "up_product", stream, weights_of<Weights>(g, u, g.dim, width), token_rows(g, u.rows, g.dim), shape, e);
 }
 
 /// Codes only by turns (product_kinds.hpp).
@@ -97,8 +95,8 @@ void launch_up(const GroupedShape& g, const UpProduct& u, const ActivationParame
                cudaStream_t stream) {
   if constexpr (Strips == 1)
     if (g.format != WeightFormat::none)
-      return launch_up_of<Act, Strips, Cluster, true>(g, u, parameters, stream);
-  launch_up_of<Act, Strips, Cluster, false>(g, u, parameters, stream);
+      return launch_up_of<CodedWeights, Act, Strips, Cluster>(g, u, parameters, stream);
+  launch_up_of<WeightsByTma<true>, Act, Strips, Cluster>(g, u, parameters, stream);
 }
 
 template <class Act, int Strips, int Cluster>
@@ -113,10 +111,9 @@ void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
                                        d.dot_parts,
                                        g.inter_dim,
                                        parameters};
-  const CUtensorMap weights = weights_k_major(d.weights, g.experts, g.inter_dim, g.dim);
   launch<token_product<Layout, WeightsByTma<false>, Epilogue>, Layout>(
-      "down_gradient_product", stream, weights, token_rows(g, d.dy, g.dim),
-      token_shape<Layout, Epilogue>(g, g.dim, g.inter_dim), e);
+      "down_gradient_product", stream, weights_of<WeightsByTma<false>>(g, d, g.dim, g.inter_dim),
+      token_rows(g, d.dy, g.dim), token_shape<Layout, Epilogue>(g, g.dim, g.inter_dim), e);
 }
 
 }  // namespace moeref::cuda::sm90

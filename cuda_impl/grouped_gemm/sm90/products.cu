@@ -24,27 +24,15 @@ StoreRowsArguments store(const GroupedShape& g, const StoredProduct& p, int widt
           p.scale_product};
 }
 
-/// C rows = `rows` [R, K] W, W [E, K, width] where WeightsMnMajor, else [E, width, K].
-template <int Strips, int Cluster, bool WeightsMnMajor, bool Scaled>
+/// C rows = `rows` [R, K] W, with W [K, width] of each expert.
+template <class Weights, int Strips, int Cluster, bool Scaled>
 void stored_product(const char* name, const GroupedShape& g, const StoredProduct& p, int k_extent, int width,
                     cudaStream_t stream) {
   using Epilogue = std::conditional_t<Strips == 1, StoreRowsInBulk<Scaled>, StoreRows<Scaled>>;
-  using Layout = TokenLayout<Epilogue, Strips, Cluster>;
-  launch<token_product<Layout, WeightsByTma<WeightsMnMajor>, Epilogue>, Layout>(
-      name, stream,
-      WeightsMnMajor ? weights_mn_major(p.weights, g.experts, k_extent, width)
-                     : weights_k_major(p.weights, g.experts, width, k_extent),
-      token_rows(g, p.rows, k_extent), token_shape<Layout, Epilogue>(g, k_extent, width), store(g, p, width));
-}
-
-/// O rows = A' W_down from codes, by turns.
-template <bool Scaled>
-void coded_down_product(const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
-  using Epilogue = StoreRowsInBulk<Scaled>;
-  using Layout = TokenLayout<Epilogue, 1, 2, true>;
-  launch<token_product<Layout, CodedWeights, Epilogue>, Layout>(
-      "down_product", stream, coded_weights(g, p, g.inter_dim, g.dim), token_rows(g, p.rows, g.inter_dim),
-      token_shape<Layout, Epilogue>(g, g.inter_dim, g.dim), store(g, p, g.dim));
+  using Layout = TokenLayout<Epilogue, Strips, Cluster, Weights::coded>;
+  launch<token_product<Layout, Weights, Epilogue>, Layout>(
+      name, stream, weights_of<Weights>(g, p, k_extent, width), token_rows(g, p.rows, k_extent),
+      token_shape<Layout, Epilogue>(g, k_extent, width), store(g, p, width));
 }
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -81,20 +69,25 @@ void weight_gradient_of(const GroupedShape& g, const WeightGradient& p, cudaStre
                                           shape);
 }
 
+template <class Weights, int Strips, int Cluster>
+void down_product_of(const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
+  const auto run = p.bias || p.scale_product ? stored_product<Weights, Strips, Cluster, true>
+                                             : stored_product<Weights, Strips, Cluster, false>;
+  run("down_product", g, p, g.inter_dim, g.dim, stream);
+}
+
 template <int Strips, int Cluster>
 void down_product(const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
-  const bool scaled = p.bias || p.scale_product;
-  if (g.format != WeightFormat::none)
-    return (scaled ? coded_down_product<true> : coded_down_product<false>)(g, p, stream);
-  const auto run =
-      scaled ? stored_product<Strips, Cluster, true, true> : stored_product<Strips, Cluster, true, false>;
-  run("down_product", g, p, g.inter_dim, g.dim, stream);
+  if constexpr (Strips == 1)
+    if (g.format != WeightFormat::none) return down_product_of<CodedWeights, Strips, Cluster>(g, p, stream);
+  down_product_of<WeightsByTma<true>, Strips, Cluster>(g, p, stream);
 }
 
 template <int Strips, int Cluster>
 void input_gradient_product(const GroupedShape& g, const StoredProduct& p, int up_width,
                             cudaStream_t stream) {
-  stored_product<Strips, Cluster, false, false>("input_gradient_product", g, p, up_width, g.dim, stream);
+  stored_product<WeightsByTma<false>, Strips, Cluster, false>("input_gradient_product", g, p, up_width, g.dim,
+                                                              stream);
 }
 
 template <int Cluster>

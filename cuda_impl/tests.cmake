@@ -1,19 +1,25 @@
 find_package(GTest REQUIRED)
 include(GoogleTest)
+# Its calls that tests count, or interfere with, go through device_calls.cpp.
+function(moeref_sees_device_calls target)
+  target_sources(${target} PRIVATE tests/device_calls.cpp)
+  foreach(call __cudaLaunchKernel cudaLaunchKernel cudaLaunchKernelExC cudaMalloc cudaFree)
+    target_link_options(${target} PRIVATE LINKER:--wrap=${call})
+  endforeach()
+endfunction()
 add_executable(moeref_cuda_test capacity/tests/capacity_test.cpp experts/tests/arguments_test.cpp experts/tests/experts_test.cpp experts/tests/schedule_test.cpp moe/tests/layer_graph_test.cpp permutation/tests/permutation_test.cpp)
 add_executable(moeref_cuda_parallel_test expert_parallel/tests/expert_parallel_test.cpp expert_parallel/tests/max_rows_test.cpp expert_parallel/tests/packed_rows_test.cpp parallel/tests/group_test.cpp expert_parallel/tests/random_steps_test.cpp)
+moeref_sees_device_calls(moeref_cuda_parallel_test)
 target_link_libraries(moeref_cuda_parallel_test PRIVATE moeref::cuda GTest::gtest_main)
 target_compile_options(moeref_cuda_parallel_test PRIVATE -Wall -Wextra)
 # -L gpu takes these too; with two labels gtest_discover_tests sets neither the second nor what follows.
 gtest_discover_tests(moeref_cuda_parallel_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS multi_gpu TIMEOUT 900
   ENVIRONMENT NCCL_NVLS_ENABLE=0)
-# Calls that the test interferes with go through device_calls.cpp. A program that has used a device cannot be forked.
-add_executable(moeref_cuda_faults_test expert_parallel/tests/faults_test.cpp tests/device_calls.cpp)
+# A program that has used a device cannot be forked.
+add_executable(moeref_cuda_faults_test expert_parallel/tests/faults_test.cpp)
+moeref_sees_device_calls(moeref_cuda_faults_test)
 target_link_libraries(moeref_cuda_faults_test PRIVATE moeref::cuda GTest::gtest_main)
 target_compile_options(moeref_cuda_faults_test PRIVATE -Wall -Wextra)
-foreach(call __cudaLaunchKernel cudaLaunchKernel cudaLaunchKernelExC cudaMalloc cudaFree)
-  target_link_options(moeref_cuda_faults_test PRIVATE LINKER:--wrap=${call})
-endforeach()
 gtest_discover_tests(moeref_cuda_faults_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS multi_gpu TIMEOUT 900
   ENVIRONMENT NCCL_NVLS_ENABLE=0)
 # One rank a process, over NCCL: by ci/two_machines.sh, or mpirun on two machines.

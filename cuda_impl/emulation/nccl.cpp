@@ -1,6 +1,7 @@
 // NCCL within a process; with MOEREF_EMULATED_NCCL=sockets between processes, over TCP.
 #include "nccl.h"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
@@ -11,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -27,6 +29,7 @@ struct Exchange {
   std::mutex mutex;
   std::condition_variable changed;
   std::map<std::pair<int, int>, std::deque<std::vector<char>>> boxes;
+  std::set<std::pair<int, int>> met;  // (who, whom)
   bool aborted = false;
 };
 
@@ -87,6 +90,24 @@ bool receive(const Transfer& t) {
   }
   if (!message.empty()) std::memcpy(t.to, message.data(), message.size());
   return true;
+}
+
+/// Ranks connect when they first exchange something: each waits for the other, on the host, and does not
+/// see that it has given up.
+bool connect(const std::vector<Transfer>& transfers) {
+  for (const Transfer& t : transfers) {
+    Exchange& e = *t.comm->exchange;
+    const std::lock_guard lock(e.mutex);
+    e.met.insert({t.comm->rank, t.peer});
+    e.changed.notify_all();
+  }
+  return std::all_of(transfers.begin(), transfers.end(), [](const Transfer& t) {
+    Exchange& e = *t.comm->exchange;
+    std::unique_lock lock(e.mutex);
+    return t.comm->sockets || e.changed.wait_for(lock, kPatience, [&] {
+      return e.met.contains({t.peer, t.comm->rank});
+    });
+  });
 }
 
 ncclResult_t add(const Transfer& t, cudaStream_t stream) {
@@ -165,6 +186,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
 ncclResult_t ncclGroupStart() { return ncclSuccess; }
 ncclResult_t ncclGroupEnd() {
   if (grouped.empty()) return ncclSuccess;
+  if (!connect(grouped)) return ncclInternalError;
   emulated::enqueue(grouped_stream, [transfers = std::exchange(grouped, {})] {
     for (const Transfer& t : transfers)
       if (!t.to && !send(t)) return false;

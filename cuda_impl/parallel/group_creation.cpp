@@ -137,7 +137,15 @@ std::shared_ptr<Group> Group::create(std::shared_ptr<Bootstrap> bootstrap, const
       s.meeting.theirs[p] =
           reinterpret_cast<unsigned long long*>(s.own.peers_[static_cast<std::size_t>(p)] + s.flags.offset);
   s.meeting.mine = s.own.received<unsigned long long>(s.flags);
-  return std::shared_ptr<Group>(new Group(rank, size, std::move(state)));
+  const std::shared_ptr<Group> group(new Group(rank, size, std::move(state)));
+  if (s.nccl) {
+    // NCCL connects two ranks when they first exchange something: on the host, without an end to its
+    // patience. So they do it here, where all have come, and not where one may have failed.
+    const Delivery first[] = {{s.sums}};
+    group->send(s.own, first, nullptr, s.control);
+    group->wait_for(s.control);
+  }
+  return group;
 }
 
 Group::Group(int rank, int size, std::unique_ptr<State> state)
@@ -163,7 +171,10 @@ Group::~Group() {
   bool all_left = s.bootstrap->leave();
   s.close_handles();
   all_left = s.bootstrap->leave() && all_left;
-  if (!all_left) s.allocated.clear();
+  if (!all_left) {
+    s.allocated.clear();
+    if (s.nccl) s.nccl->abort();  // to take leave of the others NCCL waits for them
+  }
   s.nccl.reset();
   state_.reset();
   cudaSetDevice(device);

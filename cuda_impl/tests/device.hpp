@@ -1,4 +1,4 @@
-// Device memory for tests.
+// Devices, their streams and their memory, for tests.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -15,6 +15,7 @@
 #include "moeref/cuda/bootstrap.hpp"
 #include "moeref/cuda/device.hpp"
 #include "moeref/cuda/error.hpp"
+#include "moeref/cuda/group.hpp"
 
 namespace moeref::cuda::test {
 
@@ -40,6 +41,21 @@ inline std::string wgmma_missing() {
 #define MOEREF_SKIP(reason) \
   if (const std::string& why = (reason); !why.empty()) GTEST_SKIP() << why
 #define MOEREF_NEEDS_DEVICE() MOEREF_SKIP(::moeref::cuda::test::device_missing())
+
+inline int device_count() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+/// Whether the ranks can be played here: they may share a device, but not with NCCL.
+inline bool enough_devices(Transport transport, int ranks) {
+  return transport != Transport::nccl || device_count() >= ranks;
+}
+#define MOEREF_NEEDS_RANKS(transport, ranks)                                               \
+  MOEREF_NEEDS_DEVICE();                                                                   \
+  if (!enough_devices(transport, ranks))                                                   \
+  GTEST_SKIP() << "NCCL wants " << (ranks) << " CUDA devices, here are " << device_count() \
+               << ": nothing was tested"
 
 /// That other streams' kernels and copies do not wait for.
 class Stream {
@@ -98,9 +114,13 @@ class DeviceArray {
   DeviceArray(const DeviceArray&) = delete;
   ~DeviceArray() { cudaFree(data_); }
 
-  void poison(int byte = 0xff) { check(cudaMemset(data_, byte, count_ * sizeof(T)), "cudaMemset"); }
+  void poison(int byte = 0xff) {
+    check(cudaMemset(data_, byte, count_ * sizeof(T)), "cudaMemset");
+    arrive();
+  }
   void set(const std::vector<T>& values) {
     check(cudaMemcpy(data_, values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice), "cudaMemcpy");
+    arrive();
   }
   std::vector<T> get() const {
     std::vector<T> out(count_);
@@ -111,6 +131,9 @@ class DeviceArray {
   std::size_t size() const { return count_; }
 
  private:
+  /// Both calls may return before the device has done what they ask, for which Streams do not wait.
+  static void arrive() { check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize"); }
+
   T* data_ = nullptr;
   std::size_t count_;
 };

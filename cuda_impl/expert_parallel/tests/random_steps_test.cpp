@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "cuda_impl/expert_parallel/tests/ranked_experts.hpp"
+#include "cuda_impl/tests/device_calls.hpp"
 
 namespace moeref::cuda::test {
 namespace {
@@ -14,12 +15,6 @@ constexpr std::int64_t kCapacity = 48;  // tokens of a rank at most
 int steps() {
   const char* wanted = std::getenv("MOEREF_STEPS");
   return wanted ? std::atoi(wanted) : 8;
-}
-
-std::size_t free_memory() {
-  std::size_t free = 0, total = 0;
-  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-  return free;
 }
 
 struct Way {
@@ -81,7 +76,7 @@ std::vector<NamedBits> run_steps(const Way& way) {
     const auto group = Group::create(world, group_options(way.transport));
     const Stream stream;
     std::shared_ptr<const RankedExperts::Windows> windows;
-    std::size_t free_before = 0;
+    std::int64_t held = 0;
     for (int s = 0; s < steps(); ++s) {
       const Step step = draw(way, s);
       {
@@ -107,11 +102,11 @@ std::vector<NamedBits> run_steps(const Way& way) {
       }
       world->meet();
       if (s == steps() / 4) {
-        free_before = free_memory();
+        held = device_memory_held();
         world->meet();  // no rank allocates before all have looked
       }
     }
-    EXPECT_EQ(free_memory(), free_before) << "device memory is lost";
+    EXPECT_EQ(device_memory_held(), held) << "device memory is lost";
     world->meet();
   });
   return results;

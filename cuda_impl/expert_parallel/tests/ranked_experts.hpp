@@ -183,19 +183,4 @@ inline HostCase integer_case(ExpertsConfig f, std::uint64_t seed) {
   return c;
 }
 
-inline int device_count() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
-}
-
-/// Whether the ranks can be played here: they may share a device, but not with NCCL.
-inline bool enough_devices(Transport transport, int ranks) {
-  return transport != Transport::nccl || device_count() >= ranks;
-}
-#define MOEREF_NEEDS_RANKS(transport, ranks)                                               \
-  MOEREF_NEEDS_DEVICE();                                                                   \
-  if (!enough_devices(transport, ranks))                                                   \
-  GTEST_SKIP() << "NCCL wants " << (ranks) << " CUDA devices, here are " << device_count() \
-               << ": nothing was tested"
-
 }  // namespace moeref::cuda::test

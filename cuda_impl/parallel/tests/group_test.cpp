@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "cuda_impl/tests/device.hpp"
+#include "cuda_impl/tests/device_calls.hpp"
 
 namespace moeref::cuda::test {
 namespace {
@@ -232,14 +233,17 @@ TEST(Group, AnErrorFromBeforeIsNotTheGroups) {
   MOEREF_SKIP(apart);
 }
 
-/// Rank 1 leaves or fails; what the others get, and after how long.
-std::string message_of_a_loss(bool fails, std::chrono::milliseconds& took) {
+/// Rank 1 leaves or fails before it exchanges anything; what the other gets, and after how long.
+std::string message_of_a_loss(bool fails, std::chrono::milliseconds& took,
+                              Transport transport = Transport::automatic) {
   std::string message;
   try {
     run_ranks(2, [&](const std::shared_ptr<Bootstrap>& world) {
-      const auto group =
-          Group::create(world, {Transport::automatic, std::chrono::milliseconds(300), "pair", true});
-      const Window window = group->window(256);
+      const auto group = Group::create(world, {transport, std::chrono::milliseconds(300), "pair", true});
+      WindowLayout layout(2);
+      const Region region = layout.add(64);
+      const Window window = group->window(layout.bytes());
+      const Delivery what[] = {{region}};
       if (world->rank() == 1) {
         if (fails) throw ArgumentError("rank 1 does not like it");
         std::this_thread::sleep_for(std::chrono::seconds(2));
@@ -249,7 +253,7 @@ std::string message_of_a_loss(bool fails, std::chrono::milliseconds& took) {
       const cudaStream_t stream = own.get();
       const auto begin = steady_clock::now();
       try {
-        for (int i = 0; i < 3; ++i) group->deliver(window, {}, nullptr, stream);
+        for (int i = 0; i < 3; ++i) group->deliver(window, what, nullptr, stream);
         group->synchronize(stream);
       } catch (const GroupError& e) {
         message = e.what();
@@ -280,6 +284,16 @@ TEST(Group, ARankThatFailsTellsTheOthers) {
   EXPECT_LT(took.count(), 1900);
 }
 
+TEST(Group, OverNcclALostRankIsAnErrorInBoundedTime) {
+  MOEREF_NEEDS_RANKS(Transport::nccl, 2);
+  for (const bool fails : {false, true}) {
+    std::chrono::milliseconds took{};
+    EXPECT_EQ(message_of_a_loss(fails, took, Transport::nccl),
+              "rank 1 of the pair did not come within 300 ms over NCCL");
+    EXPECT_LT(took.count(), 1900);
+  }
+}
+
 // Each tells the others, whose memory may be about to go.
 TEST(Group, RanksThatFailTogetherLoseNoMemory) {
   MOEREF_NEEDS_DEVICE();
@@ -290,19 +304,10 @@ TEST(Group, RanksThatFailTogetherLoseNoMemory) {
       throw ArgumentError("no rank likes it");
     });
   };
-  const auto free_memory = [] {
-    std::size_t free = 0, total = 0;
-    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    return free;
-  };
   EXPECT_THROW(fail_together(), std::exception);  // and what the runtime allocates once
-  // Others may use the device too: what is lost is lost every time.
-  for (int looks = 0; looks < 4; ++looks) {
-    const std::size_t before = free_memory();
-    for (int i = 0; i < 20; ++i) EXPECT_THROW(fail_together(), std::exception);
-    if (free_memory() >= before) return;
-  }
-  ADD_FAILURE() << "20 failures of 3 ranks lose memory every time";
+  const std::int64_t held = device_memory_held();
+  for (int i = 0; i < 20; ++i) EXPECT_THROW(fail_together(), std::exception);
+  EXPECT_EQ(device_memory_held(), held);
 }
 
 }  // namespace

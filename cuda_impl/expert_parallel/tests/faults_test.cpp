@@ -130,6 +130,7 @@ struct DeviceMemory {
 /// Of the devices, as a process of its own sees it.
 DeviceMemory free_memory() {
   return in_child([] {
+           setenv("CUDA_MODULE_LOADING", "LAZY", 1);  // it runs no kernel, and all of them take seconds
            DeviceMemory out{};
            for (int d = 0; d < std::min(device_count(), 8); ++d) {
              std::size_t total = 0;

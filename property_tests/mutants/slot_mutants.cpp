@@ -1,8 +1,11 @@
 // Ports that read the conventions of slots and experts (SPEC 10) wrongly.
 #include <algorithm>
+#include <cmath>
+#include <utility>
 #include <vector>
 
 #include "property_tests/mutants/new_parts.hpp"
+#include "property_tests/mutants/plain_experts.hpp"
 
 namespace moeref {
 namespace {

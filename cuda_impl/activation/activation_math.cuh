@@ -131,6 +131,28 @@ struct SwigluClampedAfter {
   }
 };
 
+// beta tanh(g / beta) sigmoid(g) lambda tanh(u / lambda), with alpha for beta and limit for lambda.
+struct Situ {
+  static constexpr UpLayout layout = UpLayout::halves;
+  static constexpr bool in_mlp = false;
+  static __device__ bool clamps(const ActivationParameters&) { return false; }
+  template <bool, bool Accurate = false>
+  static __device__ float forward(float g, float u, const ActivationParameters& p) {
+    const float up = p.limit > 0 ? p.limit * tanhf(u / p.limit) : u;
+    return p.alpha * tanhf(g / p.alpha) * sigmoid<Accurate>(g) * up;
+  }
+  template <bool Clamp, bool Accurate = false>
+  static __device__ ActivationGradient backward(float g, float u, float d, const ActivationParameters& p) {
+    const float t = tanhf(g / p.alpha), s = sigmoid<Accurate>(g), gate = p.alpha * t * s;
+    float up = u, up_slope = 1;
+    if (p.limit > 0) {
+      const float bound = tanhf(u / p.limit);
+      up = p.limit * bound, up_slope = 1 - bound * bound;
+    }
+    return {gate * up, d * up * ((1 - t * t) * s + gate * (1 - s)), d * gate * up_slope};
+  }
+};
+
 /// A function of one number and its slope.
 struct ValueAndSlope {
   float value, slope;
@@ -219,6 +241,8 @@ template <>
 struct ActivationRow<Activation::gelu_tanh> : std::type_identity<UpAlone<GeluTanh>> {};
 template <>
 struct ActivationRow<Activation::relu> : std::type_identity<UpAlone<Relu>> {};
+template <>
+struct ActivationRow<Activation::situ> : std::type_identity<Situ> {};
 template <>
 struct ActivationRow<Activation::swiglu_clamped_after> : std::type_identity<SwigluClampedAfter> {};
 

@@ -51,6 +51,9 @@ inline constexpr auto kCudaConventions = std::to_array<std::string_view>({
     "gelu",
     "gelu_tanh",
     "relu",
+    "situ",
+    "situ_beta",
+    "situ_linear_beta",
 });
 
 /// Computes on the current device, in the type of the call's activations (float32, bfloat16 or float16) with

@@ -91,7 +91,8 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
 }
 
 ExpertsConfig experts_config(const MoEConfig& c, std::int64_t tokens, DataType type, ExpertsPath path) {
-  const bool swiglu = c.expert_activation == ActivationKind::swiglu;
+  const bool swiglu = c.expert_activation == ActivationKind::swiglu,
+             situ = c.expert_activation == ActivationKind::situ;
   return {
       tokens,
       static_cast<int>(c.expert_dim()),
@@ -100,8 +101,10 @@ ExpertsConfig experts_config(const MoEConfig& c, std::int64_t tokens, DataType t
       static_cast<int>(c.n_activated_experts),
       swiglu && c.clamp_after_activation && c.swiglu_limit > 0.0 ? Activation::swiglu_clamped_after
                                                                  : activation_of(c.expert_activation),
-      {static_cast<float>(c.activation_alpha),
-       static_cast<float>(swiglu ? c.swiglu_limit : c.activation_limit)},
+      {static_cast<float>(situ ? c.situ_beta : c.activation_alpha),
+       static_cast<float>(swiglu ? c.swiglu_limit
+                          : situ ? c.situ_linear_beta
+                                 : c.activation_limit)},
       c.apply_router_weight_after_down,
       type,
       path,

@@ -21,6 +21,15 @@ double geglu(double g, double u) {
 double relu2(double, double u) { return u > 0.0 ? u * u : 0.0; }
 double gelu_erf(double z) { return 0.5 * z * std::erfc(-z / std::numbers::sqrt2); }
 
+/// beta tanh(z / beta), or z where beta is 0, and its slope.
+double bounded(double z, double beta) { return beta > 0.0 ? beta * std::tanh(z / beta) : z; }
+double bounded_slope(double z, double beta) {
+  return beta > 0.0 ? 1.0 / (std::cosh(z / beta) * std::cosh(z / beta)) : 1.0;
+}
+double situ(double g, double u, double beta, double linear_beta) {
+  return bounded(g, beta) * sigmoid(g) * bounded(u, linear_beta);
+}
+
 /// The formulas of SPEC 5 once more, in plain double arithmetic.
 struct Formula {
   ActivationKind kind;
@@ -37,6 +46,7 @@ constexpr auto kFormulas = std::to_array<Formula>({
     {ActivationKind::gelu, [](double, double u) { return gelu_erf(u); }},
     {ActivationKind::gelu_tanh, [](double, double u) { return geglu(u, 1.0); }},
     {ActivationKind::relu, [](double, double u) { return std::max(u, 0.0); }},
+    {ActivationKind::situ, [](double g, double u) { return situ(g, u, 4.0, 25.0); }},
 });
 static_assert(has_row_per_enumerator<kFormulas>());
 
@@ -48,6 +58,7 @@ bool clamps(const Descriptor& d) {
 double activation_of(const Descriptor& d, double g, double u) {
   if (d.config.clamp_after_activation && d.activation == ActivationKind::swiglu && clamps(d))
     return std::min(g * sigmoid(g), d.limit) * std::clamp(u, -d.limit, d.limit);
+  if (d.activation == ActivationKind::situ) return situ(g, u, d.config.situ_beta, d.config.situ_linear_beta);
   if (clamps(d)) {
     g = std::min(g, d.limit);
     u = std::clamp(u, -d.limit, d.limit);
@@ -107,7 +118,8 @@ void activation_values(Implementation& impl, const Descriptor& d) {
     const bool rectified = d.activation == ActivationKind::relu2 || d.activation == ActivationKind::relu;
     const bool flat = gated ? g == 0.0 : rectified ? u <= 0.0 : u == 0.0;
     // Sigmoid and tanh of 40 are 1 in every type, and what remains are products of small integers.
-    const bool linear = gated && g == 40.0 && !clamps(d) && u == std::floor(u) && std::abs(u) < 4.0;
+    const bool linear = gated && g == 40.0 && d.activation != ActivationKind::situ && !clamps(d) &&
+                        u == std::floor(u) && std::abs(u) < 4.0;
     if (flat || linear)
       expect_equal("outputs/y", i, a.at("outputs/y", i), want, flat ? "act(0) = 0" : "act(40) = 40");
     for (std::int64_t c = 1; c < d.D; ++c)
@@ -117,6 +129,26 @@ void activation_values(Implementation& impl, const Descriptor& d) {
   }
   if (clamps(d) && !d.config.clamp_after_activation)
     expect_identical(a, Answer(impl, clamped), "outputs/y", "inputs were clamped beforehand");
+}
+
+/// The gradient of x where y's cotangent is 1 at the unit and 0 elsewhere.
+void situ_gradients(Implementation& impl, const Descriptor& d) {
+  Call call = one_unit(d);
+  call.backward = true;
+  Tensor& dy = call.tensors["cotangents/y"] = filled(d.dtype, {d.T, d.D}, 0.0);
+  for (std::int64_t t = 0; t < d.T; ++t) dy.set(t * d.D, 1.0);
+  const Answer a(impl, call);
+  const Tensor& x = call.tensors.at("inputs/x");
+  const double beta = d.config.situ_beta, linear_beta = d.config.situ_linear_beta;
+  for (std::int64_t t = 0; t < d.T; ++t) {
+    const double g = x[t * d.D], u = x[t * d.D + 1], s = sigmoid(g), gate = bounded(g, beta);
+    const double by_gate = (bounded_slope(g, beta) * s + gate * s * (1.0 - s)) * bounded(u, linear_beta);
+    expect_near("grads/x", t * d.D, a.at("grads/x", t * d.D), by_gate,
+                a.bound("grads/x", t * d.D) + 1e-13 * std::abs(by_gate), "situ's slope by its gate");
+    const double by_up = gate * s * bounded_slope(u, linear_beta);
+    expect_near("grads/x", t * d.D + 1, a.at("grads/x", t * d.D + 1), by_up,
+                a.bound("grads/x", t * d.D + 1) + 1e-13 * std::abs(by_up), "situ's slope by its up half");
+  }
 }
 
 void arrange_one_unit(Descriptor& d) {
@@ -132,6 +164,13 @@ void arrange_one_unit_beyond(Descriptor& d) {
   if (!facts(d.activation).convention)
     d.activation =
         kActivations[kDocumentedActivations + d.seed % (kActivations.size() - kDocumentedActivations)].kind;
+}
+
+void arrange_one_unit_of_situ(Descriptor& d) {
+  arrange_one_unit(d);
+  d.activation = ActivationKind::situ;
+  const double betas[][2] = {{4.0, 25.0}, {1.0, 9.0}, {2.5, 0.0}};
+  d.config.situ_beta = betas[d.seed % 3][0], d.config.situ_linear_beta = betas[d.seed % 3][1];
 }
 
 void arrange_one_unit_clamped_after(Descriptor& d) {
@@ -313,6 +352,23 @@ const Property kExpertsFormulaProperties[] = {
      {"clamp before the activation"},
      arrange_one_unit_clamped_after,
      activation_values},
+    {"C9",
+     "situ_values",
+     {Component::experts},
+     PropertyClass::bounded,
+     "situ in closed form, with any bounds of its two halves and none of the up half",
+     {"a half that nothing bounds", "the usual bounds in place of the config's"},
+     arrange_one_unit_of_situ,
+     activation_values},
+    {"C9",
+     "situ_gradients",
+     {Component::experts},
+     PropertyClass::bounded,
+     "the gradient of x through situ in closed form",
+     {"the slope of tanh left out"},
+     arrange_one_unit_of_situ,
+     situ_gradients,
+     Passes::backward},
     {"P39",
      "linear_down",
      {Component::experts, Component::mlp},

@@ -25,6 +25,12 @@ double tanh_slope(double x) {
 double normal_share(double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); }
 double normal_density(double x) { return 0.3989422804014327 * std::exp(-0.5 * x * x); }
 
+/// beta tanh(z / beta), or z where beta is 0, and its slope.
+double bounded(double z, double beta) { return beta == 0.0 ? z : beta * std::tanh(z / beta); }
+double bounded_slope(double z, double beta) {
+  return beta == 0.0 ? 1.0 : 1.0 - std::tanh(z / beta) * std::tanh(z / beta);
+}
+
 double limit_of(const MoEConfig& c) {
   const ActivationFacts& row = facts(c.expert_activation);
   const double limit = row.clamp == ClampField::swiglu_limit       ? c.swiglu_limit
@@ -311,6 +317,8 @@ double activation_value(const MoEConfig& c, double gate, double up) {
       return 0.5 * up * (1.0 + tanh_of(up));
     case ActivationKind::relu:
       return std::max(up, 0.0);
+    case ActivationKind::situ:
+      return bounded(gate, c.situ_beta) * plain_sigmoid(gate) * bounded(up, c.situ_linear_beta);
     case ActivationKind::relu2:
       break;
   }
@@ -346,6 +354,11 @@ std::pair<double, double> activation_slope(const MoEConfig& c, double gate, doub
       return {0.0, tanh_slope(up)};
     case ActivationKind::relu:
       return {0.0, up > 0.0 ? 1.0 : 0.0};
+    case ActivationKind::situ: {
+      const double s = plain_sigmoid(gate), in = bounded(gate, c.situ_beta);
+      return {(bounded_slope(gate, c.situ_beta) * s + in * s * (1.0 - s)) * bounded(up, c.situ_linear_beta),
+              in * s * bounded_slope(up, c.situ_linear_beta)};
+    }
     case ActivationKind::relu2:
       break;
   }

@@ -1,8 +1,11 @@
 // Ports that read the conventions of slots and experts (SPEC 10) wrongly.
 #include <algorithm>
+#include <cmath>
+#include <utility>
 #include <vector>
 
 #include "property_tests/mutants/new_parts.hpp"
+#include "property_tests/mutants/plain_experts.hpp"
 
 namespace moeref {
 namespace {
@@ -101,6 +104,38 @@ NamedTensors plain_silu_is_relu2(Implementation& sound, const Call& call) {
 
 NamedTensors plain_relu_squares(Implementation& sound, const Call& call) {
   return with_activation(sound, call, "relu", "relu2");
+}
+
+/// A situ call with other bounds.
+NamedTensors situ_with(Implementation& sound, const Call& call, const nlohmann::json& fields) {
+  if (!is(call, Component::experts) || call.config.value("expert_activation", "") != "situ")
+    return sound.run(call);
+  Call other = call;
+  other.config.update(fields);
+  return sound.run(other);
+}
+
+NamedTensors situ_is_swiglu(Implementation& sound, const Call& call) {
+  return with_activation(sound, call, "situ", "swiglu");
+}
+
+NamedTensors situ_bounds_no_up(Implementation& sound, const Call& call) {
+  return situ_with(sound, call, {{"situ_linear_beta", 0.0}});
+}
+
+NamedTensors situ_with_usual_bounds(Implementation& sound, const Call& call) {
+  return situ_with(sound, call, {{"situ_beta", 4.0}, {"situ_linear_beta", 25.0}});
+}
+
+/// As if tanh passed gradients on.
+std::pair<double, double> situ_passes_slope(const MoEConfig& c, double g, double u) {
+  const auto [by_gate, by_up] = activation_slope(c, g, u);
+  if (c.expert_activation != ActivationKind::situ || c.situ_linear_beta == 0.0) return {by_gate, by_up};
+  const double t = std::tanh(u / c.situ_linear_beta), slope = 1.0 - t * t;
+  return {by_gate, slope > 0.0 ? by_up / slope : by_up};
+}
+NamedTensors situ_up_slope_left_out(Implementation& sound, const Call& call) {
+  return with_parts(sound, call, {.slope = situ_passes_slope});
 }
 
 NamedTensors clamp_before_activation(Implementation& sound, const Call& call) {
@@ -288,6 +323,31 @@ std::span<const Mutant> slot_mutants() {
        .first_wrong = "stages/activation outputs/y",
        .property = "activations_beyond",
        .run = plain_relu_squares},
+      {.name = "situ_is_swiglu",
+       .source = "Kimi K3 in a stack whose experts know SwiGLU alone",
+       .components = {Component::experts},
+       .does = "situ is swiglu: neither half is bounded",
+       .first_wrong = "stages/activation outputs/y",
+       .property = "situ_values",
+       .run = situ_is_swiglu},
+      {.name = "situ_bounds_no_up",
+       .components = {Component::experts},
+       .does = "situ bounds the gate's factor, but not the up half",
+       .first_wrong = "stages/activation outputs/y",
+       .property = "situ_values",
+       .run = situ_bounds_no_up},
+      {.name = "situ_with_usual_bounds",
+       .components = {Component::experts},
+       .does = "situ has the bounds of Kimi K3, 4 and 25, whatever the config says",
+       .first_wrong = "stages/activation outputs/y",
+       .property = "situ_values",
+       .run = situ_with_usual_bounds},
+      {.name = "situ_up_slope_left_out",
+       .components = {Component::experts},
+       .does = "the gradient of situ's up half lacks the slope of tanh",
+       .first_wrong = "grads/",
+       .property = "situ_gradients",
+       .run = situ_up_slope_left_out},
       {.name = "clamp_before_activation",
        .source = "transformers 5.24 step3p7 clamps after it",
        .components = {Component::experts},

@@ -270,6 +270,10 @@ struct Fields<MoEConfig> {
         convention("router_jitter", &C::router_jitter, any,
                    "the gate sees tokens times noise that the call gives (inputs/router_noise)", "gate moe",
                    Drawn{0, std::array{true}}),
+        convention("situ_beta", &C::situ_beta, Positive{}, "what situ bounds the gate's factor by",
+                   "experts moe", Drawn{0, std::array{1.0, 2.5}}),
+        convention("situ_linear_beta", &C::situ_linear_beta, clamp_limit,
+                   "what situ bounds the up half by; 0 = off", "experts moe", Drawn{0, std::array{0.0, 9.0}}),
     };
   }();
 };

@@ -181,6 +181,38 @@ Gradient plain_relu_gradient(Real, Real u, Real d, const Params&) {
   return {{}, past_kink(d, Real{u.value > 0.0 ? 1.0 : 0.0, open ? 1.0 : 0.0, u.held})};
 }
 
+/// beta tanh(z / beta) and its slope; the number itself where beta is 0. Honest implementations divide by
+/// beta or multiply by 1 / beta.
+struct Bounded {
+  Real value, slope;
+};
+Bounded bounded(Real z, double beta) {
+  if (beta == 0.0) return {z, known(1.0, z.held)};
+  const Real t = tanh(either(z / beta, z * (1.0 / beta)));
+  return {t * beta, 1.0 - t * t};
+}
+
+Real situ(Real g, Real u, const Params& p) {
+  const Real gate = as_fp32(g), up = as_fp32(u);
+  return store(bounded(gate, p.situ_beta).value * sigmoid(gate) * bounded(up, p.situ_linear_beta).value,
+               g.held);
+}
+// Automatic differentiation multiplies by beta, by the slope of tanh and by 1 / beta, and adds the terms by
+// tanh and by sigmoid when they have been rounded.
+Gradient situ_gradient(Real g, Real u, Real cotangent, const Params& p) {
+  const Real gate = as_fp32(g), d = as_fp32(cotangent), s = sigmoid(gate);
+  const auto [in, in_slope] = bounded(gate, p.situ_beta);
+  const auto [up, up_slope] = bounded(as_fp32(u), p.situ_linear_beta);
+  const Real slope = in_slope * s + in * s * (1.0 - s), by_product = d * up,
+             by_tanh = by_product * s * p.situ_beta;
+  const Real by_gate =
+      either(by_product * slope, by_tanh * in_slope * (1.0 / p.situ_beta) + by_product * in * s * (1.0 - s));
+  const double beta = p.situ_linear_beta == 0.0 ? 1.0 : p.situ_linear_beta;
+  const Real scaled = d * (in * s) * beta;
+  return {in_other_orders(by_gate, by_tanh, {slope, up}),
+          in_other_orders(scaled * up_slope * (1.0 / beta), scaled, {up_slope, in * s})};
+}
+
 Real relu2(Real, Real u, const Params&) { return relu(u) * relu(u); }
 Gradient relu2_gradient(Real, Real u, Real d, const Params&) { return {{}, past_kink(d, relu(u) * 2.0)}; }
 
@@ -195,6 +227,7 @@ constexpr auto kActivationRows = std::to_array<Activation>({
     {ActivationKind::gelu, plain_gelu, plain_gelu_gradient},
     {ActivationKind::gelu_tanh, plain_gelu_tanh, plain_gelu_tanh_gradient},
     {ActivationKind::relu, plain_relu, plain_relu_gradient},
+    {ActivationKind::situ, situ, situ_gradient},
 });
 static_assert(has_row_per_enumerator<kActivationRows>());
 
@@ -204,7 +237,8 @@ const Activation& activation(ActivationKind kind) { return kActivationRows[stati
 
 ActivationParams activation_params(const MoEConfig& c) {
   const bool own = facts(c.expert_activation).clamp == ClampField::activation_limit;
-  return {c.activation_alpha, own ? c.activation_limit : c.swiglu_limit, c.clamp_after_activation};
+  return {c.activation_alpha, own ? c.activation_limit : c.swiglu_limit, c.clamp_after_activation,
+          c.situ_beta, c.situ_linear_beta};
 }
 
 }  // namespace moeref

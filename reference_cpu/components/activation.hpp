@@ -13,6 +13,7 @@ struct ActivationParams {
   double alpha = 1.702;
   double limit = 0.0;  ///< of the config field that the activation's row names (ClampField)
   bool clamp_after = false;
+  double situ_beta = 4.0, situ_linear_beta = 25.0;
 };
 
 struct Activation {
@@ -34,7 +35,8 @@ struct Activation {
 /// SPEC 5: swiglu silu(g) u; with a limit L min(g, L), clamp(u, +-L) first, in fp32; swigluoai and
 /// quick_geglu g sigmoid(alpha g) (u + 1) after clamps; geglu gelu_tanh(g) u; relu2 relu(u)^2.
 /// SPEC 10: swiglu with clamp_after min(silu(g), L) clamp(u, +-L), in the type of h; geglu_erf gelu(g) u;
-/// silu, gelu, gelu_tanh and relu of u alone.
+/// silu, gelu, gelu_tanh and relu of u alone; situ beta tanh(g / beta) sigmoid(g) lambda tanh(u / lambda), in
+/// fp32 and stored in the type of h.
 const Activation& activation(ActivationKind kind);
 
 ActivationParams activation_params(const MoEConfig& config);

@@ -50,6 +50,15 @@ Num gelu_erf_slope_times(Num d, Num a) {
   return cast(cast(d, wide(a.t)) * (cdf + x * pdf), common(d.t, a.t));
 }
 
+/// beta tanh(z / beta); z where beta is 0.
+Num bounded(Num z, double beta) { return beta == 0.0 ? z : tanh(z / beta) * beta; }
+/// Its gradient by automatic differentiation.
+Num bounded_gradient(Num d, Num z, double beta) {
+  if (beta == 0.0) return d;
+  const Num t = tanh(z / beta);
+  return d * beta * (1.0 - t * t) / beta;
+}
+
 bool is_gated(ActivationKind kind) {
   return kind != ActivationKind::relu2 && kind != ActivationKind::silu && kind != ActivationKind::gelu &&
          kind != ActivationKind::gelu_tanh && kind != ActivationKind::relu;
@@ -97,6 +106,10 @@ Num value(const MoEConfig& c, Num g, Num u) {
       return gelu(u);
     case ActivationKind::relu:
       return relu(u);
+    case ActivationKind::situ:
+      return cast(
+          bounded(in_float(g), c.situ_beta) * sigmoid(in_float(g)) * bounded(in_float(u), c.situ_linear_beta),
+          g.t);
     case ActivationKind::relu2:
       break;
   }
@@ -145,6 +158,13 @@ std::pair<Num, Num> gradient(const MoEConfig& c, Num g, Num u, Num d) {
       return {{}, d * gelu_slope(u)};
     case ActivationKind::relu:
       return {{}, u.v > 0.0 ? d : Num{0.0, d.t}};
+    case ActivationKind::situ: {
+      const Num gate = in_float(g), up = in_float(u), s = sigmoid(gate);
+      const Num in = bounded(gate, c.situ_beta), d_fine = in_float(d);
+      const Num d_gate = d_fine * bounded(up, c.situ_linear_beta);
+      return {bounded_gradient(d_gate * s, gate, c.situ_beta) + d_gate * in * (1.0 - s) * s,
+              bounded_gradient(d_fine * (in * s), up, c.situ_linear_beta)};
+    }
     case ActivationKind::relu2:
       break;
   }

@@ -192,6 +192,15 @@ void draw_router_input(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
   c.router_jitter = d.chance(0.3);
 }
 
+/// situ and its bounds, drawn apart likewise.
+void draw_situ(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0xBF58476D1CE4E5B9u + 17);
+  if (d.chance(0.8)) return;
+  c.expert_activation = ActivationKind::situ;
+  c.situ_beta = d.of({4.0, 1.0, 0.3, 2.5});
+  c.situ_linear_beta = d.of({25.0, 1.0, 0.0, 0.7});
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -302,6 +311,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
       draw_always_selected(stream, c);
       draw_sinkhorn(stream, c);
       draw_router_input(stream, numbers, c);
+      draw_situ(stream, c);
     }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);

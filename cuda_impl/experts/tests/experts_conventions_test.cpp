@@ -6,9 +6,9 @@
 namespace moeref::cuda::test {
 namespace {
 
-constexpr ActivationKind kBeyond[] = {ActivationKind::geglu_erf, ActivationKind::silu,
-                                      ActivationKind::gelu,      ActivationKind::gelu_tanh,
-                                      ActivationKind::relu,      ActivationKind::swiglu};  // clamped after
+constexpr ActivationKind kBeyond[] = {ActivationKind::geglu_erf, ActivationKind::silu, ActivationKind::gelu,
+                                      ActivationKind::gelu_tanh, ActivationKind::relu, ActivationKind::situ,
+                                      ActivationKind::swiglu};  // clamped after
 
 class ExpertsConventions : public testing::TestWithParam<DType> {
  protected:
@@ -19,6 +19,7 @@ class ExpertsConventions : public testing::TestWithParam<DType> {
     c.expert_activation = activation;
     c.swiglu_limit = 0.7;
     c.clamp_after_activation = true;
+    c.situ_beta = 2.5, c.situ_linear_beta = inter_dim % 2 == 0 ? 9.0 : 0.0;
     return c;
   }
   static nlohmann::json on_ranks(std::int64_t ranks) {
@@ -40,7 +41,7 @@ TEST_P(ExpertsConventions, ActivationsBiasesAndPlacesOfTheWeight) {
       c.apply_router_weight_after_down = total.calls % 3 == 0;
       judge_call(filled_call(Component::experts, c, tokens, 70 + total.calls), "", total);
     }
-  EXPECT_EQ(total.calls, 24);
+  EXPECT_EQ(total.calls, 28);
 }
 
 TEST_P(ExpertsConventions, LargeNumbers) {

@@ -214,6 +214,7 @@ struct AnyUp {
       case Activation::gelu:
       case Activation::gelu_tanh:
       case Activation::relu:
+      case Activation::situ:
       case Activation::swiglu_clamped_after:
         return;
     }

@@ -177,7 +177,7 @@ INSTANTIATE_TEST_SUITE_P(
         field("score_func", "Softmax",
               "want one of softmax sigmoid sigmoid_with_bias softmax_with_bias sqrtsoftplus"),
         field("expert_activation", "gelu_new",
-              "want one of swiglu swigluoai quick_geglu geglu relu2 geglu_erf silu gelu gelu_tanh relu"),
+              "want one of swiglu swigluoai quick_geglu geglu relu2 geglu_erf silu gelu gelu_tanh relu situ"),
         Refusal{{{"dtype", "fp8"}},
                 "unknown dtype 'fp8': want float64, float32, bfloat16, float16, int64, bool or uint8"},
         Refusal{{{"n_expert", 8}}, "the config has an unknown field 'n_expert'"},
@@ -277,7 +277,7 @@ INSTANTIATE_TEST_SUITE_P(
         field("activation", "geglu", "want swiglu or relu2"),
         field("activation", "gelu", "want swiglu or relu2"),
         field("activation", "gelu_new",
-              "want one of swiglu swigluoai quick_geglu geglu relu2 geglu_erf silu gelu gelu_tanh relu"),
+              "want one of swiglu swigluoai quick_geglu geglu relu2 geglu_erf silu gelu gelu_tanh relu situ"),
         field("swiglu_limit", -0.5, "want 0 (off) or more"), field("bias", 0, "want true or false"),
         Refusal{{{"dim", nullptr}}, "the config lacks the field 'dim'"},
         Refusal{{{"moe_inter_dim", 8}}, "the config has an unknown field 'moe_inter_dim'"}));

@@ -76,6 +76,14 @@ const Case kCases[] = {
     {ActivationKind::relu,
      {0.0, 0.0},
      [](double, double u, const ActivationParams&) { return std::max(u, 0.0); }},
+    {ActivationKind::situ,
+     {0.0, 0.0, false, 4.0, 25.0},
+     [](double g, double u, const ActivationParams&) {
+       return 4.0 * std::tanh(g / 4.0) * sigma(g) * 25.0 * std::tanh(u / 25.0);
+     }},
+    {ActivationKind::situ,
+     {0.0, 0.0, false, 2.5, 0.0},
+     [](double g, double u, const ActivationParams&) { return 2.5 * std::tanh(g / 2.5) * sigma(g) * u; }},
 };
 
 const double kPoints[] = {-30.0, -9.0, -3.0, -1.25, -0.5, 0.0, 0.3, 0.9, 1.4, 2.5, 6.5, 8.0, 30.0};

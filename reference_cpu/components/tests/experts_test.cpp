@@ -204,7 +204,7 @@ TEST(ExpertsTest, GradientsAreCentralDifferences) {
   for (const ActivationKind kind :
        {ActivationKind::swiglu, ActivationKind::swigluoai, ActivationKind::quick_geglu, ActivationKind::geglu,
         ActivationKind::relu2, ActivationKind::geglu_erf, ActivationKind::silu, ActivationKind::gelu,
-        ActivationKind::gelu_tanh, ActivationKind::relu})
+        ActivationKind::gelu_tanh, ActivationKind::relu, ActivationKind::situ})
     for (const std::string place : {"inside", "after", "on input"})
       for (const double limit : {0.0, 0.8}) {
         MoEConfig c = small_config(3, 2, 2, 2);

@@ -20,7 +20,8 @@ enum class ActivationKind : std::uint8_t {
   silu,
   gelu,
   gelu_tanh,
-  relu
+  relu,
+  situ
 };
 
 /// The config field that holds an activation's limit.
@@ -54,6 +55,7 @@ inline constexpr auto kActivations = std::to_array<ActivationFacts>({
     {.kind = ActivationKind::gelu, .name = "gelu", .gated = false, .convention = true},
     {.kind = ActivationKind::gelu_tanh, .name = "gelu_tanh", .gated = false, .convention = true},
     {.kind = ActivationKind::relu, .name = "relu", .gated = false, .convention = true},
+    {.kind = ActivationKind::situ, .name = "situ", .convention = true},
 });
 /// How many of them, from the first on, the documented system has.
 inline constexpr std::size_t kDocumentedActivations = 5;

@@ -7,6 +7,7 @@ AUTOMODEL_EXPERTS=torch_mm takes the grouped matrix products in place of the loo
 """
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
 
@@ -15,6 +16,7 @@ try:
     with contextlib.redirect_stdout(sys.stderr):  # what packages say when imported
         import torch
         from nemo_automodel.components.models.common import BackendConfig
+        from nemo_automodel.components.models.kimi_k3.situ import _weighted_situ
         from nemo_automodel.components.moe.config import MoEConfig
         from nemo_automodel.components.moe.experts import GroupedExperts
         from nemo_automodel.components.moe.layers import MLP, FakeBalancedGate, Gate, MoE
@@ -27,14 +29,17 @@ except ImportError as error:
 from moeref_port import NotSupported, Port
 from torch_arrays import DTYPES, gradients, one_rank_only, parameters_of, to_numpy, to_torch
 
-port = Port("nemo-automodel", version=f"torch {torch.__version__}", ties="open")
+port = Port("nemo-automodel", version=f"torch {torch.__version__}", ties="open",
+            conventions=["situ", "situ_beta", "situ_linear_beta"])
 EXPERTS = os.environ.get("AUTOMODEL_EXPERTS", "torch")
 
 
 def moe_config(config, replays=False):
-    """The port declares no conventions (SPEC 10), so the fields that MoEConfig lacks are at their defaults."""
+    """Of the conventions (SPEC 10) the port declares situ alone, so that the other fields which MoEConfig lacks are at their defaults."""
     own = {field.name for field in dataclasses.fields(MoEConfig)}
     fields = {name: value for name, value in config.items() if name in own}
+    if config["expert_activation"] == "situ":
+        fields["expert_activation"] = "swiglu"  # of the same columns; see with_activation
     fields.update(dtype=DTYPES[config["dtype"]], gate_dtype=DTYPES.get(config["gate_dtype"]))
     if replays:
         fields["enable_routing_replay"] = True
@@ -151,12 +156,20 @@ def mlp(config, options, tensors):
     return out
 
 
+def with_activation(experts, config):
+    """Kimi K3's layer gives GroupedExperts its activation so (models/kimi_k3/model.py, KimiK3MoE)."""
+    if config["expert_activation"] == "situ":
+        experts.expert_activation_grouped = functools.partial(
+            _weighted_situ, beta=config["situ_beta"], linear_beta=config["situ_linear_beta"] or None)
+    return experts
+
+
 @port.component("experts")
 def experts(config, options, tensors):
     one_rank_only(options)
     named = to_torch(tensors)
     x, weights, indices = (named["inputs/" + name] for name in ("x", "weights", "indices"))
-    module = load(GroupedExperts(moe_config(config), backend_config(options)), named)
+    module = with_activation(load(GroupedExperts(moe_config(config), backend_config(options)), named), config)
     outputs = {"y": module(x, mask_of(named, "inputs/token_mask", len(x)), weights, indices)}
     out = results(outputs)
     if tensors.backward:
@@ -170,6 +183,7 @@ def moe(config, options, tensors):
     named = to_torch(tensors)
     replay = named.get("inputs/replay_indices")
     module = MoE(moe_config(config, replay is not None), backend_config(options))
+    with_activation(module.experts, config)
     ready(module, module.gate, options, named, replay)
     seen = {}
     module.gate.register_forward_hook(

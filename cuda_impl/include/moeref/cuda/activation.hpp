@@ -15,16 +15,17 @@ enum class Activation {
   gelu,
   gelu_tanh,
   relu,
+  situ,
   swiglu_clamped_after
 };
-constexpr int kActivationCount = 11;
+constexpr int kActivationCount = 12;
 /// The documented ones, the first: all products have them. The others (SPEC.md 10) are portable's alone.
 constexpr int kDocumentedActivationCount = 5;
 constexpr bool is_documented(Activation a) { return static_cast<int>(a) < kDocumentedActivationCount; }
 
 /// `limit` is swiglu_limit for swiglu and swiglu_clamped_after (0: no clamp) and activation_limit for
 /// swigluoai and quick_geglu (swigluoai clamps only when it is above 0, quick_geglu always); `alpha` is
-/// activation_alpha.
+/// activation_alpha. For situ they are situ_beta and situ_linear_beta (0: the up half is not bounded).
 struct ActivationParameters {
   float alpha = 1.702f;
   float limit = 0.0f;

@@ -14,7 +14,9 @@ std::span<const Property> router_symmetry_properties();
 std::span<const Property> router_selection_properties();
 std::span<const Property> router_weight_properties();
 std::span<const Property> router_group_properties();
-std::span<const Property> router_convention_properties();
+std::span<const Property> score_convention_properties();
+std::span<const Property> selection_convention_properties();
+std::span<const Property> router_input_convention_properties();
 std::span<const Property> router_masking_properties();
 std::span<const Property> aux_loss_properties();
 std::span<const Property> aux_gradient_properties();
@@ -46,7 +48,9 @@ inline constexpr std::array kPropertyTables{
     &router_selection_properties,
     &router_weight_properties,
     &router_group_properties,
-    &router_convention_properties,
+    &score_convention_properties,
+    &selection_convention_properties,
+    &router_input_convention_properties,
     &router_masking_properties,
     &aux_loss_properties,
     &aux_gradient_properties,

@@ -71,8 +71,8 @@ void repair_groups(Descriptor& d) {
   if (d.grouped()) d.k = std::min(d.k, d.limited * (d.E / d.groups));
 }
 
-/// Weights and activations are quantised in whole blocks, where the format has no others, and both per so many
-/// columns as an accumulator promotes.
+/// Weights and activations are quantised in whole blocks, where the format has no others, and both per so
+/// many columns as an accumulator promotes.
 void repair_formats(Descriptor& d) {
   if (!has_routed_experts(d.component)) d.config.weight_format = WeightFormat::none;
   if (d.config.weight_format == WeightFormat::none) d.config.activation_format = ActivationFormat::none;

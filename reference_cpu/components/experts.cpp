@@ -71,7 +71,8 @@ ExpertsForward experts_forward(const MoEConfig& c, const CallOptions& options, c
     }
     const Expert& expert = load_expert(c, p, range.first + local, products, x.dtype);
 
-    Bounded h = product(expert_input(c, x, routing, mine), expert.up, p.gate_and_up_projs, range.first + local);
+    Bounded h =
+        product(expert_input(c, x, routing, mine), expert.up, p.gate_and_up_projs, range.first + local);
     if (c.expert_bias) add_row(h, expert.up_bias);
     scatter_rows(h, mine, f.up);
     if (given_up) h = gather_rows(*given_up, mine);

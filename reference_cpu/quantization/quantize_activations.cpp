@@ -88,8 +88,8 @@ class Group {
     return std::min(std::max(out.high - value, value - out.low), distance(given, value));
   }
 
-  /// The powers of the codes whose numbers are within `error` of `value`: 2^-20 is past the roundings of a scale,
-  /// and less than the gap between a power of two and the code below it.
+  /// The powers of the codes whose numbers are within `error` of `value`: 2^-20 is past the roundings of a
+  /// scale, and less than the gap between a power of two and the code below it.
   Interval power(double value, double error) const {
     const double low = (std::abs(value) - error) * (1.0 + 0x1p-20), high = std::abs(value) + error;
     return {scales_.low * (low > 0.0 ? e4m3_power(low / scales_.high) : 0.0),

@@ -9,8 +9,8 @@
 
 namespace moeref {
 
-/// For each number of quantised rows [rows, K] the least and the largest power of two (e4m3_power) times scale
-/// that a quantiser's code for it can have.
+/// For each number of quantised rows [rows, K] the least and the largest power of two (e4m3_power) times
+/// scale that a quantiser's code for it can have.
 struct CodePowers {
   std::vector<double> least, most;
 };
@@ -21,8 +21,8 @@ struct CodePowers {
 /// (three roundings to a scale, three to a quotient) can come to from a row within its own bound: where these
 /// agree on a code, it is that of the scale's roundings, none for a power of two; else it has the step
 /// between codes. Groups of zeros are zeros. Nothing is asked of a group that may hold a number that float32
-/// does not, or whose largest number may be below 2^-100 and not 0: its bounds are infinite. Fills `powers` where
-/// they are wanted.
+/// does not, or whose largest number may be below 2^-100 and not 0: its bounds are infinite. Fills `powers`
+/// where they are wanted.
 Bounded quantize_activations(ActivationFormat format, Bounded rows, CodePowers* powers = nullptr);
 
 }  // namespace moeref

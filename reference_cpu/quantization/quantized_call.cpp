@@ -32,8 +32,7 @@ Tensor held_exactly(const std::vector<double>& values, const Shape& shape, DType
 
 }  // namespace
 
-Call quantized_call(Call call, WeightFormat format, ActivationFormat activations,
-                    Accumulator accumulator) {
+Call quantized_call(Call call, WeightFormat format, ActivationFormat activations, Accumulator accumulator) {
   if (!has_routed_experts(call.component))
     throw InputError("component '" + std::string(name(call.component)) + "' has no experts to quantise");
   for (const auto& [name, shape] : matrices_of(call.component, parse_moe_config(call.config))) {

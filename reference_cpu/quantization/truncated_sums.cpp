@@ -39,8 +39,8 @@ class PartialSums {
       peak_[n] = std::max(peak_[n], most * powers[n]);
     }
   }
-  /// The same products once more, when the largest power is known: those that may have bits below the last one
-  /// that is kept. A product has none below 2^-6 of its own power.
+  /// The same products once more, when the largest power is known: those that may have bits below the last
+  /// one that is kept. A product has none below 2^-6 of its own power.
   void count_losing(double least, const double* powers, double below) {
     for (std::size_t n = 0; n < value_.size(); ++n)
       losing_[n] += powers[n] > 0.0 && least * powers[n] < below * peak_[n] ? 1.0 : 0.0;
@@ -88,7 +88,8 @@ std::vector<double> lost_by_truncation(const AccumulatorFacts& accumulator, cons
         sums.end(last_bit);
       }
       for (std::int64_t n = 0; n < columns; ++n)
-        out[static_cast<std::size_t>(row * columns + n)] += roundings * sums.lost(static_cast<std::size_t>(n));
+        out[static_cast<std::size_t>(row * columns + n)] +=
+            roundings * sums.lost(static_cast<std::size_t>(n));
     }
   return out;
 }

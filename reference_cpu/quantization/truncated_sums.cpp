@@ -87,9 +87,11 @@ std::vector<double> lost_by_truncation(const AccumulatorFacts& accumulator, cons
             sums.count_losing(powers.least[at], of_weights.data() + k * columns, below);
         sums.end(last_bit);
       }
-      for (std::int64_t n = 0; n < columns; ++n)
-        out[static_cast<std::size_t>(row * columns + n)] +=
-            roundings * sums.lost(static_cast<std::size_t>(n));
+      for (std::int64_t n = 0; n < columns; ++n) {
+        const double lost = roundings * sums.lost(static_cast<std::size_t>(n));
+        // Of rows without a bound a sum may be infinity times 0.
+        out[static_cast<std::size_t>(row * columns + n)] += lost < INFINITY ? lost : INFINITY;
+      }
     }
   return out;
 }

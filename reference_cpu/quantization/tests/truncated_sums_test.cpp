@@ -74,7 +74,7 @@ TEST_P(TruncatedSums, bounds_hold_for_tensor_cores_and_for_float32) {
   }
   // In a narrower type h, a and o round more than these sums lose.
   if (dtype == DType::float32 || dtype == DType::float64) {
-    EXPECT_GE(told, calls * 4 / 5);
+    EXPECT_GE(told, calls * 3 / 4);
   }
   if (std::getenv("MOEREF_BOUNDS_TABLE")) {
     for (const auto& [tensor, ratio] : worst)
@@ -152,6 +152,19 @@ TEST(TruncatedSumsTest, lose_nothing_where_products_have_one_power) {
   for (std::size_t k = 0; k < 32; ++k) sum.row[k] = k % 2 == 0 ? 448.0 : -416.0;
   EXPECT_EQ(sum.truncated(), sum.exact());
   EXPECT_LE(sum.bound(), 0x1.01p-13 * sum.exact());  // the result's
+}
+
+/// A row of which nothing is asked, its first number beside a weight of 0: no NaN, which comparisons take for
+/// less.
+TEST(TruncatedSumsTest, rows_without_a_bound_have_none) {
+  Bounded rows(1, 2, DType::float32), weights(2, 1, DType::float32);
+  rows.value = {1.0, 1.0};
+  rows.error = {2.0, 2.0};
+  weights.value = {0.0, 1.0};
+  CodePowers powers;
+  rows = quantize_activations(ActivationFormat::fp8_e4m3_group128, rows, &powers);
+  EXPECT_EQ(lost_by_truncation(facts(kTruncating), rows, powers, weights, {0.0, 1.0}),
+            std::vector<double>{INFINITY});
 }
 
 /// Codes with zeros, of all sizes and signs; the sums of 128 columns each go on to float32.

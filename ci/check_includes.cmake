@@ -33,7 +33,7 @@ set(CUDA_MAY_SEE "reference_cpu/call" "reference_cpu/arithmetic" "cuda_impl")
 # The folder whose source an installed header describes.
 set(INSTALLED
   "error=reference_cpu/call" "dtype=reference_cpu/call" "tensor=reference_cpu/call" "config=reference_cpu/call"
-  "implementation=reference_cpu/call" "component=reference_cpu/call" "score_func=reference_cpu/call" "float32_products=reference_cpu/call" "activation_kind=reference_cpu/call" "activation_format=reference_cpu/call" "conventions=reference_cpu/call" "weight_format=reference_cpu/call" "signature=reference_cpu/call" "evaluation=reference_cpu/arithmetic"
+  "implementation=reference_cpu/call" "component=reference_cpu/call" "score_func=reference_cpu/call" "float32_products=reference_cpu/call" "activation_kind=reference_cpu/call" "activation_format=reference_cpu/call" "accumulator=reference_cpu/call" "conventions=reference_cpu/call" "weight_format=reference_cpu/call" "signature=reference_cpu/call" "evaluation=reference_cpu/arithmetic"
   "reference=reference_cpu" "verdict=reference_cpu/verdict" "golden_file=golden/format"
   "descriptor=property_tests/descriptor" "property=property_tests/suite" "runner=property_tests/suite" "gradients_judged=property_tests/suite")
 

@@ -30,10 +30,12 @@ add_executable(reference_cpu_test
   components/tests/sinkhorn_test.cpp
   quantization/tests/dequantize_test.cpp
   quantization/tests/element_codec_test.cpp
+  quantization/tests/quantised_operands.cpp
   quantization/tests/quantize_activations_test.cpp
   quantization/tests/quantize_test.cpp
   quantization/tests/quantized_call_test.cpp
   quantization/tests/quantized_products_test.cpp
+  quantization/tests/truncated_sums_test.cpp
   tests/bounds_test.cpp
   tests/eager_experts.cpp
   tests/eager_gate.cpp

@@ -24,6 +24,7 @@ inline constexpr auto kCudaConventions = std::to_array<std::string_view>({
     "logit_cap",
     "weight_format",
     "activation_format",
+    "accumulator",
     "null_slots",
     "selection_scores",
     "sinkhorn_tolerance",

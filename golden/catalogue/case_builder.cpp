@@ -100,9 +100,9 @@ void draw(const CaseSpec& spec, const TensorSpec& tensor, const std::optional<Mo
 }
 
 /// Of quantised weights, the numbers are drawn that a case without the field has, and then quantised.
-Call build_quantised_call(CaseSpec spec, WeightFormat weights, ActivationFormat activations) {
-  for (const char* field : {"weight_format", "activation_format"}) spec.config.erase(field);
-  return quantized_call(build_call(spec), weights, activations);
+Call build_quantised_call(CaseSpec spec, const MoEConfig& c) {
+  for (const char* field : {"weight_format", "activation_format", "accumulator"}) spec.config.erase(field);
+  return quantized_call(build_call(spec), c.weight_format, c.activation_format, c.accumulator);
 }
 
 }  // namespace
@@ -116,7 +116,7 @@ Call build_call(const CaseSpec& spec) {
     std::optional<MoEConfig> config;
     if (spec.component != Component::mlp) config = parse_moe_config(spec.config);
     if (has_routed_experts(spec.component) && config->weight_format != WeightFormat::none)
-      return build_quantised_call(spec, config->weight_format, config->activation_format);
+      return build_quantised_call(spec, *config);
     for (const TensorSpec& tensor : want.inputs) draw(spec, tensor, config, call);
     ensure_margin(spec, call);
     return call;

@@ -71,12 +71,16 @@ void repair_groups(Descriptor& d) {
   if (d.grouped()) d.k = std::min(d.k, d.limited * (d.E / d.groups));
 }
 
-/// Weights and activations are quantised in whole blocks, where the format has no others.
+/// Weights and activations are quantised in whole blocks, where the format has no others, and both per so
+/// many columns as an accumulator promotes.
 void repair_formats(Descriptor& d) {
   if (!has_routed_experts(d.component)) d.config.weight_format = WeightFormat::none;
   if (d.config.weight_format == WeightFormat::none) d.config.activation_format = ActivationFormat::none;
   const WeightFormatFacts& weights = facts(d.config.weight_format);
   const ActivationFormatFacts& activations = facts(d.config.activation_format);
+  const std::int64_t promotion = facts(d.config.accumulator).promotion;
+  if (weights.element != ElementCodec::e4m3 || weights.block_k != promotion || activations.group != promotion)
+    d.config.accumulator = Accumulator::float32;
   const std::int64_t block =
       std::lcm(weights.cut_blocks ? 1 : weights.block_k, activations.cut_groups ? 1 : activations.group);
   const auto whole = [&](std::int64_t& extent) { extent = (extent + block - 1) / block * block; };

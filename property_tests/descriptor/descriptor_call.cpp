@@ -229,7 +229,9 @@ Call make_call(const Descriptor& d, bool backward) {
     Descriptor numbers = d;
     numbers.config.weight_format = WeightFormat::none;
     numbers.config.activation_format = ActivationFormat::none;
-    return quantized_call(make_call(numbers, backward), format, d.config.activation_format);
+    numbers.config.accumulator = Accumulator::float32;
+    return quantized_call(make_call(numbers, backward), format, d.config.activation_format,
+                          d.config.accumulator);
   }
   const bool mlp = d.component == Component::mlp;
   Call call{

@@ -95,7 +95,21 @@ struct Work {
     return format == ActivationFormat::none ? all.row(row) : parts.quantised(facts(format), all, row);
   }
 
-  double sum(double a, double product) const { return parts.add ? parts.add(type, a, product) : a + product; }
+  /// A row times the column of a matrix that begins at `first`.
+  double dot(const Numbers& row, const Numbers& matrix, std::int64_t first, std::int64_t columns) const {
+    const auto weight = [&](std::size_t k) {
+      return matrix[static_cast<std::size_t>(first) + k * static_cast<std::size_t>(columns)];
+    };
+    if (parts.dot && format != ActivationFormat::none) {
+      Numbers column;
+      for (std::size_t k = 0; k < row.size(); ++k) column.push_back(weight(k));
+      return parts.dot(row, column);
+    }
+    double sum = 0.0;
+    for (std::size_t k = 0; k < row.size(); ++k)
+      sum = parts.add ? parts.add(type, sum, row[k] * weight(k)) : sum + row[k] * weight(k);
+    return sum;
+  }
 };
 
 /// Adds what one slot gives to y, and to the gradients where there are any.
@@ -113,9 +127,7 @@ void add_slot(const Work& s, std::int64_t token, std::int64_t slot, std::int64_t
   const Numbers in = early ? s.operand(weighted, 0, s.dim, false) : s.operand(s.x, token, s.dim, false);
   Numbers h(static_cast<std::size_t>(s.up_dim));
   for (std::int64_t j = 0; j < s.up_dim; ++j) {
-    double sum = 0.0;
-    for (std::int64_t d = 0; d < s.dim; ++d)
-      sum = s.sum(sum, at(in, d) * at(s.up, (e * s.dim + d) * s.up_dim + j));
+    const double sum = s.dot(in, s.up, e * s.dim * s.up_dim + j, s.up_dim);
     h[static_cast<std::size_t>(j)] = sum + (s.c.expert_bias ? at(s.up_bias, e * s.up_dim + j) : 0.0);
   }
   Numbers a(static_cast<std::size_t>(s.width));
@@ -127,9 +139,7 @@ void add_slot(const Work& s, std::int64_t token, std::int64_t slot, std::int64_t
   a = s.operand(a, 0, s.width, true);
   Numbers o(static_cast<std::size_t>(s.dim));
   for (std::int64_t d = 0; d < s.dim; ++d) {
-    double sum = 0.0;
-    for (std::int64_t i = 0; i < s.width; ++i)
-      sum = s.sum(sum, at(a, i) * at(s.down, (e * s.width + i) * s.dim + d));
+    double sum = s.dot(a, s.down, e * s.width * s.dim + d, s.dim);
     if (s.c.expert_bias) sum += at(s.down_bias, e * s.dim + d) * (after || ruled ? 1.0 : weight);
     o[static_cast<std::size_t>(d)] = sum;
     y[static_cast<std::size_t>(token * s.dim + d)] += sum * (after ? p : 1.0);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -41,6 +42,8 @@ struct ExpertsParts {
   /// Of calls with an activation_format.
   std::vector<double> (*quantised)(const ActivationFormatFacts&, const PlainRows&,
                                    std::int64_t row) = plain_quantised;
+  /// The sum of the products of a quantised row with a column of weights.
+  double (*dot)(std::span<const double> row, std::span<const double> column) = nullptr;
   bool weight_on_input = false;  ///< the routing weight multiplies x in place of the activation
 };
 

@@ -43,6 +43,7 @@ std::span<const Mutant> selection_convention_mutants();
 std::span<const Mutant> loss_convention_mutants();
 std::span<const Mutant> quantization_mutants();
 std::span<const Mutant> quantised_product_mutants();
+std::span<const Mutant> accumulator_mutants();
 std::span<const Mutant> slot_mutants();
 std::span<const Mutant> capacity_mutants();
 
@@ -80,6 +81,7 @@ inline constexpr std::array kMutantTables{
     &loss_convention_mutants,
     &quantization_mutants,
     &quantised_product_mutants,
+    &accumulator_mutants,
     &slot_mutants,
     &capacity_mutants,
 };

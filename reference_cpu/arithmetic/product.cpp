@@ -197,10 +197,11 @@ void use(VectorWidth width) { chosen_width() = width; }
 VectorWidth used_width() { return chosen_width(); }
 
 Bounded multiply(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, const Sums& sums,
-                 DType stored) {
+                 DType stored, const std::vector<double>& lost) {
   Bounded out(transpose_a ? a.cols : a.rows, transpose_b ? b.rows : b.cols, stored);
   const Precision from = precision(sums.accumulate), to = precision(stored);
   product(a, transpose_a, b, transpose_b, sums, [&](std::int64_t i, double value, double error) {
+    if (!lost.empty()) error += lost[static_cast<std::size_t>(i)];
     const Real sum = stored_sum(value, error, from, to);
     out.value[static_cast<std::size_t>(i)] = sum.value;
     out.error[static_cast<std::size_t>(i)] = sum.error;

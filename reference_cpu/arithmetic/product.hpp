@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "moeref/float32_products.hpp"
 #include "reference_cpu/arithmetic/bounded.hpp"
@@ -23,9 +24,9 @@ struct Sums {
 Sums sums_of(DType dtype, Float32Products products);
 
 /// op(A) op(B), stored in `stored`: A is [M, K], or [K, M] when transposed; B is [K, N], or [N, K] when
-/// transposed.
+/// transposed. `lost` [M, N] is what sums may lose beside the roundings of `sums`; empty = nothing.
 Bounded multiply(const Bounded& a, bool transpose_a, const Bounded& b, bool transpose_b, const Sums& sums,
-                 DType stored);
+                 DType stored, const std::vector<double>& lost = {});
 
 /// The gradient of a weight [M, N], dY^T X over rows of tokens, and the gradient of a bias [1, M], the sum of
 /// dY's rows. Both are rounded to `stored`, then to the parameter's own type `held`; their bounds allow for

@@ -29,6 +29,7 @@ static_assert(has_row_per_enumerator<kSelectionScores>());
 static_assert(has_row_per_enumerator<kCapacityOrders>());
 static_assert(has_row_per_enumerator<kAuxLossCounts>());
 static_assert(has_row_per_enumerator<kActivationFormats>());
+static_assert(has_row_per_enumerator<kAccumulators>());
 
 /// Whether the struct has exactly these members, in this order: one more could be left to its default.
 template <typename Struct, typename... Members>
@@ -238,7 +239,8 @@ void check_groups(const MoEConfig& c, std::int64_t group) {
 }
 
 /// Blocks of weights and groups of activations along the contraction are whole, where the format has no
-/// others. Activations are quantised beside quantised weights alone.
+/// others. Activations are quantised beside quantised weights alone, and sums are promoted where the scales
+/// of both change.
 void check_blocks(const MoEConfig& c) {
   const auto whole = [&](std::string_view field, const json& value, std::int64_t block) {
     for (const std::int64_t k : {c.expert_dim(), c.moe_inter_dim})
@@ -253,6 +255,12 @@ void check_blocks(const MoEConfig& c) {
        write(c.activation_format),
        "want none where weight_format is none: its products are of two quantised operands");
   if (!activations.cut_groups) whole("activation_format", write(c.activation_format), activations.group);
+  const std::int64_t promotion = facts(c.accumulator).promotion;
+  want(promotion == 0 || (weights.element == ElementCodec::e4m3 && weights.block_k == promotion &&
+                          activations.group == promotion),
+       "accumulator", write(c.accumulator),
+       "want float32, or weight_format and activation_format of e4m3 with a scale per " +
+           std::to_string(promotion) + " columns");
 }
 
 /// Shared experts among the routed ones.

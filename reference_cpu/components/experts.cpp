@@ -8,6 +8,7 @@
 #include "reference_cpu/arithmetic/product.hpp"
 #include "reference_cpu/components/expert_rows.hpp"
 #include "reference_cpu/quantization/quantize_activations.hpp"
+#include "reference_cpu/quantization/truncated_sums.hpp"
 
 namespace moeref {
 namespace {
@@ -42,6 +43,17 @@ ExpertsForward experts_forward(const MoEConfig& c, const CallOptions& options, c
                    Bounded(slots, width, x.dtype),
                    Bounded(slots, c.expert_dim(), x.dtype),
                    {}};
+  const auto product = [&](Bounded rows, const Bounded& weights, const ExpertMatrices& of, std::int64_t e) {
+    if (facts(c.accumulator).promotion == 0)
+      return multiply(quantize_activations(c.activation_format, std::move(rows)), false, weights, false, sums,
+                      x.dtype);
+    CodePowers powers;
+    std::vector<double> of_weights(weights.count());
+    rows = quantize_activations(c.activation_format, std::move(rows), &powers);
+    code_powers(of.quantized, e, of_weights);
+    return multiply(rows, false, weights, false, sums, x.dtype,
+                    lost_by_truncation(facts(c.accumulator), rows, powers, weights, of_weights));
+  };
   const auto by_expert = slots_by_expert(routing, range);
   const Shape up_shape{x.rows, k, c.up_dim()}, act_shape{x.rows, k, width},
       down_shape{x.rows, k, c.expert_dim()};
@@ -59,8 +71,8 @@ ExpertsForward experts_forward(const MoEConfig& c, const CallOptions& options, c
     }
     const Expert& expert = load_expert(c, p, range.first + local, products, x.dtype);
 
-    const Bounded in = quantize_activations(c.activation_format, expert_input(c, x, routing, mine));
-    Bounded h = multiply(in, false, expert.up, false, sums, x.dtype);
+    Bounded h =
+        product(expert_input(c, x, routing, mine), expert.up, p.gate_and_up_projs, range.first + local);
     if (c.expert_bias) add_row(h, expert.up_bias);
     scatter_rows(h, mine, f.up);
     if (given_up) h = gather_rows(*given_up, mine);
@@ -76,8 +88,7 @@ ExpertsForward experts_forward(const MoEConfig& c, const CallOptions& options, c
     scatter_rows(a, mine, f.activation);
     if (given_act) a = gather_rows(*given_act, mine);
 
-    const Bounded hidden = quantize_activations(c.activation_format, std::move(a));
-    Bounded o = multiply(hidden, false, expert.down, false, sums, x.dtype);
+    Bounded o = product(std::move(a), expert.down, p.down_projs, range.first + local);
     if (c.expert_bias)
       for (std::int64_t row = 0; row < o.rows; ++row) {
         const Real weight = inner_weight(c, routing, mine[static_cast<std::size_t>(row)]);

@@ -10,9 +10,11 @@
 namespace moeref {
 namespace {
 
-/// The numbers of all codes of one byte.
-std::array<double, 256> numbers_of(ElementCodec codec) {
-  std::array<double, 256> out{};
+/// A number for each code of one byte.
+using OfCodes = std::array<double, 256>;
+
+OfCodes numbers_of(ElementCodec codec) {
+  OfCodes out{};
   for (int code = 0; code < 256; ++code)
     out[static_cast<std::size_t>(code)] = decode(codec, static_cast<std::uint8_t>(code));
   return out;
@@ -34,7 +36,7 @@ std::uint8_t code_at(const WeightFormatFacts& f, std::span<const std::uint8_t> c
   return k % 2 == 0 ? both & 0xf : both >> 4;
 }
 
-void check_numbers(const std::string& name, const Tensor& tensor, const std::array<double, 256>& numbers) {
+void check_numbers(const std::string& name, const Tensor& tensor, const OfCodes& numbers) {
   for (std::int64_t i = 0; i < tensor.size(); ++i)
     if (std::isnan(numbers[static_cast<std::size_t>(tensor[i])]))
       throw InputError("dataset '" + name + "' holds the code " +
@@ -46,6 +48,24 @@ void check_finite(const std::string& name, const Tensor& tensor) {
   for (std::int64_t i = 0; i < tensor.size(); ++i)
     if (!std::isfinite(tensor[i]))
       throw InputError("dataset '" + name + "' is not finite at " + coordinates(i, tensor.shape()));
+}
+
+/// of_code(code) * scale * expert scale for [K, N] of one expert.
+void scaled_by_blocks(const QuantizedWeights& w, std::int64_t expert, const OfCodes& of_code,
+                      std::span<double> out) {
+  const WeightFormatFacts& f = facts(w.format);
+  const std::span<const std::uint8_t> codes = w.codes->as<std::uint8_t>();
+  const std::int64_t blocks_n = w.scales->extent(1), blocks_k = w.scales->extent(2);
+  const double expert_scale = w.expert_scales ? (*w.expert_scales)[expert] : 1.0;
+  for (std::int64_t n = 0; n < w.shape.n; ++n)
+    for (std::int64_t block = 0; block < blocks_k; ++block) {
+      const std::int64_t at = (expert * blocks_n + n / f.block_n) * blocks_k + block;
+      const double scale = scale_at(f, *w.scales, at) * expert_scale;
+      const std::int64_t end = std::min((block + 1) * f.block_k, w.shape.k);
+      for (std::int64_t k = block * f.block_k; k < end; ++k)
+        out[static_cast<std::size_t>(k * w.shape.n + n)] =
+            of_code[code_at(f, codes, expert * w.shape.n + n, k, w.shape.k)] * scale;
+    }
 }
 
 }  // namespace
@@ -66,20 +86,14 @@ QuantizedWeights find_quantized(WeightFormat format, const ExpertsShape& shape, 
 }
 
 void dequantize(const QuantizedWeights& w, std::int64_t expert, std::span<double> out) {
-  const WeightFormatFacts& f = facts(w.format);
-  const std::array<double, 256> numbers = numbers_of(f.element);
-  const std::span<const std::uint8_t> codes = w.codes->as<std::uint8_t>();
-  const std::int64_t blocks_n = w.scales->extent(1), blocks_k = w.scales->extent(2);
-  const double expert_scale = w.expert_scales ? (*w.expert_scales)[expert] : 1.0;
-  for (std::int64_t n = 0; n < w.shape.n; ++n)
-    for (std::int64_t block = 0; block < blocks_k; ++block) {
-      const std::int64_t at = (expert * blocks_n + n / f.block_n) * blocks_k + block;
-      const double scale = scale_at(f, *w.scales, at) * expert_scale;
-      const std::int64_t end = std::min((block + 1) * f.block_k, w.shape.k);
-      for (std::int64_t k = block * f.block_k; k < end; ++k)
-        out[static_cast<std::size_t>(k * w.shape.n + n)] =
-            numbers[code_at(f, codes, expert * w.shape.n + n, k, w.shape.k)] * scale;
-    }
+  scaled_by_blocks(w, expert, numbers_of(facts(w.format).element), out);
+}
+
+void code_powers(const QuantizedWeights& w, std::int64_t expert, std::span<double> out) {
+  OfCodes powers = numbers_of(ElementCodec::e4m3);
+  for (double& number : powers) number = e4m3_power(number);
+  scaled_by_blocks(w, expert, powers, out);
+  for (double& power : out) power = std::abs(power);
 }
 
 void load_into(Bounded& out, const QuantizedWeights& w, std::int64_t expert, DType compute) {

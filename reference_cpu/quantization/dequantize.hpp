@@ -27,8 +27,12 @@ QuantizedWeights find_quantized(WeightFormat format, const ExpertsShape& shape, 
 /// significand for fp8, 2 + 4 + 24 for nvfp4).
 void dequantize(const QuantizedWeights& weights, std::int64_t expert, std::span<double> out);
 
-/// The same for products in the type `compute`. The bound of a weight is what rounding to that type moves it,
-/// by way of float32 where the format's product does not fit that; weights that `compute` holds are exact.
+/// The powers of two [K, N] of e4m3 codes (e4m3_power) times the magnitudes of their scales.
+void code_powers(const QuantizedWeights& weights, std::int64_t expert, std::span<double> out);
+
+/// The same as dequantize for products in the type `compute`. The bound of a weight is what rounding to that
+/// type moves it, by way of float32 where the format's product does not fit that; weights that `compute`
+/// holds are exact.
 void load_into(Bounded& out, const QuantizedWeights& weights, std::int64_t expert, DType compute);
 
 }  // namespace moeref

@@ -83,6 +83,10 @@ const CodecRow& row_of(ElementCodec codec) { return kCodecs[static_cast<std::siz
 
 double decode(ElementCodec codec, std::uint8_t code) { return row_of(codec).decode(code); }
 std::uint8_t encode(ElementCodec codec, double value) { return row_of(codec).encode(value); }
+double e4m3_power(double number) {
+  if (number == 0.0) return 0.0;
+  return std::ldexp(1.0, std::max(std::ilogb(number), 1 - kE4m3.bias));
+}
 double largest(ElementCodec codec) { return row_of(codec).largest; }
 int largest_exponent(ElementCodec codec) { return std::ilogb(largest(codec)); }
 

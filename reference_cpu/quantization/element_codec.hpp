@@ -15,6 +15,11 @@ double decode(ElementCodec codec, std::uint8_t code);
 /// power of two, from 2^-127 on. NaN has a code in e4m3 and e8m0 alone; the others throw std::logic_error.
 std::uint8_t encode(ElementCodec codec, double value);
 
+/// 2^e with the exponent e of e4m3's code for a number, subnormal ones having that of the least normal one:
+/// how tensor cores align it. 0 for 0. A product of two codes is an integer times 2^-6 of the product of
+/// theirs.
+double e4m3_power(double number);
+
 /// The largest number, and the exponent of its leading bit.
 double largest(ElementCodec codec);
 int largest_exponent(ElementCodec codec);

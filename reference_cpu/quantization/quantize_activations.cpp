@@ -88,6 +88,14 @@ class Group {
     return std::min(std::max(out.high - value, value - out.low), distance(given, value));
   }
 
+  /// The powers of the codes whose numbers are within `error` of `value`: 2^-20 is past the roundings of a
+  /// scale, and less than the gap between a power of two and the code below it.
+  Interval power(double value, double error) const {
+    const double low = (std::abs(value) - error) * (1.0 + 0x1p-20), high = std::abs(value) + error;
+    return {scales_.low * (low > 0.0 ? e4m3_power(low / scales_.high) : 0.0),
+            scales_.high * e4m3_power(high / scales_.low)};
+  }
+
  private:
   /// The same by what every scale guarantees: a code is within half a step of its quotient, 2^-4 of it or
   /// 2^-10 among the subnormal ones, or past saturation 2^-3 of it.
@@ -105,7 +113,7 @@ class Group {
 };
 
 /// Quantises elements [first, end) of one row in place.
-void quantize_group(ScaleRule rule, Bounded& rows, std::size_t first, std::size_t end) {
+void quantize_group(ScaleRule rule, Bounded& rows, CodePowers* powers, std::size_t first, std::size_t end) {
   double m = 0.0;
   Interval largest;
   bool finite = true;
@@ -128,18 +136,23 @@ void quantize_group(ScaleRule rule, Bounded& rows, std::size_t first, std::size_
     const double value = group.value(rows.value[i]);
     rows.error[i] = group.bound(rows.value[i], rows.error[i], value);
     rows.value[i] = value;
+    if (!powers) continue;
+    const Interval power = group.power(value, rows.error[i]);
+    powers->least[i] = power.low;
+    powers->most[i] = power.high;
   }
 }
 
 }  // namespace
 
-Bounded quantize_activations(ActivationFormat format, Bounded rows) {
+Bounded quantize_activations(ActivationFormat format, Bounded rows, CodePowers* powers) {
   if (format == ActivationFormat::none) return rows;
   const ActivationFormatFacts& f = facts(format);
   rows.error.resize(rows.count());
+  if (powers) *powers = {std::vector<double>(rows.count()), std::vector<double>(rows.count())};
   for (std::int64_t row = 0; row < rows.rows; ++row)
     for (std::int64_t k = 0; k < rows.cols; k += f.group)
-      quantize_group(f.scale, rows, static_cast<std::size_t>(row * rows.cols + k),
+      quantize_group(f.scale, rows, powers, static_cast<std::size_t>(row * rows.cols + k),
                      static_cast<std::size_t>(row * rows.cols + std::min(k + f.group, rows.cols)));
   rows.dtype = DType::float32;
   return rows;

@@ -13,7 +13,8 @@
 namespace moeref {
 namespace {
 
-constexpr std::string_view kField = "weight_format", kActivationField = "activation_format";
+constexpr std::string_view kField = "weight_format", kActivationField = "activation_format",
+                           kAccumulatorField = "accumulator";
 
 /// The experts' two matrices by their names in the call.
 std::vector<std::pair<std::string, ExpertsShape>> matrices_of(Component component, const MoEConfig& c) {
@@ -31,7 +32,7 @@ Tensor held_exactly(const std::vector<double>& values, const Shape& shape, DType
 
 }  // namespace
 
-Call quantized_call(Call call, WeightFormat format, ActivationFormat activations) {
+Call quantized_call(Call call, WeightFormat format, ActivationFormat activations, Accumulator accumulator) {
   if (!has_routed_experts(call.component))
     throw InputError("component '" + std::string(name(call.component)) + "' has no experts to quantise");
   for (const auto& [name, shape] : matrices_of(call.component, parse_moe_config(call.config))) {
@@ -39,10 +40,11 @@ Call quantized_call(Call call, WeightFormat format, ActivationFormat activations
     call.tensors.erase(name);
   }
   call.config[std::string(kField)] = moeref::name(format);
-  if (activations != ActivationFormat::none) {
+  if (activations != ActivationFormat::none)
     call.config[std::string(kActivationField)] = moeref::name(activations);
-    parse_moe_config(call.config);
-  }
+  if (accumulator != Accumulator::float32)
+    call.config[std::string(kAccumulatorField)] = moeref::name(accumulator);
+  parse_moe_config(call.config);
   return call;
 }
 
@@ -62,8 +64,8 @@ Call dequantized_call(Call call) {
     for (const StoredWeights& stored : stored_weights(c.weight_format, s))
       call.tensors.erase(name + std::string(stored.suffix));
   }
-  call.config.erase(std::string(kField));
-  call.config.erase(std::string(kActivationField));
+  for (const std::string_view field : {kField, kActivationField, kAccumulatorField})
+    call.config.erase(std::string(field));
   return call;
 }
 

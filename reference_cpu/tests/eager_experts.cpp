@@ -203,7 +203,13 @@ ExpertRows run_expert(const Workspace& w, const MoEConfig& c, const NamedTensors
       out.x.set(i, d,
                 c.router_weight_on_input ? from * cast(r.weights.at(slot / k, slot % k), weight_type) : from);
     }
-  out.h = w.quantised_product(out.x, out.up, t);
+  const auto product = [&](const Matrix& from, const Matrix& weights, const std::string& name) {
+    if (!w.codes) return w.quantised_product(from, weights, t);
+    return w.tensor_core_product(
+        from, {require(*w.codes, prefix + name + "_codes"), require(*w.codes, prefix + name + "_scales"), e},
+        t);
+  };
+  out.h = product(out.x, out.up, "gate_and_up_projs");
   out.a = w.make(rows, width, t);
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::int64_t slot = slots[static_cast<std::size_t>(i)];
@@ -214,7 +220,7 @@ ExpertRows run_expert(const Workspace& w, const MoEConfig& c, const NamedTensors
     const Row a = activate(c, out.h.row(i), p);
     for (std::int64_t j = 0; j < width; ++j) out.a.set(i, j, a[static_cast<std::size_t>(j)]);
   }
-  const Matrix o = w.quantised_product(out.a, out.down, t);
+  const Matrix o = product(out.a, out.down, "down_projs");
   out.o = w.make(rows, dim, c.expert_bias ? common(t, weight_type) : t);
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::int64_t slot = slots[static_cast<std::size_t>(i)];

@@ -213,7 +213,11 @@ Call with_numbers(const Call& call) {
 
 NamedTensors EagerPort::run(const Call& asked) {
   const Call call = with_numbers(asked);
-  if (has_routed_experts(call.component)) w_.activations = parse_moe_config(asked.config).activation_format;
+  if (has_routed_experts(call.component)) {
+    const MoEConfig c = parse_moe_config(asked.config);
+    w_.activations = c.activation_format;
+    w_.codes = c.accumulator == Accumulator::e8m13_promoted128 ? &asked.tensors : nullptr;
+  }
   NamedTensors out;
   switch (call.component) {
     case Component::gate:

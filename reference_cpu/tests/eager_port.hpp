@@ -19,6 +19,13 @@ struct PortOptions {
   int operand_bits = 0;
 };
 
+/// One expert's part of "_codes" [E, N, K] and "_scales" [E, N / 128, K / 128] of fp8_e4m3_block128.
+struct CodedWeights {
+  const Tensor& codes;
+  const Tensor& scales;
+  std::int64_t expert;
+};
+
 /// Matrices and products under one set of options.
 class Workspace {
  public:
@@ -41,9 +48,12 @@ class Workspace {
   /// Rows [M, K], quantised as `activations` says, times W [K, N] in float (double where t is), stored in
   /// `t`.
   Matrix quantised_product(const Matrix& rows, const Matrix& weights, DType t) const;
+  /// The same with the codes of an expert's weights, added up as Hopper's FP8 tensor cores do.
+  Matrix tensor_core_product(const Matrix& rows, const CodedWeights& weights, DType t) const;
 
   PortOptions o;
   ActivationFormat activations = ActivationFormat::none;
+  const NamedTensors* codes = nullptr;  ///< the call's tensors, where its sums are those of tensor cores
 };
 
 Tensor to_tensor(const Matrix& m, Shape shape, DType dtype);

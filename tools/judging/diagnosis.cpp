@@ -133,6 +133,11 @@ bool quantises_rows(Call& call) {
   return has_routed_experts(call) && set_field(call, "activation_format", name(Format));
 }
 
+/// Sums in FP8 tensor cores, of formats that they take.
+bool adds_up_in_tensor_cores(Call& call) {
+  return has_routed_experts(call) && set_field(call, "accumulator", name(Accumulator::e8m13_promoted128));
+}
+
 bool centres_bias(Call& call) {
   return call.component == Component::bias_update && set_field(call, "centred_bias_update", true);
 }
@@ -222,6 +227,7 @@ constexpr std::array kNeighbours{
               quantises_rows<ActivationFormat::fp8_e4m3_group128_ue8m0>},
     Neighbour{"activation_format = mxfp8", quantises_rows<ActivationFormat::mxfp8>},
     Neighbour{"activation_format = mxfp8_rceil", quantises_rows<ActivationFormat::mxfp8_rceil>},
+    Neighbour{"accumulator = e8m13_promoted128", adds_up_in_tensor_cores},
     Neighbour{"centred_bias_update = true", centres_bias},
     Neighbour{"aux_loss_factor = experts", loss_without_k},
     Neighbour{"aux_loss_counts = first_choice", loss_of_first_choices},

@@ -215,6 +215,14 @@ TEST_P(CutBlocks, CutGroupsAndOtherActivationsOfQuantisedRows) {
                                                          {"expert_bias", true}}}}));
 }
 
+// Float32 sums are within the bound of narrower ones.
+TEST_P(CutBlocks, OtherAccumulatorOfQuantisedRows) {
+  expect_agrees(
+      with(call(7, 200, 140, "float32"),
+           {{"backward", true},
+            {"config", {{"activation_format", "fp8_e4m3_group128"}, {"accumulator", "e8m13_promoted128"}}}}));
+}
+
 TEST_P(QuantizedExperts, SameBitsAgain) {
   expect_repeatable(build_call(parse_case_spec(call(33, 128, 256, "bfloat16"))));
 }

@@ -31,11 +31,16 @@ TEST(Conventions, EachOneOffItsDefaultIsNamedUnlessDeclared) {
         MoEConfig c = defaults;
         c.*row.member = value;
         const std::string name(row.name);
-        // Activations are quantised beside quantised weights alone, which such a port knows too.
+        // Activations are quantised beside quantised weights alone, and an accumulator is named of both: such
+        // a port knows these too.
         std::vector<std::string> known;
+        if (c.accumulator != Accumulator::float32) {
+          c.activation_format = ActivationFormat::fp8_e4m3_group128;
+          known = {"activation_format"};
+        }
         if (c.quantises_activations()) {
-          c.weight_format = WeightFormat::mxfp8;
-          known = {"weight_format"};
+          c.weight_format = WeightFormat::fp8_e4m3_block128;
+          known.push_back("weight_format");
         }
         for (const Component component : kComponents) {
           const Call call = call_of(component, c);

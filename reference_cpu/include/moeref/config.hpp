@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "moeref/accumulator.hpp"
 #include "moeref/activation_format.hpp"
 #include "moeref/activation_kind.hpp"
 #include "moeref/conventions.hpp"
@@ -66,6 +67,7 @@ struct MoEConfig {
   double logit_cap = 0.0;  ///< 0 = none
   WeightFormat weight_format = WeightFormat::none;
   ActivationFormat activation_format = ActivationFormat::none;  ///< with a weight_format
+  Accumulator accumulator = Accumulator::float32;               ///< with an activation_format
   NullSlots null_slots = NullSlots::given;
   SelectionScores selection_scores = SelectionScores::by_score_func;
   bool router_weight_on_input = false;

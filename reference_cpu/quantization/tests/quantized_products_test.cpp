@@ -14,58 +14,15 @@
 #include "moeref/reference.hpp"
 #include "moeref/signature.hpp"
 #include "moeref/verdict.hpp"
-#include "reference_cpu/arithmetic/counter_generator.hpp"
 #include "reference_cpu/call/conventions.hpp"
 #include "reference_cpu/quantization/quantized_call.hpp"
+#include "reference_cpu/quantization/tests/quantised_operands.hpp"
 #include "reference_cpu/tests/eager_port.hpp"
 #include "reference_cpu/tests/small_call.hpp"
 #include "reference_cpu/tests/test_values.hpp"
 
 namespace moeref {
 namespace {
-
-/// A call of one of the formats of weights with one of those of activations, both by the seed; of ordinary
-/// numbers, or of ones with zeros, outliers and rows far apart.
-Call quantised_operands(Component component, DType dtype, std::uint64_t seed, bool ordinary = false) {
-  const CounterGenerator random(seed, "quantised operands");
-  std::uint64_t next = 0;
-  const auto below = [&](std::uint64_t n) {
-    return static_cast<std::int64_t>(static_cast<std::uint64_t>(random.uniform(next++) * 0x1p30) % n);
-  };
-  const WeightFormat weights = kQuantisedFormats[seed % kQuantisedFormats.size()];
-  const ActivationFormat activations = kQuantisedActivations[seed / 2 % kQuantisedActivations.size()];
-  const bool cut = facts(weights).cut_blocks && facts(activations).cut_groups && below(2) == 0;
-  const std::int64_t block =
-      std::max<std::int64_t>(facts(weights).cut_blocks ? 32 : facts(weights).block_k, 32);
-  MoEConfig c = small_config(2 + below(2), 1 + below(2), cut ? 130 + below(9) : block * (1 + below(2)),
-                             cut ? 40 + below(100) : block * (1 + below(2)));
-  c.dtype = dtype;
-  c.expert_activation = static_cast<ActivationKind>(below(kActivations.size()));
-  c.expert_bias = below(2) == 0;
-  c.apply_router_weight_after_down = below(2) == 0;
-  c.router_weight_on_input = !c.apply_router_weight_after_down && below(3) == 0;
-  if (below(3) == 0) c.swiglu_limit = 2.0;
-  if (component == Component::moe && below(2) == 0) c.moe_latent_size = std::exchange(c.dim, 24);
-  if (component == Component::moe && below(2) == 0) c.n_shared_experts = 1;
-  Call call{component, to_json(c), nlohmann::json::object(), {}, true};
-  const double size = ordinary ? 1.0 : std::ldexp(1.0, static_cast<int>(below(9)) - 4);
-  const bool wild = !ordinary && below(2) == 0;
-  for (const TensorSpec& spec : signature(component, call.config, call.options, {4}, true).inputs) {
-    if (!spec.required) continue;
-    Tensor tensor(spec.dtype, spec.shape);
-    for (std::int64_t i = 0; i < tensor.size(); ++i) {
-      if (spec.dtype == DType::int64) {
-        tensor.set(i, static_cast<double>((i + i / 2) % c.n_routed_experts));
-        continue;
-      }
-      double value = random.normal(next++) * (spec.name.starts_with("params/") ? 0.1 : size);
-      if (wild && below(9) == 0) value = below(2) == 0 ? 0.0 : value * 100.0;
-      tensor.set(i, value);
-    }
-    call.tensors[spec.name] = std::move(tensor);
-  }
-  return quantized_call(std::move(call), weights, activations);
-}
 
 std::uint64_t calls_per_type() {
   const char* text = std::getenv("MOEREF_BOUNDS_CALLS");
@@ -176,6 +133,24 @@ TEST(QuantizedProductsTest, impossible_pairs) {
   c.moe_inter_dim = 40;
   EXPECT_EQ(error_of([&] { parse_moe_config(to_json(c)); }),
             "config field 'activation_format' is \"mxfp8\": want moe_inter_dim and dim multiples of 32");
+}
+
+TEST(QuantizedProductsTest, sums_are_promoted_where_both_scales_change) {
+  MoEConfig c = small_config(2, 1, 32, 32);
+  c.accumulator = Accumulator::e8m13_promoted128;
+  const std::string error =
+      "config field 'accumulator' is \"e8m13_promoted128\": want float32, or weight_format and "
+      "activation_format of e4m3 with a scale per 128 columns";
+  EXPECT_EQ(error_of([&] { parse_moe_config(to_json(c)); }), error);
+  for (const WeightFormat weights : kQuantisedFormats)
+    for (const ActivationFormat activations : kQuantisedActivations) {
+      c.dim = c.moe_inter_dim = 128;
+      c.weight_format = weights;
+      c.activation_format = activations;
+      const bool fits = weights == WeightFormat::fp8_e4m3_block128 && facts(activations).group == 128;
+      EXPECT_EQ(error_of([&] { parse_moe_config(to_json(c)); }), fits ? "no error" : error)
+          << facts(weights).name << " " << facts(activations).name;
+    }
 }
 
 }  // namespace

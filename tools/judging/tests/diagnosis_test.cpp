@@ -70,6 +70,21 @@ TEST(Diagnosis, NamesHowRowsAreQuantised) {
   EXPECT_EQ(convention_followed(quantising, results, {}), "activation_format = none");
 }
 
+/// Sums of tensor cores are off by more than float32 sums can be, and by less than these can.
+TEST(Diagnosis, NamesTheAccumulator) {
+  Call call = case_of("experts__fp8_block128_by_group128");
+  NamedTensors results = CpuReference().run(call);
+  call.config["accumulator"] = "e8m13_promoted128";
+  const BoundedTensor wide = evaluate(call).results.at("outputs/y");
+  Tensor& y = results.at("outputs/y");
+  for (std::int64_t i = 0; i < y.size(); ++i) y.set(i, y[i] + 0.75 * wide.bound[static_cast<std::size_t>(i)]);
+  std::erase_if(results, [](const auto& named) { return named.first.starts_with("stages/"); });
+  EXPECT_EQ(judge(call, results).verdict, Verdict::pass);
+  call.config.erase("accumulator");
+  EXPECT_EQ(judge(call, results).verdict, Verdict::fail);
+  EXPECT_EQ(convention_followed(call, results, {}), "accumulator = e8m13_promoted128");
+}
+
 TEST(Diagnosis, NamesTwoRulesTogether) {
   EXPECT_EQ(followed("gate__sigmoid_groups_negative",
                      {{"discarded_groups", "minus_infinity"}, {"norm_topk_prob", true}}),

@@ -57,6 +57,7 @@ TEST(PortInterfaceTest, FullConfigsHaveEveryField) {
   every.discarded_groups = DiscardedGroups::zero;
   every.weight_format = WeightFormat::fp8_e4m3_block128;
   every.activation_format = ActivationFormat::fp8_e4m3_group128;
+  every.accumulator = Accumulator::e8m13_promoted128;
   every.null_slots = NullSlots::minus_one;
   every.selection_scores = SelectionScores::logits;
   every.router_weight_on_input = every.per_expert_scale = every.clamp_after_activation = true;
@@ -73,7 +74,7 @@ TEST(PortInterfaceTest, FullConfigsHaveEveryField) {
   every.situ_beta = every.situ_linear_beta = 2.0;
   every.n_identity_experts = every.n_always_selected = 2;
   const json full = full_json(every), written = to_json(every);
-  EXPECT_EQ(written.size(), 65u)
+  EXPECT_EQ(written.size(), 66u)
       << "a new field: set it above to another value than its default, and write it in full_json()";
   EXPECT_EQ(full, written);
 }

@@ -1,52 +1,15 @@
-// Weights stored as codes, on their way to operand A of a token product: eight warps load the codes of a
-// strip, 64 of K at a time, turn them into the bfloat16 that dequantize() would write, and put these where
-// TMA puts numbers, so that both give the same bits.
-//
-// A thread has a run of 32 codes of each stage, and those of the next two on their way to its registers.
-// Floor: 640 cycles, what the tensor cores take for a stage of a full tile; 130 (int4) to 270 (nvfp4)
-// instructions a warp, two warps a scheduler, would take less. Measured on an H200: 1210 (mxfp4) to 2235
-// (mxfp8): the fence before a stage is full waits for what the thread has asked for of the next ones
-// (tools/bench/results/2026-11-29-h200-codes.md).
+// Weights stored as codes, from the slots that code_feeder.cuh has filled to operand A of a token product:
+// eight warps turn 64 of K of a strip at a time into the bfloat16 that dequantize() would write, and put these
+// where TMA puts numbers, so that both give the same bits.
 #pragma once
 
-#include "cuda_impl/grouped_gemm/sm90/pipeline.cuh"
-#include "cuda_impl/quantization/format_facts.hpp"
+#include "cuda_impl/grouped_gemm/sm90/code_feeder.cuh"
 
 namespace moeref::cuda::sm90 {
 
-/// Codes [E, n, k] and their scales, as in weight_format.hpp; k a multiple of 32, codes aligned to 16 bytes.
-struct CodeSource {
-  WeightFormat format;
-  const std::uint8_t* codes;
-  const void* scales;
-  const float* expert_scales;
-  int k, n;
-};
-
-constexpr int kRun = 32, kRuns = kStrip * kBlockK / kRun;  // of a stage, each a thread's
-constexpr int kConverterWarps = kRuns / 32;
-
-/// f<format>() of a format with codes.
-template <class F>
-__device__ __forceinline__ void with_code_format(WeightFormat format, const F& f) {
-  using enum WeightFormat;
-  switch (format) {
-    case none:
-      break;
-    case fp8_e4m3_block128:
-      return f.template operator()<fp8_e4m3_block128>();
-    case mxfp8:
-      return f.template operator()<mxfp8>();
-    case mxfp4:
-      return f.template operator()<mxfp4>();
-    case nvfp4:
-      return f.template operator()<nvfp4>();
-    case int4_group32:
-      return f.template operator()<int4_group32>();
-    case int4_group128:
-      return f.template operator()<int4_group128>();
-  }
-}
+constexpr int kConverterWarps = 11;
+constexpr int kRun = 32;  // codes of a thread
+static_assert(kStripParts * 32 * kRun == kStrip * kBlockK);
 
 __device__ __forceinline__ std::uint32_t multiply_bf16(std::uint32_t a, std::uint32_t b) {
   std::uint32_t c;
@@ -83,98 +46,103 @@ __device__ __forceinline__ void from_nibbles(std::uint32_t word, std::uint32_t (
   }
 }
 
+/// One of Layout::converters warps. They take the parts of the stages in turn, 16 rows each.
 template <class Layout, WeightFormat kFormat>
 class CodeConverter {
-  static constexpr FormatFacts format = facts(kFormat);
-  static constexpr int kBits = format.bits(), kCopies = kRun * kBits / 8 / 16;
-  static constexpr int kScaleBytes = format.scale == ScaleKind::float32    ? 4
-                                     : format.scale == ScaleKind::bfloat16 ? 2
-                                                                           : 1;
+  using Slot = CodeSlot<kFormat>;
+  static constexpr FormatFacts format = Slot::format;
+  static constexpr int kBits = Slot::bits, kCopies = kRun * kBits / 8 / 16;
   static_assert(Layout::strips == 1);
 
  public:
-  /// `run` of kRuns is this thread's.
-  __device__ __forceinline__ CodeConverter(const CodeSource& w, std::uint32_t base, int run)
-      : w_(w), base_(base), run_(run) {
+  /// A lane has half of a row; their order keeps eight lanes to banks of their own, in a slot and in a stage.
+  __device__ __forceinline__ CodeConverter(const CodeSource& w, std::uint32_t base, int warp)
+      : w_(w),
+        base_(base),
+        part_(warp),
+        row_(threadIdx.x % 32 / 2 ^ (threadIdx.x % 32 / 2 & 2) << 1),
+        half_(threadIdx.x % 2) {
     pipe_.phase = 1;  // the first pass over the stages finds them empty
   }
 
-  /// Strip `strip` of expert `e`: 128 outputs, or, where `half` is not 0, 64 and those `half` further.
-  /// when_empty(kb, stage) is called by each thread when the stage may be filled.
-  template <class WhenEmpty>
-  __device__ __forceinline__ void convert_strip(int e, int strip, int half, int k_blocks,
-                                                const WhenEmpty& when_empty) {
-    place(e, strip, half);
-    Run runs[kAhead];
-#pragma unroll
-    for (int ahead = 0; ahead < kAhead; ++ahead) load(runs[ahead], ahead);
-    const float of_expert = format.expert_scale ? w_.expert_scales[e] : 1.0f;
-    for (int first = 0; first < k_blocks; first += kAhead)
-#pragma unroll
-      for (int i = 0; i < kAhead; ++i) {  // unrolled: a move of what is on its way would wait for it
-        const int kb = first + i;
-        if (kb >= k_blocks) break;
-        mbarrier_wait(Layout::empty(base_, pipe_.stage), pipe_.phase);
-        when_empty(kb, pipe_.stage);
-        convert(runs[i], of_expert);
-        load(runs[i], kb + kAhead);
+  /// The warp's parts of a strip. first_part(kb, stage) is called by all lanes of the warp that has the first
+  /// part of a stage, when it may be filled.
+  template <class FirstPart>
+  __device__ __forceinline__ void convert_strip(int e, const StripRows& rows, int k_blocks,
+                                                const FirstPart& first_part) {
+    const int slots = (k_blocks + Slot::stages - 1) / Slot::stages, parts = slots * Slot::stages * kStripParts;
+    const auto scales =
+        static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(scales_of<kFormat>(w_, e, 0)));
+    const int scale_row = (w_.k + format.block_k - 1) / format.block_k * Slot::scale_size;
+    PipelineState<Layout> pipe = pipe_;
+    PipelineState<Layout, Layout::code_slots> slot = slots_;
+    for (int at = 0; part_ < parts; part_ += Layout::converters) {
+      const int kb = part_ / kStripParts, row = part_ % kStripParts * 16 + row_;
+      pipe.advance(kb - at);
+      slot.advance(kb / Slot::stages - at / Slot::stages);
+      at = kb;
+      const std::uint32_t from = Layout::code_slot(base_, slot.stage), full = Layout::full(base_, pipe.stage);
+      mbarrier_wait(Layout::code_full(base_, slot.stage), slot.phase);
+      if (kb < k_blocks) {
+        const Run run = load(from, row, kb, scales + rows.output(row) / format.block_n * scale_row);
+        const float of_expert =
+            format.expert_scale ? __int_as_float(load_shared_word(from + Slot::expert_scale_at)) : 1.0f;
+        mbarrier_wait(Layout::empty(base_, pipe.stage), pipe.phase);
+        if (part_ % kStripParts == 0) first_part(kb, pipe.stage);
+        convert(run, Layout::a(base_, pipe.stage), row, of_expert);
         fence_shared_for_async();
         __syncwarp();
-        if (threadIdx.x % 32 == 0) mbarrier_arrive(Layout::full(base_, pipe_.stage));
-        pipe_.advance();
+        if (threadIdx.x % 32 == 0) mbarrier_arrive(full);
       }
+      if (threadIdx.x % 32 == 0)
+        mbarrier_arrive(Layout::code_empty(base_, slot.stage), kSlotParts / (kStripParts * Slot::stages));
+    }
+    part_ -= parts;
+    pipe_.advance(k_blocks);
+    slots_.advance(slots);
   }
 
  private:
-  static constexpr int kAhead = 2;
   struct Run {
     uint4 codes[kCopies];
     std::uint32_t scale;
   };
-  __device__ __forceinline__ int row() const { return run_ / 2; }
-  __device__ __forceinline__ int place_in_k(int kb) const { return kb * kBlockK + run_ % 2 * kRun; }
 
-  __device__ __forceinline__ void place(int e, int strip, int half) {
-    const int row_bytes = static_cast<int>(std::int64_t{w_.k} * kBits / 8),
-              scale_rows = (w_.n + format.block_n - 1) / format.block_n,
-              blocks = (w_.k + format.block_k - 1) / format.block_k;
-    const int side = half == 0 ? strip * kStrip + row() : strip * 64 + row() % 64,
-              output = side + (half != 0 && row() >= 64 ? half : 0);
-    there_ = side < (half == 0 ? w_.n : half);
-    codes_ = w_.codes + (std::int64_t{e} * w_.n + output) * row_bytes + place_in_k(0) * kBits / 8;
-    scales_ = static_cast<const char*>(w_.scales) +
-              (std::int64_t{e} * scale_rows + output / format.block_n) * blocks * kScaleBytes;
-  }
-
-  __device__ __forceinline__ void load(Run& to, int kb) const {
-    const bool there = there_ && place_in_k(kb) < w_.k;
+  /// Beyond K codes are 0, whatever the scales there, which must not be infinite.
+  __device__ __forceinline__ Run load(std::uint32_t slot, int row, int kb, std::uint32_t scales) const {
+    Run to;
+    const std::uint32_t codes = slot + row * kCodeRowBytes;
+    const int first = (kb % Slot::stages * 2 + half_) * kCopies;
 #pragma unroll
     for (int c = 0; c < kCopies; ++c)
-      to.codes[c] = there ? __ldg(reinterpret_cast<const uint4*>(
-                                codes_ + std::int64_t{kb} * (kBlockK * kBits / 8) + c * 16))
-                          : uint4{};
-    to.scale = there ? load_scale(kb) : 0;
+      to.codes[c] = load_shared(codes + (((first + c) ^ (row / 2 & 3)) << 4));
+    to.scale = kb * kBlockK + half_ * kRun < w_.k ? load_scale(slot, row, kb, scales) : 0;
+    return to;
   }
 
-  /// As stored, two of a run where a block is shorter. (Of what is not there 0, as int4's code 0 is -8.)
-  __device__ __forceinline__ std::uint32_t load_scale(int kb) const {
-    const char* from = scales_ + place_in_k(kb) / format.block_k * kScaleBytes;
-    const auto byte = [from](int i) -> std::uint32_t {
-      return reinterpret_cast<const std::uint8_t*>(from)[i];
-    };
+  /// As stored, two of a run where a block is shorter. `scales`: where the row's lie in device memory, of
+  /// which the last bits count, as whole words have been copied.
+  __device__ __forceinline__ std::uint32_t load_scale(std::uint32_t slot, int row, int kb,
+                                                      std::uint32_t scales) const {
+    const int i = kb % Slot::stages;
+    const std::uint32_t shift = (scales + (kb - i) * kBlockK / format.block_k * Slot::scale_size) & 3,
+                        at = slot + Slot::scales_at + row * Slot::scale_pitch + shift +
+                             (i * kBlockK + half_ * kRun) / format.block_k * Slot::scale_size;
     if constexpr (format.scale == ScaleKind::float32)
-      return *reinterpret_cast<const std::uint32_t*>(from);
+      return load_shared_word(at);
     else if constexpr (format.scale == ScaleKind::bfloat16)
-      return *reinterpret_cast<const std::uint16_t*>(from);
+      return load_shared_half(at);
+    else if constexpr (format.block_k < kRun)
+      return load_shared_byte(at) | load_shared_byte(at + 1) << 8;
     else
-      return format.block_k < kRun ? byte(0) | byte(1) << 8 : byte(0);
+      return load_shared_byte(at);
   }
 
-  __device__ __forceinline__ void convert(const Run& run, float of_expert) const {
-    const std::uint32_t to = Layout::a(base_, pipe_.stage) + row() * 128;
+  __device__ __forceinline__ void convert(const Run& run, std::uint32_t a, int row, float of_expert) const {
+    const std::uint32_t to = a + row * 128;
     const auto store = [&](int chunk, const std::uint32_t(&v)[4]) {
       asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
-                       to + (((run_ % 2 * 4 + chunk) ^ (row() & 7)) << 4)),
+                       to + (((half_ * 4 + chunk) ^ (row & 7)) << 4)),
                    "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
                    : "memory");
     };
@@ -230,11 +198,10 @@ class CodeConverter {
 
   const CodeSource& w_;
   std::uint32_t base_;
-  int run_;
-  PipelineState<Layout> pipe_;
-  bool there_;
-  const std::uint8_t* codes_;  // of the thread's run of the strip, at the beginning of K
-  const char* scales_;         // of its output, at the beginning of K
+  int part_;  // of the strip to come
+  int row_, half_;
+  PipelineState<Layout> pipe_;  // at the strip's beginning
+  PipelineState<Layout, Layout::code_slots> slots_;
 };
 
 }  // namespace moeref::cuda::sm90

@@ -1,0 +1,138 @@
+// Weights stored as codes, on their way to the warps that turn them into numbers (code_converter.cuh): codes
+// by TMA, scales by copies of four bytes, both into slots of shared memory whose barriers tell when they have
+// come. One warp asks for them, as far ahead as there are slots, across units of work; it waits for none of
+// them, and the converters have no loads of their own on their way: their fences wait for all such.
+//
+// A slot: 128 rows of 64 bytes of codes, 64-byte swizzle, then for each row three words around its scales,
+// and the expert's scale.
+#pragma once
+
+#include "cuda_impl/grouped_gemm/sm90/pipeline.cuh"
+#include "cuda_impl/quantization/format_facts.hpp"
+
+namespace moeref::cuda::sm90 {
+
+/// Codes [E, n, k] and their scales, as in weight_format.hpp; k a multiple of 32, codes aligned to 16 bytes.
+struct CodeSource {
+  CUtensorMap codes;
+  WeightFormat format;
+  const char *scales, *scales_end;
+  const float* expert_scales;
+  int k, n;
+};
+
+/// f<format>() of a format with codes.
+template <class F>
+__device__ __forceinline__ void with_code_format(WeightFormat format, const F& f) {
+  using enum WeightFormat;
+  switch (format) {
+    case none:
+      break;
+    case fp8_e4m3_block128:
+      return f.template operator()<fp8_e4m3_block128>();
+    case mxfp8:
+      return f.template operator()<mxfp8>();
+    case mxfp4:
+      return f.template operator()<mxfp4>();
+    case nvfp4:
+      return f.template operator()<nvfp4>();
+    case int4_group32:
+      return f.template operator()<int4_group32>();
+    case int4_group128:
+      return f.template operator()<int4_group128>();
+  }
+}
+
+template <WeightFormat kFormat>
+struct CodeSlot {
+  static constexpr FormatFacts format = facts(kFormat);
+  static constexpr int bits = format.bits(), depth = kCodeRowBytes * 8 / bits, stages = depth / kBlockK;
+  static constexpr int scale_size = format.scale_bytes(),
+                       scale_bytes = (depth > format.block_k ? depth / format.block_k : 1) * scale_size;
+  /// That hold them, wherever they begin: where their type may.
+  static constexpr int scale_words = (4 - scale_size + scale_bytes + 3) / 4;
+  static constexpr int scale_pitch = 12, scales_at = kStrip * kCodeRowBytes,
+                       expert_scale_at = scales_at + kStrip * scale_pitch;
+  static_assert(scale_words * 4 <= scale_pitch && expert_scale_at + 4 <= kCodeSlotBytes);
+};
+
+/// The outputs of a strip: 128, or, where `half` is not 0, 64 and those `half` further.
+struct StripRows {
+  int first, half;
+  __device__ __forceinline__ StripRows(int strip, int half)
+      : first(strip * (half != 0 ? 64 : kStrip)), half(half) {}
+  __device__ __forceinline__ int output(int row) const {
+    return first + (half != 0 && row >= 64 ? row - 64 + half : row);
+  }
+};
+
+/// Scales of an output, at the beginning of K.
+template <WeightFormat kFormat>
+__device__ __forceinline__ const char* scales_of(const CodeSource& w, int e, int output) {
+  using Slot = CodeSlot<kFormat>;
+  constexpr FormatFacts format = Slot::format;
+  const int rows = (w.n + format.block_n - 1) / format.block_n,
+            blocks = (w.k + format.block_k - 1) / format.block_k;
+  return w.scales + (std::int64_t{e} * rows + output / format.block_n) * blocks * Slot::scale_size;
+}
+
+/// By all lanes of one warp.
+template <class Layout, WeightFormat kFormat>
+class CodeFeeder {
+  using Slot = CodeSlot<kFormat>;
+
+ public:
+  __device__ __forceinline__ CodeFeeder(const CodeSource& w, std::uint32_t base) : w_(w), base_(base) {
+    pipe_.phase = 1;  // the first pass over the slots finds them empty
+  }
+  static __device__ int slots(int k_extent) { return (k_extent + Slot::depth - 1) / Slot::depth; }
+
+  /// All slots of a strip; before_last() is called early enough for a load to be answered by their end.
+  template <class BeforeLast>
+  __device__ __forceinline__ void feed_strip(int e, const StripRows& rows, const BeforeLast& before_last) {
+    const int lane = threadIdx.x % 32, count = slots(w_.k), draw_at = max(0, count - 2);
+    const char* scales[kRows];
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const int output = rows.output(lane + 32 * i);
+      scales[i] = output < w_.n ? scales_of<kFormat>(w_, e, output) : nullptr;
+    }
+    for (int j = 0; j < count; ++j) {
+      if (j == draw_at) before_last();
+      const std::uint32_t full = Layout::code_full(base_, pipe_.stage),
+                          to = Layout::code_slot(base_, pipe_.stage);
+      mbarrier_wait(Layout::code_empty(base_, pipe_.stage), pipe_.phase);
+      if (lane == 0) {
+        mbarrier_arrive_expect(full, kStrip * kCodeRowBytes);
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+          tma_load(to + half * 64 * kCodeRowBytes, &w_.codes, full, j * kCodeRowBytes, rows.output(half * 64),
+                   e);
+        if constexpr (Slot::format.expert_scale)
+          copy_word_if(true, to + Slot::expert_scale_at, w_.expert_scales + e);
+      }
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        const char* from = scales[i] + j * Slot::depth / Slot::format.block_k * Slot::scale_size;
+        const auto shift = static_cast<int>(reinterpret_cast<std::uintptr_t>(from) & 3);
+#pragma unroll
+        for (int word = 0; word < Slot::scale_words; ++word)
+          copy_word_if(scales[i] != nullptr && word * 4 < shift + Slot::scale_bytes &&
+                           from - shift + word * 4 < w_.scales_end,
+                       to + Slot::scales_at + (lane + 32 * i) * Slot::scale_pitch + word * 4,
+                       from - shift + word * 4);
+      }
+      mbarrier_arrive_after_copies(full);
+      pipe_.advance();
+    }
+  }
+
+ private:
+  static constexpr int kRows = kStrip / 32;  // of a lane
+
+  const CodeSource& w_;
+  std::uint32_t base_;
+  PipelineState<Layout, Layout::code_slots> pipe_;
+};
+
+}  // namespace moeref::cuda::sm90

@@ -76,6 +76,11 @@ struct PipelineState {
   __device__ void advance() {
     if (++stage == Stages) stage = 0, phase ^= 1;
   }
+  /// By no more than the stages that there are.
+  __device__ void advance_little(int count) {
+    stage += count;
+    if (stage >= Stages) stage -= Stages, phase ^= 1;
+  }
   __device__ void advance(int count) {
     stage += count;
     phase ^= stage / Stages & 1;

@@ -17,7 +17,7 @@ class CodeConverter {
   using Slot = CodeSlot<kFormat>;
   static constexpr FormatFacts format = Slot::format;
   static constexpr int kBits = Slot::bits, kCopies = kRun * kBits / 8 / 16;
-  static_assert(Layout::strips == 1);
+  static_assert(Layout::strips == 1 && Layout::code_slots >= Layout::stages);
 
  public:
   /// A lane has half of a row; their order keeps eight lanes to banks of their own, in a slot and in a stage.
@@ -35,8 +35,7 @@ class CodeConverter {
   template <class FirstPart>
   __device__ __forceinline__ void convert_strip(int e, const StripRows& rows, unsigned k_blocks,
                                                 const FirstPart& first_part) {
-    const unsigned slots = (k_blocks + Slot::stages - 1) / Slot::stages,
-                   parts = slots * Slot::stages * kStripParts;
+    const unsigned parts = k_blocks * kStripParts;
     const auto scales =
         static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(scales_of<kFormat>(w_, e, 0)));
     const int scale_row = (w_.k + format.block_k - 1) / format.block_k * Slot::scale_size;
@@ -48,26 +47,27 @@ class CodeConverter {
       slot.advance_little(kb / Slot::stages - at / Slot::stages);
       at = kb;
       const std::uint32_t from = Layout::code_slot(base_, slot.stage);
+      // In this order: a stage that is empty has been full, and so had the slot that many before this one, of
+      // which the warp need not have had a part.
+      mbarrier_wait(Layout::empty(base_, pipe.stage), pipe.phase);
+      if (first_row == 0) first_part(kb, pipe.stage);
       mbarrier_wait(Layout::code_full(base_, slot.stage), slot.phase);
-      if (kb < k_blocks) {
-        const std::uint32_t row_scales =
-            scales + rows.output(first_row + row_) / format.block_n * scale_row;
-        const Run run = load(from, first_row, kb, row_scales);
-        const float of_expert =
-            format.expert_scale ? __int_as_float(load_shared_word(from + Slot::expert_scale_at)) : 1.0f;
-        mbarrier_wait(Layout::empty(base_, pipe.stage), pipe.phase);
-        if (first_row == 0) first_part(kb, pipe.stage);
-        convert(run, Layout::a(base_, pipe.stage) + first_row * 128, of_expert);
-        fence_shared_for_async();
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) mbarrier_arrive(Layout::full(base_, pipe.stage));
+      const Run run =
+          load(from, first_row, kb, scales + rows.output(first_row + row_) / format.block_n * scale_row);
+      const float of_expert =
+          format.expert_scale ? __int_as_float(load_shared_word(from + Slot::expert_scale_at)) : 1.0f;
+      convert(run, Layout::a(base_, pipe.stage) + first_row * 128, of_expert);
+      fence_shared_for_async();
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) {
+        mbarrier_arrive(Layout::full(base_, pipe.stage));
+        const bool alone = Slot::stages == 1 || (kb % Slot::stages == 0 && kb + 1 == k_blocks);
+        mbarrier_arrive(Layout::code_empty(base_, slot.stage), alone ? 2 : 1);
       }
-      if (threadIdx.x % 32 == 0)
-        mbarrier_arrive(Layout::code_empty(base_, slot.stage), kSlotParts / (kStripParts * Slot::stages));
     }
     part_ -= parts;
     pipe_.advance(k_blocks);
-    slots_.advance(slots);
+    slots_.advance((k_blocks + Slot::stages - 1) / Slot::stages);
   }
 
  private:

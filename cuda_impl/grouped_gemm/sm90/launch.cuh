@@ -31,7 +31,7 @@ void launch(const char* name, cudaStream_t stream, const Arguments&... arguments
 }
 
 template <class Epilogue, int Strips, int Cluster, bool Coded = false>
-using TokenLayout = SharedLayout<Strips, kBlockRows, Strips == 2 || (Coded && Epilogue::shares_staging) ? 4 : 5,
+using TokenLayout = SharedLayout<Strips, kBlockRows, Strips == 2 || Coded ? 4 : 5,
                                  (Epilogue::shares_staging || Coded ? 1 : 2) * Epilogue::staging_bytes,
                                  Cluster, Coded ? kConverterWarps : 0>;
 

@@ -87,7 +87,8 @@ class CodeFeeder {
   }
   static __device__ int slots(int k_extent) { return (k_extent + Slot::depth - 1) / Slot::depth; }
 
-  /// All slots of a strip; before_last() is called early enough for a load to be answered by their end.
+  /// All slots of a strip; before_last() is called by all lanes, early enough for a load to be answered by
+  /// their end.
   template <class BeforeLast>
   __device__ __forceinline__ void feed_strip(int e, const StripRows& rows, const BeforeLast& before_last) {
     const int lane = threadIdx.x % 32, count = slots(w_.k), draw_at = max(0, count - 2);

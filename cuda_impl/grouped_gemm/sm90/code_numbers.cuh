@@ -2,9 +2,9 @@
 // four pairs of neighbours.
 //
 // A code's exponent and fraction at the end of bfloat16's exponent and the beginning of its fraction are the
-// number times a fixed power of two, denormals too. One product brings that and a scale that is a power of two
-// into account, exactly. The integer unit, half as fast as the others, is what limits: a permutation of bytes
-// takes a code and its sign, a product by 4 or 16 shifts both, a mask ends it.
+// number times a fixed power of two, denormals too. One product brings that and a scale that is a power of
+// two into account, exactly. The integer unit, half as fast as the others, is what limits: a permutation of
+// bytes takes a code and its sign, a product by 4 or 16 shifts both, a mask ends it.
 #pragma once
 
 #include "cuda_impl/grouped_gemm/sm90/ptx.cuh"
@@ -57,14 +57,13 @@ __device__ __forceinline__ std::uint32_t int4_pair(std::uint32_t word, int j) {
 }
 
 /// What a run's codes are multiplied by. `scale` as stored, two of a run where a block is shorter. numbers():
-/// eight codes, the run's `eight`th, of one word or two. kWhole: of scales that, with the codes' power of two,
-/// bfloat16 does not hold, which takes two products.
+/// eight codes, the run's `eight`th, of one word or two. kWhole: of scales that, with the codes' power of
+/// two, bfloat16 does not hold, which takes two products.
 template <WeightFormat kFormat>
 class RunScale;
 
 template <WeightFormat kFormat>
-  requires(facts(kFormat).scale == ScaleKind::e8m0)
-class RunScale<kFormat> {
+requires(facts(kFormat).scale == ScaleKind::e8m0) class RunScale<kFormat> {
   static constexpr CodeKind kind = facts(kFormat).code;
 
  public:
@@ -80,7 +79,8 @@ class RunScale<kFormat> {
                                                           : scale_ << 7);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      pairs[j] = kind == CodeKind::e2m1 ? small_pair<kind>(words[0], j) : small_pair<kind>(words[j / 2], j % 2);
+      pairs[j] =
+          kind == CodeKind::e2m1 ? small_pair<kind>(words[0], j) : small_pair<kind>(words[j / 2], j % 2);
       if constexpr (kWhole) pairs[j] = multiply_bf16(pairs[j], bf16_twice(kSmall<kind> + 127 << 7));
       pairs[j] = multiply_bf16(pairs[j], factor);
     }
@@ -91,8 +91,7 @@ class RunScale<kFormat> {
 };
 
 template <WeightFormat kFormat>
-  requires(facts(kFormat).scale == ScaleKind::bfloat16)
-class RunScale<kFormat> {
+requires(facts(kFormat).scale == ScaleKind::bfloat16) class RunScale<kFormat> {
  public:
   __device__ __forceinline__ RunScale(std::uint32_t scale, float) : factor_(bf16_twice(scale)) {}
   static __device__ __forceinline__ bool whole() { return false; }
@@ -107,8 +106,7 @@ class RunScale<kFormat> {
 };
 
 template <WeightFormat kFormat>
-  requires(facts(kFormat).scale == ScaleKind::float32)
-class RunScale<kFormat> {
+requires(facts(kFormat).scale == ScaleKind::float32) class RunScale<kFormat> {
  public:
   __device__ __forceinline__ RunScale(std::uint32_t scale, float) : factor_(float_of_bits(scale)) {}
   static __device__ __forceinline__ bool whole() { return false; }
@@ -128,8 +126,7 @@ class RunScale<kFormat> {
 /// The eight sizes of a code times both scales, rounded in fp32 and then to bfloat16, by byte: the lower ones
 /// and the upper ones of two numbers at a time can be looked up by a permutation.
 template <WeightFormat kFormat>
-  requires(facts(kFormat).scale == ScaleKind::e4m3)
-class RunScale<kFormat> {
+requires(facts(kFormat).scale == ScaleKind::e4m3) class RunScale<kFormat> {
  public:
   __device__ __forceinline__ RunScale(std::uint32_t scales, float of_expert) {
     const float2 both = from_e4m3_pair(scales);

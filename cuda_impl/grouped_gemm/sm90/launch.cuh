@@ -53,15 +53,16 @@ inline CUtensorMap weights_k_major(const void* w, int experts, int m, int k) {
 inline CodeSource code_source(const GroupedShape& g, const void* codes, const WeightScales& scales, int k,
                               int m) {
   const FormatFacts f = facts(g.format);
-  const std::int64_t count = std::int64_t{g.experts} * ((m + f.block_n - 1) / f.block_n) *
-                             ((k + f.block_k - 1) / f.block_k);
-  return {tensor_map(static_cast<const std::uint8_t*>(codes), g.experts, m, std::int64_t{k} * f.bits() / 8, 64),
-          g.format,
-          static_cast<const char*>(scales.blocks),
-          static_cast<const char*>(scales.blocks) + count * f.scale_bytes(),
-          scales.experts,
-          k,
-          m};
+  const std::int64_t count =
+      std::int64_t{g.experts} * ((m + f.block_n - 1) / f.block_n) * ((k + f.block_k - 1) / f.block_k);
+  return {
+      tensor_map(static_cast<const std::uint8_t*>(codes), g.experts, m, std::int64_t{k} * f.bits() / 8, 64),
+      g.format,
+      static_cast<const char*>(scales.blocks),
+      static_cast<const char*>(scales.blocks) + count * f.scale_bytes(),
+      scales.experts,
+      k,
+      m};
 }
 /// Operand A, M outputs by K, as WeightsByTma or CodedWeights have it.
 template <class Weights, class Product>

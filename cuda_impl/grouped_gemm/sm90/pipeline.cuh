@@ -20,7 +20,7 @@ constexpr int kStrip = 128, kBlockK = 64;
 constexpr int kThreads = 384, kProducerRegisters = 40, kConsumerRegisters = 232;
 constexpr int kCodeRowBytes = 64, kCodeSlotBytes = kStrip * kCodeRowBytes + 2048;  // codes and scales
 constexpr int kStripParts = 8, kSlotParts = 2 * kStripParts;  // of a stage, or of a slot's one or two stages
-constexpr int kBlock64Bytes = 64 * kBlockK * 2;  // one m64 (or n64, MN-major) block of a stage
+constexpr int kBlock64Bytes = 64 * kBlockK * 2;               // one m64 (or n64, MN-major) block of a stage
 
 /// Strips: 2 of a tile that the warpgroups share, or 1 where they take turns. Staging: bytes for epilogues.
 /// Converters: warps that bring operand A from codes, beside one warpgroup that multiplies instead of two.

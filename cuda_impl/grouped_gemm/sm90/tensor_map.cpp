@@ -32,12 +32,12 @@ CUtensorMap encode(CUtensorMapDataType type, int element_bytes, CUtensorMapSwizz
                    int box_columns) {
   CUtensorMap map;
   const cuuint64_t sizes[3] = {cuuint64_t(columns), cuuint64_t(rows), cuuint64_t(count)};
-  const cuuint64_t strides[2] = {cuuint64_t(columns * element_bytes), cuuint64_t(columns * rows * element_bytes)};
+  const cuuint64_t strides[2] = {cuuint64_t(columns * element_bytes),
+                                 cuuint64_t(columns * rows * element_bytes)};
   const cuuint32_t box[3] = {cuuint32_t(box_columns), cuuint32_t(box_rows), 1}, step[3] = {1, 1, 1};
-  const CUresult status =
-      encoder()(&map, type, 3, const_cast<void*>(data), sizes, strides, box, step,
-                CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult status = encoder()(&map, type, 3, const_cast<void*>(data), sizes, strides, box, step,
+                                    CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS)
     throw CudaError("cuTensorMapEncodeTiled for [" + std::to_string(count) + ", " + std::to_string(rows) +
                     ", " + std::to_string(columns) + "]: error " + std::to_string(int(status)));

@@ -11,7 +11,8 @@
 //   the same tokens. One multiplies while the other is in its epilogue.
 //
 // Both operands come by TMA. Where the tokens still have to come to their rows, idle warps bring them there
-// (row_copy.cuh). Where the weights are codes, two warpgroups in the producer's place turn them into numbers
+// (row_copy.cuh). Where the weights are codes, one warpgroup multiplies, and in place of the other and of the
+// producer one warp has codes loaded (code_feeder.cuh) and eleven turn them into numbers
 // (code_converter.cuh).
 //
 // Units run expert by expert, token tiles fastest, so that the blocks in flight share weights and tokens in

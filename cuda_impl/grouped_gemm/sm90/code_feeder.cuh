@@ -49,11 +49,14 @@ struct CodeSlot {
   static constexpr int bits = format.bits(), depth = kCodeRowBytes * 8 / bits, stages = depth / kBlockK;
   static constexpr int scale_size = format.scale_bytes(),
                        scale_bytes = (depth > format.block_k ? depth / format.block_k : 1) * scale_size;
-  /// That hold them, wherever they begin: where their type may.
-  static constexpr int scale_words = (4 - scale_size + scale_bytes + 3) / 4;
+  /// From a slot's scales to the next one's, where a slot has some of its own.
+  static constexpr int scale_step = depth / format.block_k * scale_size;
+  static_assert(scale_step > 0 || scale_size == 4);
+  /// Words that hold a slot's scales where these begin at a word or half of one, or, with one more, anywhere.
+  static constexpr int scale_words = (scale_bytes + 3) / 4;
   static constexpr int scale_pitch = 12, scales_at = kStrip * kCodeRowBytes,
                        expert_scale_at = scales_at + kStrip * scale_pitch;
-  static_assert(scale_words * 4 <= scale_pitch && expert_scale_at + 4 <= kCodeSlotBytes);
+  static_assert((scale_words + 1) * 4 <= scale_pitch && expert_scale_at + 4 <= kCodeSlotBytes);
 };
 
 /// The outputs of a strip: 128, or, where `half` is not 0, 64 and those `half` further.
@@ -92,12 +95,20 @@ class CodeFeeder {
   template <class BeforeLast>
   __device__ __forceinline__ void feed_strip(int e, const StripRows& rows, const BeforeLast& before_last) {
     const int lane = threadIdx.x % 32, count = slots(w_.k), draw_at = max(0, count - 2);
-    const char* scales[kRows];
+    // Of a lane's rows: the word where their scales begin, how far in it, and how far the end of all scales
+    // is.
+    const char* words[kRows];
+    int shift[kRows], left[kRows];
+    bool one_more = false;
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const int output = rows.output(lane + 32 * i);
-      scales[i] = output < w_.n ? scales_of<kFormat>(w_, e, output) : nullptr;
+      const char* from = scales_of<kFormat>(w_, e, min(rows.output(lane + 32 * i), w_.n - 1));
+      shift[i] = static_cast<int>(reinterpret_cast<std::uintptr_t>(from) & 3);
+      words[i] = from - shift[i];
+      left[i] = static_cast<int>(min(w_.scales_end - words[i], std::int64_t{1} << 30));
+      one_more |= shift[i] % kGranule + 4 - kGranule + Slot::scale_bytes > 4 * Slot::scale_words;
     }
+    one_more = __any_sync(0xffffffffu, one_more) != 0;
     for (int j = 0; j < count; ++j) {
       if (j == draw_at) before_last();
       const std::uint32_t full = Layout::code_full(base_, pipe_.stage),
@@ -112,17 +123,18 @@ class CodeFeeder {
         if constexpr (Slot::format.expert_scale)
           copy_word_if(true, to + Slot::expert_scale_at, w_.expert_scales + e);
       }
+      const int offset = j * Slot::depth / Slot::format.block_k * Slot::scale_size;
+      const auto copy_words = [&](int word) {
 #pragma unroll
-      for (int i = 0; i < kRows; ++i) {
-        const char* from = scales[i] + j * Slot::depth / Slot::format.block_k * Slot::scale_size;
-        const auto shift = static_cast<int>(reinterpret_cast<std::uintptr_t>(from) & 3);
+        for (int i = 0; i < kRows; ++i) {
+          const int at = ((shift[i] + offset) & ~3) + word * 4;
+          copy_word_if(word == 0 || at < left[i],
+                       to + Slot::scales_at + (lane + 32 * i) * Slot::scale_pitch + word * 4, words[i] + at);
+        }
+      };
 #pragma unroll
-        for (int word = 0; word < Slot::scale_words; ++word)
-          copy_word_if(scales[i] != nullptr && word * 4 < shift + Slot::scale_bytes &&
-                           from - shift + word * 4 < w_.scales_end,
-                       to + Slot::scales_at + (lane + 32 * i) * Slot::scale_pitch + word * 4,
-                       from - shift + word * 4);
-      }
+      for (int word = 0; word < Slot::scale_words; ++word) copy_words(word);
+      if (one_more) copy_words(Slot::scale_words);
       mbarrier_arrive_after_copies(full);
       pipe_.advance();
     }
@@ -130,6 +142,8 @@ class CodeFeeder {
 
  private:
   static constexpr int kRows = kStrip / 32;  // of a lane
+  /// All slots' scales begin as far in a word, but for multiples of as many bytes.
+  static constexpr int kGranule = Slot::scale_step % 4 == 0 ? 4 : 2;
 
   const CodeSource& w_;
   std::uint32_t base_;

@@ -68,9 +68,9 @@ requires(facts(kFormat).scale == ScaleKind::e8m0) class RunScale<kFormat> {
 
  public:
   __device__ __forceinline__ RunScale(std::uint32_t scale, float) : scale_(scale) {}
-  /// The same for all lanes of a warp.
-  __device__ __forceinline__ bool whole() const {
-    return __any_sync(0xffffffffu, scale_ > 254 - kSmall<kind>) != 0;
+  /// Of two runs; the same for all lanes of a warp.
+  static __device__ __forceinline__ bool whole(const RunScale& a, const RunScale& b) {
+    return __any_sync(0xffffffffu, max(a.scale_, b.scale_) > 254 - kSmall<kind>) != 0;
   }
   template <bool kWhole>
   __device__ __forceinline__ void numbers(const std::uint32_t* words, int, std::uint32_t (&pairs)[4]) const {
@@ -94,7 +94,7 @@ template <WeightFormat kFormat>
 requires(facts(kFormat).scale == ScaleKind::bfloat16) class RunScale<kFormat> {
  public:
   __device__ __forceinline__ RunScale(std::uint32_t scale, float) : factor_(bf16_twice(scale)) {}
-  static __device__ __forceinline__ bool whole() { return false; }
+  static __device__ __forceinline__ bool whole(const RunScale&, const RunScale&) { return false; }
   template <bool>
   __device__ __forceinline__ void numbers(const std::uint32_t* words, int, std::uint32_t (&pairs)[4]) const {
 #pragma unroll
@@ -109,7 +109,7 @@ template <WeightFormat kFormat>
 requires(facts(kFormat).scale == ScaleKind::float32) class RunScale<kFormat> {
  public:
   __device__ __forceinline__ RunScale(std::uint32_t scale, float) : factor_(float_of_bits(scale)) {}
-  static __device__ __forceinline__ bool whole() { return false; }
+  static __device__ __forceinline__ bool whole(const RunScale&, const RunScale&) { return false; }
   template <bool>
   __device__ __forceinline__ void numbers(const std::uint32_t* words, int, std::uint32_t (&pairs)[4]) const {
 #pragma unroll
@@ -143,7 +143,7 @@ requires(facts(kFormat).scale == ScaleKind::e4m3) class RunScale<kFormat> {
       }
     }
   }
-  static __device__ __forceinline__ bool whole() { return false; }
+  static __device__ __forceinline__ bool whole(const RunScale&, const RunScale&) { return false; }
   template <bool>
   __device__ __forceinline__ void numbers(const std::uint32_t* words, int eight,
                                           std::uint32_t (&pairs)[4]) const {

@@ -19,7 +19,7 @@ namespace moeref::cuda::sm90 {
 constexpr int kStrip = 128, kBlockK = 64;
 constexpr int kThreads = 384, kProducerRegisters = 40, kConsumerRegisters = 232;
 constexpr int kCodeRowBytes = 64, kCodeSlotBytes = kStrip * kCodeRowBytes + 2048;  // codes and scales
-constexpr int kStripParts = 8, kSlotParts = 2 * kStripParts;  // of a stage, or of a slot's one or two stages
+constexpr int kStripParts = 4, kSlotParts = 2 * kStripParts;  // of a stage, or of a slot's one or two stages
 constexpr int kBlock64Bytes = 64 * kBlockK * 2;               // one m64 (or n64, MN-major) block of a stage
 
 /// Strips: 2 of a tile that the warpgroups share, or 1 where they take turns. Staging: bytes for epilogues.
@@ -32,7 +32,9 @@ struct SharedLayout {
   static constexpr bool by_turns = Strips == 1;
   static constexpr int a_bytes = Strips * kStrip * kBlockK * 2, b_bytes = MaxN * kBlockK * 2,
                        stage_bytes = a_bytes + b_bytes;
-  static constexpr int code_slots = Converters > 0 ? Stages : 0;
+  /// As far as the converter that is the last to finish its part may be behind (code_converter.cuh).
+  static constexpr int code_slots = Converters > 0 ? Stages + (Converters + kStripParts - 1) / kStripParts
+                                                   : 0;
   static constexpr int codes = Stages * stage_bytes, staging = codes + code_slots * kCodeSlotBytes,
                        barriers = staging + Staging, tickets = barriers + 16 * (Stages + code_slots) + 32;
   static constexpr int consumer_threads = Converters > 0 ? 128 : 256;

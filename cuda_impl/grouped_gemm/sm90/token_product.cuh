@@ -160,12 +160,10 @@ __device__ __forceinline__ void produce_codes(const CodeSource& weights, const T
 }
 
 /// and the others turn these into operand A, and have the tokens loaded in turn, a stage each.
-template <class Layout, class Epilogue>
+template <class Layout>
 __device__ __forceinline__ void convert_codes(const CodeSource& weights, const CUtensorMap& tokens,
-                                              const TokenProductShape& s, int m_half, std::uint32_t base,
-                                              int total) {
-  const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK, rank = rank_in_cluster<Layout>(),
-            half = Epilogue::paired_columns ? m_half : 0;
+                                              const TokenProductShape& s, std::uint32_t base, int total) {
+  const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK, rank = rank_in_cluster<Layout>();
   const bool leads = threadIdx.x % 32 == 0;
   TicketReader<typename Layout::Ring, true> tickets(base + Layout::tickets);
   with_code_format(weights.format, [&]<WeightFormat kFormat>() {
@@ -174,7 +172,7 @@ __device__ __forceinline__ void convert_codes(const CodeSource& weights, const C
     for (int work = tickets.next(); work < total; work = tickets.next()) {
       const TileOutput tile = locate<Layout>(s, work, rank).output;
       const int boxes = (tile.rows + kTokenBox - 1) / kTokenBox;
-      converter.convert_strip(tile.expert, StripRows(tile.strip, half), k_blocks, [&](int kb, int stage) {
+      converter.convert_strip(tile.expert, k_blocks, [&](int kb, int stage) {
         if (!leads) return;
         const std::uint32_t full = Layout::full(base, stage), b = Layout::b(base, stage);
         mbarrier_arrive_expect(full, boxes * kTokenBox * kBlockK * 2);
@@ -313,7 +311,7 @@ __global__ void __launch_bounds__(Layout::threads, 1)
       if (threadIdx.x >= Layout::threads - 32)
         produce_codes<Layout, Epilogue>(weights, s, Epilogue::m_extent(epilogue), base, total);
       else
-        convert_codes<Layout, Epilogue>(weights, tokens, s, Epilogue::m_extent(epilogue), base, total);
+        convert_codes<Layout>(weights, tokens, s, base, total);
     } else {
       if (threadIdx.x == 256)
         produce_tokens<Layout, Weights, Epilogue>(weights, tokens, s, Epilogue::m_extent(epilogue), base,

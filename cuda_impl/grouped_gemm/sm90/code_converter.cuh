@@ -1,11 +1,13 @@
 // Weights stored as codes, from the slots that code_feeder.cuh has filled to operand A of a token product:
-// eleven warps turn them into the bfloat16 that dequantize() would write, 16 rows of 64 of K at a time, and
+// eleven warps turn them into the bfloat16 that dequantize() would write, 32 rows of 64 of K at a time, and
 // put these where TMA puts numbers, so that both give the same bits. They load nothing from device memory:
-// the fence before a stage is full waits for all that its thread has asked for.
+// the fence before a stage is full waits for all that its thread has asked for. Two runs of 32 codes a thread
+// share the fence, the waits and the addresses.
 //
-// Floor of a stage of 8192 codes: 640 cycles of the tensor cores for a full tile; for few rows about 350 of
-// shared memory (codes in and out, numbers in, and out for each product) and 300 of instructions (about 150 a
-// warp and part, two parts a scheduler). Not measured yet.
+// Floor of a stage of 8192 codes: 640 cycles of the tensor cores for a full tile; for few rows about 480
+// (4 bits) or 520 (8 bits) of shared memory (codes and scales in and out, numbers in, and out for each
+// product) and 350 of instructions. Measured at 16 rows an expert: about 570 and 670, where warps wait for a
+// free stage (tools/bench/results/2026-11-30-h200-codes.md).
 #pragma once
 
 #include "cuda_impl/grouped_gemm/sm90/code_feeder.cuh"
@@ -22,6 +24,7 @@ class CodeConverter {
   using Slot = CodeSlot<kFormat>;
   static constexpr FormatFacts format = Slot::format;
   static constexpr int kBits = Slot::bits, kCopies = kRun * kBits / 8 / 16;
+  static constexpr unsigned kGroupStages = Slot::slots * Slot::stages;
   static constexpr int kPartRows = kStrip / kStripParts, kSecondRun = 16;  // rows below the first
   static_assert(Layout::strips == 1 && (format.block_n == 1 || Slot::scale_size == 4));
 
@@ -45,21 +48,23 @@ class CodeConverter {
     // Where the scales of a lane's rows begin in a word: strips and parts begin at whole words from each
     // other.
     const auto scales = static_cast<unsigned>(
-        reinterpret_cast<std::uintptr_t>(scales_of<kFormat>(w_, e, format.block_n == 1 ? int(row_) : 0)));
+        reinterpret_cast<std::uintptr_t>(scales_of<kFormat>(w_, e, format.block_n == 1 ? int(row_) : 0)) & 3);
     PipelineState<Layout> pipe = pipe_;
-    PipelineState<Layout, Layout::code_slots> slot = slots_;
+    PipelineState<Layout, Layout::code_slots> slot = slots_, group = groups_;
     for (unsigned at = 0; part_ < parts; part_ += Layout::converters) {
       const unsigned kb = part_ / kStripParts, first_row = part_ % kStripParts * kPartRows;
       pipe.advance_little(kb - at);
       slot.advance_little(kb / Slot::stages - at / Slot::stages);
+      group.advance_little(kb / kGroupStages - at / kGroupStages);
       at = kb;
       // No barrier of a slot is a phase behind: the warp's last part was of a stage at most
       // converters / kStripParts before, when what was in that stage had been multiplied.
       const std::uint32_t from = Layout::code_slot(base_, slot.stage);
       mbarrier_wait(Layout::code_full(base_, slot.stage), slot.phase);
-      const Runs runs = load(from, first_row, kb, scales);
+      const std::uint32_t from_group = group_scales<Layout>(base_, group.stage);
+      const Runs runs = load(from, from_group + scales, first_row, kb);
       const float of_expert =
-          format.expert_scale ? __int_as_float(load_shared_word(from + Slot::expert_scale_at)) : 1.0f;
+          format.expert_scale ? __int_as_float(load_shared_word(from_group + Slot::expert_scale_at)) : 1.0f;
       mbarrier_wait(Layout::empty(base_, pipe.stage), pipe.phase);
       if (first_row == 0) first_part(kb, pipe.stage);
       convert(runs, Layout::a(base_, pipe.stage) + first_row * 128 + numbers_, of_expert);
@@ -73,6 +78,7 @@ class CodeConverter {
     part_ -= parts;
     pipe_.advance(k_blocks);
     slots_.advance((k_blocks + Slot::stages - 1) / Slot::stages);
+    groups_.advance((k_blocks + kGroupStages - 1) / kGroupStages);
   }
 
  private:
@@ -81,16 +87,15 @@ class CodeConverter {
     std::uint32_t scale[2];
   };
 
-  /// Beyond K codes are 0, whatever the scales there, which must not be infinite. `scales`: where the lane's
-  /// lie in device memory, of which the last bits count, as whole words have been copied.
-  __device__ __forceinline__ Runs load(std::uint32_t slot, unsigned first_row, unsigned kb,
-                                       unsigned scales) const {
+  /// Beyond K codes are 0, whatever the scales there, which must not be infinite.
+  __device__ __forceinline__ Runs load(std::uint32_t slot, std::uint32_t scales, unsigned first_row,
+                                       unsigned kb) const {
     Runs to;
-    const unsigned of_slot = kb % Slot::stages;
-    const std::uint32_t codes = (slot + first_row * kCodeRowBytes + codes_) ^ of_slot * 2 * kCopies << 4;
-    const unsigned shift = (scales + kb / Slot::stages * Slot::scale_step) & 3;
-    const std::uint32_t scale = slot + Slot::scales_at + (first_row + row_) * Slot::scale_pitch + shift +
-                                (of_slot * kBlockK + half_ * kRun) / format.block_k * Slot::scale_size;
+    const std::uint32_t codes = (slot + first_row * kCodeRowBytes + codes_) ^ kb % Slot::stages * 2 * kCopies
+                                                                                  << 4;
+    const std::uint32_t scale =
+        scales + (first_row + row_) * Slot::scale_pitch +
+        (kb % kGroupStages * kBlockK + half_ * kRun) / format.block_k * Slot::scale_size;
     const bool inside = kb * kBlockK + half_ * kRun < unsigned(w_.k);
 #pragma unroll
     for (unsigned run = 0; run < 2; ++run) {
@@ -147,7 +152,7 @@ class CodeConverter {
   unsigned row_, half_;
   std::uint32_t codes_, numbers_;  // of the lane, in a part of a slot and of a stage
   PipelineState<Layout> pipe_;     // at the strip's beginning
-  PipelineState<Layout, Layout::code_slots> slots_;
+  PipelineState<Layout, Layout::code_slots> slots_, groups_;
 };
 
 }  // namespace moeref::cuda::sm90

@@ -1,10 +1,12 @@
 // Weights stored as codes, on their way to the warps that turn them into numbers (code_converter.cuh): codes
-// by TMA, scales by copies of four bytes, both into slots of shared memory whose barriers tell when they have
-// come. One warp asks for them, as far ahead as there are slots, across units of work; it waits for none of
-// them, and the converters have no loads of their own on their way: their fences wait for all such.
+// by TMA, scales by copies of four or eight bytes, both into slots of shared memory whose barriers tell when
+// they have come. One warp asks for them, as far ahead as there are slots, across units of work; it waits for
+// none of them, and the converters have no loads of their own on their way: their fences wait for all such.
 //
-// A slot: 128 rows of 64 bytes of codes, 64-byte swizzle, then for each row three words around its scales,
-// and the expert's scale.
+// A slot: 128 rows of 64 bytes of codes, 64-byte swizzle, then for each row three words around eight bytes of
+// scales, those of one slot or of a group of them, and the expert's scale. A slot in flight is 8 KiB, and
+// seven ask for more than a device memory of 4 TB/s can bring at a microsecond's latency; measured, 0.72 of
+// its copy rate with codes of 8 bits, when the converters are what limits.
 #pragma once
 
 #include "cuda_impl/grouped_gemm/sm90/pipeline.cuh"
@@ -47,17 +49,18 @@ template <WeightFormat kFormat>
 struct CodeSlot {
   static constexpr FormatFacts format = facts(kFormat);
   static constexpr int bits = format.bits(), depth = kCodeRowBytes * 8 / bits, stages = depth / kBlockK;
-  static constexpr int scale_size = format.scale_bytes(),
-                       scale_bytes = (depth > format.block_k ? depth / format.block_k : 1) * scale_size;
-  /// From a slot's scales to the next one's, where a slot has some of its own.
-  static constexpr int scale_step = depth / format.block_k * scale_size;
-  static_assert(scale_step > 0 || scale_size == 4);
-  /// Words that hold a slot's scales where these begin at a word or half of one, or, with one more, anywhere.
-  static constexpr int scale_words = (scale_bytes + 3) / 4;
-  static constexpr int scale_pitch = 12, scales_at = kStrip * kCodeRowBytes,
-                       expert_scale_at = scales_at + kStrip * scale_pitch;
-  static_assert((scale_words + 1) * 4 <= scale_pitch && expert_scale_at + 4 <= kCodeSlotBytes);
+  /// Slots of a group, whose scales are eight bytes of a row.
+  static constexpr int group_bytes = 8, scale_size = format.scale_bytes(),
+                       group_depth = group_bytes / scale_size * format.block_k, slots = group_depth / depth;
+  static_assert(group_depth % depth == 0);
+  static constexpr int scale_pitch = 16, expert_scale_at = 12;
+  static_assert(kStrip * scale_pitch == kCodeSlotBytes - kStrip * kCodeRowBytes);
 };
+/// Where a group's scales are: behind the codes of slots in turn, whichever slots are its own.
+template <class Layout>
+__device__ __forceinline__ std::uint32_t group_scales(std::uint32_t base, int group) {
+  return Layout::code_slot(base, group) + kStrip * kCodeRowBytes;
+}
 
 /// The outputs of a strip: 128, or, where `half` is not 0, 64 and those `half` further.
 struct StripRows {
@@ -95,20 +98,19 @@ class CodeFeeder {
   template <class BeforeLast>
   __device__ __forceinline__ void feed_strip(int e, const StripRows& rows, const BeforeLast& before_last) {
     const int lane = threadIdx.x % 32, count = slots(w_.k), draw_at = max(0, count - 2);
-    // Of a lane's rows: the word where their scales begin, how far in it, and how far the end of all scales
-    // is.
+    // Of a lane's rows: the word where their scales begin, and how far the end of all scales is.
     const char* words[kRows];
-    int shift[kRows], left[kRows];
-    bool one_more = false;
+    int left[kRows];
+    unsigned starts = (w_.k + Slot::format.block_k - 1) / Slot::format.block_k * Slot::scale_size;
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const char* from = scales_of<kFormat>(w_, e, min(rows.output(lane + 32 * i), w_.n - 1));
-      shift[i] = static_cast<int>(reinterpret_cast<std::uintptr_t>(from) & 3);
-      words[i] = from - shift[i];
+      const auto low = static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(from));
+      starts |= low;
+      words[i] = from - (low & 3);
       left[i] = static_cast<int>(min(w_.scales_end - words[i], std::int64_t{1} << 30));
-      one_more |= shift[i] % kGranule + 4 - kGranule + Slot::scale_bytes > 4 * Slot::scale_words;
     }
-    one_more = __any_sync(0xffffffffu, one_more) != 0;
+    const bool aligned = __any_sync(0xffffffffu, starts % Slot::group_bytes != 0) == 0;
     for (int j = 0; j < count; ++j) {
       if (j == draw_at) before_last();
       const std::uint32_t full = Layout::code_full(base_, pipe_.stage),
@@ -120,21 +122,8 @@ class CodeFeeder {
         for (int half = 0; half < 2; ++half)
           tma_load(to + half * 64 * kCodeRowBytes, &w_.codes, full, j * kCodeRowBytes, rows.output(half * 64),
                    e);
-        if constexpr (Slot::format.expert_scale)
-          copy_word_if(true, to + Slot::expert_scale_at, w_.expert_scales + e);
       }
-      const int offset = j * Slot::depth / Slot::format.block_k * Slot::scale_size;
-      const auto copy_words = [&](int word) {
-#pragma unroll
-        for (int i = 0; i < kRows; ++i) {
-          const int at = ((shift[i] + offset) & ~3) + word * 4;
-          copy_word_if(word == 0 || at < left[i],
-                       to + Slot::scales_at + (lane + 32 * i) * Slot::scale_pitch + word * 4, words[i] + at);
-        }
-      };
-#pragma unroll
-      for (int word = 0; word < Slot::scale_words; ++word) copy_words(word);
-      if (one_more) copy_words(Slot::scale_words);
+      if (j % Slot::slots == 0) copy_scales(e, words, left, j / Slot::slots * Slot::group_bytes, aligned);
       mbarrier_arrive_after_copies(full);
       pipe_.advance();
     }
@@ -142,12 +131,33 @@ class CodeFeeder {
 
  private:
   static constexpr int kRows = kStrip / 32;  // of a lane
-  /// All slots' scales begin as far in a word, but for multiples of as many bytes.
-  static constexpr int kGranule = Slot::scale_step % 4 == 0 ? 4 : 2;
+
+  /// Of a group, `offset` bytes from the rows' beginnings. Each copy of a warp costs shared memory 32 cycles,
+  /// one for each row, whatever its width. No group that others read is overwritten: the last one there had a
+  /// slot at least as many slots back as there are, and has been given back.
+  __device__ __forceinline__ void copy_scales(int e, const char* const (&words)[kRows],
+                                              const int (&left)[kRows], int offset, bool aligned) {
+    const std::uint32_t to = group_scales<Layout>(base_, group_.stage);
+    const std::uint32_t row = to + threadIdx.x % 32 * Slot::scale_pitch;
+    if (aligned) {
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) copy_two_words(row + 32 * i * Slot::scale_pitch, words[i] + offset);
+    } else {
+#pragma unroll
+      for (int word = 0; word < 3; ++word)
+#pragma unroll
+        for (int i = 0; i < kRows; ++i)
+          copy_word_if(offset + word * 4 < left[i], row + 32 * i * Slot::scale_pitch + word * 4,
+                       words[i] + offset + word * 4);
+    }
+    if constexpr (Slot::format.expert_scale)
+      copy_word_if(threadIdx.x % 32 == 0, to + Slot::expert_scale_at, w_.expert_scales + e);
+    group_.advance();
+  }
 
   const CodeSource& w_;
   std::uint32_t base_;
-  PipelineState<Layout, Layout::code_slots> pipe_;
+  PipelineState<Layout, Layout::code_slots> pipe_, group_;
 };
 
 }  // namespace moeref::cuda::sm90

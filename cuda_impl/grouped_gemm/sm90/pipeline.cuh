@@ -1,6 +1,7 @@
 // The shared-memory pipeline and the wgmma loop of the token products; clusters and barriers of all.
 //
-// A block is two consumer warpgroups and one producer warpgroup. One stage holds 64 of K: operand A (a strip
+// A block is two consumer warpgroups and one producer warpgroup, or, where weights are codes, one consumer
+// warpgroup and twelve warps that bring them (token_product.cuh). One stage holds 64 of K: operand A (a strip
 // of 128 rows of M as two m64 blocks, for one warpgroup or for each of the two) and operand B (up to MaxN
 // rows of N). M is always a weight dimension and N, which wgmma takes in any multiple of 16, the other one: a
 // tile of 136 tokens costs 144 and not 256. With Cluster = 2, two blocks form a cluster with the same K, and
@@ -32,7 +33,7 @@ struct SharedLayout {
   static constexpr bool by_turns = Strips == 1;
   static constexpr int a_bytes = Strips * kStrip * kBlockK * 2, b_bytes = MaxN * kBlockK * 2,
                        stage_bytes = a_bytes + b_bytes;
-  /// As far as the converter that is the last to finish its part may be behind (code_converter.cuh).
+  /// So many that no converter's next slot can be a phase behind (code_converter.cuh).
   static constexpr int code_slots = Converters > 0 ? Stages + (Converters + kStripParts - 1) / kStripParts
                                                    : 0;
   static constexpr int codes = Stages * stage_bytes, staging = codes + code_slots * kCodeSlotBytes,

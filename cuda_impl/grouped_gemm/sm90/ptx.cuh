@@ -114,13 +114,16 @@ __device__ __forceinline__ void tma_load_multicast(std::uint32_t dst, const CUte
       "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "h"(blocks)
       : "memory");
 }
-/// Four bytes, aligned to as many. The barrier's arrival follows all such copies of the thread.
+/// Four or eight bytes, aligned to as many. The barrier's arrival follows all such copies of the thread.
 __device__ __forceinline__ void copy_word_if(bool valid, std::uint32_t to, const void* from) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p cp.async.ca.shared.global [%1], [%2], 4;\n}\n" ::"r"(
           int(valid)),
       "r"(to), "l"(from)
       : "memory");
+}
+__device__ __forceinline__ void copy_two_words(std::uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to), "l"(from) : "memory");
 }
 __device__ __forceinline__ void mbarrier_arrive_after_copies(std::uint32_t bar) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(bar) : "memory");

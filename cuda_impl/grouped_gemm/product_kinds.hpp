@@ -51,13 +51,18 @@ constexpr bool serves_few_rows(const ProductDemand& d) {
 constexpr bool large_experts(const ProductDemand& d) {
   return std::int64_t{d.dim} * d.inter_dim >= std::int64_t{4} << 20;
 }
+/// Runs of 32 codes along K.
+constexpr bool has_whole_runs(const ProductDemand& d) {
+  return d.format != WeightFormat::none && d.dim % 32 == 0 && d.inter_dim % 32 == 0 && !d.weighs_input;
+}
 /// By rows that an expert has on average. Numbers: up to 2 where experts are large gained 3 to 17 % over
 /// tiles on an H200 and lost beyond; small ones gained at one token alone, where blocks of tiles are too few
-/// (20 %), and lost up to 4 % beside. Codes: up to 32 or 48 gained over tiles of codes
-/// (tools/bench/results/2026-11-29-h200-decode.md, -codes.md).
+/// (20 %), and lost up to 4 % beside (tools/bench/results/2026-11-29-h200-decode.md). Codes: at 8 gained 13
+/// to 28 % over tiles of codes where experts are large, at 12 lost 7 to 32; where there are no such tiles,
+/// gained over numbers first up to 48 (tools/bench/results/2026-11-30-h200-codes.md).
 constexpr bool has_few_rows(const ProductDemand& d) {
   if (d.format != WeightFormat::none)
-    return d.rows <= std::int64_t{d.experts} * (facts(d.format).bits() == 4 ? 32 : 48);
+    return d.rows <= std::int64_t{d.experts} * (serves_wgmma(d) && has_whole_runs(d) ? 8 : 48);
   return d.rows * 8 <= d.experts || (large_experts(d) && d.rows <= std::int64_t{d.experts} * 2);
 }
 /// Warpgroups that take turns load more for each flop than those that share a tile, 26 KiB for 128 x 160 x 64
@@ -65,15 +70,11 @@ constexpr bool has_few_rows(const ProductDemand& d) {
 /// gained 2 to 5 points of the dense rate, 256 (two tiles of 128) lost up to 2; between them is interpolated
 /// (tools/bench/results/2026-11-29-h200-turns.md).
 constexpr bool has_full_tiles(const ProductDemand& d) { return d.rows >= std::int64_t{d.experts} * 640; }
-/// Runs of 32 codes along K.
-constexpr bool has_whole_runs(const ProductDemand& d) {
-  return d.format != WeightFormat::none && d.dim % 32 == 0 && d.inter_dim % 32 == 0 && !d.weighs_input;
-}
 /// Warps that turn codes into numbers beside the products spare the pass that writes all of them, and do it
-/// anew for each tile: with one of 160 rows an expert that gained 3 to 48 %, with two it gained 6 % or lost
-/// 24, with more it lost (tools/bench/results/2026-11-29-h200-codes.md).
+/// anew for each tile: up to 512 rows an expert that took 0.23 to 1 of the time, at 1024 7 to 19 % longer
+/// where experts are small and 5 % less where they are large (tools/bench/results/2026-11-30-h200-codes.md).
 constexpr bool prefers_turns(const ProductDemand& d) {
-  return has_whole_runs(d) ? d.rows <= std::int64_t{d.experts} * 160 : has_full_tiles(d);
+  return has_whole_runs(d) ? d.rows <= std::int64_t{d.experts} * 512 : has_full_tiles(d);
 }
 /// The tensor cores round six sums for each 16 of K, below 2^-23 each: over a short K that may be more than a
 /// sum in order does.

@@ -15,6 +15,9 @@ struct FormatFacts {
   bool expert_scale = false;
 
   constexpr int bits() const { return code == CodeKind::e4m3 ? 8 : 4; }
+  constexpr int scale_bytes() const {
+    return scale == ScaleKind::float32 ? 4 : scale == ScaleKind::bfloat16 ? 2 : 1;
+  }
 };
 
 /// Of a format that has codes.

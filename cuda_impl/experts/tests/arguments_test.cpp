@@ -102,13 +102,14 @@ TEST(ExpertsArguments, FewRowsStreamWeights) {
   EXPECT_EQ(path(257, 4096, WeightFormat::none), wgmma_clusters);
   EXPECT_EQ(path(8, 1020, WeightFormat::none), portable);
   EXPECT_EQ(path(8, 1024, WeightFormat::none, DataType::float32), wgmma_planes);
-  EXPECT_EQ(path(32 * 128, 1024, WeightFormat::mxfp4), few_rows);
-  EXPECT_EQ(path(32 * 128 + 1, 1024, WeightFormat::mxfp4), wgmma_turns);
-  EXPECT_EQ(path(48 * 128, 1024, WeightFormat::mxfp8), few_rows);
-  EXPECT_EQ(path(48 * 128 + 1, 1024, WeightFormat::mxfp8), wgmma_turns);
-  EXPECT_EQ(path(160 * 128, 4096, WeightFormat::nvfp4), wgmma_turns);
-  EXPECT_EQ(path(160 * 128 + 1, 4096, WeightFormat::nvfp4), wgmma_clusters);  // of numbers
-  EXPECT_EQ(path(32 * 128 + 1, 1040, WeightFormat::mxfp8), few_rows);
+  EXPECT_EQ(path(8 * 128, 1024, WeightFormat::mxfp4), few_rows);
+  EXPECT_EQ(path(8 * 128 + 1, 1024, WeightFormat::mxfp4), wgmma_turns);
+  EXPECT_EQ(path(8 * 128, 1024, WeightFormat::mxfp8), few_rows);
+  EXPECT_EQ(path(8 * 128 + 1, 1024, WeightFormat::mxfp8), wgmma_turns);
+  EXPECT_EQ(path(512 * 128, 4096, WeightFormat::nvfp4), wgmma_turns);
+  EXPECT_EQ(path(512 * 128 + 1, 4096, WeightFormat::nvfp4), wgmma_clusters);  // of numbers
+  EXPECT_EQ(path(48 * 128, 1040, WeightFormat::mxfp8), few_rows);             // no runs of 32 codes
+  EXPECT_EQ(path(48 * 128 + 1, 1040, WeightFormat::mxfp8), wgmma);
   EXPECT_EQ(path(8, 1040, WeightFormat::mxfp4), wgmma);  // lanes of 32 codes
   EXPECT_EQ(path(8, 1040, WeightFormat::mxfp8), few_rows);
   EXPECT_EQ(path(8, 1024, WeightFormat::mxfp4, DataType::float16), portable);

@@ -101,7 +101,7 @@ TEST_P(QuantizedExperts, TensorCoresFromCodesGiveTheBitsOfNumbers) {
   };
   const int step = whole_width(moeref::facts(GetParam()));
   for (const auto& [tokens, dim, inter_dim] :
-       {Extents{1, 1, 1}, {23, 3, 5}, {330, 2, 1}, {700, 5, 3}, {1300, 9, 10}})
+       {Extents{1, 1, 1}, {23, 3, 5}, {330, 2, 1}, {700, 5, 3}, {1300, 9, 10}, {150, 8, 16}})
     for (const char* activation : {"swiglu", "quick_geglu", "relu2"}) {
       const json descriptor = with(call(tokens, dim * step, inter_dim * step, "bfloat16"),
                                    {{"config",

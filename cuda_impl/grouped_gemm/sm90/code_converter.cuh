@@ -1,240 +1,158 @@
-// Weights stored as codes, on their way to operand A of a token product: eight warps load the codes of a
-// strip, 64 of K at a time, turn them into the bfloat16 that dequantize() would write, and put these where
-// TMA puts numbers, so that both give the same bits.
+// Weights stored as codes, from the slots that code_feeder.cuh has filled to operand A of a token product:
+// eleven warps turn them into the bfloat16 that dequantize() would write, 32 rows of 64 of K at a time, and
+// put these where TMA puts numbers, so that both give the same bits. They load nothing from device memory:
+// the fence before a stage is full waits for all that its thread has asked for. Two runs of 32 codes a thread
+// share the fence, the waits and the addresses.
 //
-// A thread has a run of 32 codes of each stage, and those of the next two on their way to its registers.
-// Floor: 640 cycles, what the tensor cores take for a stage of a full tile; 130 (int4) to 270 (nvfp4)
-// instructions a warp, two warps a scheduler, would take less. Measured on an H200: 1210 (mxfp4) to 2235
-// (mxfp8): the fence before a stage is full waits for what the thread has asked for of the next ones
-// (tools/bench/results/2026-11-29-h200-codes.md).
+// Floor of a stage of 8192 codes: 640 cycles of the tensor cores for a full tile; for few rows about 480
+// (4 bits) or 520 (8 bits) of shared memory (codes and scales in and out, numbers in, and out for each
+// product) and 350 of instructions. Measured at 16 rows an expert: about 570 and 670, where warps wait for a
+// free stage (tools/bench/results/2026-11-30-h200-codes.md).
 #pragma once
 
-#include "cuda_impl/grouped_gemm/sm90/pipeline.cuh"
-#include "cuda_impl/quantization/format_facts.hpp"
+#include "cuda_impl/grouped_gemm/sm90/code_feeder.cuh"
+#include "cuda_impl/grouped_gemm/sm90/code_numbers.cuh"
 
 namespace moeref::cuda::sm90 {
 
-/// Codes [E, n, k] and their scales, as in weight_format.hpp; k a multiple of 32, codes aligned to 16 bytes.
-struct CodeSource {
-  WeightFormat format;
-  const std::uint8_t* codes;
-  const void* scales;
-  const float* expert_scales;
-  int k, n;
-};
+constexpr int kConverterWarps = 11;
+static_assert(kStripParts * 32 * 2 * kRun == kStrip * kBlockK);
 
-constexpr int kRun = 32, kRuns = kStrip * kBlockK / kRun;  // of a stage, each a thread's
-constexpr int kConverterWarps = kRuns / 32;
-
-/// f<format>() of a format with codes.
-template <class F>
-__device__ __forceinline__ void with_code_format(WeightFormat format, const F& f) {
-  using enum WeightFormat;
-  switch (format) {
-    case none:
-      break;
-    case fp8_e4m3_block128:
-      return f.template operator()<fp8_e4m3_block128>();
-    case mxfp8:
-      return f.template operator()<mxfp8>();
-    case mxfp4:
-      return f.template operator()<mxfp4>();
-    case nvfp4:
-      return f.template operator()<nvfp4>();
-    case int4_group32:
-      return f.template operator()<int4_group32>();
-    case int4_group128:
-      return f.template operator()<int4_group128>();
-  }
-}
-
-__device__ __forceinline__ std::uint32_t multiply_bf16(std::uint32_t a, std::uint32_t b) {
-  std::uint32_t c;
-  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));
-  return c;
-}
-__device__ __forceinline__ std::uint32_t bf16_twice(std::uint32_t bits) { return bits * 0x10001u; }
-/// Two codes of e4m3, the first in the low byte, as floats. (0x7f and 0xff are NaN.)
-__device__ __forceinline__ float2 from_e4m3_pair(std::uint32_t codes) {
-  std::uint32_t halves;
-  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<std::uint16_t>(codes)));
-  return __half22float2(*reinterpret_cast<const __half2*>(&halves));
-}
-/// Eight codes of e2m1 or int4, the first in the lowest bits, as bfloat16.
-template <CodeKind kKind>
-__device__ __forceinline__ void from_nibbles(std::uint32_t word, std::uint32_t (&pairs)[4]) {
-  const std::uint32_t even = word & 0x0f0f0f0fu, odd = word >> 4 & 0x0f0f0f0fu;
-  const std::uint32_t both[2] = {__byte_perm(even, odd, 0x5140), __byte_perm(even, odd, 0x7362)};
-  if constexpr (kKind == CodeKind::int4) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      // 128 + code, less 136.
-      const std::uint32_t code = __byte_perm(both[j / 2], 0x43434343u, j % 2 == 0 ? 0x4140 : 0x4342);
-      asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pairs[j]) : "r"(code), "r"(0x3f803f80u), "r"(0xc308c308u));
-    }
-  } else {
-    // A code's size at the end of bfloat16's exponent and the beginning of its fraction is the number times
-    // 2^-126; a product brings code there and its sign to the sign, without the integer unit.
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const std::uint32_t code = __byte_perm(both[j / 2], 0, j % 2 == 0 ? 0x4140 : 0x4342);
-      pairs[j] = multiply_bf16(code * 0x1040u & 0x81c081c0u, 0x7e807e80u);  // 2^126
-    }
-  }
-}
-
+/// One of Layout::converters warps. They take the parts of the stages in turn, 32 rows each.
 template <class Layout, WeightFormat kFormat>
 class CodeConverter {
-  static constexpr FormatFacts format = facts(kFormat);
-  static constexpr int kBits = format.bits(), kCopies = kRun * kBits / 8 / 16;
-  static constexpr int kScaleBytes = format.scale == ScaleKind::float32    ? 4
-                                     : format.scale == ScaleKind::bfloat16 ? 2
-                                                                           : 1;
-  static_assert(Layout::strips == 1);
+  using Slot = CodeSlot<kFormat>;
+  static constexpr FormatFacts format = Slot::format;
+  static constexpr int kBits = Slot::bits, kCopies = kRun * kBits / 8 / 16;
+  static constexpr unsigned kGroupStages = Slot::slots * Slot::stages;
+  static constexpr int kPartRows = kStrip / kStripParts, kSecondRun = 16;  // rows below the first
+  static_assert(Layout::strips == 1 && (format.block_n == 1 || Slot::scale_size == 4));
 
  public:
-  /// `run` of kRuns is this thread's.
-  __device__ __forceinline__ CodeConverter(const CodeSource& w, std::uint32_t base, int run)
-      : w_(w), base_(base), run_(run) {
+  /// A lane has half of a row, and of the one 16 below; their order keeps eight lanes to banks of their own,
+  /// in a slot and in a stage.
+  __device__ __forceinline__ CodeConverter(const CodeSource& w, std::uint32_t base, unsigned warp)
+      : w_(w), base_(base), part_(warp), half_(threadIdx.x % 2) {
+    const unsigned row = threadIdx.x % 32 / 2 ^ (threadIdx.x % 32 / 2 & 2) << 1;
+    codes_ = row * kCodeRowBytes + ((half_ * kCopies ^ (row / 2 & 3)) << 4);
+    numbers_ = row * 128 + ((half_ * 4 ^ (row & 7)) << 4);
+    row_ = row;
     pipe_.phase = 1;  // the first pass over the stages finds them empty
   }
 
-  /// Strip `strip` of expert `e`: 128 outputs, or, where `half` is not 0, 64 and those `half` further.
-  /// when_empty(kb, stage) is called by each thread when the stage may be filled.
-  template <class WhenEmpty>
-  __device__ __forceinline__ void convert_strip(int e, int strip, int half, int k_blocks,
-                                                const WhenEmpty& when_empty) {
-    place(e, strip, half);
-    Run runs[kAhead];
-#pragma unroll
-    for (int ahead = 0; ahead < kAhead; ++ahead) load(runs[ahead], ahead);
-    const float of_expert = format.expert_scale ? w_.expert_scales[e] : 1.0f;
-    for (int first = 0; first < k_blocks; first += kAhead)
-#pragma unroll
-      for (int i = 0; i < kAhead; ++i) {  // unrolled: a move of what is on its way would wait for it
-        const int kb = first + i;
-        if (kb >= k_blocks) break;
-        mbarrier_wait(Layout::empty(base_, pipe_.stage), pipe_.phase);
-        when_empty(kb, pipe_.stage);
-        convert(runs[i], of_expert);
-        load(runs[i], kb + kAhead);
-        fence_shared_for_async();
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) mbarrier_arrive(Layout::full(base_, pipe_.stage));
-        pipe_.advance();
-      }
+  /// The warp's parts of a strip. first_part(kb, stage) is called by all lanes of the warp that has the first
+  /// part of a stage, when it may be filled.
+  template <class FirstPart>
+  __device__ __forceinline__ void convert_strip(int e, unsigned k_blocks, const FirstPart& first_part) {
+    const unsigned parts = k_blocks * kStripParts;
+    // Where the scales of a lane's rows begin in a word: strips and parts begin at whole words from each
+    // other.
+    const auto scales = static_cast<unsigned>(
+        reinterpret_cast<std::uintptr_t>(scales_of<kFormat>(w_, e, format.block_n == 1 ? int(row_) : 0)) & 3);
+    PipelineState<Layout> pipe = pipe_;
+    PipelineState<Layout, Layout::code_slots> slot = slots_, group = groups_;
+    for (unsigned at = 0; part_ < parts; part_ += Layout::converters) {
+      const unsigned kb = part_ / kStripParts, first_row = part_ % kStripParts * kPartRows;
+      pipe.advance_little(kb - at);
+      slot.advance_little(kb / Slot::stages - at / Slot::stages);
+      group.advance_little(kb / kGroupStages - at / kGroupStages);
+      at = kb;
+      // No barrier of a slot is a phase behind: the warp's last part was of a stage at most
+      // converters / kStripParts before, when what was in that stage had been multiplied.
+      const std::uint32_t from = Layout::code_slot(base_, slot.stage);
+      mbarrier_wait(Layout::code_full(base_, slot.stage), slot.phase);
+      const std::uint32_t from_group = group_scales<Layout>(base_, group.stage);
+      const Runs runs = load(from, from_group + scales, first_row, kb);
+      const float of_expert =
+          format.expert_scale ? __int_as_float(load_shared_word(from_group + Slot::expert_scale_at)) : 1.0f;
+      mbarrier_wait(Layout::empty(base_, pipe.stage), pipe.phase);
+      if (first_row == 0) first_part(kb, pipe.stage);
+      convert(runs, Layout::a(base_, pipe.stage) + first_row * 128 + numbers_, of_expert);
+      __syncwarp();  // all lanes' codes have come to their registers
+      const bool alone = Slot::stages == 1 || (kb % Slot::stages == 0 && kb + 1 == k_blocks);
+      if (threadIdx.x % 32 == 0) mbarrier_arrive(Layout::code_empty(base_, slot.stage), alone ? 2 : 1);
+      fence_shared_for_async();
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) mbarrier_arrive(Layout::full(base_, pipe.stage));
+    }
+    part_ -= parts;
+    pipe_.advance(k_blocks);
+    slots_.advance((k_blocks + Slot::stages - 1) / Slot::stages);
+    groups_.advance((k_blocks + kGroupStages - 1) / kGroupStages);
   }
 
  private:
-  static constexpr int kAhead = 2;
-  struct Run {
-    uint4 codes[kCopies];
-    std::uint32_t scale;
+  struct Runs {
+    uint4 codes[2][kCopies];
+    std::uint32_t scale[2];
   };
-  __device__ __forceinline__ int row() const { return run_ / 2; }
-  __device__ __forceinline__ int place_in_k(int kb) const { return kb * kBlockK + run_ % 2 * kRun; }
 
-  __device__ __forceinline__ void place(int e, int strip, int half) {
-    const int row_bytes = static_cast<int>(std::int64_t{w_.k} * kBits / 8),
-              scale_rows = (w_.n + format.block_n - 1) / format.block_n,
-              blocks = (w_.k + format.block_k - 1) / format.block_k;
-    const int side = half == 0 ? strip * kStrip + row() : strip * 64 + row() % 64,
-              output = side + (half != 0 && row() >= 64 ? half : 0);
-    there_ = side < (half == 0 ? w_.n : half);
-    codes_ = w_.codes + (std::int64_t{e} * w_.n + output) * row_bytes + place_in_k(0) * kBits / 8;
-    scales_ = static_cast<const char*>(w_.scales) +
-              (std::int64_t{e} * scale_rows + output / format.block_n) * blocks * kScaleBytes;
-  }
-
-  __device__ __forceinline__ void load(Run& to, int kb) const {
-    const bool there = there_ && place_in_k(kb) < w_.k;
+  /// Beyond K codes are 0, whatever the scales there, which must not be infinite.
+  __device__ __forceinline__ Runs load(std::uint32_t slot, std::uint32_t scales, unsigned first_row,
+                                       unsigned kb) const {
+    Runs to;
+    const std::uint32_t codes = (slot + first_row * kCodeRowBytes + codes_) ^ kb % Slot::stages * 2 * kCopies
+                                                                                  << 4;
+    const std::uint32_t scale =
+        scales + (first_row + row_) * Slot::scale_pitch +
+        (kb % kGroupStages * kBlockK + half_ * kRun) / format.block_k * Slot::scale_size;
+    const bool inside = kb * kBlockK + half_ * kRun < unsigned(w_.k);
 #pragma unroll
-    for (int c = 0; c < kCopies; ++c)
-      to.codes[c] = there ? __ldg(reinterpret_cast<const uint4*>(
-                                codes_ + std::int64_t{kb} * (kBlockK * kBits / 8) + c * 16))
-                          : uint4{};
-    to.scale = there ? load_scale(kb) : 0;
+    for (unsigned run = 0; run < 2; ++run) {
+#pragma unroll
+      for (unsigned c = 0; c < kCopies; ++c)
+        to.codes[run][c] = load_shared((codes ^ (c << 4)) + run * kSecondRun * kCodeRowBytes);
+      const std::uint32_t stored = load_scale(scale + run * kSecondRun * Slot::scale_pitch);
+      to.scale[run] = inside ? stored : 0;
+    }
+    return to;
   }
 
-  /// As stored, two of a run where a block is shorter. (Of what is not there 0, as int4's code 0 is -8.)
-  __device__ __forceinline__ std::uint32_t load_scale(int kb) const {
-    const char* from = scales_ + place_in_k(kb) / format.block_k * kScaleBytes;
-    const auto byte = [from](int i) -> std::uint32_t {
-      return reinterpret_cast<const std::uint8_t*>(from)[i];
-    };
+  /// As stored, two of a run where a block is shorter.
+  static __device__ __forceinline__ std::uint32_t load_scale(std::uint32_t at) {
     if constexpr (format.scale == ScaleKind::float32)
-      return *reinterpret_cast<const std::uint32_t*>(from);
+      return load_shared_word(at);
     else if constexpr (format.scale == ScaleKind::bfloat16)
-      return *reinterpret_cast<const std::uint16_t*>(from);
+      return load_shared_half(at);
+    else if constexpr (format.block_k < kRun)
+      return load_shared_byte(at) | load_shared_byte(at + 1) << 8;
     else
-      return format.block_k < kRun ? byte(0) | byte(1) << 8 : byte(0);
+      return load_shared_byte(at);
   }
 
-  __device__ __forceinline__ void convert(const Run& run, float of_expert) const {
-    const std::uint32_t to = Layout::a(base_, pipe_.stage) + row() * 128;
-    const auto store = [&](int chunk, const std::uint32_t(&v)[4]) {
-      asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
-                       to + (((run_ % 2 * 4 + chunk) ^ (row() & 7)) << 4)),
-                   "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
-                   : "memory");
-    };
-#pragma unroll
-    for (int c = 0; c < kCopies; ++c) {
-      const uint4& four = run.codes[c];
-      const std::uint32_t words[4] = {four.x, four.y, four.z, four.w};
-      if constexpr (format.code == CodeKind::e4m3) {
-        const float factor =
-            format.scale == ScaleKind::e8m0 ? power_of_code(run.scale) : __uint_as_float(run.scale);
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          std::uint32_t pairs[4];
-#pragma unroll
-          for (int p = 0; p < 4; ++p) {
-            const float2 v = from_e4m3_pair(words[half * 2 + p / 2] >> p % 2 * 16);
-            pairs[p] = pack_bf16(v.x * factor, v.y * factor);
-          }
-          store(c * 2 + half, pairs);
-        }
-      } else {
-#pragma unroll
-        for (int word = 0; word < 4; ++word) {
-          std::uint32_t pairs[4];
-          from_nibbles<format.code>(words[word], pairs);
-#pragma unroll
-          for (std::uint32_t& pair : pairs) pair = scaled(pair, run.scale, word / 2, of_expert);
-          store(word, pairs);
-        }
-      }
+  /// To the rows' halves of operand A, 64 bytes each.
+  static __device__ __forceinline__ void convert(const Runs& runs, std::uint32_t to, float of_expert) {
+    const RunScale<kFormat> a(runs.scale[0], of_expert), b(runs.scale[1], of_expert);
+    if (RunScale<kFormat>::whole(a, b)) {
+      store_numbers<true>(runs.codes[0], a, to);
+      store_numbers<true>(runs.codes[1], b, to + kSecondRun * 128);
+    } else {
+      store_numbers<false>(runs.codes[0], a, to);
+      store_numbers<false>(runs.codes[1], b, to + kSecondRun * 128);
     }
   }
-
-  /// Of e8m0: 2^-127 has no normal exponent.
-  static __device__ __forceinline__ float power_of_code(std::uint32_t code) {
-    return __uint_as_float(code == 0 ? 0x400000u : code << 23);
-  }
-  /// Numbers of 4 bits by their scale, or the run's second one: exact in bfloat16, but for int4, which rounds
-  /// once, and for a factor of the expert, which rounds in fp32 first.
-  static __device__ __forceinline__ std::uint32_t scaled(std::uint32_t pair, std::uint32_t scale, int second,
-                                                         float of_expert) {
-    if constexpr (format.scale == ScaleKind::e8m0)
-      return multiply_bf16(pair, bf16_twice(scale == 0 ? 0x40u : scale << 7));
-    else if constexpr (format.scale == ScaleKind::bfloat16)
-      return multiply_bf16(pair, bf16_twice(scale));
-    else {
-      const float2 both = from_e4m3_pair(scale);
-      const float factor = second ? both.y : both.x;
-      const float x = __uint_as_float(pair << 16) * factor, y = __uint_as_float(pair & 0xffff0000u) * factor;
-      return format.expert_scale ? pack_bf16(x * of_expert, y * of_expert) : pack_bf16(x, y);
+  template <bool kWhole>
+  static __device__ __forceinline__ void store_numbers(const uint4 (&codes)[kCopies],
+                                                       const RunScale<kFormat>& scale, std::uint32_t to) {
+#pragma unroll
+    for (int eight = 0; eight < 4; ++eight) {
+      const uint4& from = codes[eight * kCopies / 4];
+      const std::uint32_t words[4] = {from.x, from.y, from.z, from.w};
+      std::uint32_t v[4];
+      scale.template numbers<kWhole>(words + eight * kCopies % 4, eight, v);
+      asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to ^ eight << 4), "r"(v[0]), "r"(v[1]),
+                   "r"(v[2]), "r"(v[3])
+                   : "memory");
     }
   }
 
   const CodeSource& w_;
   std::uint32_t base_;
-  int run_;
-  PipelineState<Layout> pipe_;
-  bool there_;
-  const std::uint8_t* codes_;  // of the thread's run of the strip, at the beginning of K
-  const char* scales_;         // of its output, at the beginning of K
+  unsigned part_;  // of the strip to come
+  unsigned row_, half_;
+  std::uint32_t codes_, numbers_;  // of the lane, in a part of a slot and of a stage
+  PipelineState<Layout> pipe_;     // at the strip's beginning
+  PipelineState<Layout, Layout::code_slots> slots_, groups_;
 };
 
 }  // namespace moeref::cuda::sm90

@@ -31,9 +31,9 @@ void launch(const char* name, cudaStream_t stream, const Arguments&... arguments
 }
 
 template <class Epilogue, int Strips, int Cluster, bool Coded = false>
-using TokenLayout = SharedLayout<Strips, kBlockRows, Strips == 2 ? 4 : 5,
-                                 (Epilogue::shares_staging ? 1 : 2) * Epilogue::staging_bytes, Cluster,
-                                 Coded ? kConverterWarps : 0>;
+using TokenLayout = SharedLayout<Strips, kBlockRows, Strips == 2 || Coded ? 4 : 5,
+                                 (Epilogue::shares_staging || Coded ? 1 : 2) * Epilogue::staging_bytes,
+                                 Cluster, Coded ? kConverterWarps : 0>;
 
 /// For M of `m_extent` columns, as the epilogue counts them.
 template <class Layout, class Epilogue>
@@ -49,11 +49,26 @@ inline CUtensorMap weights_mn_major(const void* w, int experts, int k, int m) {
 inline CUtensorMap weights_k_major(const void* w, int experts, int m, int k) {
   return tensor_map(static_cast<const bf16*>(w), experts, m, k, 128, 64);
 }
+/// Codes [E, M, K]: box of 64 rows of M.
+inline CodeSource code_source(const GroupedShape& g, const void* codes, const WeightScales& scales, int k,
+                              int m) {
+  const FormatFacts f = facts(g.format);
+  const std::int64_t count =
+      std::int64_t{g.experts} * ((m + f.block_n - 1) / f.block_n) * ((k + f.block_k - 1) / f.block_k);
+  return {
+      tensor_map(static_cast<const std::uint8_t*>(codes), g.experts, m, std::int64_t{k} * f.bits() / 8, 64),
+      g.format,
+      static_cast<const char*>(scales.blocks),
+      static_cast<const char*>(scales.blocks) + count * f.scale_bytes(),
+      scales.experts,
+      k,
+      m};
+}
 /// Operand A, M outputs by K, as WeightsByTma or CodedWeights have it.
 template <class Weights, class Product>
 typename Weights::Source weights_of(const GroupedShape& g, const Product& p, int k, int m) {
   if constexpr (Weights::coded)
-    return {g.format, static_cast<const std::uint8_t*>(p.weights), p.scales.blocks, p.scales.experts, k, m};
+    return code_source(g, p.weights, p.scales, k, m);
   else
     return Weights::mn_major ? weights_mn_major(p.weights, g.experts, k, m)
                              : weights_k_major(p.weights, g.experts, m, k);

@@ -1,6 +1,7 @@
 // The shared-memory pipeline and the wgmma loop of the token products; clusters and barriers of all.
 //
-// A block is two consumer warpgroups and one producer warpgroup. One stage holds 64 of K: operand A (a strip
+// A block is two consumer warpgroups and one producer warpgroup, or, where weights are codes, one consumer
+// warpgroup and twelve warps that bring them (token_product.cuh). One stage holds 64 of K: operand A (a strip
 // of 128 rows of M as two m64 blocks, for one warpgroup or for each of the two) and operand B (up to MaxN
 // rows of N). M is always a weight dimension and N, which wgmma takes in any multiple of 16, the other one: a
 // tile of 136 tokens costs 144 and not 256. With Cluster = 2, two blocks form a cluster with the same K, and
@@ -18,10 +19,12 @@ namespace moeref::cuda::sm90 {
 
 constexpr int kStrip = 128, kBlockK = 64;
 constexpr int kThreads = 384, kProducerRegisters = 40, kConsumerRegisters = 232;
-constexpr int kBlock64Bytes = 64 * kBlockK * 2;  // one m64 (or n64, MN-major) block of a stage
+constexpr int kCodeRowBytes = 64, kCodeSlotBytes = kStrip * kCodeRowBytes + 2048;  // codes and scales
+constexpr int kStripParts = 4, kSlotParts = 2 * kStripParts;  // of a stage, or of a slot's one or two stages
+constexpr int kBlock64Bytes = 64 * kBlockK * 2;               // one m64 (or n64, MN-major) block of a stage
 
 /// Strips: 2 of a tile that the warpgroups share, or 1 where they take turns. Staging: bytes for epilogues.
-/// Converters: warps that bring operand A, from thread 256 on.
+/// Converters: warps that bring operand A from codes, beside one warpgroup that multiplies instead of two.
 template <int Strips, int MaxN, int Stages, int Staging, int Cluster, int Converters = 0>
 struct SharedLayout {
   static_assert(Strips == 1 || Strips == 2);
@@ -30,18 +33,25 @@ struct SharedLayout {
   static constexpr bool by_turns = Strips == 1;
   static constexpr int a_bytes = Strips * kStrip * kBlockK * 2, b_bytes = MaxN * kBlockK * 2,
                        stage_bytes = a_bytes + b_bytes;
-  static constexpr int staging = Stages * stage_bytes, barriers = staging + Staging,
-                       tickets = barriers + 16 * Stages + 32;
-  static constexpr int arrivals = 1 + Converters;  // at a stage that is full
-  static constexpr int threads = Converters > 0 ? 256 + 32 * Converters : kThreads;
-  // Eight consumer warps and the producer, which is one of the converters where there are some.
-  using Ring = TicketRing<Cluster, 8 + (Converters > 0 ? Converters : 1)>;
+  /// So many that no converter's next slot can be a phase behind (code_converter.cuh).
+  static constexpr int code_slots = Converters > 0 ? Stages + (Converters + kStripParts - 1) / kStripParts
+                                                   : 0;
+  static constexpr int codes = Stages * stage_bytes, staging = codes + code_slots * kCodeSlotBytes,
+                       barriers = staging + Staging, tickets = barriers + 16 * (Stages + code_slots) + 32;
+  static constexpr int consumer_threads = Converters > 0 ? 128 : 256;
+  static constexpr int threads = Converters > 0 ? consumer_threads + 32 * (Converters + 1) : kThreads;
+  static constexpr int converters = Converters;
+  static constexpr int arrivals = 1 + (Converters > 0 ? kStripParts : 0);  // at a stage that is full
+  using Ring = TicketRing<Cluster, consumer_threads / 32 + Converters + 1>;
   static constexpr int total = tickets + Ring::bytes;
   static_assert(b_bytes % 1024 == 0 && total <= 232448);
 
   static __device__ std::uint32_t a(std::uint32_t base, int stage) { return base + stage * stage_bytes; }
   static __device__ std::uint32_t b(std::uint32_t base, int stage) {
     return base + stage * stage_bytes + a_bytes;
+  }
+  static __device__ std::uint32_t code_slot(std::uint32_t base, int slot) {
+    return base + codes + slot * kCodeSlotBytes;
   }
   static __device__ std::uint32_t full(std::uint32_t base, int stage) { return base + barriers + 8 * stage; }
   static __device__ std::uint32_t empty(std::uint32_t base, int stage) {
@@ -54,19 +64,30 @@ struct SharedLayout {
   static __device__ std::uint32_t turn_to_store(std::uint32_t base, int warpgroup) {
     return base + barriers + 8 * (2 * Stages + 2 + warpgroup);
   }
+  static __device__ std::uint32_t code_full(std::uint32_t base, int slot) {
+    return base + barriers + 8 * (2 * Stages + 4 + slot);
+  }
+  static __device__ std::uint32_t code_empty(std::uint32_t base, int slot) {
+    return base + barriers + 8 * (2 * Stages + 4 + code_slots + slot);
+  }
 };
 
-template <class Layout>
+template <class Layout, int Stages = Layout::stages>
 struct PipelineState {
   int stage = 0;
   std::uint32_t phase = 0;
   __device__ void advance() {
-    if (++stage == Layout::stages) stage = 0, phase ^= 1;
+    if (++stage == Stages) stage = 0, phase ^= 1;
+  }
+  /// By no more than the stages that there are.
+  __device__ void advance_little(int count) {
+    stage += count;
+    if (stage >= Stages) stage -= Stages, phase ^= 1;
   }
   __device__ void advance(int count) {
     stage += count;
-    phase ^= stage / Layout::stages & 1;
-    stage %= Layout::stages;
+    phase ^= stage / Stages & 1;
+    stage %= Stages;
   }
 };
 
@@ -90,6 +111,10 @@ __device__ void initialise_barriers(std::uint32_t base) {
     for (int warpgroup = 0; warpgroup < 2; ++warpgroup) {
       mbarrier_init(Layout::turn_to_multiply(base, warpgroup), 4);
       mbarrier_init(Layout::turn_to_store(base, warpgroup), 4);
+    }
+    for (int slot = 0; slot < Layout::code_slots; ++slot) {
+      mbarrier_init(Layout::code_full(base, slot), 1 + 32);  // the lead for TMA, all lanes for their copies
+      mbarrier_init(Layout::code_empty(base, slot), kSlotParts);
     }
     Layout::Ring::initialise(base + Layout::tickets);
   }

@@ -28,7 +28,8 @@ StoreRowsArguments store(const GroupedShape& g, const StoredProduct& p, int widt
 template <class Weights, int Strips, int Cluster, bool Scaled>
 void stored_product(const char* name, const GroupedShape& g, const StoredProduct& p, int k_extent, int width,
                     cudaStream_t stream) {
-  using Epilogue = std::conditional_t<Strips == 1, StoreRowsInBulk<Scaled>, StoreRows<Scaled>>;
+  using Epilogue =
+      std::conditional_t<Strips == 1 && !Weights::coded, StoreRowsInBulk<Scaled>, StoreRows<Scaled>>;
   using Layout = TokenLayout<Epilogue, Strips, Cluster, Weights::coded>;
   launch<token_product<Layout, Weights, Epilogue>, Layout>(
       name, stream, weights_of<Weights>(g, p, k_extent, width), token_rows(g, p.rows, k_extent),

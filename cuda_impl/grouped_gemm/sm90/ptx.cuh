@@ -32,6 +32,9 @@ __device__ __forceinline__ void mbarrier_init(std::uint32_t bar, int arrivals) {
 __device__ __forceinline__ void mbarrier_arrive(std::uint32_t bar) {
   asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(bar) : "memory");
 }
+__device__ __forceinline__ void mbarrier_arrive(std::uint32_t bar, int count) {
+  asm volatile("mbarrier.arrive.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(count) : "memory");
+}
 __device__ __forceinline__ void mbarrier_arrive_expect(std::uint32_t bar, std::uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
 }
@@ -110,6 +113,20 @@ __device__ __forceinline__ void tma_load_multicast(std::uint32_t dst, const CUte
       "[%2], %6;" ::"r"(dst),
       "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "h"(blocks)
       : "memory");
+}
+/// Four or eight bytes, aligned to as many. The barrier's arrival follows all such copies of the thread.
+__device__ __forceinline__ void copy_word_if(bool valid, std::uint32_t to, const void* from) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p cp.async.ca.shared.global [%1], [%2], 4;\n}\n" ::"r"(
+          int(valid)),
+      "r"(to), "l"(from)
+      : "memory");
+}
+__device__ __forceinline__ void copy_two_words(std::uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to), "l"(from) : "memory");
+}
+__device__ __forceinline__ void mbarrier_arrive_after_copies(std::uint32_t bar) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(bar) : "memory");
 }
 // From shared memory to a box in device memory; what lies outside the matrix is left out. Committed stores
 // are counted by thread; waiting for all but `Pending` of them to have been read leaves the source free for
@@ -220,6 +237,16 @@ __device__ __forceinline__ uint4 load_shared(std::uint32_t address) {
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "r"(address)
                : "memory");
+  return v;
+}
+__device__ __forceinline__ std::uint32_t load_shared_byte(std::uint32_t address) {
+  std::uint32_t v;
+  asm volatile("ld.shared.u8 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
+  return v;
+}
+__device__ __forceinline__ std::uint32_t load_shared_half(std::uint32_t address) {
+  std::uint32_t v;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
   return v;
 }
 __device__ __forceinline__ void store_shared_word(std::uint32_t address, int value) {

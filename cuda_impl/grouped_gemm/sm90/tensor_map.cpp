@@ -27,22 +27,35 @@ Encode encoder() {
   return function;
 }
 
-}  // namespace
-
-CUtensorMap tensor_map(const __nv_bfloat16* data, std::int64_t count, std::int64_t rows, std::int64_t columns,
-                       int box_rows, int box_columns) {
+CUtensorMap encode(CUtensorMapDataType type, int element_bytes, CUtensorMapSwizzle swizzle, const void* data,
+                   std::int64_t count, std::int64_t rows, std::int64_t columns, int box_rows,
+                   int box_columns) {
   CUtensorMap map;
   const cuuint64_t sizes[3] = {cuuint64_t(columns), cuuint64_t(rows), cuuint64_t(count)};
-  const cuuint64_t strides[2] = {cuuint64_t(columns) * 2, cuuint64_t(columns) * cuuint64_t(rows) * 2};
+  const cuuint64_t strides[2] = {cuuint64_t(columns * element_bytes),
+                                 cuuint64_t(columns * rows * element_bytes)};
   const cuuint32_t box[3] = {cuuint32_t(box_columns), cuuint32_t(box_rows), 1}, step[3] = {1, 1, 1};
-  const CUresult status =
-      encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<__nv_bfloat16*>(data), sizes, strides,
-                box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult status = encoder()(&map, type, 3, const_cast<void*>(data), sizes, strides, box, step,
+                                    CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS)
     throw CudaError("cuTensorMapEncodeTiled for [" + std::to_string(count) + ", " + std::to_string(rows) +
                     ", " + std::to_string(columns) + "]: error " + std::to_string(int(status)));
   return map;
+}
+
+}  // namespace
+
+CUtensorMap tensor_map(const __nv_bfloat16* data, std::int64_t count, std::int64_t rows, std::int64_t columns,
+                       int box_rows, int box_columns) {
+  return encode(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, CU_TENSOR_MAP_SWIZZLE_128B, data, count, rows, columns,
+                box_rows, box_columns);
+}
+
+CUtensorMap tensor_map(const std::uint8_t* data, std::int64_t count, std::int64_t rows, std::int64_t columns,
+                       int box_rows) {
+  return encode(CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, CU_TENSOR_MAP_SWIZZLE_64B, data, count, rows, columns,
+                box_rows, 64);
 }
 
 }  // namespace moeref::cuda

@@ -1,4 +1,4 @@
-// Tensor maps for TMA: matrices of bf16, 128-byte swizzle, elements outside read as zero.
+// Tensor maps for TMA; elements outside read as zero.
 #pragma once
 
 #include <cuda.h>
@@ -8,9 +8,12 @@
 
 namespace moeref::cuda {
 
-/// Map of `data` [count, rows, columns] with boxes of [1, box_rows, box_columns]. `columns` a multiple of 8,
-/// data 16-byte aligned. Throws CudaError when the driver refuses.
+/// Map of `data` [count, rows, columns] with boxes of [1, box_rows, box_columns], 128-byte swizzle. `columns`
+/// a multiple of 8, data 16-byte aligned. Throws CudaError when the driver refuses.
 CUtensorMap tensor_map(const __nv_bfloat16* data, std::int64_t count, std::int64_t rows, std::int64_t columns,
                        int box_rows, int box_columns);
+/// The same of bytes, `columns` a multiple of 16, with boxes of 64 columns and 64-byte swizzle.
+CUtensorMap tensor_map(const std::uint8_t* data, std::int64_t count, std::int64_t rows, std::int64_t columns,
+                       int box_rows);
 
 }  // namespace moeref::cuda

@@ -11,7 +11,8 @@
 //   the same tokens. One multiplies while the other is in its epilogue.
 //
 // Both operands come by TMA. Where the tokens still have to come to their rows, idle warps bring them there
-// (row_copy.cuh). Where the weights are codes, two warpgroups in the producer's place turn them into numbers
+// (row_copy.cuh). Where the weights are codes, one warpgroup multiplies, and in place of the other and of the
+// producer one warp has codes loaded (code_feeder.cuh) and eleven turn them into numbers
 // (code_converter.cuh).
 //
 // Units run expert by expert, token tiles fastest, so that the blocks in flight share weights and tokens in
@@ -59,7 +60,7 @@ struct CodedWeights {
   using Source = CodeSource;
   static constexpr bool mn_major = false, coded = true;
   // A block has what it is launched with, 128 for each of 512 threads: whoever wants more waits for ever.
-  static constexpr int producer_registers = 56, consumer_registers = 200;
+  static constexpr int producer_registers = 96, consumer_registers = 224;
 };
 
 /// A unit's row tile, of all blocks of the cluster, and how many rows it has; its rows and first strip for
@@ -139,27 +140,40 @@ __device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const
   }
 }
 
-/// Both operands where the weights are codes. The converters' warps have the tokens loaded in turn, a stage
-/// each; the first lane of all keeps the tickets.
+/// Where the weights are codes: one warp draws the tickets and has codes loaded,
 template <class Layout, class Epilogue>
-__device__ __forceinline__ void produce_from_codes(const CodeSource& weights, const CUtensorMap& tokens,
-                                                   const TokenProductShape& s, int m_half, std::uint32_t base,
-                                                   int total) {
-  const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK, rank = rank_in_cluster<Layout>(),
-            half = Epilogue::paired_columns ? m_half : 0, run = static_cast<int>(threadIdx.x) - 256,
-            draw_at = max(0, k_blocks - Layout::stages);
-  const bool leads = run == 0;
-  TicketKeeper<typename Layout::Ring> kept(s.tickets, total, rank, base + Layout::tickets, leads);
-  TicketReader<typename Layout::Ring, true> read(base + Layout::tickets);
-  const auto next = [&] { return run >= 32 ? read.next() : uniform(leads ? kept.next() : 0); };
+__device__ __forceinline__ void produce_codes(const CodeSource& weights, const TokenProductShape& s,
+                                              int m_half, std::uint32_t base, int total) {
+  const int rank = rank_in_cluster<Layout>(), half = Epilogue::paired_columns ? m_half : 0;
+  const bool leads = threadIdx.x % 32 == 0;
+  TicketKeeper<typename Layout::Ring> tickets(s.tickets, total, rank, base + Layout::tickets, leads);
+  const auto next = [&] { return uniform(leads ? tickets.next() : 0); };
   with_code_format(weights.format, [&]<WeightFormat kFormat>() {
-    CodeConverter<Layout, kFormat> converter(weights, base, run);
+    CodeFeeder<Layout, kFormat> feeder(weights, base);
     for (int work = next(); work < total; work = next()) {
       const TileOutput tile = locate<Layout>(s, work, rank).output;
+      feeder.feed_strip(tile.expert, StripRows(tile.strip, half), [&] {
+        if (leads) tickets.draw();
+      });
+    }
+  });
+}
+
+/// and the others turn these into operand A, and have the tokens loaded in turn, a stage each.
+template <class Layout>
+__device__ __forceinline__ void convert_codes(const CodeSource& weights, const CUtensorMap& tokens,
+                                              const TokenProductShape& s, std::uint32_t base, int total) {
+  const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK, rank = rank_in_cluster<Layout>();
+  const bool leads = threadIdx.x % 32 == 0;
+  TicketReader<typename Layout::Ring, true> tickets(base + Layout::tickets);
+  with_code_format(weights.format, [&]<WeightFormat kFormat>() {
+    CodeConverter<Layout, kFormat> converter(weights, base,
+                                             uniform((threadIdx.x - Layout::consumer_threads) / 32));
+    for (int work = tickets.next(); work < total; work = tickets.next()) {
+      const TileOutput tile = locate<Layout>(s, work, rank).output;
       const int boxes = (tile.rows + kTokenBox - 1) / kTokenBox;
-      converter.convert_strip(tile.expert, tile.strip, half, k_blocks, [&](int kb, int stage) {
-        if (leads && kb == draw_at) kept.draw();
-        if (run != kb % kConverterWarps * 32) return;
+      converter.convert_strip(tile.expert, k_blocks, [&](int kb, int stage) {
+        if (!leads) return;
         const std::uint32_t full = Layout::full(base, stage), b = Layout::b(base, stage);
         mbarrier_arrive_expect(full, boxes * kTokenBox * kBlockK * 2);
         for (int box = rank; box < boxes; box += Layout::cluster)
@@ -256,6 +270,31 @@ __device__ __forceinline__ void consume_in_turn(const TokenProductShape& s,
   Epilogue::finish();
 }
 
+/// One warpgroup does all, while converters go on as far as there are stages.
+template <class Layout, class Weights, class Epilogue>
+__device__ __forceinline__ void consume_alone(const TokenProductShape& s,
+                                              const typename Epilogue::Arguments& epilogue, char* shared,
+                                              std::uint32_t base, int total) {
+  const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK, rank = rank_in_cluster<Layout>(),
+            strips = strips_of<Epilogue>(Epilogue::m_extent(epilogue));
+  PipelineState<Layout> pipe;
+  Accumulator<Layout::max_n> acc;
+  TicketReader<typename Layout::Ring, true> tickets(base + Layout::tickets);
+  for (int work = tickets.next(); work < total; work = tickets.next()) {
+    const TileOutput tile = locate<Layout>(s, work, rank).output;
+    if (tile.strip >= strips) {
+      skip(base, k_blocks, pipe);
+      continue;
+    }
+    typename Epilogue::Prepared prepared;
+    accumulate<Layout, Weights::mn_major, false>(acc, base, 0, (tile.rows + 15) / 16 * 16, k_blocks, pipe,
+                                                 [&] { prepared = Epilogue::prepare(epilogue, tile); });
+    if (Epilogue::shares_staging) warpgroup_barrier(1);  // all warps' last stores have been read
+    Epilogue::run(epilogue, prepared, acc, tile, shared + Layout::staging, 0);
+  }
+  Epilogue::finish();
+}
+
 template <class Layout, class Weights, class Epilogue>
 __global__ void __launch_bounds__(Layout::threads, 1)
     token_product(const __grid_constant__ typename Weights::Source weights,
@@ -266,10 +305,13 @@ __global__ void __launch_bounds__(Layout::threads, 1)
   initialise_barriers<Layout>(base);
   wait_for_earlier_kernels();
   const int total = s.tiles.expert_tile_begin[s.experts] * s.units_per_tile;
-  if (threadIdx.x >= 256) {
+  if (threadIdx.x >= Layout::consumer_threads) {
     set_registers_down<Weights::producer_registers>();
     if constexpr (Weights::coded) {
-      produce_from_codes<Layout, Epilogue>(weights, tokens, s, Epilogue::m_extent(epilogue), base, total);
+      if (threadIdx.x >= Layout::threads - 32)
+        produce_codes<Layout, Epilogue>(weights, s, Epilogue::m_extent(epilogue), base, total);
+      else
+        convert_codes<Layout>(weights, tokens, s, base, total);
     } else {
       if (threadIdx.x == 256)
         produce_tokens<Layout, Weights, Epilogue>(weights, tokens, s, Epilogue::m_extent(epilogue), base,
@@ -280,7 +322,9 @@ __global__ void __launch_bounds__(Layout::threads, 1)
   } else {
     set_registers_up<Weights::consumer_registers>();
     const int warpgroup = uniform(threadIdx.x / 128);
-    if constexpr (Layout::by_turns)
+    if constexpr (Weights::coded)
+      consume_alone<Layout, Weights, Epilogue>(s, epilogue, shared, base, total);
+    else if constexpr (Layout::by_turns)
       consume_in_turn<Layout, Weights, Epilogue>(s, epilogue, shared, base, total, warpgroup);
     else
       consume_together<Layout, Weights, Epilogue>(s, epilogue, shared, base, total, warpgroup);

@@ -127,6 +127,7 @@ TEST(ForkedRanks, MeetAndSum) {
 TEST(ForkedRanks, AHandleThatCannotBeOpenedMeansNccl) {
   EXPECT_EQ(run_forked(2, 1,
                        [](const std::shared_ptr<Bootstrap>& world, Board&) {
+                         setenv("MOEREF_EMULATED_NCCL", "sockets", 1);
                          std::unique_ptr<emulated::Interception> hidden;
                          if (world->rank() == 1)
                            hidden = std::make_unique<emulated::Interception>(

@@ -55,7 +55,7 @@ TEST_P(TruncatedSums, bounds_hold_for_tensor_cores_and_for_float32) {
   const char* given = std::getenv("MOEREF_BOUNDS_CALLS");
   const std::uint64_t calls = given ? std::strtoull(given, nullptr, 10) : 60;
   std::map<std::string, double> worst, worst_in_float32;
-  std::uint64_t told = 0;
+  std::uint64_t told = 0, may_tell = 0;
   for (std::uint64_t seed = 0; seed < calls; ++seed) {
     const Call call = quantised_operands(component, dtype, seed, false, kTruncating);
     const NamedTensors truncated = eager_results(call, seed);
@@ -70,18 +70,21 @@ TEST_P(TruncatedSums, bounds_hold_for_tensor_cores_and_for_float32) {
     };
     expect_pass(truncated, worst, "tensor cores");
     expect_pass(eager_results(in_float32(call), seed), worst_in_float32, "float32");
+    // Where situ's bounds are near, y hardly depends on h.
+    if (call.config.value("expert_activation", "") == "situ") continue;
+    ++may_tell;
     told += judged(in_float32(call), truncated).verdict == Verdict::fail;
   }
   // In a narrower type h, a and o round more than these sums lose.
   if (dtype == DType::float32 || dtype == DType::float64) {
-    EXPECT_GE(told, calls * 3 / 4);
+    EXPECT_GE(told, may_tell * 3 / 4);
   }
   if (std::getenv("MOEREF_BOUNDS_TABLE")) {
     for (const auto& [tensor, ratio] : worst)
       std::cout << "| " << name(component) << " | " << name(dtype) << " | " << tensor << " | " << ratio
                 << " | " << worst_in_float32[tensor] << " |\n";
     std::cout << "| " << name(component) << " | " << name(dtype) << " | told under float32 | " << told
-              << " of " << calls << " |\n";
+              << " of " << may_tell << " |\n";
   }
 }
 

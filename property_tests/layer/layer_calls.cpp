@@ -161,4 +161,19 @@ void arrange_exact(Descriptor& d) {
 
 void arrange_wide(Descriptor& d) { d.widen(); }
 
+void arrange_one_plain_expert(Descriptor& d) {
+  d.latent = 0;
+  d.k = 1;
+  d.rows = 0;
+  d.poison = NonFinite::none;
+  d.values = Values::rough;
+  d.mask = Mask::absent;
+  d.ids = Ids::distinct;
+  d.activation = ActivationKind::relu;
+  d.expert_bias = d.config.router_weight_on_input = false;
+  d.config.null_slots = NullSlots::given;
+  d.config.n_identity_experts = 0;
+  if (d.dtype == DType::float16) d.dtype = DType::bfloat16;
+}
+
 }  // namespace moeref

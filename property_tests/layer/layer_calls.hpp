@@ -95,4 +95,8 @@ void arrange_exact(Descriptor& d);
 /// overflow.
 void arrange_wide(Descriptor& d);
 
+/// Every token is real and has one expert, which rectifies and adds nothing, so that y is a product of
+/// products. Of float16, whose range is small, bfloat16 takes the place.
+void arrange_one_plain_expert(Descriptor& d);
+
 }  // namespace moeref

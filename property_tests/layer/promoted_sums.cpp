@@ -105,23 +105,12 @@ void arrange_promoted_sums(Descriptor& d) {
         d.seed / 4 % 2 == 0 ? ActivationFormat::fp8_e4m3_group128 : ActivationFormat::fp8_e4m3_group128_ue8m0;
   if (d.config.accumulator == Accumulator::float32 && d.seed % 2 == 0)
     d.config.accumulator = Accumulator::e8m13_promoted128;
-  d.latent = 0;
+  arrange_one_plain_expert(d);
   const std::int64_t length = 8 * kGroup + static_cast<std::int64_t>(d.seed % 100);
   d.D = over_tokens(d) ? length : std::clamp<std::int64_t>(d.D, 2, 40);
   d.I = over_tokens(d) ? std::clamp<std::int64_t>(d.I, 2, 40) : length;
   d.E = std::min<std::int64_t>(d.E, 2);
-  d.k = 1;
   d.T = std::clamp<std::int64_t>(d.T, 1, 3);
-  d.rows = 0;
-  d.poison = NonFinite::none;
-  d.values = Values::rough;
-  d.mask = Mask::absent;
-  d.ids = Ids::distinct;
-  d.activation = ActivationKind::relu;
-  d.expert_bias = d.config.router_weight_on_input = false;
-  d.config.null_slots = NullSlots::given;
-  d.config.n_identity_experts = 0;
-  if (d.dtype == DType::float16) d.dtype = DType::bfloat16;
 }
 
 const Property kPromotedSumsProperties[] = {

@@ -105,22 +105,11 @@ void arrange_quantised_rows(Descriptor& d) {
   if (d.config.activation_format == ActivationFormat::none)
     d.config.activation_format = kQuantisedActivations[d.seed % kQuantisedActivations.size()];
   const std::int64_t group = facts(d.config.activation_format).group;
-  d.latent = 0;
+  arrange_one_plain_expert(d);
   d.D = std::clamp(d.D, 2 * group + 2, 3 * group);
   d.I = std::clamp(d.I, group + 2, 2 * group);
   d.E = std::min<std::int64_t>(d.E, 3);
-  d.k = 1;
   d.T = std::clamp<std::int64_t>(d.T, 2, 5);
-  d.rows = 0;
-  d.poison = NonFinite::none;
-  d.values = Values::rough;
-  d.mask = Mask::absent;
-  d.ids = Ids::distinct;
-  d.activation = ActivationKind::relu;
-  d.expert_bias = d.config.router_weight_on_input = false;
-  d.config.null_slots = NullSlots::given;
-  d.config.n_identity_experts = 0;
-  if (d.dtype == DType::float16) d.dtype = DType::bfloat16;
 }
 
 const Property kQuantisedProductsProperties[] = {

@@ -1,6 +1,7 @@
 #include "reference_cpu/quantization/tests/quantised_operands.hpp"
 
 #include <cmath>
+#include <sstream>
 #include <utility>
 
 #include "moeref/config.hpp"
@@ -57,6 +58,13 @@ Call quantised_operands(Component component, DType dtype, std::uint64_t seed, bo
     call.tensors[spec.name] = std::move(tensor);
   }
   return quantized_call(std::move(call), weights, activations, accumulator);
+}
+
+std::string described(const Call& call, const TensorVerdict& failure) {
+  std::ostringstream out;
+  out << call.config.dump() << "\n  " << failure.tensor << ": " << failure.finding << " r " << failure.ratio
+      << " value " << failure.value << " reference " << failure.reference << " bound " << failure.bound;
+  return out.str();
 }
 
 }  // namespace moeref

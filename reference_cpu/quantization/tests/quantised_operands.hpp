@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "moeref/accumulator.hpp"
 #include "moeref/implementation.hpp"
+#include "moeref/verdict.hpp"
 
 namespace moeref {
 
@@ -13,5 +15,8 @@ namespace moeref {
 /// zeros, outliers and rows far apart.
 Call quantised_operands(Component component, DType dtype, std::uint64_t seed, bool ordinary = false,
                         Accumulator accumulator = Accumulator::float32);
+
+/// What a test says of a call that fails: its config, and its first failing tensor.
+std::string described(const Call& call, const TensorVerdict& failure);
 
 }  // namespace moeref

@@ -47,9 +47,7 @@ TEST_P(QuantizedProducts, bounds_hold_for_honest_ports) {
     const CaseVerdict verdict = judge(call, eager::EagerPort(options).run(call), judging);
     for (const TensorVerdict& t : verdict.tensors) worst[t.tensor] = std::max(worst[t.tensor], t.ratio);
     if (const TensorVerdict* failure = verdict.first_failure())
-      ADD_FAILURE() << "seed " << seed << " " << call.config.dump() << "\n  " << failure->tensor << ": "
-                    << failure->finding << " r " << failure->ratio << " value " << failure->value
-                    << " reference " << failure->reference << " bound " << failure->bound;
+      ADD_FAILURE() << "seed " << seed << " " << described(call, *failure);
   }
   if (std::getenv("MOEREF_BOUNDS_TABLE"))
     for (const auto& [tensor, ratio] : worst)

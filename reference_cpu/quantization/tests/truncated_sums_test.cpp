@@ -64,9 +64,7 @@ TEST_P(TruncatedSums, bounds_hold_for_tensor_cores_and_for_float32) {
       const CaseVerdict verdict = judged(call, results);
       for (const TensorVerdict& t : verdict.tensors) ratios[t.tensor] = std::max(ratios[t.tensor], t.ratio);
       if (const TensorVerdict* failure = verdict.first_failure())
-        ADD_FAILURE() << port << " seed " << seed << " " << call.config.dump() << "\n  " << failure->tensor
-                      << ": " << failure->finding << " r " << failure->ratio << " value " << failure->value
-                      << " reference " << failure->reference << " bound " << failure->bound;
+        ADD_FAILURE() << port << " seed " << seed << " " << described(call, *failure);
     };
     expect_pass(truncated, worst, "tensor cores");
     expect_pass(eager_results(in_float32(call), seed), worst_in_float32, "float32");

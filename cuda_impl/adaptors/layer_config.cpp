@@ -113,7 +113,8 @@ ExpertsConfig experts_config(const MoEConfig& c, std::int64_t tokens, DataType t
       0,
       c.router_weight_on_input,
       of_same_name<ActivationFormat, moeref::ActivationFormat, kActivationFormatCount>(c.activation_format),
-      static_cast<int>(c.n_identity_experts)};
+      static_cast<int>(c.n_identity_experts),
+      of_same_name<Accumulator, moeref::Accumulator, kAccumulatorCount>(c.accumulator)};
 }
 
 MLPConfig mlp_config(const moeref::MLPConfig& c, std::int64_t tokens, DataType type) {

@@ -4,7 +4,7 @@
 
 namespace moeref::cuda::sm90 {
 
-const GroupedProducts kOneBlockProducts{}, kClusterProducts{}, kTurnProducts{};
+const GroupedProducts kOneBlockProducts{}, kClusterProducts{}, kTurnProducts{}, kCodeProducts{};
 
 }  // namespace moeref::cuda::sm90
 

@@ -38,7 +38,8 @@ void ForwardPass::sort(cudaStream_t stream) const {
 }
 
 bool ForwardPass::takes_tokens() const {
-  return product_kind(path_).streams_weights || gathers(config_, path_);
+  return product_kind(path_).streams_weights || gathers(config_, path_) ||
+         (quantises(config_) && !config_.router_weight_on_input);
 }
 
 void ForwardPass::gather(int chunk, cudaStream_t stream) const {

@@ -22,7 +22,7 @@ ProductDemand demand_of(const ExpertsConfig& c, int major = 0) {
           c.inter_dim,  expected_rows_of(c),
           c.experts,    c.weight_format,
           c.activation, c.router_weight_on_input,
-          quantises(c)};
+          quantises(c), c.accumulator};
 }
 
 }  // namespace
@@ -45,13 +45,23 @@ void check_config(const ExpertsConfig& c) {
     want(c.dim % whole == 0, "dim", c.dim, "whole groups of the activation_format");
     want(c.inter_dim % whole == 0, "inter_dim", c.inter_dim, "whole groups of the activation_format");
   }
+  want(c.accumulator == Accumulator::float32 ||
+           (c.weight_format == WeightFormat::fp8_e4m3_block128 && group_columns(c.activation_format) == 128),
+       "accumulator", static_cast<std::int64_t>(c.accumulator),
+       "0 (float32) but for e4m3 with a scale per 128 columns on both sides");
   if (c.path == ExpertsPath::few_rows && !serves_few_rows(demand_of(c, 8)))
     throw ArgumentError(
         "path is few_rows: want 16-bit numbers and widths that are multiples of 8, or bfloat16 and codes of "
         "whole 16 bytes; a documented activation; and no router_weight_on_input");
   want(!c.router_weight_on_input || !c.apply_router_weight_after_down, "router_weight_on_input",
        c.router_weight_on_input, "0 with apply_router_weight_after_down");
-  if (c.path == ExpertsPath::wgmma_planes) {
+  if (c.path == ExpertsPath::wgmma_e4m3) {
+    if (!serves_e4m3(demand_of(c, 9)))
+      throw ArgumentError(
+          "path is wgmma_e4m3: want bfloat16, the accumulator e8m13_promoted128, widths that are multiples "
+          "of "
+          "16 and a documented activation");
+  } else if (c.path == ExpertsPath::wgmma_planes) {
     if (c.dtype != DataType::float32)
       throw ArgumentError("path is wgmma_planes: want float32, which it takes apart");
   } else if (is_wgmma(c.path)) {

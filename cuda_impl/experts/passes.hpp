@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda_impl/experts/layout.hpp"
+#include "cuda_impl/quantization/quantize_rows.hpp"
 
 namespace moeref::cuda {
 
@@ -21,8 +22,9 @@ class ForwardPass {
   const int* rows_needed() const { return permutation_.rows_needed; }
 
  private:
-  bool takes_tokens() const;  // the up product, where they are
+  bool takes_tokens() const;  // the up product or its quantiser, where they are
   void multiply_quantised(int chunk, cudaStream_t stream) const;
+  void multiply_codes(const ChunkRows& rows, const RowSource& x, cudaStream_t stream) const;
 
   const ExpertsConfig config_;
   const TokenChunks chunks_;

@@ -39,10 +39,11 @@ struct UpProduct {
   const void* tokens;  // X by token [T, D], or null where `rows` holds it already. A path that streams
                        // weights reads it there, one that gathers brings it to `rows`
   void* rows;          // [R, D]
-  const void *weights, *bias;  // [E, D, up_width]; [E, up_width] or null
-  void *h, *a;                 // [R, up_width] or null, [R, I]
-  bool weighted;               // A' = act(H) * p, else act(H)
-  WeightScales scales = {};    // where the weights are codes
+  const void *weights, *bias;         // [E, D, up_width]; [E, up_width] or null
+  void *h, *a;                        // [R, up_width] or null, [R, I]
+  bool weighted;                      // A' = act(H) * p, else act(H)
+  WeightScales scales = {};           // where the weights are codes
+  const float* row_scales = nullptr;  // where the rows are codes, too (quantize_rows.hpp)
 };
 /// H = X W_gate_up (+ bias); A' = act(H) (* p).
 void up_product(const GroupedShape& shape, const UpProduct& product, Activation activation,
@@ -53,6 +54,7 @@ struct StoredProduct {
   void* out;                          // [R, width]
   bool scale_product;                 // multiply the product, not only the bias, by the row's weight
   WeightScales scales = {};           // where the weights are codes
+  const float* row_scales = nullptr;  // where the rows are codes, too
 };
 /// O = A' W_down (+ p bias), or (A' W_down + bias) p. K = I, width = D.
 void down_product(const GroupedShape& shape, const StoredProduct& product, cudaStream_t stream);

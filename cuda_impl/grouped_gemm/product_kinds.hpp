@@ -24,6 +24,7 @@ struct ProductDemand {
   Activation activation = Activation::swiglu;
   bool weighs_input = false;    // X has to lie by row, times the routing weights
   bool quantises_rows = false;  // products of codes by codes, which portable's in float32 stand for
+  Accumulator accumulator = Accumulator::float32;  // the least for those
 };
 
 constexpr bool serves_wgmma(const ProductDemand& d) {
@@ -32,6 +33,12 @@ constexpr bool serves_wgmma(const ProductDemand& d) {
 }
 constexpr bool serves_planes(const ProductDemand& d) {
   return d.major == 9 && d.minor == 0 && d.dtype == DataType::float32;
+}
+/// Rows of codes are whole 16 bytes, which TMA wants.
+constexpr bool serves_e4m3(const ProductDemand& d) {
+  return d.major == 9 && d.minor == 0 && d.dtype == DataType::bfloat16 && d.dim % 16 == 0 &&
+         d.inter_dim % 16 == 0 && is_documented(d.activation) && d.quantises_rows &&
+         d.accumulator == Accumulator::e8m13_promoted128;
 }
 constexpr bool serves_portable(const ProductDemand& d) { return d.major >= 8; }
 
@@ -120,6 +127,8 @@ inline constexpr ProductKind kProductKinds[] = {
      160, 128, nullptr, &sm90::kOneBlockProducts, nullptr},
     {ExpertsPath::wgmma_planes, "wgmma_planes", "wgmma on three bfloat16 planes, 256 x 128", serves_planes,
      long_sums, false, never, never, 256, 128, &planes::kProducts, nullptr, nullptr},
+    {ExpertsPath::wgmma_e4m3, "wgmma_e4m3", "wgmma of e4m3, 256 x 128, clusters of 2", serves_e4m3,
+     any_experts, false, any_experts, never, 256, 128, nullptr, &sm90::kCodeProducts, nullptr},
     {ExpertsPath::portable, "portable", "portable, 128 x 128", serves_portable, any_experts, false, never,
      never, 128, 128, &portable::kFloat32Products, &portable::kBfloat16Products, &portable::kFloat16Products},
 };
@@ -143,7 +152,7 @@ constexpr const ProductKind& product_kind(ExpertsPath path) {
 constexpr bool is_wgmma(ExpertsPath path) {
   if (path == ExpertsPath::automatic) return false;
   const auto serves = product_kind(path).serves;
-  return serves == serves_wgmma || serves == serves_planes;
+  return serves == serves_wgmma || serves == serves_planes || serves == serves_e4m3;
 }
 
 /// How command lines and reports call a path.

@@ -1,5 +1,5 @@
-// One block per row, a warp per group of columns: the largest first, then the codes. Floor: rows read and
-// float32 written once, at copy bandwidth.
+// One block per row, a warp per group of columns: the largest first, then the codes. Floor: rows read, and
+// float32 or codes written once, at copy bandwidth.
 #include "cuda_impl/quantization/quantize_rows.hpp"
 
 #include "cuda_impl/memory/element.cuh"
@@ -44,35 +44,88 @@ __device__ float to_code(float quotient) {
   return copysignf(rintf(size * two_to(-step)) * two_to(step), quotient);
 }
 
+/// The bits of such a number.
+__device__ std::uint32_t e4m3_bits(float code) {
+  const std::uint32_t bits = __float_as_uint(code), sign = bits >> 24 & 0x80;
+  if (code != code) return sign | 0x7f;
+  const float size = fabsf(code);
+  return sign | (size < 0.015625f ? static_cast<std::uint32_t>(size * 512.0f)
+                                  : ((bits & 0x7fffffffu) >> 20) - (120u << 3));
+}
+
+template <class T>
+__device__ const T* row_of(const RowSource& source, std::int64_t row, int width) {
+  return static_cast<const T*>(source.rows) +
+         (source.row_token ? std::int64_t{source.row_token[row]} : row) * width;
+}
+
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
-    quantize(ActivationFormat format, int group, const ChunkRows which, const T* rows, int width,
+    quantize(ActivationFormat format, int group, const ChunkRows which, const RowSource source, int width,
              float* out) {
   wait_for_earlier_kernels();
   const std::int64_t row = blockIdx.x;
   if (which.expert_of(row) < 0) return;
+  const T* from = row_of<T>(source, row, width);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   for (int first = warp * group; first < width; first += static_cast<int>(kRowThreads / 32) * group) {
     const int end = min(first + group, width);
     float m = 0;
-    for (int i = first + lane; i < end; i += 32) m = fmaxf(m, fabsf(to_float(rows[row * width + i])));
+    for (int i = first + lane; i < end; i += 32) m = fmaxf(m, fabsf(to_float(from[i])));
     m = warp_largest(m);
     const float scale = m > 0 ? group_scale(format, m) : 1.0f;
     for (int i = first + lane; i < end; i += 32)
-      out[row * width + i] = to_code(__fdiv_rn(to_float(rows[row * width + i]), scale)) * scale;
+      out[row * width + i] = to_code(__fdiv_rn(to_float(from[i]), scale)) * scale;
+  }
+}
+
+/// Groups of 128: four neighbours a lane.
+__global__ void __launch_bounds__(kRowThreads)
+    quantize_to_codes(ActivationFormat format, const ChunkRows which, const RowSource source, int width,
+                      const CodedRows out, std::int64_t pitch) {
+  wait_for_earlier_kernels();
+  const std::int64_t row = blockIdx.x;
+  if (which.expert_of(row) < 0) return;
+  const __nv_bfloat16* from = row_of<__nv_bfloat16>(source, row, width);
+  const int lane = threadIdx.x % 32;
+  for (int group = threadIdx.x / 32; group * 128 < width; group += static_cast<int>(kRowThreads / 32)) {
+    const int i = group * 128 + lane * 4;
+    float v[4] = {};
+    if (i < width) {
+      const uint2 raw = *reinterpret_cast<const uint2*>(from + i);
+      v[0] = __uint_as_float(raw.x << 16), v[1] = __uint_as_float(raw.x & 0xffff0000u);
+      v[2] = __uint_as_float(raw.y << 16), v[3] = __uint_as_float(raw.y & 0xffff0000u);
+    }
+    const float m = warp_largest(fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])))),
+                scale = m > 0 ? group_scale(format, m) : 1.0f;
+    std::uint32_t codes = 0;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) codes |= e4m3_bits(to_code(__fdiv_rn(v[k], scale))) << 8 * k;
+    if (i < width) *reinterpret_cast<std::uint32_t*>(out.codes + row * width + i) = codes;
+    if (lane == 0) out.scales[group * pitch + row] = scale;
   }
 }
 
 }  // namespace
 
-void quantize_rows(ActivationFormat format, DataType dtype, const ChunkRows& which, const void* rows,
+void quantize_rows(ActivationFormat format, DataType dtype, const ChunkRows& which, const RowSource& source,
                    int width, float* out, cudaStream_t stream) {
   if (which.room == 0) return;
   with_type(dtype, [&]<class T>() {
     launch_overlapped<quantize<T>>("quantize_rows",
                                    {static_cast<unsigned>(which.room), kRowThreads, 0, stream}, format,
-                                   group_columns(format), which, static_cast<const T*>(rows), width, out);
+                                   group_columns(format), which, source, width, out);
   });
+}
+
+void quantize_rows(ActivationFormat format, const ChunkRows& which, const RowSource& source, int width,
+                   const CodedRows& out, cudaStream_t stream) {
+  if (group_columns(format) != 128 || width % 16 != 0)
+    throw ArgumentError("codes by row: want groups of 128 columns and a width that is a multiple of 16");
+  if (which.room == 0) return;
+  launch_overlapped<quantize_to_codes>("quantize_rows",
+                                       {static_cast<unsigned>(which.room), kRowThreads, 0, stream}, format,
+                                       which, source, width, out, scale_pitch(which.room));
 }
 
 }  // namespace moeref::cuda

@@ -116,6 +116,33 @@ TEST(ExpertsArguments, FewRowsStreamWeights) {
   EXPECT_EQ(path(1 << 20, 1024, WeightFormat::none, DataType::float16, few_rows), few_rows);
 }
 
+TEST(ExpertsArguments, CodesByCodesWantTheAccumulatorOfTensorCores) {
+  using enum ExpertsPath;
+  const auto path = [](Accumulator accumulator, int dim = 128, DataType type = DataType::bfloat16,
+                       int major = 9) {
+    ProductDemand d{major, 0, type, dim, 144};
+    d.format = WeightFormat::fp8_e4m3_block128, d.quantises_rows = true, d.accumulator = accumulator;
+    return choose_path(d, automatic);
+  };
+  using enum Accumulator;
+  EXPECT_EQ(path(e8m13_promoted128), wgmma_e4m3);
+  EXPECT_EQ(path(float32), portable);
+  EXPECT_EQ(path(e8m13_promoted128, 136), portable);
+  EXPECT_EQ(path(e8m13_promoted128, 128, DataType::float32), wgmma_planes);
+  EXPECT_EQ(path(e8m13_promoted128, 128, DataType::bfloat16, 8), portable);
+
+  ExpertsConfig c{1, 128, 144, 4, 2};
+  c.accumulator = e8m13_promoted128;
+  EXPECT_THROW(forward_workspace_bytes(c), ArgumentError);
+  c.weight_format = WeightFormat::fp8_e4m3_block128,
+  c.activation_format = ActivationFormat::fp8_e4m3_group128;
+  EXPECT_NO_THROW(forward_workspace_bytes(c));
+  c.path = wgmma_e4m3;
+  EXPECT_NO_THROW(forward_workspace_bytes(c));
+  c.accumulator = float32;
+  EXPECT_THROW(forward_workspace_bytes(c), ArgumentError);
+}
+
 TEST(ExpertsArguments, FewRowsSayWhatTheyWant) {
   ExpertsConfig c{1, 20, 24, 4, 2};
   c.path = ExpertsPath::few_rows;
@@ -128,7 +155,12 @@ TEST(ExpertsArguments, FewRowsSayWhatTheyWant) {
 
 TEST(ExpertsArguments, EveryPathHasTheProductsOfWhatItServes) {
   for (const ProductKind& kind : kProductKinds) {
-    const auto serves = [&](DataType type) { return kind.serves({9, 0, type, 64, 64}); };
+    ProductDemand of_codes{9, 0, DataType::bfloat16, 64, 64};
+    of_codes.quantises_rows = true, of_codes.accumulator = Accumulator::e8m13_promoted128;
+    const auto serves = [&](DataType type) {
+      of_codes.dtype = type;
+      return kind.serves({9, 0, type, 64, 64}) || kind.serves(of_codes);
+    };
     EXPECT_EQ(kind.float32 != nullptr, serves(DataType::float32)) << kind.name;
     EXPECT_EQ(kind.bfloat16 != nullptr, serves(DataType::bfloat16)) << kind.name;
     EXPECT_EQ(kind.float16 != nullptr, serves(DataType::float16)) << kind.name;

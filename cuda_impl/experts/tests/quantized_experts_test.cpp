@@ -2,6 +2,7 @@
 // turned into numbers first.
 #include "cuda_impl/adaptors/tests/judged_call.hpp"
 #include "cuda_impl/experts/layout.hpp"
+#include "cuda_impl/experts/tests/quantized_call.hpp"
 #include "cuda_impl/grouped_gemm/product_kinds.hpp"
 #include "moeref/activation_format.hpp"
 #include "moeref/weight_format.hpp"
@@ -15,26 +16,7 @@ class QuantizedExperts : public testing::TestWithParam<moeref::WeightFormat> {
  protected:
   void SetUp() override { MOEREF_SKIP(device_missing()); }
   static json call(std::int64_t tokens, int dim, int inter_dim, const char* dtype) {
-    return {{"case", "experts"},
-            {"component", "experts"},
-            {"tokens", {tokens}},
-            {"config",
-             {{"n_routed_experts", 6},
-              {"n_shared_experts", 0},
-              {"n_activated_experts", 3},
-              {"n_expert_groups", 1},
-              {"n_limited_groups", 1},
-              {"train_gate", true},
-              {"gate_bias_update_factor", 0.0},
-              {"aux_loss_coeff", 0.0},
-              {"score_func", "softmax"},
-              {"route_scale", 1.0},
-              {"dim", dim},
-              {"inter_dim", 8},
-              {"moe_inter_dim", inter_dim},
-              {"norm_topk_prob", false},
-              {"weight_format", moeref::facts(GetParam()).name},
-              {"dtype", dtype}}}};
+    return quantized_call(GetParam(), tokens, dim, inter_dim, dtype);
   }
 };
 

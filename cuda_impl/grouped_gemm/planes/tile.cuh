@@ -16,7 +16,7 @@
 
 #include "cuda_impl/grouped_gemm/planes/split.cuh"
 #include "cuda_impl/grouped_gemm/portable/tile.cuh"
-#include "cuda_impl/grouped_gemm/sm90/wgmma_bf16.cuh"
+#include "cuda_impl/grouped_gemm/sm90/wgmma.cuh"
 
 namespace moeref::cuda::planes {
 

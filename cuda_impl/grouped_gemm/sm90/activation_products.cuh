@@ -11,4 +11,8 @@ template <Activation A, int Strips, int Cluster>
 const ActivationProducts ProductsOf<A, Strips, Cluster>::products = {
     launch_up<MathOf<A>, Strips, Cluster>, launch_down_gradient<MathOf<A>, Strips, Cluster>};
 
+template <Activation A>
+const ActivationProducts CodeProductsOf<A>::products = {launch_up_of<E4m3Operands, MathOf<A>, 2, 2>,
+                                                        launch_down_gradient<MathOf<A>, 2, 2>};
+
 }  // namespace moeref::cuda::sm90

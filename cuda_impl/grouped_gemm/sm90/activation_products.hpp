@@ -11,4 +11,10 @@ struct ProductsOf {
   static const ActivationProducts products;
 };
 
+/// Clusters of two; the up product of codes by codes.
+template <Activation A>
+struct CodeProductsOf {
+  static const ActivationProducts products;
+};
+
 }  // namespace moeref::cuda::sm90

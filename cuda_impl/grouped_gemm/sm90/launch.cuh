@@ -9,6 +9,7 @@
 #include "cuda_impl/grouped_gemm/sm90/epilogue_fragments.cuh"
 #include "cuda_impl/grouped_gemm/sm90/tensor_map.hpp"
 #include "cuda_impl/grouped_gemm/sm90/token_product.cuh"
+#include "cuda_impl/quantization/quantize_rows.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda::sm90 {
@@ -30,10 +31,8 @@ void launch(const char* name, cudaStream_t stream, const Arguments&... arguments
                             arguments...);
 }
 
-template <class Epilogue, int Strips, int Cluster, bool Coded = false>
-using TokenLayout = SharedLayout<Strips, kBlockRows, Strips == 2 || Coded ? 4 : 5,
-                                 (Epilogue::shares_staging || Coded ? 1 : 2) * Epilogue::staging_bytes,
-                                 Cluster, Coded ? kConverterWarps : 0>;
+template <class Weights, class Epilogue, int Strips, int Cluster>
+using TokenLayout = typename Weights::template Layout<Epilogue, Strips, Cluster>;
 
 /// For M of `m_extent` columns, as the epilogue counts them.
 template <class Layout, class Epilogue>
@@ -55,19 +54,23 @@ inline CodeSource code_source(const GroupedShape& g, const void* codes, const We
   const FormatFacts f = facts(g.format);
   const std::int64_t count =
       std::int64_t{g.experts} * ((m + f.block_n - 1) / f.block_n) * ((k + f.block_k - 1) / f.block_k);
-  return {
-      tensor_map(static_cast<const std::uint8_t*>(codes), g.experts, m, std::int64_t{k} * f.bits() / 8, 64),
-      g.format,
-      static_cast<const char*>(scales.blocks),
-      static_cast<const char*>(scales.blocks) + count * f.scale_bytes(),
-      scales.experts,
-      k,
-      m};
+  return {tensor_map(static_cast<const std::uint8_t*>(codes), g.experts, m, std::int64_t{k} * f.bits() / 8,
+                     64, 64),
+          g.format,
+          static_cast<const char*>(scales.blocks),
+          static_cast<const char*>(scales.blocks) + count * f.scale_bytes(),
+          scales.experts,
+          k,
+          m};
 }
-/// Operand A, M outputs by K, as WeightsByTma or CodedWeights have it.
-template <class Weights, class Product>
+/// Operand A, M outputs by K, as `Weights` and the epilogue have it.
+template <class Weights, class Epilogue, class Product>
 typename Weights::Source weights_of(const GroupedShape& g, const Product& p, int k, int m) {
-  if constexpr (Weights::coded)
+  if constexpr (std::is_same_v<Weights, E4m3Operands>)
+    return {tensor_map(static_cast<const std::uint8_t*>(p.weights), g.experts, m, k,
+                       Epilogue::paired_columns ? 64 : kStrip, kCodeBlockK),
+            static_cast<const float*>(p.scales.blocks), m};
+  else if constexpr (Weights::converted)
     return code_source(g, p.weights, p.scales, k, m);
   else
     return Weights::mn_major ? weights_mn_major(p.weights, g.experts, k, m)
@@ -79,12 +82,22 @@ inline CUtensorMap token_rows(const GroupedShape& g, const void* rows, int width
   return tensor_map(static_cast<const bf16*>(rows), 1, g.rows, width, kTokenBox, 64);
 }
 
+/// The same of codes with their scales where `Weights` wants these.
+template <class Weights>
+typename Weights::Tokens tokens_of(const GroupedShape& g, const void* rows, const float* scales, int width) {
+  if constexpr (std::is_same_v<Weights, E4m3Operands>)
+    return {tensor_map(static_cast<const std::uint8_t*>(rows), 1, g.rows, width, kTokenBox, kCodeBlockK),
+            tensor_map(scales, blocks_of<Weights>(width), scale_pitch(g.rows), kTokenBox)};
+  else
+    return token_rows(g, rows, width);
+}
+
 template <class Weights, class Act, int Strips, int Cluster>
 void launch_up_of(const GroupedShape& g, const UpProduct& u, const ActivationParameters& parameters,
                   cudaStream_t stream) {
   using Epilogue =
       std::conditional_t<Act::layout == UpLayout::halves, FragmentForward<Act>, ActivationForward<Act>>;
-  using Layout = TokenLayout<Epilogue, Strips, Cluster, Weights::coded>;
+  using Layout = TokenLayout<Weights, Epilogue, Strips, Cluster>;
   const int width = Act::layout == UpLayout::up_only ? g.inter_dim : 2 * g.inter_dim;
   const typename Epilogue::Arguments e{static_cast<bf16*>(u.h),
                                        static_cast<bf16*>(u.a),
@@ -101,7 +114,8 @@ void launch_up_of(const GroupedShape& g, const UpProduct& u, const ActivationPar
                 g.arrivals,
                 g.arrivals + 1};
   launch<token_product<Layout, Weights, Epilogue>, Layout>(
-      "up_product", stream, weights_of<Weights>(g, u, g.dim, width), token_rows(g, u.rows, g.dim), shape, e);
+      "up_product", stream, weights_of<Weights, Epilogue>(g, u, g.dim, width),
+      tokens_of<Weights>(g, u.rows, u.row_scales, g.dim), shape, e);
 }
 
 /// Codes only by turns (product_kinds.hpp).
@@ -118,7 +132,8 @@ template <class Act, int Strips, int Cluster>
 void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
                           const ActivationParameters& parameters, cudaStream_t stream) {
   using Epilogue = ActivationBackward<Act>;
-  using Layout = TokenLayout<Epilogue, Strips, Cluster>;
+  using Weights = WeightsByTma<false>;
+  using Layout = TokenLayout<Weights, Epilogue, Strips, Cluster>;
   const typename Epilogue::Arguments e{static_cast<const bf16*>(d.h),
                                        static_cast<bf16*>(d.dh),
                                        static_cast<bf16*>(d.a),
@@ -126,8 +141,8 @@ void launch_down_gradient(const GroupedShape& g, const DownGradient& d,
                                        d.dot_parts,
                                        g.inter_dim,
                                        parameters};
-  launch<token_product<Layout, WeightsByTma<false>, Epilogue>, Layout>(
-      "down_gradient_product", stream, weights_of<WeightsByTma<false>>(g, d, g.dim, g.inter_dim),
+  launch<token_product<Layout, Weights, Epilogue>, Layout>(
+      "down_gradient_product", stream, weights_of<Weights, Epilogue>(g, d, g.dim, g.inter_dim),
       token_rows(g, d.dy, g.dim), token_shape<Layout, Epilogue>(g, g.dim, g.inter_dim), e);
 }
 

@@ -12,7 +12,7 @@
 
 #include "cuda_impl/grouped_gemm/sm90/ptx.cuh"
 #include "cuda_impl/grouped_gemm/sm90/tickets.cuh"
-#include "cuda_impl/grouped_gemm/sm90/wgmma_bf16.cuh"
+#include "cuda_impl/grouped_gemm/sm90/wgmma.cuh"
 #include "cuda_impl/memory/overlapped_launch.cuh"
 
 namespace moeref::cuda::sm90 {

@@ -29,10 +29,11 @@ template <class Weights, int Strips, int Cluster, bool Scaled>
 void stored_product(const char* name, const GroupedShape& g, const StoredProduct& p, int k_extent, int width,
                     cudaStream_t stream) {
   using Epilogue =
-      std::conditional_t<Strips == 1 && !Weights::coded, StoreRowsInBulk<Scaled>, StoreRows<Scaled>>;
-  using Layout = TokenLayout<Epilogue, Strips, Cluster, Weights::coded>;
+      std::conditional_t<Strips == 1 && !Weights::converted, StoreRowsInBulk<Scaled>, StoreRows<Scaled>>;
+  using Layout = TokenLayout<Weights, Epilogue, Strips, Cluster>;
   launch<token_product<Layout, Weights, Epilogue>, Layout>(
-      name, stream, weights_of<Weights>(g, p, k_extent, width), token_rows(g, p.rows, k_extent),
+      name, stream, weights_of<Weights, Epilogue>(g, p, k_extent, width),
+      tokens_of<Weights>(g, p.rows, p.row_scales, k_extent),
       token_shape<Layout, Epilogue>(g, k_extent, width), store(g, p, width));
 }
 
@@ -111,5 +112,8 @@ struct Products {
 constinit const GroupedProducts kOneBlockProducts = Products<2, 1>::all;
 constinit const GroupedProducts kClusterProducts = Products<2, 2>::all;
 constinit const GroupedProducts kTurnProducts = Products<1, 2>::all;
+constinit const GroupedProducts kCodeProducts = {by_activation<CodeProductsOf, kDocumentedActivationCount>(),
+                                                 down_product_of<E4m3Operands, 2, 2>,
+                                                 input_gradient_product<2, 2>, weight_gradient_product<2>};
 
 }  // namespace moeref::cuda::sm90

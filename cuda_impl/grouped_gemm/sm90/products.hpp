@@ -9,5 +9,7 @@ namespace moeref::cuda::sm90 {
 extern const GroupedProducts kOneBlockProducts, kClusterProducts;
 /// Clusters whose warpgroups each have tiles of their own.
 extern const GroupedProducts kTurnProducts;
+/// Clusters that multiply codes of e4m3 by such; gradients as kClusterProducts, of numbers.
+extern const GroupedProducts kCodeProducts;
 
 }  // namespace moeref::cuda::sm90

@@ -239,6 +239,11 @@ __device__ __forceinline__ uint4 load_shared(std::uint32_t address) {
                : "memory");
   return v;
 }
+__device__ __forceinline__ float2 load_shared_pair(std::uint32_t address) {
+  float2 v;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
+  return v;
+}
 __device__ __forceinline__ std::uint32_t load_shared_byte(std::uint32_t address) {
   std::uint32_t v;
   asm volatile("ld.shared.u8 %0, [%1];" : "=r"(v) : "r"(address) : "memory");

@@ -53,9 +53,15 @@ CUtensorMap tensor_map(const __nv_bfloat16* data, std::int64_t count, std::int64
 }
 
 CUtensorMap tensor_map(const std::uint8_t* data, std::int64_t count, std::int64_t rows, std::int64_t columns,
-                       int box_rows) {
-  return encode(CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, CU_TENSOR_MAP_SWIZZLE_64B, data, count, rows, columns,
-                box_rows, 64);
+                       int box_rows, int box_columns) {
+  return encode(CU_TENSOR_MAP_DATA_TYPE_UINT8, 1,
+                box_columns == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B, data, count, rows,
+                columns, box_rows, box_columns);
+}
+
+CUtensorMap tensor_map(const float* data, std::int64_t rows, std::int64_t columns, int box_columns) {
+  return encode(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4, CU_TENSOR_MAP_SWIZZLE_NONE, data, 1, rows, columns, 1,
+                box_columns);
 }
 
 }  // namespace moeref::cuda

@@ -13,7 +13,8 @@
 // Both operands come by TMA. Where the tokens still have to come to their rows, idle warps bring them there
 // (row_copy.cuh). Where the weights are codes, one warpgroup multiplies, and in place of the other and of the
 // producer one warp has codes loaded (code_feeder.cuh) and eleven turn them into numbers
-// (code_converter.cuh).
+// (code_converter.cuh). Where the tokens are codes, too, e4m3 both, the tensor cores multiply these
+// (e4m3_operands.cuh).
 //
 // Units run expert by expert, token tiles fastest, so that the blocks in flight share weights and tokens in
 // L2; each column of weights begins with another token tile, or a block would meet a remainder at every turn
@@ -23,6 +24,7 @@
 
 #include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
 #include "cuda_impl/grouped_gemm/sm90/code_converter.cuh"
+#include "cuda_impl/grouped_gemm/sm90/e4m3_operands.cuh"
 #include "cuda_impl/grouped_gemm/sm90/epilogue_store.cuh"
 #include "cuda_impl/grouped_gemm/sm90/row_copy.cuh"
 
@@ -48,20 +50,51 @@ __host__ __device__ constexpr int strips_of(int m_extent) {
 template <class Layout>
 constexpr int kUnitStrips = Layout::by_turns ? Layout::cluster : Layout::strips;
 
+/// What the warpgroups of an epilogue stage: one's, where they share it, or both's.
+template <class Epilogue>
+constexpr int kStagingBytes = (Epilogue::shares_staging ? 1 : 2) * Epilogue::staging_bytes;
+
 /// Operand A by TMA: weights [E, K, M] where MnMajor, else [E, M, K].
 template <bool MnMajor>
 struct WeightsByTma {
   using Source = CUtensorMap;
-  static constexpr bool mn_major = MnMajor, coded = false;
+  using Tokens = CUtensorMap;
+  template <class Epilogue, int Strips, int Cluster>
+  using Layout = SharedLayout<Strips, kBlockRows, Strips == 2 ? 4 : 5, kStagingBytes<Epilogue>, Cluster>;
+  static constexpr bool mn_major = MnMajor, converted = false;
+  static constexpr int block_k = kBlockK;
   static constexpr int producer_registers = kProducerRegisters, consumer_registers = kConsumerRegisters;
 };
-/// Or from codes [E, M, K].
+/// Or from codes [E, M, K], which become numbers on their way.
 struct CodedWeights {
   using Source = CodeSource;
-  static constexpr bool mn_major = false, coded = true;
+  using Tokens = CUtensorMap;
+  template <class Epilogue, int Strips, int Cluster>
+  using Layout = SharedLayout<Strips, kBlockRows, 4, Epilogue::staging_bytes, Cluster, kConverterWarps>;
+  static constexpr bool mn_major = false, converted = true;
+  static constexpr int block_k = kBlockK;
   // A block has what it is launched with, 128 for each of 512 threads: whoever wants more waits for ever.
   static constexpr int producer_registers = 96, consumer_registers = 224;
 };
+/// Or both operands are multiplied as codes.
+struct E4m3Operands {
+  using Source = CodedMatrices;
+  using Tokens = CodedTokens;
+  template <class Epilogue, int Strips, int Cluster>
+  using Layout = CodedLayout<kStagingBytes<Epilogue>, Cluster>;
+  static constexpr bool mn_major = false, converted = false;
+  static constexpr int block_k = kCodeBlockK;
+  static constexpr int producer_registers = kProducerRegisters, consumer_registers = kConsumerRegisters;
+};
+
+inline __device__ const CUtensorMap& matrix_of(const CUtensorMap& map) { return map; }
+inline __device__ const CUtensorMap& matrix_of(const CodedMatrices& w) { return w.codes; }
+inline __device__ const CUtensorMap& matrix_of(const CodedTokens& t) { return t.codes; }
+
+template <class Weights>
+__host__ __device__ constexpr int blocks_of(int k_extent) {
+  return (k_extent + Weights::block_k - 1) / Weights::block_k;
+}
 
 /// A unit's row tile, of all blocks of the cluster, and how many rows it has; its rows and first strip for
 /// the cluster's block `rank`, no rows where the first block takes all.
@@ -86,13 +119,37 @@ __device__ __forceinline__ Unit locate(const TokenProductShape& s, int work, int
   return unit;
 }
 
+constexpr int kTokenBoxBytes = kTokenBox * kBlockK * 2;
+
+/// A box of tokens into operand B, of both blocks of a cluster where `Shared` is 2.
+template <int Shared, class Layout>
+__device__ __forceinline__ void load_tokens(const CUtensorMap& tokens, std::uint32_t base, int stage, int box,
+                                            int kb, int row) {
+  load_box<Shared>(Layout::b(base, stage) + box * kTokenBoxBytes, tokens, Layout::full(base, stage),
+                   kb * kBlockK, row + box * kTokenBox, 0);
+}
+template <int Shared, class Layout>
+__device__ __forceinline__ void load_tokens(const CodedTokens& tokens, std::uint32_t base, int stage, int box,
+                                            int kb, int row) {
+  const std::uint32_t full = Layout::full(base, stage);
+  load_box<Shared>(Layout::b(base, stage) + box * kTokenBoxBytes, tokens.codes, full, kb * kCodeBlockK,
+                   row + box * kTokenBox, 0);
+  load_box<Shared>(Layout::token_scales(base, stage) + box * kTokenBox * 4, tokens.scales, full,
+                   row + box * kTokenBox, kb, 0);
+}
+template <class Tokens>
+constexpr int kLoadedBoxBytes = kTokenBoxBytes + (std::is_same_v<Tokens, CodedTokens> ? kTokenBox * 4 : 0);
+
 /// Strip `i` of a unit's weights into operand A, of both blocks of a cluster where `Shared` is 2.
 template <int Shared, class Epilogue, bool MnMajor>
 __device__ __forceinline__ void load_strip(const CUtensorMap& weights, std::uint32_t a, std::uint32_t full,
                                            const TileOutput& tile, int i, int m_half, int k) {
   const std::uint32_t to = a + i * 2 * kBlock64Bytes;
   const int strip = tile.strip + i;
-  if constexpr (!MnMajor) {
+  if constexpr (!MnMajor && Epilogue::paired_columns) {
+    load_box<Shared>(to, weights, full, k, strip * 64, tile.expert);
+    load_box<Shared>(to + kBlock64Bytes, weights, full, k, m_half + strip * 64, tile.expert);
+  } else if constexpr (!MnMajor) {
     load_box<Shared>(to, weights, full, k, strip * kStrip, tile.expert);
   } else if constexpr (Epilogue::paired_columns) {
     load_box<Shared>(to, weights, full, strip * 64, k, tile.expert);
@@ -104,14 +161,15 @@ __device__ __forceinline__ void load_strip(const CUtensorMap& weights, std::uint
 }
 
 template <class Layout, class Weights, class Epilogue>
-__device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const CUtensorMap& tokens,
+__device__ __forceinline__ void produce_tokens(const typename Weights::Source& weights,
+                                               const typename Weights::Tokens& tokens,
                                                const TokenProductShape& s, int m_half, std::uint32_t base,
                                                int total) {
   // Blocks of a cluster share the weights, or, where each has its own strips, the tokens.
   constexpr int cluster = Layout::cluster, share_weights = Layout::by_turns ? 1 : cluster,
                 share_tokens = Layout::by_turns ? cluster : 1;
   const int rank = rank_in_cluster<Layout>();
-  const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK;
+  const int k_blocks = blocks_of<Weights>(s.k_extent);
   PipelineState<Layout> pipe;
   pipe.phase = 1;  // the first pass over the stages finds them empty
   const int draw_at = max(0, k_blocks - Layout::stages);
@@ -119,22 +177,20 @@ __device__ __forceinline__ void produce_tokens(const CUtensorMap& weights, const
   for (int work = tickets.next(); work < total; work = tickets.next()) {
     const Unit unit = locate<Layout>(s, work, rank);
     const TileOutput& tile = unit.output;
-    if (Epilogue::may_gather && !Weights::coded && s.copy.tokens)
+    if (Epilogue::may_gather && !Weights::converted && s.copy.tokens)
       await_rows(s.copy.arrived + unit.tile, unit.tile_rows);
     const int boxes = (tile.rows + kTokenBox - 1) / kTokenBox;
     for (int kb = 0; kb < k_blocks; ++kb) {
-      const std::uint32_t full = Layout::full(base, pipe.stage), a = Layout::a(base, pipe.stage),
-                          b = Layout::b(base, pipe.stage);
+      const std::uint32_t full = Layout::full(base, pipe.stage), a = Layout::a(base, pipe.stage);
       if (kb == draw_at) tickets.draw();
       mbarrier_wait(Layout::empty(base, pipe.stage), pipe.phase);
-      mbarrier_arrive_expect(full, Layout::a_bytes + boxes * kTokenBox * kBlockK * 2);
+      mbarrier_arrive_expect(full, Layout::a_bytes + boxes * kLoadedBoxBytes<typename Weights::Tokens>);
 #pragma unroll
       for (int i = 0; i < Layout::strips / share_weights; ++i)
         load_strip<share_weights, Epilogue, Weights::mn_major>(
-            weights, a, full, tile, share_weights == 2 ? rank : i, m_half, kb * kBlockK);
+            matrix_of(weights), a, full, tile, share_weights == 2 ? rank : i, m_half, kb * Weights::block_k);
       for (int box = share_tokens == 2 ? rank : 0; box < boxes; box += share_tokens)
-        load_box<share_tokens>(b + box * kTokenBox * kBlockK * 2, tokens, full, kb * kBlockK,
-                               int(tile.row) + box * kTokenBox, 0);
+        load_tokens<share_tokens, Layout>(tokens, base, pipe.stage, box, kb, int(tile.row));
       pipe.advance();
     }
   }
@@ -174,24 +230,38 @@ __device__ __forceinline__ void convert_codes(const CodeSource& weights, const C
       const int boxes = (tile.rows + kTokenBox - 1) / kTokenBox;
       converter.convert_strip(tile.expert, k_blocks, [&](int kb, int stage) {
         if (!leads) return;
-        const std::uint32_t full = Layout::full(base, stage), b = Layout::b(base, stage);
-        mbarrier_arrive_expect(full, boxes * kTokenBox * kBlockK * 2);
+        mbarrier_arrive_expect(Layout::full(base, stage), boxes * kTokenBoxBytes);
         for (int box = rank; box < boxes; box += Layout::cluster)
-          load_box<Layout::cluster>(b + box * kTokenBox * kBlockK * 2, tokens, full, kb * kBlockK,
-                                    int(tile.row) + box * kTokenBox, 0);
+          load_tokens<Layout::cluster, Layout>(tokens, base, stage, box, kb, int(tile.row));
       });
     }
   });
 }
 
+/// A tile's products of one strip into acc, as accumulate() does it.
+template <class Layout, class Weights, class Epilogue, class WhileRunning>
+__device__ __forceinline__ void multiply(const typename Weights::Source& weights, const TokenProductShape& s,
+                                         int m_half, const TileOutput& tile, Accumulator<Layout::max_n>& acc,
+                                         std::uint32_t base, int strip, PipelineState<Layout>& pipe,
+                                         const WhileRunning& while_running) {
+  const int n = (tile.rows + 15) / 16 * 16, blocks = blocks_of<Weights>(s.k_extent);
+  if constexpr (std::is_same_v<Weights, E4m3Operands>)
+    accumulate_coded<Layout>(acc, base, strip, n,
+                             StripScales(weights, tile, Epilogue::paired_columns ? m_half : 0, blocks),
+                             blocks, pipe, while_running);
+  else
+    accumulate<Layout, Weights::mn_major, false>(acc, base, strip, n, blocks, pipe, while_running);
+}
+
 /// A warpgroup's part in every unit of work: both of a block multiply each, a strip each, and read the next
 /// ticket before the epilogue.
 template <class Layout, class Weights, class Epilogue>
-__device__ __forceinline__ void consume_together(const TokenProductShape& s,
+__device__ __forceinline__ void consume_together(const typename Weights::Source& weights,
+                                                 const TokenProductShape& s,
                                                  const typename Epilogue::Arguments& epilogue, char* shared,
                                                  std::uint32_t base, int total, int warpgroup) {
-  const int k_blocks = (s.k_extent + kBlockK - 1) / kBlockK, rank = rank_in_cluster<Layout>(),
-            strips = strips_of<Epilogue>(Epilogue::m_extent(epilogue));
+  const int m_extent = Epilogue::m_extent(epilogue), rank = rank_in_cluster<Layout>(),
+            strips = strips_of<Epilogue>(m_extent);
   PipelineState<Layout> pipe;
   Accumulator<Layout::max_n> acc;
   TicketReader<typename Layout::Ring, true> tickets(base + Layout::tickets);
@@ -208,15 +278,14 @@ __device__ __forceinline__ void consume_together(const TokenProductShape& s,
     const TileOutput tile = next;
     typename Epilogue::Prepared prepared;
     if (tile.rows == 0 || tile.strip >= strips) {
-      skip(base, k_blocks, pipe);
+      skip(base, blocks_of<Weights>(s.k_extent), pipe);
       find_next();  // not before: the producer hands out the ticket when it has filled the stages
       continue;
     }
-    accumulate<Layout, Weights::mn_major, false>(acc, base, warpgroup, (tile.rows + 15) / 16 * 16, k_blocks,
-                                                 pipe, [&] {
-                                                   prepared = Epilogue::prepare(epilogue, tile);
-                                                   find_next();
-                                                 });
+    multiply<Layout, Weights, Epilogue>(weights, s, m_extent, tile, acc, base, warpgroup, pipe, [&] {
+      prepared = Epilogue::prepare(epilogue, tile);
+      find_next();
+    });
     Epilogue::run(epilogue, prepared, acc, tile,
                   shared + Layout::staging + warpgroup * Epilogue::staging_bytes, warpgroup);
   }
@@ -298,7 +367,8 @@ __device__ __forceinline__ void consume_alone(const TokenProductShape& s,
 template <class Layout, class Weights, class Epilogue>
 __global__ void __launch_bounds__(Layout::threads, 1)
     token_product(const __grid_constant__ typename Weights::Source weights,
-                  const __grid_constant__ CUtensorMap tokens, const __grid_constant__ TokenProductShape s,
+                  const __grid_constant__ typename Weights::Tokens tokens,
+                  const __grid_constant__ TokenProductShape s,
                   const __grid_constant__ typename Epilogue::Arguments epilogue) {
   extern __shared__ __align__(1024) char shared[];
   const std::uint32_t base = kept_shared_address(shared);
@@ -307,7 +377,7 @@ __global__ void __launch_bounds__(Layout::threads, 1)
   const int total = s.tiles.expert_tile_begin[s.experts] * s.units_per_tile;
   if (threadIdx.x >= Layout::consumer_threads) {
     set_registers_down<Weights::producer_registers>();
-    if constexpr (Weights::coded) {
+    if constexpr (Weights::converted) {
       if (threadIdx.x >= Layout::threads - 32)
         produce_codes<Layout, Epilogue>(weights, s, Epilogue::m_extent(epilogue), base, total);
       else
@@ -322,12 +392,12 @@ __global__ void __launch_bounds__(Layout::threads, 1)
   } else {
     set_registers_up<Weights::consumer_registers>();
     const int warpgroup = uniform(threadIdx.x / 128);
-    if constexpr (Weights::coded)
+    if constexpr (Weights::converted)
       consume_alone<Layout, Weights, Epilogue>(s, epilogue, shared, base, total);
     else if constexpr (Layout::by_turns)
       consume_in_turn<Layout, Weights, Epilogue>(s, epilogue, shared, base, total, warpgroup);
     else
-      consume_together<Layout, Weights, Epilogue>(s, epilogue, shared, base, total, warpgroup);
+      consume_together<Layout, Weights, Epilogue>(weights, s, epilogue, shared, base, total, warpgroup);
   }
   leave<Layout>();
 }

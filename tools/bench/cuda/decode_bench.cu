@@ -1,7 +1,8 @@
 // Times the routed experts' forward pass at decode sizes against the bytes of the touched experts' weights.
-//   moeref_cuda_decode_bench [--repeat N] [--tokens N,N...] [--format WORD]... [shape]...
+//   moeref_cuda_decode_bench [--repeat N] [--tokens N,N...] [--format WORD]... [--rows] [shape]...
 // Shapes: qwen3_30b, qwen3_235b (128 experts), dsv3 (256 experts), 8 slots each. Formats: none and those of
-// SPEC.md 11; all where none is named.
+// SPEC.md 11; all where none is named. --rows: the rows of fp8_e4m3_block128 are codes, too, of
+// fp8_e4m3_group128, with the accumulator e8m13_promoted128; "numbers" adds theirs up in float32.
 //
 // A graph of eight passes with routings of their own is replayed, so that neither launches from the host nor
 // weights that are still in L2 count. Bytes are codes and scales, or numbers, of the experts that a pass
@@ -165,6 +166,7 @@ struct Options {
   int repeat = 20;
   std::vector<int> tokens{1, 2, 4, 8, 16, 32, 64, 128, 256, 512};
   std::vector<WeightFormat> formats;
+  bool rows = false;  // of codes, where the format has such products
   std::vector<std::string> shapes;
 };
 
@@ -185,6 +187,10 @@ void measure(const Shape& s, WeightFormat format, const Options& options, double
   for (const int tokens : options.tokens) {
     ExpertsConfig c{tokens, s.dim, s.inter_dim, s.experts, s.slots};
     c.weight_format = format;
+    const bool coded_rows = options.rows && format == WeightFormat::fp8_e4m3_block128;
+    if (coded_rows)
+      c.activation_format = ActivationFormat::fp8_e4m3_group128,
+      c.accumulator = Accumulator::e8m13_promoted128;
     const ExpertsPath automatic = selected_path(c);
     const std::size_t R = static_cast<std::size_t>(tokens) * s.slots;
     std::mt19937 rng(static_cast<unsigned>(tokens));
@@ -204,13 +210,15 @@ void measure(const Shape& s, WeightFormat format, const Options& options, double
     std::vector<std::vector<unsigned short>> results;
     std::printf("| %s | %s | %d | %.0f | %.0f |", s.name, word, tokens, touched, bytes / 1e6);
     ExpertsConfig many = c;
-    many.tokens = 1 << 20, many.weight_format = WeightFormat::none;
+    many.tokens = 1 << 20;
+    if (!coded_rows) many.weight_format = WeightFormat::none;
     const ExpertsPath tiles = selected_path(many);
-    const ExpertsPath by_numbers = is_wgmma(tiles) ? ExpertsPath::wgmma : ExpertsPath::portable;
+    const ExpertsPath by_numbers =
+        is_wgmma(tiles) && !coded_rows ? ExpertsPath::wgmma : ExpertsPath::portable;
     for (const ExpertsPath path : {ExpertsPath::few_rows, tiles, by_numbers}) {
       c.path = path;
       const bool few = path == ExpertsPath::few_rows, numbers = path == by_numbers;
-      if ((few && tokens > 2048) || (numbers && format == WeightFormat::none)) {
+      if ((few && (tokens > 2048 || coded_rows)) || (numbers && format == WeightFormat::none)) {
         std::printf(" | |");
         continue;
       }
@@ -251,6 +259,8 @@ int run(int argc, char** argv) {
       options.tokens.clear();
       for (char* at = std::strtok(argv[++i], ","); at; at = std::strtok(nullptr, ","))
         options.tokens.push_back(std::max(1, std::atoi(at)));
+    } else if (!std::strcmp(argv[i], "--rows")) {
+      options.rows = true;
     } else if (!std::strcmp(argv[i], "--format") && i + 1 < argc) {
       const std::string word = argv[++i];
       bool known = false;

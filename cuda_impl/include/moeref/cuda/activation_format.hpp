@@ -7,6 +7,12 @@ namespace moeref::cuda {
 enum class ActivationFormat { none, fp8_e4m3_group128, fp8_e4m3_group128_ue8m0, mxfp8, mxfp8_rceil };
 constexpr int kActivationFormatCount = 5;
 
+/// In what the products of two quantised operands add up: float32 over all of K, or, as Hopper's FP8 tensor
+/// cores do, with 13 bits below the largest exponent, each 128 columns' sum to float32. In the order of the
+/// call's accumulators.
+enum class Accumulator { float32, e8m13_promoted128 };
+constexpr int kAccumulatorCount = 2;
+
 /// Columns that share a scale; 0 without one.
 constexpr int group_columns(ActivationFormat format) {
   switch (format) {

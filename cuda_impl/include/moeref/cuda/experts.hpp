@@ -22,9 +22,20 @@ namespace moeref::cuda {
 /// grouped_gemm/product_kinds.hpp. The wgmma ones need compute capability 9.0, bfloat16 and widths that are
 /// multiples of 8; wgmma_planes, of 9.0 too, multiplies float32 of any widths as three bfloat16
 /// each, within the bound of an fp32 sum in order; portable runs from 8.0 up with any widths, and its float32
-/// are fp32 multiply-adds, K ascending. few_rows is for inference at a few tokens: it reads the weights once
+/// are fp32 multiply-adds, K ascending. wgmma_e4m3 multiplies codes by codes, with the accumulator
+/// e8m13_promoted128, bfloat16 beside them and widths that are multiples of 16; its gradients are
+/// wgmma_clusters'. few_rows is for inference at a few tokens: it reads the weights once
 /// at the memory's rate, as numbers of 16 bits or as codes; its gradients are portable's.
-enum class ExpertsPath { automatic, few_rows, wgmma_turns, wgmma_clusters, wgmma, wgmma_planes, portable };
+enum class ExpertsPath {
+  automatic,
+  few_rows,
+  wgmma_turns,
+  wgmma_clusters,
+  wgmma,
+  wgmma_planes,
+  wgmma_e4m3,
+  portable
+};
 
 struct ExpertsConfig {
   std::int64_t tokens;  // T, at least 0; tokens * slots < 2^31
@@ -43,9 +54,11 @@ struct ExpertsConfig {
   std::int64_t max_rows = 0, expected_rows = 0;
   // Conventions beyond the documented system (SPEC.md 10), under the names of their fields.
   bool router_weight_on_input = false;  // p x enters the expert, and p stands nowhere else
-  // What both products multiply are rows of codes and weights of codes, whose numbers add up in float32.
+  // What both products multiply are rows of codes and weights of codes.
   ActivationFormat activation_format = ActivationFormat::none;  // with a weight_format
   int identity_experts = 0;  // n_identity_experts: ids E and above that return p x, Z of them
+  Accumulator accumulator = Accumulator::float32;  // the least that the caller wants; another than float32
+                                                   // with e4m3 of a scale per 128 columns on both sides
 
   /// Width of H: 2I for gated activations, I for others.
   int up_width() const { return is_gated(activation) ? 2 * inter_dim : inter_dim; }

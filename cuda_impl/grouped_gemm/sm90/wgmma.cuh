@@ -1,5 +1,5 @@
-// wgmma m64nNk16, bf16 in, fp32 accumulate, for N = 16, 32 .. 160, 192 and 256: the accumulator is the first
-// N / 2 registers of `d`.
+// wgmma m64nNk16 of bf16 for N = 16, 32 .. 160, 192 and 256, and m64nNk32 of e4m3 for N = 16, 32 .. 128, fp32
+// accumulators: the first N / 2 registers of `d`.
 #pragma once
 
 #include <cstdint>
@@ -83,6 +83,31 @@ __device__ __forceinline__ void wgmma_left_in_registers(float (&d)[64], const st
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc_b), "r"(accumulate), "n"(TransposeB));
 }
 
+#define MOEREF_WGMMA_E4M3(n, a, b, p)                                                                      \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #p                                                     \
+               ", 0;\n"                                                                                    \
+               "wgmma.mma_async.sync.aligned.m64n" #n "k32.f32.e4m3.e4m3 {" MOEREF_R##n "}, %" #a ", %" #b \
+                                                                                        ", p, 1, 1;\n}\n"  \
+               : MOEREF_D##n                                                                               \
+               : "l"(desc_a), "l"(desc_b), "r"(accumulate))
+
+/// d += A B over 32 of K, or d = A B where `accumulate` is 0; both operands K-major. Sums keep 13 bits below
+/// their largest exponent.
+template <int N, int Registers>
+__device__ __forceinline__ void wgmma_e4m3(float (&d)[Registers], std::uint64_t desc_a, std::uint64_t desc_b,
+                                           int accumulate) {
+  static_assert(N % 16 == 0 && N <= 128 && N / 2 <= Registers);
+  if constexpr (N == 16) MOEREF_WGMMA_E4M3(16, 8, 9, 10);
+  if constexpr (N == 32) MOEREF_WGMMA_E4M3(32, 16, 17, 18);
+  if constexpr (N == 48) MOEREF_WGMMA_E4M3(48, 24, 25, 26);
+  if constexpr (N == 64) MOEREF_WGMMA_E4M3(64, 32, 33, 34);
+  if constexpr (N == 80) MOEREF_WGMMA_E4M3(80, 40, 41, 42);
+  if constexpr (N == 96) MOEREF_WGMMA_E4M3(96, 48, 49, 50);
+  if constexpr (N == 112) MOEREF_WGMMA_E4M3(112, 56, 57, 58);
+  if constexpr (N == 128) MOEREF_WGMMA_E4M3(128, 64, 65, 66);
+}
+
+#undef MOEREF_WGMMA_E4M3
 #undef MOEREF_WGMMA
 #undef MOEREF_A8
 

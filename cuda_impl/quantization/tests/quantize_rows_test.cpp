@@ -1,0 +1,88 @@
+// Rows as codes and scales are the numbers that they stand for elsewhere, which the reference judges.
+#include "cuda_impl/quantization/quantize_rows.hpp"
+
+#include <cmath>
+#include <random>
+
+#include "cuda_impl/tests/device.hpp"
+
+namespace moeref::cuda::test {
+namespace {
+
+constexpr int kExperts = 3, kChunks = 2;
+const std::vector<int> kOffsets{0, 3, 4, 4, 7, 9, 12};  // by expert and chunk
+constexpr std::int64_t kRoom = 14;                      // two rows are nobody's
+
+float number_of(std::uint8_t e4m3) {
+  const int exponent = e4m3 >> 3 & 15, fraction = e4m3 & 7;
+  if ((e4m3 & 0x7f) == 0x7f) return std::nanf("");
+  const float size =
+      exponent == 0 ? std::ldexp(float(fraction), -9) : std::ldexp(8.0f + fraction, exponent - 10);
+  return e4m3 & 0x80 ? -size : size;
+}
+
+/// Groups of every size, some of zeros; one with a NaN, one with an infinity.
+std::vector<__nv_bfloat16> drawn(std::int64_t rows, int width) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  std::vector<__nv_bfloat16> out;
+  for (std::int64_t row = 0; row < rows; ++row)
+    for (int i = 0; i < width; ++i) {
+      const bool zeros = (row + i / 128) % 5 == 4;
+      float v = zeros ? 0.0f : std::ldexp(normal(random), static_cast<int>(row * 7 + i / 128) % 60 - 30);
+      if (row == 1 && i == width / 2) v = std::nanf("");
+      if (row == 2 && i == 0) v = -INFINITY;
+      out.push_back(__float2bfloat16(v));
+    }
+  return out;
+}
+
+void expect_same_numbers(ActivationFormat format, int width, bool by_token) {
+  SCOPED_TRACE(testing::Message() << "width " << width << (by_token ? ", by token" : ""));
+  const DeviceArray<int> offsets(kOffsets),
+      row_token(std::vector<int>{4, 1, 2, 0, 3, 4, 4, 2, 1, 0, 3, 2, 0, 0});
+  const DeviceArray<__nv_bfloat16> rows(drawn(by_token ? 5 : kRoom, width));
+  const RowSource source{rows.data(), by_token ? row_token.data() : nullptr};
+  const auto groups = static_cast<std::size_t>((width + 127) / 128);
+  const std::int64_t pitch = scale_pitch(kRoom);
+  const DeviceArray<float> numbers(kRoom * width);
+  const DeviceArray<std::uint8_t> codes(kRoom * width);
+  const DeviceArray<float> scales(groups * pitch);
+  for (int chunk = 0; chunk < kChunks; ++chunk) {
+    const ChunkRows which{offsets.data(), kExperts, kChunks, chunk, kRoom};
+    quantize_rows(format, DataType::bfloat16, which, source, width, numbers.data(), nullptr);
+    quantize_rows(format, which, source, width, {codes.data(), scales.data()}, nullptr);
+  }
+  check(cudaDeviceSynchronize(), "quantize_rows");
+  const std::vector<float> want = numbers.get(), by_group = scales.get();
+  const std::vector<std::uint8_t> got = codes.get();
+  for (std::int64_t row = 0; row < kRoom; ++row)
+    for (int i = 0; i < width; ++i) {
+      const auto at = static_cast<std::size_t>(row * width + i);
+      const float scale = by_group[static_cast<std::size_t>(i / 128 * pitch + row)];
+      if (row >= kOffsets.back()) {
+        EXPECT_EQ(got[at], 0xff) << "row " << row << " is nobody's";
+        continue;
+      }
+      const float number = number_of(got[at]) * scale;
+      EXPECT_TRUE(number == want[at] || (std::isnan(number) && std::isnan(want[at])))
+          << "row " << row << ", column " << i << ": " << number << " and " << want[at];
+    }
+}
+
+TEST(QuantizeRows, CodesAreTheNumbersOfTheReference) {
+  MOEREF_NEEDS_DEVICE();
+  for (const ActivationFormat format :
+       {ActivationFormat::fp8_e4m3_group128, ActivationFormat::fp8_e4m3_group128_ue8m0})
+    for (const int width : {16, 128, 144, 1104})
+      for (const bool by_token : {false, true}) expect_same_numbers(format, width, by_token);
+}
+
+TEST(QuantizeRows, CodesWantWholeWordsAndGroupsOf128) {
+  const ChunkRows none{nullptr, 1, 1, 0, 0};
+  EXPECT_THROW(quantize_rows(ActivationFormat::mxfp8, none, {}, 128, {}, nullptr), ArgumentError);
+  EXPECT_THROW(quantize_rows(ActivationFormat::fp8_e4m3_group128, none, {}, 136, {}, nullptr), ArgumentError);
+}
+
+}  // namespace
+}  // namespace moeref::cuda::test

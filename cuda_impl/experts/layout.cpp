@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "cuda_impl/quantization/quantize_rows.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
@@ -181,6 +182,17 @@ ExpertsWeights Numbers::instead_of(const ExpertsWeights& w) const {
   return gate_and_up ? ExpertsWeights{gate_and_up, down, w.gate_and_up_bias, w.down_bias} : w;
 }
 
+namespace {
+
+std::size_t operand_bytes(const ExpertsConfig& c, const TokenChunks& chunks) {
+  if (!quantises(c)) return 0;
+  const int width = std::max(c.dim, c.inter_dim);
+  return std::max(static_cast<std::size_t>(rows_of(c)) * width * sizeof(float),
+                  coded_bytes(rows_of(c), width, std::int64_t{c.experts} * chunks.count));
+}
+
+}  // namespace
+
 ForwardWorkspace::ForwardWorkspace(Arena& arena, const ExpertsConfig& c, const TokenChunks& chunks)
     : sort(arena.take_bytes(sort_workspace_bytes(permutation_shape(c, ExpertsPath::portable, chunks)))),
       a(arena.take_bytes(matrix(c, c.inter_dim))),
@@ -190,7 +202,7 @@ ForwardWorkspace::ForwardWorkspace(Arena& arena, const ExpertsConfig& c, const T
       arrivals(static_cast<int*>(
           arena.take_bytes(arrivals_bytes(permutation_shape(c, ExpertsPath::portable, chunks))))),
       numbers(arena, c, quantises(c) ? DataType::float32 : c.dtype, !always_reads_codes(c)),
-      operand(arena.take<float>(quantises(c) ? rows_of(c) * std::max(c.dim, c.inter_dim) : 0)),
+      operand(static_cast<float*>(arena.take_bytes(operand_bytes(c, chunks)))),
       sums(arena.take<float>(quantises(c) ? rows_of(c) * std::max(c.up_width(), c.dim) : 0)) {}
 
 BackwardWorkspace::BackwardWorkspace(Arena& arena, const ExpertsConfig& c, RowsOfX x)

@@ -79,7 +79,8 @@ struct ForwardWorkspace {
   int* tickets;       // of the products, in the workspace, which no other pass uses at the same time
   int* arrivals;      // [chunks, 1 + most_tiles]
   Numbers numbers;
-  float *operand, *sums;  // of products of quantised rows: [R, D or I], [R, up_width or D]
+  float *operand, *sums;  // of products of quantised rows: [R, D or I], or codes and scales
+                          // (quantize_rows.hpp); [R, up_width or D]
   ForwardWorkspace(Arena& arena, const ExpertsConfig& config, const TokenChunks& chunks);
 };
 /// Where the rows of X go in a backward pass: with those of dY, which are no longer needed by then, or to

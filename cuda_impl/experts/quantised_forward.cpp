@@ -5,16 +5,6 @@
 #include "cuda_impl/experts/quantised_rows.hpp"
 
 namespace moeref::cuda {
-namespace {
-
-/// In the memory of `room` rows of float32: the codes take a quarter, the scales a thirtieth more.
-CodedRows coded_rows(float* memory, std::int64_t room, int width) {
-  auto* codes = reinterpret_cast<std::uint8_t*>(memory);
-  return {codes, reinterpret_cast<float*>(codes + room * width)};
-}
-
-}  // namespace
-
 void ForwardPass::multiply_codes(const ChunkRows& rows, const RowSource& x, cudaStream_t stream) const {
   const ExpertsConfig& c = config_;
   const bool after_down = c.apply_router_weight_after_down;

@@ -85,7 +85,10 @@ __global__ void __launch_bounds__(kRowThreads)
                       const CodedRows out, std::int64_t pitch) {
   wait_for_earlier_kernels();
   const std::int64_t row = blockIdx.x;
-  if (which.expert_of(row) < 0) return;
+  const int e = which.expert_of(row);
+  if (e < 0) return;
+  const std::int64_t segment = std::int64_t{e} * which.chunks + which.chunk, begin = which.offsets[segment],
+                     scale_at = first_scale(begin, segment) + row - begin;
   const __nv_bfloat16* from = row_of<__nv_bfloat16>(source, row, width);
   const int lane = threadIdx.x % 32;
   for (int group = threadIdx.x / 32; group * 128 < width; group += static_cast<int>(kRowThreads / 32)) {
@@ -102,7 +105,7 @@ __global__ void __launch_bounds__(kRowThreads)
 #pragma unroll
     for (int k = 0; k < 4; ++k) codes |= e4m3_bits(to_code(__fdiv_rn(v[k], scale))) << 8 * k;
     if (i < width) *reinterpret_cast<std::uint32_t*>(out.codes + row * width + i) = codes;
-    if (lane == 0) out.scales[group * pitch + row] = scale;
+    if (lane == 0) out.scales[group * pitch + scale_at] = scale;
   }
 }
 
@@ -123,9 +126,9 @@ void quantize_rows(ActivationFormat format, const ChunkRows& which, const RowSou
   if (group_columns(format) != 128 || width % 16 != 0)
     throw ArgumentError("codes by row: want groups of 128 columns and a width that is a multiple of 16");
   if (which.room == 0) return;
-  launch_overlapped<quantize_to_codes>("quantize_rows",
-                                       {static_cast<unsigned>(which.room), kRowThreads, 0, stream}, format,
-                                       which, source, width, out, scale_pitch(which.room));
+  launch_overlapped<quantize_to_codes>(
+      "quantize_rows", {static_cast<unsigned>(which.room), kRowThreads, 0, stream}, format, which, source,
+      width, out, scale_pitch(which.room, which.experts * which.chunks));
 }
 
 }  // namespace moeref::cuda

@@ -22,9 +22,10 @@ struct CodedMatrices {
   const float* scales;
   int n;
 };
-/// Codes [R, k] and their scales [ceil(k / 128), R or a few more].
+/// Codes [R, k] and their scales [ceil(k / 128), scale_pitch], in the order of quantize_rows.hpp.
 struct CodedTokens {
   CUtensorMap codes, scales;
+  int chunk;  // of those that an expert's rows come in
 };
 
 template <int Staging, int Cluster>

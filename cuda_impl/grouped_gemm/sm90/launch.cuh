@@ -87,7 +87,9 @@ template <class Weights>
 typename Weights::Tokens tokens_of(const GroupedShape& g, const void* rows, const float* scales, int width) {
   if constexpr (std::is_same_v<Weights, E4m3Operands>)
     return {tensor_map(static_cast<const std::uint8_t*>(rows), 1, g.rows, width, kTokenBox, kCodeBlockK),
-            tensor_map(scales, blocks_of<Weights>(width), scale_pitch(g.rows), kTokenBox)};
+            tensor_map(scales, blocks_of<Weights>(width),
+                       scale_pitch(g.rows, std::int64_t{g.experts} * g.permutation.chunks), kTokenBox),
+            g.chunk};
   else
     return token_rows(g, rows, width);
 }

@@ -27,6 +27,7 @@
 #include "cuda_impl/grouped_gemm/sm90/e4m3_operands.cuh"
 #include "cuda_impl/grouped_gemm/sm90/epilogue_store.cuh"
 #include "cuda_impl/grouped_gemm/sm90/row_copy.cuh"
+#include "cuda_impl/quantization/quantize_rows.hpp"
 
 namespace moeref::cuda::sm90 {
 
@@ -96,10 +97,10 @@ __host__ __device__ constexpr int blocks_of(int k_extent) {
   return (k_extent + Weights::block_k - 1) / Weights::block_k;
 }
 
-/// A unit's row tile, of all blocks of the cluster, and how many rows it has; its rows and first strip for
-/// the cluster's block `rank`, no rows where the first block takes all.
+/// A unit's row tile, of all blocks of the cluster, and how many rows it has, and the first row of its
+/// expert; its rows and first strip for the cluster's block `rank`, no rows where the first block takes all.
 struct Unit {
-  int tile, tile_rows;
+  int tile, tile_rows, expert_begin;
   TileOutput output;
 };
 template <class Layout>
@@ -108,7 +109,7 @@ __device__ __forceinline__ Unit locate(const TokenProductShape& s, int work, int
   const int local = work - of.first_tile * s.units_per_tile, column = local / of.count,
             tile = (local - column * of.count + column) % of.count, begin = of.begin + tile * of.size,
             rows = min(of.size, of.rows - tile * of.size), strip = column * kUnitStrips<Layout>;
-  Unit unit{of.first_tile + tile, rows, {of.expert, begin, rows, strip}};
+  Unit unit{of.first_tile + tile, rows, of.begin, {of.expert, begin, rows, strip}};
   if constexpr (Layout::by_turns) {
     unit.output.strip += rank;
   } else if constexpr (Layout::cluster == 2) {
@@ -124,18 +125,18 @@ constexpr int kTokenBoxBytes = kTokenBox * kBlockK * 2;
 /// A box of tokens into operand B, of both blocks of a cluster where `Shared` is 2.
 template <int Shared, class Layout>
 __device__ __forceinline__ void load_tokens(const CUtensorMap& tokens, std::uint32_t base, int stage, int box,
-                                            int kb, int row) {
+                                            int kb, int row, int = 0) {
   load_box<Shared>(Layout::b(base, stage) + box * kTokenBoxBytes, tokens, Layout::full(base, stage),
                    kb * kBlockK, row + box * kTokenBox, 0);
 }
 template <int Shared, class Layout>
 __device__ __forceinline__ void load_tokens(const CodedTokens& tokens, std::uint32_t base, int stage, int box,
-                                            int kb, int row) {
+                                            int kb, int row, int scale) {
   const std::uint32_t full = Layout::full(base, stage);
   load_box<Shared>(Layout::b(base, stage) + box * kTokenBoxBytes, tokens.codes, full, kb * kCodeBlockK,
                    row + box * kTokenBox, 0);
   load_box<Shared>(Layout::token_scales(base, stage) + box * kTokenBox * 4, tokens.scales, full,
-                   row + box * kTokenBox, kb, 0);
+                   scale + box * kTokenBox, kb, 0);
 }
 template <class Tokens>
 constexpr int kLoadedBoxBytes = kTokenBoxBytes + (std::is_same_v<Tokens, CodedTokens> ? kTokenBox * 4 : 0);
@@ -180,6 +181,10 @@ __device__ __forceinline__ void produce_tokens(const typename Weights::Source& w
     if (Epilogue::may_gather && !Weights::converted && s.copy.tokens)
       await_rows(s.copy.arrived + unit.tile, unit.tile_rows);
     const int boxes = (tile.rows + kTokenBox - 1) / kTokenBox;
+    int scale = 0;
+    if constexpr (std::is_same_v<Weights, E4m3Operands>)
+      scale = int(first_scale(unit.expert_begin, tile.expert * s.tiles.step + tokens.chunk) + tile.row) -
+              unit.expert_begin;
     for (int kb = 0; kb < k_blocks; ++kb) {
       const std::uint32_t full = Layout::full(base, pipe.stage), a = Layout::a(base, pipe.stage);
       if (kb == draw_at) tickets.draw();
@@ -190,7 +195,7 @@ __device__ __forceinline__ void produce_tokens(const typename Weights::Source& w
         load_strip<share_weights, Epilogue, Weights::mn_major>(
             matrix_of(weights), a, full, tile, share_weights == 2 ? rank : i, m_half, kb * Weights::block_k);
       for (int box = share_tokens == 2 ? rank : 0; box < boxes; box += share_tokens)
-        load_tokens<share_tokens, Layout>(tokens, base, pipe.stage, box, kb, int(tile.row));
+        load_tokens<share_tokens, Layout>(tokens, base, pipe.stage, box, kb, int(tile.row), scale);
       pipe.advance();
     }
   }

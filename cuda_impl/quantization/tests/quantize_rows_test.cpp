@@ -44,7 +44,7 @@ void expect_same_numbers(ActivationFormat format, int width, bool by_token) {
   const DeviceArray<__nv_bfloat16> rows(drawn(by_token ? 5 : kRoom, width));
   const RowSource source{rows.data(), by_token ? row_token.data() : nullptr};
   const auto groups = static_cast<std::size_t>((width + 127) / 128);
-  const std::int64_t pitch = scale_pitch(kRoom);
+  const std::int64_t pitch = scale_pitch(kRoom, kExperts * kChunks);
   const DeviceArray<float> numbers(kRoom * width);
   const DeviceArray<std::uint8_t> codes(kRoom * width);
   const DeviceArray<float> scales(groups * pitch);
@@ -56,10 +56,15 @@ void expect_same_numbers(ActivationFormat format, int width, bool by_token) {
   check(cudaDeviceSynchronize(), "quantize_rows");
   const std::vector<float> want = numbers.get(), by_group = scales.get();
   const std::vector<std::uint8_t> got = codes.get();
-  for (std::int64_t row = 0; row < kRoom; ++row)
+  for (std::int64_t row = 0, segment = 0; row < kRoom; ++row) {
+    while (segment + 1 < kExperts * kChunks && kOffsets[static_cast<std::size_t>(segment + 1)] <= row)
+      ++segment;
+    const int begin = kOffsets[static_cast<std::size_t>(segment)];
+    EXPECT_EQ(first_scale(begin, segment) % 4, 0);
     for (int i = 0; i < width; ++i) {
       const auto at = static_cast<std::size_t>(row * width + i);
-      const float scale = by_group[static_cast<std::size_t>(i / 128 * pitch + row)];
+      const float scale =
+          by_group[static_cast<std::size_t>(i / 128 * pitch + first_scale(begin, segment) + row - begin)];
       if (row >= kOffsets.back()) {
         EXPECT_EQ(got[at], 0xff) << "row " << row << " is nobody's";
         continue;
@@ -68,6 +73,7 @@ void expect_same_numbers(ActivationFormat format, int width, bool by_token) {
       EXPECT_TRUE(number == want[at] || (std::isnan(number) && std::isnan(want[at])))
           << "row " << row << ", column " << i << ": " << number << " and " << want[at];
     }
+  }
 }
 
 TEST(QuantizeRows, CodesAreTheNumbersOfTheReference) {
@@ -76,6 +82,17 @@ TEST(QuantizeRows, CodesAreTheNumbersOfTheReference) {
        {ActivationFormat::fp8_e4m3_group128, ActivationFormat::fp8_e4m3_group128_ue8m0})
     for (const int width : {16, 128, 144, 1104})
       for (const bool by_token : {false, true}) expect_same_numbers(format, width, by_token);
+}
+
+// However long the segments are, 0 to 3 rows over whole 16 bytes.
+TEST(QuantizeRows, ScalesOfSegmentsLieApart) {
+  std::int64_t begin = 0, free = 0;
+  for (int segment = 0; segment < 400; ++segment) {
+    EXPECT_GE(first_scale(begin, segment), free) << segment;
+    const int rows = segment * segment % 7;
+    free = first_scale(begin, segment) + rows, begin += rows;
+    EXPECT_LE(free, scale_pitch(begin, segment + 1));
+  }
 }
 
 TEST(QuantizeRows, CodesWantWholeWordsAndGroupsOf128) {

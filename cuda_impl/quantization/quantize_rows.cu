@@ -2,6 +2,10 @@
 // float32 or codes written once, at copy bandwidth.
 #include "cuda_impl/quantization/quantize_rows.hpp"
 
+#include <cuda_fp8.h>
+
+#include <cfloat>
+
 #include "cuda_impl/memory/element.cuh"
 #include "cuda_impl/memory/overlapped_launch.cuh"
 #include "cuda_impl/token_blocks/warp_reduce.cuh"
@@ -42,15 +46,6 @@ __device__ float to_code(float quotient) {
   if (size >= kLargestCode) return copysignf(kLargestCode, quotient);
   const int step = max(exponent_of(size), -6) - 3;
   return copysignf(rintf(size * two_to(-step)) * two_to(step), quotient);
-}
-
-/// The bits of such a number.
-__device__ std::uint32_t e4m3_bits(float code) {
-  const std::uint32_t bits = __float_as_uint(code), sign = bits >> 24 & 0x80;
-  if (code != code) return sign | 0x7f;
-  const float size = fabsf(code);
-  return sign | (size < 0.015625f ? static_cast<std::uint32_t>(size * 512.0f)
-                                  : ((bits & 0x7fffffffu) >> 20) - (120u << 3));
 }
 
 template <class T>
@@ -101,9 +96,17 @@ __global__ void __launch_bounds__(kRowThreads)
     }
     const float m = warp_largest(fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])))),
                 scale = m > 0 ? group_scale(format, m) : 1.0f;
-    std::uint32_t codes = 0;
-#pragma unroll
-    for (int k = 0; k < 4; ++k) codes |= e4m3_bits(to_code(__fdiv_rn(v[k], scale))) << 8 * k;
+    // Divided as __fdiv_rn does it, with one reciprocal for all; not where its steps would underflow, below
+    // 2^-100.
+    const float inverse = __frcp_rn(scale);
+    const auto quotient = [&](float x) {
+      const float q = x * inverse;
+      return fabsf(q) <= FLT_MAX ? __fmaf_rn(__fmaf_rn(-q, scale, x), inverse, q) : q;
+    };
+    const auto pair = [&](float low, float high) -> std::uint32_t {
+      return __nv_cvt_float2_to_fp8x2({quotient(low), quotient(high)}, __NV_SATFINITE, __NV_E4M3);
+    };
+    const std::uint32_t codes = pair(v[0], v[1]) | pair(v[2], v[3]) << 16;
     if (i < width) *reinterpret_cast<std::uint32_t*>(out.codes + row * width + i) = codes;
     if (lane == 0) out.scales[group * pitch + scale_at] = scale;
   }

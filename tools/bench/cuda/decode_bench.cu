@@ -8,7 +8,8 @@
 // weights that are still in L2 count. Bytes are codes and scales, or numbers, of the experts that a pass
 // touches, once; share is of the rate at which the device copies, bytes read and written. "tiles" is the path
 // taken where rows are many, "numbers" the one that turns all codes into numbers first. Results of the paths
-// are compared: a relative difference beyond 1e-2 is an error.
+// are compared: a relative difference beyond 1e-2 is an error; with --rows beyond 5e-2, since codes of A'
+// that lie near a boundary change with its last bit.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -240,7 +241,7 @@ void measure(const Shape& s, WeightFormat format, const Options& options, double
         const double a = to_number(results[0][i]), b = to_number(results[other][i]);
         error += (a - b) * (a - b), norm += b * b;
       }
-      if (!(error <= 1e-4 * norm)) throw CudaError("the paths differ");
+      if (!(error <= (coded_rows ? 25e-4 : 1e-4) * norm)) throw CudaError("the paths differ");
       differ = std::max(differ, std::sqrt(error / norm));
     }
     std::printf(" %s |", word_of(automatic));

@@ -59,9 +59,8 @@ void check_config(const ExpertsConfig& c) {
   if (c.path == ExpertsPath::wgmma_e4m3) {
     if (!serves_e4m3(demand_of(c, 9)))
       throw ArgumentError(
-          "path is wgmma_e4m3: want bfloat16, the accumulator e8m13_promoted128, widths that are multiples "
-          "of "
-          "16 and a documented activation");
+          "path is wgmma_e4m3: want bfloat16, the accumulator e8m13_promoted128, dim a multiple of 16, "
+          "moe_inter_dim of 64, and a documented activation");
   } else if (c.path == ExpertsPath::wgmma_planes) {
     if (c.dtype != DataType::float32)
       throw ArgumentError("path is wgmma_planes: want float32, which it takes apart");

@@ -17,7 +17,7 @@ void ForwardPass::multiply_codes(const ChunkRows& rows, const RowSource& x, cuda
               weights_.gate_and_up_scales, coded.scales},
              c.activation, c.activation_parameters, stream);
   coded = coded_rows(work_.operand, rows.room, c.inter_dim);
-  quantize_rows(c.activation_format, rows, {work_.a, nullptr}, c.inter_dim, coded, stream);
+  quantize_rows(c.activation_format, rows, {work_.a, rows.room, nullptr}, c.inter_dim, coded, stream);
   const auto down = [&](void* out, bool weighted) {
     GroupedShape s = shape;
     if (!weighted) s.permutation.row_weight = nullptr;
@@ -33,8 +33,8 @@ void ForwardPass::multiply_codes(const ChunkRows& rows, const RowSource& x, cuda
 void ForwardPass::multiply_quantised(int chunk, cudaStream_t stream) const {
   const ExpertsConfig& c = config_;
   const ChunkRows rows{permutation_.offsets, c.experts, permutation_.chunks, chunk, rows_of(c)};
-  const RowSource x =
-      takes_tokens() ? RowSource{input_.x, permutation_.row_token} : RowSource{work_.rows, nullptr};
+  const RowSource x = takes_tokens() ? RowSource{input_.x, c.tokens, permutation_.slot_row, c.slots}
+                                     : RowSource{work_.rows, rows.room, nullptr};
   if (reads_codes(c, path_)) return multiply_codes(rows, x, stream);
   const bool after_down = c.apply_router_weight_after_down;
   /// work_.sums [R, width] = q(operand) [R, k] times weights [E, k, width].
@@ -50,7 +50,7 @@ void ForwardPass::multiply_quantised(int chunk, cudaStream_t stream) const {
                 {rows, work_.sums, weights_.gate_and_up_bias, after_down ? nullptr : permutation_.row_weight,
                  c.inter_dim, h_, work_.a},
                 c.activation, c.activation_parameters, stream);
-  product({work_.a, nullptr}, c.inter_dim, c.dim, work_.numbers.down);
+  product({work_.a, rows.room, nullptr}, c.inter_dim, c.dim, work_.numbers.down);
   store_down_sums(
       c.dtype,
       {rows, work_.sums, weights_.down_bias, permutation_.row_weight, after_down, c.dim, o_, work_.rows},

@@ -34,10 +34,10 @@ constexpr bool serves_wgmma(const ProductDemand& d) {
 constexpr bool serves_planes(const ProductDemand& d) {
   return d.major == 9 && d.minor == 0 && d.dtype == DataType::float32;
 }
-/// Rows of codes are whole 16 bytes, which TMA wants.
+/// Rows of codes are whole 16 bytes, which TMA wants, and gate and up begin in halves of blocks of scales.
 constexpr bool serves_e4m3(const ProductDemand& d) {
   return d.major == 9 && d.minor == 0 && d.dtype == DataType::bfloat16 && d.dim % 16 == 0 &&
-         d.inter_dim % 16 == 0 && is_documented(d.activation) && d.quantises_rows &&
+         d.inter_dim % 64 == 0 && is_documented(d.activation) && d.quantises_rows &&
          d.accumulator == Accumulator::e8m13_promoted128;
 }
 constexpr bool serves_portable(const ProductDemand& d) { return d.major >= 8; }

@@ -12,9 +12,12 @@
 
 namespace moeref::cuda {
 
+/// What is quantised: R rows, or tokens, each of which goes to the rows of all of its slots.
 struct RowSource {
-  const void* rows;      // [R, width], or, where row_token is given, by token
-  const int* row_token;  // [R] or null
+  const void* rows;  // [count, width]
+  std::int64_t count;
+  const int* slot_row;  // [count, slots], -1 where there is none; null for rows
+  int slots = 1;
 };
 
 /// out [R, width] float32 = code * scale for the rows of the chunk; others are left as they are. Codes and

@@ -120,7 +120,7 @@ TEST(ExpertsArguments, CodesByCodesWantTheAccumulatorOfTensorCores) {
   using enum ExpertsPath;
   const auto path = [](Accumulator accumulator, int dim = 128, DataType type = DataType::bfloat16,
                        int major = 9) {
-    ProductDemand d{major, 0, type, dim, 144};
+    ProductDemand d{major, 0, type, dim, 192};
     d.format = WeightFormat::fp8_e4m3_block128, d.quantises_rows = true, d.accumulator = accumulator;
     return choose_path(d, automatic);
   };
@@ -131,7 +131,7 @@ TEST(ExpertsArguments, CodesByCodesWantTheAccumulatorOfTensorCores) {
   EXPECT_EQ(path(e8m13_promoted128, 128, DataType::float32), wgmma_planes);
   EXPECT_EQ(path(e8m13_promoted128, 128, DataType::bfloat16, 8), portable);
 
-  ExpertsConfig c{1, 128, 144, 4, 2};
+  ExpertsConfig c{1, 128, 192, 4, 2};
   c.accumulator = e8m13_promoted128;
   EXPECT_THROW(forward_workspace_bytes(c), ArgumentError);
   c.weight_format = WeightFormat::fp8_e4m3_block128,

@@ -9,12 +9,14 @@
 // Floor of a stage of 256 x 128: 1024 cycles of the tensor cores; 32 KiB from L2 for each block of a cluster.
 #pragma once
 
+#include "cuda_impl/grouped_gemm/sm90/code_feeder.cuh"
 #include "cuda_impl/grouped_gemm/sm90/epilogue_store.cuh"
 #include "cuda_impl/grouped_gemm/sm90/pipeline.cuh"
 
 namespace moeref::cuda::sm90 {
 
 constexpr int kCodeBlockK = 128, kCodedTokens = 128;
+constexpr bool kInTurn = true;
 
 /// Codes [E, n, k] and their scales [E, ceil(n / 128), ceil(k / 128)].
 struct CodedMatrices {
@@ -37,44 +39,53 @@ struct CodedLayout
   }
 };
 
-/// Scales of a thread's rows of M: 64 b + 16 warp + lane / 4 + 8 h of a strip, those of the second half
-/// `half` further than 64 where that is not 0.
+/// Scales of a strip's halves of 64 rows, the second `half` further than the first where that is not 0: a
+/// multiple of 64, so that each half lies in one block.
 class StripScales {
  public:
   __device__ __forceinline__ StripScales(const CodedMatrices& w, const TileOutput& tile, int half, int blocks)
       : scales_(w.scales + std::int64_t{tile.expert} * ((w.n + 127) / 128) * blocks) {
-    const int row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+    const StripRows rows(tile.strip, half);
 #pragma unroll
-    for (int b = 0; b < 2; ++b)
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const int output =
-            (half != 0 ? tile.strip * 64 + b * half : tile.strip * kStrip + b * 64) + row + 8 * h;
-        at_[b][h] = min(output, w.n - 1) / 128 * blocks;
-      }
+    for (int b = 0; b < 2; ++b) at_[b] = min(rows.output(64 * b), w.n - 1) / 128 * blocks;
   }
-  __device__ __forceinline__ void load(int block, float (&to)[2][2]) const {
-#pragma unroll
-    for (int b = 0; b < 2; ++b)
-#pragma unroll
-      for (int h = 0; h < 2; ++h) to[b][h] = scales_[at_[b][h] + block];
-  }
+  __device__ __forceinline__ float of(int half, int block) const { return scales_[at_[half] + block]; }
 
  private:
   const float* scales_;
-  int at_[2][2];
+  int at_[2];
+};
+
+/// Whose products run, so that those of one warpgroup fill the time in which the other adds its sums up.
+template <class Layout>
+class ProductTurn {
+ public:
+  __device__ __forceinline__ ProductTurn(std::uint32_t base, int warpgroup)
+      : mine_(Layout::turn_to_multiply(base, warpgroup)),
+        other_(Layout::turn_to_multiply(base, 1 - warpgroup)),
+        phase_(warpgroup == 0) {}  // the first goes first
+  __device__ __forceinline__ void await() {
+    mbarrier_wait(mine_, phase_);
+    phase_ ^= 1;
+  }
+  __device__ __forceinline__ void pass() const {
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(other_);
+  }
+
+ private:
+  std::uint32_t mine_, other_, phase_;
 };
 
 template <class Layout, int N, class WhileRunning>
 __device__ __forceinline__ void accumulate_coded_n(Accumulator<Layout::max_n>& acc, std::uint32_t base,
                                                    int strip, const StripScales& scales, int blocks,
-                                                   PipelineState<Layout>& pipe,
+                                                   PipelineState<Layout>& pipe, ProductTurn<Layout>& turn,
                                                    const WhileRunning& while_running) {
-  float of_weights[2][2];
-  scales.load(0, of_weights);
+  constexpr int kAhead = N / 8 < 4 ? N / 8 : 4;  // of the tokens' scales, which come from shared memory
+  float of_half[2] = {scales.of(0, 0), scales.of(1, 0)};
   for (int block = 0; block < blocks; ++block) {
-    float next[2][2];
-    scales.load(min(block + 1, blocks - 1), next);
+    const int next_block = min(block + 1, blocks - 1);
+    const float next[2] = {scales.of(0, next_block), scales.of(1, next_block)};
     mbarrier_wait(Layout::full(base, pipe.stage), pipe.phase);
     const std::uint64_t a = descriptor(Layout::a(base, pipe.stage) + strip * 2 * kBlock64Bytes,
                                        kBlock64Bytes),
@@ -83,28 +94,44 @@ __device__ __forceinline__ void accumulate_coded_n(Accumulator<Layout::max_n>& a
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float sums[N / 2];
+      if (kInTurn) turn.await();
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < 4; ++k)
         wgmma_e4m3<N>(sums, a + half * (kBlock64Bytes >> 4) + k * 2, b + k * 2, k > 0);
       wgmma_commit();
+      float2 token[kAhead];
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) token[j] = load_shared_pair(of_tokens + j * 32);
       if (half == 1 && block == blocks - 1) while_running();
       wgmma_wait<0>();
+      if (kInTurn) turn.pass();
       fence_accumulator(sums);
 #pragma unroll
       for (int j = 0; j < N / 8; ++j) {
-        const float2 token = load_shared_pair(of_tokens + j * 32);
+        const float even = token[j % kAhead].x * of_half[half], odd = token[j % kAhead].y * of_half[half];
+        if (j + kAhead < N / 8) token[j % kAhead] = load_shared_pair(of_tokens + (j + kAhead) * 32);
 #pragma unroll
         for (int q = 0; q < 4; ++q)
-          acc.d[half][4 * j + q] =
-              fmaf(sums[4 * j + q], (q % 2 == 0 ? token.x : token.y) * of_weights[half][q / 2],
-                   acc.d[half][4 * j + q]);
+          acc.d[half][4 * j + q] = fmaf(sums[4 * j + q], q % 2 == 0 ? even : odd, acc.d[half][4 * j + q]);
       }
     }
     release<Layout>(base, pipe.stage);
     pipe.advance();
-#pragma unroll
-    for (int i = 0; i < 4; ++i) of_weights[i / 2][i % 2] = next[i / 2][i % 2];
+    of_half[0] = next[0], of_half[1] = next[1];
+  }
+}
+
+/// For a warpgroup whose strip lies outside of the matrix, while the other's does not.
+template <class Layout>
+__device__ __forceinline__ void skip_coded(std::uint32_t base, int blocks, PipelineState<Layout>& pipe,
+                                           ProductTurn<Layout>& turn) {
+  for (int block = 0; block < blocks; ++block) {
+    if (kInTurn)
+      for (int half = 0; half < 2; ++half) turn.await(), turn.pass();
+    mbarrier_wait(Layout::full(base, pipe.stage), pipe.phase);
+    release<Layout>(base, pipe.stage);
+    pipe.advance();
   }
 }
 
@@ -113,13 +140,13 @@ __device__ __forceinline__ void accumulate_coded_n(Accumulator<Layout::max_n>& a
 template <class Layout, class WhileRunning>
 __device__ __forceinline__ void accumulate_coded(Accumulator<Layout::max_n>& acc, std::uint32_t base,
                                                  int strip, int n, const StripScales& scales, int blocks,
-                                                 PipelineState<Layout>& pipe,
+                                                 PipelineState<Layout>& pipe, ProductTurn<Layout>& turn,
                                                  const WhileRunning& while_running) {
 #pragma unroll
   for (int i = 0; i < Layout::max_n / 2; ++i) acc.d[0][i] = acc.d[1][i] = 0;
-#define MOEREF_N(v)                                                                            \
-  case v:                                                                                      \
-    accumulate_coded_n<Layout, 16 * v>(acc, base, strip, scales, blocks, pipe, while_running); \
+#define MOEREF_N(v)                                                                                  \
+  case v:                                                                                            \
+    accumulate_coded_n<Layout, 16 * v>(acc, base, strip, scales, blocks, pipe, turn, while_running); \
     break;
   switch (n / 16) {
     MOEREF_N(1)

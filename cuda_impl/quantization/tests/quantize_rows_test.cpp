@@ -12,6 +12,8 @@ namespace {
 constexpr int kExperts = 3, kChunks = 2;
 const std::vector<int> kOffsets{0, 3, 4, 4, 7, 9, 12};  // by expert and chunk
 constexpr std::int64_t kRoom = 14;                      // two rows are nobody's
+constexpr int kSlots = 3;
+const std::vector<int> kSlotRow{4, 1, -1, 0, 3, 11, -1, -1, -1, 2, 5, 10, 9, 8, 6, 7, -1, -1};
 
 float number_of(std::uint8_t e4m3) {
   const int exponent = e4m3 >> 3 & 15, fraction = e4m3 & 7;
@@ -39,10 +41,10 @@ std::vector<__nv_bfloat16> drawn(std::int64_t rows, int width) {
 
 void expect_same_numbers(ActivationFormat format, int width, bool by_token) {
   SCOPED_TRACE(testing::Message() << "width " << width << (by_token ? ", by token" : ""));
-  const DeviceArray<int> offsets(kOffsets),
-      row_token(std::vector<int>{4, 1, 2, 0, 3, 4, 4, 2, 1, 0, 3, 2, 0, 0});
-  const DeviceArray<__nv_bfloat16> rows(drawn(by_token ? 5 : kRoom, width));
-  const RowSource source{rows.data(), by_token ? row_token.data() : nullptr};
+  const DeviceArray<int> offsets(kOffsets), slot_row(kSlotRow);
+  const std::int64_t count = by_token ? static_cast<std::int64_t>(kSlotRow.size()) / kSlots : kRoom;
+  const DeviceArray<__nv_bfloat16> rows(drawn(count, width));
+  const RowSource source{rows.data(), count, by_token ? slot_row.data() : nullptr, by_token ? kSlots : 1};
   const auto groups = static_cast<std::size_t>((width + 127) / 128);
   const std::int64_t pitch = scale_pitch(kRoom, kExperts * kChunks);
   const DeviceArray<float> numbers(kRoom * width);

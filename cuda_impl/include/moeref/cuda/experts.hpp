@@ -23,9 +23,9 @@ namespace moeref::cuda {
 /// multiples of 8; wgmma_planes, of 9.0 too, multiplies float32 of any widths as three bfloat16
 /// each, within the bound of an fp32 sum in order; portable runs from 8.0 up with any widths, and its float32
 /// are fp32 multiply-adds, K ascending. wgmma_e4m3 multiplies codes by codes, with the accumulator
-/// e8m13_promoted128, bfloat16 beside them and widths that are multiples of 16; its gradients are
-/// wgmma_clusters'. few_rows is for inference at a few tokens: it reads the weights once
-/// at the memory's rate, as numbers of 16 bits or as codes; its gradients are portable's.
+/// e8m13_promoted128, bfloat16 beside them, D a multiple of 16 and I of 64; its gradients are
+/// wgmma_clusters'. few_rows is for inference at a few tokens: it reads the weights once at the memory's
+/// rate, as numbers of 16 bits or as codes; its gradients are portable's.
 enum class ExpertsPath {
   automatic,
   few_rows,

@@ -64,12 +64,12 @@ nb::tuple drawn(const Descriptor& descriptor, bool backward) {
   return nb::make_tuple(std::move(call), to_line(descriptor));
 }
 
-/// The row of a table of formats.
+/// The row of a table of formats or accumulators.
 template <typename Table>
 const auto& row_of(const Table& table, const std::string& format, const char* what) {
   for (const auto& row : table)
     if (row.name == format) return row;
-  throw InputError("'" + format + "' is no format of " + what + " (moeref list fields)");
+  throw InputError("'" + format + "' is no " + what + " (moeref list fields)");
 }
 
 }  // namespace
@@ -86,11 +86,14 @@ void bind_calls(nb::module_& module) {
       .def_prop_ro("backward", [](const Call& call) { return call.backward; })
       .def("arrays", [](const Call& call) { return arrays_of(call.tensors); })
       .def("quantised",
-           [](const Call& call, const std::string& weights, const std::string& activations) {
-             const WeightFormatFacts& row = row_of(kWeightFormats, weights, "quantised weights");
+           [](const Call& call, const std::string& weights, const std::string& activations,
+              const std::string& accumulator) {
+             const WeightFormatFacts& row = row_of(kWeightFormats, weights, "format of quantised weights");
              if (row.kind == WeightFormat::none) throw InputError("want quantised weights, not none");
-             return quantized_call(call, row.kind,
-                                   row_of(kActivationFormats, activations, "quantised activations").kind);
+             return quantized_call(
+                 call, row.kind,
+                 row_of(kActivationFormats, activations, "format of quantised activations").kind,
+                 row_of(kAccumulators, accumulator, "accumulator").kind);
            })
       .def("dequantised", [](const Call& call) { return dequantized_call(call); });
   module.def("draw",

@@ -71,12 +71,13 @@ class Call:
         """{"inputs/x": array, ...}, read-only; bfloat16 as float32 with the same values."""
         return {name: values_of(bits, dtype) for name, (bits, dtype) in self.handle.arrays().items()}
 
-    def quantised(self, weight_format, activation_format="none"):
+    def quantised(self, weight_format, activation_format="none", accumulator="float32"):
         """This call of experts or moe with codes and scales in place of its experts' weights ("mxfp4", ...).
 
-        With an activation_format ("mxfp8", ...) the rows of both products are to be quantised too: a field of the config.
+        With an activation_format ("mxfp8", ...) the rows of both products are to be quantised too: a field of the config, as is the
+        accumulator of their sums ("e8m13_promoted128": Hopper's FP8 tensor cores).
         """
-        return Call(self.handle.quantised(weight_format, activation_format))
+        return Call(self.handle.quantised(weight_format, activation_format, accumulator))
 
     def dequantised(self):
         """This call with the exact numbers that its codes and scales stand for; without any it is the call itself.

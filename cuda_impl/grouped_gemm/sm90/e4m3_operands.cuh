@@ -3,10 +3,12 @@
 //
 // A stage is 128 of K: as many bytes as 64 of bfloat16, in the same places, and behind the stages the tokens'
 // scales. Tensor cores add up one strip's half (m64) over a stage, 13 bits below the largest exponent; that
-// sum, times both scales, then goes on to float32 in registers. While one warpgroup does that the other's
-// products run, so that one buffer of sums is enough, and 128 tokens with it.
+// sum, times both scales, then goes on to float32 in registers. There is room for one such sum, so that a
+// warpgroup's products wait for it; the other warpgroup's fill a part of that time.
 //
 // Floor of a stage of 256 x 128: 1024 cycles of the tensor cores; 32 KiB from L2 for each block of a cluster.
+// Measured on an H200: 890 TF for the up product of qwen3_30b with 1024 rows an expert, whose tensor cores
+// are busy 48 % of the time (tools/bench/results/2026-11-30-h200-e4m3.md).
 #pragma once
 
 #include "cuda_impl/grouped_gemm/sm90/code_feeder.cuh"
@@ -16,7 +18,6 @@
 namespace moeref::cuda::sm90 {
 
 constexpr int kCodeBlockK = 128, kCodedTokens = 128;
-constexpr bool kInTurn = true;
 
 /// Codes [E, n, k] and their scales [E, ceil(n / 128), ceil(k / 128)].
 struct CodedMatrices {
@@ -56,30 +57,10 @@ class StripScales {
   int at_[2];
 };
 
-/// Whose products run, so that those of one warpgroup fill the time in which the other adds its sums up.
-template <class Layout>
-class ProductTurn {
- public:
-  __device__ __forceinline__ ProductTurn(std::uint32_t base, int warpgroup)
-      : mine_(Layout::turn_to_multiply(base, warpgroup)),
-        other_(Layout::turn_to_multiply(base, 1 - warpgroup)),
-        phase_(warpgroup == 0) {}  // the first goes first
-  __device__ __forceinline__ void await() {
-    mbarrier_wait(mine_, phase_);
-    phase_ ^= 1;
-  }
-  __device__ __forceinline__ void pass() const {
-    if (threadIdx.x % 32 == 0) mbarrier_arrive(other_);
-  }
-
- private:
-  std::uint32_t mine_, other_, phase_;
-};
-
 template <class Layout, int N, class WhileRunning>
 __device__ __forceinline__ void accumulate_coded_n(Accumulator<Layout::max_n>& acc, std::uint32_t base,
                                                    int strip, const StripScales& scales, int blocks,
-                                                   PipelineState<Layout>& pipe, ProductTurn<Layout>& turn,
+                                                   PipelineState<Layout>& pipe,
                                                    const WhileRunning& while_running) {
   constexpr int kAhead = N / 8 < 4 ? N / 8 : 4;  // of the tokens' scales, which come from shared memory
   float of_half[2] = {scales.of(0, 0), scales.of(1, 0)};
@@ -94,7 +75,6 @@ __device__ __forceinline__ void accumulate_coded_n(Accumulator<Layout::max_n>& a
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float sums[N / 2];
-      if (kInTurn) turn.await();
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < 4; ++k)
@@ -105,7 +85,6 @@ __device__ __forceinline__ void accumulate_coded_n(Accumulator<Layout::max_n>& a
       for (int j = 0; j < kAhead; ++j) token[j] = load_shared_pair(of_tokens + j * 32);
       if (half == 1 && block == blocks - 1) while_running();
       wgmma_wait<0>();
-      if (kInTurn) turn.pass();
       fence_accumulator(sums);
 #pragma unroll
       for (int j = 0; j < N / 8; ++j) {
@@ -122,31 +101,18 @@ __device__ __forceinline__ void accumulate_coded_n(Accumulator<Layout::max_n>& a
   }
 }
 
-/// For a warpgroup whose strip lies outside of the matrix, while the other's does not.
-template <class Layout>
-__device__ __forceinline__ void skip_coded(std::uint32_t base, int blocks, PipelineState<Layout>& pipe,
-                                           ProductTurn<Layout>& turn) {
-  for (int block = 0; block < blocks; ++block) {
-    if (kInTurn)
-      for (int half = 0; half < 2; ++half) turn.await(), turn.pass();
-    mbarrier_wait(Layout::full(base, pipe.stage), pipe.phase);
-    release<Layout>(base, pipe.stage);
-    pipe.advance();
-  }
-}
-
 /// Sums `blocks` stages into acc for the first n columns (a multiple of 16). while_running() is called once
 /// the last product is issued.
 template <class Layout, class WhileRunning>
 __device__ __forceinline__ void accumulate_coded(Accumulator<Layout::max_n>& acc, std::uint32_t base,
                                                  int strip, int n, const StripScales& scales, int blocks,
-                                                 PipelineState<Layout>& pipe, ProductTurn<Layout>& turn,
+                                                 PipelineState<Layout>& pipe,
                                                  const WhileRunning& while_running) {
 #pragma unroll
   for (int i = 0; i < Layout::max_n / 2; ++i) acc.d[0][i] = acc.d[1][i] = 0;
-#define MOEREF_N(v)                                                                                  \
-  case v:                                                                                            \
-    accumulate_coded_n<Layout, 16 * v>(acc, base, strip, scales, blocks, pipe, turn, while_running); \
+#define MOEREF_N(v)                                                                            \
+  case v:                                                                                      \
+    accumulate_coded_n<Layout, 16 * v>(acc, base, strip, scales, blocks, pipe, while_running); \
     break;
   switch (n / 16) {
     MOEREF_N(1)

@@ -248,12 +248,12 @@ template <class Layout, class Weights, class Epilogue, class WhileRunning>
 __device__ __forceinline__ void multiply(const typename Weights::Source& weights, const TokenProductShape& s,
                                          int m_half, const TileOutput& tile, Accumulator<Layout::max_n>& acc,
                                          std::uint32_t base, int strip, PipelineState<Layout>& pipe,
-                                         ProductTurn<Layout>& turn, const WhileRunning& while_running) {
+                                         const WhileRunning& while_running) {
   const int n = (tile.rows + 15) / 16 * 16, blocks = blocks_of<Weights>(s.k_extent);
   if constexpr (std::is_same_v<Weights, E4m3Operands>)
     accumulate_coded<Layout>(acc, base, strip, n,
                              StripScales(weights, tile, Epilogue::paired_columns ? m_half : 0, blocks),
-                             blocks, pipe, turn, while_running);
+                             blocks, pipe, while_running);
   else
     accumulate<Layout, Weights::mn_major, false>(acc, base, strip, n, blocks, pipe, while_running);
 }
@@ -268,7 +268,6 @@ __device__ __forceinline__ void consume_together(const typename Weights::Source&
   const int m_extent = Epilogue::m_extent(epilogue), rank = rank_in_cluster<Layout>(),
             strips = strips_of<Epilogue>(m_extent);
   PipelineState<Layout> pipe;
-  ProductTurn<Layout> turn(base, warpgroup);
   Accumulator<Layout::max_n> acc;
   TicketReader<typename Layout::Ring, true> tickets(base + Layout::tickets);
   TileOutput next{};
@@ -284,14 +283,11 @@ __device__ __forceinline__ void consume_together(const typename Weights::Source&
     const TileOutput tile = next;
     typename Epilogue::Prepared prepared;
     if (tile.rows == 0 || tile.strip >= strips) {
-      if (std::is_same_v<Weights, E4m3Operands> && tile.rows != 0)
-        skip_coded(base, blocks_of<Weights>(s.k_extent), pipe, turn);
-      else
-        skip(base, blocks_of<Weights>(s.k_extent), pipe);
+      skip(base, blocks_of<Weights>(s.k_extent), pipe);
       find_next();  // not before: the producer hands out the ticket when it has filled the stages
       continue;
     }
-    multiply<Layout, Weights, Epilogue>(weights, s, m_extent, tile, acc, base, warpgroup, pipe, turn, [&] {
+    multiply<Layout, Weights, Epilogue>(weights, s, m_extent, tile, acc, base, warpgroup, pipe, [&] {
       prepared = Epilogue::prepare(epilogue, tile);
       find_next();
     });

@@ -197,6 +197,17 @@ def rows_as_codes(activation_format, rows):
     return moeref.reference(call)["stages/up_projection"].value.reshape(tokens, dim)
 
 
+def test_an_accumulator_is_declared_with_the_formats():
+    call = plain_call().quantised("fp8_e4m3_block128", "fp8_e4m3_group128", "e8m13_promoted128")
+    assert call.config["accumulator"] == "e8m13_promoted128"
+    exact = plain_call().quantised("fp8_e4m3_block128", "fp8_e4m3_group128")
+    assert exact.config.get("accumulator", "float32") == "float32"
+    bound, wider = (moeref.reference(of)["stages/up_projection"].bound for of in (exact, call))
+    assert (wider > bound).all()
+    with pytest.raises(moeref.InputError, match="'float8' is no accumulator"):
+        plain_call().quantised("fp8_e4m3_block128", "fp8_e4m3_group128", "float8")
+
+
 def rows_of_all_sizes(tokens=64, dim=256):
     """Rows of bfloat16's values, where ties between codes are many, with groups far apart and one of zeros."""
     draw = np.random.default_rng(5)

@@ -201,13 +201,13 @@ void draw_situ(std::uint64_t seed, MoEConfig& c) {
   c.situ_linear_beta = d.of({25.0, 1.0, 0.0, 0.7});
 }
 
-/// Rows of the latent size normalised, drawn apart likewise. Of ordinary numbers a part of the gradient
-/// passes a norm of one column too.
+/// Rows of the latent size normalised, drawn apart likewise. A norm takes the errors of a row into its
+/// gradient several times over; of ordinary numbers, eps is the larger part of the mean.
 void draw_latent_norm(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
   Draw d(seed * 0x9E6C63D0876A9A47u + 19);
   if (!c.moe_latent_size || d.chance(0.2)) return;
   c.latent_norm = d.of({LatentNorm::before_fc2, LatentNorm::after_fc1});
-  c.latent_norm_eps = numbers == Numbers::ordinary ? 0.25 : d.of({1e-5, 1e-6, 0.5});
+  c.latent_norm_eps = numbers == Numbers::ordinary ? 4.0 : d.of({1e-5, 1e-6, 0.5});
 }
 
 /// situ of shared experts, drawn apart likewise; bounds are those of draw_situ.

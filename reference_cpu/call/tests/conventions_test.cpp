@@ -77,7 +77,7 @@ TEST(Conventions, AnActivationOfDenseExpertsToo) {
     return out;
   };
   using Names = std::vector<std::string_view>;
-  EXPECT_EQ(conventions_of(mlp({})), Names{});
+  EXPECT_EQ(conventions_of(mlp(nlohmann::json::object())), Names{});
   EXPECT_EQ(conventions_of(mlp({{"activation", "relu2"}})), Names{});
   EXPECT_EQ(conventions_of(mlp({{"activation", "situ"}, {"situ_beta", 1.0}})), (Names{"situ_beta", "situ"}));
 }

@@ -10,7 +10,7 @@ set(MOEREF_CUDA_SOURCES
   expert_parallel/expert_parallel.cpp expert_parallel/layout.cpp expert_parallel/packed_places.cu
   experts/experts_backward.cpp experts/experts_forward.cpp experts/layout.cpp
   fake_balanced_gate/fake_balanced_gate.cu
-  gate/expert_scale.cu gate/fma_product.cu gate/gate_backward.cpp gate/gate_forward.cpp gate/gate_input.cu gate/kept_slots.cu
+  gate/expert_scale.cu gate/fma_product.cu gate/gate_backward.cpp gate/gate_forward.cpp gate/kept_slots.cu
   gate/layout.cpp gate/route_tokens.cu gate/scores_backward.cu gate/sinkhorn.cu gate/tensor_core_product.cu gate/z_loss.cu
   experts/bias_gradient.cu experts/quantised_forward.cpp experts/quantised_rows.cu experts/router_weight_gradient.cu
   experts/weight_gradients_by_row.cu
@@ -21,6 +21,7 @@ set(MOEREF_CUDA_SOURCES
   linear/bias.cu linear/blas.cpp linear/linear.cpp
   mlp/mlp.cpp mlp/mlp_activation.cu
   moe/moe_backward.cpp moe/moe_forward.cpp moe/layer_kernels.cu moe/layout.cpp
+  norm/rms_norm.cu
   init/init.cu
   metrics/metrics.cu
   parallel/barrier.cu parallel/copy_rows.cu parallel/group.cpp parallel/group_creation.cpp parallel/nccl_link.cpp parallel/nccl_passes.cpp

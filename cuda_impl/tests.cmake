@@ -37,7 +37,7 @@ gtest_discover_tests(moeref_cuda_test DISCOVERY_MODE PRE_TEST PROPERTIES LABELS 
 
 # Against the reference: these need the whole repository.
 if(TARGET moeref::cuda_port AND TARGET moeref::golden)
-  add_executable(moeref_cuda_layer_test experts/tests/experts_conventions_test.cpp experts/tests/experts_judged_test.cpp experts/tests/quantised_forward_test.cpp experts/tests/quantized_experts_test.cpp quantization/tests/dequantize_test.cpp quantization/tests/quantize_rows_test.cpp adaptors/tests/implementation_test.cpp mlp/tests/mlp_test.cpp moe/tests/moe_conventions_test.cpp moe/tests/moe_test.cpp
+  add_executable(moeref_cuda_layer_test experts/tests/experts_conventions_test.cpp experts/tests/experts_judged_test.cpp experts/tests/quantised_forward_test.cpp experts/tests/quantized_experts_test.cpp quantization/tests/dequantize_test.cpp quantization/tests/quantize_rows_test.cpp adaptors/tests/implementation_test.cpp mlp/tests/mlp_test.cpp moe/tests/moe_conventions_test.cpp moe/tests/moe_test.cpp norm/tests/rms_norm_test.cpp
     ${repository}/reference_cpu/tests/random_call.cpp)
   target_link_libraries(moeref_cuda_layer_test PRIVATE moeref::cuda_port moeref::golden GTest::gtest_main)
   target_compile_options(moeref_cuda_layer_test PRIVATE -Wall -Wextra)

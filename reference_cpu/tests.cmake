@@ -24,6 +24,7 @@ add_executable(reference_cpu_test
   components/tests/mlp_test.cpp
   components/tests/moe_test.cpp
   components/tests/parallelism_test.cpp
+  components/tests/rms_norm_test.cpp
   components/tests/router_input_test.cpp
   components/tests/score_test.cpp
   components/tests/selection_test.cpp
@@ -42,6 +43,7 @@ add_executable(reference_cpu_test
   tests/eager_losses.cpp
   tests/eager_port.cpp
   tests/eager_quantised_product.cpp
+  tests/eager_rms_norm.cpp
   tests/eager_router_input.cpp
   tests/eager_score.cpp
   tests/eager_selection.cpp

@@ -134,7 +134,7 @@ struct SwigluClampedAfter {
 // beta tanh(g / beta) sigmoid(g) lambda tanh(u / lambda), with alpha for beta and limit for lambda.
 struct Situ {
   static constexpr UpLayout layout = UpLayout::halves;
-  static constexpr bool in_mlp = false;
+  static constexpr bool in_mlp = true;
   static __device__ bool clamps(const ActivationParameters&) { return false; }
   template <bool, bool Accurate = false>
   static __device__ float forward(float g, float u, const ActivationParameters& p) {

@@ -123,7 +123,9 @@ MLPConfig mlp_config(const moeref::MLPConfig& c, std::int64_t tokens, DataType t
           static_cast<int>(c.inter_dim),
           activation_of(c.activation),
           static_cast<float>(c.swiglu_limit),
-          type};
+          type,
+          static_cast<float>(c.situ_beta),
+          static_cast<float>(c.situ_linear_beta)};
 }
 
 LayerConfig layer_config(const MoEConfig& c, const CallOptions& o, std::int64_t tokens, DataType type,
@@ -132,12 +134,16 @@ LayerConfig layer_config(const MoEConfig& c, const CallOptions& o, std::int64_t 
   out.gate = gate_config(c, o, tokens, type, gate_type);
   out.experts = experts_config(c, tokens, type, path);
   out.latent = c.moe_latent_size.has_value();
+  out.latent_norm = of_same_name<LatentNorm, moeref::LatentNorm, std::size(kLatentNorms)>(c.latent_norm);
+  out.latent_norm_eps = c.latent_norm_eps;
   out.fake_balanced_gate = o.fake_balanced_gate;
   out.fake_gate_noise = o.fake_gate_noise;
   if (c.n_shared_experts > 0) {
     out.shared_inter_dim = static_cast<int>(c.shared_dim());
     out.shared_activation = activation_of(c.shared_expert_activation);
     out.shared_swiglu_limit = static_cast<float>(c.swiglu_limit);
+    out.shared_situ_beta = static_cast<float>(c.situ_beta);
+    out.shared_situ_linear_beta = static_cast<float>(c.situ_linear_beta);
     out.shared_gate = c.shared_expert_gate;
   }
   return out;

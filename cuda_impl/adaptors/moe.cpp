@@ -17,7 +17,7 @@ struct LayerTensors {
   GateTensors gate;
   ExpertsTensors experts;
   MLPTensors shared;
-  DeviceTensor shared_gate, fc1_weight, fc1_bias, fc2_weight, fc2_bias;
+  DeviceTensor shared_gate, fc1_weight, fc1_bias, fc2_weight, fc2_bias, latent_norm;
 
   LayerTensors(const Call& call, CallTensors& tensors, const MoEConfig& c, const CallOptions& o,
                DataType type)
@@ -27,9 +27,7 @@ struct LayerTensors {
     };
     if (!o.fake_balanced_gate) gate = GateTensors(call, tensors, c, "gate.");
     if (c.n_shared_experts > 0) {
-      shared = MLPTensors(
-          tensors, "shared_experts.",
-          {c.dim, c.shared_dim(), c.dtype, c.shared_expert_activation, c.expert_bias, c.swiglu_limit}, type);
+      shared = MLPTensors(tensors, "shared_experts.", shared_experts_config(c), type);
       if (c.shared_expert_gate) shared_gate = read("shared_expert_gate.weight", type);
     }
     if (c.moe_latent_size) {
@@ -37,6 +35,7 @@ struct LayerTensors {
       fc2_weight = read("fc2_latent_proj.weight", type);
       if (c.expert_bias) fc1_bias = read("fc1_latent_proj.bias", type);
       if (c.expert_bias) fc2_bias = read("fc2_latent_proj.bias", type);
+      if (c.latent_norm != moeref::LatentNorm::none) latent_norm = read("latent_norm.weight", type);
     }
   }
 
@@ -48,6 +47,7 @@ struct LayerTensors {
     w.shared_gate = shared_gate.data;
     w.fc1_weight = fc1_weight.data, w.fc1_bias = fc1_bias.data;
     w.fc2_weight = fc2_weight.data, w.fc2_bias = fc2_bias.data;
+    w.latent_norm = latent_norm.data;
     return w;
   }
 
@@ -65,6 +65,7 @@ struct LayerTensors {
     d.fc1_bias = tensors.gradient("fc1_latent_proj.bias", fc1_bias).data;
     d.fc2_weight = tensors.gradient("fc2_latent_proj.weight", fc2_weight).data;
     d.fc2_bias = tensors.gradient("fc2_latent_proj.bias", fc2_bias).data;
+    d.latent_norm = tensors.gradient("latent_norm.weight", latent_norm).data;
     return d;
   }
 };

@@ -20,7 +20,7 @@ void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput
   const GateSaved keep(kept, c);
   const TokenBlocks blocks = token_blocks(c);
   const DataType compute = c.compute_type(), input = input_type(c), parameter_type = c.parameter_type;
-  const GateInputTokens tokens(c, w, in);
+  const NormedRows tokens = gate_input_rows(c, w, in);
   const std::int64_t stride = logit_stride(c);
   const bool made = makes_input(c), wants_input_scale = c.router_input_norm && d.input_scale,
              wants_expert_scale = c.per_expert_scale && d.expert_scale;
@@ -52,12 +52,11 @@ void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput
             weight_operand(c, w.weight, work.weight_planes, c.dim, 1, stream), compute,
             {.stored = made ? work.d_input : d.x, .type = input, .add = !made && d.add_to_x}, stream);
   if (made && (d.x || wants_input_scale))
-    gate_input_gradient(c, tokens, work.d_input, d.x, d.add_to_x, work.inverse_roots, stream);
+    normed_rows_gradient(tokens, work.d_input, d.x, d.add_to_x, work.inverse_roots, stream);
   if (wants_input_scale)
-    gate_input_scale_gradient(c, tokens, work.d_input, work.inverse_roots, work.scale_parts, d.input_scale,
-                              stream);
+    norm_weight_gradient(tokens, work.d_input, work.inverse_roots, work.scale_parts, d.input_scale, stream);
   if (d.weight) {
-    if (made) make_gate_input(c, tokens, work.input, stream);
+    if (made) make_normed_rows(tokens, work.input, stream);
     const ProductShape shape = weight_gradient_shape(c);
     product(shape, d_logits(1, stride), {made ? work.input : in.x, input, c.dim, 1}, compute,
             {.partial = work.weight_parts}, stream);

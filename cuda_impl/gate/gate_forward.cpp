@@ -44,7 +44,7 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
   const GateSaved keep(kept, c);
   const TokenBlocks blocks = route_blocks(c);
   const ProductShape shape = logits_shape(c);
-  if (makes_input(c)) make_gate_input(c, {c, w, in}, work.input, stream);
+  if (makes_input(c)) make_normed_rows(gate_input_rows(c, w, in), work.input, stream);
   const int partial_sums = product(shape, {makes_input(c) ? work.input : in.x, input_type(c), c.dim, 1},
                                    weight_operand(c, w.weight, work.weight_planes, 1, c.dim, stream),
                                    c.compute_type(), {.partial = work.partial_logits}, stream);

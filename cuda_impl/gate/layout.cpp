@@ -254,7 +254,7 @@ GateBackwardWorkspace::GateBackwardWorkspace(Arena& arena, const GateConfig& c)
     : input(arena.take_bytes(input_bytes(c))),
       d_input(arena.take_bytes(input_bytes(c))),
       inverse_roots(arena.take<float>(c.router_input_norm ? c.tokens : 0)),
-      scale_parts(arena.take<float>(c.router_input_norm ? std::int64_t{gate_input_scale_parts(c)} * c.dim
+      scale_parts(arena.take<float>(c.router_input_norm ? std::int64_t{norm_weight_parts(c.tokens)} * c.dim
                                                         : std::int64_t{0})),
       weight_planes(arena.take_bytes(plane_bytes(c))),
       d_logits(arena.take<char>(c.tokens * logit_stride(c) *

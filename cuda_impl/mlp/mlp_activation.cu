@@ -63,6 +63,11 @@ __global__ void backward(int inter_dim, const T* __restrict__ gate, const T* __r
 
 int threads_of(int inter_dim) { return std::clamp((inter_dim + 31) / 32 * 32, 32, 256); }
 
+ActivationParameters parameters_of(const MLPConfig& c) {
+  if (c.activation == Activation::situ) return {c.situ_beta, c.situ_linear_beta};
+  return {0.0f, c.swiglu_limit};
+}
+
 /// f.template operator()<T, Act>() for the config's type and activation.
 template <class F>
 void with_type_and_activation(const MLPConfig& c, const F& f) {
@@ -80,8 +85,8 @@ void mlp_activation(const MLPConfig& c, const void* gate, const void* up, const 
   if (c.tokens == 0) return;
   with_type_and_activation(c, [&]<class T, class Act>() {
     forward<T, Act><<<static_cast<unsigned>(c.tokens), threads_of(c.inter_dim), 0, stream>>>(
-        c.inter_dim, static_cast<const T*>(gate), static_cast<const T*>(up), row_scale,
-        ActivationParameters{0.0f, c.swiglu_limit}, static_cast<T*>(a));
+        c.inter_dim, static_cast<const T*>(gate), static_cast<const T*>(up), row_scale, parameters_of(c),
+        static_cast<T*>(a));
   });
   check(cudaGetLastError(), "mlp_activation");
 }
@@ -92,9 +97,9 @@ void mlp_activation_gradient(const MLPConfig& c, const void* gate, const void* u
   if (c.tokens == 0) return;
   with_type_and_activation(c, [&]<class T, class Act>() {
     backward<T, Act><<<static_cast<unsigned>(c.tokens), threads_of(c.inter_dim), 0, stream>>>(
-        c.inter_dim, static_cast<const T*>(gate), static_cast<const T*>(up), row_scale,
-        ActivationParameters{0.0f, c.swiglu_limit}, static_cast<const T*>(d_a), static_cast<T*>(d_gate),
-        static_cast<T*>(d_up), static_cast<T*>(a), d_row_scale);
+        c.inter_dim, static_cast<const T*>(gate), static_cast<const T*>(up), row_scale, parameters_of(c),
+        static_cast<const T*>(d_a), static_cast<T*>(d_gate), static_cast<T*>(d_up), static_cast<T*>(a),
+        d_row_scale);
   });
   check(cudaGetLastError(), "mlp_activation_gradient");
 }

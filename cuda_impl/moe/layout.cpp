@@ -36,6 +36,9 @@ void check_config(const LayerConfig& c) {
   if (c.gate.dim < 1) throw ArgumentError("dim is " + std::to_string(c.gate.dim) + ": want 1 or more");
   if (c.shared_inter_dim < 0)
     throw ArgumentError("shared_inter_dim is " + std::to_string(c.shared_inter_dim) + ": want 0 or more");
+  if (norms_latent(c) && !c.latent) throw ArgumentError("latent_norm is set without latent projections");
+  if (norms_latent(c) && !(c.latent_norm_eps > 0.0))
+    throw ArgumentError("latent_norm_eps is " + std::to_string(c.latent_norm_eps) + ": want more than 0");
   if (is_spread(c)) check_config(c.expert_parallel());
   if (c.shared_gate && !shares(c)) throw ArgumentError("shared_gate is set without shared experts");
 }
@@ -51,7 +54,12 @@ LayerValues::LayerValues(Arena& arena, const LayerConfig& c)
       ids(arena.take<int>(slots(c))),
       weights(arena.take<float>(slots(c))),
       dispatched(c.drops_slots() ? arena.take<int>(slots(c)) : ids) {
-  if (c.latent) latent = arena.take_bytes(latent_bytes(c)), routed = arena.take_bytes(latent_bytes(c));
+  if (c.latent) {
+    projected = latent = arena.take_bytes(latent_bytes(c));
+    routed = returned = arena.take_bytes(latent_bytes(c));
+  }
+  if (norms_latent(c))
+    (c.latent_norm == LatentNorm::after_fc1 ? latent : returned) = arena.take_bytes(latent_bytes(c));
   if (c.shared_gate) shared_scale = arena.take<float>(static_cast<std::size_t>(c.gate.tokens));
 }
 
@@ -82,6 +90,13 @@ LayerBackwardWorkspace::LayerBackwardWorkspace(Arena& arena, const LayerConfig& 
       blas(arena.take_bytes(c.latent ? Blas::workspace_bytes : 0)),
       d_weights(arena.take<float>(slots(c))) {
   if (c.latent) d_routed = arena.take_bytes(latent_bytes(c)), d_latent = arena.take_bytes(latent_bytes(c));
+  if (norms_latent(c)) {
+    const std::int64_t rows = c.gate.tokens;
+    d_normed = arena.take_bytes(latent_bytes(c));
+    inverse_roots = arena.take<float>(static_cast<std::size_t>(rows));
+    norm_parts = arena.take<float>(static_cast<std::size_t>(norm_weight_parts(rows)) *
+                                   static_cast<std::size_t>(c.experts.dim));
+  }
   if (c.latent || c.shared_gate)
     sums = arena.take_bytes(column_sum_workspace_bytes(std::max(c.gate.dim, c.experts.dim)));
   if (c.shared_gate) d_scale = arena.take<float>(static_cast<std::size_t>(c.gate.tokens));

@@ -4,6 +4,7 @@
 
 #include "cuda_impl/linear/linear.hpp"
 #include "cuda_impl/memory/arena.hpp"
+#include "cuda_impl/norm/rms_norm.hpp"
 #include "moeref/cuda/moe.hpp"
 
 namespace moeref::cuda {
@@ -13,7 +14,7 @@ void check_groups(const LayerConfig& config, const LayerGroups& groups);
 
 inline MLPConfig shared_config(const LayerConfig& c) {
   return {c.gate.tokens,         c.gate.dim, c.shared_inter_dim, c.shared_activation,
-          c.shared_swiglu_limit, c.dtype()};
+          c.shared_swiglu_limit, c.dtype(),  c.shared_situ_beta, c.shared_situ_linear_beta};
 }
 /// x to the experts' width, and back.
 inline LinearShape fc1_shape(const LayerConfig& c) {
@@ -23,16 +24,25 @@ inline LinearShape fc2_shape(const LayerConfig& c) {
   return {c.gate.tokens, c.experts.dim, c.gate.dim, c.dtype()};
 }
 
+inline bool norms_latent(const LayerConfig& c) { return c.latent_norm != LatentNorm::none; }
+/// Rows x [T, L] that latent_norm is given.
+inline NormedRows latent_rows(const LayerConfig& c, const void* x, const void* weight) {
+  return {c.gate.tokens, c.experts.dim, x,         nullptr, weight,
+          c.dtype(),     c.dtype(),     c.dtype(), true,    c.latent_norm_eps};
+}
+
 inline bool is_spread(const LayerConfig& c) { return c.expert_ranks > 1; }
 
 /// What one part of the layer gives to another. Null pointers for parts that the config leaves out.
 struct LayerValues {
-  std::uint8_t* mask;                         // [T]
-  int* ids;                                   // [T, k]
-  float* weights;                             // [T, k]
-  int* dispatched;                            // [T, k], those that experts get: `ids` where none is dropped
-  void *latent = nullptr, *routed = nullptr;  // [T, L]: the experts' input and output
-  float* shared_scale = nullptr;              // [T] sigmoid(x w_sg^T)
+  std::uint8_t* mask;  // [T]
+  int* ids;            // [T, k]
+  float* weights;      // [T, k]
+  int* dispatched;     // [T, k], those that experts get: `ids` where none is dropped
+  // [T, L]: what fc1 gives and what the experts get, what they give and what fc2 gets. Both of a pair are one
+  // array unless latent_norm is between them.
+  void *projected = nullptr, *latent = nullptr, *routed = nullptr, *returned = nullptr;
+  float* shared_scale = nullptr;  // [T] sigmoid(x w_sg^T)
   LayerValues(Arena& arena, const LayerConfig& config);
 };
 
@@ -51,10 +61,12 @@ struct LayerForwardWorkspace {
 };
 struct LayerBackwardWorkspace {
   void *part, *blas;
-  float* d_weights;                               // [T, k]
-  void *d_routed = nullptr, *d_latent = nullptr;  // [T, L]
-  void* sums = nullptr;                           // of column_sum
-  float* d_scale = nullptr;                       // [T]
+  float* d_weights;                                       // [T, k]
+  void *d_routed = nullptr, *d_latent = nullptr;          // [T, L]
+  void* d_normed = nullptr;                               // [T, L], of what latent_norm gives
+  float *inverse_roots = nullptr, *norm_parts = nullptr;  // [T], [norm_weight_parts(T), L]
+  void* sums = nullptr;                                   // of column_sum
+  float* d_scale = nullptr;                               // [T]
   LayerBackwardWorkspace(Arena& arena, const LayerConfig& config);
 };
 

@@ -7,20 +7,33 @@
 namespace moeref::cuda {
 namespace {
 
+/// Through latent_norm, which was given x: from d_normed to dx, and the gradient of its weight.
+void latent_norm_backward(const LayerConfig& c, const LayerWeights& w, const void* x, const LayerGradients& d,
+                          const LayerBackwardWorkspace& work, void* dx, cudaStream_t stream) {
+  const NormedRows rows = latent_rows(c, x, w.latent_norm);
+  normed_rows_gradient(rows, work.d_normed, dx, false, work.inverse_roots, stream);
+  if (d.latent_norm)
+    norm_weight_gradient(rows, work.d_normed, work.inverse_roots, work.norm_parts, d.latent_norm, stream);
+}
+
 void routed_backward(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, const void* dy,
                      const LayerSaved& keep, const LayerGradients& d, const LayerBackwardWorkspace& work,
                      const LayerGroups& groups, Blas& blas, cudaStream_t stream) {
   const std::int64_t tokens = c.gate.tokens;
   ExpertsGradients experts = d.experts;
-  experts.x = c.latent ? work.d_latent : d.x;
+  const bool before_fc2 = c.latent_norm == LatentNorm::before_fc2,
+             after_fc1 = c.latent_norm == LatentNorm::after_fc1;
+  experts.x = after_fc1 ? work.d_normed : c.latent ? work.d_latent : d.x;
   experts.weights = work.d_weights;
   const void* x = c.latent ? keep.values.latent : in.x;
   const void* d_routed = c.latent ? work.d_routed : dy;
   if (c.latent) {
     blas.bind(stream, work.blas);
-    linear_input_gradient(fc2_shape(c), dy, w.fc2_weight, work.d_routed, false, blas);
-    linear_weight_gradient(fc2_shape(c), dy, keep.values.routed, d.fc2_weight, blas, stream);
+    linear_input_gradient(fc2_shape(c), dy, w.fc2_weight, before_fc2 ? work.d_normed : work.d_routed, false,
+                          blas);
+    linear_weight_gradient(fc2_shape(c), dy, keep.values.returned, d.fc2_weight, blas, stream);
     if (d.fc2_bias) column_sum(c.dtype(), tokens, c.gate.dim, dy, nullptr, d.fc2_bias, work.sums, stream);
+    if (before_fc2) latent_norm_backward(c, w, keep.values.routed, d, work, work.d_routed, stream);
   }
   const ExpertsInput routed{x, keep.values.dispatched, keep.values.weights,
                             in.padding_mask ? keep.values.mask : nullptr};
@@ -30,6 +43,7 @@ void routed_backward(const LayerConfig& c, const LayerWeights& w, const LayerInp
   else
     experts_backward(c.experts, w.experts, routed, d_routed, keep.experts, experts, work.part, stream);
   if (!c.latent) return;
+  if (after_fc1) latent_norm_backward(c, w, keep.values.projected, d, work, work.d_latent, stream);
   linear_input_gradient(fc1_shape(c), work.d_latent, w.fc1_weight, d.x, false, blas);
   linear_weight_gradient(fc1_shape(c), work.d_latent, in.x, d.fc1_weight, blas, stream);
   if (d.fc1_bias)

@@ -63,7 +63,9 @@ void layer_forward(const LayerConfig& c, const LayerWeights& w, const LayerInput
   void* y = out.y;
   if (c.latent) {
     blas.bind(stream, work.blas);
-    linear_with_bias(fc1_shape(c), in.x, w.fc1_weight, w.fc1_bias, values.latent, blas, stream);
+    linear_with_bias(fc1_shape(c), in.x, w.fc1_weight, w.fc1_bias, values.projected, blas, stream);
+    if (c.latent_norm == LatentNorm::after_fc1)
+      make_normed_rows(latent_rows(c, values.projected, w.latent_norm), values.latent, stream);
     x = values.latent, y = values.routed;
   }
   const ExpertsInput routed{x, values.dispatched, values.weights, mask};
@@ -72,7 +74,10 @@ void layer_forward(const LayerConfig& c, const LayerWeights& w, const LayerInput
                     work.part, stream);
   else
     experts_forward(c.experts, w.experts, routed, y, keep.experts, work.part, stream);
-  if (c.latent) linear_with_bias(fc2_shape(c), values.routed, w.fc2_weight, w.fc2_bias, out.y, blas, stream);
+  if (c.latent_norm == LatentNorm::before_fc2)
+    make_normed_rows(latent_rows(c, values.routed, w.latent_norm), values.returned, stream);
+  if (c.latent)
+    linear_with_bias(fc2_shape(c), values.returned, w.fc2_weight, w.fc2_bias, out.y, blas, stream);
 
   if (c.shared_inter_dim == 0) return;
   if (c.shared_gate) {

@@ -40,6 +40,8 @@ MoEConfig reduce(MoEConfig c) {
   if (c.shared_expert_inter_dim) c.shared_expert_inter_dim = 16;
   if (c.swiglu_limit > 0.0) c.swiglu_limit = 1.0;
   c.activation_limit = 1.5;
+  if (c.moe_latent_size) c.moe_latent_size = 8;
+  if (c.expert_activation == ActivationKind::situ) c.situ_beta = 1.0, c.situ_linear_beta = 1.5;
   return c;
 }
 
@@ -159,6 +161,21 @@ MoEConfig gemma_4() {
   return c;
 }
 
+// Defaults of kimi_k3/config.py, which are the released checkpoint's of moonshotai/Kimi-K3: hidden 7168,
+// intermediate 33792, moe_intermediate 3072, 896 experts in one group, 16 a token, 2 shared, scale 1, latent
+// 3584 with a norm of eps 1e-5, situ with 4 and 25. kimi_k3/model.py: a bias is kept, not updated, and the
+// gate computes and weighs in fp32.
+MoEConfig kimi_k3() {
+  MoEConfig c = bias_balanced(layer(7168, 33792, 3072, 896, 16, ScoreFunc::sigmoid_with_bias), 2, 1.0);
+  c.gate_bias_update_factor = 0.0;
+  c.force_e_score_correction_bias = true;
+  c.router_weights_fp32 = c.apply_router_weight_after_down = true;
+  c.moe_latent_size = 3584;
+  c.latent_norm = LatentNorm::before_fc2;
+  c.expert_activation = c.shared_expert_activation = ActivationKind::situ;
+  return c;
+}
+
 std::vector<Preset> preset_table() {
   const nlohmann::json none = nlohmann::json::object();
   const nlohmann::json fp32_gate = {{"gate_precision", "float32"}};
@@ -179,6 +196,7 @@ std::vector<Preset> preset_table() {
   add("nemotron_3_nano", "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", nemotron_3_nano(), none);
   add("minimax_m3", "MiniMaxAI/MiniMax-M3", minimax_m3(), fp32_gate);
   add("gemma_4", "google/gemma-4-26B-A4B", gemma_4(), none);
+  add("kimi_k3", "moonshotai/Kimi-K3", kimi_k3(), fp32_gate);
   return presets;
 }
 

@@ -185,7 +185,10 @@ MoEConfig moe_config(const Descriptor& d) {
   c.router_weight_uses_score_correction_bias = d.biased_weights;
   c.dtype = d.dtype;
   c.shared_expert_gate = d.shared_gate;
-  c.shared_expert_activation = d.shared_relu2 ? ActivationKind::relu2 : ActivationKind::swiglu;
+  const bool situ = d.activation == ActivationKind::situ;  // of all experts, as Kimi K3's
+  c.shared_expert_activation = d.shared_relu2 ? ActivationKind::relu2
+                               : situ         ? ActivationKind::situ
+                                              : ActivationKind::swiglu;
   c.force_e_score_correction_bias = d.has_correction() && d.factor == 0.0;
   if (d.latent > 0) c.moe_latent_size = d.latent;
   c.enable_routing_replay = d.replay;
@@ -200,6 +203,8 @@ MLPConfig mlp_config(const Descriptor& d) {
   c.activation = d.activation;
   c.bias = d.expert_bias;
   c.swiglu_limit = d.limit;
+  c.situ_beta = d.config.situ_beta;
+  c.situ_linear_beta = d.config.situ_linear_beta;
   return c;
 }
 

@@ -135,10 +135,10 @@ void activation_values(Implementation& impl, const Descriptor& d) {
 void situ_gradients(Implementation& impl, const Descriptor& d) {
   Call call = one_unit(d);
   call.backward = true;
-  Tensor& dy = call.tensors["cotangents/y"] = filled(d.dtype, {d.T, d.D}, 0.0);
+  const Tensor& x = call.tensors.at("inputs/x");
+  Tensor& dy = call.tensors["cotangents/y"] = filled(d.dtype, x.shape(), 0.0);
   for (std::int64_t t = 0; t < d.T; ++t) dy.set(t * d.D, 1.0);
   const Answer a(impl, call);
-  const Tensor& x = call.tensors.at("inputs/x");
   const double beta = d.config.situ_beta, linear_beta = d.config.situ_linear_beta;
   for (std::int64_t t = 0; t < d.T; ++t) {
     const double g = x[t * d.D], u = x[t * d.D + 1], s = sigmoid(g), gate = bounded(g, beta);
@@ -354,7 +354,7 @@ const Property kExpertsFormulaProperties[] = {
      activation_values},
     {"C9",
      "situ_values",
-     {Component::experts},
+     {Component::experts, Component::mlp},
      PropertyClass::bounded,
      "situ in closed form, with any bounds of its two halves and none of the up half",
      {"a half that nothing bounds", "the usual bounds in place of the config's"},
@@ -362,7 +362,7 @@ const Property kExpertsFormulaProperties[] = {
      activation_values},
     {"C9",
      "situ_gradients",
-     {Component::experts},
+     {Component::experts, Component::mlp},
      PropertyClass::bounded,
      "the gradient of x through situ in closed form",
      {"the slope of tanh left out"},

@@ -84,9 +84,7 @@ void arrange_dense(Descriptor& d) {
 
 /// The shared experts of a layer as an MLP call.
 Call shared_mlp(const Call& call) {
-  const MoEConfig c = parse_moe_config(call.config);
-  const MLPConfig shared{c.dim,         c.shared_dim(), c.dtype, c.shared_expert_activation,
-                         c.expert_bias, c.swiglu_limit};
+  const MLPConfig shared = shared_experts_config(parse_moe_config(call.config));
   Call out{Component::mlp, to_json(shared), options_of_products(call), {}, call.backward};
   copy_rows(call, out);
   const std::string prefix = "params/shared_experts.";
@@ -134,6 +132,14 @@ void shared_adds(Implementation& impl, const Descriptor& d) {
 void arrange_shared(Descriptor& d) {
   arrange_given_routing(d);
   d.shared = std::max<std::int64_t>(d.shared, 1);
+}
+
+void arrange_shared_situ(Descriptor& d) {
+  arrange_shared(d);
+  d.activation = ActivationKind::situ;
+  d.shared_relu2 = d.shared_gate = false;
+  const double betas[][2] = {{1.0, 2.0}, {0.5, 9.0}, {2.5, 0.0}};
+  d.config.situ_beta = betas[d.seed % 3][0], d.config.situ_linear_beta = betas[d.seed % 3][1];
 }
 
 /// rows of a [T, n] times b, [n, m] or transposed [m, n], in double.
@@ -256,6 +262,15 @@ const Property kLayerPartProperties[] = {
      "shared experts, with their gate, add an MLP of x to the routed output, masked or not",
      {"O8", "O14", "O15", "A32"},
      arrange_shared,
+     shared_adds,
+     Passes::either},
+    {"C9",
+     "shared_situ",
+     {Component::moe},
+     PropertyClass::bounded,
+     "shared experts whose activation is situ add an MLP of situ with the layer's bounds",
+     {"the usual activation or bounds in shared experts"},
+     arrange_shared_situ,
      shared_adds,
      Passes::either},
     {"P44",

@@ -229,6 +229,7 @@ NamedTensors run_mlp(const Call& call, const ExpertsParts& parts) {
   one.inter_dim = one.moe_inter_dim = c.inter_dim;
   one.expert_activation = c.activation;
   one.swiglu_limit = c.swiglu_limit;
+  one.situ_beta = c.situ_beta, one.situ_linear_beta = c.situ_linear_beta;
   one.expert_bias = c.bias;
   one.dtype = c.dtype;
   const std::int64_t tokens = token_count(call), columns = one.up_dim();

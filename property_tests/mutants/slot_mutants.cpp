@@ -106,9 +106,10 @@ NamedTensors plain_relu_squares(Implementation& sound, const Call& call) {
   return with_activation(sound, call, "relu", "relu2");
 }
 
-/// A situ call with other bounds.
+/// A situ call of experts or of an MLP with other fields.
 NamedTensors situ_with(Implementation& sound, const Call& call, const nlohmann::json& fields) {
-  if (!is(call, Component::experts) || call.config.value("expert_activation", "") != "situ")
+  const char* field = is(call, Component::mlp) ? "activation" : "expert_activation";
+  if (!is_one_of(call, {Component::experts, Component::mlp}) || call.config.value(field, "") != "situ")
     return sound.run(call);
   Call other = call;
   other.config.update(fields);
@@ -116,7 +117,37 @@ NamedTensors situ_with(Implementation& sound, const Call& call, const nlohmann::
 }
 
 NamedTensors situ_is_swiglu(Implementation& sound, const Call& call) {
-  return with_activation(sound, call, "situ", "swiglu");
+  return situ_with(sound, call, {{is(call, Component::mlp) ? "activation" : "expert_activation", "swiglu"}});
+}
+
+/// A layer's results with its shared experts' share of y taken from an MLP with other fields.
+NamedTensors shared_situ_with(Implementation& sound, const Call& call, const nlohmann::json& fields) {
+  NamedTensors out = sound.run(call);
+  if (!is(call, Component::moe) || call.config.value("shared_expert_activation", "") != "situ" ||
+      call.config.value("shared_expert_gate", false) || call.config.at("n_shared_experts") == 0)
+    return out;
+  Call mlp{Component::mlp,
+           to_json(shared_experts_config(parse_moe_config(call.config))),
+           options_of_products(call),
+           {},
+           false};
+  mlp.tensors["inputs/x"] = call.tensors.at("inputs/x");
+  const std::string prefix = "params/shared_experts.";
+  for (const auto& [name, tensor] : call.tensors)
+    if (name.starts_with(prefix)) mlp.tensors["params/" + name.substr(prefix.size())] = tensor;
+  const Tensor right = sound.run(mlp).at("outputs/y");
+  mlp.config.update(fields);
+  const Tensor wrong = sound.run(mlp).at("outputs/y");
+  change(out, "outputs/y", [&](std::int64_t i, double y) { return y - right[i] + wrong[i]; });
+  return out;
+}
+
+NamedTensors shared_situ_is_swiglu(Implementation& sound, const Call& call) {
+  return shared_situ_with(sound, call, {{"activation", "swiglu"}});
+}
+
+NamedTensors shared_situ_with_usual_bounds(Implementation& sound, const Call& call) {
+  return shared_situ_with(sound, call, {{"situ_beta", 4.0}, {"situ_linear_beta", 25.0}});
 }
 
 NamedTensors situ_bounds_no_up(Implementation& sound, const Call& call) {
@@ -325,27 +356,39 @@ std::span<const Mutant> slot_mutants() {
        .run = plain_relu_squares},
       {.name = "situ_is_swiglu",
        .source = "Kimi K3 in a stack whose experts know SwiGLU alone",
-       .components = {Component::experts},
+       .components = {Component::experts, Component::mlp},
        .does = "situ is swiglu: neither half is bounded",
        .first_wrong = "stages/activation outputs/y",
        .property = "situ_values",
        .run = situ_is_swiglu},
       {.name = "situ_bounds_no_up",
-       .components = {Component::experts},
+       .components = {Component::experts, Component::mlp},
        .does = "situ bounds the gate's factor, but not the up half",
        .first_wrong = "stages/activation outputs/y",
        .property = "situ_values",
        .run = situ_bounds_no_up},
       {.name = "situ_with_usual_bounds",
-       .components = {Component::experts},
+       .components = {Component::experts, Component::mlp},
        .does = "situ has the bounds of Kimi K3, 4 and 25, whatever the config says",
        .first_wrong = "stages/activation outputs/y",
        .property = "situ_values",
        .run = situ_with_usual_bounds},
+      {.name = "shared_situ_is_swiglu",
+       .components = {Component::moe},
+       .does = "shared experts whose activation is situ are swiglu",
+       .first_wrong = "outputs/y",
+       .property = "shared_situ",
+       .run = shared_situ_is_swiglu},
+      {.name = "shared_situ_with_usual_bounds",
+       .components = {Component::moe},
+       .does = "situ of shared experts has the bounds of Kimi K3, 4 and 25, whatever the config says",
+       .first_wrong = "outputs/y",
+       .property = "shared_situ",
+       .run = shared_situ_with_usual_bounds},
       {.name = "situ_up_slope_left_out",
        .components = {Component::experts},
        .does = "the gradient of situ's up half lacks the slope of tanh",
-       .first_wrong = "grads/",
+       .first_wrong = "grads/*",
        .property = "situ_gradients",
        .run = situ_up_slope_left_out},
       {.name = "clamp_before_activation",

@@ -46,6 +46,7 @@ std::span<const Mutant> quantised_product_mutants();
 std::span<const Mutant> accumulator_mutants();
 std::span<const Mutant> slot_mutants();
 std::span<const Mutant> capacity_mutants();
+std::span<const Mutant> latent_norm_mutants();
 
 inline constexpr std::array kMutantTables{
     &gate_mutants,
@@ -84,6 +85,7 @@ inline constexpr std::array kMutantTables{
     &accumulator_mutants,
     &slot_mutants,
     &capacity_mutants,
+    &latent_norm_mutants,
 };
 
 }  // namespace moeref

@@ -35,6 +35,7 @@ std::span<const Property> promoted_sums_properties();
 std::span<const Property> null_slot_properties();
 std::span<const Property> capacity_properties();
 std::span<const Property> expert_convention_properties();
+std::span<const Property> latent_norm_properties();
 std::span<const Property> layer_part_properties();
 std::span<const Property> layer_token_properties();
 std::span<const Property> batch_invariance_properties();
@@ -70,6 +71,7 @@ inline constexpr std::array kPropertyTables{
     &null_slot_properties,
     &capacity_properties,
     &expert_convention_properties,
+    &latent_norm_properties,
     &layer_part_properties,
     &layer_token_properties,
     &batch_invariance_properties,

@@ -11,9 +11,7 @@ class NotSupported(Exception):
 
 def undeclared_convention(case, conventions):
     """Why a port that declares these conventions must not be asked for the case, or None."""
-    if case.component == "mlp":
-        return None
-    for name, field in FIELDS["config"].items():
+    for name, field in FIELDS["config of mlp" if case.component == "mlp" else "config"].items():
         read = case.component in field["readers"].split()
         if field.get("convention") and read and name not in conventions and case.config[name] != field["default"]:
             return f"does not declare the convention '{name}', which is {json.dumps(case.config[name])} here"

@@ -47,7 +47,7 @@ class ReadCaseTest(unittest.TestCase):
     def test_left_out_fields_have_their_defaults(self):
         case = read_case(make_golden(self.path))
         self.assertEqual(case.config, {"dim": 2, "inter_dim": 4, "dtype": "float32", "activation": "swiglu",
-                                       "bias": False, "swiglu_limit": 0.0})
+                                       "bias": False, "swiglu_limit": 0.0, "situ_beta": 4.0, "situ_linear_beta": 25.0})
         self.assertIs(case.options["training"], True)
         self.assertFalse(case.backward)
 

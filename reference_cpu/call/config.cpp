@@ -28,6 +28,7 @@ static_assert(has_row_per_enumerator<kNullSlots>());
 static_assert(has_row_per_enumerator<kSelectionScores>());
 static_assert(has_row_per_enumerator<kCapacityOrders>());
 static_assert(has_row_per_enumerator<kAuxLossCounts>());
+static_assert(has_row_per_enumerator<kLatentNorms>());
 static_assert(has_row_per_enumerator<kActivationFormats>());
 static_assert(has_row_per_enumerator<kAccumulators>());
 
@@ -316,6 +317,8 @@ void check(const MoEConfig& c) {
        "want 1 with aux_loss_accumulated, whose loads are those of whole micro-batches");
   want(c.capacity_factor == 0.0 || c.expert_capacity == 0, "expert_capacity", c.expert_capacity,
        "want 0 with capacity_factor, or capacity_factor 0");
+  want(c.latent_norm == LatentNorm::none || c.moe_latent_size.has_value(), "latent_norm",
+       write(c.latent_norm), "want none without moe_latent_size");
   want(!c.router_weight_on_input || !c.apply_router_weight_after_down, "router_weight_on_input",
        c.router_weight_on_input, "want one place for the weight: apply_router_weight_after_down is true");
 }
@@ -341,6 +344,11 @@ std::int64_t MoEConfig::capacity(std::int64_t tokens) const {
   const double share = std::ceil(slots / static_cast<double>(n_routed_experts) * capacity_factor);
   // A share past all tokens drops nothing, however large.
   return std::max(static_cast<std::int64_t>(std::min(share, slots)), min_capacity);
+}
+
+MLPConfig shared_experts_config(const MoEConfig& c) {
+  return {c.dim,         c.shared_dim(), c.dtype,     c.shared_expert_activation,
+          c.expert_bias, c.swiglu_limit, c.situ_beta, c.situ_linear_beta};
 }
 
 MoEConfig parse_moe_config(const json& object) {

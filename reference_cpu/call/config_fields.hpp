@@ -39,7 +39,7 @@ struct Positive {
   bool operator()(double value) const { return value > 0.0; }
 };
 struct InMLP {
-  std::string_view want = "want swiglu or relu2";
+  std::string_view want = "want swiglu, relu2 or situ";
   bool operator()(ActivationKind value) const { return facts(value).in_mlp; }
 };
 struct Counts {
@@ -277,6 +277,13 @@ struct Fields<MoEConfig> {
                    "experts moe", Drawn{0, std::array{1.0, 2.5}}),
         convention("situ_linear_beta", &C::situ_linear_beta, clamp_limit,
                    "what situ bounds the up half by; 0 = off", "experts moe", Drawn{0, std::array{0.0, 9.0}}),
+        convention("latent_norm", &C::latent_norm, any,
+                   "where rows of the latent size are divided by their root mean square, times a trained "
+                   "factor per column",
+                   "moe init", Drawn{0, std::array{LatentNorm::before_fc2, LatentNorm::after_fc1}}),
+        convention("latent_norm_eps", &C::latent_norm_eps, Positive{},
+                   "what is added to the mean square under latent_norm", "moe",
+                   Drawn{0, std::array{1e-6, 0.125}}),
     };
   }();
 };
@@ -290,9 +297,13 @@ struct Fields<MLPConfig> {
         field("dim", &C::dim, required, size, "width of tokens", "mlp"),
         field("inter_dim", &C::inter_dim, required, size, "width inside", "mlp"),
         field("dtype", &C::dtype, optional, any, "type of parameters and tokens", "mlp"),
-        field("activation", &C::activation, optional, InMLP{}, "swiglu or relu2", "mlp"),
+        field("activation", &C::activation, optional, InMLP{}, "swiglu, relu2 or situ", "mlp"),
         field("bias", &C::bias, optional, any, "products have biases", "mlp"),
         field("swiglu_limit", &C::swiglu_limit, optional, clamp_limit, "clamp of swiglu; 0 = off", "mlp"),
+        convention("situ_beta", &C::situ_beta, Positive{}, "what situ bounds the gate's factor by", "mlp",
+                   NotDrawn{}),
+        convention("situ_linear_beta", &C::situ_linear_beta, clamp_limit,
+                   "what situ bounds the up half by; 0 = off", "mlp", NotDrawn{}),
     };
   }();
 };

@@ -17,17 +17,37 @@ std::vector<std::string_view> all_conventions() {
   return out;
 }
 
-std::vector<std::string_view> conventions_of(const Call& call) {
-  std::vector<std::string_view> out;
-  if (call.component == Component::mlp) return out;
-  const MoEConfig defaults, config = parse_moe_config(call.config);
+namespace {
+
+template <typename Config>
+void add_fields(const Config& config, Component component, std::vector<std::string_view>& out) {
+  const Config defaults;
   visit_config_fields(defaults, [&](const auto& row, const auto& fallback) {
-    if (row.convention && reads(row.readers, call.component) && config.*row.member != fallback)
+    if (row.convention && reads(row.readers, component) && config.*row.member != fallback)
       out.push_back(row.name);
   });
-  if (const ActivationFacts& row = facts(config.expert_activation);
-      row.convention && has_routed_experts(call.component))
-    out.push_back(row.name);
+}
+
+void add_activation(ActivationKind activation, std::vector<std::string_view>& out) {
+  const ActivationFacts& row = facts(activation);
+  if (row.convention && std::ranges::find(out, row.name) == out.end()) out.push_back(row.name);
+}
+
+}  // namespace
+
+std::vector<std::string_view> conventions_of(const Call& call) {
+  std::vector<std::string_view> out;
+  if (call.component == Component::mlp) {
+    const MLPConfig config = parse_mlp_config(call.config);
+    add_fields(config, call.component, out);
+    add_activation(config.activation, out);
+    return out;
+  }
+  const MoEConfig config = parse_moe_config(call.config);
+  add_fields(config, call.component, out);
+  if (has_routed_experts(call.component)) add_activation(config.expert_activation, out);
+  if (call.component == Component::moe && config.n_shared_experts > 0)
+    add_activation(config.shared_expert_activation, out);
   return out;
 }
 

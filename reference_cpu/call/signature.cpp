@@ -80,13 +80,13 @@ void moe_params(Builder& b, const MoEConfig& c, const CallOptions& o) {
   if (!o.fake_balanced_gate) gate_params(b, "gate.", c);
   experts_params(b, "experts.", c);
   if (c.n_shared_experts > 0) {
-    mlp_params(b, "shared_experts.",
-               {c.dim, c.shared_dim(), c.dtype, c.shared_expert_activation, c.expert_bias, c.swiglu_limit});
+    mlp_params(b, "shared_experts.", shared_experts_config(c));
     if (c.shared_expert_gate) linear(b, "shared_expert_gate", c.dtype, 1, c.dim, false);
   }
   if (c.moe_latent_size) {
     linear(b, "fc1_latent_proj", c.dtype, *c.moe_latent_size, c.dim, c.expert_bias);
     linear(b, "fc2_latent_proj", c.dtype, c.dim, *c.moe_latent_size, c.expert_bias);
+    if (c.latent_norm != LatentNorm::none) b.param("latent_norm.weight", c.dtype, {*c.moe_latent_size});
   }
 }
 

@@ -241,4 +241,8 @@ ActivationParams activation_params(const MoEConfig& c) {
           c.situ_beta, c.situ_linear_beta};
 }
 
+ActivationParams activation_params(const MLPConfig& c) {
+  return {0.0, c.swiglu_limit, false, c.situ_beta, c.situ_linear_beta};
+}
+
 }  // namespace moeref

@@ -40,5 +40,6 @@ struct Activation {
 const Activation& activation(ActivationKind kind);
 
 ActivationParams activation_params(const MoEConfig& config);
+ActivationParams activation_params(const MLPConfig& config);
 
 }  // namespace moeref

@@ -131,9 +131,9 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
   Bounded noisy;
   const Bounded& seen = seen_tokens(x, p.noise, noisy);
   if (c.router_input_norm) {
-    RouterInputBackward back = router_input_backward(c, seen, p.input_scale, out.x);
+    RMSNormBackward back = router_input_backward(c, seen, p.input_scale, out.x);
     out.x = std::move(back.x);
-    out.input_scale = bias_gradient(back.scale_rows, back.scale_rows.dtype, p.stored, ranks);
+    out.input_scale = bias_gradient(back.weight_rows, back.weight_rows.dtype, p.stored, ranks);
   }
   out.x = cast(std::move(out.x), x.dtype);
   if (p.noise) out.x = jittered(out.x, *p.noise);

@@ -28,7 +28,8 @@ constexpr std::array<std::string_view, 4> kUntouched{
     "shared_expert_gate.weight", "shared_experts.gate_proj.bias", "shared_experts.up_proj.bias",
     "shared_experts.down_proj.bias"};
 
-constexpr std::array<std::string_view, 2> kOnes{"gate.per_expert_scale", "gate.input_scale"};
+constexpr std::array<std::string_view, 3> kOnes{"gate.per_expert_scale", "gate.input_scale",
+                                                "latent_norm.weight"};
 
 constexpr std::string_view kOutputs = "outputs/";
 

@@ -32,7 +32,7 @@ MLPParams load_mlp(const MLPConfig& c, const NamedTensors& tensors, const std::s
 MLPForward mlp_forward(const MLPConfig& c, const CallOptions& o, const MLPParams& p, const Bounded& x) {
   const Sums sums = sums_of(x.dtype, o.float32_products);
   const Activation& act = activation(c.activation);
-  const ActivationParams act_params{0.0, c.swiglu_limit};
+  const ActivationParams act_params = activation_params(c);
   MLPForward f;
   if (act.gated()) f.gate = linear(x, *p.gate_weight, pointer(p.gate_bias), sums, x.dtype);
   f.up = linear(x, p.up_weight, pointer(p.up_bias), sums, x.dtype);
@@ -46,7 +46,7 @@ MLPForward mlp_forward(const MLPConfig& c, const CallOptions& o, const MLPParams
 MLPBackward mlp_backward(const MLPConfig& c, const CallOptions& o, const MLPParams& p, const Bounded& x,
                          const MLPForward& f, const Bounded& dy, RankRows ranks) {
   const Activation& act = activation(c.activation);
-  const ActivationParams act_params{0.0, c.swiglu_limit};
+  const ActivationParams act_params = activation_params(c);
   const Sums sums = sums_of(x.dtype, o.float32_products);
   // d Linear / d weight = dy^T x, d bias = sum of dy over tokens; in the parameter's own dtype.
   const auto of_weight = [&](const Bounded& d, const Bounded& in) {

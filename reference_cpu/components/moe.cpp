@@ -3,13 +3,10 @@
 #include "reference_cpu/arithmetic/product.hpp"
 #include "reference_cpu/components/fake_balanced_gate.hpp"
 #include "reference_cpu/components/parallelism.hpp"
+#include "reference_cpu/components/rms_norm.hpp"
 
 namespace moeref {
 namespace {
-
-MLPConfig shared_config(const MoEConfig& c) {
-  return {c.dim, c.shared_dim(), c.dtype, c.shared_expert_activation, c.expert_bias, c.swiglu_limit};
-}
 
 /// A latent projection with its bias.
 struct Projection {
@@ -33,6 +30,12 @@ Projection fc2(const MoEConfig& c, const NamedTensors& tensors, DType compute) {
   return {c, tensors, "fc2_latent_proj", c.dim, *c.moe_latent_size, compute};
 }
 
+/// Rows of the latent size over their root mean square, times latent_norm.weight.
+Bounded latent_norm(const MoEConfig& c, const NamedTensors& tensors, const Bounded& x) {
+  const Bounded weight = load(require(tensors, "params/latent_norm.weight"), 0, 1, x.cols, x.dtype);
+  return rms_norm(x, weight, c.latent_norm_eps, 1.0, x.dtype);
+}
+
 /// Stores a parameter's gradient in `grads`, in the parameter's own type.
 void put_gradient(const NamedTensors& tensors, const std::string& name, Bounded gradient,
                   std::map<std::string, BoundedTensor>& grads) {
@@ -48,6 +51,16 @@ Bounded linear_backward(const CallOptions& o, const NamedTensors& tensors, const
   put_gradient(tensors, name + ".weight", weight_gradient(dy, x, sums, x.dtype, x.dtype, ranks), grads);
   if (bias) put_gradient(tensors, name + ".bias", bias_gradient(dy, x.dtype, x.dtype, ranks), grads);
   return multiply(dy, false, weight, false, sums, x.dtype);
+}
+
+/// The gradient of the rows `x` that latent_norm was given; stores that of its weight.
+Bounded latent_norm_backward(const MoEConfig& c, const NamedTensors& tensors, const Bounded& x,
+                             const Bounded& d, RankRows ranks, std::map<std::string, BoundedTensor>& grads) {
+  const Bounded weight = load(require(tensors, "params/latent_norm.weight"), 0, 1, x.cols, x.dtype);
+  RMSNormBackward back = rms_norm_backward(x, weight, c.latent_norm_eps, 1.0, d);
+  put_gradient(tensors, "latent_norm.weight", bias_gradient(back.weight_rows, x.dtype, x.dtype, ranks),
+               grads);
+  return std::move(back.x);
 }
 
 }  // namespace
@@ -82,6 +95,10 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
   forced.settle("outputs/weights", f.weights, {x.rows, c.n_activated_experts});
 
   f.latent = c.moe_latent_size ? fc1(c, tensors, x.dtype)(o, x) : x;
+  if (c.latent_norm == LatentNorm::after_fc1) {
+    f.not_normed = std::move(f.latent);
+    f.latent = latent_norm(c, tensors, *f.not_normed);
+  }
   const ExpertsParams experts = find_experts(c, tensors, "params/experts.");
   const Routing routing{f.indices, f.weights, mask};
   if (o.parallel.ep_size > 1) {
@@ -91,11 +108,15 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
     f.experts = experts_forward(c, o, experts, f.latent, routing, {0, c.n_routed_experts}, forced);
     f.routed = f.experts->y;
   }
+  if (c.normalises_routed()) {
+    f.not_normed = std::move(f.routed);
+    f.routed = latent_norm(c, tensors, *f.not_normed);
+  }
   // The experts' y has the type of fc1's output already, to which fc2 would cast it.
   f.y = c.moe_latent_size ? fc2(c, tensors, x.dtype)(o, f.routed) : f.routed;
 
   if (c.n_shared_experts == 0) return f;
-  const MLPConfig shared = shared_config(c);
+  const MLPConfig shared = shared_experts_config(c);
   f.shared = mlp_forward(shared, o, load_mlp(shared, tensors, "params/shared_experts.", x.dtype), x);
   Bounded z = f.shared->y;
   if (c.shared_expert_gate) {
@@ -117,7 +138,7 @@ namespace {
 void shared_backward(const MoEConfig& c, const CallOptions& o, const NamedTensors& tensors, const Bounded& x,
                      const MoEForward& f, const Bounded& dy, RankRows ranks, std::vector<Bounded>& terms,
                      std::map<std::string, BoundedTensor>& grads) {
-  const MLPConfig shared = shared_config(c);
+  const MLPConfig shared = shared_experts_config(c);
   Bounded dz = dy;
   if (f.shared_gate) {
     // z' = sigmoid(l) z: dz = dz' s, dl = s (1 - s) sum_d dz' z.
@@ -149,10 +170,12 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
                      std::map<std::string, BoundedTensor>& grads) {
   const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
   // The routed part: back through fc2, the experts, fc1.
-  const Bounded d_routed = c.moe_latent_size
-                               ? linear_backward(o, tensors, f.routed, fc2(c, tensors, x.dtype).weight,
-                                                 c.expert_bias, dy, ranks, "fc2_latent_proj", grads)
-                               : dy;
+  Bounded d_routed = c.moe_latent_size
+                         ? linear_backward(o, tensors, f.routed, fc2(c, tensors, x.dtype).weight,
+                                           c.expert_bias, dy, ranks, "fc2_latent_proj", grads)
+                         : dy;
+  if (c.normalises_routed())
+    d_routed = latent_norm_backward(c, tensors, *f.not_normed, d_routed, ranks, grads);
   const ExpertsParams params = find_experts(c, tensors, "params/experts.");
   const Routing routing{f.indices, f.weights, mask};
   // The gradient of x is a sum in any order. A token's slots are terms of it, unless fc1 comes between.
@@ -165,6 +188,8 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
                  : experts_backward(c, o, params, f.latent, routing, {0, c.n_routed_experts}, *f.experts,
                                     d_routed, "experts.", grads, others, ranks);
   std::vector<Bounded> terms;
+  if (c.latent_norm == LatentNorm::after_fc1)
+    experts.x = latent_norm_backward(c, tensors, *f.not_normed, experts.x, ranks, grads);
   if (c.moe_latent_size)
     terms.push_back(linear_backward(o, tensors, x, fc1(c, tensors, x.dtype).weight, c.expert_bias, experts.x,
                                     ranks, "fc1_latent_proj", grads));

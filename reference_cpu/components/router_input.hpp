@@ -5,6 +5,7 @@
 
 #include "moeref/config.hpp"
 #include "reference_cpu/arithmetic/bounded.hpp"
+#include "reference_cpu/components/rms_norm.hpp"
 
 namespace moeref {
 
@@ -17,12 +18,8 @@ const Bounded& seen_tokens(const Bounded& x, const std::optional<Bounded>& noise
 /// [T, D] itself without router_input_norm, where `scale` is not looked at.
 Bounded router_input(const MoEConfig& config, const Bounded& x, const Bounded& scale, DType compute);
 
-/// From d [T, D], the cotangent of that, the one of x, in x's type; and, row by row, the terms whose sum over
-/// tokens is the gradient of scale.
-struct RouterInputBackward {
-  Bounded x, scale_rows;
-};
-RouterInputBackward router_input_backward(const MoEConfig& config, const Bounded& x, const Bounded& scale,
-                                          const Bounded& d);
+/// The gradients of x and, row by row, of scale from d [T, D], the cotangent of a normalised input.
+RMSNormBackward router_input_backward(const MoEConfig& config, const Bounded& x, const Bounded& scale,
+                                      const Bounded& d);
 
 }  // namespace moeref

@@ -127,7 +127,7 @@ Matrix Workspace::accumulated(const std::vector<Matrix>& parts, DType t) const {
 Matrix mlp(const Workspace& w, const MLPConfig& c, const NamedTensors& tensors, const std::string& prefix,
            const Matrix& x, const Matrix* dy, std::vector<Matrix>& dx_parts, NamedTensors& out) {
   const DType t = x.stored;
-  const bool gated = c.activation == ActivationKind::swiglu;
+  const bool gated = facts(c.activation).gated;
   const auto weight = [&](const char* name, std::int64_t rows, std::int64_t cols) {
     return w.load(require(tensors, prefix + name), 0, rows, cols, t);
   };
@@ -145,7 +145,8 @@ Matrix mlp(const Workspace& w, const MLPConfig& c, const NamedTensors& tensors, 
   // The activation is that of the experts, halves side by side, with a weight of 1.
   MoEConfig act;
   act.expert_activation = c.activation;
-  act.swiglu_limit = gated ? c.swiglu_limit : 0.0;
+  act.swiglu_limit = c.swiglu_limit;
+  act.situ_beta = c.situ_beta, act.situ_linear_beta = c.situ_linear_beta;
   const auto h = [&](std::int64_t r) {
     std::vector<Num> row = gated ? gate.row(r) : std::vector<Num>{};
     for (const Num a : up.row(r)) row.push_back(a);
@@ -394,36 +395,53 @@ void EagerPort::moe(const Call& call, NamedTensors& out) const {
     return w_.multiply(d, false, weight, false, t);
   };
   std::pair<Matrix, Matrix> fc1, fc2;
-  Matrix latent = x;
+  const auto norm = [&](const Matrix& from) {
+    const Matrix weight = w_.load(require(tensors, "params/latent_norm.weight"), 0, 1, from.cols, t);
+    return rms_norm(w_, from, weight, c.latent_norm_eps, 1.0, t);
+  };
+  const auto norm_back = [&](const Matrix& from, const Matrix& d) {
+    const Tensor& param = require(tensors, "params/latent_norm.weight");
+    Matrix to_weight;
+    Matrix dx =
+        rms_norm_gradient(w_, from, w_.load(param, 0, 1, from.cols, t), c.latent_norm_eps, 1.0, d, to_weight);
+    out["grads/latent_norm.weight"] = to_tensor(w_.sum_rows(to_weight), param.shape(), param.dtype());
+    return dx;
+  };
+  Matrix latent = x, projected;
   if (c.moe_latent_size) {
     fc1 = projection("fc1_latent_proj", *c.moe_latent_size, c.dim);
     fc2 = projection("fc2_latent_proj", c.dim, *c.moe_latent_size);
-    latent = w_.linear(x, fc1.first, c.expert_bias ? &fc1.second : nullptr);
+    latent = projected = w_.linear(x, fc1.first, c.expert_bias ? &fc1.second : nullptr);
+    if (c.latent_norm == LatentNorm::after_fc1) latent = norm(projected);
   }
 
   // The experts' output is needed before fc2's gradients are: two passes, the first one forward only.
   const Routed routed{g.dispatched, g.weights, mask};
   std::vector<Matrix> dx, d_latent{w_.make(x.rows, latent.cols, t)};
   Matrix dweights;
-  const Matrix routed_y = experts(w_, c, o.parallel, tensors, "params/experts.", latent, routed, nullptr,
-                                  d_latent, dweights, out);
+  const Matrix experts_y = experts(w_, c, o.parallel, tensors, "params/experts.", latent, routed, nullptr,
+                                   d_latent, dweights, out);
+  const Matrix routed_y = c.normalises_routed() ? norm(experts_y) : experts_y;
   Matrix y =
       c.moe_latent_size ? w_.linear(routed_y, fc2.first, c.expert_bias ? &fc2.second : nullptr) : routed_y;
   if (call.backward) {
-    const Matrix d_routed =
+    Matrix d_routed =
         c.moe_latent_size ? project_back("fc2_latent_proj", routed_y, fc2.first, c.expert_bias, dy) : dy;
+    if (c.normalises_routed()) d_routed = norm_back(experts_y, d_routed);
     experts(w_, c, o.parallel, tensors, "params/experts.", latent, routed, &d_routed, d_latent, dweights,
             out);
     dx.push_back(gate_backward(w_, c, o, tensors, "params/gate.", mask, g, dweights, t, out));
-    if (c.moe_latent_size)
-      dx.push_back(project_back("fc1_latent_proj", x, fc1.first, c.expert_bias, w_.accumulated(d_latent, t)));
-    else
+    if (c.moe_latent_size) {
+      Matrix d_projected = w_.accumulated(d_latent, t);
+      if (c.latent_norm == LatentNorm::after_fc1) d_projected = norm_back(projected, d_projected);
+      dx.push_back(project_back("fc1_latent_proj", x, fc1.first, c.expert_bias, d_projected));
+    } else {
       dx.insert(dx.end(), d_latent.begin(), d_latent.end());
+    }
   }
 
   if (c.n_shared_experts > 0) {
-    const MLPConfig shared{c.dim,         c.shared_dim(), c.dtype, c.shared_expert_activation,
-                           c.expert_bias, c.swiglu_limit};
+    const MLPConfig shared = shared_experts_config(c);
     std::vector<Matrix> dx_shared;
     Matrix z = mlp(w_, shared, tensors, "params/shared_experts.", x, nullptr, dx_shared, out);
     Matrix dz = dy;

@@ -115,6 +115,13 @@ Matrix experts(const Workspace&, const MoEConfig&, const ParallelOptions&, const
 Matrix mlp(const Workspace&, const MLPConfig&, const NamedTensors&, const std::string& prefix,
            const Matrix& x, const Matrix* dy, std::vector<Matrix>& dx_parts, NamedTensors& out);
 
+/// Rows over their root mean square, times weight [1, C] and `factor`, in `stored`.
+Matrix rms_norm(const Workspace&, const Matrix& x, const Matrix& weight, double eps, double factor,
+                DType stored);
+/// Returns dx; row by row the terms of the weight's gradient go to `to_weight`.
+Matrix rms_norm_gradient(const Workspace&, const Matrix& x, const Matrix& weight, double eps, double factor,
+                         const Matrix& d, Matrix& to_weight);
+
 class EagerPort final : public Implementation {
  public:
   explicit EagerPort(PortOptions options) : w_(options) {}

@@ -201,6 +201,34 @@ void draw_situ(std::uint64_t seed, MoEConfig& c) {
   c.situ_linear_beta = d.of({25.0, 1.0, 0.0, 0.7});
 }
 
+/// Rows of the latent size normalised, drawn apart likewise. A norm takes the errors of a row into its
+/// gradient several times over; of ordinary numbers, eps is the larger part of the mean.
+void draw_latent_norm(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
+  Draw d(seed * 0x9E6C63D0876A9A47u + 19);
+  if (!c.moe_latent_size || d.chance(0.2)) return;
+  c.latent_norm = d.of({LatentNorm::before_fc2, LatentNorm::after_fc1});
+  c.latent_norm_eps = numbers == Numbers::ordinary ? 4.0 : d.of({1e-5, 1e-6, 0.5});
+}
+
+/// situ of shared experts, drawn apart likewise; bounds are those of draw_situ.
+void draw_shared_situ(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0xA0761D6478BD642Fu + 21);
+  if (c.n_shared_experts == 0 || d.chance(0.7)) return;
+  c.shared_expert_activation = ActivationKind::situ;
+  if (c.expert_activation == ActivationKind::situ) return;
+  c.situ_beta = d.of({4.0, 1.0, 0.3, 2.5});
+  c.situ_linear_beta = d.of({25.0, 1.0, 0.0, 0.7});
+}
+
+/// situ of an MLP, drawn apart likewise.
+void draw_mlp_situ(std::uint64_t seed, nlohmann::json& config) {
+  Draw d(seed * 0xE7037ED1A0B428DBu + 23);
+  if (d.chance(0.7)) return;
+  config["activation"] = "situ";
+  config["situ_beta"] = d.of({4.0, 1.0, 0.3, 2.5});
+  config["situ_linear_beta"] = d.of({25.0, 1.0, 0.0, 0.7});
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -299,6 +327,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
   std::int64_t dim = 0;
   if (component == Component::mlp) {
     call.config = mlp_config(d, dtype, dim);
+    if (rules == Rules::any) draw_mlp_situ(stream, call.config);
   } else {
     c = draw_config(d, component, dtype);
     draw_gate_dtype(~stream, numbers, c);
@@ -312,6 +341,8 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
       draw_sinkhorn(stream, c);
       draw_router_input(stream, numbers, c);
       draw_situ(stream, c);
+      draw_latent_norm(stream, numbers, c);
+      draw_shared_situ(stream, c);
     }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);

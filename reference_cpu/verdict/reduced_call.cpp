@@ -130,13 +130,14 @@ bool can_be_reduced(const Call& call) {
   if (options.parallel.size() > 1 || options.fake_balanced_gate) return false;
   if (call.component == Component::mlp) return true;
   const MoEConfig config = parse_moe_config(call.config);
-  // Where slots are dropped or choices balanced, those of a token depend on other tokens'.
+  // Where slots are dropped or choices balanced, those of a token depend on other tokens'. Where routed sums
+  // are normalised, what reaches an expert depends on the others'.
   if (call.component != Component::experts &&
       (config.drops_slots() || config.balances_selection(options.training)))
     return false;
   if (call.component == Component::gate) return true;
   return has_routed_experts(call.component) && config.weight_format == WeightFormat::none &&
-         config.n_identity_experts == 0;
+         config.n_identity_experts == 0 && !(call.component == Component::moe && config.normalises_routed());
 }
 
 ReducedCall reduce_to_tokens(const Call& call, std::span<const std::int64_t> tokens) {
@@ -221,7 +222,9 @@ ReducedCall reduce_to_expert(const Call& call, const Tensor& ids, std::int64_t e
     out.call.config["enable_routing_replay"] = true;
     out.call.tensors["inputs/replay_indices"] = along(ids.shape(), 0, tokens).of(ids);
     for (const auto& [name, tensor] : call.tensors)
-      if (name.starts_with("params/gate.") || name.starts_with("params/fc")) out.call.tensors[name] = tensor;
+      if (name.starts_with("params/gate.") || name.starts_with("params/fc") ||
+          name == "params/latent_norm.weight")
+        out.call.tensors[name] = tensor;
   } else {
     out.call.config["n_routed_experts"] = out.call.config["n_activated_experts"] = 1;
     out.call.config["n_expert_groups"] = out.call.config["n_limited_groups"] = 1;
@@ -275,7 +278,8 @@ ReducedCall reduce_to_shared_units(const Call& call, std::vector<std::int64_t> u
   leave_out_losses(out.call);
   config["gate_bias_update_factor"] = 0.0;
   config["router_bias"] = config["force_e_score_correction_bias"] = config["enable_routing_replay"] = false;
-  for (const char* field : {"moe_latent_size", "n_always_selected", "router_jitter"}) config.erase(field);
+  for (const char* field : {"moe_latent_size", "latent_norm", "n_always_selected", "router_jitter"})
+    config.erase(field);
   for (const char* name : {"inputs/x", "cotangents/y"})
     if (const Tensor* tensor = find(call.tensors, name)) out.call.tensors[name] = *tensor;
   for (const TensorSpec& spec : signature(out.call).inputs)

@@ -20,7 +20,7 @@ CaseSpec spec_of(const Layer& layer, Component component) {
   spec.name = "bench";
   spec.component = component;
   spec.config =
-      component == Component::mlp ? to_json(bench::shared_mlp(layer.config)) : to_json(layer.config);
+      component == Component::mlp ? to_json(shared_experts_config(layer.config)) : to_json(layer.config);
   if (layer.options.gate_precision) spec.options["gate_precision"] = name(*layer.options.gate_precision);
   spec.options["training"] = layer.options.training;
   if (component == Component::moe && layer.options.fake_balanced_gate) {

@@ -18,11 +18,6 @@ struct Product {
   }
 };
 
-/// The shared experts as the MLP that they are.
-inline MLPConfig shared_mlp(const MoEConfig& c) {
-  return {c.dim, c.shared_dim(), c.dtype, c.shared_expert_activation, c.expert_bias, c.swiglu_limit};
-}
-
 /// Does the layer have such a part? Of gate, experts, mlp and moe; no other component has a benchmark.
 inline bool has_part(Component component, const Layer& layer) {
   switch (component) {
@@ -53,7 +48,7 @@ inline std::vector<Product> forward_products(Component component, const Layer& l
     out.push_back({tokens, *c.moe_latent_size, c.dim});
   }
   if (component == Component::mlp || (component == Component::moe && c.n_shared_experts > 0)) {
-    const MLPConfig mlp = shared_mlp(c);
+    const MLPConfig mlp = shared_experts_config(c);
     const bool gated = facts(mlp.activation).gated;
     out.push_back({tokens, mlp.dim, gated ? 2 * mlp.inter_dim : mlp.inter_dim});
     out.push_back({tokens, mlp.inter_dim, mlp.dim});

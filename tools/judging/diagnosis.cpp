@@ -183,6 +183,14 @@ bool no_jitter(Call& call) {
   return call.tensors.erase("inputs/router_noise") > 0 && set_field(call, "router_jitter", false);
 }
 
+/// Latent rows normalised at another place, or nowhere.
+template <LatentNorm Place>
+bool norms_latent_rows(Call& call) {
+  if (call.component != Component::moe || !call.config.contains("latent_norm")) return false;
+  if (Place == LatentNorm::none) call.tensors.erase("params/latent_norm.weight");
+  return set_field(call, "latent_norm", name(Place));
+}
+
 bool float32_products_are_tf32(Call& call) {
   if (call.component == Component::metrics || call.component == Component::init) return false;
   if (call.options.contains("float32_products")) return false;
@@ -219,6 +227,9 @@ constexpr std::array kNeighbours{
     Neighbour{"selection_scores = by_score_func", selects_scores},
     Neighbour{"n_always_selected = 0", all_compete},
     Neighbour{"router_jitter = false", no_jitter},
+    Neighbour{"latent_norm = none", norms_latent_rows<LatentNorm::none>},
+    Neighbour{"latent_norm = before_fc2", norms_latent_rows<LatentNorm::before_fc2>},
+    Neighbour{"latent_norm = after_fc1", norms_latent_rows<LatentNorm::after_fc1>},
     Neighbour{"expert_activation = geglu_erf", gelu_by_erf},
     Neighbour{"clamp_after_activation = true", clamps_after},
     Neighbour{"activation_format = none", quantises_rows<ActivationFormat::none>},

@@ -24,7 +24,9 @@ TEST_P(MLP, ActivationsAndBiases) {
   for (const bool bias : {false, true})
     for (const json& c :
          {json{{"activation", "swiglu"}}, json{{"activation", "swiglu"}, {"swiglu_limit", 0.7}},
-          json{{"activation", "relu2"}}, json{{"activation", "relu2"}, {"swiglu_limit", 0.7}}})
+          json{{"activation", "relu2"}}, json{{"activation", "relu2"}, {"swiglu_limit", 0.7}},
+          json{{"activation", "situ"}, {"situ_beta", 0.5}, {"situ_linear_beta", 0.75}},
+          json{{"activation", "situ"}, {"situ_linear_beta", 0.0}, {"swiglu_limit", 0.7}}})
       expect_agrees(with(base(), {{"config", with(c, {{"bias", bias}})}}));
 }
 

@@ -14,7 +14,7 @@ TEST(Presets, AreTheModelsThatWePromise) {
   for (const Preset& preset : presets()) names.push_back(preset.name);
   EXPECT_EQ(names, (std::vector<std::string>{"mixtral_8x7b", "qwen2_moe", "qwen3_30b", "deepseek_v3",
                                              "deepseek_v4", "moonlight", "gpt_oss_120b", "olmoe", "glm_4_5",
-                                             "nemotron_3_nano", "minimax_m3", "gemma_4"}));
+                                             "nemotron_3_nano", "minimax_m3", "gemma_4", "kimi_k3"}));
 }
 
 TEST(Presets, AreValidAtBothWidths) {
@@ -57,7 +57,8 @@ TEST(Presets, WidthsFitThePublishedSizes) {
   } models[] = {{"mixtral_8x7b", 32, 46.7}, {"qwen2_moe", 28, 57.4},  {"qwen3_30b", 48, 30.5},
                 {"deepseek_v3", 58, 671},   {"deepseek_v4", 43, 284}, {"moonlight", 26, 16},
                 {"gpt_oss_120b", 36, 117},  {"olmoe", 16, 6.9},       {"glm_4_5", 89, 355},
-                {"minimax_m3", 57, 428},    {"gemma_4", 30, 26},      {"nemotron_3_nano", 23, 31.6}};
+                {"minimax_m3", 57, 428},    {"gemma_4", 30, 26},      {"nemotron_3_nano", 23, 31.6},
+                {"kimi_k3", 92, 2800}};
   for (const auto& model : models) {
     const Signature layer = signature(Component::moe, to_json(find_preset(model.name).full),
                                       nlohmann::json::object(), {1}, false);

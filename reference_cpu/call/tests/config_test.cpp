@@ -105,7 +105,9 @@ TEST(MoEConfigTest, JsonKeepsTheFieldsThatDifferFromTheirDefault) {
                                            {"group_score", "largest"},
                                            {"discarded_groups", "minus_infinity"},
                                            {"logit_scale", 0.5},
-                                           {"logit_cap", 30.0}});
+                                           {"logit_cap", 30.0},
+                                           {"latent_norm", "after_fc1"},
+                                           {"latent_norm_eps", 1e-6}});
   EXPECT_EQ(to_json(parse_moe_config(full)), full);
 }
 
@@ -204,11 +206,14 @@ INSTANTIATE_TEST_SUITE_P(
         field("n_limited_groups", 5, "want 1 to n_expert_groups = 4"),
         field("gate_bias_update_factor", -0.5, "want 0 or more"),
         field("aux_loss_coeff", -0.5, "want 0 or more"), field("swiglu_limit", -1.0, "want 0 (off) or more"),
-        field("shared_expert_activation", "geglu", "want swiglu or relu2"),
+        field("shared_expert_activation", "geglu", "want swiglu, relu2 or situ"),
         field("norm_eps", -1e-9, "want 0 to 1"), field("norm_eps", 2.0, "want 0 to 1"),
         field("norm_denominator", "sum", "want one of sum_plus_eps max_of_sum_and_eps"),
         field("norm_at_top1", true, "want one of none scores weights_and_scores"),
-        field("logit_cap", -1.0, "want 0 (off) or more"), field("logit_scale", 0.0, "want more than 0"),
+        field("latent_norm", "before_fc2", "want none without moe_latent_size"),
+        field("latent_norm", true, "want one of none before_fc2 after_fc1"),
+        field("latent_norm_eps", 0.0, "want more than 0"), field("logit_cap", -1.0, "want 0 (off) or more"),
+        field("logit_scale", 0.0, "want more than 0"),
         Refusal{
             {{"group_score", "largest"}, {"score_func", "softmax"}},
             "config field 'group_score' is \"largest\": want by_score_func with score_func softmax, which "
@@ -261,6 +266,8 @@ TEST(MLPConfigTest, DefaultsAndRoundTrip) {
   const json full =
       with(plain, {{"dtype", "bfloat16"}, {"activation", "relu2"}, {"bias", true}, {"swiglu_limit", 1.5}});
   EXPECT_EQ(to_json(parse_mlp_config(full)), full);
+  const json situ = with(plain, {{"activation", "situ"}, {"situ_beta", 1.5}, {"situ_linear_beta", 0.0}});
+  EXPECT_EQ(to_json(parse_mlp_config(situ)), situ);
 }
 
 class MLPConfigRefusal : public testing::TestWithParam<Refusal> {};
@@ -274,8 +281,8 @@ INSTANTIATE_TEST_SUITE_P(
     All, MLPConfigRefusal,
     testing::Values(
         field("dim", 0, "want a size from 1 to 2^20"), field("inter_dim", 0, "want a size from 1 to 2^20"),
-        field("activation", "geglu", "want swiglu or relu2"),
-        field("activation", "gelu", "want swiglu or relu2"),
+        field("activation", "geglu", "want swiglu, relu2 or situ"),
+        field("activation", "gelu", "want swiglu, relu2 or situ"),
         field("activation", "gelu_new",
               "want one of swiglu swigluoai quick_geglu geglu relu2 geglu_erf silu gelu gelu_tanh relu situ"),
         field("swiglu_limit", -0.5, "want 0 (off) or more"), field("bias", 0, "want true or false"),

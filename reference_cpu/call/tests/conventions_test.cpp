@@ -29,6 +29,7 @@ TEST(Conventions, EachOneOffItsDefaultIsNamedUnlessDeclared) {
       for (const auto& value : row.draw.values) {
         ASSERT_FALSE(value == fallback) << row.name;
         MoEConfig c = defaults;
+        c.moe_latent_size = 32;
         c.*row.member = value;
         const std::string name(row.name);
         // Activations are quantised beside quantised weights alone, and an accumulator is named of both: such
@@ -61,6 +62,24 @@ TEST(Conventions, EachOneOffItsDefaultIsNamedUnlessDeclared) {
   });
   EXPECT_EQ(seen, all_conventions().size() - (kActivations.size() - kDocumentedActivations))
       << "every convention's row says how it is drawn";
+}
+
+TEST(Conventions, AnActivationOfDenseExpertsToo) {
+  MoEConfig c = small_config(8, 2);
+  c.n_shared_experts = 1;
+  c.shared_expert_activation = ActivationKind::situ;
+  EXPECT_TRUE(undeclared_convention(call_of(Component::moe, c), "mine", {}));
+  EXPECT_FALSE(undeclared_convention(call_of(Component::experts, c), "mine", {}));
+  EXPECT_FALSE(undeclared_convention(call_of(Component::moe, c), "mine", std::vector<std::string>{"situ"}));
+  const auto mlp = [](const nlohmann::json& fields) {
+    Call out{Component::mlp, {{"dim", 2}, {"inter_dim", 2}}, nlohmann::json::object(), {}, false};
+    out.config.update(fields);
+    return out;
+  };
+  using Names = std::vector<std::string_view>;
+  EXPECT_EQ(conventions_of(mlp(nlohmann::json::object())), Names{});
+  EXPECT_EQ(conventions_of(mlp({{"activation", "relu2"}})), Names{});
+  EXPECT_EQ(conventions_of(mlp({{"activation", "situ"}, {"situ_beta", 1.0}})), (Names{"situ_beta", "situ"}));
 }
 
 TEST(Conventions, AnActivationIsDeclaredByItsName) {

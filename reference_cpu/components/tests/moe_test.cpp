@@ -76,6 +76,34 @@ TEST(MoETest, TheLatentProjectionsStandAroundTheRoutedExpertsOnly) {
   EXPECT_EQ(out[3], 6);
 }
 
+TEST(MoETest, LatentRowsAreNormalisedAtEitherPlace) {
+  MoEConfig c = one_expert();
+  c.dim = c.moe_inter_dim = 2;
+  c.moe_latent_size = 2;
+  c.latent_norm_eps = 6.0;
+  NamedTensors t{{"inputs/x", tensor({2, 2}, {2, 4, 3, 3})},
+                 {"inputs/padding_mask", flags({false, true})},
+                 {"params/gate.weight", tensor({1, 2}, {0, 0})},  // weights of 1/2
+                 {"params/fc1_latent_proj.weight", tensor({2, 2}, {1, 0, 0, 1})},
+                 {"params/fc2_latent_proj.weight", tensor({2, 2}, {10, 0, 0, 100})},
+                 {"params/latent_norm.weight", tensor({2}, {1, 3})},
+                 {"params/experts.gate_and_up_projs", tensor({1, 2, 2}, {1, 0, 0, 1})},
+                 {"params/experts.down_projs", tensor({1, 2, 2}, {1, 0, 0, 1})}};
+  c.latent_norm = LatentNorm::after_fc1;
+  auto out = y(c, t);  // (2, 4) / 4 times (1, 3), squared, halved
+  EXPECT_NEAR(out[0], 10 * 0.125, 1e-13);
+  EXPECT_NEAR(out[1], 100 * 4.5, 1e-12);
+  EXPECT_EQ(out[2], 0.0);
+  c.latent_norm = LatentNorm::before_fc2;
+  out = y(c, t);  // (4, 16) / 2, then the norm
+  const double root = std::sqrt((4.0 + 64.0) / 2 + 6.0);
+  EXPECT_NEAR(out[0], 10 * 2 / root, 1e-13);
+  EXPECT_NEAR(out[1], 100 * 3 * 8 / root, 1e-12);
+  EXPECT_EQ(out[2], 0.0);  // padding stays 0
+  const Evaluation init = evaluate(small_call(Component::init, c, {}, false, {{"seed", 1}}));
+  EXPECT_EQ(values_of(init, "outputs/latent_norm.weight"), (std::vector<double>{1, 1}));
+}
+
 TEST(MoETest, ReplayAndFakeGate) {
   MoEConfig c = small_config(2, 1);
   c.expert_activation = ActivationKind::relu2;
@@ -106,7 +134,7 @@ TEST(MoETest, PaddingGivesNoGradientThroughTheRoutedExperts) {
 
 /// Every option that changes the layer's graph, on numbers drawn from a smooth function.
 TEST(MoETest, GradientsAreCentralDifferences) {
-  for (int variant = 0; variant < 8; ++variant) {
+  for (int variant = 0; variant < 12; ++variant) {
     MoEConfig c = small_config(4, 2, 3, 2);
     c.score_func = variant % 2 ? ScoreFunc::softmax : ScoreFunc::sigmoid;
     c.norm_topk_prob = variant % 3 == 0;
@@ -117,9 +145,16 @@ TEST(MoETest, GradientsAreCentralDifferences) {
     if (variant & 4) c.moe_latent_size = 2;
     c.n_shared_experts = variant == 3 ? 0 : 1;
     c.shared_expert_gate = variant != 5;
-    c.shared_expert_activation = variant == 6 ? ActivationKind::relu2 : ActivationKind::swiglu;
+    c.shared_expert_activation = variant == 6   ? ActivationKind::relu2
+                                 : variant == 9 ? ActivationKind::situ
+                                                : ActivationKind::swiglu;
+    if (variant >= 8) {
+      c.moe_latent_size = 3;
+      c.latent_norm = variant % 4 < 2 ? LatentNorm::before_fc2 : LatentNorm::after_fc1;
+      c.latent_norm_eps = 0.05;
+    }
     nlohmann::json options = nlohmann::json::object();
-    if (variant == 2) options = {{"ep_size", 2}};
+    if (variant == 2 || variant == 8 || variant == 10) options = {{"ep_size", 2}};
     Call call = small_call(Component::moe, c, {}, true, options);
     double phase = 0.37 * variant;
     for (const TensorSpec& spec : signature(Component::moe, call.config, call.options, {2, 2}, true).inputs) {

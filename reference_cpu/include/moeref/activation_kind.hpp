@@ -34,7 +34,7 @@ struct ActivationFacts {
   bool always_clamps = false;  ///< a limit of 0 clamps, too, where others are switched off by it
   bool gated = true;           ///< h holds gate and up, else up alone
   bool interleaved = false;    ///< h = g0 u0 g1 u1 ..., else halves [gate ; up]
-  bool in_mlp = false;         ///< the documented MLP has it, and so have shared experts
+  bool in_mlp = false;         ///< the MLP may have it, and so may shared experts
   /// The documented system does not have it: a port is asked for it only if it declares it, by its name.
   bool convention = false;
 };
@@ -55,7 +55,7 @@ inline constexpr auto kActivations = std::to_array<ActivationFacts>({
     {.kind = ActivationKind::gelu, .name = "gelu", .gated = false, .convention = true},
     {.kind = ActivationKind::gelu_tanh, .name = "gelu_tanh", .gated = false, .convention = true},
     {.kind = ActivationKind::relu, .name = "relu", .gated = false, .convention = true},
-    {.kind = ActivationKind::situ, .name = "situ", .convention = true},
+    {.kind = ActivationKind::situ, .name = "situ", .in_mlp = true, .convention = true},
 });
 /// How many of them, from the first on, the documented system has.
 inline constexpr std::size_t kDocumentedActivations = 5;

@@ -90,8 +90,10 @@ struct MoEConfig {
   bool router_input_norm = false;
   double router_input_norm_eps = 1e-6;
   bool router_jitter = false;
-  double situ_beta = 4.0;          ///< of the activation situ: what bounds silu's factor g
-  double situ_linear_beta = 25.0;  ///< and the up half; 0 = nothing bounds it
+  double situ_beta = 4.0;                     ///< of the activation situ: what bounds silu's factor g
+  double situ_linear_beta = 25.0;             ///< and the up half; 0 = nothing bounds it
+  LatentNorm latent_norm = LatentNorm::none;  ///< with moe_latent_size
+  double latent_norm_eps = 1e-5;
 
   /// The experts that have parameters, which come before those that return their input.
   std::int64_t experts_with_weights() const { return n_routed_experts - n_identity_experts; }
@@ -164,6 +166,9 @@ struct MoEConfig {
   std::int64_t shared_dim() const {
     return n_shared_experts * shared_expert_inter_dim.value_or(moe_inter_dim);
   }
+  /// Whether a token's routed sum is normalised, so that what reaches an expert's output depends on the
+  /// others'.
+  bool normalises_routed() const { return latent_norm == LatentNorm::before_fc2; }
 
   friend bool operator==(const MoEConfig&, const MoEConfig&) = default;
 };
@@ -173,10 +178,16 @@ struct MLPConfig {
   std::int64_t dim = 0;
   std::int64_t inter_dim = 0;
   DType dtype = DType::float32;                        ///< what the recorded cases mean when they do not say
-  ActivationKind activation = ActivationKind::swiglu;  ///< swiglu or relu2
+  ActivationKind activation = ActivationKind::swiglu;  ///< swiglu or relu2; or situ
   bool bias = false;
   double swiglu_limit = 0.0;
+  // Of the activation situ, which the documented MLP does not have (SPEC 10).
+  double situ_beta = 4.0;
+  double situ_linear_beta = 25.0;
 };
+
+/// The MLP that a layer's shared experts are.
+MLPConfig shared_experts_config(const MoEConfig& config);
 
 /// How a modelled multi-rank call spreads its work (SPEC 8). One rank = no parallelism. At most one size is
 /// above 1.

@@ -69,6 +69,13 @@ enum class CapacityOrder : std::uint8_t {
   weight,  ///< those with the largest routing weights
 };
 
+/// Where rows of the latent size are divided by their root mean square, and multiplied by latent_norm.weight.
+enum class LatentNorm : std::uint8_t {
+  none,
+  before_fc2,  ///< the routed experts' sum, before it returns to the model's width
+  after_fc1,   ///< the routed experts' input
+};
+
 template <typename Enum>
 struct ConventionName {
   Enum kind;
@@ -119,6 +126,11 @@ inline constexpr auto kCapacityOrders = std::to_array<ConventionName<CapacityOrd
     {CapacityOrder::choice, "choice"},
     {CapacityOrder::weight, "weight"},
 });
+inline constexpr auto kLatentNorms = std::to_array<ConventionName<LatentNorm>>({
+    {LatentNorm::none, "none"},
+    {LatentNorm::before_fc2, "before_fc2"},
+    {LatentNorm::after_fc1, "after_fc1"},
+});
 
 /// The table of an enum of this page: `rows_of(GroupScore{})`.
 constexpr const auto& rows_of(NormDenominator) { return kNormDenominators; }
@@ -130,6 +142,7 @@ constexpr const auto& rows_of(AuxLossFactor) { return kAuxLossFactors; }
 constexpr const auto& rows_of(AuxLossCounts) { return kAuxLossCounts; }
 constexpr const auto& rows_of(NullSlots) { return kNullSlots; }
 constexpr const auto& rows_of(CapacityOrder) { return kCapacityOrders; }
+constexpr const auto& rows_of(LatentNorm) { return kLatentNorms; }
 
 /// An enum with a table here.
 template <typename Enum>

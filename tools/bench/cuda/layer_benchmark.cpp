@@ -13,7 +13,7 @@ namespace moeref::cuda::bench {
 using moeref::bench::Layer;
 
 Prepared prepare_mlp(const Layer& layer, Buffers& memory, Blas& blas) {
-  const moeref::MLPConfig documented = moeref::bench::shared_mlp(layer.config);
+  const moeref::MLPConfig documented = shared_experts_config(layer.config);
   const MLPConfig c = mlp_config(documented, layer.tokens, memory.type());
   const std::size_t forward_bytes = mlp_forward_workspace_bytes(c),
                     backward_bytes = mlp_backward_workspace_bytes(c);
@@ -64,7 +64,7 @@ LayerTensors layer_tensors(const Layer& layer, Buffers& memory) {
   const ExpertsTensors experts = experts_tensors(c, memory);
   w.experts = experts.values, d.experts = experts.gradients;
   if (c.n_shared_experts > 0) {
-    const MLPTensors shared = mlp_tensors(moeref::bench::shared_mlp(c), memory);
+    const MLPTensors shared = mlp_tensors(shared_experts_config(c), memory);
     w.shared = shared.values, d.shared = shared.gradients;
     if (c.shared_expert_gate) parameter(w.shared_gate, d.shared_gate, {1, c.dim});
   }
@@ -75,6 +75,8 @@ LayerTensors layer_tensors(const Layer& layer, Buffers& memory) {
       parameter(w.fc1_bias, d.fc1_bias, {*c.moe_latent_size});
       parameter(w.fc2_bias, d.fc2_bias, {c.dim});
     }
+    if (c.latent_norm != moeref::LatentNorm::none)
+      parameter(w.latent_norm, d.latent_norm, {*c.moe_latent_size});
   }
   return out;
 }

@@ -29,7 +29,8 @@ inline double least_saved(const LayerConfig& c) {
   const double tokens = static_cast<double>(c.gate.tokens);
   double bytes = least_saved(c.experts) + 8.0 * tokens * c.gate.slots;
   if (!c.fake_balanced_gate) bytes += least_saved(c.gate);
-  if (c.latent) bytes += 2.0 * tokens * c.experts.dim * static_cast<double>(bytes_of(c.dtype()));
+  const double latent = (c.latent ? 2.0 : 0.0) + (c.latent_norm != LatentNorm::none ? 1.0 : 0.0);
+  bytes += latent * tokens * c.experts.dim * static_cast<double>(bytes_of(c.dtype()));
   if (c.shared_inter_dim > 0)
     bytes += least_saved(MLPConfig{c.gate.tokens, c.gate.dim, c.shared_inter_dim, c.shared_activation,
                                    c.shared_swiglu_limit, c.dtype()});

@@ -22,6 +22,8 @@ try:
         from nemo_automodel.components.moe.layers import MLP, FakeBalancedGate, Gate, MoE
         from nemo_automodel.components.moe.megatron.moe_utils import MoEAuxLossAutoScaler
         from nemo_automodel.components.moe.router_replay import RouterReplayMode
+
+        import automodel_kimi_k3 as kimi_k3
 except ImportError as error:
     print(f"automodel.py needs PyTorch and nemo_automodel (on PYTHONPATH, or installed): {error}", file=sys.stderr)
     sys.exit(2)
@@ -30,16 +32,18 @@ from moeref_port import NotSupported, Port
 from torch_arrays import DTYPES, gradients, one_rank_only, parameters_of, to_numpy, to_torch
 
 port = Port("nemo-automodel", version=f"torch {torch.__version__}", ties="open",
-            conventions=["situ", "situ_beta", "situ_linear_beta"])
+            conventions=["situ", "situ_beta", "situ_linear_beta", "latent_norm", "latent_norm_eps"])
 EXPERTS = os.environ.get("AUTOMODEL_EXPERTS", "torch")
 
 
 def moe_config(config, replays=False):
-    """Of the conventions (SPEC 10) the port declares situ alone, so that the other fields which MoEConfig lacks are at their defaults."""
+    """Of the conventions (SPEC 10) the port declares those of Kimi K3 alone, so that the other fields which MoEConfig lacks are at
+    their defaults."""
     own = {field.name for field in dataclasses.fields(MoEConfig)}
     fields = {name: value for name, value in config.items() if name in own}
-    if config["expert_activation"] == "situ":
-        fields["expert_activation"] = "swiglu"  # of the same columns; see with_activation
+    for field in ("expert_activation", "shared_expert_activation"):
+        if config[field] == "situ":
+            fields[field] = "swiglu"  # of the same columns; see with_activation and automodel_kimi_k3.py
     fields.update(dtype=DTYPES[config["dtype"]], gate_dtype=DTYPES.get(config["gate_dtype"]))
     if replays:
         fields["enable_routing_replay"] = True
@@ -147,8 +151,12 @@ def fake_balanced_gate(config, options, tensors):
 @port.component("mlp")
 def mlp(config, options, tensors):
     named = to_torch(tensors)
-    module = load(MLP(config["dim"], config["inter_dim"], "torch", DTYPES[config["dtype"]], config["activation"],
-                      config["bias"], config["swiglu_limit"]), named)
+    if config["activation"] == "situ":
+        module = kimi_k3.mlp(config, DTYPES[config["dtype"]])
+    else:
+        module = MLP(config["dim"], config["inter_dim"], "torch", DTYPES[config["dtype"]], config["activation"],
+                     config["bias"], config["swiglu_limit"])
+    load(module, named)
     outputs = {"y": module(named["inputs/x"])}
     out = results(outputs)
     if tensors.backward:
@@ -182,8 +190,12 @@ def moe(config, options, tensors):
     one_rank_only(options)
     named = to_torch(tensors)
     replay = named.get("inputs/replay_indices")
-    module = MoE(moe_config(config, replay is not None), backend_config(options))
-    with_activation(module.experts, config)
+    if kimi_k3.is_kimi_k3(config):
+        module = kimi_k3.layer(config, options, moe_config(config), backend_config(options), replay is not None)
+        named = kimi_k3.renamed(named)
+    else:
+        module = MoE(moe_config(config, replay is not None), backend_config(options))
+        with_activation(module.experts, config)
     ready(module, module.gate, options, named, replay)
     seen = {}
     module.gate.register_forward_hook(
@@ -191,7 +203,7 @@ def moe(config, options, tensors):
     outputs = {"y": module(named["inputs/x"], named.get("inputs/padding_mask"))}
     out = results({**outputs, **seen})  # its MoE returns y alone
     if tensors.backward:
-        out.update(gradients(outputs, named, ["x"], trained(module)))
+        out.update(gradients(outputs, named, ["x"], kimi_k3.documented_names(trained(module))))
     return out
 
 
@@ -199,6 +211,8 @@ def moe(config, options, tensors):
 def init(config, options, tensors):
     if "torch_cpu_seed" not in options:
         raise NotSupported("the values are drawn by another generator than PyTorch's")
+    if kimi_k3.is_kimi_k3(config):
+        raise NotSupported("Kimi K3's layer draws its parameters in another order")
     module = MoE(moe_config(config), backend_config(options))
     with torch.no_grad():
         for value in [*module.parameters(), *module.buffers()]:

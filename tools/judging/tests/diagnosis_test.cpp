@@ -54,6 +54,7 @@ TEST(Diagnosis, NamesRulesOfSlotsExpertsAndLosses) {
   EXPECT_EQ(followed("gate__sinkhorn", {{"selection_scores", "by_score_func"}}),
             "selection_scores = by_score_func");
   EXPECT_EQ(followed("gate__always_selected", {{"n_always_selected", 0}}), "n_always_selected = 0");
+  EXPECT_EQ(followed("moe__kimi_k3", {{"latent_norm", "after_fc1"}}), "latent_norm = after_fc1");
 }
 
 TEST(Diagnosis, NamesWhichSlotsAreDropped) {

@@ -72,9 +72,11 @@ TEST(PortInterfaceTest, FullConfigsHaveEveryField) {
   every.sinkhorn_tolerance = every.router_input_norm_eps = 0.5;
   every.router_input_norm = every.router_jitter = true;
   every.situ_beta = every.situ_linear_beta = 2.0;
+  every.latent_norm = LatentNorm::before_fc2;
+  every.latent_norm_eps = 0.5;
   every.n_identity_experts = every.n_always_selected = 2;
   const json full = full_json(every), written = to_json(every);
-  EXPECT_EQ(written.size(), 66u)
+  EXPECT_EQ(written.size(), 68u)
       << "a new field: set it above to another value than its default, and write it in full_json()";
   EXPECT_EQ(full, written);
 }

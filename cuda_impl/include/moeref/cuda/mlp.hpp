@@ -22,8 +22,10 @@ struct MLPConfig {
   int dim;                                     // D, at least 1
   int inter_dim;                               // I, at least 1
   Activation activation = Activation::swiglu;  // is_of_mlp()
-  float swiglu_limit = 0.0f;                   // ignored by relu2
+  float swiglu_limit = 0.0f;                   // of swiglu alone
   DataType dtype = DataType::bfloat16;         // of all matrices
+  float situ_beta = 4.0f,
+        situ_linear_beta = 25.0f;  // of situ alone; the second 0: the up half is not bounded
 };
 
 /// torch-style [out, in]. `gate` and `gate_bias` are null unless is_gated(); biases are null where there

@@ -19,17 +19,23 @@
 
 namespace moeref::cuda {
 
+/// Where rows of the latent size are divided by their root mean square (SPEC.md 10).
+enum class LatentNorm { none, before_fc2, after_fc1 };
+
 struct LayerConfig {
   GateConfig gate;  // with dim = D and x_type = the layer's type
   ExpertsConfig
       experts;          // the same tokens, slots, experts with identity_experts; dim = the latent size, or D
   bool latent = false;  // fc1 and fc2 around the experts
+  LatentNorm latent_norm = LatentNorm::none;  // with `latent`
+  double latent_norm_eps = 1e-5;              // above 0
   bool fake_balanced_gate =
       false;  // in the gate's place: no scores, no load, no auxiliary loss, no gradients
   double fake_gate_noise = 0.0;
   int shared_inter_dim = 0;                           // width of the shared experts' MLP, 0 = none
   Activation shared_activation = Activation::swiglu;  // is_of_mlp()
   float shared_swiglu_limit = 0.0f;
+  float shared_situ_beta = 4.0f, shared_situ_linear_beta = 25.0f;
   bool shared_gate = false;  // the shared output times sigmoid(x w_sg^T)
 
   // With expert_ranks > 1 each rank's `experts` weights and gradients are those of its own E / n experts; its
@@ -68,6 +74,7 @@ struct LayerWeights {
   const void* shared_gate = nullptr;                      // w_sg [1, D]
   const void *fc1_weight = nullptr, *fc1_bias = nullptr;  // [L, D], [L]
   const void *fc2_weight = nullptr, *fc2_bias = nullptr;  // [D, L], [D]
+  const void* latent_norm = nullptr;                      // [L]
 };
 
 struct LayerInput {
@@ -101,10 +108,12 @@ struct LayerGradients {
   MLPGradients shared{};       // x and row_scale are not used
   void* shared_gate = nullptr;
   void *fc1_weight = nullptr, *fc1_bias = nullptr, *fc2_weight = nullptr, *fc2_bias = nullptr;
+  void* latent_norm = nullptr;
 };
 
 /// Bytes that forward saves for backward: H of the routed experts [T k, up_width] and of the shared ones [T,
-/// I_s] once or twice; with a latent size the experts' input and output [T, L]; metadata: the logits [T, E],
+/// I_s] once or twice; with a latent size the experts' input and output [T, L], and one of them
+/// once more under latent_norm; metadata: the logits [T, E],
 /// ids and weights [T, k], 16 bytes per slot of permutation, the token mask [T] and the shared gate [T]. X is
 /// the caller's.
 std::size_t layer_saved_bytes(const LayerConfig& config);

@@ -203,7 +203,8 @@ void put_experts_stages(Work& w, const MoEConfig& c, std::int64_t tokens, Expert
 void experts(Work& w) {
   const MoEConfig c = parse_moe_config(w.call.config);
   const std::int64_t dim = c.expert_dim(), k = c.n_activated_experts;
-  const Bounded x = load(w.input("x"), dim), weights = load(w.input("weights"), k);
+  const DType held = w.input("x").dtype();
+  const Bounded x = experts_tokens(c, load(w.input("x"), dim)), weights = load(w.input("weights"), k);
   const std::vector<bool> mask = token_mask(w.call, "token_mask", x.rows);
   const IdList ids = ids_of(w.input("indices"));
   const Routing routing{ids, weights, mask};
@@ -223,9 +224,9 @@ void experts(Work& w) {
     y = std::move(f.y);
     put_experts_stages(w, c, x.rows, std::move(f));
   }
-  w.put("outputs/y", std::move(y), {x.rows, dim});
+  w.put("outputs/y", cast(std::move(y), held), {x.rows, dim});
   if (!backward) return;
-  w.put("grads/x", std::move(b.x), {x.rows, dim});
+  w.put("grads/x", cast(std::move(b.x), held), {x.rows, dim});
   w.put("grads/weights", std::move(b.weights), {x.rows, k});
 }
 

@@ -55,6 +55,7 @@ inline constexpr auto kCudaConventions = std::to_array<std::string_view>({
     "situ",
     "situ_beta",
     "situ_linear_beta",
+    "expert_compute_dtype",
 });
 
 /// Computes on the current device, in the type of the call's activations (float32, bfloat16 or float16) with

@@ -23,6 +23,9 @@ inline LinearShape fc2_shape(const LayerConfig& c) {
   return {c.gate.tokens, c.experts.dim, c.gate.dim, c.dtype()};
 }
 
+/// Of the routed experts' input and output.
+inline std::int64_t experts_elements(const LayerConfig& c) { return c.experts.tokens * c.experts.dim; }
+
 inline bool is_spread(const LayerConfig& c) { return c.expert_ranks > 1; }
 
 /// What one part of the layer gives to another. Null pointers for parts that the config leaves out.
@@ -32,6 +35,7 @@ struct LayerValues {
   float* weights;                             // [T, k]
   int* dispatched;                            // [T, k], those that experts get: `ids` where none is dropped
   void *latent = nullptr, *routed = nullptr;  // [T, L]: the experts' input and output
+  void* converted = nullptr;                  // [T, L] in the experts' type, where that is not the layer's
   float* shared_scale = nullptr;              // [T] sigmoid(x w_sg^T)
   LayerValues(Arena& arena, const LayerConfig& config);
 };
@@ -45,16 +49,18 @@ struct LayerSaved {
 /// The parts run one after another on one stream, so that they share one workspace.
 struct LayerForwardWorkspace {
   void *part, *blas;
-  LayerValues values;  // where nothing is saved
+  void* converted_y = nullptr;  // [T, L] in the experts' type
+  LayerValues values;           // where nothing is saved
   GateStatistics statistics = {};
   LayerForwardWorkspace(Arena& arena, const LayerConfig& config);
 };
 struct LayerBackwardWorkspace {
   void *part, *blas;
-  float* d_weights;                               // [T, k]
-  void *d_routed = nullptr, *d_latent = nullptr;  // [T, L]
-  void* sums = nullptr;                           // of column_sum
-  float* d_scale = nullptr;                       // [T]
+  float* d_weights;                                       // [T, k]
+  void *d_routed = nullptr, *d_latent = nullptr;          // [T, L]
+  void *converted_dy = nullptr, *converted_dx = nullptr;  // [T, L] in the experts' type
+  void* sums = nullptr;                                   // of column_sum
+  float* d_scale = nullptr;                               // [T]
   LayerBackwardWorkspace(Arena& arena, const LayerConfig& config);
 };
 

@@ -12,15 +12,20 @@ void routed_backward(const LayerConfig& c, const LayerWeights& w, const LayerInp
                      const LayerGroups& groups, Blas& blas, cudaStream_t stream) {
   const std::int64_t tokens = c.gate.tokens;
   ExpertsGradients experts = d.experts;
-  experts.x = c.latent ? work.d_latent : d.x;
+  void* const layers_dx = c.latent ? work.d_latent : d.x;
+  experts.x = c.converts() ? work.converted_dx : layers_dx;
   experts.weights = work.d_weights;
-  const void* x = c.latent ? keep.values.latent : in.x;
+  const void* x = c.converts() ? keep.values.converted : c.latent ? keep.values.latent : in.x;
   const void* d_routed = c.latent ? work.d_routed : dy;
   if (c.latent) {
     blas.bind(stream, work.blas);
     linear_input_gradient(fc2_shape(c), dy, w.fc2_weight, work.d_routed, false, blas);
     linear_weight_gradient(fc2_shape(c), dy, keep.values.routed, d.fc2_weight, blas, stream);
     if (d.fc2_bias) column_sum(c.dtype(), tokens, c.gate.dim, dy, nullptr, d.fc2_bias, work.sums, stream);
+  }
+  if (c.converts()) {
+    convert_elements(experts_elements(c), d_routed, c.dtype(), work.converted_dy, c.experts.dtype, stream);
+    d_routed = work.converted_dy;
   }
   const ExpertsInput routed{x, keep.values.dispatched, keep.values.weights,
                             in.padding_mask ? keep.values.mask : nullptr};
@@ -29,6 +34,8 @@ void routed_backward(const LayerConfig& c, const LayerWeights& w, const LayerInp
                      keep.experts, experts, work.part, stream);
   else
     experts_backward(c.experts, w.experts, routed, d_routed, keep.experts, experts, work.part, stream);
+  if (c.converts())
+    convert_elements(experts_elements(c), experts.x, c.experts.dtype, layers_dx, c.dtype(), stream);
   if (!c.latent) return;
   linear_input_gradient(fc1_shape(c), work.d_latent, w.fc1_weight, d.x, false, blas);
   linear_weight_gradient(fc1_shape(c), work.d_latent, in.x, d.fc1_weight, blas, stream);

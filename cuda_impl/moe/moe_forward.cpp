@@ -66,12 +66,18 @@ void layer_forward(const LayerConfig& c, const LayerWeights& w, const LayerInput
     linear_with_bias(fc1_shape(c), in.x, w.fc1_weight, w.fc1_bias, values.latent, blas, stream);
     x = values.latent, y = values.routed;
   }
+  void* const layers_y = y;
+  if (c.converts()) {
+    convert_elements(experts_elements(c), x, c.dtype(), values.converted, c.experts.dtype, stream);
+    x = values.converted, y = work.converted_y;
+  }
   const ExpertsInput routed{x, values.dispatched, values.weights, mask};
   if (is_spread(c))
     experts_forward(c.expert_parallel(), w.experts, routed, y, *groups.expert, groups.windows, keep.experts,
                     work.part, stream);
   else
     experts_forward(c.experts, w.experts, routed, y, keep.experts, work.part, stream);
+  if (c.converts()) convert_elements(experts_elements(c), y, c.experts.dtype, layers_y, c.dtype(), stream);
   if (c.latent) linear_with_bias(fc2_shape(c), values.routed, w.fc2_weight, w.fc2_bias, out.y, blas, stream);
 
   if (c.shared_inter_dim == 0) return;

@@ -44,6 +44,7 @@ std::span<const Mutant> loss_convention_mutants();
 std::span<const Mutant> quantization_mutants();
 std::span<const Mutant> quantised_product_mutants();
 std::span<const Mutant> accumulator_mutants();
+std::span<const Mutant> compute_dtype_mutants();
 std::span<const Mutant> slot_mutants();
 std::span<const Mutant> capacity_mutants();
 
@@ -82,6 +83,7 @@ inline constexpr std::array kMutantTables{
     &quantization_mutants,
     &quantised_product_mutants,
     &accumulator_mutants,
+    &compute_dtype_mutants,
     &slot_mutants,
     &capacity_mutants,
 };

@@ -81,7 +81,7 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
   }
   forced.settle("outputs/weights", f.weights, {x.rows, c.n_activated_experts});
 
-  f.latent = c.moe_latent_size ? fc1(c, tensors, x.dtype)(o, x) : x;
+  f.latent = experts_tokens(c, c.moe_latent_size ? fc1(c, tensors, x.dtype)(o, x) : x);
   const ExpertsParams experts = find_experts(c, tensors, "params/experts.");
   const Routing routing{f.indices, f.weights, mask};
   if (o.parallel.ep_size > 1) {
@@ -91,7 +91,8 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
     f.experts = experts_forward(c, o, experts, f.latent, routing, {0, c.n_routed_experts}, forced);
     f.routed = f.experts->y;
   }
-  // The experts' y has the type of fc1's output already, to which fc2 would cast it.
+  // The type of fc1's output, to which fc2 would cast it.
+  f.routed = cast(std::move(f.routed), x.dtype);
   f.y = c.moe_latent_size ? fc2(c, tensors, x.dtype)(o, f.routed) : f.routed;
 
   if (c.n_shared_experts == 0) return f;
@@ -149,21 +150,24 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
                      std::map<std::string, BoundedTensor>& grads) {
   const auto ranks = rank_offsets(o.parallel.size(), o.parallel.tokens_per_rank, x.rows);
   // The routed part: back through fc2, the experts, fc1.
-  const Bounded d_routed = c.moe_latent_size
-                               ? linear_backward(o, tensors, f.routed, fc2(c, tensors, x.dtype).weight,
-                                                 c.expert_bias, dy, ranks, "fc2_latent_proj", grads)
-                               : dy;
+  Bounded d_routed = c.moe_latent_size
+                         ? linear_backward(o, tensors, f.routed, fc2(c, tensors, x.dtype).weight,
+                                           c.expert_bias, dy, ranks, "fc2_latent_proj", grads)
+                         : dy;
+  d_routed = cast(std::move(d_routed), f.latent.dtype);
   const ExpertsParams params = find_experts(c, tensors, "params/experts.");
   const Routing routing{f.indices, f.weights, mask};
-  // The gradient of x is a sum in any order. A token's slots are terms of it, unless fc1 comes between.
+  // The gradient of x is a sum in any order. A token's slots are terms of it, unless fc1 comes between, or a
+  // cast: then their sum is one.
   const bool gated_sharing = f.shared && facts(c.shared_expert_activation).gated;
-  const std::int64_t others = c.moe_latent_size ? 0
-                                                : f.gate.has_value() + f.shared.has_value() + gated_sharing +
-                                                      f.shared_gate.has_value();
+  const bool apart = c.moe_latent_size || f.latent.dtype != x.dtype;
+  const std::int64_t others =
+      apart ? 0 : f.gate.has_value() + f.shared.has_value() + gated_sharing + f.shared_gate.has_value();
   ExpertsBackward experts =
       f.parallel ? experts_backward_parallel(c, o, params, *f.parallel, d_routed, "experts.", grads, others)
                  : experts_backward(c, o, params, f.latent, routing, {0, c.n_routed_experts}, *f.experts,
                                     d_routed, "experts.", grads, others, ranks);
+  experts.x = cast(std::move(experts.x), x.dtype);
   std::vector<Bounded> terms;
   if (c.moe_latent_size)
     terms.push_back(linear_backward(o, tensors, x, fc1(c, tensors, x.dtype).weight, c.expert_bias, experts.x,
@@ -186,9 +190,11 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
 
   if (c.moe_latent_size) return add_in_any_order(terms, x.dtype);
   if (terms.empty()) return std::move(experts.x);
+  if (apart) terms.push_back(experts.x);
   std::vector<std::int64_t> slots;
   for (std::int64_t t = 0; t < x.rows; ++t)
     slots.push_back(mask[static_cast<std::size_t>(t)] ? c.n_activated_experts : 0);
+  if (apart) return add_in_any_order(terms, x.dtype, slots);
   PartSum dx(add_in_any_order(terms, x.dtype, slots));
   for (std::int64_t t = 0; t < x.rows; ++t) dx.add(t, experts.x, t);
   return std::move(dx).total();

@@ -14,7 +14,8 @@ struct MoEForward {
   std::optional<GateForward> gate;          ///< absent with the fake balanced gate
   std::vector<std::int64_t> indices;        ///< [T, k], those that experts get
   Bounded weights;                          ///< [T, k]
-  Bounded latent;                           ///< the routed input: x, or fc1_latent_proj(x)
+  Bounded latent;                           ///< the routed input: x, or fc1_latent_proj(x), rounded where
+                                            ///< experts compute in another type
   std::optional<ExpertsForward> experts;    ///< of one rank
   std::optional<ParallelForward> parallel;  ///< of several ranks
   Bounded routed;                           ///< the experts' y, before fc2

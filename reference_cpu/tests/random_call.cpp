@@ -201,6 +201,16 @@ void draw_situ(std::uint64_t seed, MoEConfig& c) {
   c.situ_linear_beta = d.of({25.0, 1.0, 0.0, 0.7});
 }
 
+/// Experts that compute in a type coarser than the layer's, drawn apart likewise. What ordinary numbers lose
+/// in one of 16 bits would hide all else that float64 layers have.
+void draw_compute_dtype(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
+  Draw d(seed * 0xE7037ED1A0B428DBu + 19);
+  if (d.chance(0.75) || (c.dtype != DType::float64 && c.dtype != DType::float32)) return;
+  c.expert_compute_dtype = d.of({DType::bfloat16, DType::bfloat16, DType::float16});
+  if (c.dtype == DType::float64 && (numbers == Numbers::ordinary || d.chance(0.5)))
+    c.expert_compute_dtype = DType::float32;
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -312,6 +322,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
       draw_sinkhorn(stream, c);
       draw_router_input(stream, numbers, c);
       draw_situ(stream, c);
+      draw_compute_dtype(stream, numbers, c);
     }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);

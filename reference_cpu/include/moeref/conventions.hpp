@@ -69,6 +69,12 @@ enum class CapacityOrder : std::uint8_t {
   weight,  ///< those with the largest routing weights
 };
 
+/// How the correction bias is updated.
+enum class BiasUpdateRule : std::uint8_t {
+  sign_of_load,  ///< a step of gate_bias_update_factor by the sign of mean load - load
+  quantile,      ///< from the scores that would give every expert its share of the tokens
+};
+
 template <typename Enum>
 struct ConventionName {
   Enum kind;
@@ -119,6 +125,10 @@ inline constexpr auto kCapacityOrders = std::to_array<ConventionName<CapacityOrd
     {CapacityOrder::choice, "choice"},
     {CapacityOrder::weight, "weight"},
 });
+inline constexpr auto kBiasUpdateRules = std::to_array<ConventionName<BiasUpdateRule>>({
+    {BiasUpdateRule::sign_of_load, "sign_of_load"},
+    {BiasUpdateRule::quantile, "quantile"},
+});
 
 /// The table of an enum of this page: `rows_of(GroupScore{})`.
 constexpr const auto& rows_of(NormDenominator) { return kNormDenominators; }
@@ -130,6 +140,7 @@ constexpr const auto& rows_of(AuxLossFactor) { return kAuxLossFactors; }
 constexpr const auto& rows_of(AuxLossCounts) { return kAuxLossCounts; }
 constexpr const auto& rows_of(NullSlots) { return kNullSlots; }
 constexpr const auto& rows_of(CapacityOrder) { return kCapacityOrders; }
+constexpr const auto& rows_of(BiasUpdateRule) { return kBiasUpdateRules; }
 
 /// An enum with a table here.
 template <typename Enum>

@@ -109,7 +109,8 @@ void repair_gate(Descriptor& d) {
   if (d.factor > 0.0) d.frozen = false;
   if (d.factor > 0.0 && d.correction == Correction::none) d.correction = Correction::zero;
   d.aux = std::max(d.aux, 0.0);
-  if (d.grouped() || d.k == d.E) d.config.bias_update_rule = BiasUpdateRule::sign_of_load;
+  if (d.grouped() || d.k == d.E || facts(d.score).selects_by_logits)
+    d.config.bias_update_rule = BiasUpdateRule::sign_of_load;
   // The identity needs a column of x for each expert; every other kind of logits is a sum of products.
   const bool identity = d.logits != Logits::rough && d.logits != Logits::whole;
   if (selects(d) && identity) d.D = std::max(d.D, d.E);

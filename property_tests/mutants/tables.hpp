@@ -45,6 +45,7 @@ std::span<const Mutant> quantization_mutants();
 std::span<const Mutant> quantised_product_mutants();
 std::span<const Mutant> accumulator_mutants();
 std::span<const Mutant> compute_dtype_mutants();
+std::span<const Mutant> quantile_mutants();
 std::span<const Mutant> slot_mutants();
 std::span<const Mutant> capacity_mutants();
 
@@ -84,6 +85,7 @@ inline constexpr std::array kMutantTables{
     &quantised_product_mutants,
     &accumulator_mutants,
     &compute_dtype_mutants,
+    &quantile_mutants,
     &slot_mutants,
     &capacity_mutants,
 };

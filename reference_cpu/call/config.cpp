@@ -301,8 +301,10 @@ void check_sinkhorn(const MoEConfig& c) {
 /// An expert beyond the k of a token, among all of them.
 void check_quantile(const MoEConfig& c) {
   if (c.bias_update_rule != BiasUpdateRule::quantile) return;
-  want(c.n_activated_experts < c.n_routed_experts && !c.grouped(), "bias_update_rule",
-       write(c.bias_update_rule), "want more experts than n_activated_experts, and no groups with it");
+  want(c.n_activated_experts < c.n_routed_experts && !c.grouped() && !facts(c.score_func).selects_by_logits,
+       "bias_update_rule", write(c.bias_update_rule),
+       "want more experts than n_activated_experts, no groups, and another score_func than softmax, whose "
+       "selection has no bias");
 }
 
 // What fields must be to each other.

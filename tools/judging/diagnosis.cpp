@@ -151,6 +151,11 @@ bool centres_bias(Call& call) {
   return call.component == Component::bias_update && set_field(call, "centred_bias_update", true);
 }
 
+template <BiasUpdateRule Rule>
+bool updates_by(Call& call) {
+  return call.component == Component::bias_update && set_field(call, "bias_update_rule", name(Rule));
+}
+
 bool loss_without_k(Call& call) {
   if (!weighs(call) && call.component != Component::aux_loss) return false;
   const MoEConfig c = parse_moe_config(call.config);
@@ -241,6 +246,8 @@ constexpr std::array kNeighbours{
     Neighbour{"expert_compute_dtype = float16", computes_in<DType::float16>},
     Neighbour{"expert_compute_dtype = null", computes_in_own_type},
     Neighbour{"centred_bias_update = true", centres_bias},
+    Neighbour{"bias_update_rule = quantile", updates_by<BiasUpdateRule::quantile>},
+    Neighbour{"bias_update_rule = sign_of_load", updates_by<BiasUpdateRule::sign_of_load>},
     Neighbour{"aux_loss_factor = experts", loss_without_k},
     Neighbour{"aux_loss_counts = first_choice", loss_of_first_choices},
     Neighbour{"aux_loss_coeff = 0", no_loss},

@@ -199,7 +199,9 @@ INSTANTIATE_TEST_SUITE_P(
         field("expert_compute_dtype", "float32", "want null, or a type whose numbers dtype bfloat16 holds"),
         field("expert_compute_dtype", "float16", "want null, or a type whose numbers dtype bfloat16 holds"),
         field("bias_update_rule", "quantile",
-              "want more experts than n_activated_experts, and no groups with it"),
+              "want more experts than n_activated_experts, no groups, and another score_func than softmax, "
+              "whose "
+              "selection has no bias"),
         field("n_shared_experts", -1, "want 0 or more"),
         field("n_activated_experts", 0, "want 1 to n_routed_experts = 8"),
         field("n_activated_experts", 9, "want 1 to n_routed_experts = 8"),

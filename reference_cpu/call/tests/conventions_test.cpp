@@ -30,6 +30,7 @@ TEST(Conventions, EachOneOffItsDefaultIsNamedUnlessDeclared) {
         ASSERT_FALSE(value == fallback) << row.name;
         MoEConfig c = defaults;
         c.*row.member = value;
+        if (c.bias_update_rule == BiasUpdateRule::quantile) c.score_func = ScoreFunc::sigmoid;
         const std::string name(row.name);
         // Activations are quantised beside quantised weights alone, and an accumulator is named of both: such
         // a port knows these too.

@@ -42,6 +42,12 @@ RoundedOperand rounded_operand_of(const Descriptor& d) { return static_cast<Roun
 
 double rectified(const Descriptor& d, double h) { return d.activation == ActivationKind::relu2 ? h * h : h; }
 
+/// Products that round operands to TF32 hold the numbers of 16-bit types alone.
+void require_exact_products(const Descriptor& d) {
+  if (d.config.expert_compute_dtype == DType::float32 && d.products != Float32Products::float32)
+    throw Discarded("products round the rounded operands");
+}
+
 /// The call with weights 1 and zeros elsewhere; f(expert) fills in.
 template <typename Fill>
 Call otherwise_zero(const Descriptor& d, bool backward, Fill&& fill) {
@@ -140,6 +146,7 @@ void rounded_biases(Implementation& impl, const Descriptor& d) {
 }
 
 void rounded_operands(Implementation& impl, const Descriptor& d) {
+  require_exact_products(d);
   switch (rounded_operand_of(d)) {
     case RoundedOperand::tokens:
       return rounded_tokens(impl, d);
@@ -154,6 +161,7 @@ void rounded_operands(Implementation& impl, const Descriptor& d) {
 
 /// The cotangent is 1 in y's first column, and so at the first hidden unit.
 void gradients_of_rounded(Implementation& impl, const Descriptor& d) {
+  require_exact_products(d);
   const BesideOne n(d);
   Call call = call_of_tokens(d, n, true);
   Tensor &dy = call.tensors.at("cotangents/y"), &ids = call.tensors.at("inputs/indices");

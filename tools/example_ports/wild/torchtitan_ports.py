@@ -135,6 +135,10 @@ EXPLAINED = [
      "what": "The gate is said to compute in float32, by autocast to float32; on a CPU autocast refuses that type with a "
              "warning, and products and scores stay in 16 bits.",
      "source": ["torchtitan/models/common/moe.py", "scores_BLE is already float32 from the autocast above"]},
+    {"kind": "bug", "ports": "gpt_oss", "finding": "Expected self.dtype to be equal to src.dtype",
+     "what": "GPT-OSS's experts leave their output in bfloat16, without the `.type_as(x)` of the others: the sum of a token's "
+             "slots raises RuntimeError where tokens are float32.",
+     "source": ["torchtitan/models/gpt_oss/moe.py", "return h_RD + b2_RD"]},
     {"kind": "limit", "finding": "strides should be multiple of 16 bytes",
      "what": "PyTorch's grouped product wants rows of a multiple of 16 bytes.",
      "source": ["torchtitan/models/common/moe.py", "return torch._grouped_mm(A, B_t, offs=offs)"]},

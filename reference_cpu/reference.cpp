@@ -158,7 +158,7 @@ void bias_update(Work& w) {
         if (c.bias_update_rule == BiasUpdateRule::sign_of_load) continue;
         if (auto quantiles =
                 score_quantiles(c, w.options, *params.correction, f.logits, mask, offsets[r], offsets[r + 1]))
-          update->accumulate(*std::move(quantiles));
+          update->accumulate_quantiles(*std::move(quantiles));
       }
       w.put("outputs/indices" + at, integers(f.indices, {x.rows, c.n_activated_experts}));
       f.routing.indices = "outputs/indices" + at;

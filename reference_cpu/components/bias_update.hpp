@@ -23,8 +23,8 @@ class BiasUpdate {
   /// Adds the load [E] of one forward, of this rank's tokens; does nothing outside training.
   void accumulate(const std::vector<std::int64_t>& load);
 
-  /// Adds the score_quantiles [E] of one forward of one rank.
-  void accumulate(std::vector<Real> quantiles) { quantiles_.push_back(std::move(quantiles)); }
+  /// Adds the score_quantiles [E] of one forward of one rank, under the rule quantile.
+  void accumulate_quantiles(std::vector<Real> quantiles) { quantiles_.push_back(std::move(quantiles)); }
 
   /// The load since the last update, summed over these ranks; none before the first forward.
   const std::optional<std::vector<std::int64_t>>& cumulative_load() const { return load_; }

@@ -10,6 +10,7 @@
 #include "reference_cpu/components/init.hpp"
 #include "reference_cpu/components/metrics.hpp"
 #include "reference_cpu/components/moe.hpp"
+#include "reference_cpu/components/score_quantiles.hpp"
 
 namespace moeref {
 namespace {
@@ -149,11 +150,16 @@ void bias_update(Work& w) {
       GateForward f = gate_forward(c, w.options, params, x, mask, ids.pointers());
       const auto offsets =
           rank_offsets(w.options.parallel.dp_size, w.options.parallel.tokens_per_rank, x.rows);
-      for (std::size_t r = 0; r + 1 < offsets.size(); ++r)
+      for (std::size_t r = 0; r + 1 < offsets.size(); ++r) {
         update->accumulate(expert_load({f.indices.begin() + offsets[r] * c.n_activated_experts,
                                         f.indices.begin() + offsets[r + 1] * c.n_activated_experts},
                                        {mask.begin() + offsets[r], mask.begin() + offsets[r + 1]},
                                        c.n_routed_experts));
+        if (c.bias_update_rule == BiasUpdateRule::sign_of_load) continue;
+        if (auto quantiles =
+                score_quantiles(c, w.options, *params.correction, f.logits, mask, offsets[r], offsets[r + 1]))
+          update->accumulate_quantiles(*std::move(quantiles));
+      }
       w.put("outputs/indices" + at, integers(f.indices, {x.rows, c.n_activated_experts}));
       f.routing.indices = "outputs/indices" + at;
       if (!find(w.call.tensors, "inputs/replay_indices" + at)) w.out.routing.push_back(std::move(f.routing));
@@ -203,7 +209,8 @@ void put_experts_stages(Work& w, const MoEConfig& c, std::int64_t tokens, Expert
 void experts(Work& w) {
   const MoEConfig c = parse_moe_config(w.call.config);
   const std::int64_t dim = c.expert_dim(), k = c.n_activated_experts;
-  const Bounded x = load(w.input("x"), dim), weights = load(w.input("weights"), k);
+  const DType held = w.input("x").dtype();
+  const Bounded x = experts_tokens(c, load(w.input("x"), dim)), weights = load(w.input("weights"), k);
   const std::vector<bool> mask = token_mask(w.call, "token_mask", x.rows);
   const IdList ids = ids_of(w.input("indices"));
   const Routing routing{ids, weights, mask};
@@ -223,9 +230,9 @@ void experts(Work& w) {
     y = std::move(f.y);
     put_experts_stages(w, c, x.rows, std::move(f));
   }
-  w.put("outputs/y", std::move(y), {x.rows, dim});
+  w.put("outputs/y", cast(std::move(y), held), {x.rows, dim});
   if (!backward) return;
-  w.put("grads/x", std::move(b.x), {x.rows, dim});
+  w.put("grads/x", cast(std::move(b.x), held), {x.rows, dim});
   w.put("grads/weights", std::move(b.weights), {x.rows, k});
 }
 

@@ -36,5 +36,7 @@ std::optional<std::string> unsupported_metrics(const Call& call);
 /// "inputs/x is float64: the CUDA implementation computes in float32, bfloat16 and float16", or nothing.
 /// Nothing, too, where the call lacks the tensor: running it will say so.
 std::optional<std::string> unsupported_dtype(const Call& call, std::string_view tensor);
+/// Likewise of expert_compute_dtype.
+std::optional<std::string> unsupported_experts_type(const Call& call);
 
 }  // namespace moeref::cuda

@@ -52,6 +52,13 @@ std::optional<std::string> unsupported_dtype(const Call& call, std::string_view 
          ": the CUDA implementation computes in float32, bfloat16 and float16";
 }
 
+std::optional<std::string> unsupported_experts_type(const Call& call) {
+  const std::optional<DType> compute = parse_moe_config(call.config).expert_compute_dtype;
+  if (!compute || is_computed(*compute)) return std::nullopt;
+  return "expert_compute_dtype is " + std::string(name(*compute)) +
+         ": the CUDA implementation computes in float32, bfloat16 and float16";
+}
+
 std::optional<std::string> CudaImplementation::unsupported(const Call& call) const {
   if (auto unknown = undeclared_convention(call, "the CUDA implementation", conventions())) return unknown;
   if (auto reason = device_missing()) return reason;

@@ -57,6 +57,7 @@ inline constexpr auto kCudaConventions = std::to_array<std::string_view>({
     "situ_linear_beta",
     "latent_norm",
     "latent_norm_eps",
+    "expert_compute_dtype",
 });
 
 /// Computes on the current device, in the type of the call's activations (float32, bfloat16 or float16) with

@@ -48,6 +48,7 @@ void add_stages(DeviceContext& device, const ExpertsConfig& c, void* saved, void
 
 std::optional<std::string> unsupported_experts(const Call& call) {
   if (auto reason = unsupported_dtype(call, "inputs/x")) return reason;
+  if (auto reason = unsupported_experts_type(call)) return reason;
   if (const std::int64_t experts = parse_moe_config(call.config).n_routed_experts; experts > 1024)
     return "n_routed_experts is " + std::to_string(experts) + ": the CUDA experts take 1024 at most";
   return std::nullopt;
@@ -56,7 +57,7 @@ std::optional<std::string> unsupported_experts(const Call& call) {
 NamedTensors run_experts(const Call& call, DeviceContext& device) {
   const MoEConfig documented = parse_moe_config(call.config);
   const Tensor& input = require(call.tensors, "inputs/x");
-  const DataType type = data_type(input.dtype());
+  const DataType type = experts_type(documented, data_type(input.dtype()));
   const ExpertsConfig c = experts_config(documented, input.extent(0), type, device.options().experts_path);
 
   CallTensors tensors(call, device);

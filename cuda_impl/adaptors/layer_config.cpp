@@ -90,6 +90,10 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
   return g;
 }
 
+DataType experts_type(const MoEConfig& c, DataType tokens) {
+  return c.expert_compute_dtype ? data_type(*c.expert_compute_dtype) : tokens;
+}
+
 ExpertsConfig experts_config(const MoEConfig& c, std::int64_t tokens, DataType type, ExpertsPath path) {
   const bool swiglu = c.expert_activation == ActivationKind::swiglu,
              situ = c.expert_activation == ActivationKind::situ;
@@ -132,7 +136,7 @@ LayerConfig layer_config(const MoEConfig& c, const CallOptions& o, std::int64_t 
                          DataType gate_type, ExpertsPath path) {
   LayerConfig out;
   out.gate = gate_config(c, o, tokens, type, gate_type);
-  out.experts = experts_config(c, tokens, type, path);
+  out.experts = experts_config(c, tokens, experts_type(c, type), path);
   out.latent = c.moe_latent_size.has_value();
   out.latent_norm = of_same_name<LatentNorm, moeref::LatentNorm, std::size(kLatentNorms)>(c.latent_norm);
   out.latent_norm_eps = c.latent_norm_eps;

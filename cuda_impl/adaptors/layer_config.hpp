@@ -15,6 +15,8 @@ Activation activation_of(ActivationKind kind);
 /// has.
 GateConfig gate_config(const MoEConfig& config, const CallOptions& options, std::int64_t tokens,
                        DataType x_type, DataType parameter_type);
+/// In which the routed experts compute.
+DataType experts_type(const MoEConfig& config, DataType tokens);
 ExpertsConfig experts_config(const MoEConfig& config, std::int64_t tokens, DataType type, ExpertsPath path);
 MLPConfig mlp_config(const moeref::MLPConfig& config, std::int64_t tokens, DataType type);
 LayerConfig layer_config(const MoEConfig& config, const CallOptions& options, std::int64_t tokens,

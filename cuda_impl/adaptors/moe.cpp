@@ -21,7 +21,7 @@ struct LayerTensors {
 
   LayerTensors(const Call& call, CallTensors& tensors, const MoEConfig& c, const CallOptions& o,
                DataType type)
-      : experts(tensors, "experts.", c, type) {
+      : experts(tensors, "experts.", c, experts_type(c, type)) {
     const auto read = [&](const char* name, DataType as) {
       return tensors.upload(std::string("params/") + name, as);
     };
@@ -77,6 +77,7 @@ std::optional<std::string> unsupported_moe(const Call& call) {
   for (const char* tensor : {"inputs/x", "params/gate.weight", "params/gate.bias"})
     if (auto reason = unsupported_dtype(call, tensor)) return reason;
   if (auto reason = unsupported_gate_config(call)) return reason;
+  if (auto reason = unsupported_experts_type(call)) return reason;
   if (o.fake_balanced_gate && o.fake_gate_noise > 0.0)
     return "fake_gate_noise is " + std::to_string(o.fake_gate_noise) +
            ": the CUDA implementation draws from its own counter-based generator";

@@ -16,6 +16,10 @@ std::size_t latent_bytes(const LayerConfig& c) {
   return static_cast<std::size_t>(c.experts.tokens) * static_cast<std::size_t>(c.experts.dim) *
          bytes_of(c.dtype());
 }
+std::size_t converted_bytes(const LayerConfig& c) {
+  if (!c.converts()) return 0;
+  return static_cast<std::size_t>(experts_elements(c)) * bytes_of(c.experts.dtype);
+}
 bool shares(const LayerConfig& c) { return c.shared_inter_dim > 0; }
 
 void same(const char* field, std::int64_t gate, std::int64_t experts) {
@@ -31,8 +35,7 @@ void check_config(const LayerConfig& c) {
   same("experts", c.gate.experts, c.experts.experts + c.experts.identity_experts);
   same("slots", c.gate.slots, c.experts.slots);
   if (!c.latent) same("dim", c.gate.dim, c.experts.dim);
-  if (c.gate.x_type != c.experts.dtype)
-    throw ArgumentError("the gate's x_type differs from the experts' dtype");
+  check_matrix_type(c.dtype(), "the gate's x_type");
   if (c.gate.dim < 1) throw ArgumentError("dim is " + std::to_string(c.gate.dim) + ": want 1 or more");
   if (c.shared_inter_dim < 0)
     throw ArgumentError("shared_inter_dim is " + std::to_string(c.shared_inter_dim) + ": want 0 or more");
@@ -60,6 +63,7 @@ LayerValues::LayerValues(Arena& arena, const LayerConfig& c)
   }
   if (norms_latent(c))
     (c.latent_norm == LatentNorm::after_fc1 ? latent : returned) = arena.take_bytes(latent_bytes(c));
+  if (c.converts()) converted = arena.take_bytes(converted_bytes(c));
   if (c.shared_gate) shared_scale = arena.take<float>(static_cast<std::size_t>(c.gate.tokens));
 }
 
@@ -77,6 +81,7 @@ LayerForwardWorkspace::LayerForwardWorkspace(Arena& arena, const LayerConfig& c)
            shares(c) ? mlp_forward_workspace_bytes(shared_config(c)) : std::size_t{0}}))),
       blas(arena.take_bytes(c.latent ? Blas::workspace_bytes : 0)),
       values(arena, c) {
+  if (c.converts()) converted_y = arena.take_bytes(converted_bytes(c));
   if (c.fake_balanced_gate || !c.gate.has_loss()) return;
   statistics.counts = arena.take<std::int64_t>(GateStatistics::count_of_counts(c.gate));
   statistics.sums = arena.take<double>(GateStatistics::count_of_sums(c.gate));
@@ -97,6 +102,8 @@ LayerBackwardWorkspace::LayerBackwardWorkspace(Arena& arena, const LayerConfig& 
     norm_parts = arena.take<float>(static_cast<std::size_t>(norm_weight_parts(rows)) *
                                    static_cast<std::size_t>(c.experts.dim));
   }
+  if (c.converts())
+    converted_dy = arena.take_bytes(converted_bytes(c)), converted_dx = arena.take_bytes(converted_bytes(c));
   if (c.latent || c.shared_gate)
     sums = arena.take_bytes(column_sum_workspace_bytes(std::max(c.gate.dim, c.experts.dim)));
   if (c.shared_gate) d_scale = arena.take<float>(static_cast<std::size_t>(c.gate.tokens));

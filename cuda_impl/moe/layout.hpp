@@ -31,6 +31,9 @@ inline NormedRows latent_rows(const LayerConfig& c, const void* x, const void* w
           c.dtype(),     c.dtype(),     c.dtype(), true,    c.latent_norm_eps};
 }
 
+/// Of the routed experts' input and output.
+inline std::int64_t experts_elements(const LayerConfig& c) { return c.experts.tokens * c.experts.dim; }
+
 inline bool is_spread(const LayerConfig& c) { return c.expert_ranks > 1; }
 
 /// What one part of the layer gives to another. Null pointers for parts that the config leaves out.
@@ -42,6 +45,7 @@ struct LayerValues {
   // [T, L]: what fc1 gives and what the experts get, what they give and what fc2 gets. Both of a pair are one
   // array unless latent_norm is between them.
   void *projected = nullptr, *latent = nullptr, *routed = nullptr, *returned = nullptr;
+  void* converted = nullptr;      // [T, L] in the experts' type, where that is not the layer's
   float* shared_scale = nullptr;  // [T] sigmoid(x w_sg^T)
   LayerValues(Arena& arena, const LayerConfig& config);
 };
@@ -55,7 +59,8 @@ struct LayerSaved {
 /// The parts run one after another on one stream, so that they share one workspace.
 struct LayerForwardWorkspace {
   void *part, *blas;
-  LayerValues values;  // where nothing is saved
+  void* converted_y = nullptr;  // [T, L] in the experts' type
+  LayerValues values;           // where nothing is saved
   GateStatistics statistics = {};
   LayerForwardWorkspace(Arena& arena, const LayerConfig& config);
 };
@@ -65,6 +70,7 @@ struct LayerBackwardWorkspace {
   void *d_routed = nullptr, *d_latent = nullptr;          // [T, L]
   void* d_normed = nullptr;                               // [T, L], of what latent_norm gives
   float *inverse_roots = nullptr, *norm_parts = nullptr;  // [T], [norm_weight_parts(T), L]
+  void *converted_dy = nullptr, *converted_dx = nullptr;  // [T, L] in the experts' type
   void* sums = nullptr;                                   // of column_sum
   float* d_scale = nullptr;                               // [T]
   LayerBackwardWorkspace(Arena& arena, const LayerConfig& config);

@@ -23,9 +23,10 @@ void routed_backward(const LayerConfig& c, const LayerWeights& w, const LayerInp
   ExpertsGradients experts = d.experts;
   const bool before_fc2 = c.latent_norm == LatentNorm::before_fc2,
              after_fc1 = c.latent_norm == LatentNorm::after_fc1;
-  experts.x = after_fc1 ? work.d_normed : c.latent ? work.d_latent : d.x;
+  void* const layers_dx = after_fc1 ? work.d_normed : c.latent ? work.d_latent : d.x;
+  experts.x = c.converts() ? work.converted_dx : layers_dx;
   experts.weights = work.d_weights;
-  const void* x = c.latent ? keep.values.latent : in.x;
+  const void* x = c.converts() ? keep.values.converted : c.latent ? keep.values.latent : in.x;
   const void* d_routed = c.latent ? work.d_routed : dy;
   if (c.latent) {
     blas.bind(stream, work.blas);
@@ -35,6 +36,10 @@ void routed_backward(const LayerConfig& c, const LayerWeights& w, const LayerInp
     if (d.fc2_bias) column_sum(c.dtype(), tokens, c.gate.dim, dy, nullptr, d.fc2_bias, work.sums, stream);
     if (before_fc2) latent_norm_backward(c, w, keep.values.routed, d, work, work.d_routed, stream);
   }
+  if (c.converts()) {
+    convert_elements(experts_elements(c), d_routed, c.dtype(), work.converted_dy, c.experts.dtype, stream);
+    d_routed = work.converted_dy;
+  }
   const ExpertsInput routed{x, keep.values.dispatched, keep.values.weights,
                             in.padding_mask ? keep.values.mask : nullptr};
   if (is_spread(c))
@@ -42,6 +47,8 @@ void routed_backward(const LayerConfig& c, const LayerWeights& w, const LayerInp
                      keep.experts, experts, work.part, stream);
   else
     experts_backward(c.experts, w.experts, routed, d_routed, keep.experts, experts, work.part, stream);
+  if (c.converts())
+    convert_elements(experts_elements(c), experts.x, c.experts.dtype, layers_dx, c.dtype(), stream);
   if (!c.latent) return;
   if (after_fc1) latent_norm_backward(c, w, keep.values.projected, d, work, work.d_latent, stream);
   linear_input_gradient(fc1_shape(c), work.d_latent, w.fc1_weight, d.x, false, blas);

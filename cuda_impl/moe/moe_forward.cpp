@@ -68,12 +68,18 @@ void layer_forward(const LayerConfig& c, const LayerWeights& w, const LayerInput
       make_normed_rows(latent_rows(c, values.projected, w.latent_norm), values.latent, stream);
     x = values.latent, y = values.routed;
   }
+  void* const layers_y = y;
+  if (c.converts()) {
+    convert_elements(experts_elements(c), x, c.dtype(), values.converted, c.experts.dtype, stream);
+    x = values.converted, y = work.converted_y;
+  }
   const ExpertsInput routed{x, values.dispatched, values.weights, mask};
   if (is_spread(c))
     experts_forward(c.expert_parallel(), w.experts, routed, y, *groups.expert, groups.windows, keep.experts,
                     work.part, stream);
   else
     experts_forward(c.experts, w.experts, routed, y, keep.experts, work.part, stream);
+  if (c.converts()) convert_elements(experts_elements(c), y, c.experts.dtype, layers_y, c.dtype(), stream);
   if (c.latent_norm == LatentNorm::before_fc2)
     make_normed_rows(latent_rows(c, values.routed, w.latent_norm), values.returned, stream);
   if (c.latent)

@@ -88,6 +88,15 @@ void repair_formats(Descriptor& d) {
   whole(d.I);
 }
 
+/// Experts compute in a type whose numbers the layer's own holds, and with numbers.
+void repair_compute_dtype(Descriptor& d) {
+  const std::optional<DType> compute = d.config.expert_compute_dtype;
+  if (!compute) return;
+  if (d.config.weight_format != WeightFormat::none || unit_roundoff(*compute) < unit_roundoff(d.dtype) ||
+      largest(*compute) > largest(d.dtype))
+    d.config.expert_compute_dtype.reset();
+}
+
 void repair_gate(Descriptor& d) {
   std::int64_t& always = d.config.n_always_selected;
   always = d.grouped() || d.factor > 0.0 || d.config.n_identity_experts > 0
@@ -100,6 +109,8 @@ void repair_gate(Descriptor& d) {
   if (d.factor > 0.0) d.frozen = false;
   if (d.factor > 0.0 && d.correction == Correction::none) d.correction = Correction::zero;
   d.aux = std::max(d.aux, 0.0);
+  if (d.grouped() || d.k == d.E || facts(d.score).selects_by_logits)
+    d.config.bias_update_rule = BiasUpdateRule::sign_of_load;
   // The identity needs a column of x for each expert; every other kind of logits is a sum of products.
   const bool identity = d.logits != Logits::rough && d.logits != Logits::whole;
   if (selects(d) && identity) d.D = std::max(d.D, d.E);
@@ -145,6 +156,7 @@ void repair(Descriptor& d) {
   repair_groups(d);
   repair_gate(d);
   repair_formats(d);
+  repair_compute_dtype(d);
   repair_ranks(d);
   if (d.poison != NonFinite::none && d.T == 0) d.poison = NonFinite::none;
   d.limit = std::max(d.limit, 0.0);

@@ -44,6 +44,8 @@ std::span<const Mutant> loss_convention_mutants();
 std::span<const Mutant> quantization_mutants();
 std::span<const Mutant> quantised_product_mutants();
 std::span<const Mutant> accumulator_mutants();
+std::span<const Mutant> compute_dtype_mutants();
+std::span<const Mutant> quantile_mutants();
 std::span<const Mutant> slot_mutants();
 std::span<const Mutant> capacity_mutants();
 std::span<const Mutant> latent_norm_mutants();
@@ -83,6 +85,8 @@ inline constexpr std::array kMutantTables{
     &quantization_mutants,
     &quantised_product_mutants,
     &accumulator_mutants,
+    &compute_dtype_mutants,
+    &quantile_mutants,
     &slot_mutants,
     &capacity_mutants,
     &latent_norm_mutants,

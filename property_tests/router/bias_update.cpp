@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "moeref/error.hpp"
+#include "property_tests/router/plain_quantiles.hpp"
 #include "property_tests/router/router_oracle.hpp"
 #include "property_tests/suite/property_tables.hpp"
 
@@ -63,6 +64,35 @@ void centred_steps(Implementation& impl, const Descriptor& d) {
                   bias_before(a, s, e) + steps[static_cast<std::size_t>(e)] - mean,
                   2.0 * a.bound(bias_name(s), e), "steps less their mean");
   }
+}
+
+/// Quantiles of exact scores, from the bias that the implementation had before the round.
+void quantile_update(Implementation& impl, const Descriptor& d) {
+  const Answer a(impl, make_call(d));
+  for (std::int64_t s = 0; s < d.steps; ++s) {
+    std::vector<double> before;
+    for (std::int64_t e = 0; e < d.E; ++e) before.push_back(bias_before(a, s, e));
+    const std::vector<double> after = plain_quantile_update(a.call(), s, before);
+    for (std::int64_t e = 0; e < d.E; ++e)
+      expect_near(bias_name(s), e, a.at(bias_name(s), e), after[static_cast<std::size_t>(e)],
+                  2.0 * a.bound(bias_name(s), e),
+                  "the bias by which every expert would have its share of the tokens");
+  }
+}
+
+void arrange_quantile(Descriptor& d) {
+  d.E = std::max<std::int64_t>(d.E, 3);
+  d.k = std::clamp<std::int64_t>(d.k, 1, d.E - 1);
+  d.groups = d.limited = 1;
+  if (facts(d.score).selects_by_logits) d.score = ScoreFunc::sigmoid;
+  d.T = std::max<std::int64_t>(d.T, 5);
+  if (d.mask == Mask::all) d.mask = Mask::random;
+  if (d.seed % 2 == 0 && d.mask == Mask::absent) d.mask = Mask::random;
+  d.steps = std::min<std::int64_t>(d.steps, 3);
+  d.logits = d.seed % 3 == 0 ? Logits::levels : Logits::rough;
+  d.poison = NonFinite::none;
+  d.config.bias_update_rule = BiasUpdateRule::quantile;
+  if (d.seed / 3 % 2 == 0) d.config.bias_update_ema = 0.5;
 }
 
 void arrange_centred(Descriptor& d) {
@@ -327,6 +357,15 @@ const Property kBiasUpdateProperties[] = {
      {"step not centred"},
      arrange_centred,
      centred_steps},
+    {"C13",
+     "quantile_update",
+     {Component::bias_update},
+     PropertyClass::bounded,
+     "under the rule quantile the bias is made of quantiles of the scores, blended with the old one and "
+     "centred",
+     {"k-th for k + 1st", "share of m tokens", "padding counted", "biased scores", "not centred", "sign"},
+     arrange_quantile,
+     quantile_update},
     {"P28",
      "sign_rule",
      {Component::bias_update},

@@ -32,6 +32,7 @@ std::span<const Property> experts_choice_properties();
 std::span<const Property> quantized_experts_properties();
 std::span<const Property> quantised_products_properties();
 std::span<const Property> promoted_sums_properties();
+std::span<const Property> rounded_operands_properties();
 std::span<const Property> null_slot_properties();
 std::span<const Property> capacity_properties();
 std::span<const Property> expert_convention_properties();
@@ -68,6 +69,7 @@ inline constexpr std::array kPropertyTables{
     &quantized_experts_properties,
     &quantised_products_properties,
     &promoted_sums_properties,
+    &rounded_operands_properties,
     &null_slot_properties,
     &capacity_properties,
     &expert_convention_properties,

@@ -54,6 +54,27 @@ Bounded cast(Bounded from, DType to) {
   return from;
 }
 
+Bounded rounded(Bounded from, DType to) {
+  const Precision held = precision(from.dtype), next = precision(to);
+  from.dtype = to;
+  if (next.unit <= held.unit && next.largest >= held.largest) return from;
+  const auto put_error = [&from](std::size_t i, double error) {
+    if (error != 0.0 && from.exact()) from.error.resize(from.count());
+    if (!from.exact()) from.error[i] = error;
+  };
+  for (std::size_t i = 0; i < from.count(); ++i) {
+    const double value = from.value[i], error = from.exact() ? 0.0 : from.error[i];
+    const double at_once = round_to(to, value), by_float = round_to(to, round_to(DType::float32, value));
+    if (error != 0.0 || (std::isfinite(value) && !std::isfinite(at_once))) {
+      put_error(i, store({value, error, held}, next).error);
+      continue;
+    }
+    from.value[i] = at_once;
+    put_error(i, by_float == at_once ? 0.0 : std::abs(by_float - at_once));
+  }
+  return from;
+}
+
 Bounded gather_rows(const Bounded& from, const std::vector<std::int64_t>& rows) {
   Bounded out;
   out.rows = static_cast<std::int64_t>(rows.size());

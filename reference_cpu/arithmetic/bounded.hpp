@@ -58,6 +58,10 @@ Bounded load(const Tensor& tensor, std::int64_t cols, DType compute);
 /// The same numbers held in another type, with the error of that cast where it rounds or overflows.
 Bounded cast(Bounded from, DType to);
 
+/// The numbers that rounding to nearest even makes of them: exact ones stay exact, but for overflow. float64
+/// becomes a 16-bit type at once, or by way of float32, which differ next to a tie.
+Bounded rounded(Bounded from, DType to);
+
 /// The rows with these numbers, in that order.
 Bounded gather_rows(const Bounded& from, const std::vector<std::int64_t>& rows);
 

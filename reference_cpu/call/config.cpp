@@ -30,6 +30,7 @@ static_assert(has_row_per_enumerator<kCapacityOrders>());
 static_assert(has_row_per_enumerator<kAuxLossCounts>());
 static_assert(has_row_per_enumerator<kLatentNorms>());
 static_assert(has_row_per_enumerator<kActivationFormats>());
+static_assert(has_row_per_enumerator<kBiasUpdateRules>());
 static_assert(has_row_per_enumerator<kAccumulators>());
 
 /// Whether the struct has exactly these members, in this order: one more could be left to its default.
@@ -264,6 +265,19 @@ void check_blocks(const MoEConfig& c) {
            std::to_string(promotion) + " columns");
 }
 
+/// Rounding to a type whose numbers the layer's own holds; codes are numbers of no such type.
+void check_compute_dtype(const MoEConfig& c) {
+  if (!c.expert_compute_dtype) return;
+  const DType compute = *c.expert_compute_dtype;
+  const auto refuse = [&](bool wrong, const std::string& what) {
+    want(!wrong, "expert_compute_dtype", write(compute), what);
+  };
+  refuse(unit_roundoff(compute) < unit_roundoff(c.dtype) || largest(compute) > largest(c.dtype),
+         "want null, or a type whose numbers dtype " + std::string(name(c.dtype)) + " holds");
+  refuse(c.weight_format != WeightFormat::none,
+         "want null with weight_format, whose codes no type of numbers rounds");
+}
+
 /// Shared experts among the routed ones.
 void check_always_selected(const MoEConfig& c) {
   if (c.n_always_selected == 0) return;
@@ -283,6 +297,15 @@ void check_sinkhorn(const MoEConfig& c) {
   if (c.selection_scores != SelectionScores::sinkhorn) return;
   want(!c.grouped() && !c.has_correction_bias() && c.n_always_selected == 0, "selection_scores",
        write(c.selection_scores), "want no groups, no correction bias and no n_always_selected with it");
+}
+
+/// An expert beyond the k of a token, among all of them.
+void check_quantile(const MoEConfig& c) {
+  if (c.bias_update_rule != BiasUpdateRule::quantile) return;
+  want(c.n_activated_experts < c.n_routed_experts && !c.grouped() && !facts(c.score_func).selects_by_logits,
+       "bias_update_rule", write(c.bias_update_rule),
+       "want more experts than n_activated_experts, no groups, and another score_func than softmax, whose "
+       "selection has no bias");
 }
 
 // What fields must be to each other.
@@ -309,10 +332,12 @@ void check(const MoEConfig& c) {
        c.activation_limit,
        "want 0 or more with " + std::string(name(c.expert_activation)) + ", whose clamps are always on");
   check_blocks(c);
+  check_compute_dtype(c);
   want(c.n_identity_experts < c.n_routed_experts, "n_identity_experts", c.n_identity_experts,
        "want an expert with parameters among n_routed_experts = " + std::to_string(c.n_routed_experts));
   check_always_selected(c);
   check_sinkhorn(c);
+  check_quantile(c);
   want(!c.aux_loss_accumulated || c.aux_loss_sequences == 1, "aux_loss_sequences", c.aux_loss_sequences,
        "want 1 with aux_loss_accumulated, whose loads are those of whole micro-batches");
   want(c.capacity_factor == 0.0 || c.expert_capacity == 0, "expert_capacity", c.expert_capacity,

@@ -284,6 +284,19 @@ struct Fields<MoEConfig> {
         convention("latent_norm_eps", &C::latent_norm_eps, Positive{},
                    "what is added to the mean square under latent_norm", "moe",
                    Drawn{0, std::array{1e-6, 0.125}}),
+        convention(
+            "expert_compute_dtype", &C::expert_compute_dtype, any,
+            "type that the routed experts' tokens and parameters are rounded to and that they work in; "
+            "null = that of the tokens",
+            "experts moe", Drawn{0, std::array{DType::bfloat16, DType::float16}}),
+        convention(
+            "bias_update_rule", &C::bias_update_rule, any,
+            "what the correction bias is updated by: the sign of mean load - load, or quantiles of the "
+            "scores",
+            "bias_update", Drawn{0, std::array{BiasUpdateRule::quantile}}),
+        convention("bias_update_ema", &C::bias_update_ema, Between{0, 1, "want 0 to 1"},
+                   "the share of the correction bias that an update by quantiles keeps", "bias_update",
+                   Drawn{0, std::array{0.5, 0.9}}),
     };
   }();
 };

@@ -1,6 +1,7 @@
 #include "reference_cpu/components/bias_update.hpp"
 
 #include <numeric>
+#include <utility>
 
 #include "moeref/error.hpp"
 #include "reference_cpu/arithmetic/bounded.hpp"
@@ -9,7 +10,9 @@ namespace moeref {
 
 BiasUpdate::BiasUpdate(const MoEConfig& config, std::vector<Real> correction)
     : factor_(config.gate_bias_update_factor),
+      ema_(config.bias_update_ema),
       centred_(config.centred_bias_update),
+      rule_(config.bias_update_rule),
       master_(std::move(correction)) {
   if (!config.train_gate)
     throw InputError("config field 'train_gate' is false: a bias update needs a trained gate");
@@ -27,8 +30,32 @@ void BiasUpdate::update() {
   if (!training_)
     throw InputError("the bias update was called outside training: want call option 'training' = true");
   if (!load_) throw InputError("the bias update was called without a forward since the last update");
-  const std::vector<std::int64_t> load = *load_;
+  if (rule_ == BiasUpdateRule::quantile)
+    update_by_quantiles();
+  else
+    update_by_load(*load_);
   load_.reset();
+  quantiles_.clear();
+}
+
+void BiasUpdate::update_by_quantiles() {
+  if (quantiles_.empty()) return;
+  const auto parts = static_cast<double>(quantiles_.size()), experts = static_cast<double>(master_.size());
+  Sum all(kFloat);
+  for (std::size_t i = 0; i < master_.size(); ++i) {
+    Sum sum(kFloat);
+    for (const std::vector<Real>& of_part : quantiles_) sum += of_part[i];
+    // Micro-batches are averaged first, then ranks: two divisions.
+    const Real mean = parts == 1.0 ? sum.total() : (sum.total() / parts).rounded();
+    const Real moved = -(mean * (1.0 - ema_));
+    master_[i] = ema_ == 0.0 ? moved : master_[i] * ema_ + moved;
+    all += master_[i];
+  }
+  const Real mean = all.total() / experts;
+  for (Real& c : master_) c = c - mean;
+}
+
+void BiasUpdate::update_by_load(const std::vector<std::int64_t>& load) {
   const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
   const auto experts = static_cast<std::int64_t>(load.size());
   std::vector<Real> steps;

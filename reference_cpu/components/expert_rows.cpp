@@ -1,12 +1,21 @@
 #include "reference_cpu/components/expert_rows.hpp"
 
+#include <utility>
+
 namespace moeref {
 namespace {
 
-void load_matrix(Bounded& out, const ExpertMatrices& m, const ExpertsShape& s, std::int64_t e,
-                 DType compute) {
+/// Cast to the type in which the expert works, or rounded to it where the config says so.
+void load_numbers(const MoEConfig& c, Bounded& out, const Tensor& from, std::int64_t first, std::int64_t rows,
+                  std::int64_t cols, DType compute) {
+  load_into(out, from, first, rows, cols, c.expert_compute_dtype ? from.dtype() : compute);
+  if (c.expert_compute_dtype) out = rounded(std::move(out), compute);
+}
+
+void load_matrix(const MoEConfig& c, Bounded& out, const ExpertMatrices& m, const ExpertsShape& s,
+                 std::int64_t e, DType compute) {
   if (m.numbers)
-    load_into(out, *m.numbers, e * s.k * s.n, s.k, s.n, compute);
+    load_numbers(c, out, *m.numbers, e * s.k * s.n, s.k, s.n, compute);
   else
     load_into(out, m.quantized, e, compute);
 }
@@ -92,11 +101,11 @@ void scatter_rows(const Bounded& rows, const std::vector<std::int64_t>& to, Boun
 const Expert& load_expert(const MoEConfig& c, const ExpertsParams& p, std::int64_t e, DType products,
                           DType activations) {
   thread_local Expert expert;
-  load_matrix(expert.up, p.gate_and_up_projs, c.up_shape(), e, products);
-  load_matrix(expert.down, p.down_projs, c.down_shape(), e, products);
+  load_matrix(c, expert.up, p.gate_and_up_projs, c.up_shape(), e, products);
+  load_matrix(c, expert.down, p.down_projs, c.down_shape(), e, products);
   if (!p.gate_up_proj_bias) return expert;
-  load_into(expert.up_bias, *p.gate_up_proj_bias, e * c.up_dim(), 1, c.up_dim(), activations);
-  load_into(expert.down_bias, *p.down_proj_bias, e * c.expert_dim(), 1, c.expert_dim(), activations);
+  load_numbers(c, expert.up_bias, *p.gate_up_proj_bias, e * c.up_dim(), 1, c.up_dim(), activations);
+  load_numbers(c, expert.down_bias, *p.down_proj_bias, e * c.expert_dim(), 1, c.expert_dim(), activations);
   return expert;
 }
 

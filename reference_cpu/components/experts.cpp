@@ -28,6 +28,12 @@ ExpertsParams find_experts(const MoEConfig& c, const NamedTensors& tensors, cons
           c.expert_bias ? &require(tensors, prefix + "down_proj_bias") : nullptr};
 }
 
+Bounded experts_tokens(const MoEConfig& c, Bounded x) {
+  if (!c.expert_compute_dtype) return x;
+  return c.router_weight_on_input ? cast(std::move(x), *c.expert_compute_dtype)
+                                  : rounded(std::move(x), *c.expert_compute_dtype);
+}
+
 ExpertsForward experts_forward(const MoEConfig& c, const CallOptions& options, const ExpertsParams& p,
                                const Bounded& x, const Routing& routing, ExpertRange range,
                                const ForcedStages& forced) {

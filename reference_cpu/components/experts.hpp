@@ -28,6 +28,10 @@ struct ExpertsParams {
 };
 ExpertsParams find_experts(const MoEConfig& config, const NamedTensors& tensors, const std::string& prefix);
 
+/// The tokens as the routed experts get them: rounded to expert_compute_dtype where there is one (SPEC 10).
+/// Where the weight stands on the input, either they are rounded or their product with it is.
+Bounded experts_tokens(const MoEConfig& config, Bounded x);
+
 /// The routing of T tokens: ids and weights [T, k]; slots of masked tokens and null slots go nowhere.
 struct Routing {
   const std::vector<std::int64_t>& indices;

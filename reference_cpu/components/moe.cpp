@@ -99,6 +99,7 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
     f.not_normed = std::move(f.latent);
     f.latent = latent_norm(c, tensors, *f.not_normed);
   }
+  f.latent = experts_tokens(c, std::move(f.latent));
   const ExpertsParams experts = find_experts(c, tensors, "params/experts.");
   const Routing routing{f.indices, f.weights, mask};
   if (o.parallel.ep_size > 1) {
@@ -108,11 +109,12 @@ MoEForward moe_forward(const MoEConfig& c, const CallOptions& o, const NamedTens
     f.experts = experts_forward(c, o, experts, f.latent, routing, {0, c.n_routed_experts}, forced);
     f.routed = f.experts->y;
   }
+  // The type of fc1's output, to which fc2 would cast it.
+  f.routed = cast(std::move(f.routed), x.dtype);
   if (c.normalises_routed()) {
     f.not_normed = std::move(f.routed);
     f.routed = latent_norm(c, tensors, *f.not_normed);
   }
-  // The experts' y has the type of fc1's output already, to which fc2 would cast it.
   f.y = c.moe_latent_size ? fc2(c, tensors, x.dtype)(o, f.routed) : f.routed;
 
   if (c.n_shared_experts == 0) return f;
@@ -176,17 +178,20 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
                          : dy;
   if (c.normalises_routed())
     d_routed = latent_norm_backward(c, tensors, *f.not_normed, d_routed, ranks, grads);
+  d_routed = cast(std::move(d_routed), f.latent.dtype);
   const ExpertsParams params = find_experts(c, tensors, "params/experts.");
   const Routing routing{f.indices, f.weights, mask};
-  // The gradient of x is a sum in any order. A token's slots are terms of it, unless fc1 comes between.
+  // The gradient of x is a sum in any order. A token's slots are terms of it, unless fc1 comes between, or a
+  // cast: then their sum is one.
   const bool gated_sharing = f.shared && facts(c.shared_expert_activation).gated;
-  const std::int64_t others = c.moe_latent_size ? 0
-                                                : f.gate.has_value() + f.shared.has_value() + gated_sharing +
-                                                      f.shared_gate.has_value();
+  const bool apart = c.moe_latent_size || f.latent.dtype != x.dtype;
+  const std::int64_t others =
+      apart ? 0 : f.gate.has_value() + f.shared.has_value() + gated_sharing + f.shared_gate.has_value();
   ExpertsBackward experts =
       f.parallel ? experts_backward_parallel(c, o, params, *f.parallel, d_routed, "experts.", grads, others)
                  : experts_backward(c, o, params, f.latent, routing, {0, c.n_routed_experts}, *f.experts,
                                     d_routed, "experts.", grads, others, ranks);
+  experts.x = cast(std::move(experts.x), x.dtype);
   std::vector<Bounded> terms;
   if (c.latent_norm == LatentNorm::after_fc1)
     experts.x = latent_norm_backward(c, tensors, *f.not_normed, experts.x, ranks, grads);
@@ -211,9 +216,11 @@ Bounded moe_backward(const MoEConfig& c, const CallOptions& o, const NamedTensor
 
   if (c.moe_latent_size) return add_in_any_order(terms, x.dtype);
   if (terms.empty()) return std::move(experts.x);
+  if (apart) terms.push_back(experts.x);
   std::vector<std::int64_t> slots;
   for (std::int64_t t = 0; t < x.rows; ++t)
     slots.push_back(mask[static_cast<std::size_t>(t)] ? c.n_activated_experts : 0);
+  if (apart) return add_in_any_order(terms, x.dtype, slots);
   PartSum dx(add_in_any_order(terms, x.dtype, slots));
   for (std::int64_t t = 0; t < x.rows; ++t) dx.add(t, experts.x, t);
   return std::move(dx).total();

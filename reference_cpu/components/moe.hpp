@@ -11,11 +11,12 @@
 namespace moeref {
 
 struct MoEForward {
-  std::optional<GateForward> gate;          ///< absent with the fake balanced gate
-  std::vector<std::int64_t> indices;        ///< [T, k], those that experts get
-  Bounded weights;                          ///< [T, k]
-  Bounded latent;                           ///< the routed input: x, or fc1_latent_proj(x), normalised or not
-  std::optional<ExpertsForward> experts;    ///< of one rank
+  std::optional<GateForward> gate;        ///< absent with the fake balanced gate
+  std::vector<std::int64_t> indices;      ///< [T, k], those that experts get
+  Bounded weights;                        ///< [T, k]
+  Bounded latent;                         ///< the routed input: x, or fc1_latent_proj(x), normalised or not,
+                                          ///< rounded where experts compute in another type
+  std::optional<ExpertsForward> experts;  ///< of one rank
   std::optional<ParallelForward> parallel;  ///< of several ranks
   Bounded routed;                           ///< the experts' y, normalised or not, before fc2
   std::optional<Bounded> not_normed;        ///< what latent_norm was given for `latent` or `routed`

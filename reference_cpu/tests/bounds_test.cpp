@@ -88,11 +88,14 @@ TEST(BoundsTest, InfiniteLogitsOfDiscardedGroups) {
   }
 }
 
-/// That of the layer's type or of a coarser one that its gate computes in; float64 layers hold routing
-/// weights and sums in fp32.
+/// That of the layer's type or of a coarser one that its gate or its experts compute in; float64 layers hold
+/// routing weights and sums in fp32.
 double unit_of(const Call& call, DType dtype) {
   const auto gate = parse_call_options(call.options).gate_precision;
-  return std::max({unit_roundoff(dtype), 0x1p-24, gate ? unit_roundoff(*gate) : 0.0});
+  const auto experts =
+      has_routed_experts(call.component) ? parse_moe_config(call.config).expert_compute_dtype : std::nullopt;
+  return std::max({unit_roundoff(dtype), 0x1p-24, gate ? unit_roundoff(*gate) : 0.0,
+                   experts ? unit_roundoff(*experts) : 0.0});
 }
 
 /// The median of some numbers, 0 of none.

@@ -296,9 +296,26 @@ Row activation_gradient(const MoEConfig& c, const Row& h, Num p, const Row& d, O
   return out;
 }
 
+/// Experts of another type than their tokens, between casts: on the way back of each part of x's gradient, as
+/// where every expert casts its rows, or of their sum, as where all tokens are cast at once.
+Matrix experts_in(DType t, const Workspace& w, const MoEConfig& c, const ParallelOptions& parallel,
+                  const NamedTensors& tensors, const std::string& prefix, const Matrix& x, const Routed& r,
+                  const Matrix* dy, std::vector<Matrix>& dx_parts, Matrix& dweights, NamedTensors& out) {
+  const Matrix rounded = w.cast_to(x, t), d = dy ? w.cast_to(*dy, t) : Matrix();
+  std::vector<Matrix> parts;
+  const Matrix y =
+      experts(w, c, parallel, tensors, prefix, rounded, r, dy ? &d : nullptr, parts, dweights, out);
+  if (!w.o.weights_in_float && !parts.empty()) parts = {w.accumulated(parts, t)};
+  for (const Matrix& part : parts) dx_parts.push_back(w.cast_to(part, x.stored));
+  return w.cast_to(y, x.stored);
+}
+
 Matrix experts(const Workspace& w, const MoEConfig& c, const ParallelOptions& parallel,
                const NamedTensors& tensors, const std::string& prefix, const Matrix& x, const Routed& r,
                const Matrix* dy, std::vector<Matrix>& dx_parts, Matrix& dweights, NamedTensors& out) {
+  if (c.expert_compute_dtype && x.stored != *c.expert_compute_dtype)
+    return experts_in(*c.expert_compute_dtype, w, c, parallel, tensors, prefix, x, r, dy, dx_parts, dweights,
+                      out);
   const DType t = x.stored, kFloat = DType::float32;
   const DType weight_type = w.o.weights_in_float || parallel.ep_size > 1 ? kFloat : r.weights.read;
   const std::int64_t k = r.weights.cols, dim = c.expert_dim(), ranks = parallel.ep_size,

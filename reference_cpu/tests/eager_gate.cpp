@@ -99,6 +99,7 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
     const Row z = mapped(c, g.logits.row(t), softmax_type);
     const Row s = scored(c, z, softmax_type, activated, w.o.order);
     Row q = c.selection_scores == SelectionScores::logits && c.score_func != ScoreFunc::softmax ? z : s;
+    g.unbiased.push_back(q);
     if (c.score_func != ScoreFunc::softmax && correction)
       for (std::size_t i = 0; i < q.size(); ++i) q[i] = q[i] + (*correction)[i];
     const Row seen = weighs_with_correction(c) ? q : s;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "reference_cpu/call/ranks.hpp"
 #include "reference_cpu/quantization/quantized_call.hpp"
 
 namespace moeref::eager {
@@ -286,6 +287,55 @@ void EagerPort::aux_loss_component(const Call& call, NamedTensors& out) const {
   out["grads/original_scores"] = to_tensor(d, input.shape(), input.dtype());
 }
 
+namespace {
+
+/// The number of rank `rank`, from 0, in descending order.
+Num ranked(std::vector<Num> numbers, std::int64_t rank) {
+  std::ranges::stable_sort(numbers,
+                           [](Num a, Num b) { return std::isnan(a.v) ? !std::isnan(b.v) : a.v > b.v; });
+  return numbers[static_cast<std::size_t>(rank)];
+}
+
+/// Megatron-Core's qb_dual_update() of the tokens [first, last), with c = -beta; nothing without a token.
+std::vector<Num> column_quantiles(const MoEConfig& c, const GateResult& g, const std::vector<Num>& correction,
+                                  const std::vector<bool>& mask, std::int64_t first, std::int64_t last) {
+  std::vector<std::vector<Num>> columns(correction.size());
+  for (std::int64_t t = first; t < last; ++t) {
+    if (!mask[static_cast<std::size_t>(t)]) continue;
+    std::vector<Num> scores, biased;
+    for (std::size_t i = 0; i < correction.size(); ++i) {
+      const Num s = g.unbiased[static_cast<std::size_t>(t)][i];
+      scores.push_back(cast(s, common(s.t, DType::float32)));
+      biased.push_back(scores[i] + correction[i]);
+    }
+    const Num alpha = ranked(biased, c.n_activated_experts);
+    for (std::size_t i = 0; i < scores.size(); ++i) columns[i].push_back(scores[i] - alpha);
+  }
+  std::vector<Num> out;
+  const auto tokens = static_cast<std::int64_t>(columns[0].size());
+  for (const auto& column : columns)
+    if (tokens > 0) out.push_back(ranked(column, tokens * c.n_activated_experts / c.n_routed_experts));
+  return out;
+}
+
+/// finalize_model_grads: the mean of the quantiles, blended with the bias and centred.
+void blend(const MoEConfig& c, const std::vector<std::vector<Num>>& quantiles, Order order,
+           std::vector<Num>& correction) {
+  if (quantiles.empty()) return;
+  std::vector<Num> beta;
+  for (std::size_t i = 0; i < correction.size(); ++i) {
+    std::vector<Num> parts;
+    for (const auto& of_part : quantiles) parts.push_back(cast(of_part[i], DType::float32));
+    const Num mean = sum(parts, DType::float32, order) / static_cast<double>(parts.size());
+    const Num old = Num{-correction[i].v, DType::float32};
+    beta.push_back(old * c.bias_update_ema + mean * (1.0 - c.bias_update_ema));
+  }
+  const Num mean = sum(beta, DType::float32, order) / static_cast<double>(beta.size());
+  for (std::size_t i = 0; i < beta.size(); ++i) correction[i] = Num{-(beta[i] - mean).v, DType::float32};
+}
+
+}  // namespace
+
 void EagerPort::bias_update(const Call& call, NamedTensors& out) const {
   MoEConfig c = parse_moe_config(call.config);
   c.per_expert_scale = false;  // there are no weights
@@ -294,6 +344,7 @@ void EagerPort::bias_update(const Call& call, NamedTensors& out) const {
   auto correction = correction_of(c, call.tensors, "params/");
   for (std::int64_t s = 0; s < o.steps; ++s) {
     std::vector<std::int64_t> load(static_cast<std::size_t>(e));
+    std::vector<std::vector<Num>> quantiles;
     for (std::int64_t m = 0; m < o.micro_batches; ++m) {
       const std::string at = "_" + std::to_string(s) + "_" + std::to_string(m);
       const Tensor& input = require(call.tensors, "inputs/x" + at);
@@ -302,6 +353,10 @@ void EagerPort::bias_update(const Call& call, NamedTensors& out) const {
       const GateResult g = gate_forward(w_, c, o, call.tensors, "params/", x, mask,
                                         find(call.tensors, "inputs/replay_indices" + at), &correction);
       for (std::size_t i = 0; i < load.size(); ++i) load[i] += g.load[i];
+      const auto ranks = rank_offsets(o.parallel.dp_size, o.parallel.tokens_per_rank, x.rows);
+      for (std::size_t r = 0; r + 1 < ranks.size() && c.bias_update_rule == BiasUpdateRule::quantile; ++r)
+        if (auto own = column_quantiles(c, g, correction, mask, ranks[r], ranks[r + 1]); !own.empty())
+          quantiles.push_back(std::move(own));
       out["outputs/indices" + at] = integers(g.ids, {x.rows, c.n_activated_experts});
     }
     const std::string at = "_" + std::to_string(s);
@@ -315,6 +370,12 @@ void EagerPort::bias_update(const Call& call, NamedTensors& out) const {
       const float difference = mean - static_cast<float>(load[static_cast<std::size_t>(i)]);
       const double sign = difference > 0 ? 1.0 : difference < 0 ? -1.0 : 0.0;
       steps.push_back(Num{sign, DType::float32} * c.gate_bias_update_factor);
+    }
+    if (c.bias_update_rule == BiasUpdateRule::quantile) {
+      blend(c, quantiles, w_.o.order, correction);
+      for (std::int64_t i = 0; i < e; ++i) bias.set(i, correction[static_cast<std::size_t>(i)].v);
+      out["outputs/e_score_correction_bias" + at] = bias;
+      continue;
     }
     const Num mean_step = sum(steps, DType::float32, w_.o.order) / static_cast<double>(e);
     for (std::int64_t i = 0; i < e; ++i) {

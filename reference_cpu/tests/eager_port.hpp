@@ -75,6 +75,7 @@ struct AuxLossResult {
 struct GateResult {
   Matrix logits, scores, weights;  ///< scores as the auxiliary loss sees them
   std::vector<std::int64_t> ids, dispatched, load;
+  std::vector<std::vector<Num>> unbiased;  ///< what is ordered [T][E], without the correction bias
   double aux_loss = 0.0, z_loss = 0.0;
   // What the backward pass needs.
   Matrix x, weight;               ///< in the compute type

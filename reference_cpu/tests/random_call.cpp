@@ -229,6 +229,26 @@ void draw_mlp_situ(std::uint64_t seed, nlohmann::json& config) {
   config["situ_linear_beta"] = d.of({25.0, 1.0, 0.0, 0.7});
 }
 
+/// Experts that compute in a type coarser than the layer's, drawn apart likewise. What ordinary numbers lose
+/// in one of 16 bits would hide all else that float64 layers have.
+void draw_compute_dtype(std::uint64_t seed, Numbers numbers, MoEConfig& c) {
+  Draw d(seed * 0xE7037ED1A0B428DBu + 19);
+  if (d.chance(0.75) || (c.dtype != DType::float64 && c.dtype != DType::float32)) return;
+  c.expert_compute_dtype = d.of({DType::bfloat16, DType::bfloat16, DType::float16});
+  if (c.dtype == DType::float64 && (numbers == Numbers::ordinary || d.chance(0.5)))
+    c.expert_compute_dtype = DType::float32;
+}
+
+/// A bias set by quantiles, drawn apart likewise.
+void draw_bias_update_rule(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0x8EBC6AF09C88C6E3u + 21);
+  if (d.chance(0.5) || c.grouped() || c.score_func == ScoreFunc::softmax ||
+      c.n_activated_experts == c.n_routed_experts)
+    return;
+  c.bias_update_rule = BiasUpdateRule::quantile;
+  c.bias_update_ema = d.of({0.0, 0.0, 0.5, 0.9});
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -343,6 +363,8 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
       draw_situ(stream, c);
       draw_latent_norm(stream, numbers, c);
       draw_shared_situ(stream, c);
+      draw_compute_dtype(stream, numbers, c);
+      draw_bias_update_rule(stream, c);
     }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);

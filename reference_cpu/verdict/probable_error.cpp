@@ -47,6 +47,7 @@ double probable_share(const Call& call, std::string_view tensor) {
       const MoEConfig c = parse_moe_config(call.config);
       dtype = c.dtype;
       if (parse_call_options(call.options).gate_precision.value_or(dtype) != dtype) return 1.0;
+      if (has_routed_experts(call.component)) dtype = c.expert_compute_dtype.value_or(dtype);
       if (c.quantises_activations()) return 1.0;  // a code that may move is the most of such a bound
       terms = last_sum(call, c, tensor);
       break;

@@ -228,7 +228,7 @@ ReducedCall reduce_to_expert(const Call& call, const Tensor& ids, std::int64_t e
   } else {
     out.call.config["n_routed_experts"] = out.call.config["n_activated_experts"] = 1;
     out.call.config["n_expert_groups"] = out.call.config["n_limited_groups"] = 1;
-    out.call.config.erase("n_always_selected");
+    for (const char* field : {"n_always_selected", "bias_update_rule"}) out.call.config.erase(field);
     out.call.tensors["inputs/indices"] = Tensor(DType::int64, {rows, 1});
     const Tensor& weights = require(call.tensors, "inputs/weights");
     out.call.tensors["inputs/weights"] = along({weights.size(), 1}, 0, slots).of(weights);
@@ -278,7 +278,8 @@ ReducedCall reduce_to_shared_units(const Call& call, std::vector<std::int64_t> u
   leave_out_losses(out.call);
   config["gate_bias_update_factor"] = 0.0;
   config["router_bias"] = config["force_e_score_correction_bias"] = config["enable_routing_replay"] = false;
-  for (const char* field : {"moe_latent_size", "latent_norm", "n_always_selected", "router_jitter"})
+  for (const char* field :
+       {"moe_latent_size", "latent_norm", "n_always_selected", "router_jitter", "bias_update_rule"})
     config.erase(field);
   for (const char* name : {"inputs/x", "cotangents/y"})
     if (const Tensor* tensor = find(call.tensors, name)) out.call.tensors[name] = *tensor;

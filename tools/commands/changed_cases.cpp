@@ -44,7 +44,9 @@ json full_config(const CaseSpec& spec) {
 
 void align_rows(CaseSpec& spec, std::int64_t bytes) {
   const json full = full_config(spec);
-  const std::int64_t size = size_of(parse_dtype(full.at("dtype").get<std::string>()));
+  const json compute = full.value("expert_compute_dtype", json());
+  const json& dtype = compute.is_null() ? full.at("dtype") : compute;
+  const std::int64_t size = size_of(parse_dtype(dtype.get<std::string>()));
   const std::int64_t step = std::max<std::int64_t>(bytes / size, 1);
   for (const char* extent : kRowExtents)
     if (const auto it = full.find(extent); it != full.end() && it->is_number_integer())
@@ -97,8 +99,11 @@ const std::vector<Profile>& profiles() {
          {"norm_at_top1", "scores"}},
         16}},
       {"torchtitan",
-       "weights after the down projection, discarded groups minus infinity, no auxiliary loss in the layer",
+       "weights after the down projection, experts in bfloat16, discarded groups minus infinity, no "
+       "auxiliary "
+       "loss in the layer",
        {{{"apply_router_weight_after_down", "true"},
+         {"expert_compute_dtype", "bfloat16"},
          {"discarded_groups", "minus_infinity"},
          {"norm_at_top1", "weights_and_scores"},
          {"aux_loss_coeff", "0.0"}},

@@ -138,8 +138,22 @@ bool adds_up_in_tensor_cores(Call& call) {
   return has_routed_experts(call) && set_field(call, "accumulator", name(Accumulator::e8m13_promoted128));
 }
 
+/// Operands rounded to a type that the layer's own holds, or not rounded.
+template <DType Type>
+bool computes_in(Call& call) {
+  return has_routed_experts(call) && set_field(call, "expert_compute_dtype", name(Type));
+}
+bool computes_in_own_type(Call& call) {
+  return has_routed_experts(call) && set_field(call, "expert_compute_dtype", nullptr);
+}
+
 bool centres_bias(Call& call) {
   return call.component == Component::bias_update && set_field(call, "centred_bias_update", true);
+}
+
+template <BiasUpdateRule Rule>
+bool updates_by(Call& call) {
+  return call.component == Component::bias_update && set_field(call, "bias_update_rule", name(Rule));
 }
 
 bool loss_without_k(Call& call) {
@@ -239,7 +253,12 @@ constexpr std::array kNeighbours{
     Neighbour{"activation_format = mxfp8", quantises_rows<ActivationFormat::mxfp8>},
     Neighbour{"activation_format = mxfp8_rceil", quantises_rows<ActivationFormat::mxfp8_rceil>},
     Neighbour{"accumulator = e8m13_promoted128", adds_up_in_tensor_cores},
+    Neighbour{"expert_compute_dtype = bfloat16", computes_in<DType::bfloat16>},
+    Neighbour{"expert_compute_dtype = float16", computes_in<DType::float16>},
+    Neighbour{"expert_compute_dtype = null", computes_in_own_type},
     Neighbour{"centred_bias_update = true", centres_bias},
+    Neighbour{"bias_update_rule = quantile", updates_by<BiasUpdateRule::quantile>},
+    Neighbour{"bias_update_rule = sign_of_load", updates_by<BiasUpdateRule::sign_of_load>},
     Neighbour{"aux_loss_factor = experts", loss_without_k},
     Neighbour{"aux_loss_counts = first_choice", loss_of_first_choices},
     Neighbour{"aux_loss_coeff = 0", no_loss},

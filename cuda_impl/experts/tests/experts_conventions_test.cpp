@@ -92,6 +92,28 @@ TEST_P(ExpertsConventions, ExpertsThatReturnTheirInput) {
   EXPECT_EQ(total.calls, 18);
 }
 
+// Tokens and parameters in float32: with the weight in each of its places, biases, ranks.
+TEST(ExpertsComputeDtype, CoarserThanTheLayers) {
+  MOEREF_NEEDS_DEVICE();
+  Judged total;
+  for (const DType compute : {DType::bfloat16, DType::float16})
+    for (const auto& [tokens, dim, inter_dim] :
+         {std::array<std::int64_t, 3>{1, 8, 8}, {33, 24, 16}, {70, 19, 13}})
+      for (const std::int64_t ranks : {1, 2}) {
+        MoEConfig c = gate_only(8, 2, dim, DType::float32);
+        c.moe_inter_dim = inter_dim;
+        c.expert_compute_dtype = compute;
+        c.expert_bias = total.calls % 2;
+        c.apply_router_weight_after_down = total.calls % 3 == 0;
+        c.router_weight_on_input = total.calls % 3 == 1;
+        c.n_identity_experts = total.calls % 4 == 3 ? 2 : 0;
+        nlohmann::json options = nlohmann::json::object();
+        if (ranks > 1) options = {{"ep_size", ranks}, {"exchange", "all_to_all"}};
+        judge_call(filled_call(Component::experts, c, tokens, 150 + total.calls, true, options), "", total);
+      }
+  EXPECT_EQ(total.calls, 12);
+}
+
 TEST_P(ExpertsConventions, TheSameBitsOnEveryRun) {
   expect_repeatable(filled_call(Component::experts, config(40, 24, ActivationKind::gelu), 90, 6));
 }

@@ -58,6 +58,25 @@ TEST_P(LayerConventions, ExpertsThatReturnTheirInput) {
     }
 }
 
+// The gate, the projections and the shared experts stay in float32.
+TEST(LayerComputeDtype, CoarserThanTheLayers) {
+  MOEREF_NEEDS_DEVICE();
+  Judged total;
+  for (const DType compute : {DType::bfloat16, DType::float16})
+    for (const int ranks : {1, 2})
+      for (const bool latent : {false, true}) {
+        MoEConfig c = gate_only(8, 3, 16, DType::float32);
+        c.expert_compute_dtype = compute;
+        c.n_shared_experts = latent ? 0 : 1;
+        c.expert_bias = ranks == 2;
+        if (latent) c.moe_latent_size = 12;
+        nlohmann::json options = nlohmann::json::object();
+        if (ranks > 1) options = {{"ep_size", ranks}, {"exchange", "all_gather"}};
+        judge_call(filled_call(Component::moe, c, 30, 160 + total.calls, true, options), "", total);
+      }
+  EXPECT_EQ(total.calls, 8);
+}
+
 TEST_P(LayerConventions, ExpertsOfLimitedCapacity) {
   for (const CapacityOrder order : {CapacityOrder::token, CapacityOrder::choice, CapacityOrder::weight})
     for (const int ranks : {1, 2}) {

@@ -35,6 +35,24 @@ TEST(BoundedTest, ACoarserComputeTypeHasTheErrorOfTheCast) {
   EXPECT_TRUE(std::isinf(narrow.error[1]));
 }
 
+TEST(BoundedTest, RoundedNumbersAreExactOnes) {
+  // 1 + 3/4 and ties of a last place, and what bfloat16 cannot hold.
+  const double place = 0x1p-7;
+  const Bounded from = load(
+      tensor(DType::float32, {1, 4}, {1 + 0.75 * place, 1 + 0.5 * place, -(1 + 1.5 * place), 0x1.fffp127}),
+      4);
+  const Bounded to = rounded(from, DType::bfloat16);
+  EXPECT_EQ(to.dtype, DType::bfloat16);
+  EXPECT_EQ(to.value, (std::vector<double>{1 + place, 1, -(1 + 2 * place), 0x1.fffp127}));
+  EXPECT_EQ(to.error[0] + to.error[1] + to.error[2], 0.0);
+  EXPECT_TRUE(std::isinf(to.error[3]));
+  EXPECT_TRUE(rounded(load(tensor(DType::bfloat16, {1, 1}, {3}), 1), DType::float32).exact());
+  // By way of float32 a number just above a tie becomes the tie.
+  const Bounded twice = rounded(load(tensor({1, 1}, {1 + 0.5 * place + 0x1p-40}), 1), DType::bfloat16);
+  EXPECT_EQ(twice.value[0], 1 + place);
+  EXPECT_EQ(twice.error[0], place);
+}
+
 TEST(BoundedTest, CastsAddToTheErrorsThatAreThere) {
   Bounded m(1, 2, DType::float32);
   m.value = {2.0, -4.0};

@@ -174,6 +174,7 @@ INSTANTIATE_TEST_SUITE_P(
         field("dtype", 16, "want a dtype name"),
         field("dtype", "int64", "want float64, float32, bfloat16 or float16"),
         field("gate_dtype", "bool", "want float64, float32, bfloat16 or float16"),
+        field("expert_compute_dtype", "bool", "want float64, float32, bfloat16 or float16"),
         field("score_func", 3,
               "want one of softmax sigmoid sigmoid_with_bias softmax_with_bias sqrtsoftplus"),
         field("score_func", "Softmax",
@@ -197,6 +198,12 @@ INSTANTIATE_TEST_SUITE_P(
         field("n_limited_groups", 0, "want a size from 1 to 2^20"),
         field("shared_expert_inter_dim", 0, "want a size from 1 to 2^20"),
         field("moe_latent_size", 0, "want a size from 1 to 2^20"),
+        field("expert_compute_dtype", "float32", "want null, or a type whose numbers dtype bfloat16 holds"),
+        field("expert_compute_dtype", "float16", "want null, or a type whose numbers dtype bfloat16 holds"),
+        field("bias_update_rule", "quantile",
+              "want more experts than n_activated_experts, no groups, and another score_func than softmax, "
+              "whose "
+              "selection has no bias"),
         field("n_shared_experts", -1, "want 0 or more"),
         field("n_activated_experts", 0, "want 1 to n_routed_experts = 8"),
         field("n_activated_experts", 9, "want 1 to n_routed_experts = 8"),

@@ -31,6 +31,7 @@ TEST(Conventions, EachOneOffItsDefaultIsNamedUnlessDeclared) {
         MoEConfig c = defaults;
         c.moe_latent_size = 32;
         c.*row.member = value;
+        if (c.bias_update_rule == BiasUpdateRule::quantile) c.score_func = ScoreFunc::sigmoid;
         const std::string name(row.name);
         // Activations are quantised beside quantised weights alone, and an accumulator is named of both: such
         // a port knows these too.

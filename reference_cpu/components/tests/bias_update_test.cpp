@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "moeref/error.hpp"
+#include "reference_cpu/components/score_quantiles.hpp"
 #include "reference_cpu/tests/small_call.hpp"
 #include "reference_cpu/tests/test_values.hpp"
 
@@ -56,6 +57,49 @@ TEST(BiasUpdateTest, LoadsAddUpUntilTheUpdate) {
   update.accumulate({0, 2});
   update.update();
   EXPECT_EQ(values(update.correction()), (std::vector<double>{0, 0}));
+}
+
+TEST(BiasUpdateTest, QuantilesSetTheBiasAndKeepAShareOfIt) {
+  MoEConfig c = updated(2, 1.0);
+  c.bias_update_rule = BiasUpdateRule::quantile;
+  c.bias_update_ema = 0.5;
+  BiasUpdate update(c, {known(4.0, kFloat), known(0.0, kFloat)});
+  const auto exact = [](double a, double b) { return std::vector{known(a, kFloat), known(b, kFloat)}; };
+  update.accumulate({9, 0});
+  update.accumulate_quantiles(exact(1.0, 2.0));
+  update.accumulate_quantiles(exact(3.0, 2.0));
+  update.update();  // 0.5 (4, 0) - 0.5 (2, 2) = (1, -1), whose mean is 0
+  EXPECT_EQ(values(update.correction()), (std::vector<double>{1, -1}));
+  update.accumulate({0, 0});
+  update.update();  // no real token
+  EXPECT_EQ(values(update.correction()), (std::vector<double>{1, -1}));
+}
+
+/// Two tokens, two experts, k = 1: an expert's share is one token, its quantile the second largest.
+TEST(ScoreQuantilesTest, TheNextScoreAfterAnExpertsShare) {
+  MoEConfig c = updated(2, 1.0);
+  c.selection_scores = SelectionScores::logits;
+  Bounded logits(3, 2, DType::float32);
+  logits.value = {5, 1, 9, 9, 4, 3};
+  const std::vector<Real> bias{known(0.0, kFloat), known(3.0, kFloat)};
+  const std::vector<bool> mask{true, false, true};
+  // q = (5, 4) and (4, 6): the second largest are 4 and 4, S less these (1, -3) and (0, -1).
+  const auto quantiles = score_quantiles(c, {}, bias, logits, mask, 0, 3);
+  EXPECT_EQ(values(*quantiles), (std::vector<double>{0, -3}));
+  EXPECT_FALSE(score_quantiles(c, {}, bias, logits, mask, 1, 2));
+}
+
+/// Bounds that leave the order open move a quantile as far as the ends of the intervals go.
+TEST(ScoreQuantilesTest, BoundsOfScoresAreThoseOfTheirOrder) {
+  MoEConfig c = updated(2, 1.0);
+  c.selection_scores = SelectionScores::logits;
+  Bounded logits(2, 2, DType::float32);
+  logits.value = {5, 1, 4, 1};
+  logits.error = {2, 0, 0, 0};
+  const std::vector<Real> none = zeros(2);
+  const auto quantiles = score_quantiles(c, {}, none, logits, {true, true}, 0, 2);
+  EXPECT_EQ((*quantiles)[0].value, 3.0);          // of 5 - 1 and 4 - 1 the second largest
+  EXPECT_NEAR((*quantiles)[0].error, 1.0, 1e-5);  // 5 - 1 may be 2, which is the second largest then
 }
 
 TEST(BiasUpdateTest, NothingIsAccumulatedOutsideTraining) {

@@ -50,6 +50,24 @@ TEST(ExpertsTest, OpenSlotsMayHaveTheIdPastTheLastExpert) {
   EXPECT_EQ(values_of(evaluate(call), "grads/weights"), (std::vector<double>{0, 4, 1, 1, 0, 0}));
 }
 
+/// (x up)^2 down with x, up and down rounded to bfloat16 each, and their gradients.
+TEST(ExpertsTest, OperandsAreRoundedToTheComputeType) {
+  const double place = 0x1p-7, up = 1 + 0.75 * place, down = 1 + 1.5 * place, x = 1 + 0.25 * place;
+  Call call = relu2(1, 1, tensor({1, 1}, {x}), tensor({1, 1}, {0.5}), ids({1, 1}, {0}), {up}, {down}, true);
+  call.config["expert_compute_dtype"] = "bfloat16";
+  call.tensors["cotangents/y"] = tensor({1, 1}, {1});
+  call.backward = true;
+  const Evaluation e = evaluate(call);
+  const double u = 1 + place, d = 1 + 2 * place, p = 0.5;
+  EXPECT_DOUBLE_EQ(values_of(e, "outputs/y")[0], u * u * d * p);
+  EXPECT_DOUBLE_EQ(values_of(e, "grads/x")[0], 2 * u * u * d * p);
+  EXPECT_DOUBLE_EQ(values_of(e, "grads/down_projs")[0], u * u * p);
+  EXPECT_EQ(e.results.at("grads/x").dtype, DType::float64);
+  // The bound is that of bfloat16, in which h, its square and o are held.
+  EXPECT_GT(e.results.at("outputs/y").bound[0], 0x1p-8);
+  EXPECT_LT(e.results.at("outputs/y").bound[0], 0x1p-3);
+}
+
 TEST(ExpertsTest, MaskedTokensGetExactZeros) {
   Call call =
       relu2(2, 1, tensor({2, 1}, {1, NAN}), tensor({2, 1}, {1, 1}), ids({2, 1}, {0, 1}), {1, 2}, {1, 1});

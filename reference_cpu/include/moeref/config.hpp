@@ -94,6 +94,9 @@ struct MoEConfig {
   double situ_linear_beta = 25.0;             ///< and the up half; 0 = nothing bounds it
   LatentNorm latent_norm = LatentNorm::none;  ///< with moe_latent_size
   double latent_norm_eps = 1e-5;
+  std::optional<DType> expert_compute_dtype;  ///< in which routed experts work; none = that of their tokens
+  BiasUpdateRule bias_update_rule = BiasUpdateRule::sign_of_load;
+  double bias_update_ema = 0.0;  ///< the share of the bias that an update by quantiles keeps
 
   /// The experts that have parameters, which come before those that return their input.
   std::int64_t experts_with_weights() const { return n_routed_experts - n_identity_experts; }

@@ -76,6 +76,12 @@ enum class LatentNorm : std::uint8_t {
   after_fc1,   ///< the routed experts' input
 };
 
+/// How the correction bias is updated.
+enum class BiasUpdateRule : std::uint8_t {
+  sign_of_load,  ///< a step of gate_bias_update_factor by the sign of mean load - load
+  quantile,      ///< from the scores that would give every expert its share of the tokens
+};
+
 template <typename Enum>
 struct ConventionName {
   Enum kind;
@@ -131,6 +137,10 @@ inline constexpr auto kLatentNorms = std::to_array<ConventionName<LatentNorm>>({
     {LatentNorm::before_fc2, "before_fc2"},
     {LatentNorm::after_fc1, "after_fc1"},
 });
+inline constexpr auto kBiasUpdateRules = std::to_array<ConventionName<BiasUpdateRule>>({
+    {BiasUpdateRule::sign_of_load, "sign_of_load"},
+    {BiasUpdateRule::quantile, "quantile"},
+});
 
 /// The table of an enum of this page: `rows_of(GroupScore{})`.
 constexpr const auto& rows_of(NormDenominator) { return kNormDenominators; }
@@ -143,6 +153,7 @@ constexpr const auto& rows_of(AuxLossCounts) { return kAuxLossCounts; }
 constexpr const auto& rows_of(NullSlots) { return kNullSlots; }
 constexpr const auto& rows_of(CapacityOrder) { return kCapacityOrders; }
 constexpr const auto& rows_of(LatentNorm) { return kLatentNorms; }
+constexpr const auto& rows_of(BiasUpdateRule) { return kBiasUpdateRules; }
 
 /// An enum with a table here.
 template <typename Enum>

@@ -11,7 +11,8 @@ HEAD = """# What public implementations do
 Made by `page.py` from the reports in `reports/`, which `ci/wild.sh` records. Every figure and every finding here stands in one
 of them; the source lines were looked up in the package as it was installed. Golden cases and properties are those of the
 component, forward and backward where the port has gradients. What a package cannot be asked for is not supported, with
-its reason in the report; it is no verdict.
+its reason in the report; it is no verdict. Where the ports' file names a profile of `moeref generate`, the catalogue as it changes
+it was judged, too.
 
 Each failure has one of these reasons, or is *unexplained*:
 
@@ -90,6 +91,19 @@ def findings(report):
     return "\n".join(parts) if parts else "No failures."
 
 
+def under_profile(report):
+    """What came of the catalogue as a profile changes it, or nothing."""
+    lines = []
+    for port in report["ports"]:
+        if counts := dict(port.get("profile", {})):
+            name = counts.pop("name")
+            judged = sum(counts.get(verdict, 0) for verdict in VERDICTS)
+            words = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts.get(verdict)) or "none"
+            lines.append(f"* {port['port']} under `generate --profile {name}`: of {judged} judged {words}; "
+                         f"{counts.get('NOT_SUPPORTED', 0)} not supported.")
+    return "\n".join(lines) + "\n" if lines else ""
+
+
 def main():
     reports = []
     for path in sorted(glob.glob(os.path.join(sys.argv[1], "*.json"))):
@@ -102,7 +116,7 @@ def main():
         print(f"## {versions(report)}\n")
         print(f"{report['about']} Recorded {report['date']} with moeref {report['moeref']}, Python {report['python']}, "
               f"by `{report['ports_file']}`: `reports/{report['path']}`.\n")
-        print(findings(report) + "\n")
+        print(under_profile(report) + findings(report) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,25 +3,30 @@
 
     python record.py --explain PORTS.py REPORT.json    explains the failures of a stored report anew
 
-Golden cases and properties, as moeref.check runs them. A case that fails is judged once more under each neighbouring
+Golden cases and properties, as moeref.check runs them; and the catalogue once more under the profile that PROFILE of the
+ports' file names (moeref generate --profile), where it names one. A case that fails is judged once more under each neighbouring
 convention, and the report says under which it passes. EXPLAINED of the ports' file says why cases fail, and the line of
 the package that shows it, which is looked up in the package as it is installed.
 """
 import collections
+import glob
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
 import re
+import subprocess
 import sys
+import tempfile
 
 import moeref_port
 import numpy as np
 
 import moeref
-from moeref.checking import items_of, run_item
+from moeref.checking import Item, items_of, run_item
 from moeref.child import load
+from moeref.command import command_path
 from moeref.opened_port import OpenedPort
 from moeref.ports import Port
 from moeref_port import read_case
@@ -96,20 +101,30 @@ def explanation(rows, port, name, finding):
     return None
 
 
-def record(name, port, rows, cases):
+def under_profile(profile, component, folder):
+    """The golden cases of a component as the profile changes them, made in the folder."""
+    generate = [command_path(), "generate", "--profile", profile, "--component", component, "--out", folder]
+    subprocess.run(generate, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    files = sorted(glob.glob(os.path.join(folder, f"{component}__*.h5")))
+    return [Item("golden", f"{profile}/{os.path.basename(file)[:-3]}", file) for file in files]
+
+
+def record(name, port, rows, cases, profile=None):
     """What came of one port."""
     opened = OpenedPort(port, isolated=False)
     forward_only = "backward" not in port.capabilities["passes"]
-    counts = {"golden": collections.Counter(), "property": collections.Counter()}
-    declined, failures, unsupported = collections.Counter(), [], []
-    for item in items_of(port.component):
+    counts = {"golden": collections.Counter(), "property": collections.Counter(), "profile": collections.Counter()}
+    declined, failures = collections.Counter(), []
+    folder = tempfile.TemporaryDirectory()
+    changed = under_profile(profile, port.component, folder.name) if profile else []
+    for item in items_of(port.component) + changed:
         result = run_item(opened, item, seed=1, cases=cases, forward_only=forward_only)
-        counts[item.kind][result.status] += 1
+        counts["profile" if item in changed else item.kind][result.status] += 1
         if result.status == "NOT_SUPPORTED":
             declined.update(result.reasons if item.kind == "golden" else {})
         elif result.failed and (result.ran or result.finding):
-            about = {"kind": item.kind, "name": item.name, "status": result.status, "finding": result.finding[:400]}
-            if item.kind == "golden" and result.status == "FAIL":
+            about = {"kind": "profile" if item in changed else item.kind, "name": item.name, "status": result.status, "finding": result.finding[:400]}
+            if item.kind == "golden" and item not in changed and result.status == "FAIL":
                 try:
                     about["passes_with"] = neighbour(port, item.checks)
                 except Exception as error:  # the port's own, which the finding tells
@@ -118,8 +133,10 @@ def record(name, port, rows, cases):
             failures.append(about)
         print(f"  {name}: {result.status} {item.name}", file=sys.stderr, flush=True) if result.failed else None
     opened.close()
+    folder.cleanup()
+    under = {"profile": {"name": profile, **dict(sorted(counts["profile"].items()))}} if profile else {}
     return {"port": name, "component": port.component, "forward_only": forward_only,
-            "golden": dict(sorted(counts["golden"].items())), "properties": dict(sorted(counts["property"].items())),
+            "golden": dict(sorted(counts["golden"].items())), "properties": dict(sorted(counts["property"].items())), **under,
             "not_supported": dict(declined.most_common(12)), "failures": failures}
 
 
@@ -152,7 +169,7 @@ def main():
     ports.update({f"{name} {component}": Program(value, component) for name, value in scope.items()
                   if isinstance(value, moeref_port.Port) for component in value.functions if component in COMPONENTS})
     rows = [explained(row) for row in scope.get("EXPLAINED", [])]
-    recorded = [record(name, port, rows, cases) for name, port in ports.items()]
+    recorded = [record(name, port, rows, cases, scope.get("PROFILE")) for name, port in ports.items()]
     report = {"format": "moeref-wild", "format_version": 1, "moeref": importlib.metadata.version("moeref"), "date": date,
               "packages": {name: importlib.metadata.version(name) for name in scope["PACKAGES"]},
               "python": platform.python_version(), "about": scope["__doc__"].strip().splitlines()[0],

@@ -12,6 +12,21 @@ from torchtitan.models.gpt_oss.moe import GptOssGroupedExperts
 import calls
 
 PACKAGES = ["torchtitan", "torch"]
+#: What its catalogue is under (moeref generate --profile), beside the catalogue as it is.
+PROFILE = "torchtitan"
+
+
+def computes_in_bfloat16(declines_experts):
+    """Its experts round tokens and parameters of float32 to bfloat16."""
+    def decline(config):
+        if config["dtype"] != "bfloat16" and config["expert_compute_dtype"] != "bfloat16":
+            return "its experts compute in bfloat16"
+        return declines_experts(config)
+    return decline
+
+
+IN_BFLOAT16 = {"arrays": "torch", "autograd": True, "dtypes": ["bfloat16", "float32"]}
+ROUTER_RULES = ["discarded_groups", "norm_at_top1"]
 
 
 def declines(config):
@@ -31,7 +46,7 @@ def router_of(config):
         route_scale=config["route_scale"])
 
 
-@moeref.port("gate", arrays="torch", autograd=True, supports=declines)
+@moeref.port("gate", arrays="torch", autograd=True, conventions=ROUTER_RULES, supports=declines)
 def gate(config, options, x, weight, bias=None, e_score_correction_bias=None, token_mask=None):
     calls.precision(options, "float32")
     calls.one_type(x, weight)
@@ -59,8 +74,8 @@ def swiglu_parameters(prefix, gate_and_up_projs, down_projs):
     return {f"{prefix}w1_EFD": gate, f"{prefix}w3_EFD": up, f"{prefix}w2_EDF": down_projs.transpose(1, 2)}
 
 
-@moeref.port("experts", arrays="torch", autograd=True, dtypes=["bfloat16"],
-             supports=lambda config: calls.experts_decline(config, "swiglu"))
+@moeref.port("experts", **IN_BFLOAT16, conventions=["expert_compute_dtype"],
+             supports=computes_in_bfloat16(lambda config: calls.experts_decline(config, "swiglu")))
 def experts(config, x, weights, indices, gate_and_up_projs, down_projs, token_mask=None):
     held = swiglu_parameters("inner_experts.", gate_and_up_projs, down_projs)
     compute = lambda *call: routed(config, GroupedExperts, held, *call)  # noqa: E731
@@ -73,7 +88,7 @@ def is_gpt_oss(config):
     return calls.experts_decline(config, "quick_geglu", expert_bias=True)
 
 
-@moeref.port("experts", arrays="torch", autograd=True, dtypes=["bfloat16"], supports=is_gpt_oss)
+@moeref.port("experts", **IN_BFLOAT16, conventions=["expert_compute_dtype"], supports=computes_in_bfloat16(is_gpt_oss))
 def gpt_oss_experts(config, x, weights, indices, gate_and_up_projs, down_projs, gate_up_proj_bias, down_proj_bias,
                     token_mask=None):
     held = {"mlp1_weight_EGD": gate_and_up_projs.transpose(1, 2), "mlp1_bias_EG": gate_up_proj_bias,
@@ -90,7 +105,7 @@ def is_layer(config):
     return plain if plain is not True else declines(config)
 
 
-@moeref.port("moe", arrays="torch", autograd=True, dtypes=["bfloat16"], supports=is_layer)
+@moeref.port("moe", **IN_BFLOAT16, conventions=["expert_compute_dtype", *ROUTER_RULES], supports=computes_in_bfloat16(is_layer))
 def moe(config, options, x, gate_weight, experts_gate_and_up_projs, experts_down_projs, gate_bias=None,
         gate_e_score_correction_bias=None, padding_mask=None):
     calls.precision(options, "float32")
@@ -120,6 +135,10 @@ EXPLAINED = [
      "what": "The gate is said to compute in float32, by autocast to float32; on a CPU autocast refuses that type with a "
              "warning, and products and scores stay in 16 bits.",
      "source": ["torchtitan/models/common/moe.py", "scores_BLE is already float32 from the autocast above"]},
+    {"kind": "bug", "ports": "gpt_oss", "finding": "Expected self.dtype to be equal to src.dtype",
+     "what": "GPT-OSS's experts leave their output in bfloat16, without the `.type_as(x)` of the others: the sum of a token's "
+             "slots raises RuntimeError where tokens are float32.",
+     "source": ["torchtitan/models/gpt_oss/moe.py", "return h_RD + b2_RD"]},
     {"kind": "limit", "finding": "strides should be multiple of 16 bytes",
      "what": "PyTorch's grouped product wants rows of a multiple of 16 bytes.",
      "source": ["torchtitan/models/common/moe.py", "return torch._grouped_mm(A, B_t, offs=offs)"]},

@@ -86,6 +86,20 @@ TEST(Diagnosis, NamesTheAccumulator) {
   EXPECT_EQ(convention_followed(call, results, {}), "accumulator = e8m13_promoted128");
 }
 
+TEST(Diagnosis, NamesTheRuleOfTheBias) {
+  EXPECT_EQ(followed("bias_update__quantile", {{"bias_update_rule", "sign_of_load"}}),
+            "bias_update_rule = sign_of_load");
+  EXPECT_EQ(followed("bias_update__centred", {{"bias_update_rule", "quantile"}}),
+            "bias_update_rule = quantile");
+}
+
+TEST(Diagnosis, NamesTheComputeDtype) {
+  EXPECT_EQ(followed("experts__compute_dtype", {{"expert_compute_dtype", nullptr}}),
+            "expert_compute_dtype = null");
+  EXPECT_EQ(followed("experts__situ", {{"expert_compute_dtype", "bfloat16"}}),
+            "expert_compute_dtype = bfloat16");
+}
+
 TEST(Diagnosis, NamesTwoRulesTogether) {
   EXPECT_EQ(followed("gate__sigmoid_groups_negative",
                      {{"discarded_groups", "minus_infinity"}, {"norm_topk_prob", true}}),

@@ -71,12 +71,15 @@ TEST(PortInterfaceTest, FullConfigsHaveEveryField) {
   every.aux_loss_counts = AuxLossCounts::first_choice;
   every.sinkhorn_tolerance = every.router_input_norm_eps = 0.5;
   every.router_input_norm = every.router_jitter = true;
+  every.expert_compute_dtype = DType::float16;
+  every.bias_update_rule = BiasUpdateRule::quantile;
+  every.bias_update_ema = 0.5;
   every.situ_beta = every.situ_linear_beta = 2.0;
   every.latent_norm = LatentNorm::before_fc2;
   every.latent_norm_eps = 0.5;
   every.n_identity_experts = every.n_always_selected = 2;
   const json full = full_json(every), written = to_json(every);
-  EXPECT_EQ(written.size(), 68u)
+  EXPECT_EQ(written.size(), 71u)
       << "a new field: set it above to another value than its default, and write it in full_json()";
   EXPECT_EQ(full, written);
 }

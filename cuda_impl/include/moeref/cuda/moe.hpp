@@ -24,9 +24,11 @@ enum class LatentNorm { none, before_fc2, after_fc1 };
 
 struct LayerConfig {
   GateConfig gate;  // with dim = D and x_type = the layer's type
-  ExpertsConfig
-      experts;          // the same tokens, slots, experts with identity_experts; dim = the latent size, or D
-  bool latent = false;  // fc1 and fc2 around the experts
+  // The same tokens, slots, experts with identity_experts; dim = the latent size, or D. With another dtype
+  // than the layer's their input and dy are rounded to it, y and the gradient of x come back from it, and
+  // their weights and gradients of weights are of it.
+  ExpertsConfig experts;
+  bool latent = false;                        // fc1 and fc2 around the experts
   LatentNorm latent_norm = LatentNorm::none;  // with `latent`
   double latent_norm_eps = 1e-5;              // above 0
   bool fake_balanced_gate =
@@ -47,7 +49,8 @@ struct LayerConfig {
   std::int64_t max_expert_rows = 0;        // see ExpertParallelConfig::max_rows
   std::int64_t max_expert_token_rows = 0;  // see ExpertParallelConfig::max_token_rows
 
-  DataType dtype() const { return experts.dtype; }
+  DataType dtype() const { return gate.x_type; }
+  bool converts() const { return experts.dtype != dtype(); }
   /// Whether experts get other ids than were selected.
   bool drops_slots() const { return gate.capacity.drops_slots() && !fake_balanced_gate; }
   ExpertParallelConfig expert_parallel() const {
@@ -65,8 +68,8 @@ struct LayerGroups {
                              // are those of all tokens (SPEC.md 3.4, 10)
 };
 
-/// Null where the config or the absence of biases leaves one out. Matrices in the layer's type, the gate's in
-/// its own.
+/// Null where the config or the absence of biases leaves one out. Matrices in the layer's type, the gate's
+/// and the routed experts' in their own.
 struct LayerWeights {
   GateParameters gate{nullptr};
   ExpertsWeights experts{};

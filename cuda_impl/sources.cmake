@@ -2,7 +2,7 @@
 set(MOEREF_CUDA_SOURCES
   activation/activation.cu
   aux_loss/aux_loss.cu aux_loss/statistics.cu
-  bias_update/bias_update.cu
+  bias_update/bias_update.cu bias_update/score_quantiles.cu
   capacity/capacity.cu
   device/device.cu
   permutation/input_slots.cu permutation/unpermute.cu permutation/permute.cu

@@ -4,6 +4,8 @@
 #include "cuda_impl/adaptors/call_ranks.hpp"
 #include "cuda_impl/adaptors/gate_tensors.hpp"
 #include "cuda_impl/adaptors/layer_config.hpp"
+#include "moeref/cuda/error.hpp"
+#include "moeref/cuda/score_quantiles.hpp"
 #include "moeref/error.hpp"
 
 namespace moeref::cuda {
@@ -37,6 +39,10 @@ NamedTensors run_bias_update(const Call& call, DeviceContext& device) {
   BiasUpdate update(
       {experts, documented.train_gate, documented.gate_bias_update_factor, documented.centred_bias_update},
       {cumulative.as<std::int64_t>(), master.as<float>(), correction.as<float>()}, device.stream());
+  const bool by_quantiles = documented.bias_update_rule == BiasUpdateRule::quantile;
+  const DeviceTensor sums = device.upload(Tensor(DType::float64, {experts}), DataType::float64),
+                     count = device.upload(Tensor(DType::int64, {1}), DataType::int64);
+  const QuantileSums quantiles{sums.as<double>(), count.as<std::int64_t>()};
   NamedTensors states;
   for (std::int64_t s = 0; s < options.steps; ++s) {
     for (std::int64_t m = 0; m < options.micro_batches; ++m) {
@@ -54,15 +60,29 @@ NamedTensors run_bias_update(const Call& call, DeviceContext& device) {
       c.aux_loss_coeff = c.z_loss_coeff = 0.0;
       GateOutput out{ids.as<int>()};
       out.load = device.output(DataType::int64, {experts}).as<std::int64_t>();
-      gate_forward(c, parameters, {x.data, mask.as<std::uint8_t>(), replay.as<int>()}, out, nullptr,
+      void* saved = by_quantiles ? device.workspace(gate_saved_bytes(c)) : nullptr;
+      gate_forward(c, parameters, {x.data, mask.as<std::uint8_t>(), replay.as<int>()}, out, saved,
                    device.workspace(gate_forward_workspace_bytes(c)), device.stream());
+      if (by_quantiles)
+        accumulate_score_quantiles(c, parameters.correction, saved, mask.as<std::uint8_t>(), quantiles,
+                                   device.workspace(score_quantiles_workspace_bytes(c)), device.stream());
       update.accumulate(out.load, device.stream());
     }
     const std::string at = "_" + std::to_string(s);
     if (device.ranks())
       device.ranks()->group->sum(cumulative.as<std::int64_t>(), experts, nullptr, 0, device.stream());
     states["outputs/cumulative_expert_load" + at] = device.download(cumulative);
-    update.update(device.stream());
+    if (by_quantiles) {
+      if (device.ranks())
+        device.ranks()->group->sum(quantiles.count, 1, quantiles.sums, experts, device.stream());
+      update_bias_by_quantiles(experts, documented.bias_update_ema, quantiles, master.as<float>(),
+                               correction.as<float>(), device.stream());
+      check(cudaMemsetAsync(cumulative.data, 0, static_cast<std::size_t>(experts) * sizeof(std::int64_t),
+                            device.stream()),
+            "cudaMemsetAsync");
+    } else {
+      update.update(device.stream());
+    }
     states["outputs/e_score_correction_bias" + at] = device.download(correction);
   }
   NamedTensors out = tensors.download();

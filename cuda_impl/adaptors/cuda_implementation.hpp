@@ -58,6 +58,8 @@ inline constexpr auto kCudaConventions = std::to_array<std::string_view>({
     "latent_norm",
     "latent_norm_eps",
     "expert_compute_dtype",
+    "bias_update_rule",
+    "bias_update_ema",
 });
 
 /// Computes on the current device, in the type of the call's activations (float32, bfloat16 or float16) with

@@ -75,7 +75,8 @@ template <class T>
 __global__ void __launch_bounds__(kRowThreads)
     quantize(ActivationFormat format, int group, const ChunkRows which, const RowSource source, int width,
              float* out) {
-  extern __shared__ Target targets[];
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto* targets = reinterpret_cast<Target*>(shared);
   wait_for_earlier_kernels();
   if (!find_targets(which, source, blockIdx.x, targets)) return;
   const T* from = static_cast<const T*>(source.rows) + std::int64_t{blockIdx.x} * width;
@@ -98,7 +99,8 @@ __global__ void __launch_bounds__(kRowThreads)
 __global__ void __launch_bounds__(kRowThreads)
     quantize_to_codes(ActivationFormat format, const ChunkRows which, const RowSource source, int width,
                       const CodedRows out, std::int64_t pitch) {
-  extern __shared__ Target targets[];
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto* targets = reinterpret_cast<Target*>(shared);
   wait_for_earlier_kernels();
   if (!find_targets(which, source, blockIdx.x, targets)) return;
   const __nv_bfloat16* from =

@@ -39,6 +39,39 @@ TEST(BiasUpdate, CentredSteps) {
     expect_passes(filled_call(Component::bias_update, c, 31, seed, false, {{"steps", 4}}), "centred");
 }
 
+// Of every score function that has a correction, masks, ties of whole tokens, and a share of the old bias.
+TEST(BiasUpdate, QuantilesOfScores) {
+  MOEREF_NEEDS_DEVICE();
+  Judged total;
+  for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16})
+    for (const ScoreFunc score : {ScoreFunc::sigmoid, ScoreFunc::softmax_with_bias, ScoreFunc::sqrtsoftplus})
+      for (const auto& [experts, slots, tokens] :
+           {std::array<std::int64_t, 3>{5, 2, 1}, {24, 3, 31}, {40, 8, 130}}) {
+        MoEConfig c = gate_only(experts, slots, 24, dtype);
+        c.score_func = score;
+        c.gate_bias_update_factor = 0.01;
+        c.bias_update_rule = BiasUpdateRule::quantile;
+        c.bias_update_ema = total.calls % 2 == 0 ? 0.0 : 0.5;
+        if (total.calls % 3 == 0) c.selection_scores = SelectionScores::logits;
+        judge_call(filled_call(Component::bias_update, c, tokens, 30 + total.calls, false,
+                               {{"steps", 2}, {"micro_batches", 2}}),
+                   "quantiles", total);
+      }
+  EXPECT_EQ(total.calls, 27);
+}
+
+TEST(BiasUpdate, RanksAverageTheirQuantiles) {
+  MOEREF_NEEDS_DEVICE();
+  MoEConfig c = gate_only(32, 4, 24, DType::float32);
+  c.score_func = ScoreFunc::sigmoid;
+  c.gate_bias_update_factor = 0.01;
+  c.bias_update_rule = BiasUpdateRule::quantile;
+  for (const nlohmann::json& options :
+       {nlohmann::json{{"dp_size", 3}, {"steps", 3}, {"micro_batches", 2}},
+        nlohmann::json{{"dp_size", 2}, {"steps", 2}, {"tokens_per_rank", {0, 50}}}})
+    expect_passes(filled_call(Component::bias_update, c, 50, 3, false, options), options.dump());
+}
+
 struct State {
   explicit State(const std::vector<float>& bias) : load(bias.size()), master(bias.size()), correction(bias) {}
   DeviceArray<std::int64_t> load;

@@ -1,3 +1,4 @@
+include(tests/eager_port.cmake)
 add_executable(reference_cpu_test
   arithmetic/tests/bounded_test.cpp
   arithmetic/tests/counter_generator_test.cpp
@@ -38,15 +39,7 @@ add_executable(reference_cpu_test
   quantization/tests/quantized_products_test.cpp
   quantization/tests/truncated_sums_test.cpp
   tests/bounds_test.cpp
-  tests/eager_experts.cpp
-  tests/eager_gate.cpp
-  tests/eager_losses.cpp
-  tests/eager_port.cpp
-  tests/eager_quantised_product.cpp
-  tests/eager_rms_norm.cpp
-  tests/eager_router_input.cpp
-  tests/eager_score.cpp
-  tests/eager_selection.cpp
+  ${MOEREF_EAGER_PORT_SOURCES}
   tests/gradient_check.cpp
   tests/random_call.cpp
   tests/tf32_bounds_test.cpp

@@ -68,6 +68,17 @@ void balance(const MoEConfig&, const std::vector<Row>& logits, std::int64_t firs
 void drop(const MoEConfig&, const GateResult&, const std::vector<bool>& mask, std::int64_t first,
           std::int64_t last, std::vector<bool>& kept);
 
+// eager_bias_update.cpp
+
+/// Megatron-Core's qb_dual_update() of the tokens [first, last), with c = -beta; nothing without a token.
+std::vector<Num> column_quantiles(const MoEConfig&, const GateResult&, const std::vector<Num>& correction,
+                                  const std::vector<bool>& mask, std::int64_t first, std::int64_t last);
+/// The correction [E] after a round of forwards with these loads [E], or, under the rule of quantiles, with
+/// those of its parts.
+void update_correction(const MoEConfig&, const std::vector<std::int64_t>& load,
+                       const std::vector<std::vector<Num>>& quantiles, Order order,
+                       std::vector<Num>& correction);
+
 // eager_losses.cpp; aux_loss() is a component of the port.
 
 /// The auxiliary loss's gradient by the scores [E] of token t, in the type of S.

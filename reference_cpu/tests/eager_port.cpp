@@ -1,4 +1,4 @@
-// Matrices of the eager port, the MLP, the MoE layer and the calls.
+// Matrices of the eager port, the MoE layer and the calls.
 #include "reference_cpu/tests/eager_port.hpp"
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 
 #include "reference_cpu/call/ranks.hpp"
 #include "reference_cpu/quantization/quantized_call.hpp"
+#include "reference_cpu/tests/eager_gate_parts.hpp"
 
 namespace moeref::eager {
 namespace {
@@ -125,70 +126,6 @@ Matrix Workspace::accumulated(const std::vector<Matrix>& parts, DType t) const {
   return out;
 }
 
-Matrix mlp(const Workspace& w, const MLPConfig& c, const NamedTensors& tensors, const std::string& prefix,
-           const Matrix& x, const Matrix* dy, std::vector<Matrix>& dx_parts, NamedTensors& out) {
-  const DType t = x.stored;
-  const bool gated = facts(c.activation).gated;
-  const auto weight = [&](const char* name, std::int64_t rows, std::int64_t cols) {
-    return w.load(require(tensors, prefix + name), 0, rows, cols, t);
-  };
-  const auto project = [&](const char* name, const Matrix& from, const Matrix& matrix) {
-    if (!c.bias) return w.linear(from, matrix, nullptr);
-    const Matrix bias = weight((std::string(name) + ".bias").c_str(), 1, matrix.rows);
-    return w.linear(from, matrix, &bias);
-  };
-  const Matrix up_weight = weight("up_proj.weight", c.inter_dim, c.dim),
-               down_weight = weight("down_proj.weight", c.dim, c.inter_dim);
-  const Matrix gate_weight = gated ? weight("gate_proj.weight", c.inter_dim, c.dim) : Matrix();
-  const Matrix gate = gated ? project("gate_proj", x, gate_weight) : Matrix(),
-               up = project("up_proj", x, up_weight);
-
-  // The activation is that of the experts, halves side by side, with a weight of 1.
-  MoEConfig act;
-  act.expert_activation = c.activation;
-  act.swiglu_limit = c.swiglu_limit;
-  act.situ_beta = c.situ_beta, act.situ_linear_beta = c.situ_linear_beta;
-  const auto h = [&](std::int64_t r) {
-    std::vector<Num> row = gated ? gate.row(r) : std::vector<Num>{};
-    for (const Num a : up.row(r)) row.push_back(a);
-    return row;
-  };
-  Matrix a = w.make(x.rows, c.inter_dim, t);
-  for (std::int64_t r = 0; r < x.rows; ++r) {
-    const auto row = activate(act, h(r), {1.0, t});
-    for (std::int64_t i = 0; i < c.inter_dim; ++i) a.set(r, i, row[static_cast<std::size_t>(i)]);
-  }
-  const Matrix y = project("down_proj", a, down_weight);
-  if (!dy) return y;
-
-  const auto put = [&](const char* name, const Matrix& d, const Matrix& from) {
-    const std::string base = prefix + name, to = "grads/" + base.substr(base.find('/') + 1);
-    const Tensor& param = require(tensors, base + ".weight");
-    out[to + ".weight"] = to_tensor(w.multiply(d, true, from, false, t), param.shape(), param.dtype());
-    if (!c.bias) return;
-    const Tensor& bias = require(tensors, base + ".bias");
-    out[to + ".bias"] = to_tensor(w.sum_rows(d), bias.shape(), bias.dtype());
-  };
-  const Matrix d_act = w.multiply(*dy, false, down_weight, false, t);
-  put("down_proj", *dy, a);
-  Matrix d_gate = w.make(x.rows, gated ? c.inter_dim : 0, t), d_up = w.make(x.rows, c.inter_dim, t);
-  for (std::int64_t r = 0; r < x.rows; ++r) {
-    Num unused;
-    const auto back = activation_gradient(act, h(r), {1.0, t}, d_act.row(r), w.o.order, t, unused);
-    for (std::int64_t i = 0; i < c.inter_dim; ++i) {
-      if (gated) d_gate.set(r, i, back[static_cast<std::size_t>(i)]);
-      d_up.set(r, i, back[static_cast<std::size_t>(gated ? c.inter_dim + i : i)]);
-    }
-  }
-  put("up_proj", d_up, x);
-  dx_parts.push_back(w.multiply(d_up, false, up_weight, false, t));
-  if (gated) {
-    put("gate_proj", d_gate, x);
-    dx_parts.push_back(w.multiply(d_gate, false, gate_weight, false, t));
-  }
-  return y;
-}
-
 std::optional<std::string> EagerPort::unsupported(const Call& call) const {
   switch (call.component) {
     case Component::fake_balanced_gate:
@@ -287,55 +224,6 @@ void EagerPort::aux_loss_component(const Call& call, NamedTensors& out) const {
   out["grads/original_scores"] = to_tensor(d, input.shape(), input.dtype());
 }
 
-namespace {
-
-/// The number of rank `rank`, from 0, in descending order.
-Num ranked(std::vector<Num> numbers, std::int64_t rank) {
-  std::ranges::stable_sort(numbers,
-                           [](Num a, Num b) { return std::isnan(a.v) ? !std::isnan(b.v) : a.v > b.v; });
-  return numbers[static_cast<std::size_t>(rank)];
-}
-
-/// Megatron-Core's qb_dual_update() of the tokens [first, last), with c = -beta; nothing without a token.
-std::vector<Num> column_quantiles(const MoEConfig& c, const GateResult& g, const std::vector<Num>& correction,
-                                  const std::vector<bool>& mask, std::int64_t first, std::int64_t last) {
-  std::vector<std::vector<Num>> columns(correction.size());
-  for (std::int64_t t = first; t < last; ++t) {
-    if (!mask[static_cast<std::size_t>(t)]) continue;
-    std::vector<Num> scores, biased;
-    for (std::size_t i = 0; i < correction.size(); ++i) {
-      const Num s = g.unbiased[static_cast<std::size_t>(t)][i];
-      scores.push_back(cast(s, common(s.t, DType::float32)));
-      biased.push_back(scores[i] + correction[i]);
-    }
-    const Num alpha = ranked(biased, c.n_activated_experts);
-    for (std::size_t i = 0; i < scores.size(); ++i) columns[i].push_back(scores[i] - alpha);
-  }
-  std::vector<Num> out;
-  const auto tokens = static_cast<std::int64_t>(columns[0].size());
-  for (const auto& column : columns)
-    if (tokens > 0) out.push_back(ranked(column, tokens * c.n_activated_experts / c.n_routed_experts));
-  return out;
-}
-
-/// finalize_model_grads: the mean of the quantiles, blended with the bias and centred.
-void blend(const MoEConfig& c, const std::vector<std::vector<Num>>& quantiles, Order order,
-           std::vector<Num>& correction) {
-  if (quantiles.empty()) return;
-  std::vector<Num> beta;
-  for (std::size_t i = 0; i < correction.size(); ++i) {
-    std::vector<Num> parts;
-    for (const auto& of_part : quantiles) parts.push_back(cast(of_part[i], DType::float32));
-    const Num mean = sum(parts, DType::float32, order) / static_cast<double>(parts.size());
-    const Num old = Num{-correction[i].v, DType::float32};
-    beta.push_back(old * c.bias_update_ema + mean * (1.0 - c.bias_update_ema));
-  }
-  const Num mean = sum(beta, DType::float32, order) / static_cast<double>(beta.size());
-  for (std::size_t i = 0; i < beta.size(); ++i) correction[i] = Num{-(beta[i] - mean).v, DType::float32};
-}
-
-}  // namespace
-
 void EagerPort::bias_update(const Call& call, NamedTensors& out) const {
   MoEConfig c = parse_moe_config(call.config);
   c.per_expert_scale = false;  // there are no weights
@@ -361,29 +249,9 @@ void EagerPort::bias_update(const Call& call, NamedTensors& out) const {
     }
     const std::string at = "_" + std::to_string(s);
     out["outputs/cumulative_expert_load" + at] = integers(load, {e});
-    std::int64_t total = 0;
-    for (const std::int64_t l : load) total += l;
-    const float mean = static_cast<float>(total) / static_cast<float>(e);
+    update_correction(c, load, quantiles, w_.o.order, correction);
     Tensor bias(DType::float32, {e});
-    std::vector<Num> steps;
-    for (std::int64_t i = 0; i < e; ++i) {
-      const float difference = mean - static_cast<float>(load[static_cast<std::size_t>(i)]);
-      const double sign = difference > 0 ? 1.0 : difference < 0 ? -1.0 : 0.0;
-      steps.push_back(Num{sign, DType::float32} * c.gate_bias_update_factor);
-    }
-    if (c.bias_update_rule == BiasUpdateRule::quantile) {
-      blend(c, quantiles, w_.o.order, correction);
-      for (std::int64_t i = 0; i < e; ++i) bias.set(i, correction[static_cast<std::size_t>(i)].v);
-      out["outputs/e_score_correction_bias" + at] = bias;
-      continue;
-    }
-    const Num mean_step = sum(steps, DType::float32, w_.o.order) / static_cast<double>(e);
-    for (std::int64_t i = 0; i < e; ++i) {
-      const Num step = steps[static_cast<std::size_t>(i)];
-      Num& a = correction[static_cast<std::size_t>(i)];
-      a = a + (c.centred_bias_update ? step - mean_step : step);
-      bias.set(i, a.v);
-    }
+    for (std::int64_t i = 0; i < e; ++i) bias.set(i, correction[static_cast<std::size_t>(i)].v);
     out["outputs/e_score_correction_bias" + at] = bias;
   }
 }

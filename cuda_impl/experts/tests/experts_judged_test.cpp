@@ -1,5 +1,6 @@
 // The routed experts against the reference and its bounds, on every path.
 #include "cuda_impl/adaptors/tests/judged_call.hpp"
+#include "cuda_impl/experts/tests/experts_call.hpp"
 #include "cuda_impl/grouped_gemm/product_kinds.hpp"
 
 namespace moeref::cuda::test {
@@ -20,28 +21,7 @@ class ExpertsJudged : public testing::TestWithParam<Path> {
   static bool any_width() {
     return GetParam().path == ExpertsPath::portable || GetParam().path == ExpertsPath::automatic;
   }
-  static json base() {
-    return {{"case", "experts"},
-            {"component", "experts"},
-            {"tokens", {37}},
-            {"backward", true},
-            {"config",
-             {{"n_routed_experts", 6},
-              {"n_shared_experts", 0},
-              {"n_activated_experts", 3},
-              {"n_expert_groups", 1},
-              {"n_limited_groups", 1},
-              {"train_gate", true},
-              {"gate_bias_update_factor", 0.0},
-              {"aux_loss_coeff", 0.0},
-              {"score_func", "softmax"},
-              {"route_scale", 1.0},
-              {"dim", 24},
-              {"inter_dim", 8},
-              {"moe_inter_dim", 16},
-              {"norm_topk_prob", false},
-              {"dtype", GetParam().dtype}}}};
-  }
+  static json base() { return with(experts_call(37, 24, 16, GetParam().dtype), {{"backward", true}}); }
   static void expect(const json& changes) { expect_agrees(with(base(), changes), {GetParam().path}); }
 };
 INSTANTIATE_TEST_SUITE_P(EveryPath, ExpertsJudged,

@@ -1,7 +1,7 @@
 // Products of codes by codes, with the accumulator of Hopper's FP8 tensor cores, against the reference and
 // the bound that this accumulator has.
 #include "cuda_impl/adaptors/tests/judged_call.hpp"
-#include "cuda_impl/experts/tests/quantized_call.hpp"
+#include "cuda_impl/experts/tests/experts_call.hpp"
 
 namespace moeref::cuda::test {
 namespace {
@@ -11,8 +11,10 @@ using nlohmann::json;
 class QuantisedForward : public testing::TestWithParam<const char*> {
  protected:
   static json call(std::int64_t tokens, int dim, int inter_dim) {
-    return with(quantized_call(moeref::WeightFormat::fp8_e4m3_block128, tokens, dim, inter_dim, "bfloat16"),
-                {{"config", {{"activation_format", GetParam()}, {"accumulator", "e8m13_promoted128"}}}});
+    return with(experts_call(tokens, dim, inter_dim, "bfloat16"), {{"config",
+                                                                    {{"weight_format", "fp8_e4m3_block128"},
+                                                                     {"activation_format", GetParam()},
+                                                                     {"accumulator", "e8m13_promoted128"}}}});
   }
   static constexpr ExpertsPath kPath = ExpertsPath::wgmma_e4m3;
   void SetUp() override { MOEREF_SKIP(wgmma_missing()); }

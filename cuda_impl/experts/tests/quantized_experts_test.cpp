@@ -2,7 +2,7 @@
 // turned into numbers first.
 #include "cuda_impl/adaptors/tests/judged_call.hpp"
 #include "cuda_impl/experts/layout.hpp"
-#include "cuda_impl/experts/tests/quantized_call.hpp"
+#include "cuda_impl/experts/tests/experts_call.hpp"
 #include "cuda_impl/grouped_gemm/product_kinds.hpp"
 #include "moeref/activation_format.hpp"
 #include "moeref/weight_format.hpp"
@@ -16,7 +16,8 @@ class QuantizedExperts : public testing::TestWithParam<moeref::WeightFormat> {
  protected:
   void SetUp() override { MOEREF_SKIP(device_missing()); }
   static json call(std::int64_t tokens, int dim, int inter_dim, const char* dtype) {
-    return quantized_call(GetParam(), tokens, dim, inter_dim, dtype);
+    return with(experts_call(tokens, dim, inter_dim, dtype),
+                {{"config", {{"weight_format", moeref::facts(GetParam()).name}}}});
   }
 };
 

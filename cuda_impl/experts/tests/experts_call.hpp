@@ -1,15 +1,12 @@
-// Descriptors of calls of experts whose weights are codes.
+// Descriptors of calls of experts.
 #pragma once
 
 #include <nlohmann/json.hpp>
 
-#include "moeref/weight_format.hpp"
-
 namespace moeref::cuda::test {
 
 /// Six experts of 3 slots, swiglu.
-inline nlohmann::json quantized_call(moeref::WeightFormat format, std::int64_t tokens, int dim, int inter_dim,
-                                     const char* dtype) {
+inline nlohmann::json experts_call(std::int64_t tokens, int dim, int inter_dim, const char* dtype) {
   return {{"case", "experts"},
           {"component", "experts"},
           {"tokens", {tokens}},
@@ -28,7 +25,6 @@ inline nlohmann::json quantized_call(moeref::WeightFormat format, std::int64_t t
             {"inter_dim", 8},
             {"moe_inter_dim", inter_dim},
             {"norm_topk_prob", false},
-            {"weight_format", moeref::facts(format).name},
             {"dtype", dtype}}}};
 }
 

@@ -1,4 +1,5 @@
-// Sort, rows of X, up product with the activation, down product, unpermute.
+// Sort, rows of X, up product with the activation, down product, unpermute; of few tokens sort, and all else
+// in one launch.
 #include "cuda_impl/experts/passes.hpp"
 #include "cuda_impl/memory/apart.hpp"
 #include "cuda_impl/permutation/permute.hpp"
@@ -34,7 +35,8 @@ void ForwardPass::sort(cudaStream_t stream) const {
           "cudaMemsetAsync");
   work_.numbers.make(config_, weights_, stream);
   sort_by_expert(permutation_shape(config_, path_, chunks_), input_.ids, input_.weights, input_.token_mask,
-                 permutation_, work_.sort, stream);
+                 permutation_, work_.sort, stream,
+                 {work_.progress, is_one_launch() ? static_cast<int>(progress_count(config_.dim)) : 0});
 }
 
 bool ForwardPass::takes_tokens() const {
@@ -53,20 +55,46 @@ void ForwardPass::gather(int chunk, cudaStream_t stream) const {
             stream);
 }
 
-// `rows` holds X by row, where it does not stay where it is, then the rows of the result.
-void ForwardPass::multiply(int chunk, cudaStream_t stream) const {
-  if (config_.tokens == 0) return;
-  if (quantises(config_)) return multiply_quantised(chunk, stream);
-  const bool after_down = config_.apply_router_weight_after_down;
+GroupedShape ForwardPass::shape(int chunk) const {
   GroupedShape shape =
       gathering(grouped_shape(config_, path_, permutation_, work_.tickets, chunk), work_.arrivals);
   shape.format = work_.numbers.format(config_);
+  return shape;
+}
+
+// `rows` holds X by row, where it does not stay where it is, then the rows of the result.
+UpProduct ForwardPass::up() const {
   const ExpertsWeights w = work_.numbers.instead_of(weights_);
-  up_product(shape,
-             {takes_tokens() ? input_.x : nullptr, work_.rows, w.gate_and_up, w.gate_and_up_bias, h_, work_.a,
-              !after_down, w.gate_and_up_scales},
+  return {takes_tokens() ? input_.x : nullptr,
+          work_.rows,
+          w.gate_and_up,
+          w.gate_and_up_bias,
+          h_,
+          work_.a,
+          !config_.apply_router_weight_after_down,
+          w.gate_and_up_scales};
+}
+
+StoredProduct ForwardPass::down() const {
+  const ExpertsWeights w = work_.numbers.instead_of(weights_);
+  return {work_.a, w.down, w.down_bias, work_.rows, config_.apply_router_weight_after_down, w.down_scales};
+}
+
+void ForwardPass::multiply(int chunk, cudaStream_t stream) const {
+  if (config_.tokens == 0) return;
+  if (quantises(config_)) return multiply_quantised(chunk, stream);
+  up_product(shape(chunk), up(), config_.activation, config_.activation_parameters, stream);
+  down_product(shape(chunk), down(), stream);
+}
+
+bool ForwardPass::is_one_launch() const {
+  return !quantises(config_) && config_.identity_experts == 0 && chunks_.count == 1 &&
+         has_whole_pass(shape(0), config_.tokens, config_.slots);
+}
+
+void ForwardPass::multiply_and_add(void* output, cudaStream_t stream) const {
+  whole_pass(shape(0), {up(), down(), output, config_.tokens, config_.slots, work_.progress},
              config_.activation, config_.activation_parameters, stream);
-  down_product(shape, {work_.a, w.down, w.down_bias, work_.rows, after_down, w.down_scales}, stream);
 }
 
 void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const ExpertsInput& in, void* output,
@@ -80,6 +108,7 @@ void experts_forward(const ExpertsConfig& c, const ExpertsWeights& w, const Expe
               {extent("x", in.x, c.tokens, c.dim, c.dtype)});
   const ForwardPass pass(c, one_chunk(c), w, in, saved, workspace);
   pass.sort(stream);
+  if (pass.is_one_launch()) return pass.multiply_and_add(output, stream);
   pass.gather(0, stream);
   pass.multiply(0, stream);
   unpermute(c.dtype, pass.rows().rows, pass.rows().slot_row, c.tokens, c.slots, c.dim, output, stream,

@@ -7,7 +7,7 @@
 
 namespace moeref::cuda {
 
-/// sort; for every chunk gather and multiply; then rows() can be combined.
+/// sort; for every chunk gather and multiply; then rows() can be combined. Or sort and multiply_and_add.
 class ForwardPass {
  public:
   /// `saved` may be null. Throws ArgumentError for arrays that are not aligned.
@@ -17,12 +17,19 @@ class ForwardPass {
   void sort(cudaStream_t stream) const;
   void gather(int chunk, cudaStream_t stream) const;    // X by row, where the up product does not do that
   void multiply(int chunk, cudaStream_t stream) const;  // up product with the activation, down product
+  /// Whether multiply_and_add() serves the pass: of few tokens, and all their experts with products.
+  bool is_one_launch() const;
+  /// multiply() and the sums [T, D] of the tokens' rows, the same bits in one launch.
+  void multiply_and_add(void* output, cudaStream_t stream) const;
   ExpertRows rows() const { return {work_.rows, permutation_.slot_row}; }
   /// After sort(), on the device: if it is more than there is room for, rows() are none.
   const int* rows_needed() const { return permutation_.rows_needed; }
 
  private:
   bool takes_tokens() const;  // the up product or its quantiser, where they are
+  GroupedShape shape(int chunk) const;
+  UpProduct up() const;
+  StoredProduct down() const;
   void multiply_quantised(int chunk, cudaStream_t stream) const;
   void multiply_codes(const ChunkRows& rows, const RowSource& x, cudaStream_t stream) const;
 

@@ -35,6 +35,16 @@ void up_product(const GroupedShape& g, const UpProduct& p, Activation a,
   products(g, a).up(g, p, parameters, stream);
 }
 
+bool has_whole_pass(const GroupedShape& g, std::int64_t tokens, int slots) {
+  return products(g).whole_pass != nullptr && tokens > 0 && tokens <= kWholePassTokens &&
+         tokens * slots <= kWholePassRows;
+}
+
+void whole_pass(const GroupedShape& g, const WholePass& p, Activation a,
+                const ActivationParameters& parameters, cudaStream_t stream) {
+  products(g).whole_pass(g, p, a, parameters, stream);
+}
+
 void down_gradient_product(const GroupedShape& g, const DownGradient& p, Activation a,
                            const ActivationParameters& parameters, cudaStream_t stream) {
   products(g, a).down_gradient(g, p, parameters, stream);

@@ -62,6 +62,22 @@ void down_product(const GroupedShape& shape, const StoredProduct& product, cudaS
 void input_gradient_product(const GroupedShape& shape, const StoredProduct& product, int up_width,
                             cudaStream_t stream);
 
+/// Both products of a few tokens, and the sums of each token's rows, in one launch.
+struct WholePass {
+  UpProduct up;
+  StoredProduct down;  // whose rows are up.a
+  void* out;           // [T, D], as unpermute() gives it of down.out
+  std::int64_t tokens;
+  int slots;
+  int* progress;  // [progress_count()], 0
+};
+/// Whether the shape's path has it for so many tokens and slots of each.
+bool has_whole_pass(const GroupedShape& shape, std::int64_t tokens, int slots);
+constexpr int kWholePassTokens = 8, kWholePassRows = 256;  // tokens times slots
+constexpr std::int64_t progress_count(int dim) { return 1 + kWholePassRows + (dim + 127) / 128; }
+void whole_pass(const GroupedShape& shape, const WholePass& pass, Activation activation,
+                const ActivationParameters& parameters, cudaStream_t stream);
+
 struct DownGradient {
   const void *dy, *weights, *h;  // by row [R, D], [E, I, D], [R, up_width]
   void *dh, *a;                  // [R, up_width], [R, I]

@@ -22,6 +22,9 @@ struct GroupedProducts {
   void (*down)(const GroupedShape&, const StoredProduct&, cudaStream_t);
   void (*input_gradient)(const GroupedShape&, const StoredProduct&, int up_width, cudaStream_t);
   void (*weight_gradient)(const GroupedShape&, const WeightGradient&, cudaStream_t);
+  /// Null where a way has none.
+  void (*whole_pass)(const GroupedShape&, const WholePass&, Activation, const ActivationParameters&,
+                     cudaStream_t) = nullptr;
 };
 
 /// Of<A>::products for the first `Count` activations A; null for the others.

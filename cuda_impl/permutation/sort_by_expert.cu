@@ -126,7 +126,7 @@ __device__ void scan(int count, int* out, int* warp_sums, F f) {
 /// totals [groups] are complete for the block.
 __device__ void place_rows(const Slots& in, const float* weights, int groups, int segments, int tile_rows,
                            int max_rows, const int* prefixes, const int* totals, int* offsets, int* next,
-                           const Permutation& out) {
+                           const Permutation& out, const Cleared& cleared) {
   __shared__ int warp_sums[8];
   scan(groups, offsets, warp_sums, [&](int g) { return totals[g]; });
   const int needed = offsets[groups];
@@ -159,6 +159,7 @@ __device__ void place_rows(const Slots& in, const float* weights, int groups, in
     }
   }
   if (blockIdx.x == 0) {
+    for (int i = threadIdx.x; i < cleared.count; i += blockDim.x) cleared.counters[i] = 0;
     __syncthreads();
     for (int g = threadIdx.x; g <= groups; g += blockDim.x) out.offsets[g] = offsets[g];
     if (threadIdx.x == 0) *out.rows_needed = needed;
@@ -178,17 +179,18 @@ __device__ void place_rows(const Slots& in, const float* weights, int groups, in
 }
 
 __global__ void scatter(const Slots in, const float* weights, int groups, int segments, int tile_rows,
-                        int max_rows, const int* prefixes, const int* totals, const Permutation out) {
+                        int max_rows, const int* prefixes, const int* totals, const Permutation out,
+                        const Cleared cleared) {
   let_next_kernel_start();
   wait_for_earlier_kernels();
   extern __shared__ int shared[];
   place_rows(in, weights, groups, segments, tile_rows, max_rows, prefixes, totals, shared,
-             shared + groups + 1, out);
+             shared + groups + 1, out, cleared);
 }
 
 /// All of it by one block, for at most kWarps segments.
 __global__ void sort_in_block(const Slots in, const float* weights, int groups, int segments, int tile_rows,
-                              int max_rows, const Permutation out) {
+                              int max_rows, const Permutation out, const Cleared cleared) {
   let_next_kernel_start();
   wait_for_earlier_kernels();
   extern __shared__ int shared[];
@@ -204,7 +206,7 @@ __global__ void sort_in_block(const Slots in, const float* weights, int groups, 
     totals[g] = sum;
   }
   __syncthreads();
-  place_rows(in, weights, groups, segments, tile_rows, max_rows, next, totals, offsets, next, out);
+  place_rows(in, weights, groups, segments, tile_rows, max_rows, next, totals, offsets, next, out, cleared);
 }
 
 }  // namespace
@@ -245,7 +247,7 @@ Permutation carve_permutation(const PermutationShape& s, void* memory) {
 
 void sort_by_expert(const PermutationShape& s, const int* ids, const float* weights,
                     const std::uint8_t* token_mask, const Permutation& out, void* workspace,
-                    cudaStream_t stream) {
+                    cudaStream_t stream, const Cleared& cleared) {
   forget_earlier_errors();
   const int groups = groups_of(s), chunks = s.chunks.count;
   if (chunks < 1) throw ArgumentError("chunks is " + std::to_string(chunks) + ": want 1 or more");
@@ -273,11 +275,11 @@ void sort_by_expert(const PermutationShape& s, const int* ids, const float* weig
   const int most = static_cast<int>(s.max_rows);
   if (blocks == 1)
     return launch.template operator()<sort_in_block>(1, threads, (kWarps + 2) * groups + 2, in, weights,
-                                                     groups, segments, s.tile_rows, most, out);
+                                                     groups, segments, s.tile_rows, most, out, cleared);
   launch.template operator()<count_segments>(blocks, threads, kWarps * groups, in, groups, segments, counts);
   launch.template operator()<scan_segments>(groups, 256u, 0, counts, segments, groups, totals);
   launch.template operator()<scatter>(blocks, threads, groups + 1 + kWarps * groups + 1, in, weights, groups,
-                                      segments, s.tile_rows, most, counts, totals, out);
+                                      segments, s.tile_rows, most, counts, totals, out, cleared);
 }
 
 }  // namespace moeref::cuda

@@ -3,8 +3,8 @@
 
 namespace moeref::cuda::few_rows {
 
-constinit const CodeProducts kFp8Block128Products = kCodeProductsOf<WeightFormat::fp8_e4m3_block128>;
-constinit const CodeProducts kMxfp8Products = kCodeProductsOf<WeightFormat::mxfp8>;
-constinit const CodeProducts kMxfp4Products = kCodeProductsOf<WeightFormat::mxfp4>;
+constinit const CodeProducts kFp8Block128Products = CodeProductsOf<WeightFormat::fp8_e4m3_block128>::products;
+constinit const CodeProducts kMxfp8Products = CodeProductsOf<WeightFormat::mxfp8>::products;
+constinit const CodeProducts kMxfp4Products = CodeProductsOf<WeightFormat::mxfp4>::products;
 
 }  // namespace moeref::cuda::few_rows

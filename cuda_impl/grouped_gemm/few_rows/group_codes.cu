@@ -3,8 +3,8 @@
 
 namespace moeref::cuda::few_rows {
 
-constinit const CodeProducts kNvfp4Products = kCodeProductsOf<WeightFormat::nvfp4>;
-constinit const CodeProducts kInt4Group32Products = kCodeProductsOf<WeightFormat::int4_group32>;
-constinit const CodeProducts kInt4Group128Products = kCodeProductsOf<WeightFormat::int4_group128>;
+constinit const CodeProducts kNvfp4Products = CodeProductsOf<WeightFormat::nvfp4>::products;
+constinit const CodeProducts kInt4Group32Products = CodeProductsOf<WeightFormat::int4_group32>::products;
+constinit const CodeProducts kInt4Group128Products = CodeProductsOf<WeightFormat::int4_group128>::products;
 
 }  // namespace moeref::cuda::few_rows

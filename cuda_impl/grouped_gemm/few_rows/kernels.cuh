@@ -86,11 +86,12 @@ __device__ __forceinline__ void multiply_step(const typename Weights::Block& blo
   }
 }
 
-/// Columns first .. first + 63 of expert e times its rows, every kParts-th step of K from `part` on.
-template <class Weights, int kGroups>
-__device__ __forceinline__ void multiply(const Weights& w,
-                                         const Tokens<typename Weights::Number, kGroups>& tokens, int e,
-                                         int first, int limit, int part, Sums<kGroups>& sums) {
+/// Columns first .. first + 63 of expert e times its rows, every kParts-th step of K from `part` on. Returns
+/// the rows that `rows_of` gives once the first weights are on their way.
+template <class Weights, int kGroups, class RowsOf>
+__device__ __forceinline__ Rows<typename Weights::Number> multiply(const Weights& w, const RowsOf& rows_of,
+                                                                   int e, int first, int limit, int part,
+                                                                   Sums<kGroups>& sums) {
   constexpr int kAhead = Weights::ahead;
   const typename Weights::Reader reader(w, e, first, limit);
   typename Weights::Block blocks[kAhead];
@@ -98,6 +99,8 @@ __device__ __forceinline__ void multiply(const Weights& w,
   int k = part * Weights::depth;
 #pragma unroll
   for (int i = 0; i < kAhead; ++i) reader.load(blocks[i], k + i * apart);
+  const Rows<typename Weights::Number> rows = rows_of();
+  const Tokens<typename Weights::Number, kGroups> tokens(rows);
   for (; k < tokens.k_extent(); k += kAhead * apart)
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
@@ -117,19 +120,18 @@ __device__ __forceinline__ void multiply(const Weights& w,
       }
       reader.load(blocks[i], k + (kAhead + i) * apart);
     }
+  return rows;
 }
 
 /// Rows of one expert times 128 columns of its weights, and what the epilogue makes of them.
-template <class Weights, int kGroups, class Epilogue>
-__device__ __forceinline__ void tile(const Weights& w, const Rows<typename Weights::Number>& rows, int e,
-                                     int m_tile, const Epilogue& epilogue,
-                                     float (&parts)[kParts][8][kStride]) {
+template <class Weights, int kGroups, class RowsOf, class Epilogue>
+__device__ __forceinline__ void tile(const Weights& w, const RowsOf& rows_of, int e, int m_tile,
+                                     const Epilogue& epilogue, float (&parts)[kParts][8][kStride]) {
   const int warp = threadIdx.x / 32, run = warp % 2, part = warp / 2, lane = threadIdx.x % 32;
   const portable::Columns c = epilogue.columns(m_tile);
   Sums<kGroups> sums = {};
-  const Tokens<typename Weights::Number, kGroups> tokens(rows);
-  multiply<Weights, kGroups>(w, tokens, e, run == 0 ? c.first : c.second,
-                             run == 0 ? c.first_limit : c.second_limit, part, sums);
+  const Rows<typename Weights::Number> rows = multiply<Weights, kGroups>(
+      w, rows_of, e, run == 0 ? c.first : c.second, run == 0 ? c.first_limit : c.second_limit, part, sums);
   const float scale = w.expert_scale(e);
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) {
@@ -178,12 +180,13 @@ __global__ void __launch_bounds__(kWarps * 32, kMost <= 16 ? 2 : 1)
     for (int from = at; from < end; from += kMost) {
       Rows<typename Weights::Number> rows = all;
       rows.first = std::int64_t{begin} + from, rows.count = min(kMost, end - from);
+      const auto given = [&] { return rows; };
       if (kMost == 8 || rows.count <= 8)
-        tile<Weights, 1>(weights, rows, e, m, epilogue, parts);
+        tile<Weights, 1>(weights, given, e, m, epilogue, parts);
       else if (kMost == 16 || rows.count <= 16)
-        tile<Weights, kMost == 8 ? 1 : 2>(weights, rows, e, m, epilogue, parts);
+        tile<Weights, kMost == 8 ? 1 : 2>(weights, given, e, m, epilogue, parts);
       else
-        tile<Weights, kMost == 32 ? 4 : 1>(weights, rows, e, m, epilogue, parts);
+        tile<Weights, kMost == 32 ? 4 : 1>(weights, given, e, m, epilogue, parts);
     }
   }
 }
@@ -252,28 +255,37 @@ void launch(const char* name, const GroupedShape& g, const Weights& weights, con
     launch_overlapped<few_rows_product<Weights, 32, Epilogue>>(name, shape, work, weights, rows, epilogue);
 }
 
+template <class T>
+AnyUp<T> up_epilogue(const GroupedShape& g, const UpProduct& u, Activation activation,
+                     const ActivationParameters& parameters) {
+  return {{static_cast<T*>(u.h), static_cast<T*>(u.a), static_cast<const T*>(u.bias),
+           u.weighted ? g.permutation.row_weight : nullptr, g.inter_dim, parameters,
+           in_eights(g.inter_dim, u.h, u.a, u.bias)},
+          activation};
+}
+template <class T>
+portable::Store<T> down_epilogue(const GroupedShape& g, const StoredProduct& p) {
+  return {static_cast<T*>(p.out), static_cast<const T*>(p.bias),  g.permutation.row_weight, g.dim,
+          p.scale_product,        in_eights(g.dim, p.out, p.bias)};
+}
+/// Column tiles of the two products.
+inline int up_tiles(const GroupedShape& g, Activation activation) {
+  const int inner = is_gated(activation) ? kColumns : 2 * kColumns;
+  return (g.inter_dim + inner - 1) / inner;
+}
+inline int down_tiles(const GroupedShape& g) { return (g.dim + 2 * kColumns - 1) / (2 * kColumns); }
+
 template <class Weights>
 void launch_up(const GroupedShape& g, const Weights& weights, const UpProduct& u, Activation activation,
                const ActivationParameters& parameters, cudaStream_t stream) {
-  using T = typename Weights::Number;
-  const AnyUp<T> epilogue{{static_cast<T*>(u.h), static_cast<T*>(u.a), static_cast<const T*>(u.bias),
-                           u.weighted ? g.permutation.row_weight : nullptr, g.inter_dim, parameters,
-                           in_eights(g.inter_dim, u.h, u.a, u.bias)},
-                          activation};
-  const int inner = is_gated(activation) ? kColumns : 2 * kColumns;
-  launch<Weights>("up_product", g, weights, u.tokens, g.permutation.row_token, g.dim,
-                  (g.inter_dim + inner - 1) / inner, epilogue, stream);
+  launch<Weights>("up_product", g, weights, u.tokens, g.permutation.row_token, g.dim, up_tiles(g, activation),
+                  up_epilogue<typename Weights::Number>(g, u, activation, parameters), stream);
 }
 
 template <class Weights>
 void launch_down(const GroupedShape& g, const Weights& weights, const StoredProduct& p, cudaStream_t stream) {
-  using T = typename Weights::Number;
-  const portable::Store<T> epilogue{static_cast<T*>(p.out),   static_cast<const T*>(p.bias),
-                                    g.permutation.row_weight, g.dim,
-                                    p.scale_product,          in_eights(g.dim, p.out, p.bias)};
-  const int inner = 2 * kColumns;
-  launch<Weights>("down_product", g, weights, p.rows, nullptr, g.inter_dim, (g.dim + inner - 1) / inner,
-                  epilogue, stream);
+  launch<Weights>("down_product", g, weights, p.rows, nullptr, g.inter_dim, down_tiles(g),
+                  down_epilogue<typename Weights::Number>(g, p), stream);
 }
 
 }  // namespace moeref::cuda::few_rows

@@ -13,6 +13,8 @@ extern const GroupedProducts kBfloat16Products, kFloat16Products;
 struct CodeProducts {
   void (*up)(const GroupedShape&, const UpProduct&, Activation, const ActivationParameters&, cudaStream_t);
   void (*down)(const GroupedShape&, const StoredProduct&, cudaStream_t);
+  void (*whole_pass)(const GroupedShape&, const WholePass&, Activation, const ActivationParameters&,
+                     cudaStream_t);
 };
 extern const CodeProducts kFp8Block128Products, kMxfp8Products, kMxfp4Products, kNvfp4Products,
     kInt4Group32Products, kInt4Group128Products;

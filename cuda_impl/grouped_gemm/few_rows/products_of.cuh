@@ -3,6 +3,7 @@
 
 #include "cuda_impl/grouped_gemm/few_rows/kernels.cuh"
 #include "cuda_impl/grouped_gemm/few_rows/products.hpp"
+#include "cuda_impl/grouped_gemm/few_rows/whole_pass.cuh"
 
 namespace moeref::cuda::few_rows {
 
@@ -12,13 +13,24 @@ struct ProductsOf {
                  const ActivationParameters& parameters, cudaStream_t stream) {
     if (g.format != WeightFormat::none)
       return code_products(g.format).up(g, u, activation, parameters, stream);
-    const int width = is_gated(activation) ? 2 * g.inter_dim : g.inter_dim;
-    launch_up(g, PlainWeights<T>{static_cast<const T*>(u.weights), g.dim, width}, u, activation, parameters,
-              stream);
+    launch_up(g, up_weights(g, u, activation), u, activation, parameters, stream);
   }
   static void down(const GroupedShape& g, const StoredProduct& p, cudaStream_t stream) {
     if (g.format != WeightFormat::none) return code_products(g.format).down(g, p, stream);
-    launch_down(g, PlainWeights<T>{static_cast<const T*>(p.weights), g.inter_dim, g.dim}, p, stream);
+    launch_down(g, down_weights(g, p), p, stream);
+  }
+  static void whole_pass(const GroupedShape& g, const WholePass& p, Activation activation,
+                         const ActivationParameters& parameters, cudaStream_t stream) {
+    if (g.format != WeightFormat::none)
+      return code_products(g.format).whole_pass(g, p, activation, parameters, stream);
+    launch_whole_pass(g, up_weights(g, p.up, activation), down_weights(g, p.down), p, activation, parameters,
+                      stream);
+  }
+  static PlainWeights<T> up_weights(const GroupedShape& g, const UpProduct& u, Activation activation) {
+    return {static_cast<const T*>(u.weights), g.dim, is_gated(activation) ? 2 * g.inter_dim : g.inter_dim};
+  }
+  static PlainWeights<T> down_weights(const GroupedShape& g, const StoredProduct& p) {
+    return {static_cast<const T*>(p.weights), g.inter_dim, g.dim};
   }
 
   template <Activation A>
@@ -38,7 +50,8 @@ struct ProductsOf {
       },
       [](const GroupedShape& g, const WeightGradient& p, cudaStream_t stream) {
         kGradients.weight_gradient(g, p, stream);
-      }};
+      },
+      whole_pass};
 };
 
 }  // namespace moeref::cuda::few_rows

@@ -64,12 +64,18 @@ std::size_t permutation_bytes(const PermutationShape& shape);
 std::size_t sort_workspace_bytes(const PermutationShape& shape);
 Permutation carve_permutation(const PermutationShape& shape, void* memory);
 
+/// Counters that are 0 when the sort has ended.
+struct Cleared {
+  int* counters = nullptr;
+  int count = 0;
+};
+
 /// Stable counting sort by expert and chunk. `ids` [tokens, slots], `weights` [tokens, slots], `token_mask`
 /// [tokens] (1 = real) or null. Slots of masked tokens and ids outside [0, experts) contribute no row. The
 /// result depends on the inputs alone, not on timing. Throws ArgumentError when tokens * slots or experts *
 /// chunks is out of range.
 void sort_by_expert(const PermutationShape& shape, const int* ids, const float* weights,
                     const std::uint8_t* token_mask, const Permutation& out, void* workspace,
-                    cudaStream_t stream);
+                    cudaStream_t stream, const Cleared& cleared = {});
 
 }  // namespace moeref::cuda

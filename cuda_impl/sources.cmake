@@ -26,7 +26,7 @@ set(MOEREF_CUDA_SOURCES
   metrics/metrics.cu
   parallel/barrier.cu parallel/copy_rows.cu parallel/group.cpp parallel/group_creation.cpp parallel/nccl_link.cpp parallel/nccl_passes.cpp
   parallel/peers.cpp parallel/thread_bootstrap.cpp
-  permutation/sort_by_expert.cu
+  permutation/sort_by_expert.cu permutation/sort_few_slots.cu
   quantization/dequantize.cu quantization/quantize_rows.cu
   token_blocks/token_blocks.cpp)
 set(MOEREF_CUDA_PORT_SOURCES

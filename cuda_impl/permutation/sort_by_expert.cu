@@ -1,16 +1,18 @@
 // Stable counting sort of (token, slot) pairs by expert, and the row tiles of the grouped products. With
 // chunks, a group is an expert's part of one chunk; without, an expert.
 //
-// Up to 2048 slots are sorted by one block in one launch. Else three launches. count_segments: one warp per
-// segment of 256 slots counts its groups. scan_segments: one block per group turns the counts of its column
-// into exclusive prefixes and writes the group's total. scatter: each block scans the totals (offsets), then
-// each warp walks its segment 32 slots at a time; a slot's rank is its segment's prefix + the slots of the
-// same group before it, found with __match_any_sync. Integer counts only: no result depends on the order of
-// atomics. Floor: about 30 bytes per slot, under 2 us at 131072 slots; latency of three launches dominates.
+// A few slots are sort_few_slots()'s. Up to 2048 are sorted by one block in one launch. Else three launches.
+// count_segments: one warp per segment of 256 slots counts its groups. scan_segments: one block per group
+// turns the counts of its column into exclusive prefixes and writes the group's total. scatter: each block
+// scans the totals (offsets), then each warp walks its segment 32 slots at a time; a slot's rank is its
+// segment's prefix + the slots of the same group before it, found with __match_any_sync. Integer counts only:
+// no result depends on the order of atomics. Floor: about 30 bytes per slot, under 2 us at 131072 slots;
+// latency of three launches dominates.
 #include <algorithm>
 #include <string>
 
 #include "cuda_impl/memory/overlapped_launch.cuh"
+#include "cuda_impl/permutation/sort_few_slots.hpp"
 #include "cuda_impl/permutation/tile_split.hpp"
 #include "moeref/cuda/error.hpp"
 #include "moeref/cuda/permutation.hpp"
@@ -259,6 +261,7 @@ void sort_by_expert(const PermutationShape& s, const int* ids, const float* weig
   if (s.max_rows < 0 || s.max_rows > slots_of(s))
     throw ArgumentError("max_rows is " + std::to_string(s.max_rows) +
                         ": want 0 to tokens * slots = " + std::to_string(slots_of(s)));
+  if (sorts_few_slots(s)) return sort_few_slots(s, ids, weights, token_mask, out, cleared, stream);
   const int segments = segments_of(s);
   const Slots in{ids,       token_mask, static_cast<int>(slots_of(s)),     s.slots,
                  s.experts, chunks,     static_cast<int>(s.chunks.period), static_cast<int>(s.chunks.each())};

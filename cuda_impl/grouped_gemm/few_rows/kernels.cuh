@@ -61,17 +61,30 @@ class Tokens {
 template <int kGroups>
 using Sums = float[kGroups][4][4];
 
+/// What a step of K takes of the tokens: eight elements per word, group and lane.
+template <class Weights, int kGroups>
+struct TokenStep {
+  static constexpr int words = Weights::depth / 32;  // of eight elements of K per lane and token
+  uint4 word[words][kGroups];
+
+  __device__ __forceinline__ void load(const Tokens<typename Weights::Number, kGroups>& tokens, int k) {
+    const int mine = k + threadIdx.x % 4 * (8 * words);
+#pragma unroll
+    for (int i = 0; i < words; ++i)
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) word[i][g] = tokens.load(g, mine + 8 * i);
+  }
+};
+
 template <bool kWhole, class Weights, int kGroups>
 __device__ __forceinline__ void multiply_step(const typename Weights::Block& block,
-                                              const Tokens<typename Weights::Number, kGroups>& tokens, int k,
+                                              const TokenStep<Weights, kGroups>& tokens,
                                               Sums<kGroups>& sums) {
-  constexpr int words = Weights::depth / 32;  // of eight elements of K per lane and token
-  const int mine = k + threadIdx.x % 4 * (8 * words);
 #pragma unroll
-  for (int i = 0; i < words; ++i) {
+  for (int i = 0; i < tokens.words; ++i) {
     uint4 t[kGroups];
 #pragma unroll
-    for (int g = 0; g < kGroups; ++g) t[g] = Weights::arranged(tokens.load(g, mine + 8 * i));
+    for (int g = 0; g < kGroups; ++g) t[g] = Weights::arranged(tokens.word[i][g]);
 #pragma unroll
     for (int half = 0; half < 2; ++half)
 #pragma unroll
@@ -86,27 +99,34 @@ __device__ __forceinline__ void multiply_step(const typename Weights::Block& blo
   }
 }
 
-/// Columns first .. first + 63 of expert e times its rows, every kParts-th step of K from `part` on. Returns
-/// the rows that `rows_of` gives once the first weights are on their way.
-template <class Weights, int kGroups, class RowsOf>
+/// Columns first .. first + 63 of expert e times its rows, every kParts-th step of K from `part` on, kAhead
+/// steps of weights on their way while one is multiplied, and of tokens where these are few. Returns the rows
+/// that `rows_of` gives once the first weights are on their way.
+template <class Weights, int kGroups, int kAhead, class RowsOf>
 __device__ __forceinline__ Rows<typename Weights::Number> multiply(const Weights& w, const RowsOf& rows_of,
                                                                    int e, int first, int limit, int part,
                                                                    Sums<kGroups>& sums) {
-  constexpr int kAhead = Weights::ahead;
+  constexpr bool tokens_ahead = kGroups == 1;
   const typename Weights::Reader reader(w, e, first, limit);
   typename Weights::Block blocks[kAhead];
+  TokenStep<Weights, kGroups> steps[tokens_ahead ? kAhead : 1];
   constexpr int apart = kParts * Weights::depth;
   int k = part * Weights::depth;
 #pragma unroll
   for (int i = 0; i < kAhead; ++i) reader.load(blocks[i], k + i * apart);
   const Rows<typename Weights::Number> rows = rows_of();
   const Tokens<typename Weights::Number, kGroups> tokens(rows);
+  if constexpr (tokens_ahead)
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) steps[i].load(tokens, k + i * apart);
   for (; k < tokens.k_extent(); k += kAhead * apart)
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
+      TokenStep<Weights, kGroups>& now = steps[tokens_ahead ? i : 0];
+      if constexpr (!tokens_ahead) now.load(tokens, k + i * apart);
       if constexpr (Weights::scaled_by_step) {
         Sums<kGroups> step = {};
-        multiply_step<false, Weights, kGroups>(blocks[i], tokens, k + i * apart, step);
+        multiply_step<false, Weights, kGroups>(blocks[i], now, step);
 #pragma unroll
         for (int g = 0; g < kGroups; ++g)
 #pragma unroll
@@ -114,23 +134,24 @@ __device__ __forceinline__ Rows<typename Weights::Number> multiply(const Weights
 #pragma unroll
             for (int q = 0; q < 4; ++q) sums[g][m][q] += blocks[i].scale(m, q / 2) * step[g][m][q];
       } else if (blocks[i].whole()) {
-        multiply_step<true, Weights, kGroups>(blocks[i], tokens, k + i * apart, sums);
+        multiply_step<true, Weights, kGroups>(blocks[i], now, sums);
       } else {
-        multiply_step<false, Weights, kGroups>(blocks[i], tokens, k + i * apart, sums);
+        multiply_step<false, Weights, kGroups>(blocks[i], now, sums);
       }
       reader.load(blocks[i], k + (kAhead + i) * apart);
+      if constexpr (tokens_ahead) now.load(tokens, k + (kAhead + i) * apart);
     }
   return rows;
 }
 
 /// Rows of one expert times 128 columns of its weights, and what the epilogue makes of them.
-template <class Weights, int kGroups, class RowsOf, class Epilogue>
+template <class Weights, int kGroups, int kAhead = Weights::ahead, class RowsOf, class Epilogue>
 __device__ __forceinline__ void tile(const Weights& w, const RowsOf& rows_of, int e, int m_tile,
                                      const Epilogue& epilogue, float (&parts)[kParts][8][kStride]) {
   const int warp = threadIdx.x / 32, run = warp % 2, part = warp / 2, lane = threadIdx.x % 32;
   const portable::Columns c = epilogue.columns(m_tile);
   Sums<kGroups> sums = {};
-  const Rows<typename Weights::Number> rows = multiply<Weights, kGroups>(
+  const Rows<typename Weights::Number> rows = multiply<Weights, kGroups, kAhead>(
       w, rows_of, e, run == 0 ? c.first : c.second, run == 0 ? c.first_limit : c.second_limit, part, sums);
   const float scale = w.expert_scale(e);
 #pragma unroll

@@ -87,7 +87,7 @@ struct Pass {
 
 /// The rows of row tile t, an expert's of at most `tile_rows`, eight at a time; `ready` is called before the
 /// first of them are read, when weights are on their way.
-template <class Weights, class Ready, class Epilogue>
+template <int kBlocks, class Weights, class Ready, class Epilogue>
 __device__ __forceinline__ void tile_of_rows(const Pass<Weights>& p, const Weights& weights,
                                              const Rows<typename Weights::Number>& all, int t, int e, int m,
                                              const Epilogue& epilogue, const Ready& ready,
@@ -96,7 +96,7 @@ __device__ __forceinline__ void tile_of_rows(const Pass<Weights>& p, const Weigh
   std::int64_t from = 0, end = 0;
   bool known = false;
   do {
-    tile<Weights, 1>(
+    tile<Weights, 1, kBlocks == 1 ? 2 * Weights::ahead : Weights::ahead>(
         weights,
         [&] {
           if (!known) {
@@ -115,8 +115,8 @@ __device__ __forceinline__ void tile_of_rows(const Pass<Weights>& p, const Weigh
   } while (from < end);
 }
 
-template <class Weights>
-__global__ void __launch_bounds__(kWarps * 32, 2) few_rows_pass(const Pass<Weights> p) {
+template <class Weights, int kBlocks>
+__global__ void __launch_bounds__(kWarps * 32, kBlocks) few_rows_pass(const Pass<Weights> p) {
   wait_for_earlier_kernels();
   __shared__ __align__(16) float parts[kParts][8][kStride];
   __shared__ int experts[kWholePassRows];
@@ -134,12 +134,12 @@ __global__ void __launch_bounds__(kWarps * 32, 2) few_rows_pass(const Pass<Weigh
     if (threadIdx.x == 0) next = atomicAdd(p.progress.drawn, 1);
     if (work < ups) {
       const int t = work / p.up_tiles, m = work % p.up_tiles;
-      tile_of_rows(
+      tile_of_rows<kBlocks>(
           p, p.up, p.tokens, t, experts[t], m, p.activate, [] {}, parts);
       publish(p.progress.activated + t);
     } else {
       const int t = (work - ups) / p.down_tiles, m = (work - ups) % p.down_tiles;
-      tile_of_rows(
+      tile_of_rows<kBlocks>(
           p, p.down, p.a, t, experts[t], m, p.store, [&] { await(p.progress.activated + t, p.up_tiles); },
           parts);
       const int earlier = publish(p.progress.stored + m);
@@ -182,10 +182,16 @@ void launch_whole_pass(const GroupedShape& g, const Weights& up, const Weights& 
   check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
         "cudaDeviceGetAttribute");
   const std::int64_t tiles = std::int64_t{most} * (pass.up_tiles + pass.down_tiles);
-  const LaunchShape shape{
-      static_cast<unsigned>(std::min<std::int64_t>(tiles, 2 * std::int64_t{multiprocessors})), kWarps * 32, 0,
-      stream};
-  launch_overlapped<few_rows_pass<Weights>>("few_rows_pass", shape, pass);
+  const auto launch = [&]<int kBlocks>() {
+    const std::int64_t blocks = std::min<std::int64_t>(tiles, kBlocks * std::int64_t{multiprocessors});
+    launch_overlapped<few_rows_pass<Weights, kBlocks>>(
+        "few_rows_pass", {static_cast<unsigned>(blocks), kWarps * 32, 0, stream}, pass);
+  };
+  static const int tried = getenv("MOEREF_BLOCKS") ? atoi(getenv("MOEREF_BLOCKS")) : 1;
+  if (tried == 1)
+    launch.template operator()<1>();
+  else
+    launch.template operator()<2>();
 }
 
 }  // namespace moeref::cuda::few_rows

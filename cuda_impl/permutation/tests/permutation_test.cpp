@@ -20,6 +20,11 @@ TEST(SortByExpert, FollowsTheDefinition) {
   std::mt19937 rng(5);
   for (const PermutationShape s : {PermutationShape{0, 2, 4, 320},
                                    {1, 1, 1, 320},
+                                   {1, 8, 128, 128},
+                                   {3, 7, 2, 64},  // several slots an expert
+                                   {8, 8, 1024, 160},
+                                   {64, 1, 300, 320},
+                                   {65, 1, 300, 320},
                                    {255, 1, 3, 320},
                                    {257, 8, 128, 320},
                                    {5000, 3, 1024, 320},

@@ -99,26 +99,39 @@ __device__ __forceinline__ void multiply_step(const typename Weights::Block& blo
   }
 }
 
+/// Rows that are there.
+template <class T>
+struct GivenRows {
+  static constexpr bool await_rows = false;
+  const Rows<T>& rows;
+  __device__ __forceinline__ const Rows<T>& operator()() const { return rows; }
+};
+
 /// Columns first .. first + 63 of expert e times its rows, every kParts-th step of K from `part` on, kAhead
 /// steps of weights on their way while one is multiplied, and of tokens where these are few. Returns the rows
-/// that `rows_of` gives once the first weights are on their way.
+/// that `rows_of` gives, once the first weights are on their way where it awaits them: else before, since
+/// loads are answered in order and tokens would come last.
 template <class Weights, int kGroups, int kAhead, class RowsOf>
 __device__ __forceinline__ Rows<typename Weights::Number> multiply(const Weights& w, const RowsOf& rows_of,
                                                                    int e, int first, int limit, int part,
                                                                    Sums<kGroups>& sums) {
   constexpr bool tokens_ahead = kGroups == 1;
+  using Number = typename Weights::Number;
   const typename Weights::Reader reader(w, e, first, limit);
   typename Weights::Block blocks[kAhead];
   TokenStep<Weights, kGroups> steps[tokens_ahead ? kAhead : 1];
   constexpr int apart = kParts * Weights::depth;
   int k = part * Weights::depth;
+  if constexpr (RowsOf::await_rows)
 #pragma unroll
-  for (int i = 0; i < kAhead; ++i) reader.load(blocks[i], k + i * apart);
-  const Rows<typename Weights::Number> rows = rows_of();
-  const Tokens<typename Weights::Number, kGroups> tokens(rows);
-  if constexpr (tokens_ahead)
+    for (int i = 0; i < kAhead; ++i) reader.load(blocks[i], k + i * apart);
+  const Rows<Number> rows = rows_of();
+  const Tokens<Number, kGroups> tokens(rows);
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) steps[i].load(tokens, k + i * apart);
+  for (int i = 0; i < kAhead; ++i) {
+    if constexpr (tokens_ahead) steps[i].load(tokens, k + i * apart);
+    if constexpr (!RowsOf::await_rows) reader.load(blocks[i], k + i * apart);
+  }
   for (; k < tokens.k_extent(); k += kAhead * apart)
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
@@ -201,7 +214,7 @@ __global__ void __launch_bounds__(kWarps * 32, kMost <= 16 ? 2 : 1)
     for (int from = at; from < end; from += kMost) {
       Rows<typename Weights::Number> rows = all;
       rows.first = std::int64_t{begin} + from, rows.count = min(kMost, end - from);
-      const auto given = [&] { return rows; };
+      const GivenRows<typename Weights::Number> given{rows};
       if (kMost == 8 || rows.count <= 8)
         tile<Weights, 1>(weights, given, e, m, epilogue, parts);
       else if (kMost == 16 || rows.count <= 16)

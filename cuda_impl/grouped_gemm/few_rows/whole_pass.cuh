@@ -12,6 +12,8 @@
 // that draws ahead holds one of the up product only while it works on another of them.
 #pragma once
 
+#include <cuda/atomic>
+
 #include "cuda_impl/grouped_gemm/few_rows/kernels.cuh"
 
 namespace moeref::cuda::few_rows {
@@ -23,18 +25,18 @@ struct Progress {
   int* stored;     // [column tiles] row tiles of the down product that are stored
 };
 
-/// A tile's stores are seen by whoever finds `counter` increased. Returns what it was, to thread 0.
+using Counter = ::cuda::atomic_ref<int, ::cuda::thread_scope_device>;
+
+/// By one thread after a barrier: what all threads of the block stored before it is seen by whoever finds the
+/// counter increased. Returns what it was; whoever makes it complete sees what the others stored.
 __device__ __forceinline__ int publish(int* counter) {
-  __syncthreads();
-  if (threadIdx.x != 0) return 0;
-  __threadfence();
-  return atomicAdd(counter, 1);
+  return Counter(*counter).fetch_add(1, ::cuda::memory_order_acq_rel);
 }
-/// All threads see what was stored before `counter` became `count`.
-__device__ __forceinline__ void await(const int* counter, int count) {
+/// All threads see what was stored before the counter became `count`.
+__device__ __forceinline__ void await(int* counter, int count) {
   if (threadIdx.x == 0) {
-    while (*static_cast<const volatile int*>(counter) < count) __nanosleep(20);
-    __threadfence();
+    while (Counter(*counter).load(::cuda::memory_order_relaxed) < count) __nanosleep(20);
+    (void)Counter(*counter).load(::cuda::memory_order_acquire);
   }
   __syncthreads();
 }
@@ -85,74 +87,101 @@ struct Pass {
   Progress progress;
 };
 
-/// The rows of row tile t, an expert's of at most `tile_rows`, eight at a time; `ready` is called before the
-/// first of them are read, when weights are on their way.
-template <int kBlocks, class Weights, class Ready, class Epilogue>
-__device__ __forceinline__ void tile_of_rows(const Pass<Weights>& p, const Weights& weights,
-                                             const Rows<typename Weights::Number>& all, int t, int e, int m,
-                                             const Epilogue& epilogue, const Ready& ready,
-                                             float (&parts)[kParts][8][kStride]) {
-  Rows<typename Weights::Number> rows = all;
-  std::int64_t from = 0, end = 0;
-  bool known = false;
+/// The row tiles, in shared memory.
+struct TileTable {
+  struct Tile {
+    int expert, first, count;
+  } tiles[kWholePassRows];
+  int token[kWholePassRows];  // of a row
+
+  /// Reads what there is room for; the entries past the last tile are of no meaning.
+  template <class P>
+  __device__ __forceinline__ void read(const P& p) {
+    for (int t = threadIdx.x; t < p.most_tiles; t += blockDim.x) {
+      const int expert = min(max(p.tiles.tile_expert[t], 0), p.experts - 1);
+      const int begin = p.tiles.offsets[expert * p.tiles.step],
+                count = p.tiles.offsets[expert * p.tiles.step + 1] - begin,
+                size = tile_size(count, p.tile_rows), at = (t - p.tiles.expert_tile_begin[expert]) * size;
+      tiles[t] = {expert, begin + at, min(size, count - at)};
+    }
+    for (int r = threadIdx.x; r < p.sums.tokens * p.sums.slots; r += blockDim.x) token[r] = p.tokens.token[r];
+  }
+};
+
+/// Eight rows of a tile, from `done` on; `ready` is called before the first of them are read.
+template <class T, bool kAwait, class Ready>
+struct TileRows {
+  static constexpr bool await_rows = kAwait;
+  Rows<T> all;
+  const TileTable::Tile& tile;
+  int done;
+  const Ready& ready;
+  __device__ __forceinline__ Rows<T> operator()() const {
+    if (done == 0) ready();
+    Rows<T> rows = all;
+    rows.first = tile.first + done, rows.count = min(8, tile.count - done);
+    return rows;
+  }
+};
+
+template <int kBlocks, bool kAwait, class Weights, class Epilogue, class Ready>
+__device__ __forceinline__ void tile_of_rows(const Weights& weights,
+                                             const Rows<typename Weights::Number>& all,
+                                             const TileTable::Tile& at, int m, const Epilogue& epilogue,
+                                             float (&parts)[kParts][8][kStride], const Ready& ready) {
+  int done = 0;
   do {
     tile<Weights, 1, kBlocks == 1 ? 2 * Weights::ahead : Weights::ahead>(
-        weights,
-        [&] {
-          if (!known) {
-            const int begin = p.tiles.offsets[e * p.tiles.step],
-                      count = p.tiles.offsets[e * p.tiles.step + 1] - begin,
-                      size = tile_size(count, p.tile_rows), at = (t - p.tiles.expert_tile_begin[e]) * size;
-            from = std::int64_t{begin} + at, end = std::int64_t{begin} + min(at + size, count);
-            ready();
-            known = true;
-          }
-          rows.first = from, rows.count = static_cast<int>(min(std::int64_t{8}, end - from));
-          return rows;
-        },
-        e, m, epilogue, parts);
-    from += 8;
-  } while (from < end);
+        weights, TileRows<typename Weights::Number, kAwait, Ready>{all, at, done, ready}, at.expert, m,
+        epilogue, parts);
+    done += 8;
+  } while (done < at.count);
 }
 
+/// kBlocks: of a multiprocessor.
 template <class Weights, int kBlocks>
 __global__ void __launch_bounds__(kWarps * 32, kBlocks) few_rows_pass(const Pass<Weights> p) {
   wait_for_earlier_kernels();
   __shared__ __align__(16) float parts[kParts][8][kStride];
-  __shared__ int experts[kWholePassRows];
+  __shared__ TileTable table;
   __shared__ int shared_work, shared_tiles, shared_last;
-  if (threadIdx.x == 0) shared_work = atomicAdd(p.progress.drawn, 1);
-  if (threadIdx.x == 32) shared_tiles = p.tiles.expert_tile_begin[p.experts];
-  // Those past the last row tile are not used.
-  for (int i = threadIdx.x; i < p.most_tiles; i += blockDim.x) experts[i] = p.tiles.tile_expert[i];
+  if (threadIdx.x == kWarps * 32 - 1) {
+    shared_tiles = p.tiles.expert_tile_begin[p.experts];
+    shared_work = atomicAdd(p.progress.drawn, 1);
+  }
+  table.read(p);
   __syncthreads();
   const int row_tiles = shared_tiles, ups = row_tiles * p.up_tiles, total = ups + row_tiles * p.down_tiles;
+  Rows<typename Weights::Number> tokens = p.tokens;
+  tokens.token = table.token;
   if (row_tiles == 0)
     for (int m = blockIdx.x; m < p.down_tiles; m += gridDim.x) p.sums.add(m * 2 * kColumns);
   for (int work = shared_work; work < total;) {
+    // A tile that waits draws its block's next when it goes on, and not before: others may be free sooner.
     int next = 0;
-    if (threadIdx.x == 0) next = atomicAdd(p.progress.drawn, 1);
-    if (work < ups) {
-      const int t = work / p.up_tiles, m = work % p.up_tiles;
-      tile_of_rows<kBlocks>(
-          p, p.up, p.tokens, t, experts[t], m, p.activate, [] {}, parts);
-      publish(p.progress.activated + t);
-    } else {
-      const int t = (work - ups) / p.down_tiles, m = (work - ups) % p.down_tiles;
-      tile_of_rows<kBlocks>(
-          p, p.down, p.a, t, experts[t], m, p.store, [&] { await(p.progress.activated + t, p.up_tiles); },
-          parts);
-      const int earlier = publish(p.progress.stored + m);
-      if (threadIdx.x == 0) {
-        shared_last = earlier == row_tiles - 1;
-        if (shared_last) __threadfence();
-      }
-      __syncthreads();
-      if (shared_last) p.sums.add(m * 2 * kColumns);
-    }
+    const auto draw = [&] {
+      if (threadIdx.x == 0) next = atomicAdd(p.progress.drawn, 1);
+    };
+    const bool is_up = work < ups;
+    const int columns = is_up ? p.up_tiles : p.down_tiles, place = is_up ? work : work - ups,
+              t = place / columns, m = place % columns;
+    if (is_up)
+      tile_of_rows<kBlocks, false>(p.up, tokens, table.tiles[t], m, p.activate, parts, draw);
+    else
+      tile_of_rows<kBlocks, true>(p.down, p.a, table.tiles[t], m, p.store, parts, [&] {
+        await(p.progress.activated + t, p.up_tiles);
+        draw();
+      });
     if (threadIdx.x == 0) shared_work = next;
-    __syncthreads();
+    __syncthreads();  // the tile is stored
     work = shared_work;
+    if (is_up) {
+      if (threadIdx.x == 0) publish(p.progress.activated + t);
+      continue;
+    }
+    if (threadIdx.x == 0) shared_last = publish(p.progress.stored + m) == row_tiles - 1;
+    __syncthreads();
+    if (shared_last) p.sums.add(m * 2 * kColumns);
   }
 }
 

@@ -63,7 +63,6 @@ inline unsigned __reduce_min_sync(unsigned mask, unsigned v) {
 }
 
 inline int atomicAdd(int* at, int v) { return std::atomic_ref(*at).fetch_add(v); }
-inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 inline void __threadfence_system() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 inline void __nanosleep(unsigned ns) {  // and leaves the core to the ranks that are waited for
   emulated::pause();

@@ -105,12 +105,14 @@ struct GivenRows {
   static constexpr bool await_rows = false;
   const Rows<T>& rows;
   __device__ __forceinline__ const Rows<T>& operator()() const { return rows; }
+  __device__ __forceinline__ void before_last_loads() const {}
 };
 
 /// Columns first .. first + 63 of expert e times its rows, every kParts-th step of K from `part` on, kAhead
 /// steps of weights on their way while one is multiplied, and of tokens where these are few. Returns the rows
 /// that `rows_of` gives, once the first weights are on their way where it awaits them: else before, since
-/// loads are answered in order and tokens would come last.
+/// loads are answered in order and tokens would come last. All warps call its before_last_loads() once, when
+/// the last weights are on their way.
 template <class Weights, int kGroups, int kAhead, class RowsOf>
 __device__ __forceinline__ Rows<typename Weights::Number> multiply(const Weights& w, const RowsOf& rows_of,
                                                                    int e, int first, int limit, int part,
@@ -132,7 +134,9 @@ __device__ __forceinline__ Rows<typename Weights::Number> multiply(const Weights
     if constexpr (tokens_ahead) steps[i].load(tokens, k + i * apart);
     if constexpr (!RowsOf::await_rows) reader.load(blocks[i], k + i * apart);
   }
-  for (; k < tokens.k_extent(); k += kAhead * apart)
+  // As often by every warp, also by one whose steps end earlier.
+  for (int begin = 0; begin < tokens.k_extent(); begin += kAhead * apart, k += kAhead * apart) {
+    if (begin + kAhead * apart >= tokens.k_extent()) rows_of.before_last_loads();
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       TokenStep<Weights, kGroups>& now = steps[tokens_ahead ? i : 0];
@@ -154,6 +158,7 @@ __device__ __forceinline__ Rows<typename Weights::Number> multiply(const Weights
       reader.load(blocks[i], k + (kAhead + i) * apart);
       if constexpr (tokens_ahead) now.load(tokens, k + (kAhead + i) * apart);
     }
+  }
   return rows;
 }
 

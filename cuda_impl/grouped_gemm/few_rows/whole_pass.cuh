@@ -108,34 +108,57 @@ struct TileTable {
   }
 };
 
-/// Eight rows of a tile, from `done` on; `ready` is called before the first of them are read.
-template <class T, bool kAwait, class Ready>
+/// Eight rows of a tile, from `done` on. `ready` is called before the first of them are read, `ahead` before
+/// the last weights are multiplied.
+template <class T, bool kAwait, class Ready, class Ahead>
 struct TileRows {
   static constexpr bool await_rows = kAwait;
   Rows<T> all;
   const TileTable::Tile& tile;
   int done;
   const Ready& ready;
+  const Ahead& ahead;
   __device__ __forceinline__ Rows<T> operator()() const {
     if (done == 0) ready();
     Rows<T> rows = all;
     rows.first = tile.first + done, rows.count = min(8, tile.count - done);
     return rows;
   }
+  __device__ __forceinline__ void before_last_loads() const {
+    if (done + 8 >= tile.count) ahead();
+  }
 };
 
-template <int kBlocks, bool kAwait, class Weights, class Epilogue, class Ready>
+/// Steps of weights on their way.
+template <class Weights, int kBlocks>
+constexpr int steps_ahead = kBlocks == 1 ? 2 * Weights::ahead : Weights::ahead;
+
+template <int kBlocks, bool kAwait, class Weights, class Epilogue, class Ready, class Ahead>
 __device__ __forceinline__ void tile_of_rows(const Weights& weights,
                                              const Rows<typename Weights::Number>& all,
                                              const TileTable::Tile& at, int m, const Epilogue& epilogue,
-                                             float (&parts)[kParts][8][kStride], const Ready& ready) {
+                                             float (&parts)[kParts][8][kStride], const Ready& ready,
+                                             const Ahead& ahead) {
   int done = 0;
   do {
-    tile<Weights, 1, kBlocks == 1 ? 2 * Weights::ahead : Weights::ahead>(
-        weights, TileRows<typename Weights::Number, kAwait, Ready>{all, at, done, ready}, at.expert, m,
-        epilogue, parts);
+    tile<Weights, 1, steps_ahead<Weights, kBlocks>>(
+        weights, TileRows<typename Weights::Number, kAwait, Ready, Ahead>{all, at, done, ready, ahead},
+        at.expert, m, epilogue, parts);
     done += 8;
   } while (done < at.count);
+}
+
+/// Brings to L2 the weights that the tile's first loads will be of.
+template <int kBlocks, class Weights, class Epilogue>
+__device__ __forceinline__ void prefetch_tile(const Weights& weights, const Epilogue& epilogue, int expert,
+                                              int m) {
+  const int warp = threadIdx.x / 32;
+  const portable::Columns c = epilogue.columns(m);
+  const typename Weights::Reader reader(weights, expert, warp % 2 == 0 ? c.first : c.second,
+                                        warp % 2 == 0 ? c.first_limit : c.second_limit);
+#pragma unroll
+  for (int i = 0; i < steps_ahead<Weights, kBlocks>; ++i)
+    reader.prefetch_rows((warp / 2 + i * kParts) * Weights::depth);
 }
 
 /// kBlocks: of a multiprocessor.
@@ -156,32 +179,51 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocks) few_rows_pass(const Pass
   tokens.token = table.token;
   if (row_tiles == 0)
     for (int m = blockIdx.x; m < p.down_tiles; m += gridDim.x) p.sums.add(m * 2 * kColumns);
+  struct Place {
+    bool up;
+    int t, m;
+  };
+  const auto place_of = [&](int work) {
+    const bool up = work < ups;
+    const int columns = up ? p.up_tiles : p.down_tiles, at = up ? work : work - ups;
+    return Place{up, at / columns, at % columns};
+  };
   for (int work = shared_work; work < total;) {
+    const Place here = place_of(work);
     // A tile that waits draws its block's next when it goes on, and not before: others may be free sooner.
     int next = 0;
     const auto draw = [&] {
       if (threadIdx.x == 0) next = atomicAdd(p.progress.drawn, 1);
     };
-    const bool is_up = work < ups;
-    const int columns = is_up ? p.up_tiles : p.down_tiles, place = is_up ? work : work - ups,
-              t = place / columns, m = place % columns;
-    if (is_up)
-      tile_of_rows<kBlocks, false>(p.up, tokens, table.tiles[t], m, p.activate, parts, draw);
+    const auto ahead = [&] {
+      if (threadIdx.x == 0) shared_work = next;
+      __syncthreads();
+      work = shared_work;
+      if (work >= total) return;
+      const Place then = place_of(work);
+      if (then.up)
+        prefetch_tile<kBlocks>(p.up, p.activate, table.tiles[then.t].expert, then.m);
+      else
+        prefetch_tile<kBlocks>(p.down, p.store, table.tiles[then.t].expert, then.m);
+    };
+    if (here.up)
+      tile_of_rows<kBlocks, false>(p.up, tokens, table.tiles[here.t], here.m, p.activate, parts, draw, ahead);
     else
-      tile_of_rows<kBlocks, true>(p.down, p.a, table.tiles[t], m, p.store, parts, [&] {
-        await(p.progress.activated + t, p.up_tiles);
-        draw();
-      });
-    if (threadIdx.x == 0) shared_work = next;
+      tile_of_rows<kBlocks, true>(
+          p.down, p.a, table.tiles[here.t], here.m, p.store, parts,
+          [&] {
+            await(p.progress.activated + here.t, p.up_tiles);
+            draw();
+          },
+          ahead);
     __syncthreads();  // the tile is stored
-    work = shared_work;
-    if (is_up) {
-      if (threadIdx.x == 0) publish(p.progress.activated + t);
+    if (here.up) {
+      if (threadIdx.x == 0) publish(p.progress.activated + here.t);
       continue;
     }
-    if (threadIdx.x == 0) shared_last = publish(p.progress.stored + m) == row_tiles - 1;
+    if (threadIdx.x == 0) shared_last = publish(p.progress.stored + here.m) == row_tiles - 1;
     __syncthreads();
-    if (shared_last) p.sums.add(m * 2 * kColumns);
+    if (shared_last) p.sums.add(here.m * 2 * kColumns);
   }
 }
 

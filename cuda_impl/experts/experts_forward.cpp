@@ -89,7 +89,7 @@ void ForwardPass::multiply(int chunk, cudaStream_t stream) const {
 
 bool ForwardPass::is_one_launch() const {
   return !quantises(config_) && config_.identity_experts == 0 && chunks_.count == 1 &&
-         has_whole_pass(shape(0), config_.tokens, config_.slots);
+         has_whole_pass(shape(0), config_.activation, config_.tokens, config_.slots);
 }
 
 void ForwardPass::multiply_and_add(void* output, cudaStream_t stream) const {

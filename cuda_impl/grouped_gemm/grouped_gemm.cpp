@@ -35,9 +35,9 @@ void up_product(const GroupedShape& g, const UpProduct& p, Activation a,
   products(g, a).up(g, p, parameters, stream);
 }
 
-bool has_whole_pass(const GroupedShape& g, std::int64_t tokens, int slots) {
+bool has_whole_pass(const GroupedShape& g, Activation a, std::int64_t tokens, int slots) {
   return products(g).whole_pass != nullptr && tokens > 0 && tokens <= kWholePassTokens &&
-         tokens * slots <= kWholePassRows;
+         tokens * slots <= kWholePassRows && few_rows::whole_pass_blocks(g, a) > 0;
 }
 
 void whole_pass(const GroupedShape& g, const WholePass& p, Activation a,

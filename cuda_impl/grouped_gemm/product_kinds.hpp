@@ -63,14 +63,14 @@ constexpr bool has_whole_runs(const ProductDemand& d) {
   return d.format != WeightFormat::none && d.dim % 32 == 0 && d.inter_dim % 32 == 0 && !d.weighs_input;
 }
 /// By rows that an expert has on average. Numbers: up to 2 where experts are large gained 3 to 17 % over
-/// tiles on an H200 and lost beyond; small ones gained at one token alone, where blocks of tiles are too few
-/// (20 %), and lost up to 4 % beside (tools/bench/results/2026-11-29-h200-decode.md). Codes: at 8 gained 13
-/// to 28 % over tiles of codes where experts are large, at 12 lost 7 to 32; where there are no such tiles,
-/// gained over numbers first up to 48 (tools/bench/results/2026-11-30-h200-codes.md).
+/// tiles on an H200 and lost beyond; small ones up to a row for every second expert, whose passes are one
+/// launch, gained 10 to 19 % and nothing beyond (tools/bench/results/2026-11-30-h200-decode.md). Codes: at 8
+/// gained 13 to 28 % over tiles of codes where experts are large, at 12 lost 7 to 32; where there are no such
+/// tiles, gained over numbers first up to 48 (tools/bench/results/2026-11-30-h200-codes.md).
 constexpr bool has_few_rows(const ProductDemand& d) {
   if (d.format != WeightFormat::none)
     return d.rows <= std::int64_t{d.experts} * (serves_wgmma(d) && has_whole_runs(d) ? 8 : 48);
-  return d.rows * 8 <= d.experts || (large_experts(d) && d.rows <= std::int64_t{d.experts} * 2);
+  return d.rows * 2 <= d.experts || (large_experts(d) && d.rows <= std::int64_t{d.experts} * 2);
 }
 /// Warpgroups that take turns load more for each flop than those that share a tile, 26 KiB for 128 x 160 x 64
 /// and 52 or 36 for twice as many, which pays where tiles are nearly full: 1024 and 2048 rows an expert

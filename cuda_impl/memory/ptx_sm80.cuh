@@ -21,10 +21,6 @@ __device__ __forceinline__ void copy_async(std::uint32_t to, const void* from, b
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
                : "memory");
 }
-/// Brings the line that holds this byte of device memory to L2.
-__device__ __forceinline__ void prefetch(const void* p) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(p) : "memory");
-}
 /// Makes a group of this thread's copies since the last one.
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /// Until all but the newest kPending groups have arrived.

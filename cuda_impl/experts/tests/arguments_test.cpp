@@ -96,7 +96,8 @@ TEST(ExpertsArguments, FewRowsStreamWeights) {
                        ExpertsPath wanted = automatic) {
     return choose_path({9, 0, type, dim, dim, rows, 128, format}, wanted);
   };
-  EXPECT_EQ(path(8, 1024, WeightFormat::none), few_rows);
+  EXPECT_EQ(path(64, 1024, WeightFormat::none), few_rows);
+  EXPECT_EQ(path(65, 1024, WeightFormat::none), wgmma);
   EXPECT_EQ(path(128, 1024, WeightFormat::none), wgmma);
   EXPECT_EQ(path(256, 4096, WeightFormat::none), few_rows);
   EXPECT_EQ(path(257, 4096, WeightFormat::none), wgmma_clusters);

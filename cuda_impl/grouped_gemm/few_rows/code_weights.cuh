@@ -135,14 +135,6 @@ struct CodeWeights {
           to.scales_[i][j] = scaled && 8 * i < rows_ ? scale_bits(at + j * kScaleBytes) : 0;
       }
     }
-    /// Brings to L2 the codes that load() would read, by the lanes that have the first of a row.
-    __device__ __forceinline__ void prefetch_rows(int k) const {
-      if (k + k_ >= k_extent_ || threadIdx.x % 4 != 0) return;
-      const std::uint8_t* from = codes_ + static_cast<std::int64_t>(k) * bits / 8;
-#pragma unroll
-      for (int i = 0; i < 8; ++i, from += 8 * row_bytes_)
-        if (8 * i < rows_) prefetch(from);
-    }
 
    private:
     int row_bytes_, blocks_, k_, k_extent_, first_, rows_;

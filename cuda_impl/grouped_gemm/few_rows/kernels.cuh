@@ -14,6 +14,7 @@
 #include <algorithm>
 
 #include "cuda_impl/grouped_gemm/few_rows/plain_weights.cuh"
+#include "cuda_impl/grouped_gemm/few_rows/products.hpp"
 #include "cuda_impl/grouped_gemm/grouped_gemm.hpp"
 #include "cuda_impl/grouped_gemm/portable/epilogue.cuh"
 #include "cuda_impl/memory/overlapped_launch.cuh"
@@ -105,14 +106,12 @@ struct GivenRows {
   static constexpr bool await_rows = false;
   const Rows<T>& rows;
   __device__ __forceinline__ const Rows<T>& operator()() const { return rows; }
-  __device__ __forceinline__ void before_last_loads() const {}
 };
 
 /// Columns first .. first + 63 of expert e times its rows, every kParts-th step of K from `part` on, kAhead
 /// steps of weights on their way while one is multiplied, and of tokens where these are few. Returns the rows
 /// that `rows_of` gives, once the first weights are on their way where it awaits them: else before, since
-/// loads are answered in order and tokens would come last. All warps call its before_last_loads() once, when
-/// the last weights are on their way.
+/// loads are answered in order and tokens would come last.
 template <class Weights, int kGroups, int kAhead, class RowsOf>
 __device__ __forceinline__ Rows<typename Weights::Number> multiply(const Weights& w, const RowsOf& rows_of,
                                                                    int e, int first, int limit, int part,
@@ -134,9 +133,7 @@ __device__ __forceinline__ Rows<typename Weights::Number> multiply(const Weights
     if constexpr (tokens_ahead) steps[i].load(tokens, k + i * apart);
     if constexpr (!RowsOf::await_rows) reader.load(blocks[i], k + i * apart);
   }
-  // As often by every warp, also by one whose steps end earlier.
-  for (int begin = 0; begin < tokens.k_extent(); begin += kAhead * apart, k += kAhead * apart) {
-    if (begin + kAhead * apart >= tokens.k_extent()) rows_of.before_last_loads();
+  for (; k < tokens.k_extent(); k += kAhead * apart)
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       TokenStep<Weights, kGroups>& now = steps[tokens_ahead ? i : 0];
@@ -158,7 +155,6 @@ __device__ __forceinline__ Rows<typename Weights::Number> multiply(const Weights
       reader.load(blocks[i], k + (kAhead + i) * apart);
       if constexpr (tokens_ahead) now.load(tokens, k + (kAhead + i) * apart);
     }
-  }
   return rows;
 }
 
@@ -307,11 +303,7 @@ portable::Store<T> down_epilogue(const GroupedShape& g, const StoredProduct& p) 
   return {static_cast<T*>(p.out), static_cast<const T*>(p.bias),  g.permutation.row_weight, g.dim,
           p.scale_product,        in_eights(g.dim, p.out, p.bias)};
 }
-/// Column tiles of the two products.
-inline int up_tiles(const GroupedShape& g, Activation activation) {
-  const int inner = is_gated(activation) ? kColumns : 2 * kColumns;
-  return (g.inter_dim + inner - 1) / inner;
-}
+/// Column tiles of the down product.
 inline int down_tiles(const GroupedShape& g) { return (g.dim + 2 * kColumns - 1) / (2 * kColumns); }
 
 template <class Weights>

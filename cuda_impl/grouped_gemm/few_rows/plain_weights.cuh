@@ -68,13 +68,6 @@ struct PlainWeights {
       for (int r = 0; r < 8; ++r, from += width_)
         to.rows_[r] = k < rows_ ? __ldcs(reinterpret_cast<const uint4*>(from)) : uint4{};
     }
-    /// Brings to L2 what load() would read, by the lanes that have the first columns.
-    __device__ __forceinline__ void prefetch_rows(int k) const {
-      if (k >= rows_ || threadIdx.x % 32 >= 4) return;
-      const T* from = from_ + std::int64_t{k} * width_;
-#pragma unroll
-      for (int r = 0; r < 8; ++r, from += width_) prefetch(from);
-    }
 
    private:
     const T* from_;

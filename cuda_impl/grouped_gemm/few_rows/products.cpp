@@ -4,6 +4,38 @@
 
 namespace moeref::cuda::few_rows {
 
+namespace {
+
+constexpr int kTile = 128;  // columns, of gated activations half of them gates
+
+/// By tiles of the up product. Up to one a multiprocessor: blocks of twice the loads, one a multiprocessor,
+/// so that no two crowd on one of them: 75 MB of numbers took 32.6 us against 34.9 in launches of their own,
+/// and 40.4 with two blocks. Beyond two: two blocks gained 3 to 17 % with numbers and 4 to 16 % with codes.
+/// Between, tiles of numbers wait for the second round: 89 us for 84 at qwen3_235b; codes gained 5 to 9 %
+/// (tools/bench/results/2026-11-30-h200-decode.md).
+constexpr int blocks_for(std::int64_t tiles, int multiprocessors, bool codes) {
+  if (tiles <= multiprocessors) return 1;
+  return codes || tiles > 2 * std::int64_t{multiprocessors} ? 2 : 0;
+}
+
+}  // namespace
+
+int up_tiles(const GroupedShape& g, Activation activation) {
+  const int inner = is_gated(activation) ? kTile / 2 : kTile;
+  return (g.inter_dim + inner - 1) / inner;
+}
+
+int multiprocessors() {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+  return count;
+}
+
+int whole_pass_blocks(const GroupedShape& g, Activation activation) {
+  return blocks_for(g.rows * up_tiles(g, activation), multiprocessors(), g.format != WeightFormat::none);
+}
+
 const CodeProducts& code_products(WeightFormat format) {
   switch (format) {
     case WeightFormat::none:

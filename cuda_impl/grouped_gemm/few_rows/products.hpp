@@ -19,6 +19,12 @@ struct CodeProducts {
 extern const CodeProducts kFp8Block128Products, kMxfp8Products, kMxfp4Products, kNvfp4Products,
     kInt4Group32Products, kInt4Group128Products;
 
+/// Column tiles of the up product.
+int up_tiles(const GroupedShape& shape, Activation activation);
+int multiprocessors();
+/// How many blocks a multiprocessor has in a pass of one launch, 0 where products of their own are faster.
+int whole_pass_blocks(const GroupedShape& shape, Activation activation);
+
 /// Throws ArgumentError for a format without codes.
 const CodeProducts& code_products(WeightFormat format);
 

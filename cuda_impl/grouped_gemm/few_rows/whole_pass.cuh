@@ -1,15 +1,16 @@
 // A pass of up to eight tokens after the sort in one launch: what kernels.cuh computes in two, and the sums
 // of unpermute(), bit for bit. Floor: the touched experts' weights read once.
 //
-// Between launches nothing is read: 4 us of the 39 that one token of 8 experts of 9.4 MB took in four
-// launches go by from the last load of one to the first of the next, and its 18 us of loads went by at two
-// thirds of the memory's rate because each launch runs out in turn. Here the blocks draw tickets for tiles of
-// 128 columns: first all of the up product, then all of the down product. A tile of the latter has its first
-// weights on their way to registers before it waits for its expert's rows of A'; whichever block completes
-// 128 columns of the last expert adds up these columns of all tokens.
+// The blocks draw tickets for tiles of 128 columns: first all of the up product, then all of the down
+// product. A tile of the latter has its first weights on their way to registers before it waits for its
+// expert's rows of A', so that memory goes on working where separate launches run out and start again;
+// whichever block completes 128 columns of the last expert adds up these columns of all tokens.
 //
 // No circle of waiting: tickets are drawn in order, and tiles of the up product wait for nothing. A block
 // that draws ahead holds one of the up product only while it works on another of them.
+//
+// Measured on an H200, of the rate at which it copies: qwen3_30b with 1, 4 and 8 tokens 0.57, 0.86, 0.97
+// where three launches had 0.53, 0.74, 0.83 (tools/bench/results/2026-11-30-h200-decode.md).
 #pragma once
 
 #include <cuda/atomic>
@@ -108,57 +109,34 @@ struct TileTable {
   }
 };
 
-/// Eight rows of a tile, from `done` on. `ready` is called before the first of them are read, `ahead` before
-/// the last weights are multiplied.
-template <class T, bool kAwait, class Ready, class Ahead>
+/// Eight rows of a tile, from `done` on; `ready` is called before the first of them are read.
+template <class T, bool kAwait, class Ready>
 struct TileRows {
   static constexpr bool await_rows = kAwait;
   Rows<T> all;
   const TileTable::Tile& tile;
   int done;
   const Ready& ready;
-  const Ahead& ahead;
   __device__ __forceinline__ Rows<T> operator()() const {
     if (done == 0) ready();
     Rows<T> rows = all;
     rows.first = tile.first + done, rows.count = min(8, tile.count - done);
     return rows;
   }
-  __device__ __forceinline__ void before_last_loads() const {
-    if (done + 8 >= tile.count) ahead();
-  }
 };
 
-/// Steps of weights on their way.
-template <class Weights, int kBlocks>
-constexpr int steps_ahead = kBlocks == 1 ? 2 * Weights::ahead : Weights::ahead;
-
-template <int kBlocks, bool kAwait, class Weights, class Epilogue, class Ready, class Ahead>
+template <int kBlocks, bool kAwait, class Weights, class Epilogue, class Ready>
 __device__ __forceinline__ void tile_of_rows(const Weights& weights,
                                              const Rows<typename Weights::Number>& all,
                                              const TileTable::Tile& at, int m, const Epilogue& epilogue,
-                                             float (&parts)[kParts][8][kStride], const Ready& ready,
-                                             const Ahead& ahead) {
+                                             float (&parts)[kParts][8][kStride], const Ready& ready) {
   int done = 0;
   do {
-    tile<Weights, 1, steps_ahead<Weights, kBlocks>>(
-        weights, TileRows<typename Weights::Number, kAwait, Ready, Ahead>{all, at, done, ready, ahead},
-        at.expert, m, epilogue, parts);
+    tile<Weights, 1, kBlocks == 1 ? 2 * Weights::ahead : Weights::ahead>(
+        weights, TileRows<typename Weights::Number, kAwait, Ready>{all, at, done, ready}, at.expert, m,
+        epilogue, parts);
     done += 8;
   } while (done < at.count);
-}
-
-/// Brings to L2 the weights that the tile's first loads will be of.
-template <int kBlocks, class Weights, class Epilogue>
-__device__ __forceinline__ void prefetch_tile(const Weights& weights, const Epilogue& epilogue, int expert,
-                                              int m) {
-  const int warp = threadIdx.x / 32;
-  const portable::Columns c = epilogue.columns(m);
-  const typename Weights::Reader reader(weights, expert, warp % 2 == 0 ? c.first : c.second,
-                                        warp % 2 == 0 ? c.first_limit : c.second_limit);
-#pragma unroll
-  for (int i = 0; i < steps_ahead<Weights, kBlocks>; ++i)
-    reader.prefetch_rows((warp / 2 + i * kParts) * Weights::depth);
 }
 
 /// kBlocks: of a multiprocessor.
@@ -179,51 +157,32 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocks) few_rows_pass(const Pass
   tokens.token = table.token;
   if (row_tiles == 0)
     for (int m = blockIdx.x; m < p.down_tiles; m += gridDim.x) p.sums.add(m * 2 * kColumns);
-  struct Place {
-    bool up;
-    int t, m;
-  };
-  const auto place_of = [&](int work) {
-    const bool up = work < ups;
-    const int columns = up ? p.up_tiles : p.down_tiles, at = up ? work : work - ups;
-    return Place{up, at / columns, at % columns};
-  };
   for (int work = shared_work; work < total;) {
-    const Place here = place_of(work);
     // A tile that waits draws its block's next when it goes on, and not before: others may be free sooner.
     int next = 0;
     const auto draw = [&] {
       if (threadIdx.x == 0) next = atomicAdd(p.progress.drawn, 1);
     };
-    const auto ahead = [&] {
-      if (threadIdx.x == 0) shared_work = next;
-      __syncthreads();
-      work = shared_work;
-      if (work >= total) return;
-      const Place then = place_of(work);
-      if (then.up)
-        prefetch_tile<kBlocks>(p.up, p.activate, table.tiles[then.t].expert, then.m);
-      else
-        prefetch_tile<kBlocks>(p.down, p.store, table.tiles[then.t].expert, then.m);
-    };
-    if (here.up)
-      tile_of_rows<kBlocks, false>(p.up, tokens, table.tiles[here.t], here.m, p.activate, parts, draw, ahead);
+    const bool is_up = work < ups;
+    const int columns = is_up ? p.up_tiles : p.down_tiles, place = is_up ? work : work - ups,
+              t = place / columns, m = place % columns;
+    if (is_up)
+      tile_of_rows<kBlocks, false>(p.up, tokens, table.tiles[t], m, p.activate, parts, draw);
     else
-      tile_of_rows<kBlocks, true>(
-          p.down, p.a, table.tiles[here.t], here.m, p.store, parts,
-          [&] {
-            await(p.progress.activated + here.t, p.up_tiles);
-            draw();
-          },
-          ahead);
+      tile_of_rows<kBlocks, true>(p.down, p.a, table.tiles[t], m, p.store, parts, [&] {
+        await(p.progress.activated + t, p.up_tiles);
+        draw();
+      });
+    if (threadIdx.x == 0) shared_work = next;
     __syncthreads();  // the tile is stored
-    if (here.up) {
-      if (threadIdx.x == 0) publish(p.progress.activated + here.t);
+    work = shared_work;
+    if (is_up) {
+      if (threadIdx.x == 0) publish(p.progress.activated + t);
       continue;
     }
-    if (threadIdx.x == 0) shared_last = publish(p.progress.stored + here.m) == row_tiles - 1;
+    if (threadIdx.x == 0) shared_last = publish(p.progress.stored + m) == row_tiles - 1;
     __syncthreads();
-    if (shared_last) p.sums.add(here.m * 2 * kColumns);
+    if (shared_last) p.sums.add(m * 2 * kColumns);
   }
 }
 
@@ -248,18 +207,13 @@ void launch_whole_pass(const GroupedShape& g, const Weights& up, const Weights& 
                            {static_cast<const T*>(w.down.out), g.permutation.slot_row, static_cast<T*>(w.out),
                             static_cast<int>(w.tokens), w.slots, g.dim},
                            {counters, counters + 1, counters + 1 + kWholePassRows}};
-  int device = 0, multiprocessors = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
-        "cudaDeviceGetAttribute");
   const std::int64_t tiles = std::int64_t{most} * (pass.up_tiles + pass.down_tiles);
   const auto launch = [&]<int kBlocks>() {
-    const std::int64_t blocks = std::min<std::int64_t>(tiles, kBlocks * std::int64_t{multiprocessors});
+    const std::int64_t blocks = std::min<std::int64_t>(tiles, kBlocks * std::int64_t{multiprocessors()});
     launch_overlapped<few_rows_pass<Weights, kBlocks>>(
         "few_rows_pass", {static_cast<unsigned>(blocks), kWarps * 32, 0, stream}, pass);
   };
-  static const int tried = getenv("MOEREF_BLOCKS") ? atoi(getenv("MOEREF_BLOCKS")) : 1;
-  if (tried == 1)
+  if (whole_pass_blocks(g, activation) == 1)
     launch.template operator()<1>();
   else
     launch.template operator()<2>();

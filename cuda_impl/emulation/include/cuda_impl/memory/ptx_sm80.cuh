@@ -20,7 +20,6 @@ inline std::uint32_t shared_address(const void* p) { return ::emulated::shared_o
 inline void copy_async(std::uint32_t to, const void* from, bool valid) {
   ::emulated::copy_later(to, from, valid);
 }
-inline void prefetch(const void*) {}
 inline void commit_copies() { ::emulated::commit_copies(); }
 template <int kPending>
 void wait_copies() {

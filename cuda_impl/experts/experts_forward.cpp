@@ -34,9 +34,10 @@ void ForwardPass::sort(cudaStream_t stream) const {
                           stream),
           "cudaMemsetAsync");
   work_.numbers.make(config_, weights_, stream);
-  sort_by_expert(permutation_shape(config_, path_, chunks_), input_.ids, input_.weights, input_.token_mask,
-                 permutation_, work_.sort, stream,
-                 {work_.progress, is_one_launch() ? static_cast<int>(progress_count(config_.dim)) : 0});
+  sort_by_expert(
+      permutation_shape(config_, path_, chunks_), input_.ids, input_.weights, input_.token_mask, permutation_,
+      work_.sort, stream,
+      {work_.progress, is_one_launch() ? static_cast<int>(few_rows::progress_count(config_.dim)) : 0});
 }
 
 bool ForwardPass::takes_tokens() const {

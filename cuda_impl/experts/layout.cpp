@@ -200,7 +200,7 @@ ForwardWorkspace::ForwardWorkspace(Arena& arena, const ExpertsConfig& c, const T
       tickets(arena.take<int>(1)),
       arrivals(static_cast<int*>(
           arena.take_bytes(arrivals_bytes(permutation_shape(c, ExpertsPath::portable, chunks))))),
-      progress(arena.take<int>(progress_count(c.dim))),
+      progress(arena.take<int>(few_rows::progress_count(c.dim))),
       numbers(arena, c, quantises(c) ? DataType::float32 : c.dtype, !always_reads_codes(c)),
       operand(static_cast<float*>(arena.take_bytes(operand_bytes(c, chunks)))),
       sums(arena.take<float>(quantises(c) ? rows_of(c) * std::max(c.up_width(), c.dim) : 0)) {}

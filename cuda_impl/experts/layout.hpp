@@ -78,7 +78,7 @@ struct ForwardWorkspace {
   void* permutation;  // used when nothing is saved
   int* tickets;       // of the products, in the workspace, which no other pass uses at the same time
   int* arrivals;      // [chunks, 1 + most_tiles]
-  int* progress;      // [progress_count()]
+  int* progress;      // [few_rows::progress_count()]
   Numbers numbers;
   float *operand, *sums;  // of products of quantised rows: [R, D or I], or codes and scales
                           // (quantize_rows.hpp); [R, up_width or D]

@@ -36,8 +36,8 @@ void up_product(const GroupedShape& g, const UpProduct& p, Activation a,
 }
 
 bool has_whole_pass(const GroupedShape& g, Activation a, std::int64_t tokens, int slots) {
-  return products(g).whole_pass != nullptr && tokens > 0 && tokens <= kWholePassTokens &&
-         tokens * slots <= kWholePassRows && few_rows::whole_pass_blocks(g, a) > 0;
+  return products(g).whole_pass != nullptr && tokens > 0 && tokens <= few_rows::kPassTokens &&
+         tokens * slots <= few_rows::kPassRows && few_rows::blocks_of_pass(g, a) > 0;
 }
 
 void whole_pass(const GroupedShape& g, const WholePass& p, Activation a,

@@ -69,12 +69,10 @@ struct WholePass {
   void* out;           // [T, D], as unpermute() gives it of down.out
   std::int64_t tokens;
   int slots;
-  int* progress;  // [progress_count()], 0
+  int* progress;  // [few_rows::progress_count()], 0
 };
 /// Whether the shape's path has it, and is faster with it, for so many tokens and slots of each.
 bool has_whole_pass(const GroupedShape& shape, Activation activation, std::int64_t tokens, int slots);
-constexpr int kWholePassTokens = 8, kWholePassRows = 256;  // tokens times slots
-constexpr std::int64_t progress_count(int dim) { return 1 + kWholePassRows + (dim + 127) / 128; }
 void whole_pass(const GroupedShape& shape, const WholePass& pass, Activation activation,
                 const ActivationParameters& parameters, cudaStream_t stream);
 

@@ -1,6 +1,7 @@
 // One block, two barriers: all ids to shared memory, then each slot and each expert counts the slots, and the
-// experts, that come before it. Floor: latency of two dependent reads of device memory. The counting sort of
-// one block took 6.5 us where a pass of one token has 26 in all.
+// experts, that come before it. Floor: the latency of one read of device memory and of a launch. Measured on
+// an H200 (ncu): 4.0 us where the counting sort of one block took 6.9, of the 33 that a pass of one token
+// has.
 #include "cuda_impl/permutation/sort_few_slots.hpp"
 
 #include "cuda_impl/memory/overlapped_launch.cuh"

@@ -303,8 +303,9 @@ portable::Store<T> down_epilogue(const GroupedShape& g, const StoredProduct& p) 
   return {static_cast<T*>(p.out), static_cast<const T*>(p.bias),  g.permutation.row_weight, g.dim,
           p.scale_product,        in_eights(g.dim, p.out, p.bias)};
 }
+static_assert(kTileColumns == 2 * kColumns);
 /// Column tiles of the down product.
-inline int down_tiles(const GroupedShape& g) { return (g.dim + 2 * kColumns - 1) / (2 * kColumns); }
+inline int down_tiles(const GroupedShape& g) { return (g.dim + kTileColumns - 1) / kTileColumns; }
 
 template <class Weights>
 void launch_up(const GroupedShape& g, const Weights& weights, const UpProduct& u, Activation activation,

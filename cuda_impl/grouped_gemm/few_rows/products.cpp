@@ -3,10 +3,7 @@
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda::few_rows {
-
 namespace {
-
-constexpr int kTile = 128;  // columns, of gated activations half of them gates
 
 /// By tiles of the up product. Up to one a multiprocessor: blocks of twice the loads, one a multiprocessor,
 /// so that no two crowd on one of them: 75 MB of numbers took 32.6 us against 34.9 in launches of their own,
@@ -21,7 +18,7 @@ constexpr int blocks_for(std::int64_t tiles, int multiprocessors, bool codes) {
 }  // namespace
 
 int up_tiles(const GroupedShape& g, Activation activation) {
-  const int inner = is_gated(activation) ? kTile / 2 : kTile;
+  const int inner = is_gated(activation) ? kTileColumns / 2 : kTileColumns;
   return (g.inter_dim + inner - 1) / inner;
 }
 
@@ -32,7 +29,7 @@ int multiprocessors() {
   return count;
 }
 
-int whole_pass_blocks(const GroupedShape& g, Activation activation) {
+int blocks_of_pass(const GroupedShape& g, Activation activation) {
   return blocks_for(g.rows * up_tiles(g, activation), multiprocessors(), g.format != WeightFormat::none);
 }
 

@@ -19,11 +19,19 @@ struct CodeProducts {
 extern const CodeProducts kFp8Block128Products, kMxfp8Products, kMxfp4Products, kNvfp4Products,
     kInt4Group32Products, kInt4Group128Products;
 
-/// Column tiles of the up product.
+/// Of a block's tile; of gated activations half of them are gates.
+constexpr int kTileColumns = 128;
 int up_tiles(const GroupedShape& shape, Activation activation);
 int multiprocessors();
-/// How many blocks a multiprocessor has in a pass of one launch, 0 where products of their own are faster.
-int whole_pass_blocks(const GroupedShape& shape, Activation activation);
+
+/// What a pass of one launch may have: tokens, and rows of all experts together.
+constexpr int kPassTokens = 8, kPassRows = 256;
+/// Its counters.
+constexpr std::int64_t progress_count(int dim) {
+  return 1 + kPassRows + (dim + kTileColumns - 1) / kTileColumns;
+}
+/// How many blocks a multiprocessor has in it, 0 where products of their own are faster.
+int blocks_of_pass(const GroupedShape& shape, Activation activation);
 
 /// Throws ArgumentError for a format without codes.
 const CodeProducts& code_products(WeightFormat format);

@@ -16,6 +16,7 @@
 #include <cuda/atomic>
 
 #include "cuda_impl/grouped_gemm/few_rows/kernels.cuh"
+#include "cuda_impl/permutation/add_rows.cuh"
 
 namespace moeref::cuda::few_rows {
 
@@ -55,21 +56,8 @@ struct TokenSums {
     if (c >= dim) return;
     for (int t = threadIdx.x / 16; t < tokens; t += kWarps * 2) {
       float sum[8] = {};
-      for (int j = 0; j < slots; j += 8) {
-        Packed<8, T> packed[8];
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-          const int row = j + i < slots ? slot_row[t * slots + j + i] : -1;
-          if (row >= 0) packed[i].load(rows + std::int64_t{row} * dim + c);
-        }
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-          float v[8];
-          packed[i].unpack(v);
-#pragma unroll
-          for (int q = 0; q < 8; ++q) sum[q] += v[q];
-        }
-      }
+      add_rows(
+          rows, dim, slots, c, [&](int j) { return std::int64_t{slot_row[t * slots + j]}; }, sum);
       store<8>(out + std::int64_t{t} * dim + c, sum);
     }
   }
@@ -92,8 +80,8 @@ struct Pass {
 struct TileTable {
   struct Tile {
     int expert, first, count;
-  } tiles[kWholePassRows];
-  int token[kWholePassRows];  // of a row
+  } tiles[kPassRows];
+  int token[kPassRows];  // of a row
 
   /// Reads what there is room for; the entries past the last tile are of no meaning.
   template <class P>
@@ -156,7 +144,7 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocks) few_rows_pass(const Pass
   Rows<typename Weights::Number> tokens = p.tokens;
   tokens.token = table.token;
   if (row_tiles == 0)
-    for (int m = blockIdx.x; m < p.down_tiles; m += gridDim.x) p.sums.add(m * 2 * kColumns);
+    for (int m = blockIdx.x; m < p.down_tiles; m += gridDim.x) p.sums.add(m * kTileColumns);
   for (int work = shared_work; work < total;) {
     // A tile that waits draws its block's next when it goes on, and not before: others may be free sooner.
     int next = 0;
@@ -182,7 +170,7 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocks) few_rows_pass(const Pass
     }
     if (threadIdx.x == 0) shared_last = publish(p.progress.stored + m) == row_tiles - 1;
     __syncthreads();
-    if (shared_last) p.sums.add(m * 2 * kColumns);
+    if (shared_last) p.sums.add(m * kTileColumns);
   }
 }
 
@@ -206,14 +194,14 @@ void launch_whole_pass(const GroupedShape& g, const Weights& up, const Weights& 
                            down_epilogue<T>(g, w.down),
                            {static_cast<const T*>(w.down.out), g.permutation.slot_row, static_cast<T*>(w.out),
                             static_cast<int>(w.tokens), w.slots, g.dim},
-                           {counters, counters + 1, counters + 1 + kWholePassRows}};
+                           {counters, counters + 1, counters + 1 + kPassRows}};
   const std::int64_t tiles = std::int64_t{most} * (pass.up_tiles + pass.down_tiles);
   const auto launch = [&]<int kBlocks>() {
     const std::int64_t blocks = std::min<std::int64_t>(tiles, kBlocks * std::int64_t{multiprocessors()});
     launch_overlapped<few_rows_pass<Weights, kBlocks>>(
         "few_rows_pass", {static_cast<unsigned>(blocks), kWarps * 32, 0, stream}, pass);
   };
-  if (whole_pass_blocks(g, activation) == 1)
+  if (blocks_of_pass(g, activation) == 1)
     launch.template operator()<1>();
   else
     launch.template operator()<2>();

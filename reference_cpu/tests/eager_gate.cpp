@@ -143,10 +143,8 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
   }
   g.load = load_of(g.ids, mask, k, e);
   if (o.training && c.z_loss_coeff > 0.0) g.z_loss = z_loss(w, o, g.logits, mask);
-  if (o.training && c.aux_loss_coeff > 0.0) {
-    g.aux = aux_loss(w, c, g.scores, g.ids, mask, find(tensors, "inputs/accumulated_expert_load"));
-    g.aux_loss = g.aux.loss;
-  }
+  if (o.training)
+    g.losses = gate_losses(w, c, g.scores, g.ids, mask, find(tensors, "inputs/accumulated_expert_load"));
   return g;
 }
 
@@ -208,8 +206,8 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
     }
     for (std::size_t i = 0; i < scattered.size(); ++i)
       (after_topk(c) ? to_logits : to_scores)[i].push_back(scattered[i]);
-    if (!g.aux.f.empty()) {
-      const Row aux = aux_loss_gradient(w, c, o, g, mask, t, plain);
+    if (!g.losses.empty()) {
+      const Row aux = gate_losses_gradient(w, o, g, mask, t, plain);
       if (divides_scores(c)) {
         const NormaliseGradient back = normalise_gradient(c, g.plain.row(t), aux, order);
         for (std::size_t i = 0; i < aux.size(); ++i) {

@@ -53,14 +53,35 @@ AuxLossResult aux_loss(const Workspace& w, const MoEConfig& c, const Matrix& sco
   return out;
 }
 
-Row aux_loss_gradient(const Workspace& w, const MoEConfig& c, const CallOptions& o, const GateResult& g,
-                      const std::vector<bool>& mask, std::int64_t t, DType plain) {
+std::vector<GateLoss> gate_losses(const Workspace& w, const MoEConfig& c, const Matrix& scores,
+                                  const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
+                                  const Tensor* accumulated) {
+  std::vector<GateLoss> out;
+  const auto add = [&](const char* name, double coefficient, const MoEConfig& of, const Tensor* before) {
+    if (coefficient > 0.0) out.push_back({name, coefficient, aux_loss(w, of, scores, ids, mask, before)});
+  };
+  MoEConfig whole = c;
+  whole.aux_loss_sequences = 1;
+  add("outputs/batch_loss", c.batch_loss_coeff, whole, nullptr);
+  add("outputs/aux_loss", c.aux_loss_coeff, c, c.aux_loss_accumulated ? accumulated : nullptr);
+  add("outputs/global_loss", c.global_loss_coeff, whole, accumulated);
+  return out;
+}
+
+Row gate_losses_gradient(const Workspace& w, const CallOptions& o, const GateResult& g,
+                         const std::vector<bool>& mask, std::int64_t t, DType plain) {
+  const auto token = static_cast<std::size_t>(t);
+  const DType added = w.o.fused ? wide(g.scores.stored) : g.scores.stored;
   Row out;
-  for (std::int64_t i = 0; i < c.n_routed_experts; ++i) {
-    const Num scaled = Num{static_cast<float>(o.aux_loss_backward_scale), DType::float32} * c.aux_loss_coeff;
-    const Num d_sum = scaled * g.aux.f[static_cast<std::size_t>(t)][static_cast<std::size_t>(i)] /
-                      g.aux.n[static_cast<std::size_t>(t)] * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0);
-    out.push_back(cast(w.o.fused ? d_sum : cast(d_sum, g.scores.stored), plain));
+  for (std::int64_t i = 0; i < g.scores.cols; ++i) {
+    Row terms;
+    for (const auto& [name, coefficient, loss] : g.losses) {
+      const Num scaled = Num{static_cast<float>(o.aux_loss_backward_scale), DType::float32} * coefficient;
+      const Num d_sum =
+          scaled * loss.f[token][static_cast<std::size_t>(i)] / loss.n[token] * (mask[token] ? 1.0 : 0.0);
+      terms.push_back(w.o.fused ? d_sum : cast(d_sum, g.scores.stored));
+    }
+    out.push_back(cast(accumulate(terms, added, w.o.order), plain));
   }
   return out;
 }

@@ -96,7 +96,8 @@ void loss_counts(Implementation& impl, const Descriptor& d) {
   given_scores(impl, d);
   const Answer a(impl, full_call(impl, d));
   if (!a.call().backward) return;
-  const std::vector<double> f = plain_factors(a.call(), a.call().tensors.at("inputs/indices"), 0, d.T, configured_scope(a.call()));
+  const std::vector<double> f =
+      plain_factors(a.call(), a.call().tensors.at("inputs/indices"), 0, d.T, configured_scope(a.call()));
   const double n = real_tokens(a.call(), 0, d.T);
   for (std::int64_t i = 0; i < d.T * d.E; ++i) {
     const double want = is_real(a.call(), i / d.E) ? f[static_cast<std::size_t>(i % d.E)] / n : 0.0;

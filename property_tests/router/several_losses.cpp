@@ -95,7 +95,8 @@ const Property kSeveralLossProperties[] = {
      "further_losses",
      {Component::gate},
      PropertyClass::bounded,
-     "a batch loss and a global loss are returned beside the auxiliary loss, each of its own tokens and loads",
+     "a batch loss and a global loss are returned beside the auxiliary loss, each of its own tokens and "
+     "loads",
      {"batch loss per sequence", "earlier loads forgotten", "the coefficient in the value"},
      arrange_several,
      values,

@@ -98,9 +98,11 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
         dz.set(t, static_cast<std::int64_t>(i), {0.0, INFINITY, precision(f.logits.dtype)});
       return;
     }
+    // Where losses come one by one, each directly and through the sum of S, there are more terms in between.
+    const std::int64_t others = by_scores.further() * (c.normalises_scores() ? 2 : 1);
     std::vector<Real> d_scores;
     for (std::size_t i = 0; i < experts; ++i)
-      d_scores.push_back(store(at_scores[i].total(), token.scores[i].held));
+      d_scores.push_back(store(at_scores[i].total(others), token.scores[i].held));
     const std::vector<Real> through_scores = rule.gradient(token.logits, token.scores, d_scores);
     // The z-loss reaches the logits themselves.
     std::vector<Real> through_z;

@@ -45,6 +45,8 @@ class ScoreGradients {
  public:
   ScoreGradients(const MoEConfig& config, const GateLosses& losses, Real scale);
   bool empty() const { return losses_.empty(); }
+  /// How many losses there are beyond one: so many more terms may meet whatever else reaches S.
+  std::int64_t further() const { return losses_.empty() ? 0 : std::ssize(losses_) - 1; }
   /// By S_t [E] of the real token t of so many: each loss's stored in the type of S, in which they add up in
   /// any order.
   std::vector<Real> of_token(std::int64_t t, std::int64_t tokens, Precision scores) const;

@@ -207,15 +207,17 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
     for (std::size_t i = 0; i < scattered.size(); ++i)
       (after_topk(c) ? to_logits : to_scores)[i].push_back(scattered[i]);
     if (!g.losses.empty()) {
-      const Row aux = gate_losses_gradient(w, o, g, mask, t, plain);
-      if (divides_scores(c)) {
-        const NormaliseGradient back = normalise_gradient(c, g.plain.row(t), aux, order);
+      // A port may make S anew for each loss, or gather weights from the S that losses see.
+      const bool apart = order == Order::pairwise || (!divides_scores(c) && !casts_back(c, o));
+      for (const Row& loss : gate_losses_gradients(w, o, g, mask, t, apart)) {
+        Row aux;
+        for (const Num d : loss) aux.push_back(cast(d, plain));
+        const NormaliseGradient back = divides_scores(c) ? normalise_gradient(c, g.plain.row(t), aux, order)
+                                                         : NormaliseGradient{aux, Num{0.0, plain}};
         for (std::size_t i = 0; i < aux.size(); ++i) {
           to_scores[i].push_back(back.direct[i]);
           to_scores[i].push_back(back.through_sum);
         }
-      } else {
-        for (std::size_t i = 0; i < aux.size(); ++i) to_scores[i].push_back(aux[i]);
       }
     }
     Row ds;

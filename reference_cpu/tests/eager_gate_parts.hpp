@@ -85,9 +85,9 @@ void update_correction(const MoEConfig&, const std::vector<std::int64_t>& load,
 std::vector<GateLoss> gate_losses(const Workspace&, const MoEConfig&, const Matrix& scores,
                                   const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
                                   const Tensor* accumulated);
-/// Their gradients by the scores [E] of token t, added up in the type of S.
-Row gate_losses_gradient(const Workspace&, const CallOptions&, const GateResult&,
-                         const std::vector<bool>& mask, std::int64_t t, DType plain);
+/// Their gradients by the scores [E] of token t, each in the type of S: apart, or added up in it.
+std::vector<Row> gate_losses_gradients(const Workspace&, const CallOptions&, const GateResult&,
+                                       const std::vector<bool>& mask, std::int64_t t, bool apart);
 
 /// The z-loss of logits [T, E], before its coefficient.
 double z_loss(const Workspace&, const CallOptions&, const Matrix& logits, const std::vector<bool>& mask);

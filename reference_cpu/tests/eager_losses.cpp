@@ -68,22 +68,26 @@ std::vector<GateLoss> gate_losses(const Workspace& w, const MoEConfig& c, const 
   return out;
 }
 
-Row gate_losses_gradient(const Workspace& w, const CallOptions& o, const GateResult& g,
-                         const std::vector<bool>& mask, std::int64_t t, DType plain) {
+std::vector<Row> gate_losses_gradients(const Workspace& w, const CallOptions& o, const GateResult& g,
+                                       const std::vector<bool>& mask, std::int64_t t, bool apart) {
   const auto token = static_cast<std::size_t>(t);
-  const DType added = w.o.fused ? wide(g.scores.stored) : g.scores.stored;
-  Row out;
-  for (std::int64_t i = 0; i < g.scores.cols; ++i) {
-    Row terms;
-    for (const auto& [name, coefficient, loss] : g.losses) {
-      const Num scaled = Num{static_cast<float>(o.aux_loss_backward_scale), DType::float32} * coefficient;
-      const Num d_sum =
-          scaled * loss.f[token][static_cast<std::size_t>(i)] / loss.n[token] * (mask[token] ? 1.0 : 0.0);
-      terms.push_back(w.o.fused ? d_sum : cast(d_sum, g.scores.stored));
+  std::vector<Row> out;
+  for (const auto& [name, coefficient, loss] : g.losses) {
+    const Num scaled = Num{static_cast<float>(o.aux_loss_backward_scale), DType::float32} * coefficient;
+    Row& row = out.emplace_back();
+    for (const Num f : loss.f[token]) {
+      const Num d = scaled * f / loss.n[token] * (mask[token] ? 1.0 : 0.0);
+      row.push_back(w.o.fused ? d : cast(d, g.scores.stored));
     }
-    out.push_back(cast(accumulate(terms, added, w.o.order), plain));
   }
-  return out;
+  if (apart || out.size() == 1) return out;
+  Row sum;
+  for (std::size_t i = 0; i < out[0].size(); ++i) {
+    Row terms;
+    for (const Row& row : out) terms.push_back(row[i]);
+    sum.push_back(accumulate(terms, terms[0].t, w.o.order));
+  }
+  return {sum};
 }
 
 namespace {

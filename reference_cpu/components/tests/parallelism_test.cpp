@@ -103,7 +103,7 @@ TEST(ExpertParallel, RealDataAgreesAndHasTheBoundsOfAnyOrder) {
       if (c.gate_dtype) continue;
       // Ranks drop slots, and balance choices, among their own tokens: one rank has others.
       if (component == Component::moe && (c.drops_slots() || c.balances_selection(true))) continue;
-      for (const char* field : {"ep_size", "exchange"}) call.options.erase(field);
+      for (const char* field : {"ep_size", "cp_size", "exchange"}) call.options.erase(field);
       const Evaluation one = evaluate(call);
       for (const std::int64_t ranks : {2, 4}) {
         if (c.experts_with_weights() % ranks != 0) continue;

@@ -15,6 +15,7 @@ namespace {
 void arrange_several(Descriptor& d) {
   if (d.aux == 0.0) d.aux = 0.5;
   d.eval = false;
+  if (d.aux_scale == 1.0) d.aux_scale = 4.0;
   if (d.biased_weights && d.correction == Correction::negative) d.correction = Correction::equal;
   if (d.config.batch_loss_coeff == 0.0 && d.config.global_loss_coeff == 0.0) {
     if (d.seed % 4 != 0) d.config.batch_loss_coeff = 0.25;

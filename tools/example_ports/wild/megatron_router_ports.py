@@ -30,22 +30,24 @@ parallel_state.initialize_model_parallel()
 torch.cuda.current_device = lambda: "cpu"  # where the router's buffers are made
 
 
-def loss_of(config):
-    """Which of its losses has this config."""
-    return "global_aux_loss" if config["aux_loss_accumulated"] else "seq_aux_loss" if config["aux_loss_sequences"] > 1 else "aux_loss"
+def losses_of(config):
+    """[(what a loss is called here, its type in Megatron-Core, its coefficient)] of those that there are."""
+    own = "global_aux_loss" if config["aux_loss_accumulated"] else "seq_aux_loss" if config["aux_loss_sequences"] > 1 else "aux_loss"
+    kinds = {"aux_loss": own, "batch_loss": "aux_loss", "global_loss": "global_aux_loss"}
+    return [(name, kind, config[f"{name}_coeff"]) for name, kind in kinds.items() if config[f"{name}_coeff"] > 0]
 
 
 def balancing(config):
     if config["bias_update_rule"] == "quantile":
         return "quantile_balancing"
-    return "sinkhorn" if config["selection_scores"] == "sinkhorn" else loss_of(config)
+    return "sinkhorn" if config["selection_scores"] == "sinkhorn" else [kind for _, kind, _ in losses_of(config)] or "none"
 
 
 def declines(config):
     softmax, many = config["score_func"] == "softmax", config["n_activated_experts"] > 1
     divides = lambda rules: config["norm_topk_prob"] and (many or config["norm_at_top1"] in rules)  # noqa: E731
     if not softmax and (divides(["weights_and_scores"]) != many or
-                        (config["aux_loss_coeff"] > 0 and not divides(["scores", "weights_and_scores"]))):
+                        (losses_of(config) and not divides(["scores", "weights_and_scores"]))):
         return "of its other scores than softmax, weights are normalised where there are several, and those of a loss always"
     if softmax and not many and (not config["softmax_before_topk"] or divides(["weights_and_scores"])):
         return "its softmax comes before the choice of one expert, whose weight is not divided"
@@ -54,7 +56,9 @@ def declines(config):
     grouped = config["n_expert_groups"] > 1 and not softmax
     if grouped and (config["group_score"] != "topk_over_g_sum" or config["discarded_groups"] != "minus_infinity"):
         return "it sums the k / groups largest scores of a group, and excludes the others"
-    if config["aux_loss_coeff"] > 0 and (grouped or calls.has_correction_bias(config)):
+    if len({kind for _, kind, _ in losses_of(config)}) < len(losses_of(config)):
+        return "it has one loss of a kind"
+    if losses_of(config) and (grouped or calls.has_correction_bias(config)):
         return "its loss counts what the scores by themselves would choose"
     if config["selection_scores"] == "sinkhorn" and (
             config["sinkhorn_tolerance"] != 1e-4 or config["score_func"] != ("softmax" if many else "sigmoid") or divides([])
@@ -76,16 +80,17 @@ def settings(config, options, **own):
     if config["router_weights_fp32"] and config["dtype"] not in ("float32", "float64") and exact[options["gate_precision"]] is None:
         raise NotSupported("its weights have the type that it computes in")
     kind = balancing(config)
-    plain = kind in ("sinkhorn", "quantile_balancing")
+    plain = isinstance(kind, str)
     return TransformerConfig(
         num_layers=1, hidden_size=config["dim"], num_attention_heads=1, num_moe_experts=config["n_routed_experts"],
         add_bias_linear=False, use_cpu_initialization=True, params_dtype=getattr(torch, config["dtype"]),
         moe_router_topk=config["n_activated_experts"], moe_router_load_balancing_type=kind,
-        moe_aux_loss_coeff=0.0 if plain else config["aux_loss_coeff"], moe_z_loss_coeff=config["z_loss_coeff"] or None,
+        moe_aux_loss_coeff=0.0 if plain else [coefficient for *_, coefficient in losses_of(config)],
+        moe_z_loss_coeff=config["z_loss_coeff"] or None,
         moe_router_pre_softmax=config["softmax_before_topk"], moe_router_num_groups=config["n_expert_groups"] if grouped else None,
         moe_router_group_topk=config["n_limited_groups"] if grouped else None,
         moe_router_topk_scaling_factor=config["route_scale"], moe_router_score_function=SCORES[config["score_func"]],
-        moe_router_enable_expert_bias=calls.has_correction_bias(config) and not plain,
+        moe_router_enable_expert_bias=calls.has_correction_bias(config) and kind != "quantile_balancing",
         moe_router_dtype=exact[options["gate_precision"]], moe_input_jitter_eps=0.5 if config["router_jitter"] else None, **own)
 
 
@@ -108,7 +113,7 @@ def chosen(routing_map, tokens):
 
 @moeref.port("gate", arrays="torch", autograd=True, supports=declines, conventions=[
     "norm_at_top1", "group_score", "discarded_groups", "selection_scores", "aux_loss_sequences", "aux_loss_accumulated",
-    "z_loss_coeff", "capacity_factor", "capacity_order", "router_jitter"])
+    "batch_loss_coeff", "global_loss_coeff", "z_loss_coeff", "capacity_factor", "capacity_order", "router_jitter"])
 def router(config, options, x, weight, e_score_correction_bias=None, token_mask=None, accumulated_expert_load=None,
            router_noise=None):
     calls.precision({**options, "gate_precision": None})
@@ -133,7 +138,7 @@ def router(config, options, x, weight, e_score_correction_bias=None, token_mask=
     get_moe_metrics_tracker().clear()
     probabilities, kept = layer(split(x), padding)
     probabilities, kept = back(probabilities), back(kept)
-    losses = {name: entry.values[0].clone() for name, entry in get_moe_metrics_tracker().metrics.items()}
+    recorded = {name: entry.values[0].clone() for name, entry in get_moe_metrics_tracker().metrics.items()}
     selected = kept
     if factor:
         layer.config.moe_expert_capacity_factor = None
@@ -143,8 +148,9 @@ def router(config, options, x, weight, e_score_correction_bias=None, token_mask=
     results = calls.gate_results(probabilities.gather(1, ids), ids, config, token_mask)
     if factor:
         results["dispatched_indices"] = ids.masked_fill(~kept.gather(1, ids), -1)
-    for name, own in {"aux_loss": LOSSES[loss_of(config)], "z_loss": "z_loss"}.items():
-        results.update({name: losses[own]} if options["training"] and config[f"{name}_coeff"] > 0 else {})
+    if options["training"]:
+        results.update({name: recorded[LOSSES[kind]] for name, kind, _ in losses_of(config)})
+        results.update({"z_loss": recorded["z_loss"]} if config["z_loss_coeff"] > 0 else {})
     return results
 
 
@@ -153,7 +159,8 @@ def updates(config):
     if config["bias_update_rule"] != "quantile":
         return "the port has its quantiles alone"
     many = config["n_activated_experts"] > 1 and config["score_func"] != "softmax"
-    return declines({**config, "norm_topk_prob": many, "norm_at_top1": "none", "aux_loss_coeff": 0.0})
+    no_loss = {"aux_loss_coeff": 0.0, "batch_loss_coeff": 0.0, "global_loss_coeff": 0.0}
+    return declines({**config, **no_loss, "norm_topk_prob": many, "norm_at_top1": "none"})
 
 
 @moeref.port("bias_update", arrays="torch", supports=updates, conventions=["bias_update_rule", "bias_update_ema", "selection_scores"])

@@ -31,15 +31,14 @@ tunix|jax==0.10.2 flax==0.12.8 google-metrax jaxtyping tqdm huggingface_hub sent
 
 wheel=$(realpath "${1:?the wheel of moeref, or a folder of wheels: ci/wild.sh WHEEL [NAME ...]}")
 shift
-wheel_for() {  # the wheel for an interpreter
-  [ -d "$wheel" ] || { echo "$wheel"; return; }
+wheel_for() {  # moeref's wheel for an interpreter
   find "$wheel" -name "moeref-*-$("$1" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')-*.whl" | sort | tail -1
 }
 mkdir -p build-wild
 [ -x build-wild/uv/bin/uv ] || { python3 -m venv build-wild/uv && build-wild/uv/bin/pip install -q uv; }
 uv=build-wild/uv/bin/uv
 # Eager mode; a program's threads would wait for each other where others work, too.
-export TORCHDYNAMO_DISABLE=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= PYTHONDONTWRITEBYTECODE=1
+export TORCHDYNAMO_DISABLE=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 CUDA_VISIBLE_DEVICES="" PYTHONDONTWRITEBYTECODE=1
 export PYTHONPATH=$PWD/tools/example_ports/python
 status=0
 while IFS='|' read -r name with without python; do
@@ -53,7 +52,9 @@ while IFS='|' read -r name with without python; do
     # shellcheck disable=SC2086
     [ -z "$without" ] || "$uv" pip install -q -p "$venv/bin/python" --no-deps $without
   fi
-  "$uv" pip install -q -p "$venv/bin/python" --reinstall-package moeref "$(wheel_for "$venv/bin/python")"
+  ours=$(wheel_for "$venv/bin/python")
+  [ -n "$ours" ] || { echo "ci/wild.sh: $name was not recorded: $wheel is not of its Python" >&2; status=1; continue; }
+  "$uv" pip install -q -p "$venv/bin/python" --reinstall-package moeref "$ours"
   echo "$name"
   "$venv/bin/python" "$wild/record.py" "$wild/${name}_ports.py" "$wild/reports/$name.json" "$(date +%F)" ||
     { echo "ci/wild.sh: $name was not recorded" >&2; status=1; }

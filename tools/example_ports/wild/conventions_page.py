@@ -8,8 +8,8 @@ HEAD = """## Conventions, row by row
 Rules of real layers that the documented system does not have (`reference_cpu/SPEC.md` 10), each judged on implementations that use it.
 `conventions.json` has for every row its fields and whom it asks; the figures are those of the reports and of `router_classes.json`. An
 implementation is asked {seeds} calls of {tokens} random tokens in each type that it computes in (`moeref generate --config`), forward and, where
-it has gradients, backward; a router class {per_k} for each k, type and kind of tokens. *Told apart* are the passing calls whose results fail when the row's
-fields are at their defaults instead ("." where no such call can be made): they pass because of the convention.
+it has gradients, backward; a router class {per_k} for each k, type and kind of tokens. *Told apart* are the passing calls whose
+results fail when the row's fields are at their defaults instead ("." where no such call can be made): they pass because of the convention.
 
 **{agreeing} of {rows}** rows have a real implementation that passes every call of a type; in {differing} rows a call differs.
 """
@@ -37,7 +37,8 @@ def of_classes(row, classes):
     names = ", ".join(list(found)[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
     return [{"who": f"transformers {classes['transformers']}: {len(found)} router class{'es' if len(found) > 1 else ''} ({names})",
              "calls": of, "passed": passed, "apart": "." if None in apart else sum(apart), "agrees": not all(least.values()),
-             "why": " ".join(f"{', '.join(wrong)} in {dtype}: [ROUTER_CLASSES.md](ROUTER_CLASSES.md)." for dtype, wrong in least.items() if wrong)}]
+             "why": "; ".join(f"{name} in {dtype}: {found[name]['rounds'] or 'unexplained'}"
+                              for dtype in TYPES for name in least[dtype])}]
 
 
 def of_ports(row, reports):

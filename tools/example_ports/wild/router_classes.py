@@ -52,12 +52,12 @@ class Row:
 
     `computes` is float32, x (the layer's type, scores too) or mixed: the product in the layer's type and scores in
     float32. `returns` is the type of the weights, float32 or x. `lacks` says what the config has no field for; then
-    the fields are those of the nearest rule.
+    the fields are those of the nearest rule. `rounds` says why bfloat16 differs.
     """
 
-    def __init__(self, models, fields, computes="mixed", returns="x", ks=(3, 1), settings=None, lacks=""):
+    def __init__(self, models, fields, computes="mixed", returns="x", ks=(3, 1), settings=None, lacks="", rounds=""):
         self.models, self.fields, self.computes, self.returns = models.split(), fields, computes, returns
-        self.ks, self.settings, self.lacks = ks, settings or {}, lacks
+        self.ks, self.settings, self.lacks, self.rounds = ks, settings or {}, lacks, rounds
 
     def modes(self):
         """How its calls are drawn: plain, and where the denominator's rule shows."""
@@ -87,6 +87,7 @@ BEFORE = {"score_func": "softmax", "softmax_before_topk": True}
 DEEPSEEK_V3 = {"score_func": "sigmoid_with_bias", **NORMALISED, **BIASED, **GROUPS}
 SCALED = {"route_scale": 2.5}
 SIGMOID = {"score_func": "sigmoid", **BIASED}
+IN_16_BITS = "sqrt(softplus(logits)) is computed in the layer's 16 bits"
 ROWS = [
     Row("AXK1 BailingHybrid DeepseekV3 DeepseekV32 Dots1 Dots3NoteText ExaoneMoe Glm4Moe Glm4MoeLite Glm4vMoeText "
         "Glm5NextText GlmMoeDsa HYV4 HYV4VL KimiLinear MiMoV2Flash NemotronH SolarOpen",
@@ -125,8 +126,8 @@ ROWS = [
     Row("Llama4", {"score_func": "sigmoid", "selection_scores": "logits"}),
     Row("Flint", {"score_func": "sigmoid", **NO_EPS}, "float32", "float32"),
     Row("Inkling2 Inkling2Loop", {"score_func": "sqrtsoftplus", **BIASED, **NORMALISED, **SCALED}, "float32", "float32"),
-    Row("DeepseekV4", {"score_func": "sqrtsoftplus", **BIASED, **NORMALISED, **SCALED}),
-    Row("DeepseekV4Hash", {"score_func": "sqrtsoftplus", **NORMALISED, **SCALED, "enable_routing_replay": True}),
+    Row("DeepseekV4", {"score_func": "sqrtsoftplus", **BIASED, **NORMALISED, **SCALED}, rounds=IN_16_BITS),
+    Row("DeepseekV4Hash", {"score_func": "sqrtsoftplus", **NORMALISED, **SCALED, "enable_routing_replay": True}, rounds=IN_16_BITS),
     Row("Gemma4Text DiffusionGemmaText", {**BEFORE, **NO_EPS, "per_expert_scale": True, "router_input_norm": True}),
     Row("Inkling", {**SIGMOID, **NO_EPS, **SCALED, "n_always_selected": 1}, "float32"),
     Row("Phimoe", BEFORE, ks=(2,), lacks="each expert's softmax leaves out logits that are far below the largest (sparsemixer)"),
@@ -346,7 +347,8 @@ def main():
             passes.append(of > 0 and passed == of)
             cells.append(text)
         agrees = passes[0] and not row.lacks
-        found[name] = {"fields": row.fields, **calls, "told_apart": told_apart(getattr(module, name), module, row), "expressible": agrees}
+        found[name] = {"fields": row.fields, **calls,
+                       "told_apart": told_apart(getattr(module, name), module, row), "rounds": row.rounds, "expressible": agrees}
         expressible += agrees
         bfloat16_too += agrees and passes[1]
         verdict = "yes" if agrees else f"no: {row.lacks}" if row.lacks else "no: unexplained"

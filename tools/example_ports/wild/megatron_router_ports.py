@@ -201,6 +201,6 @@ EXPLAINED = [
      "what": "A batch of padding alone gives a loss of NaN: 0 / 0, where no token has no loss.",
      "source": ["megatron/core/transformer/moe/moe_utils.py", "num_experts * moe_aux_loss_coeff / (topk * total_num_tokens"]},
     {"kind": "convention", "ports": "router", "cases": "sequences", "finding": "aux_loss",
-     "what": "With padding, every sequence's loss is divided by the mean number of real tokens of the sequences, and not by its own.",
+     "what": "With padding, the sums of every sequence are divided by the mean number of real tokens of the sequences, not by its own.",
      "source": ["megatron/core/transformer/moe/router.py", "topk=self.topk * bsz,"]},
 ]

@@ -77,7 +77,12 @@ void put_gate(Work& w, const MoEConfig& c, GateForward f) {
   if (c.drops_slots()) w.put("outputs/dispatched_indices", integers(f.dispatched, {t, k}));
   w.put("outputs/weights", std::move(f.weights), {t, k});
   w.put("outputs/expert_load", integers(f.load, {e}));
-  if (f.aux_loss) w.put("outputs/aux_loss", scalar(*f.aux_loss, DType::float32));
+  const auto put_loss = [&](const char* name, const std::optional<SequenceLoss>& loss) {
+    if (loss) w.put(name, scalar(loss->value, DType::float32));
+  };
+  put_loss("outputs/aux_loss", f.losses.aux);
+  put_loss("outputs/batch_loss", f.losses.batch);
+  put_loss("outputs/global_loss", f.losses.global);
   if (f.z_loss) w.put("outputs/z_loss", scalar(*f.z_loss, DType::float32));
   w.put("stages/logits", std::move(f.logits), {t, e});
   w.put("stages/scores", std::move(f.scores), {t, e});
@@ -130,7 +135,7 @@ void aux_loss_component(Work& w) {
 /// Rounds of forwards and one update each. Data-parallel ranks route their part of the tokens and sum their
 /// loads.
 void bias_update(Work& w) {
-  MoEConfig c = parse_moe_config(w.call.config);
+  MoEConfig c = parse_moe_config(w.call.config).without_losses();
   c.per_expert_scale = false;
   if (!w.options.training)
     throw InputError("call option 'training' is false: the bias update is part of training");

@@ -57,7 +57,7 @@ NamedTensors run_bias_update(const Call& call, DeviceContext& device) {
       c.capacity = {};  // of the gate's results, ids and load alone are looked at, which drop no slot
       // Its calls have neither noise nor weights nor losses.
       c.router_jitter = c.per_expert_scale = false;
-      c.aux_loss_coeff = c.z_loss_coeff = 0.0;
+      c.aux_loss_coeff = c.batch_loss_coeff = c.global_loss_coeff = c.z_loss_coeff = 0.0;
       GateOutput out{ids.as<int>()};
       out.load = device.output(DataType::int64, {experts}).as<std::int64_t>();
       void* saved = by_quantiles ? device.workspace(gate_saved_bytes(c)) : nullptr;

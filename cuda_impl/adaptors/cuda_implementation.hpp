@@ -34,6 +34,8 @@ inline constexpr auto kCudaConventions = std::to_array<std::string_view>({
     "aux_loss_sequences",
     "aux_loss_counts",
     "aux_loss_accumulated",
+    "batch_loss_coeff",
+    "global_loss_coeff",
     "z_loss_coeff",
     "router_input_norm",
     "router_input_norm_eps",

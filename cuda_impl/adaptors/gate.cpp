@@ -49,7 +49,7 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
                      mask = tensors.upload_if_there("inputs/token_mask", DataType::uint8),
                      replay = tensors.upload_if_there("inputs/replay_indices", DataType::int32);
   GateInput in{x.data, mask.as<std::uint8_t>(), replay.as<int>()};
-  if (c.loss_rule().accumulates)
+  if (c.loss_rule().adds_earlier_loads())
     in.accumulated_load =
         tensors.upload("inputs/accumulated_expert_load", DataType::int64).as<std::int64_t>();
   if (c.router_jitter) in.noise = tensors.upload("inputs/router_noise", type).data;
@@ -58,8 +58,7 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
   out.load = tensors.result("outputs/expert_load", DataType::int64, {c.experts}).as<std::int64_t>();
   if (c.capacity.drops_slots())
     out.dispatched_ids = tensors.result("outputs/dispatched_indices", DataType::int32, slots).as<int>();
-  if (c.has_aux_loss()) out.aux_loss = tensors.result("outputs/aux_loss", DataType::float32, {}).as<float>();
-  if (c.has_z_loss()) out.z_loss = tensors.result("outputs/z_loss", DataType::float32, {}).as<float>();
+  loss_results(c, tensors, out);
   const bool summed = device.ranks() && c.has_loss();
   const std::int64_t counts = GateStatistics::count_of_counts(c), sums = GateStatistics::count_of_sums(c);
   if (summed) {
@@ -71,7 +70,7 @@ NamedTensors run_gate(const Call& call, DeviceContext& device) {
                device.stream());
   if (summed) {
     device.ranks()->group->sum(out.statistics.counts, counts, out.statistics.sums, sums, device.stream());
-    gate_losses(c, in, out.statistics, out.aux_loss, out.z_loss, saved, device.stream());
+    gate_losses(c, in, out.statistics, out.losses(), saved, device.stream());
   }
   if (call.backward) {
     const DeviceTensor dw = tensors.upload("cotangents/weights", DataType::float32);

@@ -54,6 +54,18 @@ struct GateTensors {
   }
 };
 
+/// Results for the losses that the gate has, in a GateOutput or LayerOutput.
+template <class Output>
+void loss_results(const GateConfig& c, CallTensors& tensors, Output& out) {
+  const auto result = [&](bool has, const char* name) -> float* {
+    return has ? tensors.result(name, DataType::float32, {}).template as<float>() : nullptr;
+  };
+  out.aux_loss = result(c.has_aux_loss(), "outputs/aux_loss");
+  out.batch_loss = result(c.has_batch_loss(), "outputs/batch_loss");
+  out.global_loss = result(c.has_global_loss(), "outputs/global_loss");
+  out.z_loss = result(c.has_z_loss(), "outputs/z_loss");
+}
+
 /// Sizes and types, for gate and bias_update.
 std::optional<std::string> unsupported_gate_config(const Call& call);
 

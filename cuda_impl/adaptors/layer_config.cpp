@@ -82,6 +82,8 @@ GateConfig gate_config(const MoEConfig& c, const CallOptions& o, std::int64_t to
   g.loss_first_choice = c.aux_loss_counts == AuxLossCounts::first_choice;
   g.loss_sequences = static_cast<int>(c.aux_loss_sequences);
   g.loss_accumulated = c.aux_loss_accumulated;
+  g.batch_loss_coeff = c.batch_loss_coeff;
+  g.global_loss_coeff = c.global_loss_coeff;
   g.balances = c.selection_scores == SelectionScores::sinkhorn;
   g.sinkhorn_tolerance = c.sinkhorn_tolerance;
   g.router_jitter = c.router_jitter;

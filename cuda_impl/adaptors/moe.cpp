@@ -108,7 +108,7 @@ NamedTensors run_moe(const Call& call, DeviceContext& device) {
   LayerInput in{x.data, padding.as<std::uint8_t>(), replay.as<int>()};
   if (c.gate.router_jitter && !options.fake_balanced_gate)
     in.router_noise = tensors.upload("inputs/router_noise", type).data;
-  if (c.gate.loss_rule().accumulates && !options.fake_balanced_gate)
+  if (c.gate.loss_rule().adds_earlier_loads() && !options.fake_balanced_gate)
     in.accumulated_load =
         tensors.upload("inputs/accumulated_expert_load", DataType::int64).as<std::int64_t>();
   LayerOutput out{tensors.result("outputs/y", type, input.shape()).data};
@@ -120,10 +120,7 @@ NamedTensors run_moe(const Call& call, DeviceContext& device) {
     out.load = tensors.result("outputs/expert_load", DataType::int64, {c.gate.experts}).as<std::int64_t>();
   if (c.drops_slots())
     out.dispatched_ids = tensors.result("outputs/dispatched_indices", DataType::int32, slots).as<int>();
-  if (!options.fake_balanced_gate && c.gate.has_aux_loss())
-    out.aux_loss = tensors.result("outputs/aux_loss", DataType::float32, {}).as<float>();
-  if (!options.fake_balanced_gate && c.gate.has_z_loss())
-    out.z_loss = tensors.result("outputs/z_loss", DataType::float32, {}).as<float>();
+  if (!options.fake_balanced_gate) loss_results(c.gate, tensors, out);
 
   void* saved = device.workspace(layer_saved_bytes(c));
   Blas blas;

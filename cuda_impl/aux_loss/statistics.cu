@@ -130,10 +130,39 @@ __global__ __launch_bounds__(kThreads) void sequence_kernel(int experts, BlockSt
   if (threadIdx.x < experts) out.first_choices[row + threadIdx.x] = chosen.count;
 }
 
-/// The loss under any rule from statistics of each sequence, its gradient, and the sums over sequences.
+/// The losses of all tokens as one sequence, and what they add to the gradient of each. Thread e holds expert
+/// e's count, over which the rule's f runs, and its sum. All threads call it.
+__device__ void store_further_losses(int experts, const AuxLossRule& rule, long long tokens, long long count,
+                                     double earlier, double sum, Memory& memory, double* gradient,
+                                     const FurtherLosses& out) {
+  const int e = threadIdx.x;
+  const double n = tokens > 0 ? static_cast<double>(tokens) : 1.0;
+  const auto f = [&](long long counted, double of_tokens) {
+    return static_cast<double>(counted) * experts / (rule.slots * of_tokens);
+  };
+  double batch = 0, global = 0;
+  if (e < experts) {
+    batch = f(count, n);
+    if (rule.global_weight > 0.0) global = f(count + rule.accumulated[e], n + earlier);
+    const double added = (rule.batch_weight * batch + rule.global_weight * global) / n;
+    if (gradient)
+      for (int s = 0; s < rule.sequences; ++s) gradient[std::int64_t{s} * experts + e] += added;
+  }
+  const auto store_sum = [&](double per_expert, float* to) {
+    if (!to) return;
+    __syncthreads();
+    const double total = sum_over_block(e < experts ? per_expert * (sum / n) : 0.0, memory);
+    if (e == 0) *to = static_cast<float>(total);
+  };
+  store_sum(batch, rule.batch_weight > 0.0 ? out.batch : nullptr);
+  store_sum(global, rule.global_weight > 0.0 ? out.global : nullptr);
+}
+
+/// The losses under any rule from statistics of each sequence, their gradient, and the sums over sequences.
 /// Thread e holds expert e.
 __global__ __launch_bounds__(kThreads) void sequence_loss_kernel(int experts, AuxLossRule rule,
-                                                                 AuxStatistics in, FinishedStatistics out) {
+                                                                 AuxStatistics in, FinishedStatistics out,
+                                                                 FurtherLosses further) {
   __shared__ Memory memory;
   const int e = threadIdx.x;
   double earlier = 0;  // tokens of earlier micro-batches
@@ -151,9 +180,10 @@ __global__ __launch_bounds__(kThreads) void sequence_loss_kernel(int experts, Au
     load += in.load[at];
     if (rule.first_choice) first_choices += in.first_choices[at];
     const std::int64_t counted = (rule.first_choice ? in.first_choices[at] : in.load[at]) +
-                                 (rule.accumulated ? rule.accumulated[e] : 0);
-    const double f = static_cast<double>(counted) * experts / (rule.slots * (n + earlier));
-    if (out.gradient) out.gradient[at] = f / (n * rule.sequences);
+                                 (rule.accumulates ? rule.accumulated[e] : 0);
+    const double all = n + (rule.accumulates ? earlier : 0.0),
+                 f = static_cast<double>(counted) * experts / (rule.slots * all);
+    if (out.gradient) out.gradient[at] = rule.loss_weight * (f / (n * rule.sequences));
     if (!in.score_sum) continue;
     sum += in.score_sum[at];
     loss += f * (in.score_sum[at] / n);
@@ -162,16 +192,20 @@ __global__ __launch_bounds__(kThreads) void sequence_loss_kernel(int experts, Au
     store(to, experts, tokens, load, sum);
     if (e < experts && to.first_choices) to.first_choices[e] = first_choices;
   }
-  if (!out.loss) return;
-  loss = sum_over_block(loss, memory);
-  if (e == 0) *out.loss = static_cast<float>(loss / rule.sequences);
+  if (out.loss) {
+    loss = sum_over_block(loss, memory);
+    if (e == 0) *out.loss = static_cast<float>(loss / rule.sequences);
+  }
+  if (rule.batch_weight > 0.0 || rule.global_weight > 0.0)
+    store_further_losses(experts, rule, tokens, rule.first_choice ? first_choices : load, earlier, sum,
+                         memory, out.gradient, further);
 }
 
 }  // namespace
 
 void finish_statistics(int experts, const AuxLossRule& rule, const BlockStatistics& parts,
                        const FinishedStatistics& out, const SequenceStatistics& sequences,
-                       cudaStream_t stream) {
+                       cudaStream_t stream, const FurtherLosses& further) {
   if (!rule.documented()) {
     const auto count = static_cast<unsigned>(rule.sequences);
     if (parts.fp64)
@@ -179,7 +213,7 @@ void finish_statistics(int experts, const AuxLossRule& rule, const BlockStatisti
     else
       sequence_kernel<float><<<count, kThreads, 0, stream>>>(experts, parts, sequences.all);
     check(cudaGetLastError(), "finish_statistics, sequences");
-    sequence_loss_kernel<<<1, kThreads, 0, stream>>>(experts, rule, sequences.all, out);
+    sequence_loss_kernel<<<1, kThreads, 0, stream>>>(experts, rule, sequences.all, out, further);
     check(cudaGetLastError(), "finish_statistics, their loss");
     return;
   }
@@ -191,7 +225,8 @@ void finish_statistics(int experts, const AuxLossRule& rule, const BlockStatisti
 }
 
 void aux_loss_from_statistics(int experts, const AuxLossRule& rule, const AuxStatistics& statistics,
-                              float* loss, double* gradient, cudaStream_t stream) {
+                              float* loss, double* gradient, cudaStream_t stream,
+                              const FurtherLosses& further) {
   forget_earlier_errors();
   if (experts < 1 || experts > kThreads)
     throw ArgumentError("experts is " + std::to_string(experts) + ": want 1 to 1024");
@@ -199,7 +234,8 @@ void aux_loss_from_statistics(int experts, const AuxLossRule& rule, const AuxSta
   if (rule.sequences != 1)
     throw ArgumentError("sequences is " + std::to_string(rule.sequences) +
                         ": want 1, that of the statistics");
-  if (!statistics.real_tokens || !statistics.load || (loss && !statistics.score_sum))
+  const bool wants_sum = loss || further.batch || further.global;
+  if (!statistics.real_tokens || !statistics.load || (wants_sum && !statistics.score_sum))
     throw ArgumentError("statistics are not complete: want real_tokens, load and score_sum");
   if (rule.first_choice && !statistics.first_choices)
     throw ArgumentError("statistics are not complete: want first_choices, which the rule counts");
@@ -207,7 +243,7 @@ void aux_loss_from_statistics(int experts, const AuxLossRule& rule, const AuxSta
     loss_kernel<<<1, kThreads, 0, stream>>>(experts, rule.slots, statistics, loss, gradient);
   else
     sequence_loss_kernel<<<1, kThreads, 0, stream>>>(experts, rule, statistics,
-                                                     FinishedStatistics{{}, {}, loss, gradient});
+                                                     FinishedStatistics{{}, {}, loss, gradient}, further);
   check(cudaGetLastError(), "aux_loss_from_statistics");
 }
 

@@ -18,7 +18,7 @@ struct BlockStatistics {
 struct FinishedStatistics {
   AuxStatistics first, second;
   float* loss;
-  double* gradient;  // [B, E], f_i / (n B)
+  double* gradient;  // [B, E], f_i / (n B), and further losses' as the rule says
 };
 
 /// Statistics of each sequence, for rules that are not the documented one: [B], [B, E] each. `arena` has
@@ -42,6 +42,6 @@ struct SequenceStatistics {
 /// the documented rule, two for others.
 void finish_statistics(int experts, const AuxLossRule& rule, const BlockStatistics& parts,
                        const FinishedStatistics& out, const SequenceStatistics& sequences,
-                       cudaStream_t stream);
+                       cudaStream_t stream, const FurtherLosses& further = {});
 
 }  // namespace moeref::cuda

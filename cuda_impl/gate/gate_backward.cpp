@@ -40,9 +40,10 @@ void gate_backward(const GateConfig& c, const GateParameters& w, const GateInput
   }
   scores_backward(rule, blocks, c.tokens,
                   {keep.logits, w.correction, in.token_mask, ids, d_weights, d_weights_type,
-                   c.has_aux_loss() ? keep.aux_gradient : nullptr,
-                   c.aux_loss_coeff * c.aux_loss_backward_scale, expert_scale, parameter_type,
-                   c.has_z_loss() ? keep.z_inverse_n : nullptr, c.z_loss_coeff * c.aux_loss_backward_scale,
+                   c.has_load_loss() ? keep.aux_gradient : nullptr,
+                   (c.loss_rule().has_further() ? 1.0 : c.aux_loss_coeff) * c.aux_loss_backward_scale,
+                   expert_scale, parameter_type, c.has_z_loss() ? keep.z_inverse_n : nullptr,
+                   c.z_loss_coeff * c.aux_loss_backward_scale,
                    std::max<std::int64_t>(c.tokens / c.loss_rule().sequences, 1)},
                   {work.d_logits, stride, holds_planes(c), d.bias ? work.block_sums : nullptr, scale_terms},
                   stream);

@@ -25,11 +25,11 @@ void drop_slots(const GateConfig& c, const GateParameters& w, const GateInput& i
 
 AuxStatistics aux_statistics(const GateConfig& c, const GateStatistics& s) {
   if (!s.counts) return {};
-  return {s.counts, s.counts + 1, c.has_aux_loss() ? s.sums : nullptr,
+  return {s.counts, s.counts + 1, c.has_load_loss() ? s.sums : nullptr,
           c.loss_rule().first_choice ? s.counts + 1 + c.experts : nullptr};
 }
 double* squares(const GateConfig& c, const GateStatistics& s) {
-  return s.sums ? s.sums + (c.has_aux_loss() ? c.experts : 0) : nullptr;
+  return s.sums ? s.sums + (c.has_load_loss() ? c.experts : 0) : nullptr;
 }
 
 }  // namespace
@@ -50,7 +50,7 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
                                    c.compute_type(), {.partial = work.partial_logits}, stream);
 
   const AuxStatistics for_ranks = aux_statistics(c, out.statistics);
-  const bool wants_sums = c.has_aux_loss();
+  const bool wants_sums = c.has_load_loss();
   RouteOutput routed{};
   routed.ids = out.ids;
   routed.weights = out.weights;
@@ -89,28 +89,28 @@ void gate_forward(const GateConfig& c, const GateParameters& w, const GateInput&
   BlockStatistics parts{work.block_load,   work.block_tokens,          routed.block_sums,
                         sum_bytes(c) == 8, blocks.blocks_per_sequence, routed.block_first_choices};
   FinishedStatistics finished{statistics, for_ranks, nullptr, nullptr};
-  if (c.has_aux_loss()) {
-    finished.loss = out.aux_loss;
-    finished.gradient = saved ? keep.aux_gradient : nullptr;
-  }
-  finish_statistics(c.experts, loss_rule(c, in), parts, finished, work.sequences, stream);
+  if (c.has_aux_loss()) finished.loss = out.aux_loss;
+  if (c.has_load_loss()) finished.gradient = saved ? keep.aux_gradient : nullptr;
+  finish_statistics(c.experts, loss_rule(c, in), parts, finished, work.sequences, stream,
+                    {out.batch_loss, out.global_loss});
   if (c.has_z_loss())
     finish_z_loss(work.block_squares, work.block_tokens, blocks.blocks,
                   {squares(c, out.statistics), out.z_loss, saved ? keep.z_inverse_n : nullptr}, stream);
 }
 
-void gate_losses(const GateConfig& c, const GateInput& in, const GateStatistics& sum, float* aux_loss,
-                 float* z_loss, void* saved, cudaStream_t stream) {
+void gate_losses(const GateConfig& c, const GateInput& in, const GateStatistics& sum,
+                 const GateLosses& losses, void* saved, cudaStream_t stream) {
   forget_earlier_errors();
   check_config(c);
   Arena kept(saved);
   const GateSaved keep(kept, c);
-  if (c.has_aux_loss())
-    aux_loss_from_statistics(c.experts, loss_rule(c, in), aux_statistics(c, sum), aux_loss,
-                             saved ? keep.aux_gradient : nullptr, stream);
+  if (c.has_load_loss())
+    aux_loss_from_statistics(
+        c.experts, loss_rule(c, in), aux_statistics(c, sum), c.has_aux_loss() ? losses.aux_loss : nullptr,
+        saved ? keep.aux_gradient : nullptr, stream, {losses.batch_loss, losses.global_loss});
   if (c.has_z_loss())
-    z_loss_from_sums(squares(c, sum), sum.counts, {nullptr, z_loss, saved ? keep.z_inverse_n : nullptr},
-                     stream);
+    z_loss_from_sums(squares(c, sum), sum.counts,
+                     {nullptr, losses.z_loss, saved ? keep.z_inverse_n : nullptr}, stream);
 }
 
 }  // namespace moeref::cuda

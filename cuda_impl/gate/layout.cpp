@@ -56,6 +56,8 @@ void check_config(const GateConfig& c) {
   if (c.precision && !is_matrix_type(*c.precision) && c.precision != DataType::float64)
     throw ArgumentError("precision is not of a floating type: want bfloat16, float16, float32 or float64");
   want(c.aux_loss_coeff >= 0.0, "aux_loss_coeff", c.aux_loss_coeff, "0 or more");
+  want(c.batch_loss_coeff >= 0.0, "batch_loss_coeff", c.batch_loss_coeff, "0 or more");
+  want(c.global_loss_coeff >= 0.0, "global_loss_coeff", c.global_loss_coeff, "0 or more");
   want(c.z_loss_coeff >= 0.0, "z_loss_coeff", c.z_loss_coeff, "0 or more");
   want(c.loss_sequences >= 1 && c.tokens % c.loss_rule().sequences == 0, "loss_sequences",
        std::int64_t{c.loss_sequences}, "a divisor of tokens = " + std::to_string(c.tokens));
@@ -86,8 +88,8 @@ void check_given(const GateConfig& c, const GateParameters& w, const GateInput& 
   if (c.router_jitter && !in.noise) throw ArgumentError("noise is null: want [T, D] with router_jitter");
   if (c.router_input_norm && !w.input_scale)
     throw ArgumentError("input_scale is null: want [D] with router_input_norm");
-  if (c.loss_rule().accumulates && !in.accumulated_load)
-    throw ArgumentError("accumulated_load is null: want [E] with loss_accumulated");
+  if (c.loss_rule().adds_earlier_loads() && !in.accumulated_load)
+    throw ArgumentError("accumulated_load is null: want [E] with loss_accumulated or global_loss_coeff");
   if (c.per_expert_scale && !w.expert_scale)
     throw ArgumentError("expert_scale is null: want [E] with per_expert_scale");
   want(!c.selects_logits || !has_correction || !row(c).weighs_corrected || !c.weight_uses_correction,
@@ -155,7 +157,7 @@ TokenBlocks route_blocks(const GateConfig& c) {
 
 AuxLossRule loss_rule(const GateConfig& c, const GateInput& in) {
   AuxLossRule rule = c.loss_rule();
-  if (rule.accumulates) rule.accumulated = in.accumulated_load;
+  if (rule.adds_earlier_loads()) rule.accumulated = in.accumulated_load;
   return rule;
 }
 

@@ -56,7 +56,7 @@ ProductShape weight_gradient_shape(const GateConfig& config);
 
 struct GateSaved {
   void* logits;          // [T, E] in the compute type
-  double* aux_gradient;  // [B, E], f_i / (n B)
+  double* aux_gradient;  // [B, E], f_i / (n B), or the weighted sum over several losses
   double* z_inverse_n;   // one number, with the z-loss
   int* dispatched;       // [T, k] where slots are dropped
   void* raw_weights;     // [T, k] in accumulator_type(), where they are divided after dropping

@@ -28,12 +28,12 @@ void route(const LayerConfig& c, const LayerWeights& w, const LayerInput& in, co
     const GateInput given{in.x, mask, in.replay_ids, in.router_noise, in.accumulated_load};
     gate_forward(c.gate, w.gate, given,
                  {values.ids, out.weights, values.weights, out.load, out.aux_loss, statistics, out.z_loss,
-                  c.drops_slots() ? values.dispatched : nullptr},
+                  c.drops_slots() ? values.dispatched : nullptr, out.batch_loss, out.global_loss},
                  saved, work.part, stream);
     if (summed) {
       context->sum(statistics.counts, statistics.count_of_counts(c.gate), statistics.sums,
                    statistics.count_of_sums(c.gate), stream);
-      gate_losses(c.gate, given, statistics, out.aux_loss, out.z_loss, saved, stream);
+      gate_losses(c.gate, given, statistics, out.losses(), saved, stream);
     }
   }
   if (out.ids) copy_ids(out.ids, values.ids);

@@ -89,8 +89,7 @@ Call gate_of(const Call& call, const std::vector<std::int64_t>& tokens) {
   Call gate{Component::gate, call.config, nlohmann::json::object(), {}, false};
   for (const char* option : {"gate_precision", "training"})
     if (call.options.contains(option)) gate.options[option] = call.options[option];
-  gate.config["aux_loss_coeff"] = 0.0;  // of all tokens alone
-  gate.config.erase("z_loss_coeff");
+  leave_out_losses(gate.config);  // of all tokens alone
   for (const char* limit : {"capacity_factor", "expert_capacity"}) gate.config.erase(limit);
   for (const char* name : {"inputs/x", "inputs/router_noise"})
     if (const Tensor* all = find(call.tensors, name)) gate.tensors.emplace(name, rows_of(*all, tokens));

@@ -158,9 +158,8 @@ DrawnCase make_drawn_case(CaseSpec spec) {
     throw InputError("case '" + label(spec) +
                      "': a drawn case wants experts, mlp or a layer with a real gate, on one rank");
   for (const auto& [name, tensor] : call.tensors) out.hashes[name] = hash_of(tensor);
-  if (call.component == Component::moe && parse_moe_config(call.config).aux_loss_coeff > 0.0)
-    throw InputError("case '" + label(spec) +
-                     "': a drawn layer has no auxiliary loss, which is of all tokens");
+  if (call.component == Component::moe && parse_moe_config(call.config).has_loss())
+    throw InputError("case '" + label(spec) + "': a drawn layer has no loss, which is of all tokens");
   const ReducedCall rows = reduce_to_tokens(call, choose_tokens(call, spec.seed));
   take_samples(rows, evaluate(rows.call), call.component == Component::experts, spec.seed, out);
   sample_units(call, spec, out);

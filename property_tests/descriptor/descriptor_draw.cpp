@@ -172,15 +172,17 @@ std::vector<Descriptor> shrinks(const Descriptor& descriptor,
       propose(candidate);
     };
     if constexpr (std::is_same_v<Member, std::int64_t>) {
-      for (const std::int64_t smaller : smaller_extents(member)) with(smaller);
-    } else {
-      int at = 0;
-      visit_fields(defaults, [&](std::string_view, const auto& fallback, FieldKind) {
-        if constexpr (std::is_same_v<std::remove_cvref_t<decltype(fallback)>, Member>)
-          if (at == wanted && !(fallback == member)) with(fallback);
-        ++at;
-      });
+      if (kind == FieldKind::size) {
+        for (const std::int64_t smaller : smaller_extents(member)) with(smaller);
+        return;
+      }
     }
+    int at = 0;
+    visit_fields(defaults, [&](std::string_view, const auto& fallback, FieldKind) {
+      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(fallback)>, Member>)
+        if (at == wanted && !(fallback == member)) with(fallback);
+      ++at;
+    });
   });
   for (const std::uint64_t seed : {std::uint64_t{0}, std::uint64_t{1}, descriptor.seed / 2}) {
     Descriptor candidate = descriptor;

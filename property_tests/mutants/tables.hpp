@@ -41,6 +41,7 @@ std::span<const Mutant> score_convention_mutants();
 std::span<const Mutant> router_input_convention_mutants();
 std::span<const Mutant> selection_convention_mutants();
 std::span<const Mutant> loss_convention_mutants();
+std::span<const Mutant> several_loss_mutants();
 std::span<const Mutant> quantization_mutants();
 std::span<const Mutant> quantised_product_mutants();
 std::span<const Mutant> accumulator_mutants();
@@ -82,6 +83,7 @@ inline constexpr std::array kMutantTables{
     &router_input_convention_mutants,
     &selection_convention_mutants,
     &loss_convention_mutants,
+    &several_loss_mutants,
     &quantization_mutants,
     &quantised_product_mutants,
     &accumulator_mutants,

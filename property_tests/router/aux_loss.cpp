@@ -2,20 +2,13 @@
 // S_i / n.
 #include <algorithm>
 #include <cmath>
-#include <set>
 
+#include "property_tests/router/plain_losses.hpp"
 #include "property_tests/router/router_oracle.hpp"
 #include "property_tests/suite/property_tables.hpp"
 
 namespace moeref {
 namespace {
-
-/// Of tokens [first, last), 1 at least.
-double real_tokens(const Call& call, std::int64_t first, std::int64_t last) {
-  double n = 0.0;
-  for (std::int64_t t = first; t < last; ++t) n += is_real(call, t) ? 1.0 : 0.0;
-  return std::max(n, 1.0);
-}
 
 void expect_loss(const Answer& a, double want, std::string_view text) {
   expect_near("outputs/aux_loss", 0, a.at("outputs/aux_loss", 0), want,
@@ -41,71 +34,15 @@ void arrange_uniform(Descriptor& d) {
   d.T = std::max<std::int64_t>(1, d.T / period) * period;
 }
 
-/// Each expert at most once a token, real tokens only.
-std::vector<double> load_of(const Call& call, const Tensor& ids, std::int64_t first, std::int64_t last) {
-  std::vector<double> load(call.config.at("n_routed_experts").get<std::size_t>());
-  for (std::int64_t t = first; t < last; ++t) {
-    std::set<std::int64_t> experts;
-    for (std::int64_t j = 0; j < ids.extent(1); ++j)
-      experts.insert(static_cast<std::int64_t>(ids[t * ids.extent(1) + j]));
-    for (const std::int64_t e : experts)
-      if (e >= 0 && is_real(call, t)) load[static_cast<std::size_t>(e)] += 1.0;
-  }
-  return load;
-}
-
-/// f [E] of tokens [first, last).
-std::vector<double> factors_of(const Call& call, const Tensor& ids, std::int64_t first, std::int64_t last) {
-  const MoEConfig c = parse_moe_config(call.config);
-  const bool first_alone = c.aux_loss_counts == AuxLossCounts::first_choice;
-  const double k = first_alone ? 1.0 : static_cast<double>(c.n_activated_experts);
-  const Tensor* before = find(call.tensors, "inputs/accumulated_expert_load");
-  double tokens = real_tokens(call, first, last);
-  for (std::int64_t e = 0; before && e < before->size(); ++e) tokens += (*before)[e] / k;
-  std::vector<double> f =
-      load_of(call, first_alone ? take(ids, 1, std::vector<std::int64_t>{0}) : ids, first, last);
-  for (std::size_t e = 0; e < f.size(); ++e) {
-    if (before) f[e] += (*before)[static_cast<std::int64_t>(e)];
-    f[e] *= static_cast<double>(c.n_routed_experts) / tokens;
-    if (c.aux_loss_factor != AuxLossFactor::experts) f[e] /= k;
-  }
-  return f;
-}
-
-/// Tokens [first, last).
-double brute_force(const Call& call, const Matrix& scores, const Tensor& ids, std::int64_t first,
-                   std::int64_t last) {
-  const double n = real_tokens(call, first, last);
-  const std::vector<double> f = factors_of(call, ids, first, last);
-  double loss = 0.0;
-  for (std::int64_t e = 0; e < scores.cols; ++e) {
-    double sum = 0.0;
-    for (std::int64_t t = first; t < last; ++t)
-      if (is_real(call, t)) sum += scores.at(t, e);
-    loss += f[static_cast<std::size_t>(e)] * sum / n;
-  }
-  return loss;
-}
-
-/// The mean over the sequences of the call.
-double brute_force(const Call& call, const Matrix& scores, const Tensor& ids) {
-  const std::int64_t sequences = parse_moe_config(call.config).aux_loss_sequences,
-                     length = scores.rows / sequences;
-  double sum = 0.0;
-  for (std::int64_t s = 0; s < sequences; ++s)
-    sum += brute_force(call, scores, ids, s * length, (s + 1) * length);
-  return sum / static_cast<double>(sequences);
-}
-
 void given_scores(Implementation& impl, const Descriptor& d) {
   const Call call = make_call(d);
   const Answer a(impl, call);
   const Tensor& ids = call.tensors.at("inputs/indices");
-  const std::vector<double> load = load_of(call, ids, 0, ids.extent(0));
+  const std::vector<double> load = plain_load(call, ids, 0, ids.extent(0));
   for (std::int64_t e = 0; e < d.E; ++e)
     expect_equal("outputs/expert_load", e, a.at("outputs/expert_load", e), load[static_cast<std::size_t>(e)],
                  "real tokens whose ids contain the expert, each once");
-  expect_loss(a, brute_force(call, matrix_of(call.tensors.at("inputs/original_scores")), ids),
+  expect_loss(a, plain_loss(call, matrix_of(call.tensors.at("inputs/original_scores")), ids),
               "E / (k n) sum of load times mean score");
 }
 
@@ -113,14 +50,7 @@ void given_scores(Implementation& impl, const Descriptor& d) {
 void gate_loss(Implementation& impl, const Descriptor& d) {
   const Call call = make_call(d);
   const Answer a(impl, call);
-  Matrix scores = weighed_scores_of(call);
-  const MoEConfig c = moe_config(d);
-  for (std::int64_t t = 0; c.normalises_scores() && t < scores.rows; ++t) {
-    double sum = 0.0;
-    for (std::int64_t e = 0; e < d.E; ++e) sum += scores.at(t, e);
-    for (std::int64_t e = 0; e < d.E; ++e) scores.at(t, e) /= divisor_of(c, sum);
-  }
-  expect_loss(a, brute_force(call, scores, a["outputs/indices"]),
+  expect_loss(a, plain_loss(call, loss_scores_of(call), a["outputs/indices"]),
               "the loss of the gate's own routing and scores, normalised like its weights, never scaled");
 }
 
@@ -166,7 +96,8 @@ void loss_counts(Implementation& impl, const Descriptor& d) {
   given_scores(impl, d);
   const Answer a(impl, full_call(impl, d));
   if (!a.call().backward) return;
-  const std::vector<double> f = factors_of(a.call(), a.call().tensors.at("inputs/indices"), 0, d.T);
+  const std::vector<double> f =
+      plain_factors(a.call(), a.call().tensors.at("inputs/indices"), 0, d.T, configured_scope(a.call()));
   const double n = real_tokens(a.call(), 0, d.T);
   for (std::int64_t i = 0; i < d.T * d.E; ++i) {
     const double want = is_real(a.call(), i / d.E) ? f[static_cast<std::size_t>(i % d.E)] / n : 0.0;

@@ -20,6 +20,7 @@ std::span<const Property> router_input_convention_properties();
 std::span<const Property> router_masking_properties();
 std::span<const Property> aux_loss_properties();
 std::span<const Property> aux_gradient_properties();
+std::span<const Property> several_losses_properties();
 std::span<const Property> bias_update_properties();
 std::span<const Property> bias_update_model_properties();
 std::span<const Property> init_properties();
@@ -57,6 +58,7 @@ inline constexpr std::array kPropertyTables{
     &router_masking_properties,
     &aux_loss_properties,
     &aux_gradient_properties,
+    &several_losses_properties,
     &bias_update_properties,
     &bias_update_model_properties,
     &init_properties,

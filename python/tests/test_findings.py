@@ -8,6 +8,7 @@ import sys
 import unittest
 
 from golden_files import EXAMPLES
+from moeref_port.cases import FIELDS
 
 WILD = os.path.join(EXAMPLES, "..", "wild")
 
@@ -27,10 +28,37 @@ class FindingsTest(unittest.TestCase):
             with open(path, encoding="utf-8") as file:
                 report = json.load(file)
             for port in report["ports"]:
-                self.assertGreater(sum(count for verdict, count in port["golden"].items() if verdict != "NOT_SUPPORTED"), 0,
+                asked = [port["golden"], *(asked["counts"] for asked in port.get("conventions", []))]
+                self.assertGreater(sum(count for counts in asked for verdict, count in counts.items() if verdict != "NOT_SUPPORTED"), 0,
                                    f"{path}: {port['port']} was not judged")
                 for failure in port["failures"]:
                     self.assertIsNotNone(failure["explained"], f"{path}: {port['port']} {failure['name']}")
+
+    def test_every_convention_was_asked_of_whom_its_row_names(self):
+        with open(os.path.join(WILD, "conventions.json"), encoding="utf-8") as file:
+            table = json.load(file)
+        fields = {field for row in table["rows"] for field in row["fields"]}
+        self.assertLessEqual(fields - set(FIELDS["config"]), set(), "conventions.json names fields that there are not")
+        for row in table["rows"]:
+            self.assertTrue(row["judged"] or row.get("classes") or row.get("note"), f"{row['id']}: nobody is asked, without a reason")
+            for entry in row["judged"]:
+                with open(os.path.join(WILD, "reports", entry["report"] + ".json"), encoding="utf-8") as file:
+                    ports = {port["port"]: port for port in json.load(file)["ports"]}
+                found = [asked["counts"] for asked in ports[entry["port"]]["conventions"]
+                         if (asked["row"], asked["config"]) == (row["id"], entry["config"])]
+                types = len(entry.get("dtypes", ["float32", "bfloat16"]))
+                self.assertTrue(found, f"{row['id']}: {entry['port']} was not recorded")
+                for counts in found:
+                    judged = sum(count for verdict, count in counts.items() if verdict != "NOT_SUPPORTED")
+                    self.assertEqual(judged, types * table["seeds"], f"{row['id']}: {entry['port']} declined calls")
+
+    def test_most_router_classes_are_expressible(self):
+        with open(os.path.join(WILD, "router_classes.json"), encoding="utf-8") as file:
+            classes = json.load(file)["classes"]
+        self.assertGreaterEqual(sum(one["expressible"] for one in classes.values()), 60)
+        for name, one in classes.items():
+            if one["expressible"] and one["bfloat16"]["passed"] < one["bfloat16"]["of"]:
+                self.assertTrue(one["rounds"], f"{name} differs in bfloat16, without a reason")
 
 
 if __name__ == "__main__":

@@ -371,6 +371,18 @@ std::int64_t MoEConfig::capacity(std::int64_t tokens) const {
   return std::max(static_cast<std::int64_t>(std::min(share, slots)), min_capacity);
 }
 
+MoEConfig MoEConfig::without_losses() const {
+  MoEConfig out = *this;
+  out.aux_loss_coeff = out.batch_loss_coeff = out.global_loss_coeff = out.z_loss_coeff = 0.0;
+  return out;
+}
+
+void leave_out_losses(json& config) {
+  config["aux_loss_coeff"] = 0.0;
+  for (const char* coefficient : {"batch_loss_coeff", "global_loss_coeff", "z_loss_coeff"})
+    config.erase(coefficient);
+}
+
 MLPConfig shared_experts_config(const MoEConfig& c) {
   return {c.dim,         c.shared_dim(), c.dtype,     c.shared_expert_activation,
           c.expert_bias, c.swiglu_limit, c.situ_beta, c.situ_linear_beta};

@@ -297,6 +297,12 @@ struct Fields<MoEConfig> {
         convention("bias_update_ema", &C::bias_update_ema, Between{0, 1, "want 0 to 1"},
                    "the share of the correction bias that an update by quantiles keeps", "bias_update",
                    Drawn{0, std::array{0.5, 0.9}}),
+        convention("batch_loss_coeff", &C::batch_loss_coeff, not_negative,
+                   "weight of a second auxiliary loss, of all tokens as one sequence; 0 = none", "gate moe",
+                   Drawn{0, std::array{0.25, 0.01}}),
+        convention("global_loss_coeff", &C::global_loss_coeff, not_negative,
+                   "weight of a third one, of all tokens and the loads of earlier micro-batches; 0 = none",
+                   "gate moe", Drawn{0, std::array{0.75, 0.02}}),
     };
   }();
 };

@@ -90,9 +90,17 @@ void moe_params(Builder& b, const MoEConfig& c, const CallOptions& o) {
   }
 }
 
-/// Loads of earlier micro-batches, for an auxiliary loss that there is.
-void accumulated_load(Builder& b, const MoEConfig& c, bool loss) {
-  if (loss && c.aux_loss_accumulated) b.input("accumulated_expert_load", DType::int64, {c.n_routed_experts});
+/// Loads of earlier micro-batches, for a loss that adds them.
+void accumulated_load(Builder& b, const MoEConfig& c, bool added) {
+  if (added) b.input("accumulated_expert_load", DType::int64, {c.n_routed_experts});
+}
+
+/// The losses of a training call with a gate of its own.
+void losses(Builder& b, const MoEConfig& c) {
+  if (c.aux_loss_coeff > 0.0) b.output("aux_loss", DType::float32, {});
+  if (c.batch_loss_coeff > 0.0) b.output("batch_loss", DType::float32, {});
+  if (c.global_loss_coeff > 0.0) b.output("global_loss", DType::float32, {});
+  if (c.z_loss_coeff > 0.0) b.output("z_loss", DType::float32, {});
 }
 
 void gate(Builder& b, const MoEConfig& c, const CallOptions& o, std::int64_t t) {
@@ -101,7 +109,7 @@ void gate(Builder& b, const MoEConfig& c, const CallOptions& o, std::int64_t t) 
   b.input("x", c.dtype, {t, c.dim});
   b.input("token_mask", DType::boolean, {t}, false);
   b.input("replay_indices", DType::int64, slots, false);
-  accumulated_load(b, c, o.training && c.aux_loss_coeff > 0.0);
+  accumulated_load(b, c, o.training && c.adds_earlier_loads());
   gate_params(b, "", c);
   b.cotangent("weights", weights, slots);
   b.output("weights", weights, slots);
@@ -109,8 +117,7 @@ void gate(Builder& b, const MoEConfig& c, const CallOptions& o, std::int64_t t) 
   if (c.drops_slots()) b.output("dispatched_indices", DType::int64, slots);
   if (c.router_jitter) b.input("router_noise", c.dtype, {t, c.dim});
   b.output("expert_load", DType::int64, {c.n_routed_experts});
-  if (o.training && c.aux_loss_coeff > 0.0) b.output("aux_loss", DType::float32, {});
-  if (o.training && c.z_loss_coeff > 0.0) b.output("z_loss", DType::float32, {});
+  if (o.training) losses(b, c);
   b.grad("x", c.dtype, {t, c.dim});
 }
 
@@ -119,7 +126,7 @@ void aux_loss(Builder& b, const MoEConfig& c, std::int64_t t) {
   b.input("original_scores", c.dtype, scores);
   b.input("token_mask", DType::boolean, {t}, false);
   b.input("indices", DType::int64, {t, c.n_activated_experts});
-  accumulated_load(b, c, true);
+  accumulated_load(b, c, c.aux_loss_accumulated);
   b.output("expert_load", DType::int64, {c.n_routed_experts});
   b.output("aux_loss", DType::float32, {});
   b.grad("original_scores", c.dtype, scores);
@@ -182,7 +189,7 @@ void moe(Builder& b, const MoEConfig& c, const CallOptions& o, const Shape& toke
   b.input("x", c.dtype, x);
   b.input("padding_mask", DType::boolean, tokens, false);
   b.input("replay_indices", DType::int64, slots, false);
-  accumulated_load(b, c, o.training && c.aux_loss_coeff > 0.0 && !o.fake_balanced_gate);
+  accumulated_load(b, c, o.training && c.adds_earlier_loads() && !o.fake_balanced_gate);
   moe_params(b, c, o);
   b.cotangent("y", c.dtype, x);
   if (c.router_jitter && !o.fake_balanced_gate) b.input("router_noise", c.dtype, x);
@@ -195,8 +202,7 @@ void moe(Builder& b, const MoEConfig& c, const CallOptions& o, const Shape& toke
            drops || (c.balances_selection(o.training) && !o.fake_balanced_gate));
   if (drops) b.output("dispatched_indices", DType::int64, slots);
   b.output("expert_load", DType::int64, {c.n_routed_experts}, false);
-  if (o.training && c.aux_loss_coeff > 0.0 && !o.fake_balanced_gate) b.output("aux_loss", DType::float32, {});
-  if (o.training && c.z_loss_coeff > 0.0 && !o.fake_balanced_gate) b.output("z_loss", DType::float32, {});
+  if (o.training && !o.fake_balanced_gate) losses(b, c);
   b.grad("x", c.dtype, x);
 }
 

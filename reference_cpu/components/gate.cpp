@@ -109,11 +109,7 @@ GateForward gate_forward(const MoEConfig& c, const CallOptions& o, const GatePar
 
   forced.settle("stages/scores", f.scores, {tokens, c.n_routed_experts});
   f.load = expert_load(f.indices, mask, c.n_routed_experts);
-  if (o.training && c.aux_loss_coeff > 0.0) {
-    SequenceLoss loss = sequence_loss(c, o.parallel, f.scores, f.indices, mask, p.accumulated_load);
-    f.aux_loss = loss.value;
-    f.aux_terms = std::move(loss.terms);
-  }
+  if (o.training) f.losses = gate_losses(c, o.parallel, f.scores, f.indices, mask, p.accumulated_load);
   if (o.training && c.z_loss_coeff > 0.0) f.z_loss = z_loss(o, f.logits, mask);
   return f;
 }

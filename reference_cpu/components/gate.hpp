@@ -45,10 +45,9 @@ struct GateForward {
   std::vector<std::int64_t> dispatched;  ///< those that experts get: null where a slot is dropped (SPEC 10)
   Bounded weights;                       ///< w [T, k]
   std::vector<std::int64_t> load;        ///< [E]
-  std::optional<Real> aux_loss;         ///< without the coefficient; only in training with aux_loss_coeff > 0
-  std::optional<Real> z_loss;           ///< likewise, with z_loss_coeff > 0 (SPEC 10)
-  std::vector<AuxLossTerms> aux_terms;  ///< n and f of each sequence's loss, for the backward pass
-  RoutingScores routing;                ///< the scores that the selection was made from
+  GateLosses losses;                     ///< in training alone, with n and f for the backward pass
+  std::optional<Real> z_loss;            ///< likewise, with z_loss_coeff > 0 and without it (SPEC 10)
+  RoutingScores routing;                 ///< the scores that the selection was made from
 };
 
 /// Ids [T, k] in place of the gate's own choices; null: it chooses.

@@ -50,8 +50,7 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
   const ScoreRule& rule = score_rule(c.score_func);
   const Precision scores_held = precision(f.scores.dtype);
   const Real loss_scale = store(known(o.aux_loss_backward_scale, {}), precision(DType::float32));
-  const std::vector<std::vector<Real>> aux_of =  // one row per sequence
-      sequence_loss_gradients(f.aux_terms, loss_scale * c.aux_loss_coeff);
+  const ScoreGradients by_scores(c, f.losses, loss_scale);
   const Real z_scale = loss_scale * c.z_loss_coeff;
   const Precision z_held = precision(c.maps_logits() ? score_compute_type(o) : f.logits.dtype);
   Bounded dz(tokens, c.n_routed_experts, f.logits.dtype);
@@ -70,13 +69,12 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     }
     std::vector<Real> d_values = routing_weights_gradient(c, values, slots, d_weights);
 
-    // The gradients of S and of z are sums in any order: of the auxiliary loss's, directly and through the
+    // The gradients of S and of z are sums in any order: of the auxiliary losses', directly and through the
     // sum of S, and of the selected values', which arrive at S or at z.
     std::vector<Sum> at_scores(experts, Sum(held)), at_logits(experts, Sum(z_held));
-    if (!aux_of.empty() && mask[static_cast<std::size_t>(t)]) {
+    if (!by_scores.empty() && mask[static_cast<std::size_t>(t)]) {
       std::vector<Real> d_scores;
-      for (const Real d : aux_of[sequence_of(t, tokens, aux_of.size())])
-        d_scores.push_back(store(store(d, scores_held), held));
+      for (const Real d : by_scores.of_token(t, tokens, scores_held)) d_scores.push_back(store(d, held));
       if (c.normalises_scores()) {
         const NormaliseGradient back = normalise_gradient(c, token.weighed, d_scores);
         for (Sum& sum : at_scores) sum += back.through_sum;
@@ -94,15 +92,17 @@ GateBackward gate_backward(const MoEConfig& c, const CallOptions& o, const GateP
     }
     // A masked token's part of the loss is 0 times what may be divided by 0: 0, or NaN in a port that
     // multiplies.
-    if (!aux_of.empty() && !mask[static_cast<std::size_t>(t)] && c.normalises_scores() &&
+    if (!by_scores.empty() && !mask[static_cast<std::size_t>(t)] && c.normalises_scores() &&
         may_divide_by_zero(c, token.weighed)) {
       for (std::size_t i = 0; i < experts; ++i)
         dz.set(t, static_cast<std::int64_t>(i), {0.0, INFINITY, precision(f.logits.dtype)});
       return;
     }
+    // Where losses come one by one, each directly and through the sum of S, there are more terms in between.
+    const std::int64_t others = by_scores.further() * (c.normalises_scores() ? 2 : 1);
     std::vector<Real> d_scores;
     for (std::size_t i = 0; i < experts; ++i)
-      d_scores.push_back(store(at_scores[i].total(), token.scores[i].held));
+      d_scores.push_back(store(at_scores[i].total(others), token.scores[i].held));
     const std::vector<Real> through_scores = rule.gradient(token.logits, token.scores, d_scores);
     // The z-loss reaches the logits themselves.
     std::vector<Real> through_z;

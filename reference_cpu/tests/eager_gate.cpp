@@ -143,10 +143,8 @@ GateResult gate_forward(const Workspace& w, const MoEConfig& c, const CallOption
   }
   g.load = load_of(g.ids, mask, k, e);
   if (o.training && c.z_loss_coeff > 0.0) g.z_loss = z_loss(w, o, g.logits, mask);
-  if (o.training && c.aux_loss_coeff > 0.0) {
-    g.aux = aux_loss(w, c, g.scores, g.ids, mask, find(tensors, "inputs/accumulated_expert_load"));
-    g.aux_loss = g.aux.loss;
-  }
+  if (o.training)
+    g.losses = gate_losses(w, c, g.scores, g.ids, mask, find(tensors, "inputs/accumulated_expert_load"));
   return g;
 }
 
@@ -208,16 +206,18 @@ Matrix gate_backward(const Workspace& w, const MoEConfig& c, const CallOptions& 
     }
     for (std::size_t i = 0; i < scattered.size(); ++i)
       (after_topk(c) ? to_logits : to_scores)[i].push_back(scattered[i]);
-    if (!g.aux.f.empty()) {
-      const Row aux = aux_loss_gradient(w, c, o, g, mask, t, plain);
-      if (divides_scores(c)) {
-        const NormaliseGradient back = normalise_gradient(c, g.plain.row(t), aux, order);
+    if (!g.losses.empty()) {
+      // A port may make S anew for each loss, or gather weights from the S that losses see.
+      const bool apart = order == Order::pairwise || (!divides_scores(c) && !casts_back(c, o));
+      for (const Row& loss : gate_losses_gradients(w, o, g, mask, t, apart)) {
+        Row aux;
+        for (const Num d : loss) aux.push_back(cast(d, plain));
+        const NormaliseGradient back = divides_scores(c) ? normalise_gradient(c, g.plain.row(t), aux, order)
+                                                         : NormaliseGradient{aux, Num{0.0, plain}};
         for (std::size_t i = 0; i < aux.size(); ++i) {
           to_scores[i].push_back(back.direct[i]);
           to_scores[i].push_back(back.through_sum);
         }
-      } else {
-        for (std::size_t i = 0; i < aux.size(); ++i) to_scores[i].push_back(aux[i]);
       }
     }
     Row ds;

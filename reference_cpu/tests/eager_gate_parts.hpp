@@ -81,9 +81,13 @@ void update_correction(const MoEConfig&, const std::vector<std::int64_t>& load,
 
 // eager_losses.cpp; aux_loss() is a component of the port.
 
-/// The auxiliary loss's gradient by the scores [E] of token t, in the type of S.
-Row aux_loss_gradient(const Workspace&, const MoEConfig&, const CallOptions&, const GateResult&,
-                      const std::vector<bool>& mask, std::int64_t t, DType plain);
+/// Those with a coefficient, in the order in which Megatron-Core's router comes to them.
+std::vector<GateLoss> gate_losses(const Workspace&, const MoEConfig&, const Matrix& scores,
+                                  const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
+                                  const Tensor* accumulated);
+/// Their gradients by the scores [E] of token t, each in the type of S: apart, or added up in it.
+std::vector<Row> gate_losses_gradients(const Workspace&, const CallOptions&, const GateResult&,
+                                       const std::vector<bool>& mask, std::int64_t t, bool apart);
 
 /// The z-loss of logits [T, E], before its coefficient.
 double z_loss(const Workspace&, const CallOptions&, const Matrix& logits, const std::vector<bool>& mask);

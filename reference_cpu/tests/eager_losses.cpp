@@ -53,16 +53,41 @@ AuxLossResult aux_loss(const Workspace& w, const MoEConfig& c, const Matrix& sco
   return out;
 }
 
-Row aux_loss_gradient(const Workspace& w, const MoEConfig& c, const CallOptions& o, const GateResult& g,
-                      const std::vector<bool>& mask, std::int64_t t, DType plain) {
-  Row out;
-  for (std::int64_t i = 0; i < c.n_routed_experts; ++i) {
-    const Num scaled = Num{static_cast<float>(o.aux_loss_backward_scale), DType::float32} * c.aux_loss_coeff;
-    const Num d_sum = scaled * g.aux.f[static_cast<std::size_t>(t)][static_cast<std::size_t>(i)] /
-                      g.aux.n[static_cast<std::size_t>(t)] * (mask[static_cast<std::size_t>(t)] ? 1.0 : 0.0);
-    out.push_back(cast(w.o.fused ? d_sum : cast(d_sum, g.scores.stored), plain));
-  }
+std::vector<GateLoss> gate_losses(const Workspace& w, const MoEConfig& c, const Matrix& scores,
+                                  const std::vector<std::int64_t>& ids, const std::vector<bool>& mask,
+                                  const Tensor* accumulated) {
+  std::vector<GateLoss> out;
+  const auto add = [&](const char* name, double coefficient, const MoEConfig& of, const Tensor* before) {
+    if (coefficient > 0.0) out.push_back({name, coefficient, aux_loss(w, of, scores, ids, mask, before)});
+  };
+  MoEConfig whole = c;
+  whole.aux_loss_sequences = 1;
+  add("outputs/batch_loss", c.batch_loss_coeff, whole, nullptr);
+  add("outputs/aux_loss", c.aux_loss_coeff, c, c.aux_loss_accumulated ? accumulated : nullptr);
+  add("outputs/global_loss", c.global_loss_coeff, whole, accumulated);
   return out;
+}
+
+std::vector<Row> gate_losses_gradients(const Workspace& w, const CallOptions& o, const GateResult& g,
+                                       const std::vector<bool>& mask, std::int64_t t, bool apart) {
+  const auto token = static_cast<std::size_t>(t);
+  std::vector<Row> out;
+  for (const auto& [name, coefficient, loss] : g.losses) {
+    const Num scaled = Num{static_cast<float>(o.aux_loss_backward_scale), DType::float32} * coefficient;
+    Row& row = out.emplace_back();
+    for (const Num f : loss.f[token]) {
+      const Num d = scaled * f / loss.n[token] * (mask[token] ? 1.0 : 0.0);
+      row.push_back(w.o.fused ? d : cast(d, g.scores.stored));
+    }
+  }
+  if (apart || out.size() == 1) return out;
+  Row sum;
+  for (std::size_t i = 0; i < out[0].size(); ++i) {
+    Row terms;
+    for (const Row& row : out) terms.push_back(row[i]);
+    sum.push_back(accumulate(terms, terms[0].t, w.o.order));
+  }
+  return {sum};
 }
 
 namespace {

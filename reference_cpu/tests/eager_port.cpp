@@ -47,7 +47,7 @@ void put_gate(const GateResult& g, NamedTensors& out, const MoEConfig& c, const 
   if (c.capacity_factor > 0.0 || c.expert_capacity > 0)
     out["outputs/dispatched_indices"] = integers(g.dispatched, {t, k});
   out["outputs/expert_load"] = integers(g.load, {e});
-  if (o.training && c.aux_loss_coeff > 0.0) out["outputs/aux_loss"] = scalar(g.aux_loss);
+  for (const GateLoss& loss : g.losses) out[loss.name] = scalar(loss.result.loss);
   if (o.training && c.z_loss_coeff > 0.0) out["outputs/z_loss"] = scalar(g.z_loss);
 }
 

@@ -72,11 +72,18 @@ struct AuxLossResult {
   std::vector<double> n;
 };
 
+/// A loss of the gate, and its coefficient.
+struct GateLoss {
+  const char* name;
+  double coefficient;
+  AuxLossResult result;
+};
+
 struct GateResult {
   Matrix logits, scores, weights;  ///< scores as the auxiliary loss sees them
   std::vector<std::int64_t> ids, dispatched, load;
   std::vector<std::vector<Num>> unbiased;  ///< what is ordered [T][E], without the correction bias
-  double aux_loss = 0.0, z_loss = 0.0;
+  double z_loss = 0.0;
   // What the backward pass needs.
   Matrix x, weight;               ///< in the compute type
   Matrix plain;                   ///< S before normalisation, in its own type
@@ -85,7 +92,7 @@ struct GateResult {
   Matrix given;                   ///< the tokens before they are normalised
   const Tensor* noise = nullptr;  ///< that they were multiplied by
   Matrix unscaled;  ///< routing weights before per_expert_scale, in the type of S before normalisation
-  AuxLossResult aux;
+  std::vector<GateLoss> losses;  ///< by the experts' loads
 };
 
 GateResult gate_forward(const Workspace&, const MoEConfig&, const CallOptions&, const NamedTensors&,

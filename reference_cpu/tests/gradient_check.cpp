@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <random>
+#include <string>
 
 #include "moeref/config.hpp"
 
@@ -12,8 +14,8 @@ namespace {
 
 struct Loss {
   const Call& call;
-  NamedTensors routing;  ///< the ids of the call itself: a choice has no derivative
-  double aux_scale = 0.0, z_scale = 0.0;
+  NamedTensors routing;                  ///< the ids of the call itself: a choice has no derivative
+  std::map<std::string, double> scales;  ///< on the losses among the results
 
   explicit Loss(const Call& call) : call(call) {
     const Evaluation e = evaluate(call);
@@ -26,10 +28,12 @@ struct Loss {
     if (call.component != Component::mlp) {
       const MoEConfig c = parse_moe_config(call.config);
       const double scale = parse_call_options(call.options).aux_loss_backward_scale;
-      aux_scale = c.aux_loss_coeff * scale;
-      z_scale = c.z_loss_coeff * scale;
+      scales = {{"outputs/aux_loss", c.aux_loss_coeff * scale},
+                {"outputs/batch_loss", c.batch_loss_coeff * scale},
+                {"outputs/global_loss", c.global_loss_coeff * scale},
+                {"outputs/z_loss", c.z_loss_coeff * scale}};
     }
-    if (call.component == Component::aux_loss) aux_scale = 1.0;
+    if (call.component == Component::aux_loss) scales = {{"outputs/aux_loss", 1.0}};
   }
 
   double operator()(const NamedTensors& tensors) const {
@@ -46,10 +50,9 @@ struct Loss {
       for (std::int64_t i = 0; i < cotangent.size(); ++i)
         sum += cotangent[i] * out[static_cast<std::size_t>(i)];
     }
-    if (const auto aux = e.results.find("outputs/aux_loss"); aux != e.results.end())
-      sum += aux_scale * aux->second.value[0];
-    if (const auto z = e.results.find("outputs/z_loss"); z != e.results.end())
-      sum += z_scale * z->second.value[0];
+    for (const auto& [name, scale] : scales)
+      if (const auto loss = e.results.find(name); loss != e.results.end())
+        sum += scale * loss->second.value[0];
     return sum;
   }
 };

@@ -249,6 +249,24 @@ void draw_bias_update_rule(std::uint64_t seed, MoEConfig& c) {
   c.bias_update_ema = d.of({0.0, 0.0, 0.5, 0.9});
 }
 
+/// Further auxiliary losses, drawn apart likewise.
+void draw_further_losses(std::uint64_t seed, MoEConfig& c) {
+  Draw d(seed * 0xD1342543DE82EF95u + 25);
+  if (d.chance(0.3)) c.batch_loss_coeff = d.of({0.01, 1.0, 5.0});
+  if (d.chance(0.3)) c.global_loss_coeff = d.of({0.02, 1.0, 11.0});
+}
+
+/// Context-parallel ranks that share them, where there are none yet and no loss per sequence.
+void draw_context_ranks(std::uint64_t seed, const MoEConfig& c, Component component,
+                        nlohmann::json& options) {
+  Draw d(seed * 0xAF251AF3B0F025B5u + 27);
+  const bool whole = c.aux_loss_coeff == 0.0 || c.aux_loss_sequences == 1;
+  if (!whole || (c.batch_loss_coeff == 0.0 && c.global_loss_coeff == 0.0) || options.contains("ep_size") ||
+      (component != Component::gate && component != Component::moe) || d.chance(0.5))
+    return;
+  options["cp_size"] = d.of({2, 3});
+}
+
 nlohmann::json draw_options(Draw& d, const MoEConfig& c, Component component) {
   nlohmann::json o = nlohmann::json::object();
   if (d.chance(0.5)) o["gate_precision"] = d.of({"float32", "float64", "float32", "bfloat16", "float16"});
@@ -365,6 +383,7 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
       draw_shared_situ(stream, c);
       draw_compute_dtype(stream, numbers, c);
       draw_bias_update_rule(stream, c);
+      draw_further_losses(stream, c);
     }
     call.config = to_json(c);
     call.options = draw_options(d, c, component);
@@ -377,6 +396,8 @@ Call random_call(Component component, DType dtype, std::uint64_t seed, Numbers n
     c.aux_loss_sequences = std::max<std::int64_t>(divisor, 1);
     call.config = to_json(c);
   }
+  if (rules == Rules::any && component != Component::mlp)
+    draw_context_ranks(stream, c, component, call.options);
   // At times the activations or the parameters come in another type than the config's.
   const bool mixed = d.chance(0.12) && numbers == Numbers::adversarial;
   const DType x_type =

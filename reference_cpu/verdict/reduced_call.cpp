@@ -15,8 +15,7 @@ namespace {
 
 /// Losses are of all tokens of a call, and a part of it has none.
 void leave_out_losses(Call& call) {
-  call.config["aux_loss_coeff"] = 0.0;
-  call.config.erase("z_loss_coeff");
+  moeref::leave_out_losses(call.config);
   call.tensors.erase("inputs/accumulated_expert_load");
 }
 

@@ -74,12 +74,10 @@ class Verdicts {
   std::map<std::string, std::int64_t> judged_;
 };
 
-/// What the second and the third call give: everything but the auxiliary loss.
+/// What the second and the third call give: everything but the losses.
 Signature without_loss(const Call& call) {
   Signature out = signature(call);
-  std::erase_if(out.outputs, [](const TensorSpec& spec) {
-    return spec.name == "outputs/aux_loss" || spec.name == "outputs/z_loss";
-  });
+  std::erase_if(out.outputs, [](const TensorSpec& spec) { return spec.name.ends_with("_loss"); });
   return out;
 }
 

@@ -10,7 +10,7 @@ constexpr std::array<std::string_view, 7> kNames{"PASS", "AMBIGUOUS", "WAIVED", 
                                                  "FAIL", "HUNG",      "CRASHED"};
 
 // Prefixes of tensors' names in the order of the stages; the first that matches counts.
-constexpr std::array<std::string_view, 17> kStages{"stages/logits",
+constexpr std::array<std::string_view, 19> kStages{"stages/logits",
                                                    "stages/scores",
                                                    "outputs/indices",
                                                    "outputs/dispatched_indices",
@@ -18,6 +18,8 @@ constexpr std::array<std::string_view, 17> kStages{"stages/logits",
                                                    "outputs/expert_load",
                                                    "outputs/cumulative_expert_load",
                                                    "outputs/aux_loss",
+                                                   "outputs/batch_loss",
+                                                   "outputs/global_loss",
                                                    "outputs/z_loss",
                                                    "outputs/e_score_correction_bias",
                                                    "stages/permutation",

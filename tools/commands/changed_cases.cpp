@@ -19,6 +19,10 @@ using nlohmann::json;
 constexpr std::array<const char*, 5> kRowExtents{"dim", "inter_dim", "moe_inter_dim",
                                                  "shared_expert_inter_dim", "moe_latent_size"};
 
+/// Settings of a profile without auxiliary losses.
+const std::array<std::pair<std::string, std::string>, 3> kNoLosses{
+    {{"aux_loss_coeff", "0.0"}, {"batch_loss_coeff", "0.0"}, {"global_loss_coeff", "0.0"}}};
+
 /// JSON where it is JSON, else the text itself: 0.5, true, null, minus_infinity.
 json value_of(const std::string& text) {
   json value = json::parse(text, nullptr, false);
@@ -57,6 +61,8 @@ CaseSpec changed_case(CaseSpec spec, const CaseChanges& changes) {
   std::string set;
   for (const auto& [field, value] : changes.fields) {
     if (!takes(spec.component, field)) continue;
+    // A default that is not spelt out stays so.
+    if (!spec.config.contains(field) && full_config(spec).at(field) == value_of(value)) continue;
     spec.config[field] = value_of(value);
     set += fmt::format("{}{} = {}", set.empty() ? "" : ", ", field, value);
   }
@@ -91,7 +97,11 @@ const std::vector<Profile>& profiles() {
   static const std::vector<Profile> all{
       {"inference",
        "forward alone, outside training, no mask, weights after the down projection, rows of 16 bytes",
-       {{{"apply_router_weight_after_down", "true"}, {"aux_loss_coeff", "0.0"}}, 16, "absent", true, true}},
+       {{{"apply_router_weight_after_down", "true"}, kNoLosses[0], kNoLosses[1], kNoLosses[2]},
+        16,
+        "absent",
+        true,
+        true}},
       {"megatron",
        "groups scored by the sum of k / g and discarded as minus infinity, loss scores normalised with k = 1",
        {{{"group_score", "topk_over_g_sum"},
@@ -106,7 +116,9 @@ const std::vector<Profile>& profiles() {
          {"expert_compute_dtype", "bfloat16"},
          {"discarded_groups", "minus_infinity"},
          {"norm_at_top1", "weights_and_scores"},
-         {"aux_loss_coeff", "0.0"}},
+         kNoLosses[0],
+         kNoLosses[1],
+         kNoLosses[2]},
         16}},
       {"transformers",
        "weights after the down projection, discarded groups minus infinity, k = 1 normalised, no mask and no "
@@ -114,7 +126,9 @@ const std::vector<Profile>& profiles() {
        {{{"apply_router_weight_after_down", "true"},
          {"discarded_groups", "minus_infinity"},
          {"norm_at_top1", "weights_and_scores"},
-         {"aux_loss_coeff", "0.0"}},
+         kNoLosses[0],
+         kNoLosses[1],
+         kNoLosses[2]},
         1,
         "absent"}},
   };

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <optional>
 
+#include "moeref/config.hpp"
 #include "reference_cpu/verdict/own_selection.hpp"
 #include "reference_cpu/verdict/reference_results.hpp"
 #include "reference_cpu/verdict/routing_verdict.hpp"
@@ -245,8 +246,7 @@ class TensorComparison {
 /// Of ids that were replayed there is nothing to compare but their copy; the load of tokens that went
 /// elsewhere, and a loss and gradients made from it, are left out with the sums.
 bool has_shared_statistics(const Call& call) {
-  return call.component != Component::mlp && call.config.contains("aux_loss_coeff") &&
-         call.config.at("aux_loss_coeff") != 0.0;
+  return call.component != Component::mlp && parse_moe_config(call.config).has_load_loss();
 }
 
 }  // namespace

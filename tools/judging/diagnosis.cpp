@@ -159,7 +159,7 @@ bool updates_by(Call& call) {
 bool loss_without_k(Call& call) {
   if (!weighs(call) && call.component != Component::aux_loss) return false;
   const MoEConfig c = parse_moe_config(call.config);
-  const bool lost = call.component == Component::aux_loss || c.aux_loss_coeff > 0.0;
+  const bool lost = call.component == Component::aux_loss || c.has_load_loss();
   return lost && c.n_activated_experts > 1 &&
          set_field(call, "aux_loss_factor", name(AuxLossFactor::experts));
 }
@@ -180,7 +180,24 @@ bool loss_of_first_choices(Call& call) {
   return set_field(call, "aux_loss_counts", name(AuxLossCounts::first_choice));
 }
 
-bool no_loss(Call& call) { return weighs(call) && set_field(call, "aux_loss_coeff", 0.0); }
+/// Earlier loads that no loss adds any more are none of the call's inputs.
+bool without_loss(Call& call, const char* coefficient) {
+  if (!weighs(call) || !set_field(call, coefficient, 0.0)) return false;
+  if (!parse_moe_config(call.config).adds_earlier_loads())
+    call.tensors.erase("inputs/accumulated_expert_load");
+  return true;
+}
+bool no_loss(Call& call) { return without_loss(call, "aux_loss_coeff"); }
+bool no_batch_loss(Call& call) { return without_loss(call, "batch_loss_coeff"); }
+bool no_global_loss(Call& call) { return without_loss(call, "global_loss_coeff"); }
+
+/// A loss that adds loads of earlier micro-batches leaves them out.
+bool no_earlier_loads(Call& call) {
+  const auto found = call.tensors.find("inputs/accumulated_expert_load");
+  if (found == call.tensors.end()) return false;
+  found->second = Tensor(found->second.dtype(), found->second.shape());
+  return true;
+}
 
 /// Every token counts as a real one.
 bool padding_counts(Call& call) {
@@ -262,6 +279,9 @@ constexpr std::array kNeighbours{
     Neighbour{"aux_loss_factor = experts", loss_without_k},
     Neighbour{"aux_loss_counts = first_choice", loss_of_first_choices},
     Neighbour{"aux_loss_coeff = 0", no_loss},
+    Neighbour{"batch_loss_coeff = 0", no_batch_loss},
+    Neighbour{"global_loss_coeff = 0", no_global_loss},
+    Neighbour{"no earlier loads: this micro-batch's alone count", no_earlier_loads},
     Neighbour{"no mask: padding tokens count as real ones", padding_counts},
     Neighbour{"float32_products = tf32", float32_products_are_tf32},
 };

@@ -73,6 +73,8 @@ TEST(GateArguments, ConventionsThatCannotBe) {
   expect_names(with([](GateConfig& c) { c.loss_sequences = 2, c.loss_accumulated = true; }),
                "loss_sequences");
   expect_names(with([](GateConfig& c) { c.z_loss_coeff = -1.0; }), "z_loss_coeff");
+  expect_names(with([](GateConfig& c) { c.batch_loss_coeff = -1.0; }), "batch_loss_coeff");
+  expect_names(with([](GateConfig& c) { c.global_loss_coeff = -1.0; }), "global_loss_coeff");
   expect_names(with([](GateConfig& c) { c.router_input_norm_eps = -1.0; }), "router_input_norm_eps");
   const float correction[8] = {};
   const auto forward = [&](const GateConfig& c) {
@@ -88,6 +90,7 @@ TEST(GateArguments, ConventionsThatCannotBe) {
   expect_names("input_scale", forward(with([](GateConfig& c) { c.router_input_norm = true; })));
   expect_names("accumulated_load",
                forward(with([](GateConfig& c) { c.loss_accumulated = true, c.aux_loss_coeff = 1.0; })));
+  expect_names("accumulated_load", forward(with([](GateConfig& c) { c.global_loss_coeff = 1.0; })));
   expect_names("balances", forward(with([](GateConfig& c) { c.balances = true; })));
   expect_names("expert_scale", forward(with([](GateConfig& c) { c.per_expert_scale = true; })));
 }

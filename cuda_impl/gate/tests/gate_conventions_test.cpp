@@ -54,6 +54,13 @@ constexpr Rule kRules[] = {
      [](MoEConfig& c) { c.aux_loss_sequences = 17, c.aux_loss_factor = AuxLossFactor::experts; }},
     {"first_choice", [](MoEConfig& c) { c.aux_loss_counts = AuxLossCounts::first_choice; }},
     {"z_loss", [](MoEConfig& c) { c.z_loss_coeff = 0.5; }},
+    {"batch_loss", [](MoEConfig& c) { c.batch_loss_coeff = 0.5, c.aux_loss_sequences = 17; }},
+    {"global_loss", [](MoEConfig& c) { c.global_loss_coeff = 0.5, c.aux_loss_coeff = 0.0; }},
+    {"three_losses",
+     [](MoEConfig& c) {
+       c.aux_loss_sequences = 17, c.batch_loss_coeff = 0.5, c.global_loss_coeff = 2.0;
+       c.aux_loss_counts = AuxLossCounts::first_choice;
+     }},
 };
 constexpr Rule kGroupRules[] = {
     {"largest", [](MoEConfig& c) { c.group_score = GroupScore::largest; }},
@@ -223,18 +230,39 @@ TEST_P(GateConventions, LongSequences) {
   MoEConfig c = ruled_config(40, 3, GetParam(), ScoreFunc::softmax_with_bias);
   c.aux_loss_sequences = 2, c.z_loss_coeff = 0.1;
   expect_passes(filled_call(Component::gate, c, 2 * 70, 53), "two sequences");
+  c.batch_loss_coeff = 0.3, c.global_loss_coeff = 0.2;
+  expect_passes(filled_call(Component::gate, c, 2 * 70, 55), "two sequences and all of them");
 }
 
-// Sums of all ranks, one of which has no token; the z-loss with and without the auxiliary loss.
+// Sums of all ranks, one of which has no token; the z-loss with and without the losses by load.
 TEST_P(GateConventions, LossesOfContextParallelRanks) {
-  for (const double aux : {0.0, 0.7}) {
-    MoEConfig c = ruled_config(24, 4, GetParam(), ScoreFunc::sigmoid);
-    c.aux_loss_coeff = aux, c.z_loss_coeff = 0.3, c.logit_cap = 1.0;
-    c.aux_loss_accumulated = true, c.aux_loss_counts = AuxLossCounts::first_choice;
-    expect_passes(
-        filled_call(Component::gate, c, 45, 52, true, {{"cp_size", 3}, {"tokens_per_rank", {0, 30, 15}}}),
-        "cp_size 3");
-  }
+  for (const double aux : {0.0, 0.7})
+    for (const double further : {0.0, 0.4}) {
+      MoEConfig c = ruled_config(24, 4, GetParam(), ScoreFunc::sigmoid);
+      c.aux_loss_coeff = aux, c.z_loss_coeff = 0.3, c.logit_cap = 1.0;
+      c.batch_loss_coeff = further, c.global_loss_coeff = 2.0 * further;
+      c.aux_loss_accumulated = true, c.aux_loss_counts = AuxLossCounts::first_choice;
+      expect_passes(
+          filled_call(Component::gate, c, 45, 52, true, {{"cp_size", 3}, {"tokens_per_rank", {0, 30, 15}}}),
+          "cp_size 3");
+    }
+}
+
+// Every subset of the losses by load, of all tokens masked, too.
+TEST_P(GateConventions, EverySubsetOfTheLossesByLoad) {
+  for (int subset = 1; subset < 8; ++subset)
+    for (const bool masked : {false, true}) {
+      MoEConfig c = ruled_config(40, 3, GetParam(), ScoreFunc::softmax);
+      c.softmax_before_topk = true;
+      c.aux_loss_coeff = subset & 1 ? 0.3 : 0.0;
+      c.batch_loss_coeff = subset & 2 ? 0.5 : 0.0;
+      c.global_loss_coeff = subset & 4 ? 0.7 : 0.0;
+      if (subset != 5) c.aux_loss_sequences = 3;
+      c.aux_loss_accumulated = subset == 5;
+      Call call = filled_call(Component::gate, c, 21, 700 + subset, true, {{"aux_loss_backward_scale", 3.0}});
+      if (masked) call.tensors["inputs/token_mask"] = Tensor(DType::boolean, {21});
+      expect_passes(call, "losses " + std::to_string(subset));
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, GateConventions,

@@ -93,12 +93,24 @@ TEST_P(LayerConventions, ExpertsOfLimitedCapacity) {
     }
 }
 
+// Losses per sequence, of the batch and with earlier loads, of one rank; and without the first on two.
+TEST_P(LayerConventions, SeveralLosses) {
+  MoEConfig c = gate_only(8, 3, 16, GetParam());
+  c.softmax_before_topk = c.norm_topk_prob = true;
+  c.batch_loss_coeff = 0.5, c.global_loss_coeff = 0.25;
+  for (const nlohmann::json& options : {nlohmann::json::object(), nlohmann::json{{"cp_size", 2}}}) {
+    c.aux_loss_coeff = options.empty() ? 0.1 : 0.0, c.aux_loss_sequences = 5;
+    expect_passes(filled_call(Component::moe, c, 30, 12, true, options), options.dump());
+  }
+}
+
 // All rules of the gate that CUDA has beside each other, on ranks with tokens of their own.
 TEST_P(LayerConventions, RanksUnderRulesOfTheGate) {
   MoEConfig c = gate_only(8, 3, 40, GetParam());
   c.score_func = ScoreFunc::sigmoid;
   c.norm_topk_prob = true;
-  c.aux_loss_coeff = c.z_loss_coeff = 0.1;
+  c.aux_loss_coeff = c.z_loss_coeff = c.global_loss_coeff = 0.1;
+  c.batch_loss_coeff = 0.4;
   c.aux_loss_accumulated = true, c.aux_loss_counts = AuxLossCounts::first_choice;
   c.router_input_norm = c.router_jitter = c.per_expert_scale = true;
   c.selection_scores = SelectionScores::sinkhorn;

@@ -107,5 +107,16 @@ TEST(Descriptor, ShrinksEnd) {
   }
 }
 
+TEST(Descriptor, ConfigFieldsShrinkToTheirDefaultsAtOnce) {
+  Descriptor d;
+  d.component = Component::aux_loss;
+  d.T = 8;
+  d.config.aux_loss_sequences = 4;
+  std::set<std::int64_t> proposed;
+  for (const Descriptor& smaller : shrinks(d, [](Descriptor&) {}))
+    proposed.insert(smaller.config.aux_loss_sequences);
+  EXPECT_EQ(proposed, (std::set<std::int64_t>{1, 4}));
+}
+
 }  // namespace
 }  // namespace moeref

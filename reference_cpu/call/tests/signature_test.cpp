@@ -106,6 +106,32 @@ TEST(SignatureTest, TheAuxiliaryLossIsOfTrainingOnly) {
       has(signature(Component::gate, config, {{"training", false}}, {5}, false).outputs, "outputs/aux_loss"));
 }
 
+TEST(SignatureTest, EachAuxiliaryLossIsAResultAndTheGlobalOneWantsEarlierLoads) {
+  const auto losses = [](json fields, Component component, const json& options = json::object()) {
+    const Signature s = signature(component, small_layer(std::move(fields)), options, {5}, false);
+    Lines out;
+    for (const std::string& line : lines(s.inputs))
+      if (line.find("accumulated") != std::string::npos) out.push_back(line);
+    for (const std::string& line : lines(s.outputs))
+      if (line.find("_loss") != std::string::npos) out.push_back(line);
+    return out;
+  };
+  const std::string loads = "inputs/accumulated_expert_load int64 [8]";
+  for (const Component component : {Component::gate, Component::moe}) {
+    EXPECT_EQ(losses({{"batch_loss_coeff", 0.1}}, component), (Lines{"outputs/batch_loss float32 []"}));
+    EXPECT_EQ(losses({{"global_loss_coeff", 0.1}}, component),
+              (Lines{loads, "outputs/global_loss float32 []"}));
+    EXPECT_EQ(
+        losses({{"aux_loss_coeff", 0.1}, {"batch_loss_coeff", 0.1}, {"global_loss_coeff", 0.1}}, component),
+        (Lines{loads, "outputs/aux_loss float32 []", "outputs/batch_loss float32 []",
+               "outputs/global_loss float32 []"}));
+    EXPECT_EQ(losses({{"global_loss_coeff", 0.1}}, component, {{"training", false}}), Lines{});
+  }
+  EXPECT_EQ(losses({{"global_loss_coeff", 0.1}}, Component::moe, {{"fake_balanced_gate", true}}), Lines{});
+  EXPECT_EQ(losses({{"global_loss_coeff", 0.1}}, Component::aux_loss),
+            (Lines{"outputs/aux_loss float32 []"}));
+}
+
 TEST(SignatureTest, AuxLoss) {
   const Signature s = signature(Component::aux_loss, small_layer(), json::object(), {5}, true);
   EXPECT_EQ(lines(s.inputs), (Lines{"inputs/original_scores float32 [5, 8]", "inputs/token_mask? bool [5]",

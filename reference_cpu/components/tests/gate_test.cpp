@@ -210,6 +210,40 @@ TEST(GateTest, TheZLossIsTheMeanSquareOfLogSumExp) {
   expect_values(evaluate(call), "grads/weight", {0, 0});
 }
 
+TEST(GateTest, ThreeAuxiliaryLossesAddUpAtTheScores) {
+  MoEConfig c = small_config(2, 1);
+  c.score_func = ScoreFunc::sigmoid;
+  c.aux_loss_sequences = 2;
+  const double x = std::log(3.0);  // scores of 3/4 and 1/4
+  const auto gradients = [&](double sequence, double batch, double global) {
+    c.aux_loss_coeff = sequence, c.batch_loss_coeff = batch, c.global_loss_coeff = global;
+    Call call = small_call(Component::gate, c,
+                           {{"inputs/x", tensor({4, 1}, {x, x, x, -x})},
+                            {"params/weight", tensor({2, 1}, {1, -1})},
+                            {"cotangents/weights", tensor({4, 1}, {0, 0, 0, 0})}},
+                           true);
+    if (global > 0.0) call.tensors["inputs/accumulated_expert_load"] = ids({2}, {1, 3});
+    const Evaluation e = evaluate(call);
+    const auto expect_loss = [&](const char* name, double coefficient, double value) {
+      ASSERT_EQ(e.results.contains(name), coefficient > 0.0) << name;
+      if (coefficient > 0.0) {
+        EXPECT_NEAR(values_of(e, name)[0], value, 1e-15) << name;
+      }
+    };
+    expect_loss("outputs/aux_loss", sequence, (2 * .75 + 1) / 2);      // loads 2, 0 and 1, 1 of 2 tokens
+    expect_loss("outputs/batch_loss", batch, 1.5 * .625 + .5 * .375);  // loads 3, 1 of 4
+    expect_loss("outputs/global_loss", global, 1);                     // loads 4, 4 of 8
+    const double slope = 3.0 / 16 * x;
+    const std::vector<double> by_weight = values_of(e, "grads/weight");
+    EXPECT_NEAR(by_weight[0], slope * (sequence + .75 * batch + .5 * global), 1e-15);
+    EXPECT_NEAR(by_weight[1], slope * (.25 * batch + .5 * global), 1e-15);
+  };
+  gradients(.5, 0, 0);
+  gradients(0, .25, 0);
+  gradients(0, 0, .125);
+  gradients(.5, .25, .125);
+}
+
 TEST(GateTest, TheAuxiliaryGradientDoesNotDependOnWhatReachesTheWeights) {
   MoEConfig c = small_config(2, 1);
   c.score_func = ScoreFunc::sigmoid;
@@ -342,7 +376,10 @@ TEST(GateTest, GradientsAreCentralDifferences) {
           if (f == ScoreFunc::sigmoid) c.logit_cap = 2.0;
           c.aux_loss_factor = AuxLossFactor::experts;
           c.aux_loss_sequences = 3;
+          c.batch_loss_coeff = 0.4;
+          c.global_loss_coeff = 0.9;
         } else {
+          c.batch_loss_coeff = before ? 0.6 : 0.0;
           c.aux_loss_counts = AuxLossCounts::first_choice;
           c.aux_loss_accumulated = true;
         }
@@ -357,7 +394,7 @@ TEST(GateTest, GradientsAreCentralDifferences) {
              {"inputs/token_mask", flags({true, false, true})},
              {"cotangents/weights", tensor({3, 2}, {.9, -.4, .2, 1.3, -.8, .6})}},
             true, {{"aux_loss_backward_scale", 2.0}});
-        if (!norm) call.tensors["inputs/accumulated_expert_load"] = ids({4}, {5, 0, 3, 1});
+        call.tensors["inputs/accumulated_expert_load"] = ids({4}, {5, 0, 3, 1});
         if (c.has_correction_bias())
           call.tensors["params/e_score_correction_bias"] = tensor(DType::float32, {4}, {.25, -.5, 0, .125});
         SCOPED_TRACE(std::string(name(f)) + (norm ? " normalised" : "") + (before ? " before" : ""));

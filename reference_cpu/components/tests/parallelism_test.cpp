@@ -103,7 +103,7 @@ TEST(ExpertParallel, RealDataAgreesAndHasTheBoundsOfAnyOrder) {
       if (c.gate_dtype) continue;
       // Ranks drop slots, and balance choices, among their own tokens: one rank has others.
       if (component == Component::moe && (c.drops_slots() || c.balances_selection(true))) continue;
-      for (const char* field : {"ep_size", "exchange"}) call.options.erase(field);
+      for (const char* field : {"ep_size", "cp_size", "exchange"}) call.options.erase(field);
       const Evaluation one = evaluate(call);
       for (const std::int64_t ranks : {2, 4}) {
         if (c.experts_with_weights() % ranks != 0) continue;
@@ -151,13 +151,14 @@ TEST(ExpertParallel, Errors) {
   EXPECT_THROW(evaluate(call), InputError);
 }
 
-TEST(ContextParallel, TheAuxiliaryLossIsThatOfAllTokens) {
+TEST(ContextParallel, TheAuxiliaryLossesAreThoseOfAllTokens) {
   MoEConfig c = small_config(2, 1);
   c.score_func = ScoreFunc::sigmoid;
-  c.aux_loss_coeff = 1.0;
+  c.aux_loss_coeff = c.batch_loss_coeff = c.global_loss_coeff = 1.0;
   Call call = small_call(Component::gate, c,
                          {{"inputs/x", tensor({4, 1}, {1, 2, -3, 4})},
                           {"params/weight", tensor({2, 1}, {1, -1})},
+                          {"inputs/accumulated_expert_load", ids({2}, {1, 7})},
                           {"cotangents/weights", tensor({4, 1}, {0, 0, 0, 0})}},
                          true);
   const Evaluation one = evaluate(call);
@@ -165,7 +166,8 @@ TEST(ContextParallel, TheAuxiliaryLossIsThatOfAllTokens) {
        {std::pair{2, Offsets{}}, {4, Offsets{}}, {2, Offsets{4, 0}}, {4, Offsets{0, 1, 0, 3}}}) {
     call.options = {{"cp_size", ranks}, {"tokens_per_rank", tokens}};
     const Evaluation many = evaluate(call);
-    EXPECT_NEAR(values_of(many, "outputs/aux_loss")[0], values_of(one, "outputs/aux_loss")[0], 1e-15);
+    for (const char* loss : {"outputs/aux_loss", "outputs/batch_loss", "outputs/global_loss"})
+      EXPECT_NEAR(values_of(many, loss)[0], values_of(one, loss)[0], 1e-15) << loss;
     EXPECT_NEAR(values_of(many, "grads/weight")[0], values_of(one, "grads/weight")[0], 1e-15);
   }
 }

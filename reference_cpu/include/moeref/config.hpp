@@ -96,7 +96,9 @@ struct MoEConfig {
   double latent_norm_eps = 1e-5;
   std::optional<DType> expert_compute_dtype;  ///< in which routed experts work; none = that of their tokens
   BiasUpdateRule bias_update_rule = BiasUpdateRule::sign_of_load;
-  double bias_update_ema = 0.0;  ///< the share of the bias that an update by quantiles keeps
+  double bias_update_ema = 0.0;    ///< the share of the bias that an update by quantiles keeps
+  double batch_loss_coeff = 0.0;   ///< of an auxiliary loss of all tokens as one sequence; 0 = none
+  double global_loss_coeff = 0.0;  ///< of one that adds earlier micro-batches' loads; 0 = none
 
   /// The experts that have parameters, which come before those that return their input.
   std::int64_t experts_with_weights() const { return n_routed_experts - n_identity_experts; }
@@ -156,7 +158,16 @@ struct MoEConfig {
   /// The slots that an expert takes of so many tokens, where it drops any.
   std::int64_t capacity(std::int64_t tokens) const;
   /// Whether gradients depend on all tokens of a call in training.
-  bool has_loss() const { return aux_loss_coeff > 0.0 || z_loss_coeff > 0.0; }
+  bool has_loss() const { return has_load_loss() || z_loss_coeff > 0.0; }
+  /// Whether there is any of the three losses by expert load.
+  bool has_load_loss() const {
+    return aux_loss_coeff > 0.0 || batch_loss_coeff > 0.0 || global_loss_coeff > 0.0;
+  }
+  MoEConfig without_losses() const;
+  /// Whether one of them adds loads of earlier micro-batches.
+  bool adds_earlier_loads() const {
+    return (aux_loss_coeff > 0.0 && aux_loss_accumulated) || global_loss_coeff > 0.0;
+  }
   /// The slots of a token that the auxiliary loss counts.
   std::int64_t aux_loss_counted() const {
     return aux_loss_counts == AuxLossCounts::first_choice ? 1 : n_activated_experts;
@@ -175,6 +186,9 @@ struct MoEConfig {
 
   friend bool operator==(const MoEConfig&, const MoEConfig&) = default;
 };
+
+/// Sets the coefficient of every loss in a layer's config to none.
+void leave_out_losses(nlohmann::json& config);
 
 /// The arguments of the documented MLP's constructor.
 struct MLPConfig {

@@ -76,8 +76,7 @@ TEST(ReducedCallTest, ItsResultsAreTheWholeCalls) {
         Call call = random_call(component, dtype, seed, Numbers::ordinary);
         if (!can_be_reduced(call) || token_count(call) == 0) continue;
         // The loss is of all tokens; a reduced call has none.
-        if (component != Component::mlp) call.config["aux_loss_coeff"] = 0.0;
-        call.config.erase("z_loss_coeff");
+        if (component != Component::mlp) leave_out_losses(call.config);
         call.tensors.erase("inputs/accumulated_expert_load");
         SCOPED_TRACE(describe(call));
         ++reduced;

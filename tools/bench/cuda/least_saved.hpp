@@ -9,7 +9,7 @@ namespace moeref::cuda::bench {
 /// Logits [T, E] in the type they are computed in, and the auxiliary loss's gradient [E].
 inline double least_saved(const GateConfig& c) {
   const double element = static_cast<double>(bytes_of(c.compute_type()));
-  return static_cast<double>(c.tokens) * c.experts * element + (c.has_aux_loss() ? 4.0 * c.experts : 0.0);
+  return static_cast<double>(c.tokens) * c.experts * element + (c.has_load_loss() ? 4.0 * c.experts : 0.0);
 }
 
 /// H [T k, up_width] and 16 bytes per row of permutation.

@@ -79,6 +79,22 @@ def gate_results(weights, ids, config, mask=None):
     return {"weights": weights, "indices": ids, "expert_load": load}
 
 
+def with_loss(weights, loss):
+    """Weights whose gradient brings the loss its own of 1, as where a training loop adds the loss to its own."""
+    import torch
+
+    class Attached(torch.autograd.Function):
+        @staticmethod
+        def forward(context, weights, loss):
+            return weights.clone()
+
+        @staticmethod
+        def backward(context, gradient):
+            return gradient, gradient.new_ones((), dtype=loss.dtype)
+
+    return Attached.apply(weights, loss)
+
+
 def of_real_tokens(function, x, weights, ids, mask):
     """function(x, weights, ids) of the tokens that are no padding; zeros for the others, which it never sees."""
     if (ids < 0).any():
@@ -106,3 +122,11 @@ def weight_after_down(*source, ports=None, how=""):
                    "bfloat16 before a product in which it cancels.",
            "source": list(source)}
     return {**row, "ports": ports} if ports else row
+
+
+def erf(ports):
+    """The explanation of GELU in float32 where PyTorch's erf shows."""
+    return {"kind": "rounding", "ports": ports, "cases": "activations_beyond", "finding": "closed form",
+            "what": "PyTorch's GELU on a CPU takes erf by Abramowitz and Stegun 7.1.26, which errs by up to 1.5e-7: 1 + erf of a negative "
+                    "number shows it.",
+            "source": ["torch/include/ATen/cpu/vec/vec256/vec256_float.h", "0.3275911f"]}

@@ -4,9 +4,12 @@ import moeref
 import torch
 from deepspeed.moe.ep_experts import GroupedExperts
 from deepspeed.moe.ep_router import TokenChoiceTopKRouter
+from deepspeed.moe.sharded_moe import TopKGate
 from torch.func import functional_call
 
 import calls
+
+from moeref_port import NotSupported
 
 PACKAGES = ["deepspeed", "torch"]
 ACTIVATIONS = {"swiglu": "swiglu", "geglu": "geglu_tanh", "swiglu_limit": "swiglu_clamped"}
@@ -53,6 +56,42 @@ def experts(config, x, weights, indices, gate_and_up_projs, down_projs, token_ma
         return torch.zeros_like(x).index_add(0, rows, y)
 
     return {"y": calls.of_real_tokens(compute, x, weights, indices, token_mask)}
+
+
+#: What the gate of two experts does, and that of more.
+TWO = {"capacity_order": "choice", "aux_loss_counts": "first_choice"}
+MORE = {"capacity_order": "weight", "aux_loss_counts": "every_choice"}
+
+
+def drops(config):
+    if config["n_activated_experts"] < 2 or config["n_expert_groups"] > 1:
+        return "the port has its gates of two experts and more, without groups"
+    if not config["capacity_factor"] or config["min_capacity"] < 1:
+        return "its capacity is a factor, with a least one"
+    rules = TWO if config["n_activated_experts"] == 2 else MORE
+    return calls.declines({**config, "aux_loss_coeff": 0.0}, scores=("softmax",), softmax="before", route_scale=1.0,
+                          norm_topk_prob=True, norm_denominator="max_of_sum_and_eps", norm_eps=2.0**-23,
+                          norm_after_dropping=True, router_weights_fp32=True, **rules)
+
+
+@moeref.port("gate", arrays="torch", autograd=True, supports=drops, conventions=[
+    "norm_denominator", "norm_eps", "norm_after_dropping", "capacity_factor", "min_capacity", "capacity_order", "aux_loss_counts"])
+def topk_gate(config, options, x, weight, token_mask=None):
+    calls.precision({**options, "gate_precision": None})
+    calls.no_padding(None if token_mask is None else ~token_mask)
+    if options["gate_precision"] != "float32":
+        raise NotSupported("it computes in float32")
+    factor = config["capacity_factor"]
+    run = lambda drop: functional_call(  # noqa: E731
+        TopKGate(config["dim"], config["n_routed_experts"], config["n_activated_experts"], factor, factor, config["min_capacity"],
+                 drop_tokens=drop, top2_2nd_expert_sampling=False).train(options["training"]),
+        {"wg.weight": weight}, (x,), {"sparse_routes": True})
+    loss, _, _, kept, _, weights, load = run(True)
+    results = {"weights": weights.T, "indices": run(False)[3].T.long(), "dispatched_indices": kept.T.long(), "expert_load": load}
+    if options["training"] and config["aux_loss_coeff"] > 0:
+        results["aux_loss"] = loss
+        results["weights"] = calls.with_loss(weights.T, config["aux_loss_coeff"] * options["aux_loss_backward_scale"] * loss)
+    return results
 
 
 EXPLAINED = [

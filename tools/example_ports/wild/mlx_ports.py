@@ -1,9 +1,10 @@
-"""mlx-lm on MLX's CPU backend: the routers of DeepSeek-V3, DeepSeek and GPT-OSS, and the experts that its models share."""
+"""mlx-lm on MLX's CPU backend: the routers of DeepSeek-V3, DeepSeek and GPT-OSS, the experts that its models share, and Kimi K3's layer."""
 
 import mlx.core as mx
 import moeref
 import numpy as np
 from mlx_lm.models import deepseek_v3, gpt_oss
+from mlx_kimi_k3 import port as mlx_kimi_k3  # noqa: F401  (tools/example_ports/python)
 from mlx_lm.models.switch_layers import SwitchGLU
 
 from moeref_port import NotSupported

@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
-"""Prints the page of findings from the recorded reports: python3 page.py REPORTS_FOLDER > FINDINGS.md"""
+"""Prints the page of findings from the recorded reports: python3 page.py REPORTS_FOLDER > FINDINGS.md
+
+conventions.json and router_classes.json lie beside the folder.
+"""
 import collections
 import glob
 import json
 import os
 import sys
+
+from conventions_page import VERDICTS, conventions, table
 
 HEAD = """# What public implementations do
 
@@ -24,15 +29,8 @@ Each failure has one of these reasons, or is *unexplained*:
 | limit | the package says no, in an exception |
 | port | the port is at fault, not the package |
 """
-VERDICTS = ["PASS", "AMBIGUOUS", "FAIL", "CRASHED", "HUNG"]
-
-
 def versions(report):
     return ", ".join(f"{name} {version}" for name, version in report["packages"].items())
-
-
-def table(rows):
-    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows) + "\n"
 
 
 def overview(reports):
@@ -110,8 +108,9 @@ def main():
         with open(path, encoding="utf-8") as file:
             reports.append({**json.load(file), "path": os.path.basename(path)})
     print(HEAD)
-    print(f"## {len(reports)} packages\n")
+    print(f"## {len({next(iter(report['packages'])) for report in reports})} packages\n")
     print(overview(reports))
+    print(conventions(os.path.dirname(os.path.abspath(sys.argv[1])), reports))
     for report in reports:
         print(f"## {versions(report)}\n")
         print(f"{report['about']} Recorded {report['date']} with moeref {report['moeref']}, Python {report['python']}, "

@@ -21,7 +21,6 @@ import sys
 import tempfile
 
 import moeref_port
-import numpy as np
 
 import moeref
 from moeref.checking import Item, items_of, run_item
@@ -31,6 +30,8 @@ from moeref.opened_port import OpenedPort
 from moeref.ports import Port
 from moeref_port import read_case
 from moeref_port.cases import FIELDS
+
+import conventions
 
 #: What has properties or golden cases that frameworks can be asked for.
 COMPONENTS = ["gate", "experts", "mlp", "moe", "aux_loss", "bias_update"]
@@ -58,22 +59,14 @@ def neighbour(port, path):
             if field not in known or case.config[field] == value:
                 continue
             config = {name: case.config[name] for name in known if case.config.get(name) is not None}
-            tensors = {name: typed(array, case.tensors.dtypes[name]) for name, array in case.tensors.items()}
             try:
-                verdict = moeref.judge(case.component, {**config, field: value}, tensors, results,
+                verdict = moeref.judge(case.component, {**config, field: value}, conventions.arrays_of(case), results,
                                        options={**case.options}, backward=case.tensors.backward)
             except (moeref.InputError, ValueError):
                 continue
             if verdict:
                 return {"field": field, "value": value}
     return None
-
-
-def typed(array, dtype):
-    if dtype != "bfloat16":
-        return np.asarray(array)
-    import ml_dtypes
-    return np.asarray(array).astype(ml_dtypes.bfloat16)
 
 
 def source_of(file, text):
@@ -109,9 +102,12 @@ def under_profile(profile, component, folder):
     return [Item("golden", f"{profile}/{os.path.basename(file)[:-3]}", file) for file in files]
 
 
-def record(name, port, rows, cases, profile=None):
+def record(name, port, rows, cases, profile=None, report="", drawn_alone=False):
     """What came of one port."""
     opened = OpenedPort(port, isolated=False)
+    conventional, failed = conventions.drawn(name, opened, port, report, lambda *about: explanation(rows, *about))
+    if drawn_alone:
+        return conventional, failed
     forward_only = "backward" not in port.capabilities["passes"]
     counts = {"golden": collections.Counter(), "property": collections.Counter(), "profile": collections.Counter()}
     declined, failures = collections.Counter(), []
@@ -134,7 +130,9 @@ def record(name, port, rows, cases, profile=None):
         print(f"  {name}: {result.status} {item.name}", file=sys.stderr, flush=True) if result.failed else None
     opened.close()
     folder.cleanup()
-    under = {"profile": {"name": profile, **dict(sorted(counts["profile"].items()))}} if profile else {}
+    under = {"conventions": conventional} if conventional else {}
+    under |= {"profile": {"name": profile, **dict(sorted(counts["profile"].items()))}} if profile else {}
+    failures += failed
     return {"port": name, "component": port.component, "forward_only": forward_only,
             "golden": dict(sorted(counts["golden"].items())), "properties": dict(sorted(counts["property"].items())), **under,
             "not_supported": dict(declined.most_common(12)), "failures": failures}
@@ -159,17 +157,25 @@ def write(report, out):
         file.write("\n")
 
 
+def ports_of(scope):
+    ports = {name: value for name, value in scope.items() if isinstance(value, Port)}
+    return ports | {f"{name} {component}": Program(value, component) for name, value in scope.items()
+                    if isinstance(value, moeref_port.Port) for component in value.functions if component in COMPONENTS}
+
+
+def report_of(path):
+    return os.path.basename(path).removesuffix(".json")
+
+
 def main():
     if sys.argv[1] == "--explain":
         return explain(*sys.argv[2:4])
     ports_file, out, date = sys.argv[1:4]
     cases = int(sys.argv[4]) if len(sys.argv) > 4 else 20
     scope = load(os.path.abspath(ports_file))
-    ports = {name: value for name, value in scope.items() if isinstance(value, Port)}
-    ports.update({f"{name} {component}": Program(value, component) for name, value in scope.items()
-                  if isinstance(value, moeref_port.Port) for component in value.functions if component in COMPONENTS})
+    ports = ports_of(scope)
     rows = [explained(row) for row in scope.get("EXPLAINED", [])]
-    recorded = [record(name, port, rows, cases, scope.get("PROFILE")) for name, port in ports.items()]
+    recorded = [record(name, port, rows, cases, scope.get("PROFILE"), report_of(out)) for name, port in ports.items()]
     report = {"format": "moeref-wild", "format_version": 1, "moeref": importlib.metadata.version("moeref"), "date": date,
               "packages": {name: importlib.metadata.version(name) for name in scope["PACKAGES"]},
               "python": platform.python_version(), "about": scope["__doc__"].strip().splitlines()[0],

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Prints which router classes of transformers the config can express: python3 router_classes.py > ROUTER_CLASSES.md
+"""Prints which router classes of transformers the config can express: router_classes.py router_classes.json > ROUTER_CLASSES.md
+
+The same goes into the file that is named, for page.py, with how many passing calls of a class fail when the fields of a convention
+(conventions.json) are at their defaults.
 
 Each class is made with small sizes and random parameters, runs forward and backward on random tokens in float32 and in
 bfloat16, and the reference judges its routing weights, its choice and its gradients under the fields of its row. Needs
@@ -9,14 +12,20 @@ import collections
 import contextlib
 import importlib
 import inspect
+import json
+import math
 import pathlib
 import re
+import sys
 import types
 import unittest.mock
 
 import moeref
 import torch
 import transformers
+
+import conventions
+from conventions_page import TYPES, holds
 
 TOKENS, DIM, EXPERTS, CAPACITY, SEEDS = 16, 16, 8, 3, 5
 ENDS = re.compile(r"^class (\w+(?:Router|TopKGating|MoEV1Gate))\(", re.MULTILINE)
@@ -34,6 +43,7 @@ SETTINGS = {
     "router_ignore_padding_tokens": False, "second_expert_policy": "all", "normalize_router_prob_before_dropping": False,
     "batch_prioritized_routing": False, "moe_eval_capacity_token_fraction": -1.0,
 }
+BIAS_NAMES = ("e_score_correction_bias", "moe_statics.e_score_correction_bias")
 WEIGHT_NAMES = ("weight", "gate.weight", "wg.weight", "layer.weight", "classifier.weight", "proj.weight")
 
 
@@ -42,12 +52,24 @@ class Row:
 
     `computes` is float32, x (the layer's type, scores too) or mixed: the product in the layer's type and scores in
     float32. `returns` is the type of the weights, float32 or x. `lacks` says what the config has no field for; then
-    the fields are those of the nearest rule.
+    the fields are those of the nearest rule. `rounds` says why bfloat16 differs.
     """
 
-    def __init__(self, models, fields, computes="mixed", returns="x", ks=(3, 1), settings=None, lacks=""):
+    def __init__(self, models, fields, computes="mixed", returns="x", ks=(3, 1), settings=None, lacks="", rounds=""):
         self.models, self.fields, self.computes, self.returns = models.split(), fields, computes, returns
-        self.ks, self.settings, self.lacks = ks, settings or {}, lacks
+        self.ks, self.settings, self.lacks, self.rounds = ks, settings or {}, lacks, rounds
+
+    def modes(self):
+        """How its calls are drawn: plain, and where the denominator's rule shows."""
+        if "norm_denominator" in self.fields and self.fields["score_func"] == "softmax_with_bias":
+            return ["plain", "sharp"]
+        small = self.fields["score_func"] == "sigmoid" and "norm_eps" in self.fields and "logit_cap" not in self.fields
+        return ["plain", "quiet"] if small else ["plain"]
+
+    def lacking(self, fields):
+        """The row with these fields at their defaults."""
+        kept = {name: value for name, value in self.fields.items() if name not in fields}
+        return Row(" ".join(self.models), kept, self.computes, self.returns, self.ks, self.settings)
 
     def wrong(self):
         """A row that no class of this one may pass: other weights."""
@@ -65,6 +87,7 @@ BEFORE = {"score_func": "softmax", "softmax_before_topk": True}
 DEEPSEEK_V3 = {"score_func": "sigmoid_with_bias", **NORMALISED, **BIASED, **GROUPS}
 SCALED = {"route_scale": 2.5}
 SIGMOID = {"score_func": "sigmoid", **BIASED}
+IN_16_BITS = "sqrt(softplus(logits)) is computed in the layer's 16 bits"
 ROWS = [
     Row("AXK1 BailingHybrid DeepseekV3 DeepseekV32 Dots1 Dots3NoteText ExaoneMoe Glm4Moe Glm4MoeLite Glm4vMoeText "
         "Glm5NextText GlmMoeDsa HYV4 HYV4VL KimiLinear MiMoV2Flash NemotronH SolarOpen",
@@ -103,8 +126,8 @@ ROWS = [
     Row("Llama4", {"score_func": "sigmoid", "selection_scores": "logits"}),
     Row("Flint", {"score_func": "sigmoid", **NO_EPS}, "float32", "float32"),
     Row("Inkling2 Inkling2Loop", {"score_func": "sqrtsoftplus", **BIASED, **NORMALISED, **SCALED}, "float32", "float32"),
-    Row("DeepseekV4", {"score_func": "sqrtsoftplus", **BIASED, **NORMALISED, **SCALED}),
-    Row("DeepseekV4Hash", {"score_func": "sqrtsoftplus", **NORMALISED, **SCALED, "enable_routing_replay": True}),
+    Row("DeepseekV4", {"score_func": "sqrtsoftplus", **BIASED, **NORMALISED, **SCALED}, rounds=IN_16_BITS),
+    Row("DeepseekV4Hash", {"score_func": "sqrtsoftplus", **NORMALISED, **SCALED, "enable_routing_replay": True}, rounds=IN_16_BITS),
     Row("Gemma4Text DiffusionGemmaText", {**BEFORE, **NO_EPS, "per_expert_scale": True, "router_input_norm": True}),
     Row("Inkling", {**SIGMOID, **NO_EPS, **SCALED, "n_always_selected": 1}, "float32"),
     Row("Phimoe", BEFORE, ks=(2,), lacks="each expert's softmax leaves out logits that are far below the largest (sparsemixer)"),
@@ -191,6 +214,20 @@ def routed(router, module, x, k, correction, tokens):
     return next(t for t in out if t.is_floating_point() and t.shape == (TOKENS, k)), ids
 
 
+def draw(router, row, mode, x):
+    """The tokens of a mode, for which the router's parameters are changed. Quiet: logits so low that sigmoids are near eps; sharp:
+    softmax scores far apart, of which a large bias chooses."""
+    weight = named(router, WEIGHT_NAMES)
+    if mode == "quiet":
+        low = (1 - math.log(row.fields["norm_eps"] or 1e-20)) / row.fields.get("logit_scale", 1.0)
+        weight.data += DIM**-0.5
+        x = x - low * DIM**-0.5
+    if mode == "sharp":
+        weight.data *= 20
+        named(router, BIAS_NAMES).data.mul_(20)
+    return x
+
+
 @contextlib.contextmanager
 def given_noise(router, dtype):
     """Yields the noise that a router in training multiplies its tokens by, of the layer's type, in place of what it draws."""
@@ -199,13 +236,18 @@ def given_noise(router, dtype):
         yield noise
 
 
-def judged(kind, module, row, k, dtype, seed):
-    """The reference's verdict on one call, forward and backward."""
+def calls_of(row, *dtypes):
+    return [(k, dtype, mode, seed) for k in row.ks for dtype in dtypes for mode in row.modes() for seed in range(SEEDS)]
+
+
+def judged(kind, module, row, call, judged_as=None):
+    """The reference's verdict on one call, forward and backward, under the row's fields or another's."""
+    k, dtype, mode, seed = call
     torch.manual_seed(seed)
     router = make(kind, module, row, k, dtype)
-    x = torch.randn(TOKENS, DIM, dtype=dtype, requires_grad=True)
+    x = draw(router, row, mode, torch.randn(TOKENS, DIM, dtype=dtype)).to(dtype).requires_grad_()
     tokens = torch.randint(SETTINGS["vocab_size"], (TOKENS,))
-    correction = named(router, ("e_score_correction_bias", "moe_statics.e_score_correction_bias"))
+    correction = named(router, BIAS_NAMES)
     takes = list(inspect.signature(router.forward).parameters)
     if correction is None and ("e_score_correction_bias" in takes or "expert_bias" in takes):
         correction = 0.1 * torch.randn(EXPERTS)
@@ -217,7 +259,7 @@ def judged(kind, module, row, k, dtype, seed):
     (weights * cotangent).sum().backward()
 
     weight, bias, scale = named(router, WEIGHT_NAMES), named(router, ("bias",)), named(router, ("per_expert_scale",))
-    fields = {**row.fields, "dtype": str(dtype)[6:], "gate_dtype": str(weight.dtype)[6:],
+    fields = {**(judged_as or row).fields, "dtype": str(dtype)[6:], "gate_dtype": str(weight.dtype)[6:],
               "router_weights_fp32": row.returns == "float32"}
     if fields.get("route_scale") == "1 / k":
         fields["route_scale"] = 1.0 / k
@@ -250,22 +292,37 @@ def judged(kind, module, row, k, dtype, seed):
 def verdicts(kind, module, row, dtype):
     """(how many calls pass, of how many, the first failure in words)."""
     counts, first = collections.Counter(), ""
-    for k in row.ks:
-        for seed in range(SEEDS):
-            verdict = judged(kind, module, row, k, dtype, seed)
-            counts[verdict.verdict] += 1
-            if not verdict and not first:
-                first = f"{verdict.first_failure.tensor}, r = {verdict.first_failure.ratio:.3g}, k = {k}"
+    for call in calls_of(row, dtype):
+        verdict = judged(kind, module, row, call)
+        counts[verdict.verdict] += 1
+        if not verdict and not first:
+            first = f"{verdict.first_failure.tensor}, r = {verdict.first_failure.ratio:.3g}, k = {call[0]}"
     return counts["PASS"] + counts["AMBIGUOUS"], sum(counts.values()), first
 
 
 def tried(kind, module, row, dtype):
-    """(whether all calls pass, that in words). A class that passes under a wrong row too was not tried at all."""
+    """(how many calls pass, of how many, that in words). A class that passes under a wrong row too was not tried at all."""
     passed, of, first = verdicts(kind, module, row, dtype)
     if passed and verdicts(kind, module, row.wrong(), dtype)[0] == passed:
         raise SystemExit(f"{kind.__name__} passes whatever the row says")
     text = f"{passed} of {of} pass" if of else "not run"
-    return of > 0 and passed == of, text + (f" ({first})" if first else "")
+    return passed, of, text + (f" ({first})" if first else "")
+
+
+def told_apart(kind, module, row):
+    """{convention: how many calls pass, and fail without its fields}, None where there is no call without."""
+    found = {}
+    for convention in conventions.TABLE["rows"]:
+        if not holds(convention, row.fields):
+            continue
+        without = row.lacking(convention["fields"])
+        try:
+            found[convention["id"]] = sum(
+                bool(judged(kind, module, row, call)) and not judged(kind, module, row, call, without)
+                for call in calls_of(row, *(getattr(torch, name) for name in TYPES)))
+        except moeref.InputError:
+            found[convention["id"]] = None
+    return found
 
 
 def words(row):
@@ -277,18 +334,21 @@ COMPUTES = {"float32": "`gate_precision` float32", "x": "`gate_precision` the la
 
 def main():
     torch.set_num_threads(1)
-    lines, expressible, bfloat16_too, classes = [], 0, 0, router_classes()
+    lines, found, expressible, bfloat16_too, classes = [], {}, 0, 0, router_classes()
     for name, path in classes.items():
         row = row_of(name)
         if row is None:
             raise SystemExit(f"{path}.{name} has no row")
         module = importlib.import_module(path)
-        cells, passes = [], []
+        cells, passes, calls = [], [], {}
         for dtype in (torch.float32, torch.bfloat16):
-            agrees, text = tried(getattr(module, name), module, row, dtype)
-            passes.append(agrees)
+            passed, of, text = tried(getattr(module, name), module, row, dtype)
+            calls[str(dtype)[6:]] = {"passed": passed, "of": of}
+            passes.append(of > 0 and passed == of)
             cells.append(text)
         agrees = passes[0] and not row.lacks
+        found[name] = {"fields": row.fields, **calls,
+                       "told_apart": told_apart(getattr(module, name), module, row), "rounds": row.rounds, "expressible": agrees}
         expressible += agrees
         bfloat16_too += agrees and passes[1]
         verdict = "yes" if agrees else f"no: {row.lacks}" if row.lacks else "no: unexplained"
@@ -297,7 +357,8 @@ def main():
     print(f"""# Router classes of transformers {transformers.__version__}
 
 Made by `router_classes.py`. Every class in the models' files whose name says that it is a router was made with {EXPERTS} experts and
-random parameters and ran forward and backward on {TOKENS} random tokens, {SEEDS} times for each k, in float32 and in bfloat16. The reference
+random parameters and ran forward and backward on {TOKENS} random tokens, {SEEDS} times for each k, in float32 and in bfloat16; and where
+its denominator has another eps or rule as often on tokens whose scores are so small that this shows. The reference
 judged its choice, its weights and its gradients under the fields of its row (`moeref list fields`). A field that its model's config
 sets has the value that was tried. Where the config lacks a field for what a class does, the row is the nearest, and its failures show
 what is missing. Each class that passes was seen to fail under a row with other weights. A class with router_jitter ran in training, with noise of half to one and a half that the call gives. In bfloat16 the first failure is named; classes that compute in the layer's type round where the reference's rows have float32.
@@ -308,6 +369,9 @@ Left out: {", ".join(f"{name} ({why})" for name, why in NO_ROUTERS.items())}.
 | class | model | fields | computes in | float32 | bfloat16 | expressible |
 |---|---|---|---|---|---|---|""")
     print("\n".join(lines))
+    with open(sys.argv[1], "w", encoding="utf-8") as file:
+        json.dump({"transformers": transformers.__version__, "calls": SEEDS, "classes": found}, file, indent=1)
+        file.write("\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """torchtitan: its router, its routed experts, GPT-OSS's experts and the whole layer."""
 
+from types import SimpleNamespace
+
 import moeref
 import torch
 from torch.func import functional_call
+from torchtitan.components.optimizer.optimizer import register_moe_load_balancing_hook
 from torchtitan.models.common.feed_forward import FeedForward
 from torchtitan.models.common.linear import Linear
 from torchtitan.models.common.moe import GroupedExperts, MoE, RoutedExperts, TokenChoiceTopKRouter
@@ -10,6 +13,8 @@ from torchtitan.models.common.token_dispatcher import LocalTokenDispatcher
 from torchtitan.models.gpt_oss.moe import GptOssGroupedExperts
 
 import calls
+
+from moeref_port import NotSupported
 
 PACKAGES = ["torchtitan", "torch"]
 #: What its catalogue is under (moeref generate --profile), beside the catalogue as it is.
@@ -121,6 +126,51 @@ def moe(config, options, x, gate_weight, experts_gate_and_up_projs, experts_down
     layer.router.register_forward_hook(lambda _, __, given: seen.update(weights=given[0], indices=given[1]) or None)
     y = functional_call(layer, held, (x.reshape(1, -1, x.shape[-1]),)).reshape(x.shape)
     return {"y": y, **{name: tensor.flatten(0, -2) for name, tensor in seen.items()}}
+
+
+@moeref.port("bias_update", arrays="torch", conventions=["centred_bias_update", *ROUTER_RULES],
+             supports=lambda config: declines({**config, "aux_loss_coeff": 0.0}) if config["centred_bias_update"] else
+             "its updates are centred")
+def bias_update(config, options, weight, e_score_correction_bias, bias=None, **given):
+    calls.precision({**options, "dp_size": 1}, "float32")
+    if options["dp_size"] != 1 or not options["training"]:
+        raise NotSupported("the port trains on one rank")
+    experts = config["n_routed_experts"]
+    layer = MoE.Config(num_experts=experts, router=router_of(config), load_balance_coeff=config["gate_bias_update_factor"],
+                       routed_experts=experts_of({**config, "moe_inter_dim": 8}, GroupedExperts, config["dim"])).build()
+    layer.routed_experts.forward = lambda x, *_: x  # what they compute has no part in the update
+    layer.tokens_per_expert_E.zero_()
+    layer.router.gate.weight.data = weight
+    if bias is not None:
+        layer.router.gate.bias.data = bias
+    layer.expert_bias_E = e_score_correction_bias.clone()
+    seen, hooks, results = {}, [], {}
+    layer.router.register_forward_hook(lambda _, __, routed: seen.update(indices=routed[1][0]) or None)
+    block = SimpleNamespace(moe_enabled=True, moe=layer)
+    model = SimpleNamespace(get_submodule=lambda _: Blocks(block))
+    register_moe_load_balancing_hook(SimpleNamespace(register_step_pre_hook=hooks.append), [model],
+                                     SimpleNamespace(get_optional_mesh=lambda _: None, ep_enabled=False))
+    for step in range(options["steps"]):
+        for batch in range(options["micro_batches"]):
+            at = f"_{step}_{batch}"
+            calls.no_padding(None if given.get("token_mask" + at) is None else ~given["token_mask" + at])
+            layer(given["x" + at][None])
+            results["indices" + at] = seen["indices"]
+        results[f"cumulative_expert_load_{step}"] = layer.tokens_per_expert_E.clone()
+        hooks[0]()
+        results[f"e_score_correction_bias_{step}"] = layer.expert_bias_E.clone()
+    return results
+
+
+class Blocks(torch.nn.ModuleDict):
+    """One block of a model, which the hook asks for its layers."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def values(self):
+        return [self.block]
 
 
 EXPLAINED = [

@@ -4,6 +4,9 @@ import moeref_port
 import transformers_moe  # tools/example_ports/python
 
 import calls
+from transformers_layers import (  # noqa: F401
+    llama4_moe, longcat_flash_experts, mixtral_experts, mixtral_gate_and_loss, muse_spark_moe, nemotron_h_experts,
+    step3p7_experts, switch_loss)
 
 PACKAGES = ["transformers", "torch"]
 
@@ -48,6 +51,13 @@ EXPLAINED = [
      "what": "DeepSeek-V4's scores, sqrt(softplus(logits)), are computed in the layer's 16 bits; the documented system has "
              "float32 there.",
      "source": ["transformers/models/deepseek_v4/modeling_deepseek_v4.py", "self.score_fn(logits)"]},
+    {"kind": "bug", "ports": "longcat", "finding": "not enough values to unpack",
+     "what": "LongCat's experts take the axis of the slots away where a token has one, and then want it: ValueError with k = 1.",
+     "source": ["transformers/models/longcat_flash/modeling_longcat_flash.py", "torch.where(expert_mask[expert_idx].squeeze(0))"]},
+    calls.erf("mixtral_experts"),
+    {"kind": "bug", "ports": "switch_loss", "finding": "nan",
+     "what": "A batch without tokens gives a loss of NaN, a mean over nothing, where no token has no loss.",
+     "source": ["transformers/models/switch_transformers/modeling_switch_transformers.py", "torch.mean(expert_mask, axis=-2)"]},
     calls.weight_after_down("transformers/models/mixtral/modeling_mixtral.py",
                             "current_hidden_states * top_k_weights[token_idx, top_k_pos", ports="experts"),
 ]

@@ -57,6 +57,22 @@ TEST(Diagnosis, NamesRulesOfSlotsExpertsAndLosses) {
   EXPECT_EQ(followed("moe__kimi_k3", {{"latent_norm", "after_fc1"}}), "latent_norm = after_fc1");
 }
 
+TEST(Diagnosis, NamesTheLossThatIsMissing) {
+  EXPECT_EQ(followed("gate__three_losses", {{"batch_loss_coeff", 0.0}}), "batch_loss_coeff = 0");
+  EXPECT_EQ(followed("gate__three_losses", {{"aux_loss_coeff", 0.0}}), "aux_loss_coeff = 0");
+  const Call layer = case_of("moe__global_loss_context_parallel");
+  Call silent = layer;
+  silent.config["global_loss_coeff"] = 0.0;
+  silent.tensors.erase("inputs/accumulated_expert_load");
+  EXPECT_EQ(convention_followed(layer, CpuReference().run(silent), {}), "global_loss_coeff = 0");
+  const Call call = case_of("gate__three_losses");
+  Call alone = call;
+  Tensor& loads = alone.tensors.at("inputs/accumulated_expert_load");
+  loads = Tensor(loads.dtype(), loads.shape());
+  EXPECT_EQ(convention_followed(call, CpuReference().run(alone), {}),
+            "no earlier loads: this micro-batch's alone count");
+}
+
 TEST(Diagnosis, NamesWhichSlotsAreDropped) {
   EXPECT_EQ(followed("moe__capacity_by_weight", {{"capacity_order", "choice"}}), "capacity_order = choice");
   EXPECT_EQ(followed("gate__capacity_by_choice", {{"norm_after_dropping", false}}),

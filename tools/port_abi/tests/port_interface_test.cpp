@@ -73,13 +73,13 @@ TEST(PortInterfaceTest, FullConfigsHaveEveryField) {
   every.router_input_norm = every.router_jitter = true;
   every.expert_compute_dtype = DType::float16;
   every.bias_update_rule = BiasUpdateRule::quantile;
-  every.bias_update_ema = 0.5;
+  every.bias_update_ema = every.batch_loss_coeff = every.global_loss_coeff = 0.5;
   every.situ_beta = every.situ_linear_beta = 2.0;
   every.latent_norm = LatentNorm::before_fc2;
   every.latent_norm_eps = 0.5;
   every.n_identity_experts = every.n_always_selected = 2;
   const json full = full_json(every), written = to_json(every);
-  EXPECT_EQ(written.size(), 71u)
+  EXPECT_EQ(written.size(), 73u)
       << "a new field: set it above to another value than its default, and write it in full_json()";
   EXPECT_EQ(full, written);
 }

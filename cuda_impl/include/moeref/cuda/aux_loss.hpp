@@ -28,8 +28,18 @@ struct AuxLossRule {
   int sequences = 1;          // aux_loss_sequences, B: the loss is the mean of theirs
   bool accumulates = false;   // aux_loss_accumulated, of one sequence: earlier loads count, too
   const std::int64_t* accumulated = nullptr;  // [E] these loads
+  // Further losses of all tokens as one sequence, those of the call alone and with the earlier loads. Where
+  // there is one, the gradient is the sum of all, each times its weight.
+  double loss_weight = 1.0, batch_weight = 0.0, global_weight = 0.0;
 
-  bool documented() const { return !first_choice && sequences == 1 && !accumulates; }
+  bool has_further() const { return batch_weight > 0.0 || global_weight > 0.0; }
+  bool adds_earlier_loads() const { return accumulates || global_weight > 0.0; }
+  bool documented() const { return !first_choice && sequences == 1 && !accumulates && !has_further(); }
+};
+
+/// Where the losses of batch_weight and global_weight go, one number each; or null.
+struct FurtherLosses {
+  float *batch = nullptr, *global = nullptr;
 };
 
 /// The rule of a config of k slots, the earlier loads themselves left out.
@@ -67,7 +77,8 @@ void aux_loss_forward(const AuxLossConfig& config, const AuxLossInput& input, co
 /// The same two of one sequence from its statistics, which may be sums over ranks: all three of them, and
 /// the first choices where the rule counts these.
 void aux_loss_from_statistics(int experts, const AuxLossRule& rule, const AuxStatistics& statistics,
-                              float* loss, double* gradient, cudaStream_t stream);
+                              float* loss, double* gradient, cudaStream_t stream,
+                              const FurtherLosses& further = {});
 
 /// d aux / d S [T, E] in scores_type from `gradient` [B, E] as aux_loss_forward gives it: 0 of masked tokens.
 void aux_loss_backward(const AuxLossConfig& config, const double* gradient, const std::uint8_t* token_mask,

@@ -65,6 +65,8 @@ struct GateConfig {
   bool loss_first_choice = false;  // aux_loss_counts
   int loss_sequences = 1;          // aux_loss_sequences, a divisor of T where there is the loss; of one rank
   bool loss_accumulated = false;   // aux_loss_accumulated, of one sequence
+  double batch_loss_coeff = 0.0;   // of a loss of all tokens, and of one that adds accumulated_load to their
+  double global_loss_coeff = 0.0;  // loads, beside the one of the three fields above or without it
 
   /// The type that logits are computed and saved in.
   DataType compute_type() const { return precision.value_or(x_type); }
@@ -72,8 +74,12 @@ struct GateConfig {
   DataType weights_type() const { return weights_fp32 ? DataType::float32 : x_type; }
   bool balances_selection() const { return training && balances; }
   bool has_aux_loss() const { return training && aux_loss_coeff > 0.0; }
+  bool has_batch_loss() const { return training && batch_loss_coeff > 0.0; }
+  bool has_global_loss() const { return training && global_loss_coeff > 0.0; }
   bool has_z_loss() const { return training && z_loss_coeff > 0.0; }
-  bool has_loss() const { return has_aux_loss() || has_z_loss(); }
+  /// Whether there is any of the three losses by expert load, whose gradients add up at S.
+  bool has_load_loss() const { return has_aux_loss() || has_batch_loss() || has_global_loss(); }
+  bool has_loss() const { return has_load_loss() || has_z_loss(); }
   /// Whether weights are divided by their sum, and whether S is.
   bool normalises_weights() const { return norm_topk_prob && (slots > 1 || norm_top1_weights); }
   bool normalises_scores() const { return norm_topk_prob && (slots > 1 || norm_top1_scores); }
@@ -81,11 +87,15 @@ struct GateConfig {
   bool divides_after_dropping() const {
     return norm_after_dropping && capacity.drops_slots() && normalises_weights();
   }
-  /// Of the auxiliary loss that there is, but for the earlier loads themselves.
+  /// Of the losses by expert load that there are, but for the earlier loads themselves.
   AuxLossRule loss_rule() const {
-    return has_aux_loss()
-               ? aux_loss_rule(slots, loss_over_slots, loss_first_choice, loss_sequences, loss_accumulated)
-               : AuxLossRule{};
+    if (!has_load_loss()) return {};
+    AuxLossRule rule = aux_loss_rule(slots, loss_over_slots, loss_first_choice,
+                                     has_aux_loss() ? loss_sequences : 1, has_aux_loss() && loss_accumulated);
+    if (has_batch_loss() || has_global_loss())
+      rule.loss_weight = aux_loss_coeff, rule.batch_weight = batch_loss_coeff,
+      rule.global_weight = global_loss_coeff;
+    return rule;
   }
 };
 
@@ -103,21 +113,26 @@ struct GateInput {
   const int* replay_ids = nullptr;           // [T, k] ids to use instead of a selection, or null. One outside
                                              // [0, E) gets weight 0, no load and no gradient
   const void* noise = nullptr;               // [T, D] in x_type, with router_jitter; has no gradient
-  const std::int64_t* accumulated_load = nullptr;  // [E], with loss_accumulated and an auxiliary loss
+  const std::int64_t* accumulated_load = nullptr;  // [E], where a loss adds it: loss_rule()
 };
 
 /// What the losses are made of. Under context parallelism each of the two arrays is summed over the ranks.
 struct GateStatistics {
   std::int64_t* counts = nullptr;  // real tokens, the load [E], and the first choices [E] where these count
-  double* sums = nullptr;          // sum_t m_t S_ti [E] if has_aux_loss(), sum_t m_t logsumexp(z_t)^2 if
+  double* sums = nullptr;          // sum_t m_t S_ti [E] if has_load_loss(), sum_t m_t logsumexp(z_t)^2 if
                                    // has_z_loss()
 
   static std::int64_t count_of_counts(const GateConfig& c) {
     return 1 + c.experts * (c.loss_rule().first_choice ? 2 : 1);
   }
   static std::int64_t count_of_sums(const GateConfig& c) {
-    return (c.has_aux_loss() ? c.experts : 0) + (c.has_z_loss() ? 1 : 0);
+    return (c.has_load_loss() ? c.experts : 0) + (c.has_z_loss() ? 1 : 0);
   }
+};
+
+/// Where the losses go, one number each.
+struct GateLosses {
+  float *aux_loss = nullptr, *batch_loss = nullptr, *global_loss = nullptr, *z_loss = nullptr;
 };
 
 /// Any pointer but `ids` may be null. Slots are in descending order of the selection's scores, or as
@@ -132,6 +147,10 @@ struct GateOutput {
   float* z_loss = nullptr;         // one number, without the coefficient; written only if has_z_loss()
   int* dispatched_ids = nullptr;   // [T, k] those that experts get, where capacity.drops_slots(): null_id for
                                    // slots that no expert has room for. Loads and the loss count `ids`
+  float* batch_loss = nullptr;     // one number each, likewise, if has_batch_loss()
+  float* global_loss = nullptr;    // and has_global_loss()
+
+  GateLosses losses() const { return {aux_loss, batch_loss, global_loss, z_loss}; }
 };
 
 /// Any pointer may be null: that gradient is not computed.
@@ -144,9 +163,10 @@ struct GateGradients {
   void* expert_scale = nullptr;  // [E] in parameter_type
 };
 
-/// Bytes that forward saves for backward: first the logits [T, E] in the compute type, then the auxiliary
-/// loss's gradient [E] of each sequence and 1 / n of the z-loss; where slots are dropped the ids that experts
-/// get [T, k], and with norm_after_dropping the weights before their division [T, k].
+/// Bytes that forward saves for backward: first the logits [T, E] in the compute type, then the gradient [E]
+/// of each sequence by its scores, of the losses by expert load, and 1 / n of the z-loss; where slots are
+/// dropped the ids that experts get [T, k], and with norm_after_dropping the weights before their division
+/// [T, k].
 std::size_t gate_saved_bytes(const GateConfig& config);
 std::size_t gate_forward_workspace_bytes(const GateConfig& config);
 std::size_t gate_backward_workspace_bytes(const GateConfig& config);
@@ -158,16 +178,16 @@ void gate_forward(const GateConfig& config, const GateParameters& parameters, co
                   const GateOutput& output, void* saved, void* workspace, cudaStream_t stream);
 
 /// Under context parallelism, after gate_forward with the same config and input: `sum` holds the statistics
-/// summed over the ranks. Writes the losses of the whole sequence that the config has (either may be null),
-/// and to `saved` (may be null) what gate_backward needs of them.
-void gate_losses(const GateConfig& config, const GateInput& input, const GateStatistics& sum, float* aux_loss,
-                 float* z_loss, void* saved, cudaStream_t stream);
+/// summed over the ranks. Writes the losses of the whole sequence that the config has (any may be null), and
+/// to `saved` (may be null) what gate_backward needs of them.
+void gate_losses(const GateConfig& config, const GateInput& input, const GateStatistics& sum,
+                 const GateLosses& losses, void* saved, cudaStream_t stream);
 
 /// Gradients for the cotangent `d_weights` [T, k] of the weights, of type `d_weights_type`, after
 /// gate_forward with the same config, parameters, input and `saved`, whose ids are `ids` [T, k]. If
 /// has_aux_loss(), S also receives aux_loss_coeff * aux_loss_backward_scale * f_i m_t / n, for any
-/// d_weights; if has_z_loss(), z receives z_loss_coeff * aux_loss_backward_scale * 2 / n logsumexp(z_t)
-/// softmax(z_t)_i m_t.
+/// d_weights, and the same of the batch and the global loss; if has_z_loss(), z receives z_loss_coeff *
+/// aux_loss_backward_scale * 2 / n logsumexp(z_t) softmax(z_t)_i m_t.
 void gate_backward(const GateConfig& config, const GateParameters& parameters, const GateInput& input,
                    const int* ids, const void* d_weights, DataType d_weights_type, const void* saved,
                    const GateGradients& gradients, void* workspace, cudaStream_t stream);

@@ -99,6 +99,10 @@ struct LayerOutput {
   float* aux_loss = nullptr;      // one number, if gate.has_aux_loss()
   float* z_loss = nullptr;        // one number, if gate.has_z_loss()
   int* dispatched_ids = nullptr;  // [T, k] those that experts get, if gate.capacity.drops_slots()
+  float* batch_loss = nullptr;    // one number each, if gate.has_batch_loss()
+  float* global_loss = nullptr;   // and gate.has_global_loss()
+
+  GateLosses losses() const { return {aux_loss, batch_loss, global_loss, z_loss}; }
 };
 
 /// Same places as the weights; null where there is none. With a null gate weight the gate is frozen: its own

@@ -171,20 +171,18 @@ std::vector<Descriptor> shrinks(const Descriptor& descriptor,
       });
       propose(candidate);
     };
-    Member fallback{};
+    if constexpr (std::is_same_v<Member, std::int64_t>) {
+      if (kind == FieldKind::size) {
+        for (const std::int64_t smaller : smaller_extents(member)) with(smaller);
+        return;
+      }
+    }
     int at = 0;
-    visit_fields(defaults, [&](std::string_view, const auto& slot, FieldKind) {
-      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(slot)>, Member>)
-        if (at == wanted) fallback = slot;
+    visit_fields(defaults, [&](std::string_view, const auto& fallback, FieldKind) {
+      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(fallback)>, Member>)
+        if (at == wanted && !(fallback == member)) with(fallback);
       ++at;
     });
-    if constexpr (std::is_same_v<Member, std::int64_t>) {
-      // A number of the config may have no sense below its default: there are no 0 sequences.
-      for (const std::int64_t smaller : smaller_extents(member))
-        if (kind == FieldKind::size || smaller >= fallback) with(smaller);
-    } else if (!(fallback == member)) {
-      with(fallback);
-    }
   });
   for (const std::uint64_t seed : {std::uint64_t{0}, std::uint64_t{1}, descriptor.seed / 2}) {
     Descriptor candidate = descriptor;

@@ -63,8 +63,7 @@ Call with_one_loss(Call call, double coefficient, LossScope scope) {
 }
 
 void gradients(Implementation& impl, const Descriptor& d) {
-  const Answer all(impl, full_call(impl, d));
-  if (!all.call().backward) return;
+  const Answer all(impl, make_call(d, true));
   const MoEConfig c = moe_config(d);
   const Answer none(impl, with_one_loss(all.call(), 0.0, {}));
   std::vector<Answer> alone;

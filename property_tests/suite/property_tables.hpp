@@ -22,6 +22,8 @@ std::span<const Property> aux_loss_properties();
 std::span<const Property> aux_gradient_properties();
 std::span<const Property> several_losses_properties();
 std::span<const Property> bias_update_properties();
+std::span<const Property> bias_update_convention_properties();
+std::span<const Property> bias_update_round_properties();
 std::span<const Property> bias_update_model_properties();
 std::span<const Property> init_properties();
 std::span<const Property> metrics_properties();
@@ -59,7 +61,9 @@ inline constexpr std::array kPropertyTables{
     &aux_loss_properties,
     &aux_gradient_properties,
     &several_losses_properties,
+    &bias_update_convention_properties,
     &bias_update_properties,
+    &bias_update_round_properties,
     &bias_update_model_properties,
     &init_properties,
     &metrics_properties,

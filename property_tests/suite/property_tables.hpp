@@ -28,7 +28,8 @@ std::span<const Property> bias_update_model_properties();
 std::span<const Property> init_properties();
 std::span<const Property> metrics_properties();
 std::span<const Property> balanced_gate_properties();
-std::span<const Property> experts_formula_properties();
+std::span<const Property> activation_value_properties();
+std::span<const Property> experts_linearity_properties();
 std::span<const Property> experts_slot_properties();
 std::span<const Property> experts_locality_properties();
 std::span<const Property> experts_choice_properties();
@@ -68,7 +69,8 @@ inline constexpr std::array kPropertyTables{
     &init_properties,
     &metrics_properties,
     &balanced_gate_properties,
-    &experts_formula_properties,
+    &activation_value_properties,
+    &experts_linearity_properties,
     &experts_slot_properties,
     &experts_locality_properties,
     &experts_choice_properties,

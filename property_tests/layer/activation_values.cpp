@@ -181,25 +181,6 @@ void arrange_one_unit_clamped_after(Descriptor& d) {
 }
 
 /// The tensor read backwards: another tensor whose sum with the first one is exact.
-Tensor reversed(const Tensor& tensor) {
-  Tensor out = tensor;
-  for (std::int64_t i = 0; i < out.size(); ++i) out.set(i, tensor[tensor.size() - 1 - i]);
-  return out;
-}
-Tensor plus(const Tensor& a, const Tensor& b) {
-  Tensor out = a;
-  for (std::int64_t i = 0; i < out.size(); ++i) out.set(i, a[i] + b[i]);
-  return out;
-}
-
-/// The tensors that are there, doubled.
-Call doubled_in(Call call, std::initializer_list<const char*> tensors) {
-  for (const char* name : tensors)
-    if (const auto found = call.tensors.find(name); found != call.tensors.end())
-      found->second = scaled(found->second, 2.0);
-  return call;
-}
-
 const Property kActivationValueProperties[] = {
     {"P40",
      "activation_values",

@@ -8,6 +8,25 @@
 namespace moeref {
 namespace {
 
+Tensor reversed(const Tensor& tensor) {
+  Tensor out = tensor;
+  for (std::int64_t i = 0; i < out.size(); ++i) out.set(i, tensor[tensor.size() - 1 - i]);
+  return out;
+}
+Tensor plus(const Tensor& a, const Tensor& b) {
+  Tensor out = a;
+  for (std::int64_t i = 0; i < out.size(); ++i) out.set(i, a[i] + b[i]);
+  return out;
+}
+
+/// The tensors that are there, doubled.
+Call doubled_in(Call call, std::initializer_list<const char*> tensors) {
+  for (const char* name : tensors)
+    if (const auto found = call.tensors.find(name); found != call.tensors.end())
+      found->second = scaled(found->second, 2.0);
+  return call;
+}
+
 /// y is linear in these tensors taken together.
 void expect_linear_in(Implementation& impl, const Call& call, std::initializer_list<const char*> tensors,
                       std::string_view text) {

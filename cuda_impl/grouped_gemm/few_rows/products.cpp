@@ -6,9 +6,9 @@ namespace moeref::cuda::few_rows {
 namespace {
 
 /// By tiles of the up product. Up to one a multiprocessor: blocks of twice the loads, one a multiprocessor,
-/// so that no two crowd on one of them: 75 MB of numbers took 32.6 us against 34.9 in launches of their own,
-/// and 40.4 with two blocks. Beyond two: two blocks gained 3 to 17 % with numbers and 4 to 16 % with codes.
-/// Between, tiles of numbers wait for the second round: 89 us for 84 at qwen3_235b; codes gained 5 to 9 %
+/// so that no two crowd on one of them: 75 MB of numbers took 32.6 us, and 40.4 with two blocks. Beyond two a
+/// multiprocessor: two blocks gained up to 16 % with numbers, and 4 to 16 % with codes. Between, tiles of
+/// numbers wait for the second round, 89 us for 86 at qwen3_235b; codes gained 5 to 9 %
 /// (tools/bench/results/2026-11-30-h200-decode.md).
 constexpr int blocks_for(std::int64_t tiles, int multiprocessors, bool codes) {
   if (tiles <= multiprocessors) return 1;

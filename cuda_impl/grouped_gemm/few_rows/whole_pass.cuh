@@ -9,8 +9,9 @@
 // No circle of waiting: tickets are drawn in order, and tiles of the up product wait for nothing. A block
 // that draws ahead holds one of the up product only while it works on another of them.
 //
-// Measured on an H200, of the rate at which it copies: qwen3_30b with 1, 4 and 8 tokens 0.57, 0.86, 0.97
-// where three launches had 0.53, 0.74, 0.83 (tools/bench/results/2026-11-30-h200-decode.md).
+// Measured on an H200, of the rate at which it copies: qwen3_30b with 1, 4 and 8 tokens 0.57, 0.86, 0.96
+// where four launches with a slower sort had 0.49, 0.72, 0.81
+// (tools/bench/results/2026-11-30-h200-decode.md).
 #pragma once
 
 #include <cuda/atomic>

@@ -124,6 +124,13 @@ def weight_after_down(*source, ports=None, how=""):
     return {**row, "ports": ports} if ports else row
 
 
+def megatron_loss_of_padding(ports):
+    """The explanation of a loss of NaN, in every release of Megatron-Core that is asked."""
+    return {"kind": "bug", "ports": ports, "finding": "nan",
+            "what": "A batch of padding alone gives a loss of NaN: 0 / 0, where no token has no loss.",
+            "source": ["megatron/core/transformer/moe/moe_utils.py", "num_experts * moe_aux_loss_coeff / (topk * total_num_tokens"]}
+
+
 def erf(ports):
     """The explanation of GELU in float32 where PyTorch's erf shows."""
     return {"kind": "rounding", "ports": ports, "cases": "activations_beyond", "finding": "closed form",

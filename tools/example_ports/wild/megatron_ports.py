@@ -57,7 +57,5 @@ EXPLAINED = [
      "what": "The scores go back to the logits' 16 bits before they are chosen and normalised; the documented system keeps "
              "float32, as Megatron-Core 0.19.2 does.",
      "source": ["megatron/core/transformer/moe/moe_utils.py", "scores = torch.sigmoid(logits.float()).type_as(logits)"]},
-    {"kind": "bug", "ports": "aux_loss", "finding": "nan",
-     "what": "A batch of padding alone gives a loss of NaN: 0 / 0, where no token has no loss.",
-     "source": ["megatron/core/transformer/moe/moe_utils.py", "num_experts * moe_aux_loss_coeff / (topk * total_num_tokens"]},
+    calls.megatron_loss_of_padding("aux_loss"),
 ]

@@ -204,14 +204,8 @@ EXPLAINED = [
      "what": "Scores are of float32, also where `moe_router_dtype` is fp64.",
      "source": ["megatron/core/transformer/moe/moe_utils.py", "scores = torch.sigmoid(logits.float())"]},
     calls.erf("experts"),
-    {"kind": "bug", "ports": "router", "finding": "nan",
-     "what": "A batch of padding alone gives a loss of NaN: 0 / 0, where no token has no loss.",
-     "source": ["megatron/core/transformer/moe/moe_utils.py", "num_experts * moe_aux_loss_coeff / (topk * total_num_tokens"]},
-<<<<<<< HEAD
+    calls.megatron_loss_of_padding("router"),
     {"kind": "convention", "ports": "router", "cases": "sequences|losses", "finding": "aux_loss",
-=======
-    {"kind": "convention", "ports": "router", "cases": "sequences", "finding": "aux_loss",
->>>>>>> 9f9be43cdb031190b3600ee9cdfeb5a8e6920406
      "what": "With padding, the sums of every sequence are divided by the mean number of real tokens of the sequences, not by its own.",
      "source": ["megatron/core/transformer/moe/router.py", "topk=self.topk * bsz,"]},
 ]

@@ -21,6 +21,8 @@ ForwardPass::ForwardPass(const ExpertsConfig& c, const TokenChunks& chunks, cons
           carve_permutation(permutation_shape(c, path_, chunks),
                             saved ? laid_out<Saved>(saved, c, chunks).permutation : work_.permutation)) {
   if (reads_codes(c, path_)) work_.numbers.gate_and_up = nullptr;
+  one_launch_ = !quantises(c) && c.identity_experts == 0 && chunks.count == 1 &&
+                has_whole_pass(shape(0), c.activation, c.tokens, c.slots);
   check_aligned(in.x, "x");
   check_aligned(w.gate_and_up, "gate_and_up_projs");
   check_aligned(w.down, "down_projs");
@@ -34,10 +36,9 @@ void ForwardPass::sort(cudaStream_t stream) const {
                           stream),
           "cudaMemsetAsync");
   work_.numbers.make(config_, weights_, stream);
-  sort_by_expert(
-      permutation_shape(config_, path_, chunks_), input_.ids, input_.weights, input_.token_mask, permutation_,
-      work_.sort, stream,
-      {work_.progress, is_one_launch() ? static_cast<int>(few_rows::progress_count(config_.dim)) : 0});
+  sort_by_expert(permutation_shape(config_, path_, chunks_), input_.ids, input_.weights, input_.token_mask,
+                 permutation_, work_.sort, stream,
+                 {work_.progress, one_launch_ ? static_cast<int>(few_rows::progress_count(config_.dim)) : 0});
 }
 
 bool ForwardPass::takes_tokens() const {
@@ -86,11 +87,6 @@ void ForwardPass::multiply(int chunk, cudaStream_t stream) const {
   if (quantises(config_)) return multiply_quantised(chunk, stream);
   up_product(shape(chunk), up(), config_.activation, config_.activation_parameters, stream);
   down_product(shape(chunk), down(), stream);
-}
-
-bool ForwardPass::is_one_launch() const {
-  return !quantises(config_) && config_.identity_experts == 0 && chunks_.count == 1 &&
-         has_whole_pass(shape(0), config_.activation, config_.tokens, config_.slots);
 }
 
 void ForwardPass::multiply_and_add(void* output, cudaStream_t stream) const {

@@ -18,7 +18,7 @@ class ForwardPass {
   void gather(int chunk, cudaStream_t stream) const;    // X by row, where the up product does not do that
   void multiply(int chunk, cudaStream_t stream) const;  // up product with the activation, down product
   /// Whether multiply_and_add() serves the pass: of few tokens, and all their experts with products.
-  bool is_one_launch() const;
+  bool is_one_launch() const { return one_launch_; }
   /// multiply() and the sums [T, D] of the tokens' rows, the same bits in one launch.
   void multiply_and_add(void* output, cudaStream_t stream) const;
   ExpertRows rows() const { return {work_.rows, permutation_.slot_row}; }
@@ -41,6 +41,7 @@ class ForwardPass {
   void *const h_, *const o_;  // of `saved`, or null
   ForwardWorkspace work_;
   Permutation permutation_;
+  bool one_launch_;
 };
 
 /// For every chunk gather_dy and activation_gradient; router_weights; down_weights; input_gradient, after

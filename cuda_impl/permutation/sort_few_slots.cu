@@ -9,7 +9,7 @@
 namespace moeref::cuda {
 namespace {
 
-constexpr int kMost = 64, kThreads = 256;
+constexpr int kThreads = 256;
 
 struct FewSlots {
   const int* ids;
@@ -21,7 +21,8 @@ struct FewSlots {
 __global__ void sort_few(const FewSlots in, const Permutation out, const Cleared cleared) {
   let_next_kernel_start();
   wait_for_earlier_kernels();
-  __shared__ int ids[kMost], leaders[kMost];  // expert of each slot, and of each expert's first one; else E
+  __shared__ int ids[kFewSlots],
+      leaders[kFewSlots];  // expert of each slot, and of each expert's first one; else E
   const int i = threadIdx.x, none = in.experts;
   int id = none;
   float weight = 0;
@@ -31,12 +32,12 @@ __global__ void sort_few(const FewSlots in, const Permutation out, const Cleared
     if (real && given >= 0 && given < in.experts) id = given;
     weight = in.weights[i];
   }
-  if (i < kMost) ids[i] = id;
+  if (i < kFewSlots) ids[i] = id;
   for (int c = i; c < cleared.count; c += kThreads) cleared.counters[c] = 0;
   __syncthreads();
   int same = 0;  // earlier slots of the expert
   for (int j = 0; j < min(i, in.total); ++j) same += ids[j] == id;
-  if (i < kMost) leaders[i] = same == 0 ? id : none;
+  if (i < kFewSlots) leaders[i] = same == 0 ? id : none;
   __syncthreads();
 
   struct Before {

@@ -5,9 +5,11 @@
 
 namespace moeref::cuda {
 
-/// One chunk, 64 slots at most, none of whose experts has more than one row tile.
+constexpr int kFewSlots = 64;
+
+/// One chunk, a few slots, none of whose experts has more than one row tile.
 constexpr bool sorts_few_slots(const PermutationShape& s) {
-  return s.chunks.count == 1 && s.tokens * s.slots <= 64 && s.tile_rows >= 64;
+  return s.chunks.count == 1 && s.tokens * s.slots <= kFewSlots && s.tile_rows >= kFewSlots;
 }
 void sort_few_slots(const PermutationShape& shape, const int* ids, const float* weights,
                     const std::uint8_t* token_mask, const Permutation& out, const Cleared& cleared,

@@ -1,5 +1,6 @@
 #include "cuda_impl/grouped_gemm/few_rows/products.hpp"
 
+#include "cuda_impl/memory/multiprocessors.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda::few_rows {
@@ -20,13 +21,6 @@ constexpr int blocks_for(std::int64_t tiles, int multiprocessors, bool codes) {
 int up_tiles(const GroupedShape& g, Activation activation) {
   const int inner = is_gated(activation) ? kTileColumns / 2 : kTileColumns;
   return (g.inter_dim + inner - 1) / inner;
-}
-
-int multiprocessors() {
-  int device = 0, count = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-  return count;
 }
 
 int blocks_of_pass(const GroupedShape& g, Activation activation) {

@@ -22,7 +22,6 @@ extern const CodeProducts kFp8Block128Products, kMxfp8Products, kMxfp4Products, 
 /// Of a block's tile; of gated activations half of them are gates.
 constexpr int kTileColumns = 128;
 int up_tiles(const GroupedShape& shape, Activation activation);
-int multiprocessors();
 
 /// What a pass of one launch may have: tokens, and rows of all experts together.
 constexpr int kPassTokens = 8, kPassRows = 256;

@@ -17,6 +17,7 @@
 #include <cuda/atomic>
 
 #include "cuda_impl/grouped_gemm/few_rows/kernels.cuh"
+#include "cuda_impl/memory/multiprocessors.hpp"
 #include "cuda_impl/permutation/add_rows.cuh"
 
 namespace moeref::cuda::few_rows {

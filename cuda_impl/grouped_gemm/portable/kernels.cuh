@@ -8,6 +8,7 @@
 
 #include "cuda_impl/grouped_gemm/portable/epilogue.cuh"
 #include "cuda_impl/grouped_gemm/portable/products.hpp"
+#include "cuda_impl/memory/multiprocessors.hpp"
 #include "cuda_impl/permutation/tile_split.hpp"
 #include "moeref/cuda/error.hpp"
 
@@ -90,11 +91,7 @@ __global__ void __launch_bounds__(kThreads<T>, Tile::blocks)
 }
 
 inline unsigned blocks(std::int64_t tiles) {
-  int device = 0, multiprocessors = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
-        "cudaDeviceGetAttribute");
-  return static_cast<unsigned>(std::clamp<std::int64_t>(tiles, 1, std::int64_t{multiprocessors} * 8));
+  return static_cast<unsigned>(std::clamp<std::int64_t>(tiles, 1, std::int64_t{multiprocessors()} * 8));
 }
 
 template <class Kernel>

@@ -9,19 +9,13 @@
 #include "cuda_impl/grouped_gemm/sm90/epilogue_fragments.cuh"
 #include "cuda_impl/grouped_gemm/sm90/tensor_map.hpp"
 #include "cuda_impl/grouped_gemm/sm90/token_product.cuh"
+#include "cuda_impl/memory/multiprocessors.hpp"
 #include "cuda_impl/quantization/quantize_rows.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda::sm90 {
 
 using bf16 = __nv_bfloat16;
-
-inline int multiprocessors() {
-  int device = 0, count = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-  return count;
-}
 
 template <auto Kernel, class Layout, class... Arguments>
 void launch(const char* name, cudaStream_t stream, const Arguments&... arguments) {

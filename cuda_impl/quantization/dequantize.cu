@@ -13,6 +13,7 @@
 
 #include "cuda_impl/memory/element.cuh"
 #include "cuda_impl/quantization/format_facts.hpp"
+#include "cuda_impl/quantization/with_code_format.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
@@ -199,23 +200,8 @@ void launch(const QuantizedMatrices& q, DataType dtype, void* out, cudaStream_t 
 }  // namespace
 
 void dequantize(const QuantizedMatrices& q, DataType dtype, void* out, cudaStream_t stream) {
-  using enum WeightFormat;
-  switch (q.format) {
-    case none:
-      throw ArgumentError("weight_format is none: want one with codes");
-    case fp8_e4m3_block128:
-      return launch<fp8_e4m3_block128>(q, dtype, out, stream);
-    case mxfp8:
-      return launch<mxfp8>(q, dtype, out, stream);
-    case mxfp4:
-      return launch<mxfp4>(q, dtype, out, stream);
-    case nvfp4:
-      return launch<nvfp4>(q, dtype, out, stream);
-    case int4_group32:
-      return launch<int4_group32>(q, dtype, out, stream);
-    case int4_group128:
-      return launch<int4_group128>(q, dtype, out, stream);
-  }
+  if (q.format == WeightFormat::none) throw ArgumentError("weight_format is none: want one with codes");
+  with_code_format(q.format, [&]<WeightFormat kFormat>() { launch<kFormat>(q, dtype, out, stream); });
 }
 
 }  // namespace moeref::cuda

@@ -36,4 +36,9 @@ struct CodeProductsOf {
       }};
 };
 
+template <WeightFormat kFormat>
+const CodeProducts& products_of_codes() {
+  return CodeProductsOf<kFormat>::products;
+}
+
 }  // namespace moeref::cuda::few_rows

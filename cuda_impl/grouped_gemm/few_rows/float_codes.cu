@@ -3,8 +3,8 @@
 
 namespace moeref::cuda::few_rows {
 
-constinit const CodeProducts kFp8Block128Products = CodeProductsOf<WeightFormat::fp8_e4m3_block128>::products;
-constinit const CodeProducts kMxfp8Products = CodeProductsOf<WeightFormat::mxfp8>::products;
-constinit const CodeProducts kMxfp4Products = CodeProductsOf<WeightFormat::mxfp4>::products;
+template const CodeProducts& products_of_codes<WeightFormat::fp8_e4m3_block128>();
+template const CodeProducts& products_of_codes<WeightFormat::mxfp8>();
+template const CodeProducts& products_of_codes<WeightFormat::mxfp4>();
 
 }  // namespace moeref::cuda::few_rows

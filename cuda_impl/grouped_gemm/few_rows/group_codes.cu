@@ -3,8 +3,8 @@
 
 namespace moeref::cuda::few_rows {
 
-constinit const CodeProducts kNvfp4Products = CodeProductsOf<WeightFormat::nvfp4>::products;
-constinit const CodeProducts kInt4Group32Products = CodeProductsOf<WeightFormat::int4_group32>::products;
-constinit const CodeProducts kInt4Group128Products = CodeProductsOf<WeightFormat::int4_group128>::products;
+template const CodeProducts& products_of_codes<WeightFormat::nvfp4>();
+template const CodeProducts& products_of_codes<WeightFormat::int4_group32>();
+template const CodeProducts& products_of_codes<WeightFormat::int4_group128>();
 
 }  // namespace moeref::cuda::few_rows

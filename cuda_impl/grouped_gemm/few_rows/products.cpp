@@ -1,6 +1,7 @@
 #include "cuda_impl/grouped_gemm/few_rows/products.hpp"
 
 #include "cuda_impl/memory/multiprocessors.hpp"
+#include "cuda_impl/quantization/with_code_format.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda::few_rows {
@@ -28,23 +29,10 @@ int blocks_of_pass(const GroupedShape& g, Activation activation) {
 }
 
 const CodeProducts& code_products(WeightFormat format) {
-  switch (format) {
-    case WeightFormat::none:
-      break;
-    case WeightFormat::fp8_e4m3_block128:
-      return kFp8Block128Products;
-    case WeightFormat::mxfp8:
-      return kMxfp8Products;
-    case WeightFormat::mxfp4:
-      return kMxfp4Products;
-    case WeightFormat::nvfp4:
-      return kNvfp4Products;
-    case WeightFormat::int4_group32:
-      return kInt4Group32Products;
-    case WeightFormat::int4_group128:
-      return kInt4Group128Products;
-  }
-  throw ArgumentError("weight_format is none: want one with codes");
+  const CodeProducts* const products =
+      with_code_format(format, []<WeightFormat kFormat>() { return &products_of_codes<kFormat>(); });
+  if (products == nullptr) throw ArgumentError("weight_format is none: want one with codes");
+  return *products;
 }
 
 }  // namespace moeref::cuda::few_rows

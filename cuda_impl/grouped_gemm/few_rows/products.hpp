@@ -16,8 +16,9 @@ struct CodeProducts {
   void (*whole_pass)(const GroupedShape&, const WholePass&, Activation, const ActivationParameters&,
                      cudaStream_t);
 };
-extern const CodeProducts kFp8Block128Products, kMxfp8Products, kMxfp4Products, kNvfp4Products,
-    kInt4Group32Products, kInt4Group128Products;
+/// Of a format that has codes; each compiled in float_codes.cu or group_codes.cu.
+template <WeightFormat kFormat>
+const CodeProducts& products_of_codes();
 
 /// Of a block's tile; of gated activations half of them are gates.
 constexpr int kTileColumns = 128;

@@ -38,10 +38,8 @@ __device__ __forceinline__ int publish(int* counter) {
 }
 /// All threads see what was stored before the counter became `count`.
 __device__ __forceinline__ void await(int* counter, int count) {
-  if (threadIdx.x == 0) {
-    while (Counter(*counter).load(::cuda::memory_order_relaxed) < count) __nanosleep(20);
-    (void)Counter(*counter).load(::cuda::memory_order_acquire);
-  }
+  if (threadIdx.x == 0)
+    while (Counter(*counter).load(::cuda::memory_order_acquire) < count) __nanosleep(20);
   __syncthreads();
 }
 

@@ -23,28 +23,6 @@ struct CodeSource {
   int k, n;
 };
 
-/// f<format>() of a format with codes.
-template <class F>
-__device__ __forceinline__ void with_code_format(WeightFormat format, const F& f) {
-  using enum WeightFormat;
-  switch (format) {
-    case none:
-      break;
-    case fp8_e4m3_block128:
-      return f.template operator()<fp8_e4m3_block128>();
-    case mxfp8:
-      return f.template operator()<mxfp8>();
-    case mxfp4:
-      return f.template operator()<mxfp4>();
-    case nvfp4:
-      return f.template operator()<nvfp4>();
-    case int4_group32:
-      return f.template operator()<int4_group32>();
-    case int4_group128:
-      return f.template operator()<int4_group128>();
-  }
-}
-
 template <WeightFormat kFormat>
 struct CodeSlot {
   static constexpr FormatFacts format = facts(kFormat);

@@ -28,6 +28,7 @@
 #include "cuda_impl/grouped_gemm/sm90/epilogue_store.cuh"
 #include "cuda_impl/grouped_gemm/sm90/row_copy.cuh"
 #include "cuda_impl/quantization/quantize_rows.hpp"
+#include "cuda_impl/quantization/with_code_format.hpp"
 
 namespace moeref::cuda::sm90 {
 

@@ -1,9 +1,13 @@
 // Devices of compute capability 8.0: eight, or as many as MOEREF_EMULATED_DEVICES says.
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <thread>
 
 #include "cuda_runtime_api.h"
+#include "emulated/faults.hpp"
 
 namespace {
 
@@ -13,8 +17,13 @@ const int kDevices = [] {
 }();
 thread_local int current_device = 0;
 bool is_device(int device) { return device >= 0 && device < kDevices; }
+std::array<std::atomic<int>, 8> context_ms{};
 
 }  // namespace
+
+void emulated::slow_device(int device, std::chrono::milliseconds time) {
+  context_ms.at(static_cast<std::size_t>(device)) = static_cast<int>(time.count());
+}
 
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = kDevices;
@@ -26,6 +35,7 @@ cudaError_t cudaGetDevice(int* device) {
 }
 cudaError_t cudaSetDevice(int device) {
   if (!is_device(device)) return cudaErrorInvalidDevice;
+  std::this_thread::sleep_for(std::chrono::milliseconds(context_ms.at(static_cast<std::size_t>(device))));
   current_device = device;
   return cudaSuccess;
 }

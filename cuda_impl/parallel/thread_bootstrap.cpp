@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <latch>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -160,12 +161,16 @@ void run_ranks(int ranks, const std::function<void(const std::shared_ptr<Bootstr
   if (ranks < 1) throw ArgumentError("ranks is " + std::to_string(ranks) + ": want 1 or more");
   const auto meeting = std::make_shared<Meeting>(ranks, timeout);
   std::vector<std::exception_ptr> failures(static_cast<std::size_t>(ranks));
+  // A device that others use, too, may take half a minute, which is no rank's lateness.
+  std::latch have_devices(ranks);
   std::vector<std::thread> threads;
   for (int r = 0; r < ranks; ++r)
     threads.emplace_back([&, r] {
       const auto world = std::make_shared<ThreadBootstrap>(meeting, r);
       try {
-        check(cudaSetDevice(r % devices), "cudaSetDevice");
+        const cudaError_t device = cudaSetDevice(r % devices);
+        have_devices.arrive_and_wait();
+        check(device, "cudaSetDevice");
         body(world);
       } catch (const std::exception& e) {
         failures[static_cast<std::size_t>(r)] = std::current_exception();

@@ -24,6 +24,16 @@ GroupOptions pair_options(Transport transport = Transport::automatic) {
   return out;
 }
 
+TEST(RunRanks, ADeviceThatTakesLongMakesNoRankLate) {
+  emulated::slow_device(1, milliseconds(500));
+  const auto meet = [] {
+    run_ranks(
+        2, [](const std::shared_ptr<Bootstrap>& world) { world->meet(); }, milliseconds(100));
+  };
+  EXPECT_NO_THROW(meet());
+  emulated::slow_device(1, milliseconds(0));
+}
+
 /// Fails the nth call from now on.
 std::function<cudaError_t()> nth(int n, std::shared_ptr<int> calls = std::make_shared<int>(0)) {
   return [n, calls] { return ++*calls == n ? cudaErrorMemoryAllocation : cudaSuccess; };

@@ -31,5 +31,7 @@ cudaError_t intercepted(const char* call);
 void occupy(cudaStream_t stream, std::chrono::milliseconds time);
 /// The calling thread's passes of NCCL take as long, each.
 void slow_nccl(std::chrono::milliseconds time);
+/// cudaSetDevice takes as long for this device, as where its context is made.
+void slow_device(int device, std::chrono::milliseconds time);
 
 }  // namespace emulated

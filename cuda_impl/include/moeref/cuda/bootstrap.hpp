@@ -47,7 +47,8 @@ class Bootstrap {
 
 /// Calls body(world) in one thread per rank, with rank r's current device set to devices[r % devices]; fewer
 /// devices than ranks share them. Returns when all have ended; when some threw, the others are aborted and
-/// what ended the run is thrown again. `timeout`: how long a rank waits for another one on the host.
+/// what ended the run is thrown again. `timeout`: how long a rank waits for another one on the host, once all
+/// have their devices.
 void run_ranks(int ranks, const std::function<void(const std::shared_ptr<Bootstrap>&)>& body,
                std::chrono::milliseconds timeout = std::chrono::minutes(10));
 

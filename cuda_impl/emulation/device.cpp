@@ -11,13 +11,14 @@
 
 namespace {
 
+constexpr int kMostDevices = 8;
 const int kDevices = [] {
   const char* wanted = std::getenv("MOEREF_EMULATED_DEVICES");
-  return wanted ? std::clamp(std::atoi(wanted), 1, 8) : 8;
+  return wanted ? std::clamp(std::atoi(wanted), 1, kMostDevices) : kMostDevices;
 }();
 thread_local int current_device = 0;
 bool is_device(int device) { return device >= 0 && device < kDevices; }
-std::array<std::atomic<int>, 8> context_ms{};
+std::array<std::atomic<int>, kMostDevices> context_ms{};  // of cudaSetDevice
 
 }  // namespace
 

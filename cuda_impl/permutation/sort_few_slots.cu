@@ -21,8 +21,8 @@ struct FewSlots {
 __global__ void sort_few(const FewSlots in, const Permutation out, const Cleared cleared) {
   let_next_kernel_start();
   wait_for_earlier_kernels();
-  __shared__ int ids[kFewSlots],
-      leaders[kFewSlots];  // expert of each slot, and of each expert's first one; else E
+  // The expert of each slot, and of each expert's first slot alone; else E.
+  __shared__ int ids[kFewSlots], leaders[kFewSlots];
   const int i = threadIdx.x, none = in.experts;
   int id = none;
   float weight = 0;

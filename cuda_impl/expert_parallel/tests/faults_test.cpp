@@ -22,7 +22,9 @@ using std::chrono::steady_clock;
 /// In kernels and NCCL; on the host threads have longer than a late one takes. Processes that share a GPU
 /// run on it in turns; the emulated device shares its cores with other tests.
 constexpr milliseconds kTimeout{kRunsKernelsTogether ? 300 : 2000};
-constexpr int kMostRanks = 3;
+constexpr int kMostRanks = 8;
+/// More ranks share the same cores and devices.
+milliseconds timeout_of(const Spread& spread) { return kTimeout * (spread.ranks() > 3 ? 3 : 1); }
 
 enum class Fault { killed, stopped, fails, late, in_time };
 const char* const kFaultNames[] = {"is killed", "stops", "fails", "is late", "comes in time"};
@@ -37,15 +39,16 @@ struct Draw {
 };
 
 void PrintTo(const Draw& d, std::ostream* out) {
-  *out << "rank " << d.victim << " of " << (d.ranks == Ranks::processes ? "processes " : "threads ")
-       << kFaultNames[static_cast<int>(d.fault)] << " before launch " << d.step << ", "
+  *out << "rank " << d.victim << " of " << d.spread.ranks() << " "
+       << (d.ranks == Ranks::processes ? "processes " : "threads ") << kFaultNames[static_cast<int>(d.fault)]
+       << " before launch " << d.step << ", "
        << (d.spread.exchange == Exchange::all_gather ? "all-gather" : "all-to-all") << " in "
        << d.spread.chunks << (d.spread.max_token_rows > 0 ? " with packed rows" : "")
        << (d.ranks == Ranks::over_nccl ? " over NCCL" : "");
 }
 
-HostCase small_case() {
-  ExpertsConfig f{30, 16, 8, 6, 2};
+HostCase small_case(const Spread& spread) {
+  ExpertsConfig f{spread.first(spread.ranks()), 16, 8, 2 * spread.ranks(), 2};
   f.path = ExpertsPath::portable;
   return make_case(f, false, 3);
 }
@@ -54,7 +57,7 @@ HostCase small_case() {
 void run_rank(const std::shared_ptr<Bootstrap>& world, const HostCase& c, const Spread& spread,
               const std::function<cudaError_t()>& step) {
   GroupOptions options = group_options(spread.transport);
-  options.timeout = kTimeout;
+  options.timeout = timeout_of(spread);
   const auto group = Group::create(world, options);
   const Stream stream;
   RankedExperts rank(c, spread, *group, stream.get());
@@ -78,10 +81,10 @@ std::function<cudaError_t()> steps_of(const Draw& d, int rank) {
       case Fault::fails:
         return cudaErrorInvalidConfiguration;
       case Fault::late:
-        std::this_thread::sleep_for(4 * kTimeout);
+        std::this_thread::sleep_for(4 * timeout_of(d.spread));
         break;
       case Fault::in_time:
-        std::this_thread::sleep_for(kTimeout / 5);
+        std::this_thread::sleep_for(timeout_of(d.spread) / 5);
     }
     return cudaSuccess;
   };
@@ -95,7 +98,7 @@ Draw undisturbed(Draw d) {
 
 /// What each rank ended with, "" for well.
 std::vector<std::string> outcomes_of_threads(const Draw& d) {
-  const HostCase c = small_case();
+  const HostCase c = small_case(d.spread);
   std::vector<std::string> out(d.spread.tokens.size());
   try {
     run_ranks(
@@ -108,20 +111,20 @@ std::vector<std::string> outcomes_of_threads(const Draw& d) {
             throw;
           }
         },
-        8 * kTimeout);
+        8 * timeout_of(d.spread));
   } catch (const std::exception&) {  // as one of the ranks says
   }
   return out;
 }
 
 std::vector<std::string> outcomes_of_processes(const Draw& d) {
-  const HostCase c = small_case();
+  const HostCase c = small_case(d.spread);
   return run_forked(
       d.spread.ranks(), 1,
       [&](const std::shared_ptr<Bootstrap>& world, Board&) {
         run_rank(world, c, d.spread, steps_of(d, world->rank()));
       },
-      [] {}, 2 * kTimeout);
+      [] {}, 2 * timeout_of(d.spread));
 }
 
 struct DeviceMemory {
@@ -201,11 +204,11 @@ Ending end_of_threads(const Draw& d) {
 
 /// Kernel launches of each rank that is a thread: a process has some more.
 const std::array<int, kMostRanks>& launches(const Spread& spread) {
-  static std::map<std::tuple<Exchange, int, Transport, std::int64_t>, std::array<int, kMostRanks>> known;
-  const auto [at, is_new] =
-      known.try_emplace({spread.exchange, spread.chunks, spread.transport, spread.max_token_rows});
+  static std::map<std::tuple<int, Exchange, int, Transport, std::int64_t>, std::array<int, kMostRanks>> known;
+  const auto [at, is_new] = known.try_emplace(
+      {spread.ranks(), spread.exchange, spread.chunks, spread.transport, spread.max_token_rows});
   if (is_new) {
-    const HostCase c = small_case();
+    const HostCase c = small_case(spread);
     at->second = in_child([&] {
                    std::array<int, kMostRanks> count{};
                    run_ranks(spread.ranks(), [&](const std::shared_ptr<Bootstrap>& world) {
@@ -227,7 +230,8 @@ Draw draw(std::uint64_t number, Ranks ranks, int devices) {
   Draw d{};
   d.ranks = ranks;
   d.spread.tokens = {11, 0, 19};
-  if (ranks == Ranks::over_nccl && devices < kMostRanks) d.spread.tokens = {11, 19};
+  if (number / 3 % 4 == 3) d.spread.tokens = {11, 0, 19, 4, 1, 0, 7, 2};  // every fourth of each of the three
+  if (ranks == Ranks::over_nccl && devices < d.spread.ranks()) d.spread.tokens = {11, 19};
   d.spread.exchange = below(2) ? Exchange::all_gather : Exchange::all_to_all;
   d.spread.transport = ranks == Ranks::over_nccl ? Transport::nccl : Transport::automatic;
   d.spread.chunks = 1 + below(2);
@@ -274,7 +278,7 @@ TEST_P(Faults, EverySurvivorComesToAnEnd) {
                 static_cast<long long>(
                     std::chrono::duration_cast<milliseconds>(steady_clock::now() - begin).count()));
     std::fflush(stdout);  // so that a run that is cut off says how far it came
-    EXPECT_LT(end.took, 20 * kTimeout);
+    EXPECT_LT(end.took, 20 * timeout_of(d.spread));
     for (std::size_t r = 0; r < end.drawn.size(); ++r) {
       const std::string& how = end.drawn[r];
       if (d.fault == Fault::in_time)

@@ -8,25 +8,35 @@
 namespace moeref::cuda::test {
 namespace {
 
-constexpr int kRanksOfThese = 3;
+constexpr int kOwn = 4;  // experts of each rank
 
-class PackedRows : public testing::TestWithParam<Transport> {
+struct PackedWay {
+  Transport transport;
+  int ranks;
+  const char* name;
+};
+void PrintTo(const PackedWay& w, std::ostream* out) { *out << w.name; }
+
+class PackedRows : public testing::TestWithParam<PackedWay> {
  protected:
-  /// 40, none and 37 tokens.
+  /// 40 tokens on the first rank, 37 on the last.
   static Spread spread(std::int64_t max_rows, std::int64_t max_token_rows) {
-    return {{40, 0, 37}, Exchange::all_to_all, GetParam(), 1, 0, max_rows, max_token_rows};
+    std::vector<std::int64_t> tokens(static_cast<std::size_t>(GetParam().ranks), 0);
+    tokens.front() = 40, tokens.back() = 37;
+    return {tokens, Exchange::all_to_all, GetParam().transport, 1, 0, max_rows, max_token_rows};
   }
 };
-INSTANTIATE_TEST_SUITE_P(Transports, PackedRows, testing::Values(Transport::automatic, Transport::nccl),
-                         [](const auto& info) {
-                           return info.param == Transport::nccl ? "nccl" : "automatic";
-                         });
+INSTANTIATE_TEST_SUITE_P(Ways, PackedRows,
+                         testing::Values(PackedWay{Transport::automatic, 3, "automatic"},
+                                         PackedWay{Transport::nccl, 3, "nccl"},
+                                         PackedWay{Transport::automatic, 8, "automatic_8_ranks"}),
+                         [](const auto& info) { return info.param.name; });
 
-/// 77 tokens, 12 experts, half of the slots on two of rank 1's.
-HostCase half_on_rank_1(int slots) {
-  HostCase c = make_case({77, 48, 24, 12, slots}, true, 11);
+/// 77 tokens, half of the slots on two experts of rank 1.
+HostCase half_on_rank_1(int slots, int ranks) {
+  HostCase c = make_case({77, 48, 24, kOwn * ranks, slots}, true, 11);
   for (std::size_t t = 0; t < 77; ++t) c.mask.push_back(t % 7 != 3);
-  for (std::size_t i = 0; i < c.ids.size(); i += 2) c.ids[i] = 4 + static_cast<int>(i / 2) % 2;
+  for (std::size_t i = 0; i < c.ids.size(); i += 2) c.ids[i] = kOwn + static_cast<int>(i / 2) % 2;
   return c;
 }
 
@@ -35,19 +45,20 @@ struct Needed {
   int rank_of_expert_rows = 0, rank_of_token_rows = 0;
 };
 Needed needed(const HostCase& c, const Spread& spread) {
-  std::vector<std::int64_t> slots(3), arrive(3), come_back(3);
-  for (int from = 0; from < 3; ++from)
+  const auto ranks = static_cast<std::size_t>(spread.ranks());
+  std::vector<std::int64_t> slots(ranks), arrive(ranks), come_back(ranks);
+  for (int from = 0; from < spread.ranks(); ++from)
     for (std::int64_t t = spread.first(from); t < spread.first(from) + spread.tokens[from]; ++t)
-      for (std::size_t to = 0; to < 3; ++to) {
+      for (std::size_t to = 0; to < ranks; ++to) {
         int work = 0;
         for (int j = 0; j < c.config.slots; ++j) {
           const int id = c.ids[static_cast<std::size_t>(t * c.config.slots + j)];
-          work += c.mask[static_cast<std::size_t>(t)] && id >= 0 && id / 4 == static_cast<int>(to);
+          work += c.mask[static_cast<std::size_t>(t)] && id >= 0 && id / kOwn == static_cast<int>(to);
         }
         slots[to] += work, arrive[to] += work > 0, come_back[static_cast<std::size_t>(from)] += work > 0;
       }
   Needed out;
-  for (int r = 0; r < 3; ++r) {
+  for (int r = 0; r < spread.ranks(); ++r) {
     const auto i = static_cast<std::size_t>(r);
     if (slots[i] > out.expert_rows) out.expert_rows = slots[i], out.rank_of_expert_rows = r;
     const std::int64_t tokens = std::max(arrive[i], come_back[i]);
@@ -57,14 +68,15 @@ Needed needed(const HostCase& c, const Spread& spread) {
 }
 
 bool packs(const HostCase& c, const Spread& s) {
-  return ExpertParallelConfig{c.config, 3, s.most(), s.exchange, 1, s.max_rows, s.max_token_rows}.packed();
+  return ExpertParallelConfig{c.config, s.ranks(), s.most(), s.exchange, 1, s.max_rows, s.max_token_rows}
+      .packed();
 }
 
 TEST_P(PackedRows, ExactRoomGivesTheSameBits) {
-  MOEREF_NEEDS_RANKS(GetParam(), kRanksOfThese);
+  MOEREF_NEEDS_RANKS(GetParam().transport, GetParam().ranks);
   for (const int slots : {1, 2, 3}) {
     SCOPED_TRACE(testing::Message() << slots << " slots");
-    const HostCase c = half_on_rank_1(slots);
+    const HostCase c = half_on_rank_1(slots, GetParam().ranks);
     const NamedBits want = run_spread(c, spread(0, 0));
     const Needed exact = needed(c, spread(0, 0));
     for (const Spread& room : {spread(0, exact.token_rows), spread(exact.expert_rows, exact.token_rows),
@@ -77,12 +89,12 @@ TEST_P(PackedRows, ExactRoomGivesTheSameBits) {
 }
 
 TEST_P(PackedRows, ARowMoreIsAnErrorOnAllRanksAndTheGroupGoesOn) {
-  MOEREF_NEEDS_RANKS(GetParam(), kRanksOfThese);
-  const HostCase c = half_on_rank_1(2);
+  MOEREF_NEEDS_RANKS(GetParam().transport, GetParam().ranks);
+  const HostCase c = half_on_rank_1(2, GetParam().ranks);
   const Needed exact = needed(c, spread(0, 0));
   HostCase lighter = c;
   for (std::size_t i = 0; i < lighter.ids.size(); ++i)
-    lighter.ids[i] = i % 6 == 0 ? static_cast<int>(i) % 12 : -1;
+    lighter.ids[i] = i % 6 == 0 ? static_cast<int>(i) % c.config.experts : -1;
   const NamedBits want = run_spread(lighter, spread(0, 0));
   for (const RoomFor what : {RoomFor::token_rows, RoomFor::expert_rows}) {
     const bool tokens = what == RoomFor::token_rows;
@@ -90,9 +102,9 @@ TEST_P(PackedRows, ARowMoreIsAnErrorOnAllRanksAndTheGroupGoesOn) {
     const Spread room =
         tokens ? spread(0, exact.token_rows - 1) : spread(exact.expert_rows - 1, exact.token_rows);
     ASSERT_TRUE(packs(c, room));
-    std::vector<NamedBits> got(kRanksOfThese);
-    run_ranks(kRanksOfThese, [&](const std::shared_ptr<Bootstrap>& world) {
-      const auto group = Group::create(world, group_options(GetParam()));
+    std::vector<NamedBits> got(static_cast<std::size_t>(GetParam().ranks));
+    run_ranks(GetParam().ranks, [&](const std::shared_ptr<Bootstrap>& world) {
+      const auto group = Group::create(world, group_options(GetParam().transport));
       const Stream stream;
       RankedExperts heavy(c, room, *group, stream.get()),
           light(lighter, room, *group, stream.get(), heavy.windows());

@@ -130,7 +130,11 @@ INSTANTIATE_TEST_SUITE_P(
                     Way{DataType::bfloat16, 4, 2, Transport::automatic, "bfloat16_4_ranks_in_chunks"},
                     Way{DataType::float32, 2, 2, Transport::nccl, "integers_2_ranks_nccl_in_chunks"},
                     Way{DataType::float32, 4, 1, Transport::automatic, "integers_4_ranks_packed", true},
-                    Way{DataType::bfloat16, 2, 1, Transport::nccl, "bfloat16_2_ranks_nccl_packed", true}),
+                    Way{DataType::bfloat16, 2, 1, Transport::nccl, "bfloat16_2_ranks_nccl_packed", true},
+                    Way{DataType::float32, 8, 2, Transport::automatic, "integers_8_ranks_in_chunks"},
+                    Way{DataType::bfloat16, 8, 1, Transport::automatic, "bfloat16_8_ranks"},
+                    Way{DataType::bfloat16, 8, 1, Transport::automatic, "bfloat16_8_ranks_packed", true},
+                    Way{DataType::bfloat16, 8, 2, Transport::nccl, "bfloat16_8_ranks_nccl_in_chunks"}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -67,9 +67,10 @@ INSTANTIATE_TEST_SUITE_P(Ways, GroupMeeting, testing::Bool(),
 
 TEST_P(GroupMeeting, DeliversEverySlotToItsRank) {
   MOEREF_NEEDS_DEVICE();
-  const std::string apart = run_ranks_together(4, [&](const std::shared_ptr<Bootstrap>& world) {
+  constexpr int kRanks = 8;
+  const std::string apart = run_ranks_together(kRanks, [&](const std::shared_ptr<Bootstrap>& world) {
     const auto group = Group::create(world, options());
-    WindowLayout layout(4);
+    WindowLayout layout(kRanks);
     layout.add(100);
     const Region region = layout.add(sizeof(int));
     const Window window = group->window(layout.bytes());
@@ -77,7 +78,7 @@ TEST_P(GroupMeeting, DeliversEverySlotToItsRank) {
     const cudaStream_t stream = own.get();
     for (int round = 1; round <= 3; ++round) {
       const RankPointers slots = window.slots(region);
-      for (int p = 0; p < 4; ++p) {
+      for (int p = 0; p < kRanks; ++p) {
         const int value = 1000 * round + 10 * world->rank() + p;
         check(cudaMemcpyAsync(slots.of[p], &value, sizeof value, cudaMemcpyHostToDevice, stream),
               "cudaMemcpyAsync");
@@ -85,11 +86,12 @@ TEST_P(GroupMeeting, DeliversEverySlotToItsRank) {
       }
       const Delivery what[] = {{region}};
       group->deliver(window, what, nullptr, stream);
-      std::vector<int> got(4);
-      check(cudaMemcpyAsync(got.data(), window.received<int>(region), 16, cudaMemcpyDeviceToHost, stream),
+      std::vector<int> got(kRanks);
+      check(cudaMemcpyAsync(got.data(), window.received<int>(region), got.size() * sizeof(int),
+                            cudaMemcpyDeviceToHost, stream),
             "cudaMemcpyAsync");
       group->synchronize(stream);
-      for (int r = 0; r < 4; ++r)
+      for (int r = 0; r < kRanks; ++r)
         EXPECT_EQ(got[static_cast<std::size_t>(r)], 1000 * round + 10 * r + world->rank());
       group->deliver(window, {}, nullptr, stream);  // all have read
       group->synchronize(stream);
@@ -149,7 +151,7 @@ TEST_P(GroupMeeting, StagedRowsAreCopiedAsFarAsTheyAreUsed) {
 
 TEST_P(GroupMeeting, SumsAreExactAndTheSameOnAllRanks) {
   MOEREF_NEEDS_DEVICE();
-  constexpr int kRanks = 3, kInts = 1025, kReals = 1024;
+  constexpr int kRanks = 8, kInts = 1025, kReals = 1024;
   std::vector<std::vector<double>> results(kRanks);
   const std::string apart = run_ranks_together(kRanks, [&](const std::shared_ptr<Bootstrap>& world) {
     const int r = world->rank();
@@ -161,14 +163,15 @@ TEST_P(GroupMeeting, SumsAreExactAndTheSameOnAllRanks) {
     for (int round = 0; round < 4; ++round) {
       std::vector<std::int64_t> integers(kInts);
       std::vector<double> reals(kReals);
-      for (int i = 0; i < kInts; ++i) integers[i] = (std::int64_t{1} << 60) / (1 + i) * (r - 1) + i + round;
+      for (int i = 0; i < kInts; ++i)
+        integers[i] = (std::int64_t{1} << 57) / (1 + i) * (2 * r + 1 - kRanks) + i + round;
       for (int i = 0; i < kReals; ++i) reals[i] = 1.0 / (3 + i + r) + round;
       device_integers.set(integers), device_reals.set(reals);
       check(cudaStreamSynchronize(nullptr), "inputs");  // the device may run a rank that waits
       group->sum(device_integers.data(), kInts, device_reals.data(), kReals, stream);
       group->synchronize(stream);
       const auto got = device_integers.get();
-      for (int i = 0; i < kInts; ++i) EXPECT_EQ(got[i], 3 * (i + round));
+      for (int i = 0; i < kInts; ++i) EXPECT_EQ(got[i], kRanks * (i + round));
       results[static_cast<std::size_t>(r)] = device_reals.get();
       for (int i = 0; i < kReals; ++i) {
         double want = 0;
@@ -180,7 +183,7 @@ TEST_P(GroupMeeting, SumsAreExactAndTheSameOnAllRanks) {
     EXPECT_THROW(group->sum(nullptr, Group::kMaxSum + 1, nullptr, 0, stream), ArgumentError);
   });
   MOEREF_SKIP(apart);
-  EXPECT_EQ(results[0], results[1]);
+  for (const std::vector<double>& reals : results) EXPECT_EQ(reals, results[0]);
 }
 
 // Nobody stores beyond what a peer has.

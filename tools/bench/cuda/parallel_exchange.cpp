@@ -67,7 +67,7 @@ ExchangeTimes time_exchange(const ExpertParallelConfig& c, const ExchangeInput& 
   return out;
 }
 
-double time_copy(std::size_t bytes, ParallelClock& clock, int in_graph) {
+double time_copy(std::size_t bytes, bool sends, ParallelClock& clock, int in_graph) {
   Group& group = clock.group;
   const Window window = group.window(bytes * static_cast<std::size_t>(group.size()));
   const DeviceBuffer<char> from(bytes);
@@ -76,13 +76,14 @@ double time_copy(std::size_t bytes, ParallelClock& clock, int in_graph) {
   const int peer = (group.rank() + 1) % group.size();
   if (!group.stores_to(peer)) return 0;
   return time(clock, in_graph, [&] {
-    check(cudaMemcpyAsync(slots.of[peer], from.data, bytes, cudaMemcpyDeviceToDevice, clock.stream),
-          "cudaMemcpyAsync");
+    if (sends)
+      check(cudaMemcpyAsync(slots.of[peer], from.data, bytes, cudaMemcpyDeviceToDevice, clock.stream),
+            "cudaMemcpyAsync");
     group.meet(clock.stream);
   });
 }
 
-double time_nccl(std::size_t bytes, ParallelClock& clock, int in_graph) {
+double time_nccl(std::size_t bytes, int senders, ParallelClock& clock, int in_graph) {
   std::unique_ptr<NcclLink> link;
   try {
     link = NcclLink::create(clock.world, "benchmark");
@@ -96,8 +97,9 @@ double time_nccl(std::size_t bytes, ParallelClock& clock, int in_graph) {
     link->begin();
     for (int p = 0; p < ranks; ++p)
       if (p != rank) {
-        link->send(from.data + bytes * static_cast<std::size_t>(p), bytes, p, clock.stream);
-        link->receive(to.data + bytes * static_cast<std::size_t>(p), bytes, p, clock.stream);
+        if (rank < senders)
+          link->send(from.data + bytes * static_cast<std::size_t>(p), bytes, p, clock.stream);
+        if (p < senders) link->receive(to.data + bytes * static_cast<std::size_t>(p), bytes, p, clock.stream);
       }
     link->end();
   });
@@ -105,12 +107,13 @@ double time_nccl(std::size_t bytes, ParallelClock& clock, int in_graph) {
   return ms;
 }
 
-MessageTimes time_message(double mib, int dim, ParallelClock& clock) {
+MessageTimes time_message(double mib, int dim, int senders, ParallelClock& clock) {
   constexpr int kTimes = 10;
   const int ranks = clock.world.size();
-  const auto tokens = static_cast<std::int64_t>(mib * 1048576 / (2.0 * dim));
+  const bool sends = clock.world.rank() < senders;
+  const auto most = static_cast<std::int64_t>(mib * 1048576 / (2.0 * dim)), tokens = sends ? most : 0;
   ExpertsConfig e{tokens, dim, 8, 8 * ranks, std::max(8, ranks)};
-  const ExpertParallelConfig c{e, ranks, tokens};
+  const ExpertParallelConfig c{e, ranks, most};
   std::vector<int> ids(static_cast<std::size_t>(tokens) * static_cast<std::size_t>(e.slots));
   for (std::size_t i = 0; i < ids.size(); ++i) {  // slot j of a token: rank j % n
     const int j = static_cast<int>(i) % e.slots;
@@ -122,12 +125,14 @@ MessageTimes time_message(double mib, int dim, ParallelClock& clock) {
   check(cudaMemcpy(device_ids.data, ids.data(), ids.size() * sizeof(int), cudaMemcpyHostToDevice),
         "cudaMemcpy");
   check(cudaDeviceSynchronize(), "inputs");
-  const int in_graph = clock.group.needs_row_counts() ? 0 : kTimes;  // which the host waits for
-  const std::size_t bytes = static_cast<std::size_t>(tokens) * static_cast<std::size_t>(dim) * 2;
+  // Not where the host waits for counts of rows, nor where ranks share a device, on which kernels of several
+  // graphs would have to run together.
+  const int in_graph = clock.group.needs_row_counts() || senders < ranks ? 0 : kTimes;
+  const std::size_t bytes = static_cast<std::size_t>(most) * static_cast<std::size_t>(dim) * 2;
   MessageTimes out{mib, {}, 0, 0};
   out.exchange = time_exchange(c, {x.data, device_ids.data, weights.data}, clock, in_graph);
-  out.copy_ms = time_copy(bytes, clock, in_graph);
-  out.nccl_ms = time_nccl(bytes, clock, in_graph);
+  out.copy_ms = time_copy(bytes, sends, clock, in_graph);
+  out.nccl_ms = time_nccl(bytes, senders, clock, in_graph);
   return out;
 }
 

@@ -18,8 +18,6 @@ struct ExchangeInput {
 struct ExchangeTimes {
   double sent_mib;  // in rows to other ranks, of the rank that sends most
   double dispatch_ms, combine_ms;
-  /// GB/s to the peers.
-  double rate(double ms) const { return ms > 0 ? sent_mib * 1.048576 / ms : 0; }
 };
 
 /// dispatch: plan, rows to the ranks, meeting. combine: sums to the ranks, meeting, sum of what came.
@@ -27,13 +25,13 @@ struct ExchangeTimes {
 ExchangeTimes time_exchange(const ExpertParallelConfig& config, const ExchangeInput& input,
                             ParallelClock& clock, int in_graph);
 
-/// Milliseconds in which a copy of `bytes` to the next rank, by every rank at once, is there; 0 where no copy
-/// reaches it.
-double time_copy(std::size_t bytes, ParallelClock& clock, int in_graph);
+/// Milliseconds in which a copy of `bytes` to the next rank, by every rank that `sends` at once, is there; 0
+/// where no copy reaches it. Collective.
+double time_copy(std::size_t bytes, bool sends, ParallelClock& clock, int in_graph);
 
-/// Milliseconds of sends and receives of `bytes` with every other rank over NCCL; 0 where there is none, or
-/// ranks share a device.
-double time_nccl(std::size_t bytes, ParallelClock& clock, int in_graph);
+/// Milliseconds in which the first `senders` ranks have sent `bytes` to every other rank over NCCL; 0 where
+/// there is none, or ranks share a device. Collective.
+double time_nccl(std::size_t bytes, int senders, ParallelClock& clock, int in_graph);
 
 /// One row of the table by message size.
 struct MessageTimes {
@@ -41,7 +39,7 @@ struct MessageTimes {
   ExchangeTimes exchange;
   double copy_ms, nccl_ms;
 };
-/// Rows of `dim` bf16 numbers; every token goes to every rank.
-MessageTimes time_message(double mib, int dim, ParallelClock& clock);
+/// Rows of `dim` bf16 numbers on the first `senders` ranks; every token goes to every rank.
+MessageTimes time_message(double mib, int dim, int senders, ParallelClock& clock);
 
 }  // namespace moeref::cuda::bench

@@ -1,9 +1,13 @@
 // Devices of compute capability 8.0: eight, or as many as MOEREF_EMULATED_DEVICES says.
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
+#include <string_view>
 #include <thread>
 
 #include "cuda_runtime_api.h"
@@ -19,6 +23,13 @@ const int kDevices = [] {
 thread_local int current_device = 0;
 bool is_device(int device) { return device >= 0 && device < kDevices; }
 std::array<std::atomic<int>, kMostDevices> context_ms{};  // of cudaSetDevice
+
+/// Machines that a test makes of one by namespaces have names, and devices, of their own.
+unsigned pci_domain() {
+  char name[64] = {};
+  gethostname(name, sizeof name - 1);
+  return std::hash<std::string_view>{}(name)&0xffff;
+}
 
 }  // namespace
 
@@ -63,12 +74,14 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 }
 cudaError_t cudaDeviceGetPCIBusId(char* id, int size, int device) {
   if (!is_device(device)) return cudaErrorInvalidDevice;
-  std::snprintf(id, static_cast<std::size_t>(size), "0000:%02x:00.0", device);
+  std::snprintf(id, static_cast<std::size_t>(size), "%04x:%02x:00.0", pci_domain(),
+                static_cast<unsigned>(device));
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetByPCIBusId(int* device, const char* id) {
-  unsigned bus = 0;
-  if (std::sscanf(id, "0000:%2x:00.0", &bus) != 1 || !is_device(static_cast<int>(bus)))
+  unsigned domain = 0, bus = 0;
+  if (std::sscanf(id, "%4x:%2x:00.0", &domain, &bus) != 2 || domain != pci_domain() ||
+      !is_device(static_cast<int>(bus)))
     return cudaErrorInvalidValue;
   *device = static_cast<int>(bus);
   return cudaSuccess;

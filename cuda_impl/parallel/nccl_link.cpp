@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cuda_impl/parallel/agreement.hpp"
+#include "cuda_impl/parallel/device_name.hpp"
 #endif
 
 namespace moeref::cuda {
@@ -25,16 +26,34 @@ void check_nccl(ncclResult_t status, const char* call) {
     throw GroupError(std::string(call) + ": " + ncclGetErrorString(status));
 }
 
+/// What ranks tell each other before there is a communicator; the first one's id is that of all.
+struct Start {
+  ncclUniqueId id;
+  DeviceName device;
+};
+
+/// On all ranks alike. NCCL itself gives an error to those that share a device, while the others wait for
+/// them without an end.
+void refuse_shared_devices(const std::vector<Start>& ranks, const std::string& group) {
+  for (std::size_t r = 0; r < ranks.size(); ++r)
+    for (std::size_t p = 0; p < r; ++p)
+      if (ranks[p].device == ranks[r].device)
+        throw GroupError("ranks " + std::to_string(p) + " and " + std::to_string(r) + " of the " + group +
+                         " share a device: NCCL wants one for each");
+}
+
 class Link final : public NcclLink {
  public:
   Link(Bootstrap& bootstrap, const std::string& group) {
-    const std::vector<ncclUniqueId> ids = agree(bootstrap, group, [&] {
-      ncclUniqueId mine{};
-      if (bootstrap.rank() == 0) check_nccl(ncclGetUniqueId(&mine), "ncclGetUniqueId");
+    const std::vector<Start> ranks = agree(bootstrap, group, [&] {
+      Start mine{{}, name_of_current_device()};
+      if (bootstrap.rank() == 0) check_nccl(ncclGetUniqueId(&mine.id), "ncclGetUniqueId");
       return mine;
     });
+    refuse_shared_devices(ranks, group);
     agree(bootstrap, group, [&] {
-      check_nccl(ncclCommInitRank(&comm_, bootstrap.size(), ids[0], bootstrap.rank()), "ncclCommInitRank");
+      check_nccl(ncclCommInitRank(&comm_, bootstrap.size(), ranks[0].id, bootstrap.rank()),
+                 "ncclCommInitRank");
     });
   }
   ~Link() override {

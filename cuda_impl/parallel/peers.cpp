@@ -1,18 +1,16 @@
 #include "cuda_impl/parallel/peers.hpp"
 
 #include <pthread.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cstring>
-#include <fstream>
 #include <memory>
 #include <random>
 #include <set>
 #include <string>
 
 #include "cuda_impl/parallel/agreement.hpp"
+#include "cuda_impl/parallel/device_name.hpp"
 #include "moeref/cuda/error.hpp"
 
 namespace moeref::cuda {
@@ -33,27 +31,16 @@ Token own_token() {
 }
 
 struct Identity {
-  char host[64], bus[32];
+  DeviceName name;
   Token process;
   int device;
 };
 
-/// Differs between machines that run at the same time; containers of one machine have the same.
-std::string host_name() {
-  std::string id;
-  std::ifstream("/proc/sys/kernel/random/boot_id") >> id;
-  if (!id.empty()) return id;
-  char name[64] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
-}
-
 Identity own_identity() {
   Identity out{};
-  std::strncpy(out.host, host_name().c_str(), sizeof out.host - 1);
   out.process = own_token();
   check(cudaGetDevice(&out.device), "cudaGetDevice");
-  check(cudaDeviceGetPCIBusId(out.bus, sizeof out.bus, out.device), "cudaDeviceGetPCIBusId");
+  out.name = name_of_device(out.device);
   return out;
 }
 
@@ -72,11 +59,11 @@ bool enable_access(int from, int to) {
 }
 
 Reach reach_from(const Identity& mine, const Identity& peer) {
-  if (std::strcmp(mine.host, peer.host) != 0) return Reach::none;
+  if (!mine.name.same_host(peer.name)) return Reach::none;
   if (mine.process == peer.process)
     return enable_access(mine.device, peer.device) ? Reach::process : Reach::none;
   int device = 0;
-  if (cudaDeviceGetByPCIBusId(&device, peer.bus) != cudaSuccess) {
+  if (cudaDeviceGetByPCIBusId(&device, peer.name.bus) != cudaSuccess) {
     cudaGetLastError();  // hidden from this process
     return Reach::none;
   }

@@ -304,6 +304,27 @@ TEST(Group, OverNcclALostRankIsAnErrorInBoundedTime) {
   }
 }
 
+// NCCL tells it those two alone; a rank with a device of its own would wait for them.
+TEST(Group, OverNcclRanksThatShareADeviceAreAnErrorOnAll) {
+  MOEREF_NEEDS_DEVICE();
+  const int last = std::min(device_count() - 1, 1);
+  std::vector<std::string> said(3);
+  const auto begin = steady_clock::now();
+  run_ranks(3, [&](const std::shared_ptr<Bootstrap>& world) {
+    const int rank = world->rank();
+    check(cudaSetDevice(std::min(rank, last)), "cudaSetDevice");
+    try {
+      Group::create(world, {Transport::nccl, std::chrono::seconds(20), "trio"});
+    } catch (const GroupError& e) {
+      said[static_cast<std::size_t>(rank)] = e.what();
+    }
+  });
+  EXPECT_LT(steady_clock::now() - begin, std::chrono::seconds(15));
+  const std::string pair = last == 0 ? "0 and 1" : "1 and 2";
+  for (const std::string& message : said)
+    EXPECT_EQ(message, "ranks " + pair + " of the trio share a device: NCCL wants one for each");
+}
+
 // Each tells the others, whose memory may be about to go.
 TEST(Group, RanksThatFailTogetherLoseNoMemory) {
   MOEREF_NEEDS_DEVICE();

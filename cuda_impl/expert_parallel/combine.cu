@@ -1,7 +1,8 @@
-// The gather-sums of combine/add_rows.cuh, one block per row. On the way to the ranks neighbouring blocks
+// The gather-sums of permutation/add_rows.cuh, a block per row. On the way to the ranks neighbouring blocks
 // serve different ones, each rank beginning with its next, so that the links and this device's memory, where
-// the own rows go, are busy together. Floor: rows read at copy bandwidth while sums are stored over one
-// direction of the links; then as many read here.
+// the own rows go, are busy together; where there is room for many rows a block has several, since most of
+// that room is empty and a block that finds nothing takes time, too. Floor: rows read at copy bandwidth while
+// sums are stored over one direction of the links; then as many read here.
 #include "cuda_impl/expert_parallel/combine.hpp"
 
 #include "cuda_impl/permutation/add_rows.cuh"
@@ -10,25 +11,31 @@
 namespace moeref::cuda {
 namespace {
 
+constexpr std::int64_t kManyRows = 1 << 14;
+
 template <class T, int N, int InFlight>
-__global__ void to_ranks(const ReceivedRows in, int slots, const RankPlace place, std::int64_t first,
-                         const RowsToRanks to, const float* d_weights, const RankPointers weights_to) {
+__global__ void to_ranks(const ReceivedRows in, int slots, const RankPlace place, const RowRange range,
+                         int rows_a_block, const RowsToRanks to, const float* d_weights,
+                         const RankPointers weights_to) {
   const int rank = static_cast<int>((place.rank + 1 + blockIdx.x % place.ranks) % place.ranks);
-  const std::int64_t i = first + blockIdx.x / place.ranks;
-  if (i >= in.counts[rank]) return;
-  const std::int64_t token = in.begin[rank] + i, row = to.begin[rank] + i;
-  const int* mine = in.slot_row + token * slots;
-  T* out = static_cast<T*>(to.of.of[rank]) + row * in.width;
-  for (int c = threadIdx.x * N; c < in.width; c += blockDim.x * N) {
-    float sum[N] = {};
-    add_rows<InFlight>(
-        static_cast<const T*>(in.rows), in.width, slots, c, [&](int j) { return std::int64_t{mine[j]}; },
-        sum);
-    store<N>(out + c, sum);
+  const std::int64_t begin = range.first + std::int64_t{blockIdx.x / place.ranks} * rows_a_block,
+                     end = min(min(begin + rows_a_block, range.first + range.count),
+                               std::int64_t{in.counts[rank]});
+  for (std::int64_t i = begin; i < end; ++i) {
+    const std::int64_t token = in.begin[rank] + i, row = to.begin[rank] + i;
+    const int* mine = in.slot_row + token * slots;
+    T* out = static_cast<T*>(to.of.of[rank]) + row * in.width;
+    for (int c = threadIdx.x * N; c < in.width; c += blockDim.x * N) {
+      float sum[N] = {};
+      add_rows<InFlight>(
+          static_cast<const T*>(in.rows), in.width, slots, c, [&](int j) { return std::int64_t{mine[j]}; },
+          sum);
+      store<N>(out + c, sum);
+    }
+    if (d_weights != nullptr)
+      for (int j = threadIdx.x; j < slots; j += blockDim.x)
+        static_cast<float*>(weights_to.of[rank])[row * slots + j] = d_weights[token * slots + j];
   }
-  if (d_weights != nullptr)
-    for (int j = threadIdx.x; j < slots; j += blockDim.x)
-      static_cast<float*>(weights_to.of[rank])[row * slots + j] = d_weights[token * slots + j];
 }
 
 template <class T, int N, bool WithInput, int InFlight>
@@ -82,12 +89,14 @@ void combine_to_ranks(const ReceivedRows& in, int slots, RankPlace place, RowRan
                       cudaStream_t stream) {
   if (range.count == 0) return;
   const bool eights = in_eights(in.width, in.rows, to.of, place.ranks);
-  const auto blocks = static_cast<unsigned>(range.count * place.ranks);
+  // As many as do not divide what a pass of few tokens has.
+  const int rows_a_block = range.count * place.ranks > kManyRows ? 4 : 1;
+  const auto blocks = static_cast<unsigned>((range.count + rows_a_block - 1) / rows_a_block * place.ranks);
   with_type(in.dtype, [&]<class T>() {
     with_rows_in_flight(slots, [&]<int InFlight>() {
       const auto kernel = eights ? to_ranks<T, 8, InFlight> : to_ranks<T, 1, InFlight>;
-      kernel<<<blocks, add_rows_threads(in.width, eights), 0, stream>>>(in, slots, place, range.first, to,
-                                                                        d_weights, weights_to);
+      kernel<<<blocks, add_rows_threads(in.width, eights), 0, stream>>>(in, slots, place, range, rows_a_block,
+                                                                        to, d_weights, weights_to);
     });
   });
   check(cudaGetLastError(), "combine_to_ranks");

@@ -1,8 +1,10 @@
 // plan_dispatch: each segment of 256 tokens counts its rows for every rank; then each segment adds up those
-// before it and places its own, so that places do not depend on timing. push_rows: one warp per token, up to
-// eight 16-byte words a lane in flight, stored to each receiver while they are in registers; blocks for half
-// of the device, which keeps the links busy and lets other kernels in.
-// Floor of push_rows: the bytes that leave this device over one direction of its links.
+// before it and places its own, so that places do not depend on timing; of blocks that do this for one
+// segment each serves some of the ranks. Blocks without tokens help to write what lies behind the rows, which
+// is most where a rank has few tokens. push_rows: one warp per token, up to eight 16-byte words a lane in
+// flight, stored to each receiver while they are in registers; blocks for half of the device, which keeps the
+// links busy and lets other kernels in. Floor of push_rows: the bytes that leave this device over one
+// direction of its links.
 #include "cuda_impl/expert_parallel/dispatch.hpp"
 
 #include <algorithm>
@@ -15,7 +17,9 @@ namespace moeref::cuda {
 namespace {
 
 constexpr int kSegment = 256, kWarps = kSegment / 32;
-constexpr int kPushBlocks = 2 * 132;  // two of the four that a multiprocessor holds
+constexpr int kMostFilling = 64, kFillsAThread = 16;
+constexpr std::int64_t kPlacingBlocks = 4 * 132;  // run at once
+constexpr int kPushBlocks = 2 * 132;              // two of the four that a multiprocessor holds
 
 std::int64_t segments_of(const DispatchShape& s) {
   return std::max<std::int64_t>(1, (s.tokens + kSegment - 1) / kSegment);
@@ -90,7 +94,8 @@ __device__ void add_segments(const DispatchShape& s, const int* counts, const in
     }
     return;
   }
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, segments = static_cast<int>(gridDim.x);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int segments = static_cast<int>((s.tokens + kSegment - 1) / kSegment);
   for (int p = warp; p < s.ranks; p += kWarps) {
     int lower = 0, all = 0;
     for (int i = lane; i < segments; i += 32) {
@@ -145,7 +150,8 @@ __global__ void __launch_bounds__(kSegment) place_rows(const DispatchShape s, co
   __syncthreads();
   add_segments(s, counts, in_warp, before, total);
   __syncthreads();
-  for (int p = 0; p < s.ranks; ++p) {
+  const int first = static_cast<int>(blockIdx.y), step = static_cast<int>(gridDim.y);
+  for (int p = first; p < s.ranks; p += step) {
     const unsigned who = __ballot_sync(0xffffffffu, goes >> p & 1);
     int row = -1;
     // Packed rows of which none is sent do not fit somewhere.
@@ -158,17 +164,31 @@ __global__ void __launch_bounds__(kSegment) place_rows(const DispatchShape s, co
   }
   if (packed) return;
   // Behind the rows no slot has an expert.
-  for (int p = 0; p < s.ranks; ++p) {
-    const std::int64_t end = s.max_tokens * s.slots, step = std::int64_t{gridDim.x} * kSegment;
-    for (std::int64_t i = std::int64_t{total[p]} * s.slots + token; i < end; i += step)
-      static_cast<int*>(out.ids.of[p])[i] = -1;
+  Together<int, N> none;
+#pragma unroll
+  for (int i = 0; i < N; ++i) none.of[i] = -1;
+  for (int p = first; p < s.ranks; p += step) {
+    const std::int64_t end = s.max_tokens * s.slots / N, threads = std::int64_t{gridDim.x} * kSegment;
+    for (std::int64_t i = std::int64_t{total[p]} * s.slots / N + token; i < end; i += threads)
+      static_cast<Together<int, N>*>(out.ids.of[p])[i] = none;
   }
-  if (blockIdx.x == 0)
+  if (blockIdx.x == 0 && first == 0)
     for (int p = threadIdx.x; p < s.ranks; p += kSegment) {
       *static_cast<int*>(out.counts.of[p]) = out.rows.sent[p] = total[p];
       out.rows.out[p] = out.rows.home[p] = out.rows.laid[p] = 0;
       out.rows.in[p] = out.rows.back[p] = static_cast<int>(p * s.max_tokens);
     }
+}
+
+int slots_together(const DispatchShape& s) { return s.slots % 4 == 0 ? 4 : s.slots % 2 == 0 ? 2 : 1; }
+
+void place(const DispatchShape& s, const DispatchInput& input, std::int64_t blocks, const int* counts,
+           const Dispatch& out, bool packed, cudaStream_t stream) {
+  const int together = slots_together(s);
+  const auto kernel = together == 4 ? place_rows<4> : together == 2 ? place_rows<2> : place_rows<1>;
+  const std::int64_t parts = std::clamp<std::int64_t>(kPlacingBlocks / blocks, 1, s.ranks);
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(parts));
+  kernel<<<grid, kSegment, 0, stream>>>(s, input, counts, out, packed);
 }
 
 /// Bit p: place[p] is in the range. By all lanes of a warp.
@@ -221,12 +241,14 @@ std::size_t dispatch_workspace_bytes(const DispatchShape& s) {
 
 void plan_dispatch(const DispatchShape& s, const DispatchInput& input, const Dispatch& out, void* workspace,
                    cudaStream_t stream) {
-  const auto blocks = static_cast<unsigned>(segments_of(s));
+  const std::int64_t segments = segments_of(s), fills = s.max_tokens * s.slots * s.ranks / slots_together(s),
+                     filling = std::min<std::int64_t>(kMostFilling, fills / (kSegment * kFillsAThread)),
+                     blocks = std::max(segments, filling);
   int* counts = static_cast<int*>(workspace);
   int* const none = nullptr;
-  if (blocks > 1) count_rows<<<blocks, kSegment, 0, stream>>>(s, input, counts, none);
-  const auto place = s.slots % 4 == 0 ? place_rows<4> : s.slots % 2 == 0 ? place_rows<2> : place_rows<1>;
-  place<<<blocks, kSegment, 0, stream>>>(s, input, counts, out, false);
+  if (blocks > 1)
+    count_rows<<<static_cast<unsigned>(segments), kSegment, 0, stream>>>(s, input, counts, none);
+  place(s, input, blocks, counts, out, false, stream);
   check(cudaGetLastError(), "plan_dispatch");
 }
 
@@ -242,9 +264,7 @@ void count_dispatch(const DispatchShape& s, const DispatchInput& input, const Ra
 void plan_packed_dispatch(const DispatchShape& s, const DispatchInput& input, const Dispatch& out,
                           int* received_ids, std::int64_t room, void* workspace, cudaStream_t stream) {
   no_expert_behind(out.rows, s.ranks, room, s.slots, received_ids, stream);
-  const auto place = s.slots % 4 == 0 ? place_rows<4> : s.slots % 2 == 0 ? place_rows<2> : place_rows<1>;
-  place<<<static_cast<unsigned>(segments_of(s)), kSegment, 0, stream>>>(
-      s, input, static_cast<int*>(workspace), out, true);
+  place(s, input, segments_of(s), static_cast<int*>(workspace), out, true, stream);
   check(cudaGetLastError(), "plan_packed_dispatch");
 }
 

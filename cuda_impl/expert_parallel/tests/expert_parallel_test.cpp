@@ -85,6 +85,17 @@ TEST_P(ExpertParallel, FewTokensAreRight) {
   }
 }
 
+// Room for many more rows than there are, whose blocks take several each.
+TEST_P(ExpertParallel, RoomForManyGivesTheSameBits) {
+  MOEREF_NEEDS_RANKS(GetParam().transport, 2);
+  const HostCase c = make_case(small(77, 8, 2), true, 12);
+  Spread spread = over({40, 37});
+  const NamedBits want = run_spread(c, spread);
+  // Also for each of three parts, which then are no multiple of what a block takes.
+  spread.capacity = 25001;
+  EXPECT_EQ(run_spread(c, spread), want);
+}
+
 // Bit for bit what one device makes of all tokens: y, dx, the routing weights' and the parameters' gradients.
 TEST_P(ExpertParallel, IntegersAreTheSameBitsForAnyNumberOfRanks) {
   MOEREF_NEEDS_RANKS(GetParam().transport, 2);

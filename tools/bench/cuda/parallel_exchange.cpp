@@ -38,6 +38,11 @@ ExchangeTimes time_exchange(const ExpertParallelConfig& c, const ExchangeInput& 
   const auto work = laid_out<RouteWorkspace>(work_memory.data, c);
   const DispatchInput tokens{input.ids, input.weights, nullptr};
   ExchangeTimes out{};
+  out.plan_ms = time(clock, in_graph, [&] {
+    ExchangePass pass(c, group, windows, stream);
+    pass.send_routes(tokens, sent, work);
+    group.meet(stream);
+  });
   out.dispatch_ms = time(clock, in_graph, [&] {
     ExchangePass pass(c, group, windows, stream);
     pass.send_routes(tokens, sent, work);

@@ -17,11 +17,12 @@ struct ExchangeInput {
 
 struct ExchangeTimes {
   double sent_mib;  // in rows to other ranks, of the rank that sends most
-  double dispatch_ms, combine_ms;
+  double plan_ms, dispatch_ms, combine_ms;
 };
 
-/// dispatch: plan, rows to the ranks, meeting. combine: sums to the ranks, meeting, sum of what came.
-/// In a CUDA graph of `in_graph` times each, or, with 0, queued by the host. Collective.
+/// plan: which rows go where, ids and weights on their way. dispatch: plan, rows to the ranks, meeting.
+/// combine: sums to the ranks, meeting, sum of what came. In a CUDA graph of `in_graph` times each, or, with
+/// 0, queued by the host. Collective.
 ExchangeTimes time_exchange(const ExpertParallelConfig& config, const ExchangeInput& input,
                             ParallelClock& clock, int in_graph);
 

@@ -29,6 +29,7 @@ nlohmann::json json_of(const ShapeTimes& r) {
           {"tokens", r.tokens},
           {"sent_mib", r.exchange.sent_mib},
           {"copy_ms", r.copy_ms},
+          {"plan_ms", r.exchange.plan_ms},
           {"dispatch_ms", r.exchange.dispatch_ms},
           {"combine_ms", r.exchange.combine_ms},
           {"forward_ms", r.spread.forward_ms},
@@ -50,16 +51,17 @@ void print_head(int ranks, int senders) {
   std::printf("\n%d ranks", ranks);
   if (senders < ranks) std::printf(", %d of them with tokens", senders);
   std::printf(
-      "\n\n| shape | routing | tokens a rank | MiB sent | copy ms | dispatch ms | of copy | combine ms "
+      "\n\n| shape | routing | tokens a rank | MiB sent | copy ms | plan ms | dispatch ms | of copy | "
+      "combine ms "
       "| of copy | forward ms | of one device | f+b ms | of one device |\n"
-      "|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+      "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
 }
 
 void print(const ShapeTimes& r) {
   const ExchangeTimes& e = r.exchange;
-  std::printf("| %s | %s | %lld | %.1f | %.3f | %.3f | %s | %.3f | %s | %s | %s | %s | %s |\n",
+  std::printf("| %s | %s | %lld | %.1f | %.3f | %.3f | %.3f | %s | %.3f | %s | %s | %s | %s | %s |\n",
               r.shape.c_str(), r.routing.c_str(), static_cast<long long>(r.tokens), e.sent_mib, r.copy_ms,
-              e.dispatch_ms, ratio(r.copy_ms, e.dispatch_ms).c_str(), e.combine_ms,
+              e.plan_ms, e.dispatch_ms, ratio(r.copy_ms, e.dispatch_ms).c_str(), e.combine_ms,
               ratio(r.copy_ms, e.combine_ms).c_str(), milliseconds(r.spread.forward_ms).c_str(),
               ratio(r.spread.forward_ms, r.alone.forward_ms).c_str(), milliseconds(r.spread.both_ms).c_str(),
               ratio(r.spread.both_ms, r.alone.both_ms).c_str());

@@ -1,6 +1,7 @@
 #include "cuda_impl/expert_parallel/layout.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "cuda_impl/experts/layout.hpp"
@@ -16,7 +17,7 @@ std::size_t numbers_bytes(const ExpertParallelConfig& c) {  // of a row's ids, o
   return static_cast<std::size_t>(c.experts.slots) * 4;
 }
 
-constexpr double kMostRows = 0.75;
+constexpr double kRoom = 1.1;  // gates are not quite even
 
 void want_bytes(const Window& window, const char* name, std::size_t bytes) {
   if (window.bytes() < bytes)
@@ -67,14 +68,16 @@ DispatchShape dispatch_shape(const ExpertParallelConfig& c) {
   return {c.experts.tokens, c.max_tokens, c.experts.slots, c.ranks, c.experts.experts / c.ranks, c.exchange};
 }
 
-bool fills_slots(const ExpertParallelConfig& c) {
-  if (c.exchange == Exchange::all_gather) return true;
+std::int64_t usual_rows(const ExpertParallelConfig& c) {
+  if (c.exchange == Exchange::all_gather) return c.max_tokens;
   // A rank that has none of a token's k distinct experts.
   double none = 1;
   const int all = c.experts.experts, own = all / c.ranks;
   for (int i = 0; i < c.experts.slots && i < all; ++i)
     none *= std::max(0, all - own - i) / static_cast<double>(all - i);
-  return 1 - none >= kMostRows;
+  const auto rows =
+      static_cast<std::int64_t>(std::ceil(kRoom * (1 - none) * static_cast<double>(c.max_tokens)));
+  return std::min(rows, c.max_tokens);
 }
 
 /// Rows for, or from, each rank.

@@ -16,9 +16,14 @@ void check_config(const ExpertParallelConfig& config);
 void check_call(const ExpertParallelConfig& config, const Group& group, const ExpertParallelWindows& windows);
 
 DispatchShape dispatch_shape(const ExpertParallelConfig& config);
+/// How many of the M rows of a slot an even routing fills, and some more. The copy engines bring them, and no
+/// multiprocessor is taken from other kernels, whether there are as many or not; blocks bring what a
+/// routing has beyond.
+std::int64_t usual_rows(const ExpertParallelConfig& config);
+
 /// Of the M rows for a rank.
 inline TokenChunks sent_chunks(const ExpertParallelConfig& config) {
-  return {config.chunks, config.max_tokens};
+  return {config.chunks, config.max_tokens, usual_rows(config)};
 }
 /// Of the rows that were received, which the experts take for their tokens.
 inline TokenChunks token_chunks(const ExpertParallelConfig& config) {
@@ -29,10 +34,6 @@ inline TokenChunks token_chunks(const ExpertParallelConfig& config) {
 inline Outbox outbox_of_rows(const ExpertParallelConfig& config) {
   return config.chunks > 1 ? Outbox::staged : Outbox::direct;
 }
-
-/// Whether an even routing fills most rows of the slots. If it does, the copy engines bring whole slots, and
-/// no multiprocessor is taken from other kernels; else blocks bring the rows that there are.
-bool fills_slots(const ExpertParallelConfig& config);
 
 /// What a rank received, until its backward pass.
 struct KeptRegions : WindowLayout {

@@ -74,18 +74,27 @@ void Group::send(const Window& window, std::span<const Delivery> what, const Row
     const RankPointers slots = window.slots(d.region, d.outbox);
     if (d.region.packed && !(d.used && d.laid && d.home))
       throw ArgumentError("a staged delivery of packed rows without their places");
+    Delivery by_engines = d;
     if (d.used) {
-      RowCopies copies{
-          slots, window.slots(d.region), size_, rank_, d.used, d.laid, d.home, d.row_bytes, d.first, d.rows};
+      by_engines.rows = d.region.packed ? 0 : std::clamp<std::int64_t>(d.usual - d.first, 0, d.rows);
+      RowCopies copies{slots,
+                       window.slots(d.region),
+                       size_,
+                       rank_,
+                       d.used,
+                       d.laid,
+                       d.home,
+                       d.row_bytes,
+                       d.first + by_engines.rows,
+                       d.rows - by_engines.rows};
       for (int p = 0; p < size_; ++p)
         if (!stores_to(p)) copies.to.of[p] = nullptr;
-      copy_rows(copies, stream);
-      continue;
+      copy_rows(copies, stream);  // first: its blocks would wait for what runs beside the engines
     }
     for (int i = 1; i < size_; ++i) {  // each rank begins with another peer
       const int p = (rank_ + i) % size_;
       if (!stores_to(p)) continue;
-      const Part part = part_of(d, counts ? &counts->to : nullptr, p);
+      const Part part = part_of(by_engines, counts ? &counts->to : nullptr, p);
       char* const to = window.peers_[static_cast<std::size_t>(p)] + d.region.offset +
                        static_cast<std::size_t>(rank_) * d.region.slot_bytes;
       if (part.bytes > 0)

@@ -46,7 +46,7 @@ struct Slots {
     if (id < 0 || id >= experts) return -1;
     const int token = slot / slots;
     if (mask != nullptr && !mask[token]) return -1;
-    return chunks == 1 ? id : id * chunks + token % period / each;
+    return chunks == 1 ? id : id * chunks + min(token % period / each, chunks - 1);
   }
 };
 

@@ -100,13 +100,15 @@ TEST_P(GroupMeeting, DeliversEverySlotToItsRank) {
   MOEREF_SKIP(apart);
 }
 
-// Of each staged slot the rows of a range that are used; what lies behind them at the peer stays as it was.
+// Of each staged slot the rows of a range that are used, or usual; what lies behind them at the peer stays as
+// it was.
 TEST_P(GroupMeeting, StagedRowsAreCopiedAsFarAsTheyAreUsed) {
   MOEREF_NEEDS_DEVICE();
   constexpr int kRanks = 3, kRows = 700;
   const auto used_by = [](int from, int to) { return (211 * from + 97 * to) % (kRows + 1); };
-  for (const int width : {1, 3, 8, 24}) {  // 16-bit numbers: rows of whole 16 bytes and others
-    SCOPED_TRACE(testing::Message() << "rows of " << width);
+  for (const auto& [width, usual] :  // 16-bit numbers: rows of whole 16 bytes and others
+       {std::pair{1, 0}, {3, 0}, {8, 0}, {24, 0}, {3, 200}, {8, 300}, {8, 450}, {3, kRows}}) {
+    SCOPED_TRACE(testing::Message() << "rows of " << width << ", usual are " << usual);
     const std::string apart = run_ranks_together(kRanks, [&](const std::shared_ptr<Bootstrap>& world) {
       const int me = world->rank(), count = kRows * width;
       const auto group = Group::create(world, options());
@@ -128,7 +130,8 @@ TEST_P(GroupMeeting, StagedRowsAreCopiedAsFarAsTheyAreUsed) {
       const DeviceArray<int> used_here(used);
       check(cudaStreamSynchronize(nullptr), "slots");
       for (const auto& [first, rows] : {std::pair{0, 300}, std::pair{300, kRows - 300}}) {
-        const Delivery what[] = {{region, row_bytes, first, rows, Outbox::staged, used_here.data()}};
+        const Delivery what[] = {
+            {region, row_bytes, first, rows, Outbox::staged, used_here.data(), nullptr, nullptr, usual}};
         group->deliver(window, what, nullptr, stream.get());
         std::vector<std::uint16_t> got(static_cast<std::size_t>(kRanks * count));
         check(cudaMemcpyAsync(got.data(), window.received<char>(region), got.size() * 2,
@@ -137,7 +140,7 @@ TEST_P(GroupMeeting, StagedRowsAreCopiedAsFarAsTheyAreUsed) {
         group->synchronize(stream.get());
         for (int r = 0; r < kRanks; ++r)
           for (int i = 0; i < count; ++i) {
-            const bool there = r == me || i < std::min(used_by(r, me), first + rows) * width;
+            const bool there = r == me || i < std::min(std::max(usual, used_by(r, me)), first + rows) * width;
             ASSERT_EQ(got[static_cast<std::size_t>(r * count + i)], there ? 1 + 10 * r + me : 0)
                 << "number " << i << " from rank " << r << " after rows " << first << " to " << first + rows;
           }

@@ -32,8 +32,10 @@ TEST(SortByExpert, FollowsTheDefinition) {
                                    {20000, 8, 256, 64},
                                    {0, 2, 4, 320, {2, 0}},
                                    {600, 2, 7, 64, {2, 300}},
-                                   {404, 3, 5, 160, {4, 101}},  // the last chunk has fewer tokens
-                                   {6, 2, 3, 64, {4, 1}}}) {    // and here others have none
+                                   {404, 3, 5, 160, {4, 101}},      // the last chunk has fewer tokens
+                                   {404, 3, 5, 160, {4, 101, 50}},  // and here it has most of them
+                                   {600, 2, 7, 64, {3, 300, 1}},
+                                   {6, 2, 3, 64, {4, 1}}}) {  // and here others have none
     const TokenChunks chunks = s.chunks;
     SCOPED_TRACE(testing::Message() << s.tokens << " x " << s.slots << " over " << s.experts << " in "
                                     << chunks.count);

@@ -126,7 +126,8 @@ struct RowCounts {
 
 /// One region to be delivered: whole slots, or with row_bytes `rows` rows of each from `first` on, as far as
 /// RowCounts, where they are known, say that there are any. Of staged rows all are copied or, with `used`
-/// [size] on the device, used[p] of those for rank p: the same numbers. Of packed rows
+/// [size] on the device, used[p] of those for rank p, the same numbers: by the copy engines the first `usual`
+/// of each slot, there or not, and by a few blocks what lies behind them. Of packed rows, blocks copy all and
 /// `laid` and `home` [size], on the device, say at which row those for rank p begin here and there;
 /// staged ones need all three. Over NCCL they lie in the order of the ranks.
 struct Delivery {
@@ -135,6 +136,7 @@ struct Delivery {
   std::int64_t first = 0, rows = 0;
   Outbox outbox = Outbox::direct;
   const int *used = nullptr, *laid = nullptr, *home = nullptr;
+  std::int64_t usual = 0;
 };
 
 /// What there may be too little room for: ExpertParallelConfig::max_rows or max_token_rows.

@@ -14,15 +14,16 @@ struct RowRange {
 };
 
 /// Tokens in parts that can be worked on one after another, because they arrive so: of every `period` tokens
-/// the first each() are chunk 0, the next ones chunk 1, and so on.
+/// the first each() are chunk 0, the next ones chunk 1, and so on; the last chunk has all that are left. As
+/// many in each chunk where a period has `usual` tokens and, behind them, nothing.
 struct TokenChunks {
   int count;
-  std::int64_t period;
-  constexpr std::int64_t each() const { return (period + count - 1) / count; }
+  std::int64_t period, usual = period;
+  constexpr std::int64_t each() const { return (usual + count - 1) / count; }
   /// The tokens of a period that are of `chunk`.
   constexpr RowRange range(int chunk) const {
     const std::int64_t begin = chunk * each() < period ? chunk * each() : period;
-    return {begin, begin + each() < period ? each() : period - begin};
+    return {begin, chunk + 1 < count && begin + each() < period ? each() : period - begin};
   }
 };
 

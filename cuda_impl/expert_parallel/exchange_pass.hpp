@@ -16,8 +16,6 @@ class ExchangePass {
   ExchangePass(const ExpertParallelConfig& config, Group& group, const ExpertParallelWindows& windows,
                cudaStream_t main);
 
-  /// Of the rows for each rank.
-  const TokenChunks& chunks() const { return chunks_; }
   bool in_chunks() const { return chunks_.count > 1; }
   /// What this rank's experts work on, and the cotangents of its rows.
   ExpertsInput received() const;
@@ -45,9 +43,10 @@ class ExchangePass {
   /// All of the experts' rows, summed for each row that was received, back to where that came from, and there
   /// summed into out [T, D], with the tokens' input slots.
   void return_rows(const ExpertRows& rows, void* out, const InputSlots& input = {});
-  /// The same in two steps: rows of the range begin to return while main goes on, in backward with the
-  /// gradients of their weights [n M, k]; and, after it did so for all, main waits for them and sums.
-  void send_back(const ExpertRows& rows, RowRange range, const float* d_weights = nullptr);
+  /// The same in two steps: rows of a chunk begin to return while main goes on, or in backward all rows with
+  /// the gradients of their weights [n M, k]; and, after it did so for all, main waits for them and sums.
+  void send_back(const ExpertRows& rows, int chunk);
+  void send_back(const ExpertRows& rows, const float* d_weights);
   void sum_all(void* out, const InputSlots& input = {});
   /// Forward, before rows return: how many the own experts needed, for all ranks; where a rank has no room
   /// for them, all ranks find it with the rows. Nothing where there is room for the worst case, or where rows

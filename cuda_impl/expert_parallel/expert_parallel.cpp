@@ -33,7 +33,7 @@ void experts_forward(const ExpertParallelConfig& c, const ExpertsWeights& w, con
   exchange.for_chunks([&](int chunk) {
     experts.gather(chunk, stream);
     experts.multiply(chunk, stream);
-    if (exchange.in_chunks()) exchange.send_back(experts.rows(), exchange.chunks().range(chunk));
+    if (exchange.in_chunks()) exchange.send_back(experts.rows(), chunk);
   });
   if (exchange.in_chunks())
     exchange.sum_all(output, input_slots(c.experts, input, input.x));
@@ -73,7 +73,7 @@ void experts_backward(const ExpertParallelConfig& c, const ExpertsWeights& w, co
   experts.router_weights(stream);
   experts.down_weights(stream);
   experts.input_gradient(stream);
-  exchange.send_back(experts.rows(), {0, c.max_tokens}, work.d_weights);
+  exchange.send_back(experts.rows(), work.d_weights);
   experts.up_weights(stream);
   exchange.sum_all(d.x, input_slots(c.experts, input, d_output));
   exchange.gather_weights({input.ids, input.weights, input.token_mask}, d.weights);

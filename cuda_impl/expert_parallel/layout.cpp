@@ -17,7 +17,7 @@ std::size_t numbers_bytes(const ExpertParallelConfig& c) {  // of a row's ids, o
   return static_cast<std::size_t>(c.experts.slots) * 4;
 }
 
-constexpr double kRoom = 1.1;  // gates are not quite even
+constexpr double kRoom = 1.05;  // gates are not quite even
 
 void want_bytes(const Window& window, const char* name, std::size_t bytes) {
   if (window.bytes() < bytes)
@@ -141,7 +141,7 @@ std::size_t backward_workspace_bytes(const ExpertParallelConfig& c) {
 
 Window kept_window(const ExpertParallelConfig& c, Group& group) {
   check_config(c);
-  return group.window(KeptRegions(c).bytes(), outbox_of_rows(c));
+  return group.window(KeptRegions(c).bytes(), c.chunks > 1 ? Outbox::staged : Outbox::direct);
 }
 Window transient_window(const ExpertParallelConfig& c, Group& group) {
   check_config(c);

@@ -29,11 +29,6 @@ inline TokenChunks sent_chunks(const ExpertParallelConfig& config) {
 inline TokenChunks token_chunks(const ExpertParallelConfig& config) {
   return config.packed() ? one_chunk(config.own()) : sent_chunks(config);
 }
-/// Several chunks travel beside the kernels of others, which need the multiprocessors; what nothing else
-/// waits beside goes fastest by direct stores.
-inline Outbox outbox_of_rows(const ExpertParallelConfig& config) {
-  return config.chunks > 1 ? Outbox::staged : Outbox::direct;
-}
 
 /// What a rank received, until its backward pass.
 struct KeptRegions : WindowLayout {

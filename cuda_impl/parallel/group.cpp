@@ -74,23 +74,9 @@ void Group::send(const Window& window, std::span<const Delivery> what, const Row
     const RankPointers slots = window.slots(d.region, d.outbox);
     if (d.region.packed && !(d.used && d.laid && d.home))
       throw ArgumentError("a staged delivery of packed rows without their places");
+    const std::int64_t usual = d.region.packed ? 0 : std::clamp<std::int64_t>(d.usual - d.first, 0, d.rows);
     Delivery by_engines = d;
-    if (d.used) {
-      by_engines.rows = d.region.packed ? 0 : std::clamp<std::int64_t>(d.usual - d.first, 0, d.rows);
-      RowCopies copies{slots,
-                       window.slots(d.region),
-                       size_,
-                       rank_,
-                       d.used,
-                       d.laid,
-                       d.home,
-                       d.row_bytes,
-                       d.first + by_engines.rows,
-                       d.rows - by_engines.rows};
-      for (int p = 0; p < size_; ++p)
-        if (!stores_to(p)) copies.to.of[p] = nullptr;
-      copy_rows(copies, stream);  // first: its blocks would wait for what runs beside the engines
-    }
+    if (d.used) by_engines.rows = usual;
     for (int i = 1; i < size_; ++i) {  // each rank begins with another peer
       const int p = (rank_ + i) % size_;
       if (!stores_to(p)) continue;
@@ -102,6 +88,13 @@ void Group::send(const Window& window, std::span<const Delivery> what, const Row
                               cudaMemcpyDeviceToDevice, stream),
               "cudaMemcpyAsync to a peer");
     }
+    if (!d.used) continue;
+    // Last: these blocks may have to wait until a kernel beside them has ended, which the engines need not.
+    RowCopies copies{slots,       window.slots(d.region), size_,         rank_, d.used, d.laid, d.home,
+                     d.row_bytes, d.first + usual,        d.rows - usual};
+    for (int p = 0; p < size_; ++p)
+      if (!stores_to(p)) copies.to.of[p] = nullptr;
+    copy_rows(copies, stream);
   }
   if (s.all_reached()) return;
   s.passes.begin(stream);

@@ -39,14 +39,16 @@ struct Slots {
   const int* ids;
   const std::uint8_t* mask;
   int total, slots, experts;
-  int chunks, period, each;
+  int chunks, period, half;
   __device__ int group_of(int slot) const {
     if (slot >= total) return -1;
     const int id = ids[slot];
     if (id < 0 || id >= experts) return -1;
     const int token = slot / slots;
     if (mask != nullptr && !mask[token]) return -1;
-    return chunks == 1 ? id : id * chunks + min(token % period / each, chunks - 1);
+    if (chunks == 1) return id;
+    const int halves = token % period / half;  // of which the first is a chunk of its own
+    return id * chunks + min((halves + 1) / 2, chunks - 1);
   }
 };
 
@@ -264,7 +266,7 @@ void sort_by_expert(const PermutationShape& s, const int* ids, const float* weig
   if (sorts_few_slots(s)) return sort_few_slots(s, ids, weights, token_mask, out, cleared, stream);
   const int segments = segments_of(s);
   const Slots in{ids,       token_mask, static_cast<int>(slots_of(s)),     s.slots,
-                 s.experts, chunks,     static_cast<int>(s.chunks.period), static_cast<int>(s.chunks.each())};
+                 s.experts, chunks,     static_cast<int>(s.chunks.period), static_cast<int>(s.chunks.half())};
   int* counts = static_cast<int*>(workspace);
   int* totals = reinterpret_cast<int*>(static_cast<char*>(workspace) +
                                        align256(static_cast<std::size_t>(segments) * groups * 4));

@@ -14,16 +14,23 @@ struct RowRange {
 };
 
 /// Tokens in parts that can be worked on one after another, because they arrive so: of every `period` tokens
-/// the first each() are chunk 0, the next ones chunk 1, and so on; the last chunk has all that are left. As
-/// many in each chunk where a period has `usual` tokens and, behind them, nothing.
+/// the first half() are chunk 0, twice as many chunk 1 and each one behind it, and what is left is the last
+/// chunk's: half() again where a period has `usual` tokens and, behind them, nothing. The first and the last
+/// are smaller because nothing is multiplied while the one arrives, nor while the other returns.
 struct TokenChunks {
   int count;
   std::int64_t period, usual = period;
-  constexpr std::int64_t each() const { return (usual + count - 1) / count; }
+  constexpr std::int64_t half() const {
+    const int halves = count > 1 ? 2 * (count - 1) : 1;
+    return (usual + halves - 1) / halves;
+  }
   /// The tokens of a period that are of `chunk`.
   constexpr RowRange range(int chunk) const {
-    const std::int64_t begin = chunk * each() < period ? chunk * each() : period;
-    return {begin, chunk + 1 < count && begin + each() < period ? each() : period - begin};
+    const auto before = [&](int n) {  // tokens of the first n chunks
+      const std::int64_t halves = n > 0 ? 2 * n - 1 : 0, tokens = halves * half();
+      return n == count || tokens > period ? period : tokens;
+    };
+    return {before(chunk), before(chunk + 1) - before(chunk)};
   }
 };
 

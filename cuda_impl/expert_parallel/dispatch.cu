@@ -117,24 +117,27 @@ struct alignas(N * sizeof(T)) Together {
   T of[N];
 };
 
-/// The slots of a token that goes to rank p, N at a time, into row `row` there.
+/// The slots of `rows` of a warp's tokens, those of `lanes`, into the rows from `row` on at rank p: N at a
+/// time, neighbouring lanes side by side, so that whole lines go over a link.
 template <int N>
 __device__ void write_slots(const DispatchShape& s, const DispatchInput& in, const Dispatch& out,
-                            std::int64_t token, int p, int row) {
-  const bool real = is_real(in, token);
-  for (int j = 0; j < s.slots; j += N) {
+                            std::int64_t first_token, const int* lanes, int rows, int p, int row) {
+  const int parts = s.slots / N;
+  for (int at = threadIdx.x % 32; at < rows * parts; at += 32) {
+    const std::int64_t token = first_token + lanes[at / parts];
+    const bool real = is_real(in, token);
     Together<int, N> experts;
     Together<float, N> weights;
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const std::int64_t slot = token * s.slots + j + i;
+      const std::int64_t slot = token * s.slots + at % parts * N + i;
       const Home home = home_of(s, in.ids[slot]);
       experts.of[i] = real && home.rank == p ? home.expert : -1;
       weights.of[i] = in.weights[slot];
     }
-    const std::int64_t at = (std::int64_t{row} * s.slots + j) / N;
-    static_cast<Together<int, N>*>(out.ids.of[p])[at] = experts;
-    static_cast<Together<float, N>*>(out.weights.of[p])[at] = weights;
+    const std::int64_t to = std::int64_t{row} * parts + at;
+    static_cast<Together<int, N>*>(out.ids.of[p])[to] = experts;
+    static_cast<Together<float, N>*>(out.weights.of[p])[to] = weights;
   }
 }
 
@@ -142,7 +145,7 @@ template <int N>
 __global__ void __launch_bounds__(kSegment) place_rows(const DispatchShape s, const DispatchInput in,
                                                        const int* counts, const Dispatch out, bool packed) {
   __shared__ int in_warp[kWarps][kMaxRanks];
-  __shared__ int before[kMaxRanks], total[kMaxRanks];
+  __shared__ int before[kMaxRanks], total[kMaxRanks], lanes[kWarps][32];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const std::int64_t token = std::int64_t{blockIdx.x} * kSegment + threadIdx.x;
   const unsigned long long goes = ranks_of(s, in, token);
@@ -152,15 +155,18 @@ __global__ void __launch_bounds__(kSegment) place_rows(const DispatchShape s, co
   __syncthreads();
   const int first = static_cast<int>(blockIdx.y), step = static_cast<int>(gridDim.y);
   for (int p = first; p < s.ranks; p += step) {
-    const unsigned who = __ballot_sync(0xffffffffu, goes >> p & 1);
-    int row = -1;
-    // Packed rows of which none is sent do not fit somewhere.
-    if ((goes >> p & 1) && (!packed || out.rows.sent[p] > 0)) {
-      row = before[p] + __popc(who & ((1u << lane) - 1));
-      for (int w = 0; w < warp; ++w) row += in_warp[w][p];
-      write_slots<N>(s, in, out, token, p, packed ? out.rows.out[p] + row : row);
-    }
-    if (token < s.tokens) out.place[token * s.ranks + p] = row;
+    unsigned who = __ballot_sync(0xffffffffu, goes >> p & 1);
+    if (packed && out.rows.sent[p] == 0) who = 0;  // of packed rows none is sent where they do not fit
+    int row = before[p];
+    for (int w = 0; w < warp; ++w) row += in_warp[w][p];
+    const bool goes_there = who >> lane & 1;
+    const int nth = __popc(who & ((1u << lane) - 1));
+    if (goes_there) lanes[warp][nth] = lane;
+    __syncwarp();
+    write_slots<N>(s, in, out, token - lane, lanes[warp], __popc(who), p,
+                   packed ? out.rows.out[p] + row : row);
+    __syncwarp();  // before the next rank's
+    if (token < s.tokens) out.place[token * s.ranks + p] = goes_there ? row + nth : -1;
   }
   if (packed) return;
   // Behind the rows no slot has an expert.

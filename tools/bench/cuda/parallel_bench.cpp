@@ -8,7 +8,8 @@
 // GB/s and shares count rows that leave a rank; the share is of a copy of as many bytes to the next rank, all
 // ranks at once, in the same run. Times are medians of the slowest rank's, from a meeting of all ranks on.
 // With --senders 1 one rank has tokens and a device of its own, so that two devices show how it stores to any
-// number of ranks and what returns from them: one way at a time, without what others send.
+// number of ranks and what returns from them: one way at a time, without what others send. With --like N two
+// ranks stand in for one of N, layer and exchange together.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <string>
@@ -32,8 +33,8 @@ constexpr int kMessageDim = 2048;
 
 struct Options {
   std::string json;
-  int repeat = 20, chunks = 1, senders = 0;
-  std::vector<int> ranks{2};
+  int repeat = 20, senders = 0;
+  std::vector<int> ranks{2}, chunks{1}, like;
   bool mpi = false, packed = false, nccl = false;
   std::int64_t tokens = 0;
   std::vector<std::string> names;
@@ -71,7 +72,8 @@ void route(const LayerConfig& c, const void* x, int* ids, float* weights) {
   check(cudaDeviceSynchronize(), "routing");
 }
 
-ShapeTimes measure(const Shape& s, const Routing& routing, const Options& options, ParallelClock& clock) {
+ShapeTimes measure(const Shape& s, const Routing& routing, int chunks, const Options& options,
+                   ParallelClock& clock) {
   const int ranks = clock.world.size();
   const bool all_send = options.senders == 0, sends = all_send || clock.world.rank() < options.senders;
   const std::int64_t most = options.tokens ? options.tokens : s.tokens, tokens = sends ? most : 0;
@@ -79,9 +81,9 @@ ShapeTimes measure(const Shape& s, const Routing& routing, const Options& option
   LayerConfig c = layer_of(s, tokens, routing);
   const NormalBuffer x(count * static_cast<std::size_t>(s.dim), 1.0f,  // it seeds the fake routing
                        10u + static_cast<unsigned>(clock.world.rank()));
-  ShapeTimes row{s.name, routing.name, most, 0, {}, {}, {}};
+  ShapeTimes row{s.name, routing.name, most, chunks, 0, {}, {}, {}};
   if (all_send) row.alone = time_layer(c, x.data, clock, nullptr);
-  c.expert_ranks = ranks, c.max_tokens = most, c.expert_chunks = options.chunks;
+  c.expert_ranks = ranks, c.max_tokens = most, c.expert_chunks = chunks;
   // There is always room, and windows are packed, where ranks have a token less than they might have.
   if (options.packed) ++c.max_tokens, c.max_expert_token_rows = ranks * most;
   if (all_send) row.spread = time_layer(c, x.data, clock, &clock.group);
@@ -112,6 +114,23 @@ int device_count() {
   return devices;
 }
 
+void measure_stand_ins(const std::shared_ptr<Bootstrap>& world, const std::vector<Shape>& shapes,
+                       const Options& options) {
+  for (const int ranks : options.like) {
+    if (world->rank() == 0) print_stand_in_head(ranks);
+    for (Shape s : shapes) {
+      if (s.experts % ranks != 0) continue;
+      if (options.tokens > 0) s.tokens = static_cast<int>(options.tokens);
+      for (const int chunks : options.chunks) {
+        const auto group = Group::create(world);
+        ParallelClock clock(*world, *group, options.repeat);
+        const StandIn times = time_stand_in(s, ranks, chunks, clock);
+        if (world->rank() == 0) print(s.name, chunks, times);
+      }
+    }
+  }
+}
+
 RanksTimes measure_all(const std::shared_ptr<Bootstrap>& world, const std::vector<Shape>& shapes,
                        const Options& options) {
   const bool first = world->rank() == 0;
@@ -128,10 +147,11 @@ RanksTimes measure_all(const std::shared_ptr<Bootstrap>& world, const std::vecto
   for (const Shape& s : shapes) {
     if (s.experts % out.ranks != 0) continue;
     for (const Routing& routing : kRoutings)
-      with_clock([&](ParallelClock& clock) {
-        out.shapes.push_back(measure(s, routing, options, clock));
-        if (first) print(out.shapes.back());
-      });
+      for (const int chunks : options.chunks)
+        with_clock([&](ParallelClock& clock) {
+          out.shapes.push_back(measure(s, routing, chunks, options, clock));
+          if (first) print(out.shapes.back());
+        });
   }
   if (first) print_message_head();
   for (const double mib : options.messages())
@@ -149,7 +169,12 @@ Options options_from(int argc, char** argv) {
   app.add_option("--ranks", out.ranks, "Numbers of ranks, one after another, as in 2,4,8")
       ->delimiter(',')
       ->check(CLI::Range(2, kMaxRanks));
-  app.add_option("--chunks", out.chunks, "Parts in which rows travel")->check(CLI::PositiveNumber);
+  app.add_option("--chunks", out.chunks, "Parts in which rows travel, one number after another")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber);
+  app.add_option("--like", out.like, "Two ranks stand in for one of so many, experts alone; nothing else")
+      ->delimiter(',')
+      ->check(CLI::Range(2, kMaxRanks));
   app.add_option("--senders", out.senders,
                  "Only so many ranks have tokens, each a device of its own; exchanges alone")
       ->check(CLI::PositiveNumber);
@@ -185,6 +210,11 @@ int run(int argc, char** argv) {
   const std::vector<Shape> shapes =
       options.small() ? std::vector<Shape>{{"small", 512, 64, 32, 8, 2}} : shapes_named(options.names);
   std::vector<RanksTimes> all;
+  if (!options.like.empty()) {
+    check_devices(options);
+    run_ranks(2, [&](const std::shared_ptr<Bootstrap>& world) { measure_stand_ins(world, shapes, options); });
+    return 0;
+  }
   if (options.mpi) {
     const auto world = processes();
     RanksTimes times = measure_all(world, shapes, options);

@@ -9,7 +9,6 @@
 namespace moeref::cuda::bench {
 namespace {
 
-/// What was not measured is a dash.
 std::string ratio(double a, double b) {
   if (a <= 0 || b <= 0) return "-";
   char text[32];
@@ -27,6 +26,7 @@ nlohmann::json json_of(const ShapeTimes& r) {
   return {{"shape", r.shape},
           {"routing", r.routing},
           {"tokens", r.tokens},
+          {"chunks", r.chunks},
           {"sent_mib", r.exchange.sent_mib},
           {"copy_ms", r.copy_ms},
           {"plan_ms", r.exchange.plan_ms},
@@ -51,19 +51,36 @@ void print_head(int ranks, int senders) {
   std::printf("\n%d ranks", ranks);
   if (senders < ranks) std::printf(", %d of them with tokens", senders);
   std::printf(
-      "\n\n| shape | routing | tokens a rank | MiB sent | copy ms | plan ms | dispatch ms | of copy | "
+      "\n\n| shape | routing | tokens a rank | chunks | MiB sent | copy ms | plan ms | dispatch ms | of copy "
+      "| "
       "combine ms "
       "| of copy | forward ms | of one device | f+b ms | of one device |\n"
-      "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+      "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
 }
 
 void print(const ShapeTimes& r) {
   const ExchangeTimes& e = r.exchange;
-  std::printf("| %s | %s | %lld | %.1f | %.3f | %.3f | %.3f | %s | %.3f | %s | %s | %s | %s | %s |\n",
-              r.shape.c_str(), r.routing.c_str(), static_cast<long long>(r.tokens), e.sent_mib, r.copy_ms,
-              e.plan_ms, e.dispatch_ms, ratio(r.copy_ms, e.dispatch_ms).c_str(), e.combine_ms,
+  std::printf("| %s | %s | %lld | %d | %.1f | %.3f | %.3f | %.3f | %s | %.3f | %s | %s | %s | %s | %s |\n",
+              r.shape.c_str(), r.routing.c_str(), static_cast<long long>(r.tokens), r.chunks, e.sent_mib,
+              r.copy_ms, e.plan_ms, e.dispatch_ms, ratio(r.copy_ms, e.dispatch_ms).c_str(), e.combine_ms,
               ratio(r.copy_ms, e.combine_ms).c_str(), milliseconds(r.spread.forward_ms).c_str(),
               ratio(r.spread.forward_ms, r.alone.forward_ms).c_str(), milliseconds(r.spread.both_ms).c_str(),
+              ratio(r.spread.both_ms, r.alone.both_ms).c_str());
+  std::fflush(stdout);
+}
+
+void print_stand_in_head(int ranks) {
+  std::printf(
+      "\nTwo ranks in place of one of %d, experts alone\n\n"
+      "| shape | chunks | tokens that leave | slots | forward ms | of one device | f+b ms | of one device |\n"
+      "|---|---|---|---|---|---|---|---|\n",
+      ranks);
+}
+
+void print(const std::string& shape, int chunks, const StandIn& r) {
+  std::printf("| %s | %d | %lld | %d | %.3f | %s | %.3f | %s |\n", shape.c_str(), chunks,
+              static_cast<long long>(r.tokens), r.slots, r.spread.forward_ms,
+              ratio(r.spread.forward_ms, r.alone.forward_ms).c_str(), r.spread.both_ms,
               ratio(r.spread.both_ms, r.alone.both_ms).c_str());
   std::fflush(stdout);
 }

@@ -8,6 +8,7 @@
 
 #include "tools/bench/cuda/parallel_exchange.hpp"
 #include "tools/bench/cuda/parallel_layer.hpp"
+#include "tools/bench/cuda/parallel_stand_in.hpp"
 
 namespace moeref::cuda::bench {
 
@@ -15,6 +16,7 @@ namespace moeref::cuda::bench {
 struct ShapeTimes {
   std::string shape, routing;
   std::int64_t tokens;
+  int chunks;
   double copy_ms;
   ExchangeTimes exchange;
   LayerTimes spread, alone;
@@ -27,9 +29,12 @@ struct RanksTimes {
   std::vector<MessageTimes> messages;
 };
 
-/// To stdout; rows are flushed, so that a run that is cut off has said what it found.
+/// To stdout; what was not measured is a dash; rows are flushed, so that a run that is cut off has said what
+/// it found.
 void print_head(int ranks, int senders);
 void print(const ShapeTimes& row);
+void print_stand_in_head(int ranks);
+void print(const std::string& shape, int chunks, const StandIn& row);
 void print_message_head();
 void print(const MessageTimes& row);
 

@@ -29,7 +29,7 @@ struct ExpertParallelConfig {
   std::int64_t max_tokens;  // M, no rank has more; the same on all ranks, as all below
   Exchange exchange = Exchange::all_to_all;
   // Parts of M; chunks * experts / n at most 1024. Several pay where rows take long beside the products: of
-  // two ranks none, of four up to 4 (tools/bench/results/2026-11-27-h200-ranks.md).
+  // two ranks none, of four and eight 3 or 4 (tools/bench/results/2026-11-30-h200-eight-ranks.md).
   int chunks = 1;
   // Rows, that is slots with one of a rank's own experts, for which a rank has room: H and the workspaces are
   // as large. 0: for the worst case, most_rows(). An even routing gives M k. More is an error on all ranks:

@@ -89,7 +89,7 @@ void combine_to_ranks(const ReceivedRows& in, int slots, RankPlace place, RowRan
                       cudaStream_t stream) {
   if (range.count == 0) return;
   const bool eights = in_eights(in.width, in.rows, to.of, place.ranks);
-  // As many as do not divide what a pass of few tokens has.
+  // One where there are few, which several blocks shall share.
   const int rows_a_block = range.count * place.ranks > kManyRows ? 4 : 1;
   const auto blocks = static_cast<unsigned>((range.count + rows_a_block - 1) / rows_a_block * place.ranks);
   with_type(in.dtype, [&]<class T>() {

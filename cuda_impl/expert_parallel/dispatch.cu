@@ -17,9 +17,9 @@ namespace moeref::cuda {
 namespace {
 
 constexpr int kSegment = 256, kWarps = kSegment / 32;
-constexpr int kMostFilling = 64, kFillsAThread = 16;
-constexpr std::int64_t kPlacingBlocks = 4 * 132;  // run at once
-constexpr int kPushBlocks = 2 * 132;              // two of the four that a multiprocessor holds
+constexpr int kMostFilling = 64, kFillsAThread = 16;  // blocks of place_rows without tokens
+constexpr std::int64_t kPlacingBlocks = 4 * 132;      // run at once
+constexpr int kPushBlocks = 2 * 132;                  // two of the four that a multiprocessor holds
 
 std::int64_t segments_of(const DispatchShape& s) {
   return std::max<std::int64_t>(1, (s.tokens + kSegment - 1) / kSegment);

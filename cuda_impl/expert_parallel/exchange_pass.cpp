@@ -22,8 +22,7 @@ ExchangePass::ExchangePass(const ExpertParallelConfig& config, Group& group,
       chunks_(sent_chunks(config)),
       row_bytes_(static_cast<std::size_t>(config.experts.dim) * bytes_of(config.experts.dtype)),
       numbers_bytes_(static_cast<std::size_t>(config.experts.slots) * 4),
-      packed_(config.packed()),
-      usual_(usual_rows(config)) {}
+      packed_(config.packed()) {}
 
 ExpertsInput ExchangePass::received() const {
   const Window& kept = *windows_.kept;
@@ -41,9 +40,8 @@ bool ExchangePass::routes_come_first() const {
 
 Delivery ExchangePass::rows_of(Region region, std::size_t row_bytes, RowRange range, Outbox outbox,
                                const int* used) const {
-  const bool by_rows = packed_ || usual_ < config_.max_tokens;
-  return {region,          row_bytes,       range.first, range.count, outbox, by_rows ? used : nullptr,
-          sent_.rows.laid, sent_.rows.home, usual_};
+  return {region, row_bytes,       range.first,     range.count,  outbox,
+          used,   sent_.rows.laid, sent_.rows.home, chunks_.usual};
 }
 
 void ExchangePass::send_routes(const DispatchInput& input, const Sent& sent, const RouteWorkspace& work) {

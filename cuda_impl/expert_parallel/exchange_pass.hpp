@@ -86,7 +86,6 @@ class ExchangePass {
   const TokenChunks chunks_;
   const std::size_t row_bytes_, numbers_bytes_;  // of a row: its numbers of D, its k ids or weights
   const bool packed_;
-  const std::int64_t usual_;
 
   Sent sent_{};
   bool rows_are_told_ = false;

@@ -68,16 +68,18 @@ DispatchShape dispatch_shape(const ExpertParallelConfig& c) {
   return {c.experts.tokens, c.max_tokens, c.experts.slots, c.ranks, c.experts.experts / c.ranks, c.exchange};
 }
 
-std::int64_t usual_rows(const ExpertParallelConfig& c) {
-  if (c.exchange == Exchange::all_gather) return c.max_tokens;
+double slot_fill(const ExpertParallelConfig& c) {
+  if (c.exchange == Exchange::all_gather) return 1;
   // A rank that has none of a token's k distinct experts.
   double none = 1;
   const int all = c.experts.experts, own = all / c.ranks;
   for (int i = 0; i < c.experts.slots && i < all; ++i)
     none *= std::max(0, all - own - i) / static_cast<double>(all - i);
-  const auto rows =
-      static_cast<std::int64_t>(std::ceil(kRoom * (1 - none) * static_cast<double>(c.max_tokens)));
-  return std::min(rows, c.max_tokens);
+  return 1 - none;
+}
+std::int64_t usual_rows(const ExpertParallelConfig& c) {
+  const double rows = std::ceil(kRoom * slot_fill(c) * static_cast<double>(c.max_tokens));
+  return std::min(static_cast<std::int64_t>(rows), c.max_tokens);
 }
 
 /// Rows for, or from, each rank.

@@ -16,7 +16,9 @@ void check_config(const ExpertParallelConfig& config);
 void check_call(const ExpertParallelConfig& config, const Group& group, const ExpertParallelWindows& windows);
 
 DispatchShape dispatch_shape(const ExpertParallelConfig& config);
-/// How many of the M rows of a slot an even routing fills, and some more. The copy engines bring them, and no
+/// The share of the M rows of a slot that an even routing fills.
+double slot_fill(const ExpertParallelConfig& config);
+/// That many rows, and some more. The copy engines bring them, and no
 /// multiprocessor is taken from other kernels, whether there are as many or not; blocks bring what a
 /// routing has beyond.
 std::int64_t usual_rows(const ExpertParallelConfig& config);

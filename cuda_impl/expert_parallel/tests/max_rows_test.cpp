@@ -8,13 +8,6 @@ namespace {
 
 constexpr int kOwn = 4;  // experts of each rank
 
-/// Two ranks have tokens, whatever their number.
-std::vector<std::int64_t> tokens_of(int ranks) {
-  std::vector<std::int64_t> out(static_cast<std::size_t>(ranks), 0);
-  out.front() = 40, out.back() = 37;
-  return out;
-}
-
 struct RoomWay {
   int ranks;
   Exchange exchange;
@@ -27,7 +20,7 @@ void PrintTo(const RoomWay& w, std::ostream* out) { *out << w.name; }
 class MaxRows : public testing::TestWithParam<RoomWay> {
  protected:
   static Spread spread(std::int64_t max_rows) {
-    return {tokens_of(GetParam().ranks),
+    return {tokens_at_both_ends(GetParam().ranks),
             GetParam().exchange,
             GetParam().transport,
             GetParam().chunks,
@@ -106,7 +99,7 @@ TEST(MaxRowsGraph, TellsAfterALaunch) {
     const auto group = Group::create(world, options);
     const Stream own;
     const cudaStream_t stream = own.get();
-    Spread spread{tokens_of(kRanks)};
+    Spread spread{tokens_at_both_ends(kRanks)};
     spread.max_rows = needed - 1;
     RankedExperts rank(c, spread, *group, stream);
     cudaGraph_t graph = nullptr;

@@ -19,11 +19,14 @@ void PrintTo(const PackedWay& w, std::ostream* out) { *out << w.name; }
 
 class PackedRows : public testing::TestWithParam<PackedWay> {
  protected:
-  /// 40 tokens on the first rank, 37 on the last.
   static Spread spread(std::int64_t max_rows, std::int64_t max_token_rows) {
-    std::vector<std::int64_t> tokens(static_cast<std::size_t>(GetParam().ranks), 0);
-    tokens.front() = 40, tokens.back() = 37;
-    return {tokens, Exchange::all_to_all, GetParam().transport, 1, 0, max_rows, max_token_rows};
+    return {tokens_at_both_ends(GetParam().ranks),
+            Exchange::all_to_all,
+            GetParam().transport,
+            1,
+            0,
+            max_rows,
+            max_token_rows};
   }
 };
 INSTANTIATE_TEST_SUITE_P(Ways, PackedRows,

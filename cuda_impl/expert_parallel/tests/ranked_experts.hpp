@@ -28,6 +28,13 @@ struct Spread {
   }
 };
 
+/// 40 tokens on the first rank, 37 on the last, none on those between.
+inline std::vector<std::int64_t> tokens_at_both_ends(int ranks) {
+  std::vector<std::int64_t> out(static_cast<std::size_t>(ranks), 0);
+  out.front() = 40, out.back() = 37;
+  return out;
+}
+
 /// With windows whose rows are packed, since a rank never has all of the tokens that it might have.
 inline Spread packed(Spread s) {
   const std::int64_t most = s.most();

@@ -106,8 +106,11 @@ TEST_P(GroupMeeting, StagedRowsAreCopiedAsFarAsTheyAreUsed) {
   MOEREF_NEEDS_DEVICE();
   constexpr int kRanks = 3, kRows = 700;
   const auto used_by = [](int from, int to) { return (211 * from + 97 * to) % (kRows + 1); };
-  for (const auto& [width, usual] :  // 16-bit numbers: rows of whole 16 bytes and others
-       {std::pair{1, 0}, {3, 0}, {8, 0}, {24, 0}, {3, 200}, {8, 300}, {8, 450}, {3, kRows}}) {
+  struct Rows {
+    int width, usual;  // of 16-bit numbers: whole 16 bytes and others
+  };
+  for (const Rows each : {Rows{1, 0}, {3, 0}, {8, 0}, {24, 0}, {3, 200}, {8, 300}, {8, 450}, {3, kRows}}) {
+    const int width = each.width, usual = each.usual;
     SCOPED_TRACE(testing::Message() << "rows of " << width << ", usual are " << usual);
     const std::string apart = run_ranks_together(kRanks, [&](const std::shared_ptr<Bootstrap>& world) {
       const int me = world->rank(), count = kRows * width;

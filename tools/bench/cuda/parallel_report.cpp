@@ -52,9 +52,7 @@ void print_head(int ranks, int senders) {
   if (senders < ranks) std::printf(", %d of them with tokens", senders);
   std::printf(
       "\n\n| shape | routing | tokens a rank | chunks | MiB sent | copy ms | plan ms | dispatch ms | of copy "
-      "| "
-      "combine ms "
-      "| of copy | forward ms | of one device | f+b ms | of one device |\n"
+      "| combine ms | of copy | forward ms | of one device | f+b ms | of one device |\n"
       "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
 }
 

@@ -1,7 +1,6 @@
 #include "tools/bench/cuda/parallel_stand_in.hpp"
 
-#include <cuda_bf16.h>
-
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <random>
@@ -10,15 +9,6 @@
 
 namespace moeref::cuda::bench {
 namespace {
-
-/// Of an even routing: the ranks that hold at least one of a token's experts.
-double ranks_of_token(const Shape& s, int ranks) {
-  const int own = s.experts / ranks;
-  double none = 1;
-  for (int i = 0; i < s.slots; ++i)
-    none *= std::max(0, s.experts - own - i) / static_cast<double>(s.experts - i);
-  return ranks * (1 - none);
-}
 
 /// Different experts, where there are so many, of [first, first + count) for each token, `rows` of them in
 /// all; the other slots have none.
@@ -45,13 +35,8 @@ std::vector<int> routing(std::int64_t tokens, int slots, int first, int count, s
 LayerTimes time_experts(const ExpertParallelConfig& c, const std::vector<int>& ids, ParallelClock& clock) {
   const bool spread = c.ranks > 1;
   const ExpertsConfig& e = c.experts;
-  const auto tokens = static_cast<std::size_t>(e.tokens), dim = static_cast<std::size_t>(e.dim),
-             inner = static_cast<std::size_t>(e.inter_dim),
-             experts = static_cast<std::size_t>(e.experts / c.ranks);
-  const NormalBuffer x(tokens * dim, 1.0f, 1), dy(tokens * dim, 1.0f, 2),
-      gate_up(experts * dim * 2 * inner, 0.02f, 3), down(experts * inner * dim, 0.02f, 4);
-  const DeviceBuffer<__nv_bfloat16> y(tokens * dim), dx(tokens * dim), d_gate_up(experts * dim * 2 * inner),
-      d_down(experts * inner * dim);
+  const ExpertArrays a(spread ? c.own() : e, e.tokens);
+  const NormalBuffer x(static_cast<std::size_t>(e.tokens) * static_cast<std::size_t>(e.dim), 1.0f, 1);
   const DeviceBuffer<int> device_ids(ids.size());
   const DeviceBuffer<float> weights(ids.size()), d_weights(ids.size());
   check(cudaMemcpy(device_ids.data, ids.data(), ids.size() * sizeof(int), cudaMemcpyHostToDevice),
@@ -61,21 +46,21 @@ LayerTimes time_experts(const ExpertParallelConfig& c, const std::vector<int>& i
                   : std::max(forward_workspace_bytes(e), backward_workspace_bytes(e)));
   std::optional<Window> kept, transient;
   if (spread) kept = kept_window(c, clock.group), transient = transient_window(c, clock.group);
-  const ExpertsWeights w{gate_up.data, down.data, nullptr, nullptr};
+  const ExpertsWeights w = a.weights();
   const ExpertsInput in{x.data, device_ids.data, weights.data, nullptr};
-  const ExpertsGradients d{dx.data, d_weights.data, d_gate_up.data, d_down.data, nullptr, nullptr};
+  const ExpertsGradients d{a.dx.data, d_weights.data, a.d_gate_up.data, a.d_down.data, nullptr, nullptr};
   const auto forward = [&](void* keep) {
     if (spread)
-      experts_forward(c, w, in, y.data, clock.group, {&*kept, &*transient}, keep, work.data, clock.stream);
+      experts_forward(c, w, in, a.y.data, clock.group, {&*kept, &*transient}, keep, work.data, clock.stream);
     else
-      experts_forward(e, w, in, y.data, keep, work.data, clock.stream);
+      experts_forward(e, w, in, a.y.data, keep, work.data, clock.stream);
   };
   const auto backward = [&] {
     if (spread)
-      experts_backward(c, w, in, dy.data, clock.group, {&*kept, &*transient}, saved.data, d, work.data,
+      experts_backward(c, w, in, a.dy.data, clock.group, {&*kept, &*transient}, saved.data, d, work.data,
                        clock.stream);
     else
-      experts_backward(e, w, in, dy.data, saved.data, d, work.data, clock.stream);
+      experts_backward(e, w, in, a.dy.data, saved.data, d, work.data, clock.stream);
   };
   LayerTimes out{};
   out.forward_ms = clock.median_ms([&] { forward(nullptr); });
@@ -88,17 +73,16 @@ LayerTimes time_experts(const ExpertParallelConfig& c, const std::vector<int>& i
 StandIn time_stand_in(const Shape& s, int ranks, int chunks, ParallelClock& clock) {
   const int own = s.experts / ranks, rank = clock.world.rank();
   const std::int64_t rows = std::int64_t{s.tokens} * s.slots;
+  const ExpertsConfig alone{s.tokens, s.dim, s.inter_dim, s.experts, s.slots};
   StandIn out{};
-  out.tokens = std::llround(s.tokens * ranks_of_token(s, ranks) * (ranks - 1) / ranks);
+  out.tokens = std::llround(s.tokens * slot_fill({alone, ranks, s.tokens}) * (ranks - 1));
   out.slots = static_cast<int>((rows + out.tokens - 1) / out.tokens);
-  ExpertParallelConfig c{{out.tokens, s.dim, s.inter_dim, 2 * own, out.slots}, 2, 1 << 20};
-  c.max_tokens =
-      std::max(out.tokens, (out.tokens << 20) / usual_rows(c) * 21 / 20);  // as full as a slot there
+  ExpertParallelConfig c{{out.tokens, s.dim, s.inter_dim, 2 * own, out.slots}, 2, out.tokens};
+  c.max_tokens = std::llround(static_cast<double>(out.tokens) / slot_fill(c));  // as full as a slot there
   c.max_rows = rows * 6 / 5, c.chunks = chunks;
   out.spread = time_experts(
       c, routing(out.tokens, out.slots, own * (1 - rank), own, rows, 5u + static_cast<unsigned>(rank)),
       clock);
-  const ExpertsConfig alone{s.tokens, s.dim, s.inter_dim, s.experts, s.slots};
   out.alone =
       time_experts({alone, 1, s.tokens},
                    routing(s.tokens, s.slots, 0, s.experts, rows, 5u + static_cast<unsigned>(rank)), clock);
